@@ -1,0 +1,117 @@
+//! Files that appear whole or not at all.
+
+use anyhow::{Context, Result};
+use std::fs::Permissions;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
+
+/// A file being written under a temporary name beside its target. Dropped before [`AtomicFile::commit`], it leaves
+/// nothing behind.
+pub struct AtomicFile {
+    target: PathBuf,
+    writer: BufWriter<NamedTempFile>,
+}
+
+impl AtomicFile {
+    /// Begins a file that will become `target`.
+    ///
+    /// # Errors
+    /// When the folder does not exist or cannot be written to.
+    pub fn create(target: &Path) -> Result<Self> {
+        let shown = target.display();
+        anyhow::ensure!(!target.is_dir(), "{shown}: is a folder; give a file name");
+        let name = target.file_name().with_context(|| format!("{shown}: has no file name"))?;
+        let folder = match target.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let mut prefix = std::ffi::OsString::from(".");
+        prefix.push(name);
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(&prefix).suffix(".partial");
+        #[cfg(unix)]
+        builder.permissions(<Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666));
+        let file = builder.tempfile_in(folder);
+        let file = file.map_err(|e| anyhow::anyhow!("{shown}: cannot be written: {}", os_message(&e)))?;
+        Ok(Self { target: target.to_owned(), writer: BufWriter::with_capacity(1 << 20, file) })
+    }
+
+    /// Flushes to the disk and gives the file its name.
+    ///
+    /// # Errors
+    /// When the disk is full or the target cannot be replaced; the target is then as it was.
+    pub fn commit(self) -> Result<()> {
+        let shown = self.target.display().to_string();
+        let finish = || -> io::Result<()> {
+            let file = self.writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+            file.as_file().sync_all()?;
+            file.persist(&self.target).map_err(|e| e.error)?;
+            Ok(())
+        };
+        finish().with_context(|| format!("{shown}: cannot be written"))
+    }
+
+    /// Appends `bytes`.
+    ///
+    /// # Errors
+    /// When the disk is full.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.writer.write_all(bytes).with_context(|| format!("{}: cannot be written", self.target.display()))
+    }
+}
+
+/// Finds out before long work whether `target` can be written after it.
+///
+/// # Errors
+/// As [`AtomicFile::create`].
+pub fn check_writable(target: &Path) -> Result<()> {
+    AtomicFile::create(target).map(drop)
+}
+
+/// Writes `bytes` to `target`, whole or not at all.
+///
+/// # Errors
+/// As [`AtomicFile::create`] and [`AtomicFile::commit`].
+pub fn write_whole(target: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = AtomicFile::create(target)?;
+    file.append(bytes)?;
+    file.commit()
+}
+
+/// The operating system's words, without the temporary path that `tempfile` adds.
+fn os_message(error: &io::Error) -> String {
+    let inner = error.get_ref().and_then(|e| e.source());
+    inner.map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_not_committed_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("out.bin");
+        let mut file = AtomicFile::create(&target).unwrap();
+        file.append(b"half").unwrap();
+        drop(file);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_committed_file_replaces_the_old_one_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("out.bin");
+        std::fs::write(&target, b"old").unwrap();
+        write_whole(&target, b"new").unwrap();
+        assert_eq!(std::fs::read(&target).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_is_missing_is_named() {
+        let error = AtomicFile::create(Path::new("/no/such/folder/x.bin")).err().unwrap();
+        assert!(error.to_string().starts_with("/no/such/folder/x.bin: cannot be written"), "{error}");
+    }
+}

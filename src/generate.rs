@@ -1,0 +1,145 @@
+//! Generating text: prefill, then decode, sample, print, token by token.
+
+use crate::executor::Executor;
+use crate::progress::Progress;
+use crate::sampler::Sampler;
+use crate::tokenizer::{TextStream, Tokenizer};
+use anyhow::{Result, ensure};
+use std::time::{Duration, Instant};
+
+/// Why a generation ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The model ended its text.
+    EndOfText,
+    /// As many tokens as asked for.
+    Length,
+    /// No room in the context.
+    ContextFull,
+    /// The user.
+    Interrupted,
+}
+
+impl Stop {
+    /// Name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EndOfText => "eos",
+            Self::Length => "length",
+            Self::ContextFull => "context",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+/// What a generation did.
+#[derive(Debug, Clone)]
+pub struct Generated {
+    /// Tokens generated, without the one that ended the text.
+    pub tokens: Vec<u32>,
+    /// Their text.
+    pub text: String,
+    /// Tokens prefilled.
+    pub n_prompt: usize,
+    /// Time of the prefill.
+    pub prefill: Duration,
+    /// Tokens decoded, and their time: one fewer than generated, as the first comes out of the prefill.
+    pub n_decoded: usize,
+    /// Time of decoding and sampling.
+    pub decode: Duration,
+    /// Why it ended.
+    pub stop: Stop,
+}
+
+/// Settings of one generation.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Tokens at most; `None` is until the text or the context ends.
+    pub n_predict: Option<usize>,
+    /// Never end the text.
+    pub ignore_eos: bool,
+}
+
+/// Continues what `executor` holds by `prompt` and then by generated tokens. `print` gets the text as it comes, whole
+/// characters only. Tokens are fed back as soon as they are sampled, so the executor holds all of them afterwards,
+/// except for the last one.
+///
+/// # Errors
+/// When the prompt is empty or does not fit in the context, or `print` fails.
+pub fn generate(
+    executor: &mut Executor,
+    tokenizer: &Tokenizer,
+    sampler: &mut Sampler,
+    prompt: &[u32],
+    limits: Limits,
+    user: &dyn Progress,
+    print: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<Generated> {
+    let (n_past, n_ctx) = (executor.kv().n_past(), executor.kv().n_ctx());
+    ensure!(!prompt.is_empty(), "the prompt is empty");
+    ensure!(
+        n_past + prompt.len() <= n_ctx,
+        "prompt: {} tokens, but the context of {n_ctx} has room for {}; raise -c or shorten it",
+        prompt.len(),
+        n_ctx - n_past
+    );
+    let start = Instant::now();
+    let mut out = Generated {
+        tokens: Vec::new(),
+        text: String::new(),
+        n_prompt: prompt.len(),
+        prefill: Duration::ZERO,
+        n_decoded: 0,
+        decode: Duration::ZERO,
+        stop: Stop::Interrupted,
+    };
+    prompt.iter().for_each(|t| sampler.accept(*t));
+    let mut logits = Vec::new();
+    for chunk in prompt.chunks(executor.params().n_ubatch) {
+        if user.cancelled() {
+            out.prefill = start.elapsed();
+            return Ok(out);
+        }
+        logits.clear();
+        logits.extend_from_slice(executor.prefill(chunk)?);
+    }
+    out.prefill = start.elapsed();
+
+    let start = Instant::now();
+    let mut stream = TextStream::new();
+    out.stop = loop {
+        if user.cancelled() {
+            break Stop::Interrupted;
+        }
+        if limits.n_predict == Some(out.tokens.len()) {
+            break Stop::Length;
+        }
+        if limits.ignore_eos {
+            let ends = (0..logits.len() as u32).filter(|t| tokenizer.is_end_of_generation(*t));
+            ends.for_each(|t| logits[t as usize] = f32::NEG_INFINITY);
+        }
+        let token = sampler.sample(&logits)?;
+        if tokenizer.is_end_of_generation(token) {
+            break Stop::EndOfText;
+        }
+        sampler.accept(token);
+        out.tokens.push(token);
+        let piece = stream.push(tokenizer.token_bytes(token));
+        out.text += &piece;
+        print(&piece)?;
+        if limits.n_predict == Some(out.tokens.len()) {
+            break Stop::Length;
+        }
+        if executor.kv().n_past() == n_ctx {
+            break Stop::ContextFull;
+        }
+        logits.clear();
+        logits.extend_from_slice(executor.decode(token)?);
+        out.n_decoded += 1;
+    };
+    let rest = stream.finish();
+    out.text += &rest;
+    print(&rest)?;
+    out.decode = start.elapsed();
+    Ok(out)
+}

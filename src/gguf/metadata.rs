@@ -1,0 +1,125 @@
+//! Typed access to the metadata of a GGUF file.
+
+use super::header::Entry;
+use super::source::Source;
+use super::value::{ArrayView, ValueType};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Keys and values of one file. Absent keys are `Ok(None)`; a key of the wrong type is an error that names it.
+pub struct Metadata {
+    source: Source,
+    rewritten: Option<Vec<u8>>,
+    span: Range<usize>,
+    entries: Vec<Entry>,
+    values: BTreeMap<String, Value>,
+}
+
+impl Metadata {
+    pub(super) fn new(
+        source: Source,
+        rewritten: Option<Vec<u8>>,
+        span: Range<usize>,
+        entries: Vec<Entry>,
+        values: BTreeMap<String, Value>,
+    ) -> Self {
+        Self { source, rewritten, span, entries, values }
+    }
+
+    /// All entries, in file order.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The metadata section as version 2 and 3 files hold it, for copying verbatim.
+    pub fn raw(&self) -> &[u8] {
+        &self.bytes()[self.span.clone()]
+    }
+
+    /// The value of `entry`, byte by byte.
+    pub fn raw_value(&self, entry: &Entry) -> &[u8] {
+        &self.bytes()[entry.value.clone()]
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.rewritten.as_deref().unwrap_or(&self.source)
+    }
+
+    fn entry(&self, key: &str) -> Option<&Entry> {
+        self.entries.iter().find(|e| e.key == key)
+    }
+
+    /// Whether the key is there, whatever its type.
+    pub fn has(&self, key: &str) -> bool {
+        self.entry(key).is_some()
+    }
+
+    fn scalar(&self, key: &str) -> Result<Option<&Value>> {
+        let Some(entry) = self.entry(key) else { return Ok(None) };
+        ensure!(entry.value_type != ValueType::Array, "{key}: is an array where a single value is wanted");
+        Ok(self.values.get(key))
+    }
+
+    /// An unsigned integer stored with any integer type.
+    ///
+    /// # Errors
+    /// When the value is no integer or is negative.
+    pub fn u64(&self, key: &str) -> Result<Option<u64>> {
+        let Some(value) = self.scalar(key)? else { return Ok(None) };
+        let number = value.as_u64().with_context(|| format!("{key}: {value} is not a whole number from 0 up"))?;
+        Ok(Some(number))
+    }
+
+    /// As [`Metadata::u64`], for sizes and ids.
+    ///
+    /// # Errors
+    /// When the value is no integer that fits in 32 bits.
+    pub fn u32(&self, key: &str) -> Result<Option<u32>> {
+        let Some(number) = self.u64(key)? else { return Ok(None) };
+        let number = u32::try_from(number).with_context(|| format!("{key}: {number} does not fit in 32 bits"))?;
+        Ok(Some(number))
+    }
+
+    /// A finite number.
+    ///
+    /// # Errors
+    /// When the value is not a number, or not finite.
+    pub fn f32(&self, key: &str) -> Result<Option<f32>> {
+        let Some(value) = self.scalar(key)? else { return Ok(None) };
+        let number = value.as_f64().filter(|n| n.is_finite());
+        let number = number.with_context(|| format!("{key}: {value} is not a finite number"))?;
+        Ok(Some(number as f32))
+    }
+
+    /// A boolean.
+    ///
+    /// # Errors
+    /// When the value is something else.
+    pub fn bool(&self, key: &str) -> Result<Option<bool>> {
+        let Some(value) = self.scalar(key)? else { return Ok(None) };
+        Ok(Some(value.as_bool().with_context(|| format!("{key}: {value} is not true or false"))?))
+    }
+
+    /// A string; bytes that are not UTF-8 have been replaced by U+FFFD.
+    ///
+    /// # Errors
+    /// When the value is something else.
+    pub fn str(&self, key: &str) -> Result<Option<&str>> {
+        let Some(value) = self.scalar(key)? else { return Ok(None) };
+        Ok(Some(value.as_str().with_context(|| format!("{key}: {value} is not a string"))?))
+    }
+
+    /// An array, read in place.
+    ///
+    /// # Errors
+    /// When the value is not an array.
+    pub fn array(&self, key: &str) -> Result<Option<ArrayView<'_>>> {
+        let Some(entry) = self.entry(key) else { return Ok(None) };
+        if entry.value_type != ValueType::Array {
+            bail!("{key}: is {:?} where an array is wanted", entry.value_type);
+        }
+        ArrayView::parse(self.raw_value(entry)).with_context(|| key.to_owned()).map(Some)
+    }
+}

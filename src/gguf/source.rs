@@ -1,0 +1,72 @@
+//! Where the bytes of a model live: a mapped file or the program itself.
+#![allow(unsafe_code, reason = "memory-mapping a file is unsafe by nature; it is done here and nowhere else")]
+
+use anyhow::{Context, Result, ensure};
+use memmap2::Mmap;
+use std::fs::File;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Read-only bytes that outlive every reader. Cloning is cheap and never copies the bytes.
+#[derive(Clone)]
+pub struct Source {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
+    bytes: Backing,
+}
+
+enum Backing {
+    Map(Mmap),
+    Static(&'static [u8]),
+}
+
+impl Source {
+    /// Maps `path`. The file must not be changed while it is open: the pages are the file.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or mapped, or is empty.
+    pub fn open(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let file = File::open(path).with_context(|| name.clone())?;
+        let meta = file.metadata().with_context(|| name.clone())?;
+        ensure!(!meta.is_dir(), "{name}: is a folder, not a GGUF file");
+        ensure!(meta.len() > 0, "{name}: the file is empty");
+        // SAFETY: the map is private to this process and read-only. That nobody truncates the file meanwhile
+        // is the caller's duty (documented above), as in every program that maps its model.
+        let map = unsafe { Mmap::map(&file) }.with_context(|| format!("{name}: cannot be mapped"))?;
+        let bytes = Backing::Map(map);
+        Ok(Self { inner: Arc::new(Inner { name, bytes }) })
+    }
+
+    /// Wraps bytes that are part of the program.
+    pub fn from_static(name: &str, bytes: &'static [u8]) -> Self {
+        let bytes = Backing::Static(bytes);
+        Self { inner: Arc::new(Inner { name: name.to_owned(), bytes }) }
+    }
+
+    /// The file's path, or the name of the embedded model: what error messages begin with.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+}
+
+impl Deref for Source {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.inner.bytes {
+            Backing::Map(map) => map,
+            Backing::Static(bytes) => bytes,
+        }
+    }
+}
+
+impl AsRef<[u8]> for Source {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}

@@ -1,0 +1,33 @@
+//! PowerInfer (arXiv 2312.12456) in Rust: language models with sparse activations, computing only the neurons that
+//! fire.
+//!
+//! ```text
+//! model.gguf -> Model (mmap) ------------------------------+
+//!     text -> profile: run dense, count what fires         v
+//!              -> profile file -> split -> Placement -> variant.gguf
+//!   prompt -> Tokenizer -> Executor(Model, Placement) -> logits -> Sampler -> text
+//!                           per layer: attention; who fires?; hot shard || cold shard; one merge
+//! ```
+//!
+//! The modules in reading order; each imports only from those above it:
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic"))]
+
+pub mod units;
+pub mod progress;
+pub mod files;
+pub mod quant;
+pub mod gguf;
+pub mod embedded;
+pub mod cpu;
+pub mod model;
+pub mod tokenizer;
+pub mod placement;
+pub mod executor;
+pub mod profile;
+pub mod variant;
+pub mod sampler;
+pub mod generate;
+pub mod chat;
+pub mod conversation;
+pub mod measure;

@@ -1,0 +1,107 @@
+//! Perplexity by llama.cpp's protocol.
+
+use super::density::Density;
+use super::negative_log_likelihood;
+use crate::executor::{Executor, Mode, Observer};
+use crate::progress::{self, Progress};
+use anyhow::{Result, ensure};
+
+/// Perplexity of a text.
+#[derive(Debug, Clone, Copy)]
+pub struct Perplexity {
+    /// `exp` of the mean negative log-likelihood.
+    pub value: f64,
+    /// Standard error of `value`, from the spread of the tokens' likelihoods.
+    pub stderr: f64,
+    /// Tokens that were scored.
+    pub n_scored: usize,
+    /// Windows that the text was cut into.
+    pub n_windows: usize,
+    /// Share of neurons that fired.
+    pub ffn_density: Option<f64>,
+}
+
+struct Scorer<'a> {
+    window: &'a [u32],
+    nats: Vec<f64>,
+    density: &'a mut Density,
+}
+
+impl Scorer<'_> {
+    /// Takes the logits after the token at `position` of the window.
+    fn score(&mut self, position: usize, logits: &[f32]) {
+        if (self.window.len() / 2..self.window.len() - 1).contains(&position) {
+            self.nats.push(negative_log_likelihood(logits, self.window[position + 1]));
+        }
+    }
+}
+
+impl Observer for Scorer<'_> {
+    fn ffn(&mut self, layer: usize, act: &[f32], h: &[f32]) {
+        self.density.ffn(layer, act, h);
+    }
+
+    fn wants_logits(&self) -> bool {
+        true
+    }
+
+    fn logits(&mut self, position: usize, logits: &[f32]) {
+        self.score(position, logits);
+    }
+}
+
+/// Cuts `tokens` into windows of `n_ctx` (a remainder is dropped), puts `bos` in place of each window's first token,
+/// and scores the predictions of the second half: llama.cpp's `perplexity` tool.
+///
+/// Dense mode prefills a window at once. Exact mode decodes it token by token, so that what is measured is what
+/// decode computes.
+///
+/// # Errors
+/// When the text is shorter than a window, or the user stops it.
+pub fn perplexity(
+    executor: &mut Executor,
+    tokens: &[u32],
+    n_ctx: usize,
+    bos: Option<u32>,
+    max_windows: Option<usize>,
+    progress: &dyn Progress,
+) -> Result<Perplexity> {
+    ensure!(n_ctx >= 4, "-c {n_ctx}: perplexity needs windows of at least 4 tokens");
+    let n_windows = (tokens.len() / n_ctx).min(max_windows.unwrap_or(usize::MAX));
+    ensure!(n_windows > 0, "the text has {} tokens, less than one window of {n_ctx}; lower -c", tokens.len());
+    progress.begin("perplexity", (n_windows * n_ctx) as u64);
+    let (mut nats, mut density) = (Vec::new(), Density::default());
+    executor.reset_stats();
+    for window in tokens.chunks_exact(n_ctx).take(n_windows) {
+        let mut window = window.to_vec();
+        if let Some(bos) = bos {
+            window[0] = bos;
+        }
+        let mut scorer = Scorer { window: &window, nats: Vec::new(), density: &mut density };
+        executor.truncate(0);
+        match executor.params().mode {
+            Mode::Dense => {
+                for chunk in window.chunks(executor.params().n_ubatch) {
+                    progress::check(progress)?;
+                    executor.prefill_observed(chunk, &mut scorer)?;
+                    progress.advance(chunk.len() as u64);
+                }
+            }
+            Mode::Exact => {
+                for (position, token) in window.iter().enumerate() {
+                    progress::check(progress)?;
+                    scorer.score(position, executor.decode(*token)?);
+                    progress.advance(1);
+                }
+            }
+        }
+        nats.extend(scorer.nats);
+    }
+    let n = nats.len() as f64;
+    let mean = nats.iter().sum::<f64>() / n;
+    ensure!(mean.is_finite(), "the model's predictions are not finite numbers; are its weights whole?");
+    let variance = nats.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    let value = mean.exp();
+    let ffn_density = density.share().or_else(|| executor.stats().density());
+    Ok(Perplexity { value, stderr: value * (variance / n).sqrt(), n_scored: nats.len(), n_windows, ffn_density })
+}

@@ -1,0 +1,105 @@
+//! The activation function of the FFN, and how a file's is found out.
+
+use crate::gguf::Metadata;
+use anyhow::{Result, bail};
+use std::fmt;
+use std::str::FromStr;
+
+/// Applied to the gate (gated FFN) or to the up projection (ungated).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x * sigmoid(x)`: never exactly zero, so nothing can be skipped.
+    Silu,
+    /// `max(x, 0)`.
+    Relu,
+    /// `max(x, 0)^2`.
+    Relu2,
+}
+
+impl Activation {
+    const NAMES: [(&'static str, Self); 8] = [
+        ("silu", Self::Silu),
+        ("relu", Self::Relu),
+        ("relu2", Self::Relu2),
+        ("swish", Self::Silu),
+        ("swiglu", Self::Silu),
+        ("reglu", Self::Relu),
+        ("relu_sqr", Self::Relu2),
+        ("relu^2", Self::Relu2),
+    ];
+
+    /// The function's value.
+    #[inline]
+    pub fn apply(self, x: f32) -> f32 {
+        match self {
+            Self::Silu => x / (1.0 + (-x).exp()),
+            Self::Relu => x.max(0.0),
+            Self::Relu2 => x.max(0.0) * x.max(0.0),
+        }
+    }
+
+    /// Whether it is exactly zero over a whole range of inputs.
+    pub fn is_sparse(self) -> bool {
+        self != Self::Silu
+    }
+}
+
+impl FromStr for Activation {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match Self::NAMES.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)) {
+            Some((_, found)) => Ok(*found),
+            None => bail!("activation \"{name}\" is not known; silu, relu and relu2 are"),
+        }
+    }
+}
+
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Silu => "silu",
+            Self::Relu => "relu",
+            Self::Relu2 => "relu2",
+        })
+    }
+}
+
+/// An activation function and where it was found.
+#[derive(Debug, Clone)]
+pub struct ResolvedActivation {
+    /// The function.
+    pub activation: Activation,
+    /// Why this one, for people: `--activation`, a metadata key, models.toml, or the architecture's default.
+    pub from: String,
+}
+
+/// Finds the activation function of a file. GGUF has no reliable field for it, so in this order: the user's word,
+/// `powerinfer.activation`, `<arch>.hidden_activation`, models.toml, the architecture's default.
+///
+/// # Errors
+/// When a metadata key names an unknown function.
+pub fn resolve(
+    forced: Option<Activation>,
+    metadata: &Metadata,
+    arch: &str,
+    default: Activation,
+) -> Result<ResolvedActivation> {
+    if let Some(activation) = forced {
+        return Ok(ResolvedActivation { activation, from: "--activation".to_owned() });
+    }
+    for key in ["powerinfer.activation".to_owned(), format!("{arch}.hidden_activation")] {
+        if let Some(name) = metadata.str(&key)? {
+            let activation = name.parse().map_err(|e| anyhow::anyhow!("{key}: {e}"))?;
+            return Ok(ResolvedActivation { activation, from: key });
+        }
+    }
+    if let Some(name) = metadata.str("general.name")?
+        && let Some(known) = super::registry::find(name)?
+    {
+        let activation = known.activation.parse()?;
+        let doubt = if known.verified { "" } else { ", not verified" };
+        return Ok(ResolvedActivation { activation, from: format!("models.toml, {}{doubt}", known.name) });
+    }
+    Ok(ResolvedActivation { activation: default, from: format!("default of architecture {arch}") })
+}

@@ -1,0 +1,38 @@
+//! Finds weights that are not numbers.
+
+use crate::gguf::{Gguf, TensorInfo};
+use crate::progress::{self, Progress};
+use crate::quant::{GgmlType, convert};
+use anyhow::{Context, Result, bail};
+use rayon::prelude::*;
+
+/// Looks through every weight for NaN and infinity.
+///
+/// # Errors
+/// Names the tensor and the place of the first one found; [`progress::Interrupted`] when told to stop.
+pub fn check_tensors(gguf: &Gguf, progress: &dyn Progress) -> Result<()> {
+    progress.begin("checking tensors", gguf.tensors().iter().map(|t| t.data.len() as u64).sum());
+    let floats = gguf.tensors().iter().filter(|t| t.dtype != GgmlType::I32);
+    for tensor in floats {
+        check_tensor(gguf, tensor, progress).with_context(|| gguf.source().name().to_owned())?;
+    }
+    Ok(())
+}
+
+fn check_tensor(gguf: &Gguf, tensor: &TensorInfo, progress: &dyn Progress) -> Result<()> {
+    let dequantize = convert::dequantizer(tensor.dtype).with_context(|| tensor.name.clone())?;
+    let n_cols = tensor.n_cols();
+    let row_bytes = tensor.data.len() / tensor.n_rows();
+    gguf.data(tensor).par_chunks(row_bytes).enumerate().try_for_each_init(
+        || vec![0.0; n_cols],
+        |values, (row, bytes)| {
+            progress::check(progress)?;
+            dequantize(bytes, values);
+            progress.advance(row_bytes as u64);
+            match values.iter().position(|v| !v.is_finite()) {
+                Some(col) => bail!("{}: row {row}, column {col} is {}", tensor.name, values[col]),
+                None => Ok(()),
+            }
+        },
+    )
+}

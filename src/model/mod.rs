@@ -1,0 +1,59 @@
+//! A model: its description as data, and its weights as views into the file.
+
+mod activation;
+mod arch;
+mod check;
+mod config;
+mod matrix;
+mod neurons;
+pub mod registry;
+pub mod weights;
+
+pub use activation::{Activation, ResolvedActivation};
+pub use arch::Arch;
+pub use check::check_tensors;
+pub use config::{Config, NormKind, Residual, Rope, RopeKind};
+pub use matrix::Matrix;
+pub use neurons::{NeuronId, NeuronIndex, Slot};
+pub use weights::{Down, Layer, Linear, NeuronGroup, Norm, Weights};
+
+use crate::gguf::Gguf;
+use anyhow::{Context, Result};
+
+/// A model that is ready to run: file, configuration and weights agree with each other.
+pub struct Model {
+    /// The file.
+    pub gguf: Gguf,
+    /// Sizes and kinds.
+    pub config: Config,
+    /// Views of the weights.
+    pub weights: Weights,
+}
+
+impl Model {
+    /// Reads the configuration and checks every tensor against it.
+    ///
+    /// # Errors
+    /// One line naming the file, the key or tensor, and what is wrong.
+    pub fn new(gguf: Gguf, activation: Option<Activation>) -> Result<Self> {
+        let file = gguf.source().name().to_owned();
+        let build = || -> Result<(Config, Weights)> {
+            let n_vocab = weights::vocabulary_size(&gguf)?;
+            let config = Config::read(gguf.metadata(), n_vocab, activation)?;
+            let weights = Weights::load(&gguf, &config)?;
+            Ok((config, weights))
+        };
+        let (config, weights) = build().with_context(|| file)?;
+        Ok(Self { gguf, config, weights })
+    }
+
+    /// Whether the neurons lie hot first with transposed `down`, as `split` writes them.
+    pub fn is_variant(&self) -> bool {
+        self.weights.layers.iter().all(|l| l.ffn.iter().all(|g| g.index.is_some()))
+    }
+
+    /// Bytes of all weights.
+    pub fn n_bytes(&self) -> u64 {
+        self.gguf.tensors().iter().map(|t| t.data.len() as u64).sum()
+    }
+}

@@ -1,0 +1,73 @@
+//! The two index spaces of a layer's neurons, and the index that a variant stores.
+
+use anyhow::{Result, ensure};
+
+/// Position of a neuron in the original model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NeuronId(pub u32);
+
+/// Position of a neuron in a file: falling activation rate in a variant, the original order elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot(pub u32);
+
+/// What a variant knows of one layer's neurons.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NeuronIndex {
+    ids: Vec<NeuronId>,
+    /// Share of tokens for which the neuron fired, by slot.
+    pub rates: Vec<f32>,
+    /// Mean absolute value that the neuron multiplied its `down` vector with, by slot.
+    pub mass: Vec<f32>,
+    /// Planned size of the hot prefix.
+    pub n_hot: usize,
+}
+
+impl NeuronIndex {
+    /// Checks and takes the stored index of a layer with `ids.len()` neurons.
+    ///
+    /// # Errors
+    /// When the ids are no permutation, rates are no shares or do not fall, or lengths differ.
+    pub fn new(ids: Vec<i32>, rates: Vec<f32>, mass: Vec<f32>, n_hot: usize) -> Result<Self> {
+        let n = ids.len();
+        ensure!(rates.len() == n && mass.len() == n, "{n} ids, {} rates, {} masses", rates.len(), mass.len());
+        ensure!(n_hot <= n, "a hot prefix of {n_hot} in {n} neurons");
+        let mut seen = vec![false; n];
+        for id in &ids {
+            let place = usize::try_from(*id).ok().and_then(|i| seen.get_mut(i));
+            let fresh = place.is_some_and(|s| !std::mem::replace(s, true));
+            ensure!(fresh, "neuron ids are not a permutation: {id} is out of range or there twice");
+        }
+        ensure!(rates.iter().all(|r| (0.0..=1.0).contains(r)), "an activation rate is not between 0 and 1");
+        ensure!(rates.is_sorted_by(|a, b| a >= b), "activation rates do not fall: the file is not hot-first");
+        ensure!(mass.iter().all(|m| m.is_finite() && *m >= 0.0), "an activation mass is negative or not finite");
+        let ids = ids.into_iter().map(|i| NeuronId(i as u32)).collect();
+        Ok(Self { ids, rates, mass, n_hot })
+    }
+
+    /// The neuron at `slot`.
+    pub fn id(&self, slot: Slot) -> NeuronId {
+        self.ids[slot.0 as usize]
+    }
+
+    /// All neurons in slot order.
+    pub fn ids(&self) -> &[NeuronId] {
+        &self.ids
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_must_be_a_permutation_in_falling_order() {
+        let ok = |ids: &[i32], rates: &[f32]| NeuronIndex::new(ids.to_vec(), rates.to_vec(), vec![0.0; ids.len()], 1);
+        assert_eq!(ok(&[1, 0], &[0.5, 0.25]).unwrap().id(Slot(0)), NeuronId(1));
+        assert!(ok(&[1, 1], &[0.5, 0.25]).is_err());
+        assert!(ok(&[0, 2], &[0.5, 0.25]).is_err());
+        assert!(ok(&[0, -1], &[0.5, 0.25]).is_err());
+        assert!(ok(&[0, 1], &[0.25, 0.5]).is_err());
+        assert!(ok(&[0, 1], &[f32::NAN, 0.5]).is_err());
+        assert!(ok(&[0, 1], &[1.5, 0.5]).is_err());
+    }
+}

@@ -1,0 +1,269 @@
+//! The weights of a model, named as the tensors are, each checked against the configuration.
+
+use super::config::{Config, NormKind};
+use super::matrix::Matrix;
+use super::neurons::NeuronIndex;
+use crate::gguf::{Gguf, TensorInfo};
+use crate::quant::{GgmlType, convert};
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::HashSet;
+
+/// Scale, and for [`NormKind::Layer`] a bias; `[n_embd]` each.
+pub struct Norm {
+    /// Multiplied with the normalised vector.
+    pub weight: Vec<f32>,
+    /// Added afterwards.
+    pub bias: Option<Vec<f32>>,
+}
+
+/// A matrix, and a bias of one value per row where the model has one.
+pub struct Linear {
+    /// `[n_out][n_in]`.
+    pub weight: Matrix,
+    /// `[n_out]`.
+    pub bias: Option<Vec<f32>>,
+}
+
+/// `ffn_down` in one of its two layouts.
+pub enum Down {
+    /// `ffn_down`, as plain files have it: `[n_embd][n_ff]`, a neuron is a column.
+    Columns(Matrix),
+    /// `ffn_down_t`, as variants have it: `[n_ff][n_embd]`, a neuron is a row.
+    Rows(Matrix),
+}
+
+impl Down {
+    /// The matrix, whatever its layout.
+    pub fn matrix(&self) -> &Matrix {
+        match self {
+            Self::Columns(m) | Self::Rows(m) => m,
+        }
+    }
+}
+
+/// Neurons that are computed together: all of a dense layer's, or one expert's.
+pub struct NeuronGroup {
+    /// `[n_ff][n_embd]`, absent where the FFN has no gate.
+    pub ffn_gate: Option<Matrix>,
+    /// `[n_ff][n_embd]`.
+    pub ffn_up: Matrix,
+    /// From `[n_ff]` back to `[n_embd]`.
+    pub ffn_down: Down,
+    /// Which neuron lies where, in a variant.
+    pub index: Option<NeuronIndex>,
+}
+
+impl NeuronGroup {
+    /// Number of neurons.
+    pub fn n_ff(&self) -> usize {
+        self.ffn_up.n_rows
+    }
+
+    /// The matrix whose product, through the activation, says who fires: gate, or up where there is no gate.
+    pub fn mask_matrix(&self) -> &Matrix {
+        self.ffn_gate.as_ref().unwrap_or(&self.ffn_up)
+    }
+
+    /// Bytes read for one neuron that fires, beyond its mask row.
+    pub fn bytes_per_active(&self) -> usize {
+        let up = if self.ffn_gate.is_some() { self.ffn_up.row_bytes() } else { 0 };
+        match &self.ffn_down {
+            Down::Rows(down) => up + down.row_bytes(),
+            Down::Columns(_) => up,
+        }
+    }
+}
+
+/// One layer.
+pub struct Layer {
+    /// Before attention; with a parallel residual, before the FFN as well.
+    pub attn_norm: Norm,
+    /// `[n_head * head_dim][n_embd]`.
+    pub attn_q: Linear,
+    /// `[n_head_kv * head_dim][n_embd]`.
+    pub attn_k: Linear,
+    /// `[n_head_kv * head_dim][n_embd]`.
+    pub attn_v: Linear,
+    /// `[n_embd][n_head * head_dim]`.
+    pub attn_output: Linear,
+    /// Before the FFN; absent with a parallel residual.
+    pub ffn_norm: Option<Norm>,
+    /// Groups of neurons: one in a dense layer.
+    pub ffn: Vec<NeuronGroup>,
+}
+
+/// All weights.
+pub struct Weights {
+    /// `[n_vocab][n_embd]`.
+    pub token_embd: Matrix,
+    /// The layers, first to last.
+    pub layers: Vec<Layer>,
+    /// Before the output.
+    pub output_norm: Norm,
+    /// `[n_vocab][n_embd]`; absent where tied to `token_embd`.
+    pub output: Option<Matrix>,
+    /// Divisors of the rotary frequencies (`[n_dims / 2]`, LLaMA 3.1 and later), where the file has them.
+    pub rope_freqs: Option<Vec<f32>>,
+}
+
+impl Weights {
+    /// Views of all weights.
+    ///
+    /// # Errors
+    /// Names the tensor that is missing, misshapen, of an unsupported type, or unknown to the architecture: leaving
+    /// one out would give a different model.
+    pub fn load(gguf: &Gguf, config: &Config) -> Result<Self> {
+        let mut taker = Taker { gguf, config, taken: HashSet::new() };
+        let token_embd = taker.matrix("token_embd.weight", config.n_vocab, config.n_embd)?;
+        let n_hot = planned_n_hot(gguf, config)?;
+        let mut layers = Vec::new();
+        for i in 0..config.n_layer {
+            layers.push(taker.layer(i, n_hot.get(i).copied())?);
+        }
+        let output_norm = taker.norm("output_norm")?;
+        let output = taker.has("output.weight").then(|| taker.matrix("output.weight", config.n_vocab, config.n_embd));
+        let output = output.transpose()?;
+        let rope_freqs = taker.vector("rope_freqs.weight", config.rope.n_dims / 2)?;
+        if let Some(freqs) = &rope_freqs {
+            ensure!(freqs.iter().all(|f| *f > 0.0), "rope_freqs.weight: a divisor is not positive");
+        }
+        taker.finish()?;
+        Ok(Self { token_embd, layers, output_norm, output, rope_freqs })
+    }
+
+    /// The matrix that turns the last state into logits.
+    pub fn head(&self) -> &Matrix {
+        self.output.as_ref().unwrap_or(&self.token_embd)
+    }
+}
+
+/// Rows of `token_embd`, which exist before there is a configuration.
+///
+/// # Errors
+/// When the tensor is missing, as in a file that holds only a vocabulary.
+pub fn vocabulary_size(gguf: &Gguf) -> Result<usize> {
+    let arch = gguf.metadata().str("general.architecture")?.context("general.architecture: the key is missing")?;
+    super::arch::find(arch)?;
+    let tensor = gguf.tensor("token_embd.weight");
+    Ok(tensor.context("token_embd.weight: the tensor is missing; does the file hold only a vocabulary?")?.n_rows())
+}
+
+fn planned_n_hot(gguf: &Gguf, config: &Config) -> Result<Vec<usize>> {
+    const KEY: &str = "powerinfer.n_hot";
+    let Some(array) = gguf.metadata().array(KEY)? else { return Ok(Vec::new()) };
+    let values = array.integers().context(KEY)?;
+    ensure!(values.len() == config.n_layer, "{KEY}: {} values for {} layers", values.len(), config.n_layer);
+    values.into_iter().map(|n| usize::try_from(n).with_context(|| format!("{KEY}: {n}"))).collect()
+}
+
+struct Taker<'a> {
+    gguf: &'a Gguf,
+    config: &'a Config,
+    taken: HashSet<String>,
+}
+
+impl<'a> Taker<'a> {
+    fn has(&self, name: &str) -> bool {
+        self.gguf.tensor(name).is_some()
+    }
+
+    fn take(&mut self, name: &str) -> Result<&'a TensorInfo> {
+        let tensor = self.gguf.tensor(name).with_context(|| format!("{name}: the tensor is missing"))?;
+        self.taken.insert(name.to_owned());
+        Ok(tensor)
+    }
+
+    fn matrix(&mut self, name: &str, n_rows: usize, n_cols: usize) -> Result<Matrix> {
+        Matrix::new(self.gguf, self.take(name)?, n_rows, n_cols)
+    }
+
+    fn linear(&mut self, name: &str, n_rows: usize, n_cols: usize) -> Result<Linear> {
+        let weight = self.matrix(&format!("{name}.weight"), n_rows, n_cols)?;
+        let bias = self.vector(&format!("{name}.bias"), n_rows)?;
+        Ok(Linear { weight, bias })
+    }
+
+    /// A vector of floats, decoded: a few kilobytes that every use wants as floats.
+    fn vector(&mut self, name: &str, n: usize) -> Result<Option<Vec<f32>>> {
+        if !self.has(name) {
+            return Ok(None);
+        }
+        let tensor = self.take(name)?;
+        ensure!(tensor.dims == [n], "{name}: shape {:?}, but [{n}] follows from the metadata", tensor.dims);
+        let floats = matches!(tensor.dtype, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16);
+        ensure!(floats, "{name}: has type {} where floats are wanted", tensor.dtype);
+        let mut values = vec![0.0; n];
+        convert::dequantizer(tensor.dtype)?(self.gguf.data(tensor), &mut values);
+        Ok(Some(values))
+    }
+
+    fn norm(&mut self, name: &str) -> Result<Norm> {
+        let n = self.config.n_embd;
+        let missing = || format!("{name}.weight: the tensor is missing");
+        let weight = self.vector(&format!("{name}.weight"), n)?.with_context(missing)?;
+        let bias = match self.config.norm {
+            NormKind::Rms => None,
+            NormKind::Layer => self.vector(&format!("{name}.bias"), n)?,
+        };
+        Ok(Norm { weight, bias })
+    }
+
+    fn layer(&mut self, i: usize, n_hot: Option<usize>) -> Result<Layer> {
+        let (n_embd, head_dim) = (self.config.n_embd, self.config.head_dim);
+        let (n_q, n_kv) = (self.config.n_head * head_dim, self.config.n_head_kv * head_dim);
+        let name = |suffix: &str| format!("blk.{i}.{suffix}");
+        let ffn_norm = match self.config.residual {
+            super::Residual::Serial => Some(self.norm(&name("ffn_norm"))?),
+            super::Residual::Parallel => None,
+        };
+        Ok(Layer {
+            attn_norm: self.norm(&name("attn_norm"))?,
+            attn_q: self.linear(&name("attn_q"), n_q, n_embd)?,
+            attn_k: self.linear(&name("attn_k"), n_kv, n_embd)?,
+            attn_v: self.linear(&name("attn_v"), n_kv, n_embd)?,
+            attn_output: self.linear(&name("attn_output"), n_embd, n_q)?,
+            ffn_norm,
+            ffn: vec![self.neurons(i, n_hot)?],
+        })
+    }
+
+    fn neurons(&mut self, i: usize, n_hot: Option<usize>) -> Result<NeuronGroup> {
+        let (n_embd, n_ff) = (self.config.n_embd, self.config.n_ff[i]);
+        let name = |suffix: &str| format!("blk.{i}.{suffix}");
+        let gate = self.config.gated.then(|| self.matrix(&name("ffn_gate.weight"), n_ff, n_embd)).transpose()?;
+        let ffn_up = self.matrix(&name("ffn_up.weight"), n_ff, n_embd)?;
+        let transposed = name("ffn_down_t.weight");
+        let (ffn_down, index) = if self.has(&transposed) {
+            let down = Down::Rows(self.matrix(&transposed, n_ff, n_embd)?);
+            (down, Some(self.index(i, n_ff, n_hot)?))
+        } else {
+            (Down::Columns(self.matrix(&name("ffn_down.weight"), n_embd, n_ff)?), None)
+        };
+        Ok(NeuronGroup { ffn_gate: gate, ffn_up, ffn_down, index })
+    }
+
+    fn index(&mut self, i: usize, n_ff: usize, n_hot: Option<usize>) -> Result<NeuronIndex> {
+        let id_name = format!("blk.{i}.ffn_neuron_id");
+        let tensor = self.take(&id_name)?;
+        ensure!(tensor.dims == [n_ff], "{id_name}: shape {:?}, but [{n_ff}] follows from the metadata", tensor.dims);
+        ensure!(tensor.dtype == GgmlType::I32, "{id_name}: has type {} where I32 is wanted", tensor.dtype);
+        let bytes = self.gguf.data(tensor).chunks_exact(4);
+        let ids = bytes.map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let mut floats = |what: &str| {
+            let name = format!("blk.{i}.ffn_neuron_{what}");
+            self.vector(&name, n_ff)?.with_context(|| format!("{name}: the tensor is missing"))
+        };
+        let (rates, mass) = (floats("rate")?, floats("mass")?);
+        let n_hot = n_hot.context("powerinfer.n_hot: the key is missing")?;
+        NeuronIndex::new(ids, rates, mass, n_hot).with_context(|| id_name)
+    }
+
+    fn finish(self) -> Result<()> {
+        let unknown = self.gguf.tensors().iter().find(|t| !self.taken.contains(&t.name));
+        if let Some(tensor) = unknown {
+            let arch = self.config.arch.name;
+            bail!("{}: is not known for architecture {arch}; without it the model would be another one", tensor.name);
+        }
+        Ok(())
+    }
+}

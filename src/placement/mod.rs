@@ -1,0 +1,78 @@
+//! Which neurons of each layer are hot.
+
+use crate::model::Model;
+use anyhow::{Result, ensure};
+
+/// Per layer, the size of the hot prefix: slots `[0, n_hot)` belong to the first shard, the rest to the second.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    n_hot: Vec<usize>,
+}
+
+impl Placement {
+    /// Everything in the second shard: what a machine without a GPU does, and all that a plain file allows.
+    pub fn all_cold(model: &Model) -> Self {
+        Self { n_hot: vec![0; model.config.n_layer] }
+    }
+
+    /// What the variant's index plans.
+    ///
+    /// # Errors
+    /// When the file is no variant.
+    pub fn planned(model: &Model) -> Result<Self> {
+        let planned = model.weights.layers.iter().map(|l| l.ffn[0].index.as_ref().map(|index| index.n_hot));
+        let n_hot: Option<Vec<_>> = planned.collect();
+        let n_hot = n_hot.ok_or_else(|| anyhow::anyhow!("{}: {NOT_A_VARIANT}", model.gguf.source().name()))?;
+        Ok(Self { n_hot })
+    }
+
+    /// The given prefixes.
+    ///
+    /// # Errors
+    /// When they do not fit the model, or the file is no variant and one of them is not 0.
+    pub fn new(model: &Model, n_hot: Vec<usize>) -> Result<Self> {
+        let config = &model.config;
+        ensure!(n_hot.len() == config.n_layer, "a placement of {} layers for {}", n_hot.len(), config.n_layer);
+        let fits = n_hot.iter().zip(&config.n_ff).all(|(hot, n_ff)| hot <= n_ff);
+        ensure!(fits, "a layer has fewer neurons than its hot prefix");
+        ensure!(model.is_variant() || n_hot.iter().all(|n| *n == 0), "{}: {NOT_A_VARIANT}", model.gguf.source().name());
+        Ok(Self { n_hot })
+    }
+
+    /// Size of the hot prefix of a layer.
+    pub fn n_hot(&self, layer: usize) -> usize {
+        self.n_hot[layer]
+    }
+}
+
+const NOT_A_VARIANT: &str = "its neurons are not stored hot first; powerinfer-split makes a variant that does";
+
+/// Smallest prefix of falling `counts` that covers `share` of their sum.
+pub fn covering_prefix(counts: &[u64], share: f64) -> usize {
+    let total: u128 = counts.iter().map(|c| u128::from(*c)).sum();
+    let wanted = (total as f64 * share).ceil() as u128;
+    let mut sum = 0u128;
+    for (i, count) in counts.iter().enumerate() {
+        if sum >= wanted {
+            return i;
+        }
+        sum += u128::from(*count);
+    }
+    counts.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::covering_prefix;
+
+    #[test]
+    fn the_covering_prefix_is_the_smallest_one() {
+        assert_eq!(covering_prefix(&[8, 1, 1], 0.8), 1);
+        assert_eq!(covering_prefix(&[7, 2, 1], 0.8), 2);
+        assert_eq!(covering_prefix(&[5, 3, 2], 1.0), 3);
+        assert_eq!(covering_prefix(&[5, 0, 0], 1.0), 1);
+        assert_eq!(covering_prefix(&[0, 0], 0.8), 0);
+        assert_eq!(covering_prefix(&[], 0.8), 0);
+        assert_eq!(covering_prefix(&[u64::MAX, u64::MAX], 1.0), 2);
+    }
+}

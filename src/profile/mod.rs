@@ -1,0 +1,32 @@
+//! Activation profiles: which neurons fire on a calibration text, how often, and how strongly.
+
+mod canvas;
+pub mod collect;
+mod file;
+mod fingerprint;
+mod font;
+pub mod plot;
+pub mod report;
+
+pub use file::{Profile, ProfiledText};
+pub use fingerprint::{Fingerprint, Kinship};
+
+/// Unit of [`LayerCounts::mass`]: 2^-16.
+pub const MASS_ONE: f64 = 65536.0;
+
+/// What the neurons of one layer did, by [`crate::model::NeuronId`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerCounts {
+    /// Tokens for which each neuron fired.
+    pub fired: Vec<u64>,
+    /// Sum over tokens of the absolute value that each neuron multiplied its `down` vector with, each rounded to
+    /// 1 / [`MASS_ONE`]: an integer, so that sums do not depend on their order.
+    pub mass: Vec<u64>,
+}
+
+impl LayerCounts {
+    /// Nothing counted yet.
+    pub fn new(n_ff: usize) -> Self {
+        Self { fired: vec![0; n_ff], mass: vec![0; n_ff] }
+    }
+}

@@ -1,0 +1,428 @@
+//! The activation profile as a picture: heat map of the layers, cumulative curves of the neurons.
+
+use super::canvas::{Canvas, Colour, advance, mix, text_width};
+use super::font;
+use anyhow::{Result, bail, ensure};
+
+/// Of the picture in pixels.
+pub const WIDTH: usize = 1200;
+/// Of the picture in pixels.
+pub const HEIGHT: usize = 900;
+
+/// The share of activations whose neurons are marked, as in PowerInfer's paper.
+const MARKED_SHARE: f32 = 0.8;
+
+const MARGIN: usize = 24;
+const PLOT_LEFT: usize = 96;
+const PLOT_WIDTH: usize = 960;
+const HEAT_TOP: usize = 104;
+const HEAT_HEIGHT: usize = 320;
+const CURVES_TOP: usize = 540;
+const CURVES_HEIGHT: usize = 290;
+const TEXT_SCALE: usize = 2;
+const TEXT_HEIGHT: usize = font::HEIGHT * TEXT_SCALE;
+const TICK_LENGTH: usize = 6;
+const HEADING_OFFSET: usize = 32;
+
+const BLACK: Colour = [0x20, 0x20, 0x20];
+const GRAY: Colour = [0x60, 0x60, 0x60];
+const GRID: Colour = [0xE4, 0xE4, 0xE4];
+const WHITE: Colour = [0xFF; 3];
+const MARK: Colour = [0xD6, 0x27, 0x28];
+/// Every eighth of matplotlib's viridis.
+const VIRIDIS: [Colour; 9] = [
+    [0x44, 0x01, 0x54],
+    [0x47, 0x2D, 0x7B],
+    [0x3B, 0x52, 0x8B],
+    [0x2C, 0x72, 0x8E],
+    [0x21, 0x91, 0x8C],
+    [0x28, 0xAE, 0x80],
+    [0x5E, 0xC9, 0x62],
+    [0xAD, 0xDC, 0x30],
+    [0xFD, 0xE7, 0x25],
+];
+
+/// What [`draw`] shows.
+#[derive(Debug, Clone, Copy)]
+pub struct PlotInput<'a> {
+    /// Cut where it does not fit.
+    pub title: &'a str,
+    /// Firing rates 0..=1, `[n_layer][n_ff]` in any order of the neurons; `n_ff` may differ between layers.
+    pub rates: &'a [Vec<f32>],
+}
+
+/// The picture as a PNG of [`WIDTH`] x [`HEIGHT`], the same bytes for the same input.
+///
+/// Fails without layers, on a layer without neurons and on a rate outside 0..=1.
+pub fn draw(input: &PlotInput) -> Result<Vec<u8>> {
+    check(input.rates)?;
+    let layers: Vec<Vec<f32>> = input.rates.iter().map(|rates| falling(rates)).collect();
+    let model = falling(&input.rates.concat());
+    let mut canvas = Canvas::new(WIDTH, HEIGHT);
+    draw_title(&mut canvas, input.title);
+    draw_heat_map(&mut canvas, &layers);
+    draw_colour_bar(&mut canvas);
+    draw_curves(&mut canvas, &layers, &model);
+    canvas.to_png()
+}
+
+/// Points (share of neurons, hottest first; share of all firings that they cover) from (0, 0) to
+/// (1, 1), one more than there are neurons. Empty if none fired. `rates` in any order.
+pub fn cumulative_curve(rates: &[f32]) -> Vec<(f32, f32)> {
+    cumulative_curve_of_sorted(&falling(rates))
+}
+
+/// The smallest share of the neurons that covers `share` (0..=1) of all firings; 0 if none fired.
+/// `rates` in any order; for the whole model, all layers' rates in one slice.
+pub fn neurons_covering(rates: &[f32], share: f32) -> f32 {
+    share_covering(&cumulative_curve(rates), share)
+}
+
+fn share_covering(curve: &[(f32, f32)], share: f32) -> f32 {
+    curve.iter().find(|&&(_, covered)| covered >= share).map_or(0.0, |&(neurons, _)| neurons)
+}
+
+fn falling(rates: &[f32]) -> Vec<f32> {
+    let mut sorted = rates.to_vec();
+    sorted.sort_unstable_by(|a, b| b.total_cmp(a));
+    sorted
+}
+
+fn cumulative_curve_of_sorted(rates: &[f32]) -> Vec<(f32, f32)> {
+    let total: f64 = rates.iter().copied().map(f64::from).sum();
+    if total <= 0.0 {
+        return vec![];
+    }
+    let n = rates.len() as f64;
+    let mut sum = 0.0;
+    let mut curve = vec![(0.0, 0.0)];
+    curve.extend(rates.iter().enumerate().map(|(i, &rate)| {
+        sum += f64::from(rate);
+        (((i + 1) as f64 / n) as f32, (sum / total) as f32)
+    }));
+    curve
+}
+
+fn check(rates: &[Vec<f32>]) -> Result<()> {
+    ensure!(!rates.is_empty(), "nothing to draw: the profile has no layers");
+    for (layer, rates) in rates.iter().enumerate() {
+        ensure!(!rates.is_empty(), "layer {layer} of the profile has no neurons");
+        if let Some(neuron) = rates.iter().position(|rate| !(0.0..=1.0).contains(rate)) {
+            let rate = rates[neuron];
+            bail!("layer {layer}, neuron {neuron}: firing rate {rate} is not between 0 and 1");
+        }
+    }
+    Ok(())
+}
+
+fn draw_title(canvas: &mut Canvas, title: &str) {
+    let n_chars = title.chars().count();
+    let room = WIDTH - 2 * MARGIN;
+    let scale = if text_width(n_chars, 3) <= room { 3 } else { TEXT_SCALE };
+    let n_fitting = room / advance(scale);
+    let shown: String = if n_chars <= n_fitting {
+        title.to_owned()
+    } else {
+        title.chars().take(n_fitting - 3).chain("...".chars()).collect()
+    };
+    canvas.text(MARGIN, MARGIN, scale, BLACK, &shown);
+}
+
+/// One band per layer, layer 0 on top; each pixel averages the neurons under it.
+fn draw_heat_map(canvas: &mut Canvas, layers: &[Vec<f32>]) {
+    text(
+        canvas,
+        PLOT_LEFT,
+        HEAT_TOP - HEADING_OFFSET,
+        "How often neurons fire: one row per layer, most active neurons first",
+    );
+    let n_layer = layers.len();
+    let top_of = |layer: usize| HEAT_TOP + layer * HEAT_HEIGHT / n_layer;
+    let gap = usize::from(HEAT_HEIGHT / n_layer >= 16);
+    for (layer, rates) in layers.iter().enumerate() {
+        // More layers than pixels share rows: the last one drawn shows.
+        let height = (top_of(layer + 1) - top_of(layer)).max(1 + gap) - gap;
+        for (x, rate) in resample(rates, PLOT_WIDTH).into_iter().enumerate() {
+            canvas.fill(PLOT_LEFT + x, top_of(layer), 1, height, heat_colour(rate));
+        }
+    }
+    let step = label_step(n_layer, HEAT_HEIGHT);
+    for layer in (0..n_layer).step_by(step) {
+        let middle = (top_of(layer) + top_of(layer + 1) - gap) / 2;
+        y_tick(canvas, middle, &layer.to_string());
+    }
+    x_axis(canvas, HEAT_TOP + HEAT_HEIGHT, "share of the layer's neurons");
+}
+
+fn draw_colour_bar(canvas: &mut Canvas) {
+    const LEFT: usize = PLOT_LEFT + PLOT_WIDTH + 24;
+    const BAR_WIDTH: usize = 20;
+    for row in 0..HEAT_HEIGHT {
+        let from_bottom = 1.0 - row as f32 / (HEAT_HEIGHT - 1) as f32;
+        canvas.fill(LEFT, HEAT_TOP + row, BAR_WIDTH, 1, viridis(from_bottom));
+    }
+    for (rate, label) in
+        [(0.0, "0%"), (0.001, "0.1%"), (0.01, "1%"), (0.1, "10%"), (0.3, "30%"), (0.6, "60%"), (1.0, "100%")]
+    {
+        let y = HEAT_TOP + ((1.0 - heat_scale(rate)) * (HEAT_HEIGHT - 1) as f32).round() as usize;
+        canvas.fill(LEFT + BAR_WIDTH, y, TICK_LENGTH, 1, GRAY);
+        text(canvas, LEFT + BAR_WIDTH + TICK_LENGTH + 4, y - TEXT_HEIGHT / 2, label);
+    }
+    text(canvas, LEFT - 20, HEAT_TOP - HEADING_OFFSET, "firing rate");
+}
+
+fn draw_curves(canvas: &mut Canvas, layers: &[Vec<f32>], model: &[f32]) {
+    text(canvas, PLOT_LEFT, CURVES_TOP - HEADING_OFFSET, "Share of all activations that the most active neurons cover");
+    for percent in (0..=100).step_by(20) {
+        let (x, y) = curve_pixel((percent as f32 / 100.0, percent as f32 / 100.0));
+        canvas.fill(PLOT_LEFT, y as usize, PLOT_WIDTH, 1, GRID);
+        canvas.fill(x as usize, CURVES_TOP, 1, CURVES_HEIGHT, GRID);
+        y_tick(canvas, y as usize, &format!("{percent}%"));
+    }
+    x_axis(canvas, CURVES_TOP + CURVES_HEIGHT, "share of neurons");
+    for (layer, rates) in layers.iter().enumerate() {
+        let points = curve_pixels(&cumulative_curve_of_sorted(rates));
+        canvas.polyline(&points, 1.2, depth_colour(layer, layers.len()));
+    }
+    let model_curve = cumulative_curve_of_sorted(model);
+    canvas.polyline(&curve_pixels(&model_curve), 3.6, BLACK);
+    let covering = share_covering(&model_curve, MARKED_SHARE);
+    if !model_curve.is_empty() {
+        mark_share(canvas, covering);
+    }
+    draw_legend(canvas, layers, covering);
+}
+
+/// Dashed lines from the axes to where the whole model's curve reaches [`MARKED_SHARE`].
+fn mark_share(canvas: &mut Canvas, covering: f32) {
+    const DASH: usize = 6;
+    let (x, y) = curve_pixel((covering, MARKED_SHARE));
+    for left in (PLOT_LEFT..x as usize).step_by(2 * DASH) {
+        canvas.fill(left, y as usize - 1, DASH.min(x as usize - left), 2, MARK);
+    }
+    for top in (y as usize..CURVES_TOP + CURVES_HEIGHT).step_by(2 * DASH) {
+        canvas.fill(x as usize - 1, top, 2, DASH.min(CURVES_TOP + CURVES_HEIGHT - top), MARK);
+    }
+    canvas.polyline(&[(x, y), (x, y)], 10.0, MARK);
+}
+
+/// In the lower right corner: no curve is ever below the diagonal.
+fn draw_legend(canvas: &mut Canvas, layers: &[Vec<f32>], covering: f32) {
+    const LEFT: usize = PLOT_LEFT + 390;
+    const BOTTOM: usize = CURVES_TOP + CURVES_HEIGHT - 12;
+    const LINE: usize = 24;
+    const SAMPLE: usize = 40;
+    const PADDING: usize = 10;
+    let n_layer = layers.len();
+    let n_dead = layers.iter().filter(|rates| rates.iter().all(|&rate| rate == 0.0)).count();
+    let depth = std::array::from_fn(|x| depth_colour(x, SAMPLE));
+    let mut rows: Vec<([Colour; SAMPLE], String)> = vec![];
+    if n_dead < n_layer {
+        let (neurons, share) = (covering * 100.0, MARKED_SHARE * 100.0);
+        rows.push(([BLACK; SAMPLE], "whole model".to_owned()));
+        rows.push(([MARK; SAMPLE], format!("{neurons:.1}% of neurons cover {share:.0}% of activations")));
+        let layers = match n_layer {
+            1 => "layer 0".to_owned(),
+            _ => format!("layers 0 to {}", n_layer - 1),
+        };
+        rows.push((depth, layers));
+    }
+    if n_dead > 0 {
+        rows.push(([WHITE; SAMPLE], format!("{n_dead} of {n_layer} layers never fired")));
+    }
+    let n_chars = rows.iter().map(|(_, label)| label.len()).max().unwrap_or(0);
+    let width = text_width(n_chars, TEXT_SCALE) + SAMPLE + 3 * PADDING;
+    let top = BOTTOM - rows.len() * LINE;
+    canvas.fill(LEFT, top - PADDING, width, BOTTOM - top + PADDING, WHITE);
+    for (i, (sample, label)) in rows.iter().enumerate() {
+        let y = top + i * LINE;
+        for (x, colour) in sample.iter().enumerate() {
+            canvas.fill(LEFT + PADDING + x, y + TEXT_HEIGHT / 2 - 2, 1, 4, *colour);
+        }
+        text(canvas, LEFT + SAMPLE + 2 * PADDING, y, label);
+    }
+}
+
+fn x_axis(canvas: &mut Canvas, y: usize, label: &str) {
+    canvas.fill(PLOT_LEFT, y, PLOT_WIDTH, 1, GRAY);
+    for percent in (0..=100).step_by(20) {
+        let x = PLOT_LEFT + percent * (PLOT_WIDTH - 1) / 100;
+        canvas.fill(x, y, 1, TICK_LENGTH, GRAY);
+        centred(canvas, x, y + TICK_LENGTH + 4, &format!("{percent}%"));
+    }
+    centred(canvas, PLOT_LEFT + PLOT_WIDTH / 2, y + TICK_LENGTH + 4 + TEXT_HEIGHT + 8, label);
+}
+
+fn y_tick(canvas: &mut Canvas, y: usize, label: &str) {
+    canvas.fill(PLOT_LEFT - TICK_LENGTH, y, TICK_LENGTH, 1, GRAY);
+    let width = text_width(label.len(), TEXT_SCALE);
+    text(canvas, (PLOT_LEFT - TICK_LENGTH - 4).saturating_sub(width), y - TEXT_HEIGHT / 2, label);
+}
+
+fn text(canvas: &mut Canvas, x: usize, y: usize, text: &str) {
+    canvas.text(x, y, TEXT_SCALE, BLACK, text);
+}
+
+fn centred(canvas: &mut Canvas, x: usize, y: usize, label: &str) {
+    text(canvas, x - text_width(label.len(), TEXT_SCALE) / 2, y, label);
+}
+
+/// Of 1, 2, 5, 10, 20, ... the first that leaves room between the labels.
+fn label_step(n_layer: usize, height: usize) -> usize {
+    let room = TEXT_HEIGHT + 6;
+    let steps = (0..).flat_map(|decade| [1, 2, 5].map(|digit: usize| digit * 10usize.saturating_pow(decade)));
+    steps.into_iter().find(|step| step * height / n_layer >= room).unwrap_or(n_layer)
+}
+
+/// Averages over `width` equal parts of `values`, with the fractions of those that two parts share.
+fn resample(values: &[f32], width: usize) -> Vec<f32> {
+    let mut sums = vec![0f64];
+    sums.extend(values.iter().scan(0f64, |sum, &value| {
+        *sum += f64::from(value);
+        Some(*sum)
+    }));
+    let sum_until = |position: f64| {
+        let whole = (position as usize).min(values.len());
+        let rest = values.get(whole).map_or(0.0, |&value| f64::from(value));
+        sums[whole] + rest * (position - whole as f64)
+    };
+    let per_part = values.len() as f64 / width as f64;
+    (0..width)
+        .map(|i| ((sum_until((i + 1) as f64 * per_part) - sum_until(i as f64 * per_part)) / per_part) as f32)
+        .collect()
+}
+
+/// One point per pixel column suffices, however many neurons there are.
+fn curve_pixels(curve: &[(f32, f32)]) -> Vec<(f32, f32)> {
+    let Some(n) = curve.len().checked_sub(1) else {
+        return vec![];
+    };
+    (0..PLOT_WIDTH)
+        .map(|column| {
+            let share = column as f32 / (PLOT_WIDTH - 1) as f32;
+            let position = share * n as f32;
+            let (left, right) = (curve[position as usize].1, curve[(position as usize + 1).min(n)].1);
+            curve_pixel((share, left + (right - left) * position.fract()))
+        })
+        .collect()
+}
+
+fn curve_pixel((neurons, covered): (f32, f32)) -> (f32, f32) {
+    let x = PLOT_LEFT as f32 + neurons * (PLOT_WIDTH - 1) as f32;
+    let y = CURVES_TOP as f32 + (1.0 - covered) * CURVES_HEIGHT as f32;
+    (x, y)
+}
+
+/// The fourth root: like a logarithm it tells 1 % from 0.1 %, but has a place for 0.
+fn heat_scale(rate: f32) -> f32 {
+    rate.sqrt().sqrt()
+}
+
+fn heat_colour(rate: f32) -> Colour {
+    viridis(heat_scale(rate))
+}
+
+/// Leaves out viridis's yellow end, which white swallows.
+fn depth_colour(layer: usize, n_layer: usize) -> Colour {
+    viridis(0.85 * layer as f32 / n_layer.saturating_sub(1).max(1) as f32)
+}
+
+fn viridis(t: f32) -> Colour {
+    let position = t.clamp(0.0, 1.0) * (VIRIDIS.len() - 1) as f32;
+    let low = (position as usize).min(VIRIDIS.len() - 2);
+    let (a, b) = (VIRIDIS[low], VIRIDIS[low + 1]);
+    std::array::from_fn(|i| mix(a[i], b[i], position - low as f32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rates falling by a power of the rank, the steeper the deeper the layer.
+    fn power_law(n_layer: usize, n_ff: usize) -> Vec<Vec<f32>> {
+        (0..n_layer)
+            .map(|layer| {
+                let exponent = 0.6 + 0.9 * layer as f32 / n_layer as f32;
+                (0..n_ff)
+                    .map(|i| {
+                        let rank = (i * 7919) % n_ff;
+                        (1.0 + rank as f32 / n_ff as f32 * 60.0).powf(-exponent)
+                    })
+                    .collect()
+            })
+            .collect()
+    }
+
+    fn picture(rates: &[Vec<f32>]) -> Vec<u8> {
+        draw(&PlotInput { title: "test", rates }).unwrap()
+    }
+
+    #[test]
+    fn decodes_to_the_stated_size() {
+        let bytes = picture(&power_law(6, 1024));
+        let reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
+        let info = reader.info();
+        assert_eq!((info.width as usize, info.height as usize), (WIDTH, HEIGHT));
+        assert_eq!((info.color_type, info.bit_depth), (png::ColorType::Rgb, png::BitDepth::Eight));
+    }
+
+    #[test]
+    fn the_same_profile_gives_the_same_bytes() {
+        assert_eq!(picture(&power_law(3, 100)), picture(&power_law(3, 100)));
+    }
+
+    #[test]
+    fn unusual_profiles_are_drawn() {
+        picture(&[vec![0.0; 8]]);
+        picture(&[vec![1.0; 8], vec![0.0; 8]]);
+        picture(&[vec![0.5]]);
+        picture(&[vec![0.1; 5], vec![0.9; 3000], vec![f32::MIN_POSITIVE]]);
+        picture(&power_law(80, 512));
+        picture(&power_law(2, 28_672));
+        picture(&vec![vec![0.3; 2]; HEAT_HEIGHT + 20]);
+        draw(&PlotInput { title: &"long title ".repeat(50), rates: &[vec![0.5]] }).unwrap();
+        draw(&PlotInput { title: "", rates: &[vec![0.5]] }).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_drawn_is_an_error_with_its_place() {
+        let error = |rates: &[Vec<f32>]| draw(&PlotInput { title: "", rates }).unwrap_err().to_string();
+        assert_eq!(error(&[]), "nothing to draw: the profile has no layers");
+        assert_eq!(error(&[vec![0.5], vec![]]), "layer 1 of the profile has no neurons");
+        assert_eq!(error(&[vec![0.5, f32::NAN]]), "layer 0, neuron 1: firing rate NaN is not between 0 and 1");
+        assert_eq!(error(&[vec![1.5]]), "layer 0, neuron 0: firing rate 1.5 is not between 0 and 1");
+    }
+
+    #[test]
+    fn the_cumulative_curve_starts_with_the_hottest_neuron() {
+        let curve = cumulative_curve(&[0.125, 0.0, 0.5, 0.375]);
+        assert_eq!(curve, [(0.0, 0.0), (0.25, 0.5), (0.5, 0.875), (0.75, 1.0), (1.0, 1.0)]);
+        assert_eq!(cumulative_curve(&[0.0, 0.0]), []);
+        assert_eq!(cumulative_curve(&[]), []);
+    }
+
+    #[test]
+    fn neurons_covering_counts_whole_neurons() {
+        let rates = [0.125, 0.0, 0.5, 0.375];
+        for (share, expected) in [(0.0, 0.0), (0.1, 0.25), (0.5, 0.25), (0.51, 0.5), (0.875, 0.5), (1.0, 0.75)] {
+            assert_eq!(neurons_covering(&rates, share), expected, "{share}");
+        }
+        assert_eq!(neurons_covering(&[0.0; 4], 0.8), 0.0);
+        assert_eq!(neurons_covering(&[0.3; 10], 0.8), 0.8);
+    }
+
+    #[test]
+    fn resampling_keeps_the_mean() {
+        assert_eq!(resample(&[1.0, 0.5, 0.25, 0.25], 2), [0.75, 0.25]);
+        assert_eq!(resample(&[1.0, 0.0], 4), [1.0, 1.0, 0.0, 0.0]);
+        assert_eq!(resample(&[0.75, 0.75, 0.0], 2), [0.75, 0.25]);
+    }
+
+    #[test]
+    fn layer_labels_do_not_overlap() {
+        for (n_layer, step) in [(1, 1), (6, 1), (32, 2), (80, 5)] {
+            assert_eq!(label_step(n_layer, HEAT_HEIGHT), step, "{n_layer} layers");
+        }
+        assert!(label_step(100_000, HEAT_HEIGHT) * HEAT_HEIGHT / 100_000 >= TEXT_HEIGHT);
+    }
+}

@@ -1,0 +1,67 @@
+//! The blocks of quantized types, read from and written to raw bytes.
+
+use half::f16;
+
+/// Elements in a block of the 32-element types.
+pub const QK: usize = 32;
+/// Bytes of a `Q8_0` block: an F16 scale, then 32 signed bytes.
+pub const Q8_0_BYTES: usize = 2 + QK;
+/// Bytes of a `Q4_0` block: an F16 scale, then 16 bytes; byte `i` holds element `i` in its low and element `i + 16`
+/// in its high half, each offset by 8.
+pub const Q4_0_BYTES: usize = 2 + QK / 2;
+
+const _: () = assert!(Q8_0_BYTES == 34 && Q4_0_BYTES == 18);
+
+/// The scale of a block that begins with one.
+#[inline]
+pub fn scale(block: &[u8]) -> f32 {
+    f16::from_le_bytes([block[0], block[1]]).to_f32()
+}
+
+/// The 32 signed values of a `Q8_0` block, without their scale.
+#[inline]
+pub fn q8_0_values(block: &[u8], out: &mut [i8; QK]) {
+    for (o, b) in out.iter_mut().zip(&block[2..Q8_0_BYTES]) {
+        *o = *b as i8;
+    }
+}
+
+/// The 32 signed values (-8 to 7) of a `Q4_0` block, without their scale.
+#[inline]
+pub fn q4_0_values(block: &[u8], out: &mut [i8; QK]) {
+    let (low, high) = out.split_at_mut(QK / 2);
+    for ((l, h), b) in low.iter_mut().zip(high).zip(&block[2..Q4_0_BYTES]) {
+        *l = (b & 0x0f) as i8 - 8;
+        *h = (b >> 4) as i8 - 8;
+    }
+}
+
+/// Quantizes 32 values to a `Q8_0` block: scale `max|x| / 127`, values rounded half away from zero, as ggml's
+/// reference quantizer does.
+pub fn quantize_q8_0(x: &[f32], out: &mut [u8]) {
+    let max = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let d = max / 127.0;
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    out[..2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
+    for (o, v) in out[2..Q8_0_BYTES].iter_mut().zip(x) {
+        *o = (v * inverse).round() as i8 as u8;
+    }
+}
+
+/// Quantizes 32 values to a `Q4_0` block: the value of largest magnitude becomes -8, as in ggml's reference
+/// quantizer. `v / d + 8.5` is rounded once, as a fused multiply-add does it there.
+pub fn quantize_q4_0(x: &[f32], out: &mut [u8]) {
+    let mut extreme = 0.0f32;
+    for v in x {
+        if v.abs() > extreme.abs() {
+            extreme = *v;
+        }
+    }
+    let d = extreme / -8.0;
+    let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
+    out[..2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
+    let nibble = |v: f32| ((f64::from(v) * f64::from(inverse) + 8.5) as f32 as u8).min(15);
+    for i in 0..QK / 2 {
+        out[2 + i] = nibble(x[i]) | nibble(x[i + QK / 2]) << 4;
+    }
+}

@@ -1,0 +1,91 @@
+//! Byte-level BPE vocabularies ("gpt2").
+
+use super::pre::PreTokenizer;
+use super::vocab::{Kind, Vocab};
+use anyhow::{Context, Result, anyhow};
+use std::collections::HashSet;
+use tokenizers::models::bpe::{BPE, Vocab as Ids};
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::tokenizer::normalizer::SplitDelimiterBehavior;
+
+/// Merges of, or into, what is not in the vocabulary are passed over and counted in the notes. Control tokens count as not in
+/// it, so that text can't become one.
+pub(super) fn build(
+    vocab: &Vocab,
+    kinds: &[Kind],
+    pre: &PreTokenizer,
+    notes: &mut Vec<String>,
+) -> Result<tokenizers::Tokenizer> {
+    let mut ids = Ids::default();
+    for (id, (token, kind)) in (0..).zip(vocab.tokens.iter().zip(kinds)) {
+        if let Ok(text) = std::str::from_utf8(token)
+            && !text.is_empty()
+            && !matches!(kind, Kind::Control | Kind::Unknown)
+        {
+            ids.entry(text.to_owned()).or_insert(id);
+        }
+    }
+    let merges = merges(vocab, &ids, notes)?;
+    let bpe = BPE::builder()
+        .vocab_and_merges(ids, merges)
+        .ignore_merges(pre.ignore_merges)
+        .build()
+        .map_err(|e| anyhow!("byte-level BPE vocabulary: {e}"))?;
+    let mut tokenizer = tokenizers::Tokenizer::new(bpe);
+    tokenizer.with_pre_tokenizer(Some(splitter(pre)?));
+    Ok(tokenizer)
+}
+
+pub(super) fn splitter(pre: &PreTokenizer) -> Result<Sequence> {
+    let mut steps = Vec::new();
+    for regex in pre.regexes {
+        let split = Split::new(SplitPattern::Regex((*regex).to_owned()), SplitDelimiterBehavior::Isolated, false)
+            .map_err(|e| anyhow!("pre-tokenizer \"{}\": {regex}: {e}", pre.names[0]))?;
+        steps.push(PreTokenizerWrapper::Split(split));
+    }
+    steps.push(PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, false, false)));
+    Ok(Sequence::new(steps))
+}
+
+fn merges(vocab: &Vocab, ids: &Ids, notes: &mut Vec<String>) -> Result<Vec<(String, String)>> {
+    let mut merges = Vec::with_capacity(vocab.merges.len());
+    let mut seen = HashSet::with_capacity(vocab.merges.len());
+    let mut passed_over = 0;
+    let mut joined = String::new();
+    for (i, merge) in vocab.merges.iter().enumerate() {
+        let (left, right) = parts(merge).with_context(|| {
+            let text = String::from_utf8_lossy(merge);
+            format!(
+                "tokenizer.ggml.merges[{i}] is \"{}\", not two tokens with a space between them",
+                text.escape_debug()
+            )
+        })?;
+        joined.clear();
+        joined.push_str(left);
+        joined.push_str(right);
+        if ![left, right, &joined].iter().all(|text| ids.contains_key(*text)) {
+            passed_over += 1;
+        } else if seen.insert((left, right)) {
+            // Only the first counts: the builder would give a repeated pair its last rank.
+            merges.push((left.to_owned(), right.to_owned()));
+        }
+    }
+    if passed_over > 0 {
+        notes.push(format!(
+            "{passed_over} of {} merges name tokens that are not in the vocabulary; passed over",
+            vocab.merges.len()
+        ));
+    }
+    Ok(merges)
+}
+
+fn parts(merge: &[u8]) -> Option<(&str, &str)> {
+    let text = std::str::from_utf8(merge).ok()?;
+    let first = text.chars().next()?.len_utf8();
+    let space = first + text[first..].find(' ')?;
+    let (left, right) = (&text[..space], &text[space + 1..]);
+    (!right.is_empty()).then_some((left, right))
+}

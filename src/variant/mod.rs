@@ -1,0 +1,7 @@
+//! Variants: GGUF files whose neurons lie hot first, with `ffn_down` transposed and an index of who lies where.
+
+mod plan;
+mod write;
+
+pub use plan::{DownType, LayerPlan, Options, Plan};
+pub use write::write;

@@ -1,0 +1,220 @@
+//! What a variant will hold: decided before anything is written.
+
+use crate::executor::dense_bytes;
+use crate::model::{Down, Model, NeuronId};
+use crate::placement::covering_prefix;
+use crate::profile::{Fingerprint, Kinship, Profile, report};
+use crate::quant::{GgmlType, convert};
+use anyhow::{Result, bail, ensure};
+use std::str::FromStr;
+
+/// Share of a layer's firings that its planned hot prefix covers. Without knowing the device this is the plan;
+/// `run` takes another prefix of the same file when it does.
+const HOT_SHARE: f64 = 0.8;
+
+/// How `ffn_down` of a quantized source is stored: its blocks run across neurons, so transposing it means
+/// quantizing again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DownType {
+    /// `Q8_0`, which loses little.
+    Q8_0,
+    /// The type that the source has.
+    Same,
+}
+
+impl FromStr for DownType {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "q8_0" => Ok(Self::Q8_0),
+            "same" => Ok(Self::Same),
+            _ => bail!("--down {name}: q8_0 and same are possible"),
+        }
+    }
+}
+
+/// What the user asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Type of all matrices; the source's own where not given.
+    pub dtype: Option<GgmlType>,
+    /// Type of `ffn_down_t` from a quantized source.
+    pub down: Option<DownType>,
+}
+
+/// One layer of a variant.
+#[derive(Debug, Clone)]
+pub struct LayerPlan {
+    /// Which neuron comes to which slot: falling firing count, then mass, then id.
+    pub order: Vec<NeuronId>,
+    /// Firing rates by slot.
+    pub rates: Vec<f32>,
+    /// Mean mass per token by slot.
+    pub mass: Vec<f32>,
+    /// Planned size of the hot prefix.
+    pub n_hot: usize,
+}
+
+/// A variant before it is written.
+pub struct Plan {
+    /// By layer number.
+    pub layers: Vec<LayerPlan>,
+    /// Type that all matrices are converted to; `None` keeps the source's.
+    pub dtype: Option<GgmlType>,
+    /// Type of `ffn_down_t`, by layer number.
+    pub down: Vec<GgmlType>,
+    /// Whether weights are quantized again or further.
+    pub lossy: bool,
+    /// Fingerprint of the source, in hex.
+    pub fingerprint: String,
+    /// SHA-256 of the profile, in hex.
+    pub profile_sha256: String,
+    /// Tokens that the profile counts.
+    pub profile_tokens: u64,
+    /// Share of neurons that fire.
+    pub density: f64,
+    /// Things the user should know.
+    pub notes: Vec<String>,
+}
+
+fn is_float(dtype: GgmlType) -> bool {
+    [GgmlType::F32, GgmlType::F16, GgmlType::BF16].contains(&dtype)
+}
+
+impl Plan {
+    /// Decides on a variant of `model` by `profile`.
+    ///
+    /// # Errors
+    /// When the profile is of another model or activation, the model is a variant already, or the types asked for
+    /// cannot be made from those of the source.
+    pub fn new(model: &Model, profile: &Profile, options: Options) -> Result<Self> {
+        let plain = model.weights.layers.iter().flat_map(|l| &l.ffn).all(|g| matches!(g.ffn_down, Down::Columns(_)));
+        ensure!(plain, "is a variant already; split the model it was made from");
+        let fingerprint = Fingerprint::of(model)?;
+        let mut notes = Vec::new();
+        match fingerprint.kinship(&profile.fingerprint) {
+            Kinship::Same => {}
+            Kinship::Sibling => notes.push("the profile was made with another quantization of this model".to_owned()),
+            Kinship::OtherWeights => bail!("the profile is of a model with other weights (\"{}\")", profile.name),
+            Kinship::OtherFamily => bail!("the profile is of another model (\"{}\", {})", profile.name, profile.arch),
+        }
+        let activation = &model.config.activation;
+        let (ours, theirs) = (activation.activation.to_string(), &profile.activation);
+        ensure!(
+            ours == *theirs,
+            "the profile was made with activation {theirs}, but the model has {ours} (from {}); give --activation",
+            activation.from
+        );
+        if !activation.activation.is_sparse() {
+            notes.push(format!("with activation {ours} every neuron fires: a variant of this model skips nothing"));
+        }
+        let dtype = options.dtype;
+        if let Some(dtype) = dtype {
+            convert::quantizer(dtype)?;
+            let quantized = model.gguf.tensors().iter().find(|t| t.dims.len() > 1 && !is_float(t.dtype));
+            if let Some(tensor) = quantized {
+                bail!("{}: is {} already; --type needs an F32, F16 or BF16 source", tensor.name, tensor.dtype);
+            }
+        }
+        let down = down_types(model, options)?;
+        let lossy = dtype.is_some_and(|t| !is_float(t))
+            || model.weights.layers.iter().zip(&down).any(|(l, to)| {
+                let from = l.ffn[0].ffn_down.matrix().dtype();
+                !is_float(from) || (from != *to && !is_float(*to))
+            });
+        Ok(Self {
+            layers: (0..profile.layers.len()).map(|i| plan_layer(profile, i)).collect(),
+            dtype,
+            down,
+            lossy,
+            fingerprint: fingerprint.hex(),
+            profile_sha256: profile.sha256(),
+            profile_tokens: profile.n_tokens(),
+            density: 1.0 - report::sparsity(profile),
+            notes,
+        })
+    }
+
+    /// Type that a matrix of the source gets. Embeddings and head stay at 8 bits where the rest goes to 4: they are
+    /// few bytes and cost the most quality. Rows that are not whole blocks stay as they are.
+    pub fn matrix_type(&self, name: &str, source: GgmlType, n_cols: usize) -> GgmlType {
+        let Some(dtype) = self.dtype else { return source };
+        let outer = name == "token_embd.weight" || name == "output.weight";
+        let wanted = if outer && dtype == GgmlType::Q4_0 { GgmlType::Q8_0 } else { dtype };
+        if wanted.row_bytes(n_cols).is_some() { wanted } else { source }
+    }
+
+    /// The plan of `model`'s variant as lines for people.
+    pub fn table(&self, model: &Model) -> String {
+        let mut out = String::from("layer   neurons    hot   covering   density   down\n");
+        for (i, layer) in self.layers.iter().enumerate() {
+            let sum: f32 = layer.rates.iter().sum();
+            let hot: f32 = layer.rates[..layer.n_hot].iter().sum();
+            let covering = if sum > 0.0 { 100.0 * hot / sum } else { 0.0 };
+            let (n, hot, density) = (layer.order.len(), layer.n_hot, 100.0 * sum / layer.order.len() as f32);
+            out += &format!("{i:>5} {n:>9} {hot:>6} {covering:>8.1} % {density:>7.2} % {:>6}\n", self.down[i].name());
+        }
+        let dense = dense_bytes(model) as f64;
+        let ffn: f64 = model
+            .weights
+            .layers
+            .iter()
+            .flat_map(|l| &l.ffn)
+            .map(|g| {
+                let skippable = if g.ffn_gate.is_some() { g.ffn_up.n_bytes() } else { 0 };
+                (skippable + g.ffn_down.matrix().n_bytes()) as f64
+            })
+            .sum();
+        let exact = dense - ffn * (1.0 - self.density);
+        out += &format!(
+            "on average {:.2} % of neurons fire ({} tokens profiled): exact decode reads {:.0} % of the weights\n",
+            100.0 * self.density,
+            self.profile_tokens,
+            100.0 * exact / dense
+        );
+        out
+    }
+}
+
+fn down_types(model: &Model, options: Options) -> Result<Vec<GgmlType>> {
+    let sources = model.weights.layers.iter().map(|l| l.ffn[0].ffn_down.matrix());
+    sources
+        .map(|matrix| {
+            let source = matrix.dtype();
+            if is_float(source) {
+                ensure!(
+                    options.down.is_none(),
+                    "--down is for quantized sources; {} is {source}: use --type",
+                    matrix.name()
+                );
+            }
+            let wanted = match (options.dtype, options.down) {
+                (Some(dtype), _) => dtype,
+                (None, None) if is_float(source) => source,
+                (None, Some(DownType::Same)) => source,
+                (None, _) => GgmlType::Q8_0,
+            };
+            let n_embd = model.config.n_embd;
+            ensure!(
+                wanted.row_bytes(n_embd).is_some(),
+                "rows of {n_embd} are not whole {wanted} blocks; use --type f16"
+            );
+            Ok(wanted)
+        })
+        .collect()
+}
+
+fn plan_layer(profile: &Profile, layer: usize) -> LayerPlan {
+    let counts = &profile.layers[layer];
+    let (rates, mass) = (profile.rates(layer), profile.mean_mass(layer));
+    let mut order: Vec<usize> = (0..counts.fired.len()).collect();
+    order.sort_by_key(|i| (std::cmp::Reverse((counts.fired[*i], counts.mass[*i])), *i));
+    let falling: Vec<u64> = order.iter().map(|i| counts.fired[*i]).collect();
+    LayerPlan {
+        rates: order.iter().map(|i| rates[*i]).collect(),
+        mass: order.iter().map(|i| mass[*i]).collect(),
+        n_hot: covering_prefix(&falling, HOT_SHARE),
+        order: order.into_iter().map(|i| NeuronId(i as u32)).collect(),
+    }
+}

@@ -1,0 +1,193 @@
+//! Writes a variant as a stream: some 70 MiB of memory at most, whatever the size of the model.
+
+use super::plan::Plan;
+use crate::gguf::write::{MetadataBuilder, PlannedTensor, Value, Writer};
+use crate::gguf::{Gguf, TensorInfo};
+use crate::model::Model;
+use crate::progress::{self, Progress};
+use crate::quant::{GgmlType, convert};
+use anyhow::{Context, Result};
+use rayon::prelude::*;
+use std::path::Path;
+
+/// Bytes of rows that are held at a time.
+const BUFFER_BYTES: usize = 8 << 20;
+/// Bytes of transposed floats that are held at a time. The source's matrix is read once for each such buffer, so it is
+/// larger: a 7B model's layer takes three.
+const TRANSPOSE_BYTES: usize = 64 << 20;
+/// Version of the layout in docs/formats.md.
+const VERSION: u32 = 1;
+
+enum Content<'a> {
+    /// Rows in the source's order, or permuted.
+    Rows(&'a TensorInfo, Option<usize>),
+    /// `ffn_down` of this layer, transposed.
+    Transposed(&'a TensorInfo, usize),
+    Bytes(Vec<u8>),
+}
+
+/// Writes the variant of `model` that `plan` describes to `path`, whole or not at all.
+///
+/// # Errors
+/// When it cannot be written, or the user stops it; no file is left then.
+pub fn write(model: &Model, plan: &Plan, path: &Path, progress: &dyn Progress) -> Result<()> {
+    let gguf = &model.gguf;
+    let mut tensors = Vec::new();
+    for tensor in gguf.tensors() {
+        plan_tensor(plan, tensor, &mut tensors);
+    }
+    let planned: Vec<_> = tensors.iter().map(|(t, _)| t.clone()).collect();
+    let total = planned.iter().map(PlannedTensor::n_bytes).sum::<Result<usize>>()?;
+    progress.begin("writing", total as u64);
+    let mut writer = Writer::create(path, &metadata(model, plan), &planned, gguf.alignment())?;
+    for (target, content) in &tensors {
+        match content {
+            Content::Rows(source, layer) => {
+                let order = layer.map(|l| plan.layers[l].order.iter().map(|id| id.0 as usize).collect::<Vec<_>>());
+                write_rows(gguf, source, order.as_deref(), target.dtype, &mut writer, progress)?;
+            }
+            Content::Transposed(source, layer) => write_transposed(gguf, source, plan, *layer, &mut writer, progress)?,
+            Content::Bytes(bytes) => writer.append(bytes)?,
+        }
+    }
+    progress::check(progress)?;
+    writer.finish()
+}
+
+fn plan_tensor<'a>(plan: &Plan, tensor: &'a TensorInfo, out: &mut Vec<(PlannedTensor, Content<'a>)>) {
+    let part = tensor.name.strip_prefix("blk.").and_then(|n| n.split_once('.'));
+    let part = part.and_then(|(layer, suffix)| Some((layer.parse::<usize>().ok()?, suffix)));
+    let (name, dims) = (tensor.name.clone(), tensor.dims.clone());
+    let matrix = |dtype| PlannedTensor { name: name.clone(), dtype, dims: dims.clone() };
+    match part {
+        Some((layer, "ffn_down.weight")) => {
+            let name = format!("blk.{layer}.ffn_down_t.weight");
+            let dims = vec![tensor.n_rows(), tensor.n_cols()];
+            out.push((PlannedTensor { name, dtype: plan.down[layer], dims }, Content::Transposed(tensor, layer)));
+            let l = &plan.layers[layer];
+            let ids = l.order.iter().flat_map(|id| (id.0 as i32).to_le_bytes()).collect();
+            let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            for (what, dtype, bytes) in [
+                ("id", GgmlType::I32, ids),
+                ("rate", GgmlType::F32, floats(&l.rates)),
+                ("mass", GgmlType::F32, floats(&l.mass)),
+            ] {
+                let (name, dims) = (format!("blk.{layer}.ffn_neuron_{what}"), vec![l.order.len()]);
+                out.push((PlannedTensor { name, dtype, dims }, Content::Bytes(bytes)));
+            }
+        }
+        Some((layer, "ffn_gate.weight" | "ffn_up.weight")) => {
+            let dtype = plan.matrix_type(&tensor.name, tensor.dtype, tensor.n_cols());
+            out.push((matrix(dtype), Content::Rows(tensor, Some(layer))));
+        }
+        _ => {
+            let dtype = match tensor.dims.len() {
+                1 => tensor.dtype,
+                _ => plan.matrix_type(&tensor.name, tensor.dtype, tensor.n_cols()),
+            };
+            out.push((matrix(dtype), Content::Rows(tensor, None)));
+        }
+    }
+}
+
+/// The source's metadata byte for byte, but for what no longer holds, then our own keys.
+fn metadata(model: &Model, plan: &Plan) -> MetadataBuilder {
+    let source = model.gguf.metadata();
+    let mut out = MetadataBuilder::default();
+    let replaced = |key: &str| key.starts_with("powerinfer.") || (plan.dtype.is_some() && key == "general.file_type");
+    for entry in source.entries().iter().filter(|e| !replaced(&e.key)) {
+        out.add_raw(&entry.key, entry.value_type, source.raw_value(entry));
+    }
+    if let Some(file_type) = plan.dtype.and_then(file_type) {
+        out.add("general.file_type", &Value::U32(file_type));
+    }
+    out.add("powerinfer.version", &Value::U32(VERSION));
+    out.add("powerinfer.activation", &Value::Str(model.config.activation.activation.to_string()));
+    out.add("powerinfer.source_fingerprint", &Value::Str(plan.fingerprint.clone()));
+    out.add("powerinfer.profile_sha256", &Value::Str(plan.profile_sha256.clone()));
+    out.add("powerinfer.profile_tokens", &Value::U64(plan.profile_tokens));
+    let n_hot = plan.layers.iter().map(|l| l.n_hot as u32).collect();
+    out.add("powerinfer.n_hot", &Value::ArrayU32(n_hot));
+    out
+}
+
+/// Number of a uniform type in `general.file_type` (llama.cpp's `llama_ftype`).
+fn file_type(dtype: GgmlType) -> Option<u32> {
+    let known =
+        [(GgmlType::F32, 0), (GgmlType::F16, 1), (GgmlType::Q4_0, 2), (GgmlType::Q8_0, 7), (GgmlType::BF16, 32)];
+    known.iter().find(|(t, _)| *t == dtype).map(|(_, n)| *n)
+}
+
+fn write_rows(
+    gguf: &Gguf,
+    source: &TensorInfo,
+    order: Option<&[usize]>,
+    dtype: GgmlType,
+    writer: &mut Writer,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let (n_rows, n_cols) = (source.n_rows(), source.n_cols());
+    let data = gguf.data(source);
+    let source_bytes = data.len() / n_rows;
+    let row_bytes = dtype.row_bytes(n_cols).context("rows are not whole blocks")?;
+    let (dequantize, quantize) = (convert::dequantizer(source.dtype)?, convert::quantizer(dtype)?);
+    let per_buffer = (BUFFER_BYTES / row_bytes).max(1);
+    let mut buffer = vec![0; per_buffer.min(n_rows) * row_bytes];
+    for first in (0..n_rows).step_by(per_buffer) {
+        progress::check(progress)?;
+        let n = per_buffer.min(n_rows - first);
+        let buffer = &mut buffer[..n * row_bytes];
+        buffer.par_chunks_mut(row_bytes).enumerate().for_each_init(
+            || vec![0.0; n_cols],
+            |values, (i, out)| {
+                let row = order.map_or(first + i, |o| o[first + i]);
+                let row = &data[row * source_bytes..][..source_bytes];
+                if dtype == source.dtype {
+                    out.copy_from_slice(row);
+                } else {
+                    dequantize(row, values);
+                    quantize(values, out);
+                }
+            },
+        );
+        writer.append(buffer)?;
+        progress.advance(buffer.len() as u64);
+    }
+    Ok(())
+}
+
+/// Transposes first, then quantizes: blocks must run along a neuron's own vector.
+fn write_transposed(
+    gguf: &Gguf,
+    source: &TensorInfo,
+    plan: &Plan,
+    layer: usize,
+    writer: &mut Writer,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let (n_embd, n_ff) = (source.n_rows(), source.n_cols());
+    let (order, dtype) = (&plan.layers[layer].order, plan.down[layer]);
+    let data = gguf.data(source);
+    let source_bytes = data.len() / n_embd;
+    let row_bytes = dtype.row_bytes(n_embd).context("rows are not whole blocks")?;
+    let (dequantize, quantize) = (convert::dequantizer(source.dtype)?, convert::quantizer(dtype)?);
+    let per_buffer = (TRANSPOSE_BYTES / (4 * n_embd)).max(1);
+    let mut row = vec![0.0; n_ff];
+    let mut neurons = vec![0.0; per_buffer.min(n_ff) * n_embd];
+    let mut bytes = vec![0; per_buffer.min(n_ff) * row_bytes];
+    for ids in order.chunks(per_buffer) {
+        for (r, source_row) in data.chunks_exact(source_bytes).enumerate() {
+            progress::check(progress)?;
+            dequantize(source_row, &mut row);
+            for (neuron, id) in neurons.chunks_exact_mut(n_embd).zip(ids) {
+                neuron[r] = row[id.0 as usize];
+            }
+        }
+        let bytes = &mut bytes[..ids.len() * row_bytes];
+        let pairs = bytes.par_chunks_mut(row_bytes).zip(neurons.par_chunks(n_embd));
+        pairs.for_each(|(out, neuron)| quantize(neuron, out));
+        writer.append(bytes)?;
+        progress.advance(bytes.len() as u64);
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! Plain GGUF files of another type.
+
+use anyhow::Result;
+use powerinfer::gguf::write::{MetadataBuilder, PlannedTensor, Writer};
+use powerinfer::gguf::{Gguf, TensorInfo};
+use powerinfer::model::Model;
+use powerinfer::quant::{GgmlType, convert};
+use std::path::Path;
+
+/// Writes `model` with all matrices converted to `dtype`, in the order they had, and opens it.
+pub fn plain(model: &Model, dtype: GgmlType, path: &Path) -> Result<Model> {
+    let gguf = &model.gguf;
+    let mut metadata = MetadataBuilder::default();
+    for entry in gguf.metadata().entries() {
+        metadata.add_raw(&entry.key, entry.value_type, gguf.metadata().raw_value(entry));
+    }
+    let planned = |t: &TensorInfo| {
+        let dtype = if t.dims.len() > 1 { dtype } else { t.dtype };
+        PlannedTensor { name: t.name.clone(), dtype, dims: t.dims.clone() }
+    };
+    let tensors: Vec<_> = gguf.tensors().iter().map(planned).collect();
+    let mut writer = Writer::create(path, &metadata, &tensors, gguf.alignment())?;
+    for (tensor, target) in gguf.tensors().iter().zip(&tensors) {
+        let mut values = vec![0.0; tensor.n_cols() * tensor.n_rows()];
+        convert::dequantizer(tensor.dtype)?(gguf.data(tensor), &mut values);
+        let mut bytes = vec![0; target.n_bytes()?];
+        convert::quantizer(target.dtype)?(&values, &mut bytes);
+        writer.append(&bytes)?;
+    }
+    writer.finish()?;
+    Model::new(Gguf::open(path)?, None)
+}

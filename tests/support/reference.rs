@@ -1,0 +1,151 @@
+//! The forward pass once more: naive, in 64 bits, and sharing nothing with the library.
+#![allow(clippy::needless_range_loop, reason = "the formulas have indices")]
+
+use crate::small::{EPS, Kind, Pairing, Tensors};
+
+/// Logits after each of `tokens`.
+pub fn logits(kind: &Kind, weights: &Tensors, tokens: &[usize]) -> Vec<Vec<f64>> {
+    let vector = |name: &str| weights[name].values.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();
+    let embd = vector("token_embd.weight");
+    let n = kind.n_embd;
+    let mut x: Vec<Vec<f64>> = tokens.iter().map(|t| embd[t * n..(t + 1) * n].to_vec()).collect();
+    for i in 0..kind.n_ff.len() {
+        let normed: Vec<_> = x.iter().map(|x| norm(kind, weights, &format!("blk.{i}.attn_norm"), x)).collect();
+        let attn = attention(kind, weights, i, &normed);
+        for (t, x) in x.iter_mut().enumerate() {
+            if kind.parallel {
+                let ffn = ffn(kind, weights, i, &normed[t]);
+                for j in 0..n {
+                    x[j] += attn[t][j] + ffn[j];
+                }
+            } else {
+                for j in 0..n {
+                    x[j] += attn[t][j];
+                }
+                let ffn = ffn(kind, weights, i, &norm(kind, weights, &format!("blk.{i}.ffn_norm"), x));
+                for j in 0..n {
+                    x[j] += ffn[j];
+                }
+            }
+        }
+    }
+    let head = if kind.tied { "token_embd.weight" } else { "output.weight" };
+    x.iter().map(|x| product(weights, head, &norm(kind, weights, "output_norm", x))).collect()
+}
+
+/// `y[o] = sum over i of w[o][i] * x[i]`.
+fn product(weights: &Tensors, name: &str, x: &[f64]) -> Vec<f64> {
+    let w = &weights[name];
+    let (n_in, n_out) = (w.dims[0], w.dims[1]);
+    assert_eq!(n_in, x.len(), "{name}");
+    let mut y = vec![0.0; n_out];
+    for o in 0..n_out {
+        for i in 0..n_in {
+            y[o] += f64::from(w.values[o * n_in + i]) * x[i];
+        }
+    }
+    y
+}
+
+fn projection(kind: &Kind, weights: &Tensors, name: &str, x: &[f64]) -> Vec<f64> {
+    let mut y = product(weights, &format!("{name}.weight"), x);
+    if kind.biases {
+        for (i, y) in y.iter_mut().enumerate() {
+            *y += f64::from(weights[&format!("{name}.bias")].values[i]);
+        }
+    }
+    y
+}
+
+fn norm(kind: &Kind, weights: &Tensors, name: &str, x: &[f64]) -> Vec<f64> {
+    let n = x.len() as f64;
+    let w = &weights[&format!("{name}.weight")].values;
+    let mean = if kind.layer_norm { x.iter().sum::<f64>() / n } else { 0.0 };
+    let variance = x.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n;
+    let mut y = vec![0.0; x.len()];
+    for i in 0..x.len() {
+        y[i] = (x[i] - mean) / (variance + f64::from(EPS)).sqrt() * f64::from(w[i]);
+        if kind.layer_norm {
+            let bias = format!("extra.{}.bias", name.trim_start_matches("blk."));
+            y[i] += f64::from(weights[&bias].values[i]);
+        }
+    }
+    y
+}
+
+fn rotate(kind: &Kind, weights: &Tensors, position: usize, head: &mut [f64]) {
+    if kind.rope == Pairing::Absent {
+        return;
+    }
+    for i in 0..kind.n_rot / 2 {
+        let mut angle = position as f64 / f64::from(kind.rope_factor);
+        angle *= f64::from(kind.rope_base).powf(-2.0 * i as f64 / kind.n_rot as f64);
+        if kind.rope_freqs {
+            angle /= f64::from(weights["rope_freqs.weight"].values[i]);
+        }
+        let (a, b) = match kind.rope {
+            Pairing::Interleaved => (2 * i, 2 * i + 1),
+            _ => (i, i + kind.n_rot / 2),
+        };
+        let (x, y) = (head[a], head[b]);
+        head[a] = x * angle.cos() - y * angle.sin();
+        head[b] = x * angle.sin() + y * angle.cos();
+    }
+}
+
+fn attention(kind: &Kind, weights: &Tensors, layer: usize, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let d = kind.head_dim;
+    let project = |part: &str, rotated: bool| -> Vec<Vec<f64>> {
+        let mut all: Vec<_> = x.iter().map(|x| projection(kind, weights, &format!("blk.{layer}.{part}"), x)).collect();
+        for (position, heads) in all.iter_mut().enumerate().filter(|_| rotated) {
+            heads.chunks_mut(d).for_each(|head| rotate(kind, weights, position, head));
+        }
+        all
+    };
+    let (q, k, v) = (project("attn_q", true), project("attn_k", true), project("attn_v", false));
+    let mut out = Vec::new();
+    for t in 0..x.len() {
+        let mut mixed = vec![0.0; kind.n_head * d];
+        for head in 0..kind.n_head {
+            let shared = head * kind.n_head_kv / kind.n_head;
+            let mut shares = Vec::new();
+            for s in 0..=t {
+                let mut score = 0.0;
+                for j in 0..d {
+                    score += q[t][head * d + j] * k[s][shared * d + j];
+                }
+                shares.push((score / (d as f64).sqrt()).exp());
+            }
+            let sum: f64 = shares.iter().sum();
+            for s in 0..=t {
+                for j in 0..d {
+                    mixed[head * d + j] += shares[s] / sum * v[s][shared * d + j];
+                }
+            }
+        }
+        out.push(projection(kind, weights, &format!("blk.{layer}.attn_output"), &mixed));
+    }
+    out
+}
+
+fn ffn(kind: &Kind, weights: &Tensors, layer: usize, x: &[f64]) -> Vec<f64> {
+    let name = |part: &str| format!("blk.{layer}.{part}.weight");
+    let act = |v: f64| match kind.activation {
+        "silu" => v / (1.0 + (-v).exp()),
+        "relu" => v.max(0.0),
+        "relu2" => v.max(0.0) * v.max(0.0),
+        other => panic!("{other}"),
+    };
+    let mut h = product(weights, &name("ffn_up"), x);
+    if kind.gated {
+        let gate = product(weights, &name("ffn_gate"), x);
+        for i in 0..h.len() {
+            h[i] *= act(gate[i]);
+        }
+    } else {
+        for h in h.iter_mut() {
+            *h = act(*h);
+        }
+    }
+    product(weights, &name("ffn_down"), &h)
+}

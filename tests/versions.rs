@@ -1,0 +1,159 @@
+//! GGUF versions 1, 2 and 3 hold the same model, and metadata of all types are read right in each.
+
+#[path = "support/small.rs"]
+#[allow(dead_code, reason = "shared with other tests, which use other parts")]
+mod small;
+
+use anyhow::Result;
+use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
+use powerinfer::gguf::Gguf;
+use powerinfer::gguf::value::ValueType;
+use powerinfer::model::Model;
+use powerinfer::placement::Placement;
+use powerinfer::quant::GgmlType;
+use small::{Kind, Scalar, Tensors};
+
+const VERSIONS: [u32; 3] = [1, 2, 3];
+
+fn open(version: u32, metadata: &[(String, Scalar)], tensors: &Tensors) -> Result<Gguf> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, small::gguf(version, metadata, tensors))?;
+    Gguf::open(&path)
+}
+
+fn logits(gguf: Gguf) -> Result<Vec<u32>> {
+    let model = Model::new(gguf, None)?;
+    let params = ExecutorParams { n_threads: 1, n_ctx: 32, kv_type: KvType::F32, mode: Mode::Exact, n_ubatch: 8 };
+    let mut executor = Executor::new(&model, Placement::all_cold(&model), params)?;
+    let tokens: Vec<u32> = (0..20).collect();
+    Ok(executor.prefill(&tokens)?.iter().map(|l| l.to_bits()).collect())
+}
+
+#[test]
+fn all_versions_of_a_file_give_the_same_logits() -> Result<()> {
+    for dtype in [GgmlType::F32, GgmlType::F16, GgmlType::BF16] {
+        let kind = Kind { dtype, n_ff: vec![33, 70], biases: true, rope_freqs: true, ..Kind::default() };
+        let (metadata, weights) = (small::metadata(&kind), small::weights(&kind, 3));
+        let mut found = Vec::new();
+        for version in VERSIONS {
+            let gguf = open(version, &metadata, &weights)?;
+            assert_eq!(gguf.version(), version);
+            found.push(logits(gguf)?);
+        }
+        assert!(found[0].iter().any(|l| *l != found[0][0]));
+        assert_eq!(found[0], found[1], "{dtype}: version 1 against 2");
+        assert_eq!(found[1], found[2], "{dtype}: version 2 against 3");
+    }
+    Ok(())
+}
+
+fn entries(list: Vec<(&str, Scalar)>) -> Vec<(String, Scalar)> {
+    list.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn one_tensor() -> Tensors {
+    let kind = Kind::default();
+    small::weights(&kind, 1).into_iter().filter(|(name, _)| name == "output_norm.weight").collect()
+}
+
+#[test]
+fn scalars_of_every_type_are_read_right() -> Result<()> {
+    let metadata = entries(vec![
+        ("u8", Scalar::U8(u8::MAX)),
+        ("i8", Scalar::I8(-128)),
+        ("u16", Scalar::U16(u16::MAX)),
+        ("i16", Scalar::I16(-32768)),
+        ("u32", Scalar::U32(u32::MAX)),
+        ("i32", Scalar::I32(i32::MIN)),
+        ("f32", Scalar::F32(0.1)),
+        ("true", Scalar::Bool(true)),
+        ("false", Scalar::Bool(false)),
+        ("string", Scalar::Str("Zoë — 你好 🦀".to_owned())),
+        ("empty", Scalar::Str(String::new())),
+        ("u64", Scalar::U64(u64::MAX)),
+        ("i64", Scalar::I64(i64::MIN)),
+        ("f64", Scalar::F64(-1.5e-3)),
+        ("positive i8", Scalar::I8(100)),
+        ("positive i16", Scalar::I16(30000)),
+        ("positive i32", Scalar::I32(i32::MAX)),
+        ("positive i64", Scalar::I64(i64::MAX)),
+    ]);
+    for version in VERSIONS {
+        let gguf = open(version, &metadata, &one_tensor())?;
+        let m = gguf.metadata();
+        assert_eq!(m.entries().len(), metadata.len());
+        for (key, value) in [
+            ("u8", 255),
+            ("u16", 65535),
+            ("u32", u64::from(u32::MAX)),
+            ("u64", u64::MAX),
+            ("positive i8", 100),
+            ("positive i16", 30000),
+            ("positive i32", 0x7FFF_FFFF),
+            ("positive i64", i64::MAX as u64),
+        ] {
+            assert_eq!(m.u64(key)?, Some(value), "version {version}, {key}");
+        }
+        for (key, value) in [("i8", -128.0), ("i16", -32768.0), ("i32", -2147483648.0), ("i64", i64::MIN as f32)] {
+            assert_eq!(m.f32(key)?, Some(value), "version {version}, {key}");
+            assert!(m.u64(key).is_err(), "version {version}, {key}");
+        }
+        assert_eq!(m.f32("f32")?, Some(0.1));
+        assert_eq!(m.f32("f64")?, Some(-1.5e-3));
+        assert_eq!((m.bool("true")?, m.bool("false")?), (Some(true), Some(false)));
+        assert_eq!((m.str("string")?, m.str("empty")?), (Some("Zoë — 你好 🦀"), Some("")));
+        assert_eq!((m.u32("absent")?, m.str("absent")?, m.f32("absent")?, m.bool("absent")?), (None, None, None, None));
+        assert!(m.u32("u64").is_err() && m.str("u8").is_err() && m.bool("u8").is_err() && m.f32("string").is_err());
+    }
+    Ok(())
+}
+
+#[test]
+fn arrays_of_every_type_are_read_in_place() -> Result<()> {
+    fn bytes<const N: usize>(values: [[u8; N]; 3]) -> Vec<u8> {
+        values.concat()
+    }
+    let metadata = entries(vec![
+        ("u8", Scalar::Array(0, 3, vec![0, 1, 255])),
+        ("i8", Scalar::Array(1, 3, bytes([-128i8, 0, 127].map(i8::to_le_bytes)))),
+        ("u16", Scalar::Array(2, 3, bytes([0u16, 1, u16::MAX].map(u16::to_le_bytes)))),
+        ("i16", Scalar::Array(3, 3, bytes([i16::MIN, 0, i16::MAX].map(i16::to_le_bytes)))),
+        ("u32", Scalar::Array(4, 3, bytes([0u32, 1, u32::MAX].map(u32::to_le_bytes)))),
+        ("i32", Scalar::Array(5, 3, bytes([i32::MIN, 0, i32::MAX].map(i32::to_le_bytes)))),
+        ("f32", Scalar::Array(6, 3, bytes([-0.5f32, 0.1, f32::MAX].map(f32::to_le_bytes)))),
+        ("bool", Scalar::Array(7, 3, vec![0, 1, 0])),
+        ("strings", Scalar::Strings(vec!["", "a", "你好"])),
+        ("u64", Scalar::Array(10, 3, bytes([0u64, 1, i64::MAX as u64].map(u64::to_le_bytes)))),
+        ("i64", Scalar::Array(11, 3, bytes([i64::MIN, 0, i64::MAX].map(i64::to_le_bytes)))),
+        ("none", Scalar::Array(4, 0, Vec::new())),
+        ("no strings", Scalar::Strings(Vec::new())),
+        ("last", Scalar::U32(7)),
+    ]);
+    for version in VERSIONS {
+        let gguf = open(version, &metadata, &one_tensor())?;
+        let array = |key: &str| gguf.metadata().array(key).unwrap().unwrap();
+        for (key, values) in [
+            ("u8", [0, 1, 255]),
+            ("i8", [-128, 0, 127]),
+            ("u16", [0, 1, 65535]),
+            ("i16", [-32768, 0, 32767]),
+            ("u32", [0, 1, 4294967295]),
+            ("i32", [i64::from(i32::MIN), 0, i64::from(i32::MAX)]),
+            ("u64", [0, 1, i64::MAX]),
+            ("i64", [i64::MIN, 0, i64::MAX]),
+        ] {
+            assert_eq!(array(key).integers()?, values, "version {version}, {key}");
+        }
+        assert_eq!(array("f32").floats()?, [-0.5, 0.1, f32::MAX]);
+        assert_eq!((array("bool").element, array("bool").len), (ValueType::Bool, 3));
+        assert_eq!(array("strings").strings()?, [b"".as_slice(), b"a", "你好".as_bytes()]);
+        assert!(array("none").integers()?.is_empty() && array("no strings").strings()?.is_empty());
+        assert!(
+            array("strings").integers().is_err() && array("u8").strings().is_err() && array("u8").floats().is_err()
+        );
+        assert!(gguf.metadata().array("last").is_err() && gguf.metadata().u32("u8").is_err());
+        assert_eq!(gguf.metadata().u32("last")?, Some(7));
+    }
+    Ok(())
+}
