@@ -1,0 +1,249 @@
+//! `powerinfer-bench`: speed with llama-bench's conventions, and perplexity with llama.cpp's protocol.
+
+mod common;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use common::models;
+use common::terminal::{Again, Bar, catch_ctrl_c, print};
+use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
+use powerinfer::measure::STORY;
+use powerinfer::measure::perplexity::perplexity;
+use powerinfer::measure::row::{Format, Row, render};
+use powerinfer::measure::speed::{Test, bytes_per_token, speed};
+use powerinfer::model::{Activation, Model};
+use powerinfer::placement::Placement;
+use powerinfer::tokenizer::{Special, Tokenizer};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+const EXAMPLES: &str = "\
+Examples:
+  powerinfer-bench                                       pp512 and tg128 of the embedded model
+  powerinfer-bench -m model.gguf -p 512 -n 128 --mode dense,exact -o json
+  powerinfer-bench -m model.gguf -p 0 -n 64,256 -t 1,2,4 --text random
+  powerinfer-bench -m model.gguf --perplexity wiki.test.raw -c 512 --mode dense
+
+Speed tests feed given tokens, as llama-bench does. Random tokens say nothing about hot and cold neurons, so real
+text is the default; every row says which it was.";
+
+/// Measure tokens per second, FFN density and bytes per token, or perplexity.
+#[derive(Parser)]
+#[command(name = "powerinfer-bench", version, after_help = EXAMPLES)]
+struct Args {
+    /// Model to measure (GGUF, plain or variant) [default: the embedded model]
+    #[arg(short, long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// Prompt lengths of pp tests; 0 for none [default: 512, or 0 with --perplexity]
+    #[arg(short = 'p', long, value_name = "N,N", value_delimiter = ',')]
+    n_prompt: Option<Vec<usize>>,
+    /// Lengths of tg tests; 0 for none [default: 128, or 0 with --perplexity]
+    #[arg(short = 'n', long, value_name = "N,N", value_delimiter = ',')]
+    n_gen: Option<Vec<usize>>,
+    /// Repetitions of each speed test
+    #[arg(short, long, value_name = "N", default_value_t = 5)]
+    repetitions: usize,
+    /// Threads [default: all cores]
+    #[arg(short, long, value_name = "N,N", value_delimiter = ',')]
+    threads: Vec<usize>,
+    /// What to compute of the FFN: dense, exact
+    #[arg(long, value_name = "MODE,MODE", value_delimiter = ',', default_value = "exact")]
+    mode: Vec<Mode>,
+    /// Tokens to feed: real (a built-in story), random, or a text file
+    #[arg(long, value_name = "real|random|FILE", default_value = "real")]
+    text: String,
+    /// Output format: md, csv, json, jsonl or sql
+    #[arg(short, long, value_name = "FORMAT", default_value = "md")]
+    output: Format,
+    /// Perplexity of a text: windows of -c tokens, second half scored
+    #[arg(long, value_name = "FILE")]
+    perplexity: Option<PathBuf>,
+    /// Tokens per window of perplexity
+    #[arg(short, long, value_name = "N", default_value_t = 512)]
+    ctx_size: usize,
+    /// Score at most this many windows
+    #[arg(long, value_name = "N")]
+    chunks: Option<usize>,
+    /// Read special tokens that are written in the text as such
+    #[arg(long)]
+    parse_special: bool,
+    /// Tokens that prefill computes at once
+    #[arg(long, value_name = "N", default_value_t = 64, help = "Tokens that prefill computes at once (-ub)")]
+    ubatch_size: usize,
+    /// Type of the KV cache: f16 or f32
+    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    cache_type: KvType,
+    /// Activation function of the FFN: silu, relu or relu2 [default: what the file says]
+    #[arg(long, value_name = "NAME")]
+    activation: Option<Activation>,
+    /// Look for NaN and infinity in the weights first
+    #[arg(long)]
+    check_tensors: bool,
+}
+
+fn main() -> ExitCode {
+    common::main(run)
+}
+
+fn run(args: Args) -> Result<()> {
+    catch_ctrl_c(Again::Exits)?;
+    let bar = Bar::new();
+    let check = args.check_tensors.then_some(&bar as _);
+    let model = models::open(models::open_file(args.model.as_deref())?, args.activation, check)?;
+    let tests = tests(&args)?;
+    let threads = match args.threads.as_slice() {
+        [] => vec![common::default_threads()],
+        given => given.to_vec(),
+    };
+    let tokens = if tests.is_empty() { Vec::new() } else { feed(&args, &model)? };
+    let scored = args.perplexity.as_deref().map(|path| -> Result<_> {
+        let tokenizer = models::tokenizer(&model.gguf)?;
+        let text = models::read_text(path)?;
+        let tokens = tokenizer.encode_prompt(&text, special(&args), true)?;
+        Ok((tokens, bos(&tokenizer)))
+    });
+    let scored = scored.transpose()?;
+    let mut rows = Vec::new();
+    for &n_threads in &threads {
+        for &mode in &args.mode {
+            let bench = Bench { args: &args, model: &model, n_threads, mode };
+            for &test in &tests {
+                rows.push(bench.speed(test, &tokens, &bar)?);
+            }
+            if let Some((tokens, bos)) = &scored {
+                rows.push(bench.perplexity(tokens, *bos, &bar)?);
+            }
+        }
+    }
+    drop(bar);
+    print(render(&rows, args.output)?)
+}
+
+fn tests(args: &Args) -> Result<Vec<Test>> {
+    let default = |n: usize| if args.perplexity.is_some() { vec![0] } else { vec![n] };
+    let prompts = args.n_prompt.clone().unwrap_or_else(|| default(512));
+    let gens = args.n_gen.clone().unwrap_or_else(|| default(128));
+    let prompts = prompts.into_iter().map(|n_prompt| Test { n_prompt, n_gen: 0 });
+    let gens = gens.into_iter().map(|n_gen| Test { n_prompt: 0, n_gen });
+    let tests: Vec<_> = prompts.chain(gens).filter(|t| t.n_prompt + t.n_gen > 0).collect();
+    ensure!(!tests.is_empty() || args.perplexity.is_some(), "-p 0 -n 0: nothing to measure");
+    ensure!(args.repetitions > 0, "-r 0: nothing to measure");
+    Ok(tests)
+}
+
+fn special(args: &Args) -> Special {
+    if args.parse_special { Special::Parse } else { Special::AsText }
+}
+
+fn bos(tokenizer: &Tokenizer) -> Option<u32> {
+    tokenizer.bos().filter(|_| tokenizer.adds_bos())
+}
+
+/// The tokens that speed tests feed.
+fn feed(args: &Args, model: &Model) -> Result<Vec<u32>> {
+    if args.text == "random" {
+        let n_vocab = model.config.n_vocab as u64;
+        // A linear congruential generator (Knuth's MMIX) is random enough to be nobody's text.
+        let next =
+            |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
+        return Ok(std::iter::successors(Some(1), next)
+            .skip(1)
+            .take(8192)
+            .map(|s| ((s >> 33) % n_vocab) as u32)
+            .collect());
+    }
+    let text = if args.text == "real" { STORY.to_owned() } else { models::read_text(args.text.as_ref())? };
+    ensure!(!text.trim().is_empty(), "{}: the text is empty", args.text);
+    if !model.gguf.metadata().has("tokenizer.ggml.model") {
+        bail!("{}: has no tokenizer; give --text random", model.gguf.source().name());
+    }
+    let tokens = models::tokenizer(&model.gguf)?.encode_prompt(&text, special(args), true)?;
+    Ok(tokens)
+}
+
+struct Bench<'a> {
+    args: &'a Args,
+    model: &'a Model,
+    n_threads: usize,
+    mode: Mode,
+}
+
+impl Bench<'_> {
+    fn executor(&self, n_ctx: usize) -> Result<Executor<'_>> {
+        let params = ExecutorParams {
+            n_threads: self.n_threads,
+            n_ctx,
+            kv_type: self.args.cache_type,
+            mode: self.mode,
+            n_ubatch: self.args.ubatch_size,
+        };
+        Executor::new(self.model, Placement::all_cold(self.model), params)
+    }
+
+    fn row(&self, test: String, text: &str) -> Row {
+        Row {
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            model_filename: self.model.gguf.source().name().to_owned(),
+            model_type: self.model.config.name.clone(),
+            model_size: self.model.n_bytes(),
+            backend: "CPU".to_owned(),
+            n_threads: self.n_threads,
+            mode: self.mode.name().to_owned(),
+            text: text.to_owned(),
+            test,
+            n_prompt: 0,
+            n_gen: 0,
+            n_ctx: None,
+            avg_ts: 0.0,
+            stddev_ts: 0.0,
+            samples_ts: Vec::new(),
+            bytes_per_token: None,
+            ffn_density: None,
+            perplexity: None,
+            stderr: None,
+        }
+    }
+
+    fn speed(&self, test: Test, tokens: &[u32], bar: &Bar) -> Result<Row> {
+        let mut executor = self.executor(test.n_prompt + test.n_gen)?;
+        let speed = speed(self.model, &mut executor, test, tokens, self.args.repetitions, bar)?;
+        Ok(Row {
+            n_prompt: test.n_prompt,
+            n_gen: test.n_gen,
+            avg_ts: speed.mean(),
+            stddev_ts: speed.stddev(),
+            bytes_per_token: Some(speed.bytes_per_token),
+            ffn_density: speed.ffn_density,
+            samples_ts: speed.samples,
+            ..self.row(test.name(), &self.args.text)
+        })
+    }
+
+    fn perplexity(&self, tokens: &[u32], bos: Option<u32>, bar: &Bar) -> Result<Row> {
+        let n_ctx = self.args.ctx_size;
+        let name = self.args.perplexity.as_deref().map_or_else(String::new, |p| p.display().to_string());
+        let mut executor = self.executor(n_ctx)?;
+        let start = Instant::now();
+        let result =
+            perplexity(&mut executor, tokens, n_ctx, bos, self.args.chunks, bar).with_context(|| name.clone())?;
+        let n_tokens = result.n_windows * n_ctx;
+        let speed = n_tokens as f64 / start.elapsed().as_secs_f64();
+        let n_ubatch = self.args.ubatch_size;
+        let computed = match self.mode {
+            Mode::Dense => Test { n_prompt: n_ctx, n_gen: 0 },
+            Mode::Exact => Test { n_prompt: 0, n_gen: n_ctx },
+        };
+        Ok(Row {
+            n_prompt: n_tokens,
+            n_ctx: Some(n_ctx),
+            avg_ts: speed,
+            samples_ts: vec![speed],
+            bytes_per_token: Some(bytes_per_token(self.model, executor.stats(), computed, self.mode, n_ubatch)),
+            ffn_density: result.ffn_density,
+            perplexity: Some(result.value),
+            stderr: Some(result.stderr),
+            ..self.row("ppl".to_owned(), &name)
+        })
+    }
+}

@@ -1,0 +1,48 @@
+//! What the four commands share: arguments, messages, progress bars, Ctrl-C, exit codes.
+#![allow(dead_code, reason = "no command uses all of it")]
+
+pub mod models;
+pub mod terminal;
+
+use anyhow::Result;
+use clap::Parser;
+use powerinfer::progress::Interrupted;
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+/// Exit code of a command that Ctrl-C ended, as shells have it.
+const INTERRUPTED: u8 = 130;
+
+/// Parses the arguments, runs the command, and turns its result into messages and an exit code: 0 done, 1 an error
+/// in one line on stderr, 2 wrong usage, 130 interrupted.
+pub fn main<A: Parser>(run: fn(A) -> Result<()>) -> ExitCode {
+    let args = A::parse_from(std::env::args_os().map(long_form));
+    let Err(error) = run(args) else { return ExitCode::SUCCESS };
+    if error.is::<Interrupted>() {
+        terminal::tell!("interrupted");
+        return ExitCode::from(INTERRUPTED);
+    }
+    let pipe_closed = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
+    if error.downcast_ref::<io::Error>().is_some_and(pipe_closed) {
+        return ExitCode::SUCCESS;
+    }
+    let line = format!("{error:#}").replace('\n', " ");
+    terminal::tell!("error: {line}");
+    ExitCode::FAILURE
+}
+
+/// llama.cpp has flags of several letters behind one dash.
+fn long_form(arg: OsString) -> OsString {
+    match arg.to_str() {
+        Some("-cnv") => "--conversation".into(),
+        Some("-ngl") => "--n-gpu-layers".into(),
+        Some("-ub") => "--ubatch-size".into(),
+        _ => arg,
+    }
+}
+
+/// Threads to use where the user does not say.
+pub fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, Into::into)
+}

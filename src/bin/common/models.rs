@@ -1,0 +1,55 @@
+//! Opening models and reading text.
+
+use super::terminal::tell;
+use anyhow::{Context, Result, ensure};
+use powerinfer::gguf::Gguf;
+use powerinfer::model::{Activation, Model, check_tensors};
+use powerinfer::progress::Progress;
+use powerinfer::tokenizer::{Tokenizer, read_vocab};
+use std::path::Path;
+
+/// The file at `path`, or the embedded model.
+pub fn open_file(path: Option<&Path>) -> Result<Gguf> {
+    match path {
+        Some(path) => Gguf::open(path),
+        None => Gguf::from_source(powerinfer::embedded::source()),
+    }
+}
+
+/// A model ready to run; says on stderr which activation function it has and why.
+pub fn open(gguf: Gguf, activation: Option<Activation>, check: Option<&dyn Progress>) -> Result<Model> {
+    if let Some(progress) = check {
+        check_tensors(&gguf, progress)?;
+    }
+    let model = Model::new(gguf, activation)?;
+    let found = &model.config.activation;
+    tell!("{}: activation {} (from {})", model.gguf.source().name(), found.activation, found.from);
+    Ok(model)
+}
+
+/// The tokenizer of a file; its notes go to stderr.
+pub fn tokenizer(gguf: &Gguf) -> Result<Tokenizer> {
+    let tokenizer = Tokenizer::new(read_vocab(gguf)?).with_context(|| gguf.source().name().to_owned())?;
+    for note in tokenizer.notes() {
+        tell!("note: {note}");
+    }
+    Ok(tokenizer)
+}
+
+/// Reads a UTF-8 text.
+pub fn read_text(path: &Path) -> Result<String> {
+    let name = path.display().to_string();
+    let bytes = std::fs::read(path).with_context(|| name.clone())?;
+    String::from_utf8(bytes)
+        .map_err(|e| anyhow::anyhow!("{name}: is not UTF-8 (byte {}); convert it first", e.utf8_error().valid_up_to()))
+}
+
+/// Refuses to write over a file that was read.
+pub fn keep_inputs<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    let Ok(target) = output.canonicalize() else { return Ok(()) };
+    for input in inputs {
+        let same = input.canonicalize().is_ok_and(|i| i == target);
+        ensure!(!same, "{}: is an input, and would be overwritten; give -o another name", output.display());
+    }
+    Ok(())
+}

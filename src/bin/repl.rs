@@ -1,0 +1,185 @@
+//! The conversation loop of `powerinfer-run`.
+
+use crate::common::terminal::{Quiet, clear_stop, print, tell};
+use anyhow::{Context, Result};
+use powerinfer::chat::{ChatTemplate, Message};
+use powerinfer::conversation;
+use powerinfer::executor::Executor;
+use powerinfer::generate::{Generated, Limits, Stop, generate};
+use powerinfer::model::Model;
+use powerinfer::sampler::Sampler;
+use powerinfer::tokenizer::{Special, Tokenizer};
+use rustyline::DefaultEditor;
+use rustyline::error::ReadlineError;
+use std::io::{self, IsTerminal, stdin};
+
+const HELP: &str = "\
+/help    this list
+/reset   forget everything said so far
+/stats   tokens in the context, and what share of FFN neurons fired
+/exit    leave (also Ctrl-D)
+Ctrl-C stops an answer; anything else is said to the model.";
+
+/// What a conversation is held with.
+pub struct Setup<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// Its tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// Length of answers.
+    pub limits: Limits,
+    /// Whether to use the file's chat template.
+    pub template: bool,
+}
+
+/// What has been said.
+enum History {
+    /// With a template: whole messages, rendered anew for each turn.
+    Messages(Box<ChatTemplate>, Vec<Message>),
+    /// Without: the text just goes on.
+    Text,
+}
+
+/// Reads lines and answers them until the input ends. `first` is said before the first line is read.
+pub fn run(setup: &Setup, executor: &mut Executor, sampler: &mut Sampler, first: Option<String>) -> Result<()> {
+    let mut repl = Repl { setup, executor, sampler, history: history(setup)?, tokens: Vec::new() };
+    tell!("/help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves");
+    let mut editor = if stdin().is_terminal() { Some(DefaultEditor::new()?) } else { None };
+    if let Some(text) = first {
+        repl.say(&text)?;
+    }
+    while let Some(line) = read(editor.as_mut())? {
+        match line.trim() {
+            "" => {}
+            "/exit" | "/quit" => break,
+            "/help" => tell!("{HELP}"),
+            "/reset" => repl.reset(),
+            "/stats" => repl.stats(),
+            command if command.starts_with('/') => tell!("{command}: unknown command; /help lists them"),
+            _ => repl.say(&line)?,
+        }
+    }
+    Ok(())
+}
+
+fn history(setup: &Setup) -> Result<History> {
+    if !setup.template {
+        return Ok(History::Text);
+    }
+    let name = setup.model.gguf.source().name();
+    let source = setup.model.gguf.metadata().str("tokenizer.chat_template")?;
+    let source = source.with_context(|| format!("{name}: has no chat template; use -i to go on with plain text"))?;
+    let template = ChatTemplate::new(source).with_context(|| name.to_owned())?;
+    Ok(History::Messages(Box::new(template), Vec::new()))
+}
+
+/// A line from the terminal, with editing and history, or from a pipe; `None` at the end.
+fn read(editor: Option<&mut DefaultEditor>) -> Result<Option<String>> {
+    let Some(editor) = editor else {
+        let mut line = String::new();
+        let n = stdin().read_line(&mut line).context("standard input")?;
+        return Ok((n > 0).then(|| line.trim_end_matches(['\n', '\r']).to_owned()));
+    };
+    loop {
+        match editor.readline("> ") {
+            Ok(line) => {
+                editor.add_history_entry(line.as_str())?;
+                return Ok(Some(line));
+            }
+            Err(ReadlineError::Interrupted) => tell!("Ctrl-D or /exit leaves"),
+            Err(ReadlineError::Eof) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+struct Repl<'a, 'm> {
+    setup: &'a Setup<'a>,
+    executor: &'a mut Executor<'m>,
+    sampler: &'a mut Sampler,
+    history: History,
+    /// What the KV cache holds, token by token.
+    tokens: Vec<u32>,
+}
+
+impl Repl<'_, '_> {
+    /// Says `text` and prints the answer. Problems are told and end the turn, not the conversation; only an answer that
+    /// cannot be printed does.
+    fn say(&mut self, text: &str) -> Result<()> {
+        let Err(error) = self.turn(text) else { return Ok(()) };
+        if error.is::<io::Error>() {
+            return Err(error);
+        }
+        tell!("error: {error:#}");
+        if let History::Messages(_, messages) = &mut self.history {
+            messages.pop_if(|m| m.role == "user");
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self, text: &str) -> Result<()> {
+        clear_stop();
+        let tokenizer = self.setup.tokenizer;
+        let wanted = match &mut self.history {
+            History::Messages(template, messages) => {
+                messages.push(Message { role: "user".to_owned(), content: text.to_owned() });
+                conversation::encode(template, tokenizer, messages)?
+            }
+            History::Text => {
+                let begins = self.tokens.is_empty();
+                let mut all = self.tokens.clone();
+                all.extend(if begins {
+                    tokenizer.encode_prompt(text, Special::AsText, true)?
+                } else {
+                    tokenizer.encode(text, Special::AsText)?
+                });
+                all
+            }
+        };
+        // What the cache holds already need not be computed again; the last token always is, for its logits.
+        let common = self.tokens.iter().zip(&wanted).take_while(|(a, b)| a == b).count();
+        let common = common.min(self.executor.kv().n_past()).min(wanted.len().saturating_sub(1));
+        self.executor.truncate(common);
+        let mut show = |piece: &str| print(piece);
+        let (executor, sampler, limits) = (&mut *self.executor, &mut *self.sampler, self.setup.limits);
+        let result = generate(executor, tokenizer, sampler, &wanted[common..], limits, &Quiet, &mut show)?;
+        print("\n")?;
+        self.tokens = wanted;
+        self.tokens.extend(&result.tokens);
+        self.after(&result);
+        Ok(())
+    }
+
+    fn after(&mut self, result: &Generated) {
+        if let History::Messages(_, messages) = &mut self.history {
+            messages.push(Message { role: "assistant".to_owned(), content: result.text.clone() });
+        }
+        match result.stop {
+            Stop::EndOfText if matches!(self.history, History::Text) => self.reset_text(),
+            Stop::ContextFull => tell!("the context is full; /reset starts anew, -c makes it larger"),
+            Stop::Interrupted => tell!("(stopped)"),
+            _ => {}
+        }
+    }
+
+    /// The model ended its text: the next line begins a new one.
+    fn reset_text(&mut self) {
+        self.tokens.clear();
+        self.executor.truncate(0);
+    }
+
+    fn reset(&mut self) {
+        self.reset_text();
+        if let History::Messages(_, messages) = &mut self.history {
+            messages.clear();
+        }
+        tell!("(forgotten)");
+    }
+
+    fn stats(&self) {
+        let kv = self.executor.kv();
+        let fired = self.executor.stats().density();
+        let fired = fired.map_or_else(String::new, |d| format!("; {:.2} % of FFN neurons fired", 100.0 * d));
+        tell!("{} of {} tokens in the context{fired}", kv.n_past(), kv.n_ctx());
+    }
+}

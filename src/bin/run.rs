@@ -1,0 +1,311 @@
+//! `powerinfer-run`: generates text, once or in a conversation.
+
+mod common;
+mod repl;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
+use common::models;
+use common::terminal::{Again, Bar, Quiet, catch_ctrl_c, print, tell};
+use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
+use powerinfer::generate::{Generated, Limits, Stop, generate};
+use powerinfer::model::{Activation, Model};
+use powerinfer::placement::Placement;
+use powerinfer::sampler::{Sampler, SamplerParams};
+use powerinfer::tokenizer::{Special, Tokenizer};
+use std::ffi::OsString;
+use std::io::{IsTerminal, Read, stdin};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+const EXAMPLES: &str = "\
+Examples:
+  powerinfer-run -p \"Once upon a time\"                  the embedded model tells a story
+  powerinfer-run -m model.gguf -p \"Hello\" -n 64 --temp 0
+  echo \"Hello\" | powerinfer-run -m model.gguf
+  powerinfer-run -m chat.gguf -cnv                      talk, with the file's chat template
+  powerinfer-run -m model.gguf --tokenize -p \"Hello\"    print token ids and exit
+
+Text goes to stdout as it comes, everything else to stderr.";
+
+/// Generate text, computing only the neurons that fire.
+#[derive(Parser)]
+#[command(name = "powerinfer-run", version, after_help = EXAMPLES)]
+struct Args {
+    /// Model (GGUF, plain or variant) [default: the embedded model]
+    #[arg(short, long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// Prompt [default: standard input where it is piped, a conversation otherwise]
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "file")]
+    prompt: Option<OsString>,
+    /// Read the prompt from a file
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Tokens to generate; -1 until the text ends or the context is full
+    #[arg(short = 'n', long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
+    n_predict: i64,
+    /// Context in tokens; 0 for the model's training context [default: that, at most 4096]
+    #[arg(short, long, value_name = "N")]
+    ctx_size: Option<usize>,
+    /// Threads [default: all cores]
+    #[arg(short, long, value_name = "N")]
+    threads: Option<usize>,
+    /// Seed of the sampler; -1 for a new one each time
+    #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
+    seed: i64,
+    /// Temperature; 0 is greedy
+    #[arg(long, value_name = "X", default_value_t = 0.8, allow_negative_numbers = true)]
+    temp: f32,
+    /// Keep the K most likely tokens; 0 keeps all
+    #[arg(long, value_name = "K", default_value_t = 40, allow_negative_numbers = true)]
+    top_k: i32,
+    /// Keep the most likely tokens that make up this probability; 1 keeps all
+    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
+    top_p: f32,
+    /// Keep tokens at least this probable relative to the best; 0 keeps all
+    #[arg(long, value_name = "P", default_value_t = 0.05, allow_negative_numbers = true)]
+    min_p: f32,
+    /// Weaken tokens that came lately; 1 is off
+    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
+    repeat_penalty: f32,
+    /// How many of the last tokens count as lately; -1 for all
+    #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true)]
+    repeat_last_n: i32,
+    /// Do not stop where the model would end its text
+    #[arg(long)]
+    ignore_eos: bool,
+    /// What to compute of the FFN: dense, or exact (only neurons that fire, the same result)
+    #[arg(long, value_name = "MODE", default_value = "exact")]
+    mode: Mode,
+    /// Go on with what you type
+    #[arg(short, long, conflicts_with_all = ["json", "tokenize"])]
+    interactive: bool,
+    /// Conversation with the file's chat template (-cnv)
+    #[arg(long, conflicts_with_all = ["json", "tokenize"])]
+    conversation: bool,
+    /// Do not print the prompt before the text
+    #[arg(long)]
+    no_display_prompt: bool,
+    /// Read special tokens that are written in the prompt as such
+    #[arg(long)]
+    special: bool,
+    /// Print FFN sparsity layer by layer
+    #[arg(long)]
+    stats: bool,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+    /// Print the token ids of the prompt and exit; the file may hold just a vocabulary
+    #[arg(long)]
+    tokenize: bool,
+    /// With --tokenize: without the token that begins a text
+    #[arg(long, requires = "tokenize")]
+    no_bos: bool,
+    /// Tokens that prefill computes at once (-ub)
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    ubatch_size: usize,
+    /// Type of the KV cache: f16 or f32
+    #[arg(long, value_name = "TYPE", default_value = "f16")]
+    cache_type: KvType,
+    /// Taken for llama.cpp's sake: this version computes on the CPU (-ngl)
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    n_gpu_layers: Option<i64>,
+    /// Activation function of the FFN: silu, relu or relu2 [default: what the file says]
+    #[arg(long, value_name = "NAME")]
+    activation: Option<Activation>,
+    /// Look for NaN and infinity in the weights first
+    #[arg(long)]
+    check_tensors: bool,
+}
+
+fn main() -> ExitCode {
+    common::main(run)
+}
+
+fn run(args: Args) -> Result<()> {
+    if args.tokenize {
+        return tokenize(&args);
+    }
+    let params = sampler_params(&args);
+    params.validate()?;
+    let seed = params.seed;
+    if args.n_gpu_layers.is_some_and(|n| n != 0) {
+        tell!("note: this version computes on the CPU; -ngl is ignored");
+    }
+    let talk = args.interactive || args.conversation;
+    let prompt = if talk { given_prompt(&args)? } else { prompt(&args)? };
+    let talk = talk || prompt.is_none();
+    catch_ctrl_c(Again::Exits)?;
+
+    let start = Instant::now();
+    let bar = Bar::new();
+    let check = args.check_tensors.then_some(&bar as _);
+    let model = models::open(models::open_file(args.model.as_deref())?, args.activation, check)?;
+    let tokenizer = models::tokenizer(&model.gguf)?;
+    drop(bar);
+    let mut executor = Executor::new(&model, Placement::all_cold(&model), executor_params(&args, &model)?)?;
+    let mut sampler = Sampler::new(params)?;
+    let load = start.elapsed().as_secs_f64();
+    if args.mode == Mode::Exact && model.config.activation.activation.is_sparse() && !model.is_variant() {
+        tell!(
+            "note: a plain file: exact mode skips only rows of ffn_up; powerinfer-split makes a variant that also skips ffn_down"
+        );
+    }
+    let limits = Limits { n_predict: usize::try_from(args.n_predict).ok(), ignore_eos: args.ignore_eos };
+    if talk {
+        let setup = repl::Setup { model: &model, tokenizer: &tokenizer, limits, template: args.conversation };
+        return repl::run(&setup, &mut executor, &mut sampler, prompt);
+    }
+    let text = prompt.context("no prompt")?;
+    let special = if args.special { Special::Parse } else { Special::AsText };
+    let tokens = tokenizer.encode_prompt(&text, special, true)?;
+    if !args.json && !args.no_display_prompt {
+        print(&text)?;
+    }
+    let mut show = |piece: &str| if args.json { Ok(()) } else { print(piece) };
+    let result = generate(&mut executor, &tokenizer, &mut sampler, &tokens, limits, &Quiet, &mut show)?;
+    if args.json {
+        print_json(&model, &executor, &text, &result, seed)?;
+    } else {
+        print("\n")?;
+    }
+    print_timings(&executor, &result, load, seed);
+    if args.stats {
+        print_stats(&model, &executor);
+    }
+    if result.stop == Stop::Interrupted {
+        return Err(powerinfer::progress::Interrupted.into());
+    }
+    Ok(())
+}
+
+fn sampler_params(args: &Args) -> SamplerParams {
+    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64) & 0xffff_ffff;
+    SamplerParams {
+        temp: args.temp,
+        top_k: args.top_k,
+        top_p: args.top_p,
+        min_p: args.min_p,
+        repeat_penalty: args.repeat_penalty,
+        repeat_last_n: args.repeat_last_n,
+        seed: u64::try_from(args.seed).unwrap_or_else(|_| clock()),
+    }
+}
+
+fn executor_params(args: &Args, model: &Model) -> Result<ExecutorParams> {
+    let trained = model.config.n_ctx_train;
+    let n_ctx = match args.ctx_size {
+        None => trained.min(4096),
+        Some(0) => trained,
+        Some(n) => n,
+    };
+    if n_ctx > trained {
+        tell!("warning: -c {n_ctx} is beyond the {trained} tokens that the model was trained for");
+    }
+    Ok(ExecutorParams {
+        n_threads: args.threads.unwrap_or_else(common::default_threads),
+        n_ctx,
+        kv_type: args.cache_type,
+        mode: args.mode,
+        n_ubatch: args.ubatch_size,
+    })
+}
+
+/// The prompt from the flags, from a pipe, or none.
+fn prompt(args: &Args) -> Result<Option<String>> {
+    if let Some(text) = given_prompt(args)? {
+        return Ok(Some(text));
+    }
+    if stdin().is_terminal() {
+        ensure!(!args.json, "--json needs a prompt: give -p, -f, or pipe one in");
+        return Ok(None);
+    }
+    let mut bytes = Vec::new();
+    stdin().read_to_end(&mut bytes).context("standard input")?;
+    let text = String::from_utf8(bytes);
+    let text =
+        text.map_err(|e| anyhow::anyhow!("standard input: is not UTF-8 (byte {})", e.utf8_error().valid_up_to()))?;
+    Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()))
+}
+
+fn given_prompt(args: &Args) -> Result<Option<String>> {
+    if let Some(path) = &args.file {
+        return models::read_text(path).map(|t| Some(t.trim_end_matches(['\n', '\r']).to_owned()));
+    }
+    let Some(text) = &args.prompt else { return Ok(None) };
+    match text.to_str() {
+        Some(text) => Ok(Some(text.to_owned())),
+        None => bail!("-p: the prompt is not UTF-8; set the terminal to UTF-8 or give it with -f"),
+    }
+}
+
+fn tokenize(args: &Args) -> Result<()> {
+    let text = prompt(args)?.context("--tokenize needs a prompt: give -p, -f, or pipe one in")?;
+    let tokenizer: Tokenizer = models::tokenizer(&models::open_file(args.model.as_deref())?)?;
+    let special = if args.special { Special::Parse } else { Special::AsText };
+    let ids = tokenizer.encode_prompt(&text, special, !args.no_bos)?;
+    let ids: Vec<_> = ids.iter().map(u32::to_string).collect();
+    print(ids.join(" ") + "\n")
+}
+
+fn per_second(n: usize, seconds: f64) -> f64 {
+    if n == 0 || seconds == 0.0 { 0.0 } else { n as f64 / seconds }
+}
+
+fn print_timings(executor: &Executor, result: &Generated, load: f64, seed: u64) {
+    let (prefill, decode) = (result.prefill.as_secs_f64(), result.decode.as_secs_f64());
+    let (n, m) = (result.n_prompt, result.n_decoded);
+    tell!("load    {load:>8.3} s");
+    tell!("prefill {prefill:>8.3} s  {n:>5} tokens  {:>8.2} tokens/s", per_second(n, prefill));
+    tell!("decode  {decode:>8.3} s  {m:>5} tokens  {:>8.2} tokens/s", per_second(m, decode));
+    let sparsity =
+        executor.stats().density().map_or_else(String::new, |d| format!("FFN sparsity {:.2} %, ", 100.0 * (1.0 - d)));
+    let mode = executor.params().mode.name();
+    tell!(
+        "{sparsity}mode {mode}, {} threads, seed {seed}, stopped by {}",
+        executor.params().n_threads,
+        result.stop.name()
+    );
+}
+
+fn print_stats(model: &Model, executor: &Executor) {
+    for layer in 0..model.config.n_layer {
+        if let Some(density) = executor.stats().layer_density(layer) {
+            tell!("layer {layer:>3}: {:>6.2} % of {} neurons fired", 100.0 * density, model.config.n_ff[layer]);
+        }
+    }
+    if let Some(bytes) = executor.stats().exact_bytes_per_token(model).filter(|_| executor.params().mode == Mode::Exact)
+    {
+        let dense = powerinfer::executor::dense_bytes(model);
+        let bytes = bytes as u64;
+        let share = 100.0 * bytes as f64 / dense as f64;
+        tell!(
+            "weights read per token: {} of {} ({share:.1} %)",
+            powerinfer::units::Bytes(bytes),
+            powerinfer::units::Bytes(dense)
+        );
+    }
+}
+
+fn print_json(model: &Model, executor: &Executor, prompt: &str, result: &Generated, seed: u64) -> Result<()> {
+    let (prefill, decode) = (result.prefill.as_secs_f64(), result.decode.as_secs_f64());
+    let object = serde_json::json!({
+        "model": model.gguf.source().name(),
+        "prompt": prompt,
+        "text": result.text,
+        "tokens": result.tokens,
+        "n_prompt": result.n_prompt,
+        "n_gen": result.tokens.len(),
+        "prefill_s": prefill,
+        "decode_s": decode,
+        "prefill_ts": per_second(result.n_prompt, prefill),
+        "decode_ts": per_second(result.n_decoded, decode),
+        "ffn_density": executor.stats().density(),
+        "mode": executor.params().mode.name(),
+        "n_threads": executor.params().n_threads,
+        "seed": seed,
+        "stop": result.stop.name(),
+    });
+    print(format_args!("{object}\n"))
+}

@@ -1,0 +1,96 @@
+//! Ctrl-C: exit code 130, soon, and no file that is half written.
+#![cfg(unix)]
+
+mod common;
+
+use common::{Outcome, Tiny, names_in, tool};
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn start(command: &mut Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// Presses Ctrl-C, after which the command must say so and end with exit code 130. `false` where it had ended before.
+fn interrupt(mut child: Child) -> bool {
+    if child.try_wait().unwrap().is_some() {
+        return false;
+    }
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    let pressed = Instant::now();
+    let outcome = Outcome::from(child.wait_with_output().unwrap());
+    assert_eq!(outcome.code, Some(130), "{}", outcome.stderr);
+    assert!(outcome.stderr.ends_with("interrupted\n"), "{}", outcome.stderr);
+    assert!(pressed.elapsed() < PATIENCE);
+    true
+}
+
+fn is_there(folder: &Path, suffix: &str) -> bool {
+    names_in(folder).iter().any(|n| n.ends_with(suffix))
+}
+
+#[test]
+fn split_leaves_neither_a_file_nor_a_part_of_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = Tiny::large().written(folder.path(), "large.gguf");
+    let (text, profile) = (folder.path().join("story.txt"), folder.path().join("large.profile"));
+    std::fs::write(&text, "once").unwrap();
+    let mut command = tool("profile");
+    command.arg("-m").arg(&model).arg("-f").arg(&text).arg("-o").arg(&profile);
+    Outcome::from(command.output().unwrap()).ok();
+    let before = names_in(folder.path());
+
+    let mut command = tool("split");
+    command.arg("-m").arg(&model).arg("--profile").arg(&profile).arg("-o").arg(folder.path().join("out.gguf"));
+    let mut child = start(command.args(["-t", "1", "--type", "q8_0"]));
+    let begun = Instant::now();
+    while !is_there(folder.path(), ".partial") && child.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < PATIENCE, "it has not begun to write");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    if !interrupt(child) {
+        println!("skipped: split was done before it could be interrupted");
+        return;
+    }
+    assert_eq!(names_in(folder.path()), before);
+}
+
+#[test]
+fn run_stops_in_the_middle_of_a_text() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = Tiny::new().written(folder.path(), "tiny.gguf");
+    let mut command = tool("run");
+    command.arg("-m").arg(&model).args(["-p", "x", "--ignore-eos", "-n", "-1", "-c", "200000", "-t", "1"]);
+    let mut child = start(&mut command);
+    // The prompt and the first of the text; the rest must not be left in the pipe, or the command would wait for us.
+    let mut stdout = child.stdout.take().unwrap();
+    let mut first = [0; 16];
+    stdout.read_exact(&mut first).unwrap();
+    let reader = std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+    assert!(interrupt(child), "200,000 tokens in no time");
+    reader.join().unwrap().unwrap();
+}
+
+#[test]
+fn bench_and_profile_stop_and_write_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = Tiny::new().written(folder.path(), "tiny.gguf");
+    let text = folder.path().join("long.txt");
+    std::fs::write(&text, "once upon a time there was a dog\n".repeat(100_000)).unwrap();
+    let before = names_in(folder.path());
+    let mut bench = tool("bench");
+    bench.arg("-m").arg(&model).args(["-p", "512", "-n", "0", "-r", "1000000", "-t", "1"]);
+    let mut profile = tool("profile");
+    profile.arg("-m").arg(&model).arg("-f").arg(&text).arg("-o").arg(folder.path().join("out")).args(["-t", "1"]);
+    for command in [&mut bench, &mut profile] {
+        let child = start(command);
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(interrupt(child), "a minute's work in no time");
+    }
+    assert_eq!(names_in(folder.path()), before);
+}

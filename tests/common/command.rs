@@ -1,0 +1,116 @@
+//! The four commands, run as users run them.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// What bad input may cost: the memory that a command can write to, in KiB.
+const MAX_DATA_KIB: u32 = 300_000;
+
+/// What a command did.
+pub struct Outcome {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl From<Output> for Outcome {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        let outcome = Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) };
+        assert!(!outcome.stderr.contains("panicked"), "{}", outcome.stderr);
+        // On stdout the escape character may be a token that a random model chose.
+        assert!(!outcome.stderr.contains('\x1b'), "escape sequences where no terminal is");
+        assert!(outcome.code.is_some(), "ended by a signal: {:?}\n{}", output.status, outcome.stderr);
+        outcome
+    }
+}
+
+impl Outcome {
+    /// Exit code 0, or the test fails with what the command said.
+    #[track_caller]
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, Some(0), "{}", self.stderr);
+        self
+    }
+}
+
+/// Path of a command: `run`, `profile`, `split` or `bench`.
+pub fn file(name: &str) -> &'static str {
+    match name {
+        "run" => env!("CARGO_BIN_EXE_powerinfer-run"),
+        "profile" => env!("CARGO_BIN_EXE_powerinfer-profile"),
+        "split" => env!("CARGO_BIN_EXE_powerinfer-split"),
+        "bench" => env!("CARGO_BIN_EXE_powerinfer-bench"),
+        _ => panic!("{name}: no such command"),
+    }
+}
+
+/// A command with nothing on its standard input and at most [`MAX_DATA_KIB`] of memory (on Linux, where that bounds
+/// what is allocated and not what is mapped from files).
+pub fn tool(name: &str) -> Command {
+    let mut command = if cfg!(target_os = "linux") {
+        let mut sh = Command::new("sh");
+        sh.args(["-c", &format!("ulimit -d {MAX_DATA_KIB}; exec \"$@\""), "sh", file(name)]);
+        sh
+    } else {
+        Command::new(file(name))
+    };
+    // Stacks of threads count as memory; how many there are by default depends on the machine.
+    command.env("RAYON_NUM_THREADS", "2").stdin(Stdio::null());
+    command
+}
+
+/// A shell command in which `$RUN` is powerinfer-run, `$SPLIT` powerinfer-split, and `$0`, `$1`... are `args`.
+pub fn sh(script: &str, args: &[&Path]) -> Command {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(script).args(args).stdin(Stdio::null());
+    for name in ["run", "profile", "split", "bench"] {
+        command.env(name.to_uppercase(), file(name));
+    }
+    command
+}
+
+/// Runs the command, which must fail with exit code 1 and one line beginning `error: ` that holds all of `wanted`.
+/// Lines about what went well may come before it. Returns that line.
+#[track_caller]
+pub fn refused(command: &mut Command, wanted: &[&str]) -> String {
+    let outcome = Outcome::from(command.output().expect("the command starts"));
+    let stderr = &outcome.stderr;
+    assert_eq!(outcome.code, Some(1), "{command:?}\n{stderr}");
+    let line = stderr.lines().last().unwrap_or_default();
+    assert!(line.starts_with("error: "), "{command:?}\n{stderr}");
+    assert_eq!(stderr.matches("error: ").count(), 1, "{command:?}\n{stderr}");
+    let harmless = |l: &str| l.starts_with("note: ") || l.starts_with("warning: ") || l.contains(": activation ");
+    assert!(stderr.lines().rev().skip(1).all(harmless), "{command:?}\n{stderr}");
+    for text in wanted {
+        assert!(line.contains(text), "{command:?}: \"{text}\" is missing in: {line}");
+    }
+    line.to_owned()
+}
+
+/// [`refused`], for the command of that name.
+#[track_caller]
+pub fn refused_by(name: &str, args: &[&dyn AsRef<OsStr>], wanted: &[&str]) -> String {
+    let mut command = tool(name);
+    args.iter().for_each(|a| {
+        command.arg(a.as_ref());
+    });
+    refused(&mut command, wanted)
+}
+
+/// Runs the command, which must be refused by the parser of arguments: exit code 2, `wanted` on stderr.
+#[track_caller]
+pub fn usage_error(name: &str, args: &[&str], wanted: &str) {
+    let outcome = Outcome::from(tool(name).args(args).output().expect("the command starts"));
+    assert_eq!(outcome.code, Some(2), "{args:?}: {}", outcome.stderr);
+    assert!(outcome.stderr.contains(wanted), "{args:?}: {}", outcome.stderr);
+}
+
+/// Names in a folder, hidden ones too, sorted.
+pub fn names_in(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<_> = entries.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
