@@ -4,14 +4,15 @@ mod common;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
+use common::args::Compute;
 use common::models;
 use common::terminal::{Again, Bar, catch_ctrl_c, print};
-use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
+use powerinfer::executor::{Executor, ExecutorParams, Mode};
 use powerinfer::measure::STORY;
 use powerinfer::measure::perplexity::perplexity;
 use powerinfer::measure::row::{Format, Row, render};
 use powerinfer::measure::speed::{Test, bytes_per_token, speed};
-use powerinfer::model::{Activation, Model};
+use powerinfer::model::Model;
 use powerinfer::placement::Placement;
 use powerinfer::tokenizer::{Special, Tokenizer};
 use std::path::PathBuf;
@@ -68,18 +69,8 @@ struct Args {
     /// Read special tokens that are written in the text as such
     #[arg(long)]
     parse_special: bool,
-    /// Tokens that prefill computes at once
-    #[arg(long, value_name = "N", default_value_t = 64, help = "Tokens that prefill computes at once (-ub)")]
-    ubatch_size: usize,
-    /// Type of the KV cache: f16 or f32
-    #[arg(long, value_name = "TYPE", default_value = "f16")]
-    cache_type: KvType,
-    /// Activation function of the FFN: silu, relu or relu2 [default: what the file says]
-    #[arg(long, value_name = "NAME")]
-    activation: Option<Activation>,
-    /// Look for NaN and infinity in the weights first
-    #[arg(long)]
-    check_tensors: bool,
+    #[command(flatten)]
+    compute: Compute,
 }
 
 fn main() -> ExitCode {
@@ -88,9 +79,10 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     catch_ctrl_c(Again::Exits)?;
+    args.compute.tell_limits();
     let bar = Bar::new();
-    let check = args.check_tensors.then_some(&bar as _);
-    let model = models::open(models::open_file(args.model.as_deref())?, args.activation, check)?;
+    let check = args.compute.check_tensors.then_some(&bar as _);
+    let model = models::open(models::open_file(args.model.as_deref())?, args.compute.activation, check)?;
     let tests = tests(&args)?;
     let threads = match args.threads.as_slice() {
         [] => vec![common::default_threads()],
@@ -174,9 +166,9 @@ impl Bench<'_> {
         let params = ExecutorParams {
             n_threads: self.n_threads,
             n_ctx,
-            kv_type: self.args.cache_type,
+            kv_type: self.args.compute.cache_type,
             mode: self.mode,
-            n_ubatch: self.args.ubatch_size,
+            n_ubatch: self.args.compute.ubatch_size,
         };
         Executor::new(self.model, Placement::all_cold(self.model), params)
     }
@@ -229,7 +221,7 @@ impl Bench<'_> {
             perplexity(&mut executor, tokens, n_ctx, bos, self.args.chunks, bar).with_context(|| name.clone())?;
         let n_tokens = result.n_windows * n_ctx;
         let speed = n_tokens as f64 / start.elapsed().as_secs_f64();
-        let n_ubatch = self.args.ubatch_size;
+        let n_ubatch = self.args.compute.ubatch_size;
         let computed = match self.mode {
             Mode::Dense => Test { n_prompt: n_ctx, n_gen: 0 },
             Mode::Exact => Test { n_prompt: 0, n_gen: n_ctx },

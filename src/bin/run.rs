@@ -5,11 +5,12 @@ mod repl;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
+use common::args::Compute;
 use common::models;
 use common::terminal::{Again, Bar, Quiet, catch_ctrl_c, print, tell};
-use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
+use powerinfer::executor::{Executor, ExecutorParams, Mode};
 use powerinfer::generate::{Generated, Limits, Stop, generate};
-use powerinfer::model::{Activation, Model};
+use powerinfer::model::Model;
 use powerinfer::placement::Placement;
 use powerinfer::sampler::{Sampler, SamplerParams};
 use powerinfer::tokenizer::{Special, Tokenizer};
@@ -102,21 +103,8 @@ struct Args {
     /// With --tokenize: without the token that begins a text
     #[arg(long, requires = "tokenize")]
     no_bos: bool,
-    /// Tokens that prefill computes at once (-ub)
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    ubatch_size: usize,
-    /// Type of the KV cache: f16 or f32
-    #[arg(long, value_name = "TYPE", default_value = "f16")]
-    cache_type: KvType,
-    /// Taken for llama.cpp's sake: this version computes on the CPU (-ngl)
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    n_gpu_layers: Option<i64>,
-    /// Activation function of the FFN: silu, relu or relu2 [default: what the file says]
-    #[arg(long, value_name = "NAME")]
-    activation: Option<Activation>,
-    /// Look for NaN and infinity in the weights first
-    #[arg(long)]
-    check_tensors: bool,
+    #[command(flatten)]
+    compute: Compute,
 }
 
 fn main() -> ExitCode {
@@ -130,9 +118,7 @@ fn run(args: Args) -> Result<()> {
     let params = sampler_params(&args);
     params.validate()?;
     let seed = params.seed;
-    if args.n_gpu_layers.is_some_and(|n| n != 0) {
-        tell!("note: this version computes on the CPU; -ngl is ignored");
-    }
+    args.compute.tell_limits();
     let talk = args.interactive || args.conversation;
     let prompt = if talk { given_prompt(&args)? } else { prompt(&args)? };
     let talk = talk || prompt.is_none();
@@ -140,8 +126,8 @@ fn run(args: Args) -> Result<()> {
 
     let start = Instant::now();
     let bar = Bar::new();
-    let check = args.check_tensors.then_some(&bar as _);
-    let model = models::open(models::open_file(args.model.as_deref())?, args.activation, check)?;
+    let check = args.compute.check_tensors.then_some(&bar as _);
+    let model = models::open(models::open_file(args.model.as_deref())?, args.compute.activation, check)?;
     let tokenizer = models::tokenizer(&model.gguf)?;
     drop(bar);
     let mut executor = Executor::new(&model, Placement::all_cold(&model), executor_params(&args, &model)?)?;
@@ -206,9 +192,9 @@ fn executor_params(args: &Args, model: &Model) -> Result<ExecutorParams> {
     Ok(ExecutorParams {
         n_threads: args.threads.unwrap_or_else(common::default_threads),
         n_ctx,
-        kv_type: args.cache_type,
+        kv_type: args.compute.cache_type,
         mode: args.mode,
-        n_ubatch: args.ubatch_size,
+        n_ubatch: args.compute.ubatch_size,
     })
 }
 

@@ -1,6 +1,6 @@
 //! The kernels in plain Rust: the specification that every faster kernel is tested against.
 //!
-//! Sums of products run in [`LANES`] interleaved partial sums that are added pairwise at the end: a fixed order
+//! Sums of products run in 16 interleaved partial sums that are added pairwise at the end: a fixed order
 //! that vectorises.
 
 use super::activations::ActRow;

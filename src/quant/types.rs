@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A ggml tensor type that is known by name and size. Whether it can be computed with is another question:
-/// see [`crate::cpu::kernels`].
+/// see [`mod@crate::cpu::kernels`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GgmlType(&'static TypeInfo);
 

@@ -182,7 +182,7 @@ impl Tokenizer {
         self.eog.binary_search(&id).is_ok()
     }
 
-    /// The token as the file writes it ("▁the", "<0x0A>", "<s>"), empty for ids out of range.
+    /// The token as the file writes it (`▁the`, `<0x0A>`, `<s>`), empty for ids out of range.
     pub fn token_text(&self, id: u32) -> Cow<'_, str> {
         self.tokens.get(id as usize).map_or(Cow::Borrowed(""), |token| String::from_utf8_lossy(token))
     }

@@ -1,6 +1,7 @@
 //! What the four commands share: arguments, messages, progress bars, Ctrl-C, exit codes.
 #![allow(dead_code, reason = "no command uses all of it")]
 
+pub mod args;
 pub mod models;
 pub mod terminal;
 
