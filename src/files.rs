@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all.
 
 use anyhow::{Context, Result};
-use std::fs::Permissions;
+use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
@@ -10,7 +10,29 @@ use tempfile::NamedTempFile;
 /// nothing behind.
 pub struct AtomicFile {
     target: PathBuf,
-    writer: BufWriter<NamedTempFile>,
+    writer: BufWriter<Sink>,
+}
+
+enum Sink {
+    Temporary(NamedTempFile),
+    /// A device or a pipe: it is written to as it is, never replaced.
+    Special(File),
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Temporary(file) => file.write(bytes),
+            Self::Special(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Temporary(file) => file.flush(),
+            Self::Special(file) => file.flush(),
+        }
+    }
 }
 
 impl AtomicFile {
@@ -21,6 +43,13 @@ impl AtomicFile {
     pub fn create(target: &Path) -> Result<Self> {
         let shown = target.display();
         anyhow::ensure!(!target.is_dir(), "{shown}: is a folder; give a file name");
+        // What a link points to is replaced, not the link.
+        let target = &target.canonicalize().unwrap_or_else(|_| target.to_owned());
+        if fs::metadata(target).is_ok_and(|m| !m.is_file()) {
+            let file = File::options().write(true).open(target);
+            let file = file.with_context(|| format!("{shown}: cannot be written"))?;
+            return Ok(Self { target: target.clone(), writer: BufWriter::new(Sink::Special(file)) });
+        }
         let name = target.file_name().with_context(|| format!("{shown}: has no file name"))?;
         let folder = match target.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -34,7 +63,7 @@ impl AtomicFile {
         builder.permissions(<Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666));
         let file = builder.tempfile_in(folder);
         let file = file.map_err(|e| anyhow::anyhow!("{shown}: cannot be written: {}", os_message(&e)))?;
-        Ok(Self { target: target.to_owned(), writer: BufWriter::with_capacity(1 << 20, file) })
+        Ok(Self { target: target.to_owned(), writer: BufWriter::with_capacity(1 << 20, Sink::Temporary(file)) })
     }
 
     /// Flushes to the disk and gives the file its name.
@@ -44,10 +73,14 @@ impl AtomicFile {
     pub fn commit(self) -> Result<()> {
         let shown = self.target.display().to_string();
         let finish = || -> io::Result<()> {
-            let file = self.writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-            file.as_file().sync_all()?;
-            file.persist(&self.target).map_err(|e| e.error)?;
-            Ok(())
+            match self.writer.into_inner().map_err(io::IntoInnerError::into_error)? {
+                Sink::Special(_) => Ok(()),
+                Sink::Temporary(file) => {
+                    file.as_file().sync_all()?;
+                    file.persist(&self.target).map_err(|e| e.error)?;
+                    Ok(())
+                }
+            }
         };
         finish().with_context(|| format!("{shown}: cannot be written"))
     }
@@ -107,6 +140,23 @@ mod tests {
         write_whole(&target, b"new").unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_followed_and_a_device_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, link) = (dir.path().join("out.bin"), dir.path().join("link"));
+        fs::write(&target, b"old").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        write_whole(&link, b"new").unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+
+        let device = dir.path().join("device");
+        std::os::unix::fs::symlink("/dev/null", &device).unwrap();
+        write_whole(&device, b"gone").unwrap();
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
     }
 
     #[test]

@@ -33,8 +33,8 @@ impl Activation {
     pub fn apply(self, x: f32) -> f32 {
         match self {
             Self::Silu => x / (1.0 + (-x).exp()),
-            Self::Relu => x.max(0.0),
-            Self::Relu2 => x.max(0.0) * x.max(0.0),
+            Self::Relu => relu(x),
+            Self::Relu2 => relu(x) * relu(x),
         }
     }
 
@@ -42,6 +42,12 @@ impl Activation {
     pub fn is_sparse(self) -> bool {
         self != Self::Silu
     }
+}
+
+/// `max(x, 0)`, except that what is not a number stays so: `f32::max` would turn it into a neuron that did not fire.
+#[inline]
+fn relu(x: f32) -> f32 {
+    if x <= 0.0 { 0.0 } else { x }
 }
 
 impl FromStr for Activation {
@@ -102,4 +108,18 @@ pub fn resolve(
         return Ok(ResolvedActivation { activation, from: format!("models.toml, {}{doubt}", known.name) });
     }
     Ok(ResolvedActivation { activation: default, from: format!("default of architecture {arch}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_a_number_is_not_taken_for_a_neuron_at_rest() {
+        for activation in [Activation::Silu, Activation::Relu, Activation::Relu2] {
+            assert!(activation.apply(f32::NAN).is_nan(), "{activation}");
+        }
+        assert_eq!(Activation::Relu.apply(-0.0).to_bits(), 0);
+        assert_eq!([Activation::Relu.apply(-2.0), Activation::Relu2.apply(3.0)], [0.0, 9.0]);
+    }
 }

@@ -19,18 +19,26 @@ pub fn check_tensors(gguf: &Gguf, progress: &dyn Progress) -> Result<()> {
     Ok(())
 }
 
+/// Elements that a thread decodes at a time: whole blocks of every type.
+const PIECE: usize = 1 << 16;
+
 fn check_tensor(gguf: &Gguf, tensor: &TensorInfo, progress: &dyn Progress) -> Result<()> {
     let dequantize = convert::dequantizer(tensor.dtype).with_context(|| tensor.name.clone())?;
     let n_cols = tensor.n_cols();
-    let row_bytes = tensor.data.len() / tensor.n_rows();
-    gguf.data(tensor).par_chunks(row_bytes).enumerate().try_for_each_init(
-        || vec![0.0; n_cols],
-        |values, (row, bytes)| {
+    let (block_len, block_bytes) = (tensor.dtype.block_len(), tensor.dtype.block_bytes());
+    let piece_bytes = PIECE / block_len * block_bytes;
+    gguf.data(tensor).par_chunks(piece_bytes).enumerate().try_for_each_init(
+        || vec![0.0; PIECE],
+        |values, (piece, bytes)| {
             progress::check(progress)?;
+            let values = &mut values[..bytes.len() / block_bytes * block_len];
             dequantize(bytes, values);
-            progress.advance(row_bytes as u64);
+            progress.advance(bytes.len() as u64);
             match values.iter().position(|v| !v.is_finite()) {
-                Some(col) => bail!("{}: row {row}, column {col} is {}", tensor.name, values[col]),
+                Some(at) => {
+                    let (row, col) = ((piece * PIECE + at) / n_cols, (piece * PIECE + at) % n_cols);
+                    bail!("{}: row {row}, column {col} is {}", tensor.name, values[at])
+                }
                 None => Ok(()),
             }
         },

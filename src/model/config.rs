@@ -185,9 +185,12 @@ fn read_rope(metadata: &Metadata, arch: &Arch, head_dim: usize) -> Result<Rope> 
     let base = metadata.f32(&key("freq_base"))?.unwrap_or(10_000.0);
     ensure!(base > 0.0, "{}: {base} is not positive", key("freq_base"));
     let factor = match metadata.str(&key("scaling.type"))? {
-        None => metadata.f32(&key("scale_linear"))?.unwrap_or(1.0),
+        None | Some("linear") => {
+            let factor = metadata.f32(&key("scaling.factor"))?;
+            let factor = if factor.is_some() { factor } else { metadata.f32(&key("scale_linear"))? };
+            factor.filter(|f| *f != 0.0).unwrap_or(1.0)
+        }
         Some("none") => 1.0,
-        Some("linear") => metadata.f32(&key("scaling.factor"))?.unwrap_or(1.0),
         Some(other) => bail!("{}: \"{other}\" is not supported yet; none and linear are", key("scaling.type")),
     };
     ensure!(factor > 0.0, "{}: {factor} is not positive", key("scaling.factor"));

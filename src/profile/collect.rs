@@ -31,7 +31,7 @@ pub struct Text {
 pub struct CollectParams {
     /// Length of the windows that texts are cut into, in tokens.
     pub n_ctx: usize,
-    /// Tokens to use at most over all texts.
+    /// Tokens to use at most, shared evenly between the texts.
     pub max_tokens: Option<u64>,
     /// Windows computed at the same time.
     pub n_threads: usize,
@@ -68,8 +68,11 @@ pub fn collect(
     progress.begin("tokenizing", texts.iter().map(|t| t.text.len() as u64).sum());
     let mut left = params.max_tokens.unwrap_or(u64::MAX);
     let (mut windows, mut profiled) = (Vec::new(), Vec::new());
-    for text in texts {
-        let n = cut(tokenizer, text, params, &mut left, &mut windows, progress).with_context(|| text.name.clone())?;
+    for (i, text) in texts.iter().enumerate() {
+        // What a short text leaves goes to those after it.
+        let mut share = left.div_ceil((texts.len() - i) as u64);
+        let n = cut(tokenizer, text, params, &mut share, &mut windows, progress).with_context(|| text.name.clone())?;
+        left -= n;
         if n > 0 {
             let sha256 = Sha256::digest(&text.text).into();
             profiled.push(ProfiledText { sha256, n_tokens: n, n_ctx: params.n_ctx as u32 });

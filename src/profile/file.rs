@@ -81,6 +81,8 @@ impl Profile {
             other.activation,
             self.activation
         );
+        let shape = |p: &Self| p.layers.iter().map(|l| l.fired.len()).collect::<Vec<_>>();
+        ensure!(shape(self) == shape(other), "has layers of other sizes");
         let total = self.n_tokens().checked_add(other.n_tokens());
         total.context("has more tokens than can be counted")?;
         for (a, b) in self.layers.iter_mut().zip(&other.layers) {

@@ -40,7 +40,9 @@ pub fn q4_0_values(block: &[u8], out: &mut [i8; QK]) {
 /// reference quantizer does.
 pub fn quantize_q8_0(x: &[f32], out: &mut [u8]) {
     let max = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    let d = max / 127.0;
+    // 0, or NaN where something is not a finite number, which `max` and rounding would hide.
+    let poison: f32 = x.iter().map(|v| v * 0.0).sum();
+    let d = max / 127.0 + poison;
     let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
     out[..2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
     for (o, v) in out[2..Q8_0_BYTES].iter_mut().zip(x) {

@@ -188,6 +188,15 @@ mod tests {
     }
 
     #[test]
+    fn a_block_with_something_infinite_or_no_number_does_not_become_finite() {
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut x = wave(32);
+            x[7] = bad;
+            assert!(round_trip(GgmlType::Q8_0, &x).iter().all(|v| v.is_nan()));
+        }
+    }
+
+    #[test]
     fn blocks_of_zeros_stay_zeros() {
         for dtype in [GgmlType::Q8_0, GgmlType::Q4_0] {
             assert_eq!(round_trip(dtype, &[0.0; 64]), [0.0; 64]);

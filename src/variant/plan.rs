@@ -99,6 +99,8 @@ impl Plan {
             Kinship::OtherWeights => bail!("the profile is of a model with other weights (\"{}\")", profile.name),
             Kinship::OtherFamily => bail!("the profile is of another model (\"{}\", {})", profile.name, profile.arch),
         }
+        let n_ff = profile.layers.iter().map(|l| l.fired.len());
+        ensure!(n_ff.eq(model.config.n_ff.iter().copied()), "the profile's layers are not those of the model");
         let activation = &model.config.activation;
         let (ours, theirs) = (activation.activation.to_string(), &profile.activation);
         ensure!(

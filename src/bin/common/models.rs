@@ -18,10 +18,10 @@ pub fn open_file(path: Option<&Path>) -> Result<Gguf> {
 
 /// A model ready to run; says on stderr which activation function it has and why.
 pub fn open(gguf: Gguf, activation: Option<Activation>, check: Option<&dyn Progress>) -> Result<Model> {
-    if let Some(progress) = check {
-        check_tensors(&gguf, progress)?;
-    }
     let model = Model::new(gguf, activation)?;
+    if let Some(progress) = check {
+        check_tensors(&model.gguf, progress)?;
+    }
     let found = &model.config.activation;
     tell!("{}: activation {} (from {})", model.gguf.source().name(), found.activation, found.from);
     Ok(model)
