@@ -89,6 +89,11 @@ impl Sampler {
         self.recent.push_back(token);
     }
 
+    /// Takes back all that [`Sampler::accept`] was told.
+    pub fn forget(&mut self) {
+        self.recent.clear();
+    }
+
     /// Chooses a token for `logits` (`[n_vocab]`, indexed by token id) without accepting it.
     ///
     /// Once its buffers have grown to the vocabulary, a call allocates nothing.

@@ -271,3 +271,46 @@ fn a_full_disk_is_one_line_and_leaves_no_file() {
         assert!(outcome.stdout.ends_with("left:\n"), "{}", outcome.stdout);
     }
 }
+
+#[test]
+fn a_profile_whose_layers_are_not_the_models_is_refused() {
+    let place = Place::new();
+    let path = place.profiled("tiny.profile");
+    let mut profile = powerinfer::profile::Profile::read(&path).unwrap();
+    profile.layers[0].fired.pop();
+    profile.layers[0].mass.pop();
+    let short = place.at("short.profile");
+    profile.write(&short).unwrap();
+    let out = place.at("out.gguf");
+    refused(&mut place.split(&short, &out), &["tiny.gguf", "layers"]);
+    assert!(!out.exists());
+    let both = place.at("both.profile");
+    refused(tool("profile").arg("--merge").arg(&path).arg(&short).arg("-o").arg(&both), &["short.profile", "layers"]);
+    assert!(!both.exists());
+}
+
+#[test]
+fn a_limit_on_tokens_is_shared_between_the_texts() {
+    let place = Place::new();
+    let second = place.at("second.txt");
+    std::fs::write(&second, STORY.repeat(8)).unwrap();
+    let out = place.at("two.profile");
+    let mut command = place.profile(&place.text, &out);
+    Outcome::from(command.arg("-f").arg(&second).args(["--tokens", "41"]).output().unwrap()).ok();
+    let texts = powerinfer::profile::Profile::read(&out).unwrap().texts;
+    let mut counted: Vec<_> = texts.iter().map(|t| t.n_tokens).collect();
+    counted.sort();
+    assert_eq!(counted, [20, 21]);
+}
+
+#[test]
+fn an_input_is_never_overwritten_and_outputs_do_not_collide() {
+    let place = Place::new();
+    let profile = place.profiled("tiny.profile");
+    let model = place.model.clone();
+    refused(&mut place.profile(&place.text, &place.text), &["story.txt", "overwritten"]);
+    refused(&mut place.split(&profile, &model), &["tiny.gguf", "overwritten"]);
+    let both = place.at("both");
+    refused(place.profile(&place.text, &both).arg("--plot").arg(&both), &["--plot", "same file"]);
+    assert_eq!(std::fs::read_to_string(&place.text).unwrap(), STORY.repeat(6));
+}

@@ -189,3 +189,38 @@ fn a_conversation_with_a_template_needs_one_in_the_file() {
         assert!(errors.len() == 1 && errors[0].contains(problem), "{bad}: {}", outcome.stderr);
     }
 }
+
+#[test]
+fn every_newline_of_a_text_to_tokenize_counts() {
+    let (folder, model) = tiny();
+    let text = "hello\n\n";
+    let file = folder.path().join("text.txt");
+    std::fs::write(&file, text).unwrap();
+    let by_flag = Outcome::from(run(&model, &["--tokenize", "-p", text]).output().unwrap()).ok().stdout;
+    let by_file = Outcome::from(run(&model, &["--tokenize", "-f"]).arg(&file).output().unwrap()).ok().stdout;
+    let by_pipe = feed(&mut run(&model, &["--tokenize"]), text.as_bytes()).ok().stdout;
+    assert_eq!(by_flag, by_file);
+    assert_eq!(by_flag, by_pipe);
+    let shorter = Outcome::from(run(&model, &["--tokenize", "-p", "hello"]).output().unwrap()).ok().stdout;
+    assert_ne!(by_flag, shorter);
+}
+
+#[test]
+fn a_prompt_may_begin_with_a_dash_or_look_like_a_flag() {
+    let (_folder, model) = tiny();
+    for prompt in ["- a list", "-5 degrees", "-cnv", "-ub"] {
+        let args = ["-p", prompt, "-n", "1", "--temp", "0", "--ignore-eos"];
+        let told = Outcome::from(run(&model, &args).output().unwrap()).ok().stdout;
+        assert!(told.starts_with(prompt), "{prompt}: {told}");
+    }
+}
+
+#[test]
+fn a_conversation_says_when_the_text_has_ended_and_reports_on_request() {
+    let mut command = tool("run");
+    command.args(["-i", "--temp", "0", "-t", "1", "--stats"]);
+    let told = feed(&mut command, b"Once upon a time\n/reset\nOne day\n").ok();
+    assert!(told.stderr.contains("the text has ended") || told.stderr.contains("context is full"), "{}", told.stderr);
+    assert_eq!(told.stderr.matches("tokens/s").count(), 4, "prefill and decode of two answers: {}", told.stderr);
+    assert!(told.stderr.contains("weights read per token"), "{}", told.stderr);
+}

@@ -328,7 +328,7 @@ fn floats_that_are_no_numbers_are_refused_by_key() {
         }
     }
     changed(f32_is("llama.rope.freq_base", -1.0), &["llama.rope.freq_base"]);
-    changed(f32_is("llama.rope.scale_linear", 0.0), &["llama.rope"]);
+    changed(f32_is("llama.rope.scale_linear", -2.0), &["llama.rope"]);
     changed(f32_is("llama.attention.layer_norm_rms_epsilon", -1.0), &["llama.attention.layer_norm_rms_epsilon"]);
     changed(f32_is("llama.block_count", 2.0), &["llama.block_count"]);
     let text = |tiny: &mut Tiny| {

@@ -9,7 +9,7 @@ use common::models;
 use common::terminal::{Again, Bar, catch_ctrl_c, print};
 use powerinfer::executor::{Executor, ExecutorParams, Mode};
 use powerinfer::measure::STORY;
-use powerinfer::measure::perplexity::perplexity;
+use powerinfer::measure::perplexity::{check_windows, perplexity};
 use powerinfer::measure::row::{Format, Row, render};
 use powerinfer::measure::speed::{Test, bytes_per_token, speed};
 use powerinfer::model::Model;
@@ -83,33 +83,58 @@ fn run(args: Args) -> Result<()> {
     let bar = Bar::new();
     let check = args.compute.check_tensors.then_some(&bar as _);
     let model = models::open(models::open_file(args.model.as_deref())?, args.compute.activation, check)?;
-    let tests = tests(&args)?;
-    let threads = match args.threads.as_slice() {
-        [] => vec![common::default_threads()],
-        given => given.to_vec(),
-    };
-    let tokens = if tests.is_empty() { Vec::new() } else { feed(&args, &model)? };
-    let scored = args.perplexity.as_deref().map(|path| -> Result<_> {
-        let tokenizer = models::tokenizer(&model.gguf)?;
-        let text = models::read_text(path)?;
-        let tokens = tokenizer.encode_prompt(&text, special(&args), true)?;
-        Ok((tokens, bos(&tokenizer)))
-    });
-    let scored = scored.transpose()?;
+    let work = Work::new(&args, &model)?;
     let mut rows = Vec::new();
-    for &n_threads in &threads {
-        for &mode in &args.mode {
-            let bench = Bench { args: &args, model: &model, n_threads, mode };
-            for &test in &tests {
-                rows.push(bench.speed(test, &tokens, &bar)?);
-            }
-            if let Some((tokens, bos)) = &scored {
-                rows.push(bench.perplexity(tokens, *bos, &bar)?);
+    let measured = work.measure(&args, &model, &bar, &mut rows);
+    drop(bar);
+    // What was measured before something went wrong is not lost.
+    if measured.is_ok() || !rows.is_empty() {
+        print(render(&rows, args.output)?)?;
+    }
+    measured
+}
+
+/// What is to be measured, checked before the first measurement.
+struct Work {
+    threads: Vec<usize>,
+    tests: Vec<Test>,
+    /// Fed by speed tests.
+    tokens: Vec<u32>,
+    /// Tokens of the text for perplexity, and what begins its windows.
+    scored: Option<(Vec<u32>, Option<u32>)>,
+}
+
+impl Work {
+    fn new(args: &Args, model: &Model) -> Result<Self> {
+        let tests = tests(args)?;
+        let threads = match args.threads.as_slice() {
+            [] => vec![common::default_threads()],
+            given => given.to_vec(),
+        };
+        let tokens = if tests.is_empty() { Vec::new() } else { feed(args, model)? };
+        let scored = args.perplexity.as_deref().map(|path| -> Result<_> {
+            let tokenizer = models::tokenizer(&model.gguf)?;
+            let tokens = tokenizer.encode_prompt(&models::read_text(path)?, special(args), true)?;
+            check_windows(tokens.len(), args.ctx_size).with_context(|| path.display().to_string())?;
+            Ok((tokens, bos(&tokenizer)))
+        });
+        Ok(Self { threads, tests, tokens, scored: scored.transpose()? })
+    }
+
+    fn measure(&self, args: &Args, model: &Model, bar: &Bar, rows: &mut Vec<Row>) -> Result<()> {
+        for &n_threads in &self.threads {
+            for &mode in &args.mode {
+                let bench = Bench { args, model, n_threads, mode };
+                for &test in &self.tests {
+                    rows.push(bench.speed(test, &self.tokens, bar)?);
+                }
+                if let Some((tokens, bos)) = &self.scored {
+                    rows.push(bench.perplexity(tokens, *bos, bar)?);
+                }
             }
         }
+        Ok(())
     }
-    drop(bar);
-    print(render(&rows, args.output)?)
 }
 
 fn tests(args: &Args) -> Result<Vec<Test>> {

@@ -40,7 +40,7 @@ struct Args {
     /// Tokens per window [default: the model's training context, at most 512]
     #[arg(short, long, value_name = "N")]
     ctx_size: Option<usize>,
-    /// Profile at most this many tokens
+    /// Profile at most this many tokens, shared evenly between the texts
     #[arg(long, value_name = "N")]
     tokens: Option<u64>,
     /// Threads [default: all cores]
@@ -53,10 +53,10 @@ struct Args {
     #[arg(long)]
     parse_special: bool,
     /// Add up profiles of the same model instead of making one
-    #[arg(long, value_name = "PROFILE", num_args = 1.., conflicts_with_all = ["model", "file", "show"])]
+    #[arg(long, value_name = "PROFILE", num_args = 1.., conflicts_with_all = ["model", "file", "show", "ctx_size", "tokens", "threads", "activation", "parse_special"])]
     merge: Vec<PathBuf>,
     /// Print what a profile says instead of making one
-    #[arg(long, value_name = "PROFILE", conflicts_with_all = ["model", "file"])]
+    #[arg(long, value_name = "PROFILE", conflicts_with_all = ["model", "file", "ctx_size", "tokens", "threads", "activation", "parse_special"])]
     show: Option<PathBuf>,
     /// Draw a heat map and the cumulative curve
     #[arg(long, value_name = "PNG")]
@@ -69,6 +69,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     catch_ctrl_c(Again::Waits)?;
+    ensure!(args.output.is_none() || args.output != args.plot, "-o and --plot: name the same file");
     for output in args.output.iter().chain(&args.plot) {
         let inputs = args.model.iter().chain(&args.file).chain(&args.merge).chain(&args.show);
         models::keep_inputs(output, inputs.map(PathBuf::as_path))?;

@@ -1,6 +1,7 @@
 //! The conversation loop of `powerinfer-run`.
 
 use crate::common::terminal::{Quiet, clear_stop, print, tell};
+use crate::report;
 use anyhow::{Context, Result};
 use powerinfer::chat::{ChatTemplate, Message};
 use powerinfer::conversation;
@@ -15,10 +16,10 @@ use std::io::{self, IsTerminal, stdin};
 
 const HELP: &str = "\
 /help    this list
-/reset   forget everything said so far
+/reset   forget everything said so far; without a chat template, so does the end of the model's text
 /stats   tokens in the context, and what share of FFN neurons fired
 /exit    leave (also Ctrl-D)
-Ctrl-C stops an answer; anything else is said to the model.";
+Ctrl-C stops an answer. A line that does not begin with / is said to the model.";
 
 /// What a conversation is held with.
 pub struct Setup<'a> {
@@ -30,6 +31,10 @@ pub struct Setup<'a> {
     pub limits: Limits,
     /// Whether to use the file's chat template.
     pub template: bool,
+    /// How special tokens count that are written in plain text.
+    pub special: Special,
+    /// Report on each answer; holds the sampler's seed.
+    pub stats: Option<u64>,
 }
 
 /// What has been said.
@@ -129,9 +134,9 @@ impl Repl<'_, '_> {
                 let begins = self.tokens.is_empty();
                 let mut all = self.tokens.clone();
                 all.extend(if begins {
-                    tokenizer.encode_prompt(text, Special::AsText, true)?
+                    tokenizer.encode_prompt(text, self.setup.special, true)?
                 } else {
-                    tokenizer.encode(text, Special::AsText)?
+                    tokenizer.encode(&format!("\n{text}"), self.setup.special)?
                 });
                 all
             }
@@ -140,9 +145,13 @@ impl Repl<'_, '_> {
         let common = self.tokens.iter().zip(&wanted).take_while(|(a, b)| a == b).count();
         let common = common.min(self.executor.kv().n_past()).min(wanted.len().saturating_sub(1));
         self.executor.truncate(common);
+        self.sampler.forget();
+        wanted[..common].iter().for_each(|t| self.sampler.accept(*t));
         let mut show = |piece: &str| print(piece);
         let (executor, sampler, limits) = (&mut *self.executor, &mut *self.sampler, self.setup.limits);
-        let result = generate(executor, tokenizer, sampler, &wanted[common..], limits, &Quiet, &mut show)?;
+        let result = generate(executor, tokenizer, sampler, &wanted[common..], limits, &Quiet, &mut show);
+        // Whatever went wrong, the cache then holds nothing but what `tokens` says.
+        let result = result.inspect_err(|_| self.executor.truncate(common))?;
         print("\n")?;
         self.tokens = wanted;
         self.tokens.extend(&result.tokens);
@@ -154,8 +163,15 @@ impl Repl<'_, '_> {
         if let History::Messages(_, messages) = &mut self.history {
             messages.push(Message { role: "assistant".to_owned(), content: result.text.clone() });
         }
+        if let Some(seed) = self.setup.stats {
+            report::timings(self.executor, result, seed);
+            report::layers(self.setup.model, self.executor);
+        }
         match result.stop {
-            Stop::EndOfText if matches!(self.history, History::Text) => self.reset_text(),
+            Stop::EndOfText if matches!(self.history, History::Text) => {
+                self.reset_text();
+                tell!("(the text has ended; the next line begins a new one)");
+            }
             Stop::ContextFull => tell!("the context is full; /reset starts anew, -c makes it larger"),
             Stop::Interrupted => tell!("(stopped)"),
             _ => {}

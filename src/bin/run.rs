@@ -2,6 +2,7 @@
 
 mod common;
 mod repl;
+mod report;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
@@ -9,7 +10,7 @@ use common::args::Compute;
 use common::models;
 use common::terminal::{Again, Bar, Quiet, catch_ctrl_c, print, tell};
 use powerinfer::executor::{Executor, ExecutorParams, Mode};
-use powerinfer::generate::{Generated, Limits, Stop, generate};
+use powerinfer::generate::{Limits, Stop, generate};
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
 use powerinfer::sampler::{Sampler, SamplerParams};
@@ -38,7 +39,7 @@ struct Args {
     #[arg(short, long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// Prompt [default: standard input where it is piped, a conversation otherwise]
-    #[arg(short, long, value_name = "TEXT", conflicts_with = "file")]
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "file", allow_hyphen_values = true)]
     prompt: Option<OsString>,
     /// Read the prompt from a file
     #[arg(short, long, value_name = "FILE")]
@@ -79,11 +80,11 @@ struct Args {
     /// What to compute of the FFN: dense, or exact (only neurons that fire, the same result)
     #[arg(long, value_name = "MODE", default_value = "exact")]
     mode: Mode,
-    /// Go on with what you type
-    #[arg(short, long, conflicts_with_all = ["json", "tokenize"])]
+    /// Go on with what you type, until the model ends its text
+    #[arg(short, long, conflicts_with_all = ["json", "tokenize", "no_display_prompt"])]
     interactive: bool,
     /// Conversation with the file's chat template (-cnv)
-    #[arg(long, conflicts_with_all = ["json", "tokenize"])]
+    #[arg(long, conflicts_with_all = ["json", "tokenize", "no_display_prompt", "special"])]
     conversation: bool,
     /// Do not print the prompt before the text
     #[arg(long)]
@@ -91,7 +92,7 @@ struct Args {
     /// Read special tokens that are written in the prompt as such
     #[arg(long)]
     special: bool,
-    /// Print FFN sparsity layer by layer
+    /// Print FFN sparsity layer by layer; in a conversation, also timings after each answer
     #[arg(long)]
     stats: bool,
     /// Print one JSON object instead of text
@@ -122,7 +123,8 @@ fn run(args: Args) -> Result<()> {
     let talk = args.interactive || args.conversation;
     let prompt = if talk { given_prompt(&args)? } else { prompt(&args)? };
     let talk = talk || prompt.is_none();
-    catch_ctrl_c(Again::Exits)?;
+    // At a terminal Ctrl-C never ends a conversation; Ctrl-D does.
+    catch_ctrl_c(if talk && stdin().is_terminal() { Again::Waits } else { Again::Exits })?;
 
     let start = Instant::now();
     let bar = Bar::new();
@@ -140,7 +142,14 @@ fn run(args: Args) -> Result<()> {
     }
     let limits = Limits { n_predict: usize::try_from(args.n_predict).ok(), ignore_eos: args.ignore_eos };
     if talk {
-        let setup = repl::Setup { model: &model, tokenizer: &tokenizer, limits, template: args.conversation };
+        let setup = repl::Setup {
+            model: &model,
+            tokenizer: &tokenizer,
+            limits,
+            template: args.conversation,
+            special: if args.special { Special::Parse } else { Special::AsText },
+            stats: args.stats.then_some(seed),
+        };
         return repl::run(&setup, &mut executor, &mut sampler, prompt);
     }
     let text = prompt.context("no prompt")?;
@@ -152,13 +161,14 @@ fn run(args: Args) -> Result<()> {
     let mut show = |piece: &str| if args.json { Ok(()) } else { print(piece) };
     let result = generate(&mut executor, &tokenizer, &mut sampler, &tokens, limits, &Quiet, &mut show)?;
     if args.json {
-        print_json(&model, &executor, &text, &result, seed)?;
+        report::json(&model, &executor, &text, &result, seed)?;
     } else {
         print("\n")?;
     }
-    print_timings(&executor, &result, load, seed);
+    tell!("load    {load:>8.3} s");
+    report::timings(&executor, &result, seed);
     if args.stats {
-        print_stats(&model, &executor);
+        report::layers(&model, &executor);
     }
     if result.stop == Stop::Interrupted {
         return Err(powerinfer::progress::Interrupted.into());
@@ -212,12 +222,23 @@ fn prompt(args: &Args) -> Result<Option<String>> {
     let text = String::from_utf8(bytes);
     let text =
         text.map_err(|e| anyhow::anyhow!("standard input: is not UTF-8 (byte {})", e.utf8_error().valid_up_to()))?;
-    Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned()))
+    Ok(Some(without_last_newline(text, args)))
+}
+
+/// Editors and `echo` end a text with a newline that is not meant; where ids are asked for, all of it counts.
+fn without_last_newline(mut text: String, args: &Args) -> String {
+    if !args.tokenize && text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    text
 }
 
 fn given_prompt(args: &Args) -> Result<Option<String>> {
     if let Some(path) = &args.file {
-        return models::read_text(path).map(|t| Some(t.trim_end_matches(['\n', '\r']).to_owned()));
+        return models::read_text(path).map(|t| Some(without_last_newline(t, args)));
     }
     let Some(text) = &args.prompt else { return Ok(None) };
     match text.to_str() {
@@ -233,65 +254,4 @@ fn tokenize(args: &Args) -> Result<()> {
     let ids = tokenizer.encode_prompt(&text, special, !args.no_bos)?;
     let ids: Vec<_> = ids.iter().map(u32::to_string).collect();
     print(ids.join(" ") + "\n")
-}
-
-fn per_second(n: usize, seconds: f64) -> f64 {
-    if n == 0 || seconds == 0.0 { 0.0 } else { n as f64 / seconds }
-}
-
-fn print_timings(executor: &Executor, result: &Generated, load: f64, seed: u64) {
-    let (prefill, decode) = (result.prefill.as_secs_f64(), result.decode.as_secs_f64());
-    let (n, m) = (result.n_prompt, result.n_decoded);
-    tell!("load    {load:>8.3} s");
-    tell!("prefill {prefill:>8.3} s  {n:>5} tokens  {:>8.2} tokens/s", per_second(n, prefill));
-    tell!("decode  {decode:>8.3} s  {m:>5} tokens  {:>8.2} tokens/s", per_second(m, decode));
-    let sparsity =
-        executor.stats().density().map_or_else(String::new, |d| format!("FFN sparsity {:.2} %, ", 100.0 * (1.0 - d)));
-    let mode = executor.params().mode.name();
-    tell!(
-        "{sparsity}mode {mode}, {} threads, seed {seed}, stopped by {}",
-        executor.params().n_threads,
-        result.stop.name()
-    );
-}
-
-fn print_stats(model: &Model, executor: &Executor) {
-    for layer in 0..model.config.n_layer {
-        if let Some(density) = executor.stats().layer_density(layer) {
-            tell!("layer {layer:>3}: {:>6.2} % of {} neurons fired", 100.0 * density, model.config.n_ff[layer]);
-        }
-    }
-    if let Some(bytes) = executor.stats().exact_bytes_per_token(model).filter(|_| executor.params().mode == Mode::Exact)
-    {
-        let dense = powerinfer::executor::dense_bytes(model);
-        let bytes = bytes as u64;
-        let share = 100.0 * bytes as f64 / dense as f64;
-        tell!(
-            "weights read per token: {} of {} ({share:.1} %)",
-            powerinfer::units::Bytes(bytes),
-            powerinfer::units::Bytes(dense)
-        );
-    }
-}
-
-fn print_json(model: &Model, executor: &Executor, prompt: &str, result: &Generated, seed: u64) -> Result<()> {
-    let (prefill, decode) = (result.prefill.as_secs_f64(), result.decode.as_secs_f64());
-    let object = serde_json::json!({
-        "model": model.gguf.source().name(),
-        "prompt": prompt,
-        "text": result.text,
-        "tokens": result.tokens,
-        "n_prompt": result.n_prompt,
-        "n_gen": result.tokens.len(),
-        "prefill_s": prefill,
-        "decode_s": decode,
-        "prefill_ts": per_second(result.n_prompt, prefill),
-        "decode_ts": per_second(result.n_decoded, decode),
-        "ffn_density": executor.stats().density(),
-        "mode": executor.params().mode.name(),
-        "n_threads": executor.params().n_threads,
-        "seed": seed,
-        "stop": result.stop.name(),
-    });
-    print(format_args!("{object}\n"))
 }

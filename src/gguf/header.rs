@@ -71,8 +71,6 @@ pub struct Header {
     pub alignment: usize,
     /// Where the data section begins in the file.
     pub data_start: usize,
-    /// Byte range of all metadata entries.
-    pub metadata_span: Range<usize>,
     /// Header bytes that [`Entry::value`] refers to when they are not the file's own: those of a version 1 file,
     /// rewritten with the widths of version 3.
     pub rewritten: Option<Vec<u8>>,
@@ -102,32 +100,21 @@ pub fn walk(file: &[u8]) -> Result<Header> {
     if version == 1 {
         return walk_v1(file, cursor, n_tensors, n_keys);
     }
-    let first = cursor.at;
     let (entries, alignment) = walk_entries(&mut cursor, n_keys)?;
-    let metadata_span = first..cursor.at;
     let raw = walk_tensor_infos(&mut cursor, version, n_tensors)?;
     let data_start = align_up(cursor.at, alignment).context("header: data offset overflows")?;
     let tensors = place(raw, file.len(), data_start, alignment)?;
-    Ok(Header { version, entries, tensors, alignment: alignment as usize, data_start, metadata_span, rewritten: None })
+    Ok(Header { version, entries, tensors, alignment: alignment as usize, data_start, rewritten: None })
 }
 
 fn walk_v1(file: &[u8], mut cursor: Cursor, n_tensors: u64, n_keys: u64) -> Result<Header> {
     let metadata = super::v1::widen_metadata(&mut cursor, n_keys)?;
     let mut wide = Cursor::new(&metadata);
     let (entries, alignment) = walk_entries(&mut wide, n_keys)?;
-    let metadata_span = 0..metadata.len();
     let raw = walk_tensor_infos(&mut cursor, 1, n_tensors)?;
     let data_start = align_up(cursor.at, alignment).context("header: data offset overflows")?;
     let tensors = place(raw, file.len(), data_start, alignment)?;
-    Ok(Header {
-        version: 1,
-        entries,
-        tensors,
-        alignment: alignment as usize,
-        data_start,
-        metadata_span,
-        rewritten: Some(metadata),
-    })
+    Ok(Header { version: 1, entries, tensors, alignment: alignment as usize, data_start, rewritten: Some(metadata) })
 }
 
 fn align_up(at: usize, alignment: u64) -> Option<usize> {

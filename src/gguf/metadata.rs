@@ -6,13 +6,11 @@ use super::value::{ArrayView, ValueType};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 /// Keys and values of one file. Absent keys are `Ok(None)`; a key of the wrong type is an error that names it.
 pub struct Metadata {
     source: Source,
     rewritten: Option<Vec<u8>>,
-    span: Range<usize>,
     entries: Vec<Entry>,
     values: BTreeMap<String, Value>,
 }
@@ -21,21 +19,15 @@ impl Metadata {
     pub(super) fn new(
         source: Source,
         rewritten: Option<Vec<u8>>,
-        span: Range<usize>,
         entries: Vec<Entry>,
         values: BTreeMap<String, Value>,
     ) -> Self {
-        Self { source, rewritten, span, entries, values }
+        Self { source, rewritten, entries, values }
     }
 
     /// All entries, in file order.
     pub fn entries(&self) -> &[Entry] {
         &self.entries
-    }
-
-    /// The metadata section as version 2 and 3 files hold it, for copying verbatim.
-    pub fn raw(&self) -> &[u8] {
-        &self.bytes()[self.span.clone()]
     }
 
     /// The value of `entry`, byte by byte.

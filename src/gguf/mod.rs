@@ -50,7 +50,7 @@ impl Gguf {
         let values = decode::scalars(&source, &header)?;
         let by_name = header.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         let (version, alignment, tensors) = (header.version, header.alignment, header.tensors);
-        let metadata = Metadata::new(source.clone(), header.rewritten, header.metadata_span, header.entries, values);
+        let metadata = Metadata::new(source.clone(), header.rewritten, header.entries, values);
         Ok(Self { source, version, metadata, tensors, by_name, alignment })
     }
 

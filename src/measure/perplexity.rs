@@ -50,6 +50,16 @@ impl Observer for Scorer<'_> {
     }
 }
 
+/// Whether a text of `n_tokens` can be scored in windows of `n_ctx`.
+///
+/// # Errors
+/// When windows are too short to have a second half, or the text is shorter than one.
+pub fn check_windows(n_tokens: usize, n_ctx: usize) -> Result<()> {
+    ensure!(n_ctx >= 4, "-c {n_ctx}: perplexity needs windows of at least 4 tokens");
+    ensure!(n_tokens >= n_ctx, "the text has {n_tokens} tokens, less than one window of {n_ctx}; lower -c");
+    Ok(())
+}
+
 /// Cuts `tokens` into windows of `n_ctx` (a remainder is dropped), puts `bos` in place of each window's first token,
 /// and scores the predictions of the second half: llama.cpp's `perplexity` tool.
 ///
@@ -66,9 +76,9 @@ pub fn perplexity(
     max_windows: Option<usize>,
     progress: &dyn Progress,
 ) -> Result<Perplexity> {
-    ensure!(n_ctx >= 4, "-c {n_ctx}: perplexity needs windows of at least 4 tokens");
+    check_windows(tokens.len(), n_ctx)?;
     let n_windows = (tokens.len() / n_ctx).min(max_windows.unwrap_or(usize::MAX));
-    ensure!(n_windows > 0, "the text has {} tokens, less than one window of {n_ctx}; lower -c", tokens.len());
+    ensure!(n_windows > 0, "--chunks 0: nothing to score");
     progress.begin("perplexity", (n_windows * n_ctx) as u64);
     let (mut nats, mut density) = (Vec::new(), Density::default());
     executor.reset_stats();

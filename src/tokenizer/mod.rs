@@ -157,11 +157,6 @@ impl Tokenizer {
         String::from_utf8_lossy(bytes).into_owned()
     }
 
-    /// Ids are below this.
-    pub fn n_vocab(&self) -> usize {
-        self.tokens.len()
-    }
-
     /// For "llama" 1 where the file is silent.
     pub fn bos(&self) -> Option<u32> {
         self.bos

@@ -18,7 +18,8 @@ const INTERRUPTED: u8 = 130;
 /// Parses the arguments, runs the command, and turns its result into messages and an exit code: 0 done, 1 an error
 /// in one line on stderr, 2 wrong usage, 130 interrupted.
 pub fn main<A: Parser>(run: fn(A) -> Result<()>) -> ExitCode {
-    let args = A::parse_from(std::env::args_os().map(long_form));
+    let mut value = false;
+    let args = A::parse_from(std::env::args_os().map(|arg| long_form(arg, &mut value)));
     let Err(error) = run(args) else { return ExitCode::SUCCESS };
     if error.is::<Interrupted>() {
         terminal::tell!("interrupted");
@@ -33,12 +34,14 @@ pub fn main<A: Parser>(run: fn(A) -> Result<()>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// llama.cpp has flags of several letters behind one dash.
-fn long_form(arg: OsString) -> OsString {
+/// llama.cpp has flags of several letters behind one dash. `value` remembers that the next argument is a prompt, which
+/// may look like one.
+fn long_form(arg: OsString, value: &mut bool) -> OsString {
+    let is_value = std::mem::replace(value, matches!(arg.to_str(), Some("-p" | "--prompt")));
     match arg.to_str() {
-        Some("-cnv") => "--conversation".into(),
-        Some("-ngl") => "--n-gpu-layers".into(),
-        Some("-ub") => "--ubatch-size".into(),
+        Some("-cnv") if !is_value => "--conversation".into(),
+        Some("-ngl") if !is_value => "--n-gpu-layers".into(),
+        Some("-ub") if !is_value => "--ubatch-size".into(),
         _ => arg,
     }
 }

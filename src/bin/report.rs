@@ -1,0 +1,70 @@
+//! What `powerinfer-run` says of a generation besides its text.
+
+use crate::common::terminal::{print, tell};
+use anyhow::Result;
+use powerinfer::executor::{Executor, Mode};
+use powerinfer::generate::Generated;
+use powerinfer::model::Model;
+
+fn per_second(n: usize, seconds: f64) -> f64 {
+    if n == 0 || seconds == 0.0 { 0.0 } else { n as f64 / seconds }
+}
+
+/// Times and sparsity of a generation, to stderr.
+pub fn timings(executor: &Executor, result: &Generated, seed: u64) {
+    let (prefill, decode) = (result.prefill.as_secs_f64(), result.decode.as_secs_f64());
+    let (n, m) = (result.n_prompt, result.n_decoded);
+    tell!("prefill {prefill:>8.3} s  {n:>5} tokens  {:>8.2} tokens/s", per_second(n, prefill));
+    tell!("decode  {decode:>8.3} s  {m:>5} tokens  {:>8.2} tokens/s", per_second(m, decode));
+    let sparsity =
+        executor.stats().density().map_or_else(String::new, |d| format!("FFN sparsity {:.2} %, ", 100.0 * (1.0 - d)));
+    let mode = executor.params().mode.name();
+    tell!(
+        "{sparsity}mode {mode}, {} threads, seed {seed}, stopped by {}",
+        executor.params().n_threads,
+        result.stop.name()
+    );
+}
+
+/// What fired in each layer, and what was read for it, to stderr.
+pub fn layers(model: &Model, executor: &Executor) {
+    for layer in 0..model.config.n_layer {
+        if let Some(density) = executor.stats().layer_density(layer) {
+            tell!("layer {layer:>3}: {:>6.2} % of {} neurons fired", 100.0 * density, model.config.n_ff[layer]);
+        }
+    }
+    if let Some(bytes) = executor.stats().exact_bytes_per_token(model).filter(|_| executor.params().mode == Mode::Exact)
+    {
+        let dense = powerinfer::executor::dense_bytes(model);
+        let bytes = bytes as u64;
+        let share = 100.0 * bytes as f64 / dense as f64;
+        tell!(
+            "weights read per token: {} of {} ({share:.1} %)",
+            powerinfer::units::Bytes(bytes),
+            powerinfer::units::Bytes(dense)
+        );
+    }
+}
+
+/// Everything about a generation as one JSON object, to stdout.
+pub fn json(model: &Model, executor: &Executor, prompt: &str, result: &Generated, seed: u64) -> Result<()> {
+    let (prefill, decode) = (result.prefill.as_secs_f64(), result.decode.as_secs_f64());
+    let object = serde_json::json!({
+        "model": model.gguf.source().name(),
+        "prompt": prompt,
+        "text": result.text,
+        "tokens": result.tokens,
+        "n_prompt": result.n_prompt,
+        "n_gen": result.tokens.len(),
+        "prefill_s": prefill,
+        "decode_s": decode,
+        "prefill_ts": per_second(result.n_prompt, prefill),
+        "decode_ts": per_second(result.n_decoded, decode),
+        "ffn_density": executor.stats().density(),
+        "mode": executor.params().mode.name(),
+        "n_threads": executor.params().n_threads,
+        "seed": seed,
+        "stop": result.stop.name(),
+    });
+    print(format_args!("{object}\n"))
+}
