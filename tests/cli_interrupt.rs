@@ -54,7 +54,7 @@ fn split_leaves_neither_a_file_nor_a_part_of_one() {
         std::thread::sleep(Duration::from_millis(1));
     }
     if !interrupt(child) {
-        println!("skipped: split was done before it could be interrupted");
+        common::skipped("split was done before it could be interrupted");
         return;
     }
     assert_eq!(names_in(folder.path()), before);

@@ -261,7 +261,7 @@ fn a_full_disk_is_one_line_and_leaves_no_file() {
         let arguments = [Path::new("sh"), Path::new("sh"), &disk, &model, &profile, &place.text];
         let outcome = Outcome::from(sh(&script, &arguments).output().unwrap());
         if outcome.code == Some(77) || outcome.stderr.contains("unshare") {
-            println!("skipped: no small disk can be mounted here ({})", outcome.stderr.trim());
+            common::skipped(&format!("no small disk can be mounted here ({})", outcome.stderr.trim()));
             return;
         }
         assert_eq!(outcome.code, Some(1), "{}\n{}", outcome.stdout, outcome.stderr);
