@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train the small ReGLU story model that powerinfer-rs embeds.
 
-A LLaMA-shaped decoder (RMSNorm, RoPE, grouped-query attention, ReGLU FFN, tied embeddings) of 6.5 M
+A LLaMA-shaped decoder (RMSNorm, RoPE, grouped-query attention, ReGLU FFN, tied embeddings) of 6.4 M
 parameters, trained from scratch on plain text files. Documents are separated by `<|endoftext|>` alone on
 a line. The schedule follows wall time, so that a run fits the time one has:
 
