@@ -15,7 +15,13 @@ const _: () = assert!(Q8_0_BYTES == 34 && Q4_0_BYTES == 18);
 /// The scale of a block that begins with one.
 #[inline]
 pub fn scale(block: &[u8]) -> f32 {
-    f16::from_le_bytes([block[0], block[1]]).to_f32()
+    f16_at(block, 0)
+}
+
+/// The F16 value whose bytes begin at `at`.
+#[inline]
+pub fn f16_at(block: &[u8], at: usize) -> f32 {
+    f16::from_le_bytes([block[at], block[at + 1]]).to_f32()
 }
 
 /// The 32 signed values of a `Q8_0` block, without their scale.

@@ -1,7 +1,9 @@
 //! Rows between their stored bytes and 32-bit floats, for every type that can be computed with.
 
 use super::blocks::{self, Q4_0_BYTES, Q8_0_BYTES, QK};
+use super::decoded::dequantize;
 use super::types::GgmlType;
+use super::{iq4, k_quants, legacy};
 use anyhow::{Result, bail};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -10,6 +12,8 @@ use half::{bf16, f16};
 pub type Dequantize = fn(&[u8], &mut [f32]);
 /// Turns floats into stored bytes. The lengths must match as in [`Dequantize`].
 pub type Quantize = fn(&[f32], &mut [u8]);
+
+const READABLE: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL and IQ4_XS";
 
 /// How to read rows of `dtype`.
 ///
@@ -22,7 +26,17 @@ pub fn dequantizer(dtype: GgmlType) -> Result<Dequantize> {
         GgmlType::BF16 => from_bf16,
         GgmlType::Q8_0 => from_q8_0,
         GgmlType::Q4_0 => from_q4_0,
-        other => bail!("type {other} is not supported yet; F32, F16, BF16, Q8_0 and Q4_0 are"),
+        GgmlType::Q4_1 => |row, out| dequantize(&legacy::Q4_1, row, out),
+        GgmlType::Q5_0 => |row, out| dequantize(&legacy::Q5_0, row, out),
+        GgmlType::Q5_1 => |row, out| dequantize(&legacy::Q5_1, row, out),
+        GgmlType::Q2_K => |row, out| dequantize(&k_quants::Q2_K, row, out),
+        GgmlType::Q3_K => |row, out| dequantize(&k_quants::Q3_K, row, out),
+        GgmlType::Q4_K => |row, out| dequantize(&k_quants::Q4_K, row, out),
+        GgmlType::Q5_K => |row, out| dequantize(&k_quants::Q5_K, row, out),
+        GgmlType::Q6_K => |row, out| dequantize(&k_quants::Q6_K, row, out),
+        GgmlType::IQ4_NL => |row, out| dequantize(&iq4::IQ4_NL, row, out),
+        GgmlType::IQ4_XS => |row, out| dequantize(&iq4::IQ4_XS, row, out),
+        other => bail!("type {other} is not supported yet; {READABLE} are"),
     })
 }
 
@@ -205,7 +219,7 @@ mod tests {
 
     #[test]
     fn a_type_without_code_is_refused_by_name() {
-        let error = dequantizer(GgmlType::from_name("Q4_K").unwrap()).err().unwrap();
-        assert!(error.to_string().contains("Q4_K"), "{error}");
+        let error = dequantizer(GgmlType::from_name("IQ2_XS").unwrap()).err().unwrap();
+        assert!(error.to_string().contains("IQ2_XS"), "{error}");
     }
 }

@@ -2,6 +2,10 @@
 
 pub mod blocks;
 pub mod convert;
+pub mod decoded;
+pub mod iq4;
+pub mod k_quants;
+pub mod legacy;
 mod types;
 
 pub use types::GgmlType;

@@ -68,8 +68,28 @@ impl GgmlType {
     pub const F16: Self = at(1);
     /// 4-bit blocks of 32 with one F16 scale.
     pub const Q4_0: Self = at(2);
+    /// 4-bit blocks of 32 with an F16 scale and an F16 minimum.
+    pub const Q4_1: Self = at(3);
+    /// 5-bit blocks of 32 with one F16 scale.
+    pub const Q5_0: Self = at(4);
+    /// 5-bit blocks of 32 with an F16 scale and an F16 minimum.
+    pub const Q5_1: Self = at(5);
     /// 8-bit blocks of 32 with one F16 scale.
     pub const Q8_0: Self = at(6);
+    /// 2-bit super-blocks of 256: 16 sub-blocks with 4-bit scales and minima.
+    pub const Q2_K: Self = at(8);
+    /// 3-bit super-blocks of 256: 16 sub-blocks with 6-bit scales.
+    pub const Q3_K: Self = at(9);
+    /// 4-bit super-blocks of 256: 8 sub-blocks with 6-bit scales and minima.
+    pub const Q4_K: Self = at(10);
+    /// 5-bit super-blocks of 256: 8 sub-blocks with 6-bit scales and minima.
+    pub const Q5_K: Self = at(11);
+    /// 6-bit super-blocks of 256: 16 sub-blocks with 8-bit scales.
+    pub const Q6_K: Self = at(12);
+    /// 4-bit blocks of 32 with one F16 scale and unevenly spaced levels.
+    pub const IQ4_NL: Self = at(18);
+    /// 4-bit super-blocks of 256: 8 sub-blocks with 6-bit scales and unevenly spaced levels.
+    pub const IQ4_XS: Self = at(21);
     /// 32-bit integer: indices, never weights.
     pub const I32: Self = at(24);
     /// bfloat16.
@@ -136,7 +156,17 @@ mod tests {
             (GgmlType::F32, "F32", 0),
             (GgmlType::F16, "F16", 1),
             (GgmlType::Q4_0, "Q4_0", 2),
+            (GgmlType::Q4_1, "Q4_1", 3),
+            (GgmlType::Q5_0, "Q5_0", 6),
+            (GgmlType::Q5_1, "Q5_1", 7),
             (GgmlType::Q8_0, "Q8_0", 8),
+            (GgmlType::Q2_K, "Q2_K", 10),
+            (GgmlType::Q3_K, "Q3_K", 11),
+            (GgmlType::Q4_K, "Q4_K", 12),
+            (GgmlType::Q5_K, "Q5_K", 13),
+            (GgmlType::Q6_K, "Q6_K", 14),
+            (GgmlType::IQ4_NL, "IQ4_NL", 20),
+            (GgmlType::IQ4_XS, "IQ4_XS", 23),
             (GgmlType::I32, "I32", 26),
             (GgmlType::BF16, "BF16", 30),
         ];
