@@ -46,9 +46,7 @@ pub fn q4_0_values(block: &[u8], out: &mut [i8; QK]) {
 /// reference quantizer does.
 pub fn quantize_q8_0(x: &[f32], out: &mut [u8]) {
     let max = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    // 0, or NaN where something is not a finite number, which `max` and rounding would hide.
-    let poison: f32 = x.iter().map(|v| v * 0.0).sum();
-    let d = max / 127.0 + poison;
+    let d = poison(x, max / 127.0);
     let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
     out[..2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
     for (o, v) in out[2..Q8_0_BYTES].iter_mut().zip(x) {
@@ -59,17 +57,29 @@ pub fn quantize_q8_0(x: &[f32], out: &mut [u8]) {
 /// Quantizes 32 values to a `Q4_0` block: the value of largest magnitude becomes -8, as in ggml's reference
 /// quantizer. `v / d + 8.5` is rounded once, as a fused multiply-add does it there.
 pub fn quantize_q4_0(x: &[f32], out: &mut [u8]) {
-    let mut extreme = 0.0f32;
-    for v in x {
-        if v.abs() > extreme.abs() {
-            extreme = *v;
-        }
-    }
-    let d = extreme / -8.0;
+    let d = poison(x, extreme(x) / -8.0);
     let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
     out[..2].copy_from_slice(&f16::from_f32(d).to_le_bytes());
     let nibble = |v: f32| ((f64::from(v) * f64::from(inverse) + 8.5) as f32 as u8).min(15);
     for i in 0..QK / 2 {
         out[2 + i] = nibble(x[i]) | nibble(x[i + QK / 2]) << 4;
     }
+}
+
+/// The value of largest magnitude; the first of several.
+#[inline]
+pub fn extreme(x: &[f32]) -> f32 {
+    x.iter().fold(0.0, |extreme: f32, v| if v.abs() > extreme.abs() { *v } else { extreme })
+}
+
+/// The scale `d`, or NaN where something in `x` is not a finite number, which comparing and rounding would hide.
+#[inline]
+pub fn poison(x: &[f32], d: f32) -> f32 {
+    if all_finite(x) { d } else { f32::NAN }
+}
+
+/// Whether there is nothing infinite and no NaN in `x`.
+#[inline]
+pub fn all_finite(x: &[f32]) -> bool {
+    x.iter().fold(true, |all, v| all & v.is_finite())
 }

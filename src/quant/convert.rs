@@ -3,7 +3,7 @@
 use super::blocks::{self, Q4_0_BYTES, Q8_0_BYTES, QK};
 use super::decoded::dequantize;
 use super::types::GgmlType;
-use super::{iq4, k_quants, legacy};
+use super::{iq4, k_quantize, k_quants, legacy};
 use anyhow::{Result, bail};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -14,6 +14,7 @@ pub type Dequantize = fn(&[u8], &mut [f32]);
 pub type Quantize = fn(&[f32], &mut [u8]);
 
 const READABLE: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL and IQ4_XS";
+const WRITABLE: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K";
 
 /// How to read rows of `dtype`.
 ///
@@ -51,7 +52,13 @@ pub fn quantizer(dtype: GgmlType) -> Result<Quantize> {
         GgmlType::BF16 => to_bf16,
         GgmlType::Q8_0 => quantize_q8_0_rows,
         GgmlType::Q4_0 => to_q4_0,
-        other => bail!("type {other} cannot be written; F32, F16, BF16, Q8_0 and Q4_0 can"),
+        GgmlType::Q4_1 => |x, out| by_block(x, GgmlType::Q4_1, out, legacy::quantize_q4_1),
+        GgmlType::Q5_0 => |x, out| by_block(x, GgmlType::Q5_0, out, legacy::quantize_q5_0),
+        GgmlType::Q5_1 => |x, out| by_block(x, GgmlType::Q5_1, out, legacy::quantize_q5_1),
+        GgmlType::Q4_K => |x, out| by_block(x, GgmlType::Q4_K, out, k_quantize::quantize_q4_k),
+        GgmlType::Q5_K => |x, out| by_block(x, GgmlType::Q5_K, out, k_quantize::quantize_q5_k),
+        GgmlType::Q6_K => |x, out| by_block(x, GgmlType::Q6_K, out, k_quantize::quantize_q6_k),
+        other => bail!("type {other} cannot be written; {WRITABLE} can"),
     })
 }
 
@@ -129,6 +136,12 @@ pub fn from_q4_0(row: &[u8], out: &mut [f32]) {
 fn to_q4_0(x: &[f32], out: &mut [u8]) {
     for (o, v) in out.chunks_exact_mut(Q4_0_BYTES).zip(x.chunks_exact(QK)) {
         blocks::quantize_q4_0(v, o);
+    }
+}
+
+fn by_block(x: &[f32], dtype: GgmlType, out: &mut [u8], quantize: fn(&[f32], &mut [u8])) {
+    for (o, v) in out.chunks_exact_mut(dtype.block_bytes()).zip(x.chunks_exact(dtype.block_len())) {
+        quantize(v, o);
     }
 }
 

@@ -5,6 +5,7 @@ pub mod convert;
 pub mod decoded;
 pub mod iq4;
 pub mod k_quants;
+pub mod k_quantize;
 pub mod legacy;
 mod types;
 
