@@ -110,7 +110,7 @@ fn affine_block(x: &[f32], q_max: f32) -> Affine {
     for _ in 0..REFITS {
         let factors = refit_affine(x, &w, &best);
         let next = with_factors(x, &w, q_max, factors, &best.scale, &best.min);
-        if !(next.error < best.error) {
+        if next.error >= best.error {
             break;
         }
         best = next;
@@ -224,7 +224,7 @@ fn symmetric_block(x: &[f32]) -> Symmetric {
         }
         let d = if ss > 0.0 { f16::from_f64(xs / ss) } else { break };
         let next = with_factor(x, &w, d, &best.scale);
-        if !(next.error < best.error) {
+        if next.error >= best.error {
             break;
         }
         best = next;

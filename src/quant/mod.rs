@@ -1,12 +1,15 @@
 //! Block formats: their geometry, their bytes, and the way to and from 32-bit floats.
 
+mod types;
 pub mod blocks;
-pub mod convert;
 pub mod decoded;
-pub mod iq4;
+pub mod legacy;
 pub mod k_quants;
 pub mod k_quantize;
-pub mod legacy;
-mod types;
+pub mod iq4;
+pub mod convert;
 
 pub use types::GgmlType;
+
+#[cfg(test)]
+mod tests;
