@@ -102,6 +102,20 @@ pub fn check_writable(target: &Path) -> Result<()> {
     AtomicFile::create(target).map(drop)
 }
 
+/// Bytes that may still be written to the disk of `folder`, where the system tells.
+pub fn free_space(folder: &Path) -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let disk = rustix::fs::statvfs(folder).ok()?;
+        disk.f_bavail.checked_mul(disk.f_frsize)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        None
+    }
+}
+
 /// Writes `bytes` to `target`, whole or not at all.
 ///
 /// # Errors
@@ -157,6 +171,13 @@ mod tests {
         std::os::unix::fs::symlink("/dev/null", &device).unwrap();
         write_whole(&device, b"gone").unwrap();
         assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_disk_tells_its_free_space() {
+        assert!(free_space(&std::env::temp_dir()).is_some());
+        assert_eq!(free_space(Path::new("/no/such/folder")), None);
     }
 
     #[test]

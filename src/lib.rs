@@ -26,6 +26,7 @@ pub mod placement;
 pub mod executor;
 pub mod profile;
 pub mod variant;
+pub mod synthetic;
 pub mod sampler;
 pub mod generate;
 pub mod chat;

@@ -1,6 +1,7 @@
 //! `powerinfer-bench`: speed with llama-bench's conventions, and perplexity with llama.cpp's protocol.
 
 mod common;
+mod synthetic;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
@@ -18,6 +19,7 @@ use powerinfer::tokenizer::{Special, Tokenizer};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
+use synthetic::Synthetic;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,9 +27,12 @@ Examples:
   powerinfer-bench -m model.gguf -p 512 -n 128 --mode dense,exact -o json
   powerinfer-bench -m model.gguf -p 0 -n 64,256 -t 1,2,4 --text random
   powerinfer-bench -m model.gguf --perplexity wiki.test.raw -c 512 --mode dense
+  powerinfer-bench --synthetic 7b -p 0 --mode dense,exact    the shape of a 7B, random weights, 10 % of neurons fire
+  powerinfer-bench --synthetic 70b-40:q4_0:0.05 -p 0 -n 16   half the layers of a 70B, 5 % fire
+  powerinfer-bench --synthetic 1b:f16 --synthetic-plain      the same weights as a plain file, for llama.cpp too
 
 Speed tests feed given tokens, as llama-bench does. Random tokens say nothing about hot and cold neurons, so real
-text is the default; every row says which it was.";
+text is the default; every row says which it was. A synthetic model understands no text, so there random ones are.";
 
 /// Measure tokens per second, FFN density and bytes per token, or perplexity.
 #[derive(Parser)]
@@ -51,9 +56,9 @@ struct Args {
     /// What to compute of the FFN: dense, exact
     #[arg(long, value_name = "MODE,MODE", value_delimiter = ',', default_value = "exact")]
     mode: Vec<Mode>,
-    /// Tokens to feed: real (a built-in story), random, or a text file
-    #[arg(long, value_name = "real|random|FILE", default_value = "real")]
-    text: String,
+    /// Tokens to feed: real (a built-in story), random, or a text file [default: real, or random with --synthetic]
+    #[arg(long, value_name = "real|random|FILE")]
+    text: Option<String>,
     /// Output format: md, csv, json, jsonl or sql
     #[arg(short, long, value_name = "FORMAT", default_value = "md")]
     output: Format,
@@ -70,7 +75,16 @@ struct Args {
     #[arg(long)]
     parse_special: bool,
     #[command(flatten)]
+    synthetic: Synthetic,
+    #[command(flatten)]
     compute: Compute,
+}
+
+impl Args {
+    fn text(&self) -> &str {
+        let default = if self.synthetic.asked() { "random" } else { "real" };
+        self.text.as_deref().unwrap_or(default)
+    }
 }
 
 fn main() -> ExitCode {
@@ -80,9 +94,12 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<()> {
     catch_ctrl_c(Again::Exits)?;
     args.compute.tell_limits();
+    tests(&args)?;
     let bar = Bar::new();
+    let synthetic = args.synthetic.file(&bar)?;
+    let path = synthetic.as_deref().or(args.model.as_deref());
     let check = args.compute.check_tensors.then_some(&bar as _);
-    let model = models::open(models::open_file(args.model.as_deref())?, args.compute.activation, check)?;
+    let model = models::open(models::open_file(path)?, args.compute.activation, check)?;
     let work = Work::new(&args, &model)?;
     let mut rows = Vec::new();
     let measured = work.measure(&args, &model, &bar, &mut rows);
@@ -159,7 +176,8 @@ fn bos(tokenizer: &Tokenizer) -> Option<u32> {
 
 /// The tokens that speed tests feed.
 fn feed(args: &Args, model: &Model) -> Result<Vec<u32>> {
-    if args.text == "random" {
+    let text = args.text();
+    if text == "random" {
         let n_vocab = model.config.n_vocab as u64;
         // A linear congruential generator (Knuth's MMIX) is random enough to be nobody's text.
         let next =
@@ -170,8 +188,8 @@ fn feed(args: &Args, model: &Model) -> Result<Vec<u32>> {
             .map(|s| ((s >> 33) % n_vocab) as u32)
             .collect());
     }
-    let text = if args.text == "real" { STORY.to_owned() } else { models::read_text(args.text.as_ref())? };
-    ensure!(!text.trim().is_empty(), "{}: the text is empty", args.text);
+    let text = if text == "real" { STORY.to_owned() } else { models::read_text(text.as_ref())? };
+    ensure!(!text.trim().is_empty(), "{}: the text is empty", args.text());
     if !model.gguf.metadata().has("tokenizer.ggml.model") {
         bail!("{}: has no tokenizer; give --text random", model.gguf.source().name());
     }
@@ -204,6 +222,7 @@ impl Bench<'_> {
             model_filename: self.model.gguf.source().name().to_owned(),
             model_type: self.model.config.name.clone(),
             model_size: self.model.n_bytes(),
+            synthetic: self.model.is_synthetic(),
             backend: "CPU".to_owned(),
             n_threads: self.n_threads,
             mode: self.mode.name().to_owned(),
@@ -225,6 +244,7 @@ impl Bench<'_> {
     fn speed(&self, test: Test, tokens: &[u32], bar: &Bar) -> Result<Row> {
         let mut executor = self.executor(test.n_prompt + test.n_gen)?;
         let speed = speed(self.model, &mut executor, test, tokens, self.args.repetitions, bar)?;
+        self.args.synthetic.tell_density(executor.stats(), self.model.config.n_layer);
         Ok(Row {
             n_prompt: test.n_prompt,
             n_gen: test.n_gen,
@@ -233,7 +253,7 @@ impl Bench<'_> {
             bytes_per_token: Some(speed.bytes_per_token),
             ffn_density: speed.ffn_density,
             samples_ts: speed.samples,
-            ..self.row(test.name(), &self.args.text)
+            ..self.row(test.name(), self.args.text())
         })
     }
 

@@ -16,6 +16,8 @@ pub struct Row {
     pub model_type: String,
     /// Bytes of all tensors.
     pub model_size: u64,
+    /// Whether the weights are random and fire as often as was asked for.
+    pub synthetic: bool,
     /// Device that computed.
     pub backend: String,
     /// Threads.
@@ -101,7 +103,7 @@ fn markdown(rows: &[Row]) -> String {
         };
         let dash = || "-".to_owned();
         lines.push([
-            row.model_type.replace('|', "/"),
+            model_cell(row),
             crate::units::Bytes(row.model_size).to_string(),
             row.n_threads.to_string(),
             row.mode.clone(),
@@ -131,6 +133,12 @@ fn markdown(rows: &[Row]) -> String {
     out
 }
 
+/// The model's name, and that it is synthetic where its name does not say so.
+fn model_cell(row: &Row) -> String {
+    let name = row.model_type.replace('|', "/");
+    if row.synthetic && !name.contains("synthetic") { format!("{name} (synthetic)") } else { name }
+}
+
 /// Names and values of a row, in order.
 fn fields(row: &Row) -> Result<Vec<(String, serde_json::Value)>> {
     let serde_json::Value::Object(map) = serde_json::to_value(row)? else { bail!("a row is not an object") };
@@ -139,6 +147,7 @@ fn fields(row: &Row) -> Result<Vec<(String, serde_json::Value)>> {
         "model_filename",
         "model_type",
         "model_size",
+        "synthetic",
         "backend",
         "n_threads",
         "mode",
@@ -189,7 +198,8 @@ fn sql(rows: &[Row]) -> Result<String> {
         let fields = fields(row)?;
         let names: Vec<_> = fields.iter().map(|(name, _)| name.as_str()).collect();
         if i == 0 {
-            let text = ["build", "model_filename", "model_type", "backend", "mode", "text", "test", "samples_ts"];
+            let text =
+                ["build", "model_filename", "model_type", "synthetic", "backend", "mode", "text", "test", "samples_ts"];
             let kind = |name: &&str| if text.contains(name) { "TEXT" } else { "REAL" };
             let columns: Vec<_> = names.iter().map(|n| format!("  {n} {}", kind(n))).collect();
             writeln!(out, "CREATE TABLE IF NOT EXISTS powerinfer_bench (\n{}\n);", columns.join(",\n"))?;
@@ -215,6 +225,7 @@ mod tests {
             model_filename: "it's \"a\" file.gguf".to_owned(),
             model_type: "tiny".to_owned(),
             model_size: 1024,
+            synthetic: false,
             backend: "CPU".to_owned(),
             n_threads: 2,
             mode: "exact".to_owned(),
@@ -266,6 +277,9 @@ mod tests {
     fn a_markdown_table_has_a_line_per_row() {
         let md = render(&[row(), row()], Format::Md).unwrap();
         assert_eq!(md.lines().count(), 4);
+        assert!(!md.contains("synthetic"), "{md}");
+        let synthetic = render(&[Row { synthetic: true, ..row() }], Format::Md).unwrap();
+        assert!(synthetic.contains("| tiny (synthetic) |"), "{synthetic}");
         assert!(md.contains("12.50 %") && md.contains("10.50 ± 0.25") && md.contains("1.00"), "{md}");
     }
 }

@@ -20,6 +20,9 @@ pub use weights::{Down, Layer, Linear, NeuronGroup, Norm, Weights};
 use crate::gguf::Gguf;
 use anyhow::{Context, Result};
 
+/// True in files whose weights are random: their speed means something, their text does not.
+pub const SYNTHETIC_KEY: &str = "powerinfer.synthetic";
+
 /// A model that is ready to run: file, configuration and weights agree with each other.
 pub struct Model {
     /// The file.
@@ -50,6 +53,11 @@ impl Model {
     /// Whether the neurons lie hot first with transposed `down`, as `split` writes them.
     pub fn is_variant(&self) -> bool {
         self.weights.layers.iter().all(|l| l.ffn.iter().all(|g| g.index.is_some()))
+    }
+
+    /// Whether the file says that its weights are random.
+    pub fn is_synthetic(&self) -> bool {
+        matches!(self.gguf.metadata().bool(SYNTHETIC_KEY), Ok(Some(true)))
     }
 
     /// Bytes of all weights.

@@ -3,5 +3,7 @@
 mod plan;
 mod write;
 
+pub(crate) use plan::planned_hot;
 pub use plan::{DownType, LayerPlan, Options, Plan};
 pub use write::write;
+pub(crate) use write::{VERSION, file_type};

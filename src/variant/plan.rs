@@ -207,6 +207,12 @@ fn down_types(model: &Model, options: Options) -> Result<Vec<GgmlType>> {
         .collect()
 }
 
+/// The planned hot prefix of neurons that fire with these falling rates, where no profile has counted them.
+pub(crate) fn planned_hot(rates: &[f32]) -> usize {
+    let counts: Vec<u64> = rates.iter().map(|r| (f64::from(*r) * 1e9) as u64).collect();
+    covering_prefix(&counts, HOT_SHARE)
+}
+
 fn plan_layer(profile: &Profile, layer: usize) -> LayerPlan {
     let counts = &profile.layers[layer];
     let (rates, mass) = (profile.rates(layer), profile.mean_mass(layer));

@@ -3,7 +3,7 @@
 use super::plan::Plan;
 use crate::gguf::write::{MetadataBuilder, PlannedTensor, Value, Writer};
 use crate::gguf::{Gguf, TensorInfo};
-use crate::model::Model;
+use crate::model::{Model, SYNTHETIC_KEY};
 use crate::progress::{self, Progress};
 use crate::quant::{GgmlType, convert};
 use anyhow::{Context, Result};
@@ -16,7 +16,7 @@ const BUFFER_BYTES: usize = 8 << 20;
 /// larger: a 7B model's layer takes three.
 const TRANSPOSE_BYTES: usize = 64 << 20;
 /// Version of the layout in docs/formats.md.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 enum Content<'a> {
     /// Rows in the source's order, or permuted.
@@ -94,7 +94,8 @@ fn plan_tensor<'a>(plan: &Plan, tensor: &'a TensorInfo, out: &mut Vec<(PlannedTe
 fn metadata(model: &Model, plan: &Plan) -> MetadataBuilder {
     let source = model.gguf.metadata();
     let mut out = MetadataBuilder::default();
-    let replaced = |key: &str| key.starts_with("powerinfer.") || (plan.dtype.is_some() && key == "general.file_type");
+    let ours = |key: &str| key.starts_with("powerinfer.") && !key.starts_with(SYNTHETIC_KEY);
+    let replaced = |key: &str| ours(key) || (plan.dtype.is_some() && key == "general.file_type");
     for entry in source.entries().iter().filter(|e| !replaced(&e.key)) {
         out.add_raw(&entry.key, entry.value_type, source.raw_value(entry));
     }
@@ -112,7 +113,7 @@ fn metadata(model: &Model, plan: &Plan) -> MetadataBuilder {
 }
 
 /// Number of a uniform type in `general.file_type` (llama.cpp's `llama_ftype`).
-fn file_type(dtype: GgmlType) -> Option<u32> {
+pub(crate) fn file_type(dtype: GgmlType) -> Option<u32> {
     let known =
         [(GgmlType::F32, 0), (GgmlType::F16, 1), (GgmlType::Q4_0, 2), (GgmlType::Q8_0, 7), (GgmlType::BF16, 32)];
     known.iter().find(|(t, _)| *t == dtype).map(|(_, n)| *n)

@@ -23,6 +23,12 @@ pub fn open(gguf: Gguf, activation: Option<Activation>, check: Option<&dyn Progr
         check_tensors(&model.gguf, progress)?;
     }
     let found = &model.config.activation;
+    if model.is_synthetic() {
+        tell!(
+            "warning: {}: a synthetic model: its weights are random, its text means nothing",
+            model.gguf.source().name()
+        );
+    }
     tell!("{}: activation {} (from {})", model.gguf.source().name(), found.activation, found.from);
     Ok(model)
 }

@@ -26,6 +26,7 @@ pub fn print(text: impl Display) -> Result<()> {
 }
 
 static STOP: AtomicBool = AtomicBool::new(false);
+static EXITS: AtomicBool = AtomicBool::new(false);
 
 /// What a second Ctrl-C does before the first has been heard.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,12 +42,18 @@ pub enum Again {
 /// # Errors
 /// When the system refuses a handler.
 pub fn catch_ctrl_c(again: Again) -> Result<()> {
+    press_again(again);
     let handler = move || {
-        if STOP.swap(true, Ordering::SeqCst) && again == Again::Exits {
+        if STOP.swap(true, Ordering::SeqCst) && EXITS.load(Ordering::SeqCst) {
             std::process::exit(130);
         }
     };
     ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")
+}
+
+/// Changes what a second Ctrl-C does.
+pub fn press_again(again: Again) {
+    EXITS.store(again == Again::Exits, Ordering::SeqCst);
 }
 
 /// Takes back a request to stop.

@@ -1,0 +1,108 @@
+//! `--synthetic`: a model of a known shape, written once and kept in a cache.
+
+use crate::common::terminal::{Again, press_again, tell};
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use powerinfer::executor::FfnStats;
+use powerinfer::files::free_space;
+use powerinfer::gguf::Gguf;
+use powerinfer::progress::Progress;
+use powerinfer::synthetic::{Layout, Spec, n_bytes, write};
+use powerinfer::units::Bytes;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Relative error of the last layer's density that is worth a line.
+const STRAYS: f64 = 0.3;
+/// Header and padding, with room to spare.
+const BESIDE_TENSORS: u64 = 16 << 20;
+
+/// Which synthetic model to measure, and where it is kept.
+#[derive(Args)]
+pub struct Synthetic {
+    /// Measure a model of this shape with random weights instead: 1b, 3b, 7b, mistral-7b, 8b, 13b or 70b, with -N for N
+    /// layers only; of this type [q4_0], in which this share of FFN neurons fires [0.1]
+    #[arg(long, value_name = "SHAPE[-N][:TYPE[:DENSITY]]", conflicts_with = "model")]
+    synthetic: Option<Spec>,
+    /// The same weights as a plain file, which llama.cpp opens, too (and takes for SiLU)
+    #[arg(long, requires = "synthetic")]
+    synthetic_plain: bool,
+    /// Layers of the synthetic model [default: as many as the shape has]
+    #[arg(long, value_name = "N", requires = "synthetic")]
+    synthetic_layers: Option<usize>,
+    /// Seed of the synthetic model's weights
+    #[arg(long, value_name = "N", requires = "synthetic", default_value_t = 0)]
+    synthetic_seed: u64,
+    /// Folder where synthetic models are kept [default: powerinfer in the user's cache folder]
+    #[arg(long, value_name = "DIR", requires = "synthetic")]
+    cache_dir: Option<PathBuf>,
+}
+
+impl Synthetic {
+    /// Whether there is to be a synthetic model.
+    pub fn asked(&self) -> bool {
+        self.synthetic.is_some()
+    }
+
+    /// The synthetic model's file, written now if it is not in the cache; `None` where none was asked for.
+    pub fn file(&self, progress: &dyn Progress) -> Result<Option<PathBuf>> {
+        let Some(spec) = self.synthetic else { return Ok(None) };
+        let spec = Spec { seed: self.synthetic_seed, ..spec };
+        let spec = self.synthetic_layers.map_or(Ok(spec), |n| spec.with_layers(n)).context("--synthetic-layers")?;
+        let layout = if self.synthetic_plain { Layout::Plain } else { Layout::Variant };
+        let folder = self.cache_dir.clone().or_else(default_cache);
+        let folder = folder.context("there is no cache folder for this user; give one with --cache-dir")?;
+        let path = folder.join(spec.file_name(layout));
+        if path.is_file() {
+            let kept = Gguf::open(&path)?;
+            if kept.metadata().str("general.name")? != Some(&spec.name()) {
+                bail!("{}: is not the synthetic model that its name promises; remove it", path.display());
+            }
+            tell!("synthetic: {}: {} written before", path.display(), spec.name());
+            return Ok(Some(path));
+        }
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let size = n_bytes(&spec, layout)?;
+        check_space(&folder, size + BESIDE_TENSORS)?;
+        tell!("synthetic: {}: writing {} of {}", path.display(), Bytes(size), spec.name());
+        let start = Instant::now();
+        press_again(Again::Waits);
+        write(&spec, layout, &path, progress)?;
+        press_again(Again::Exits);
+        tell!("synthetic: {}: written in {:.1} s", path.display(), start.elapsed().as_secs_f64());
+        Ok(Some(path))
+    }
+
+    /// Says so where the last layer does not fire as often as was asked for.
+    pub fn tell_density(&self, stats: &FfnStats, n_layer: usize) {
+        let (Some(spec), Some(density)) = (self.synthetic, stats.layer_density(n_layer - 1)) else { return };
+        if (density / spec.density - 1.0).abs() > STRAYS {
+            let (is, asked) = (100.0 * density, 100.0 * spec.density);
+            tell!("note: {is:.2} % of the last layer's neurons fired, and {asked:.2} % were asked for");
+        }
+    }
+}
+
+fn check_space(folder: &Path, wanted: u64) -> Result<()> {
+    let Some(free) = free_space(folder).filter(|free| *free < wanted) else { return Ok(()) };
+    bail!(
+        "{}: {} are needed and {} are free: {} too few; name a folder on another disk with --cache-dir",
+        folder.display(),
+        Bytes(wanted),
+        Bytes(free),
+        Bytes(wanted - free)
+    )
+}
+
+/// Where this platform keeps what can be made again.
+fn default_cache() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = if cfg!(windows) {
+        folder("LOCALAPPDATA")
+    } else if cfg!(target_os = "macos") {
+        folder("HOME").map(|home| home.join("Library/Caches"))
+    } else {
+        folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))
+    };
+    Some(cache?.join("powerinfer"))
+}

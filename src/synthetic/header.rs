@@ -1,0 +1,81 @@
+//! Metadata of a synthetic model, with a vocabulary of bytes.
+
+use super::rates::Unit;
+use super::spec::{Layout, Spec};
+use super::write::VERSION;
+use crate::gguf::write::{MetadataBuilder, Value};
+use crate::model::SYNTHETIC_KEY;
+use crate::variant;
+
+/// `general.file_type` of quantized files needs to be told how: the only way there is.
+const QUANTIZATION_VERSION: u32 = 2;
+const N_CTX_TRAIN: u32 = 8192;
+/// Unknown, begin, end.
+const N_SPECIAL: usize = 3;
+
+/// Keys and values of `spec`'s file; `n_hot` is the planned hot prefix of each layer.
+pub(super) fn metadata(spec: &Spec, layout: Layout, n_hot: usize) -> MetadataBuilder {
+    let shape = spec.shape;
+    let mut out = MetadataBuilder::default();
+    let text = |s: &str| Value::Str(s.to_owned());
+    out.add("general.architecture", &text("llama"));
+    out.add("general.name", &Value::Str(spec.name()));
+    if let Some(file_type) = variant::file_type(spec.dtype) {
+        out.add("general.file_type", &Value::U32(file_type));
+    }
+    out.add("general.quantization_version", &Value::U32(QUANTIZATION_VERSION));
+    for (key, value) in [
+        ("llama.vocab_size", shape.n_vocab),
+        ("llama.block_count", spec.n_layer),
+        ("llama.context_length", N_CTX_TRAIN as usize),
+        ("llama.embedding_length", shape.n_embd),
+        ("llama.feed_forward_length", shape.n_ff),
+        ("llama.attention.head_count", shape.n_head),
+        ("llama.attention.head_count_kv", shape.n_head_kv),
+        ("llama.rope.dimension_count", shape.n_embd / shape.n_head),
+    ] {
+        out.add(key, &Value::U32(value as u32));
+    }
+    out.add("llama.rope.freq_base", &Value::F32(shape.rope_base));
+    out.add("llama.attention.layer_norm_rms_epsilon", &Value::F32(1e-5));
+    vocabulary(shape.n_vocab, &mut out);
+    out.add("powerinfer.activation", &text("relu"));
+    out.add(SYNTHETIC_KEY, &Value::Bool(true));
+    out.add(&format!("{SYNTHETIC_KEY}.version"), &Value::U32(VERSION));
+    out.add(&format!("{SYNTHETIC_KEY}.seed"), &Value::U64(spec.seed));
+    out.add(&format!("{SYNTHETIC_KEY}.density"), &Value::F32(spec.density as f32));
+    if layout == Layout::Variant {
+        out.add("powerinfer.version", &Value::U32(variant::VERSION));
+        out.add("powerinfer.n_hot", &Value::ArrayU32(vec![n_hot as u32; spec.n_layer]));
+    }
+    out
+}
+
+/// A SentencePiece vocabulary in which every byte is a token, and the rest are never met in a text: nothing joins to them.
+fn vocabulary(n_vocab: usize, out: &mut MetadataBuilder) {
+    const NORMAL: i32 = 1;
+    const BYTE: i32 = 6;
+    let token = |id: usize| match id {
+        0 => ("<unk>".to_owned(), 2),
+        1 => ("<s>".to_owned(), 3),
+        2 => ("</s>".to_owned(), 3),
+        _ if id < N_SPECIAL + 256 => (format!("<0x{:02X}>", id - N_SPECIAL), BYTE),
+        _ => (format!("<dummy_{id}>"), NORMAL),
+    };
+    let (tokens, types): (Vec<_>, Vec<_>) = (0..n_vocab).map(|id| (token(id).0.into_bytes(), token(id).1)).unzip();
+    let scores = (0..n_vocab).map(|id| if id < N_SPECIAL + 256 { 0.0 } else { -(id as f32) }).collect();
+    out.add("tokenizer.ggml.model", &Value::Str("llama".to_owned()));
+    out.add("tokenizer.ggml.tokens", &Value::ArrayStr(tokens));
+    out.add("tokenizer.ggml.scores", &Value::ArrayF32(scores));
+    out.add("tokenizer.ggml.token_type", &Value::ArrayI32(types));
+    for (key, id) in [("bos", 1), ("eos", 2), ("unknown", 0)] {
+        out.add(&format!("tokenizer.ggml.{key}_token_id"), &Value::U32(id));
+    }
+}
+
+/// By slot: rates, and the mean absolute value that a neuron multiplies its `down` vector with.
+pub(super) fn index(rates: &[f64], units: &[Unit]) -> (Vec<f32>, Vec<f32>) {
+    // `up` gives standard normal numbers, whose mean absolute value this is.
+    let up = std::f64::consts::FRAC_2_PI.sqrt();
+    (rates.iter().map(|r| *r as f32).collect(), units.iter().map(|u| (u.mean.max(0.0) * up) as f32).collect())
+}

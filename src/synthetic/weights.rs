@@ -1,0 +1,293 @@
+//! The rows of all matrices, each a function of seed, tensor, layer and row.
+//!
+//! The first [`N_CONSTANT`] channels of the residual stream hold 1 for every token: no layer reads them but gates, none
+//! writes to them. A gate row is `a[c / 8] * sign[c]`, of rank `n_embd / 8`, and noise of a tenth of the variance; on the
+//! constant it has minus the threshold at which a standard normal number fires as often as the neuron is to.
+//!
+//! Gate rows and embeddings are all different. The other rows come from a pool: nobody can tell by speed, and a pool is
+//! quantized once.
+
+use super::random::{Stream, hash, permutation};
+use super::rates::{Unit, rates};
+use super::spec::{Layout, Spec};
+use crate::quant::GgmlType;
+use crate::quant::convert::{Quantize, quantizer};
+use anyhow::{Context, Result};
+use rayon::prelude::*;
+
+/// A block of most types, so that its scale is that of the constant alone.
+const N_CONSTANT: usize = 32;
+/// Channels that share a factor of the gate.
+const GROUP: usize = 8;
+/// Share of a gate's variance that is not of low rank.
+const NOISE: f32 = 0.1;
+/// What all FFN add to the variance of the residual stream, which begins at 1: little, so that how long it is hardly
+/// depends on the token, and the constant stays one when normalised.
+const FFN_GROWTH: f64 = 0.5;
+/// What attention adds when it looks at one token only.
+const ATTN_GROWTH: f64 = 0.2;
+/// Share of that when it looks at many.
+const ATTN_MEAN: f64 = 0.1;
+/// Standard deviation of logits.
+const LOGITS: f64 = 2.0;
+/// Different rows of a pool; their negatives are in it too, so that its mean is zero.
+const POOL_ROWS: usize = 2048;
+
+/// Which matrix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Matrix {
+    TokenEmbd,
+    Output,
+    AttnQ,
+    AttnK,
+    AttnV,
+    AttnOutput,
+    FfnGate,
+    FfnUp,
+    /// Columns or rows of neurons, as the layout has them.
+    FfnDown,
+    /// The order of neurons.
+    Order,
+    /// Signs of channels in the gates.
+    Signs,
+    /// Pools of rows as long as the residual stream, as all heads, and of `ffn_down_t`.
+    Inputs,
+    Heads,
+    Down,
+}
+
+/// Fills one row, given memory for its floats.
+pub(super) type FillRow<'a> = Box<dyn Fn(usize, &mut [f32], &mut [u8]) + Sync + 'a>;
+
+/// Everything that rows are made from.
+pub(super) struct Weights<'a> {
+    spec: &'a Spec,
+    layout: Layout,
+    /// Rates by slot, the same in each layer.
+    pub rates: Vec<f64>,
+    /// By slot.
+    pub units: Vec<Unit>,
+    inputs: Pool,
+    heads: Pool,
+    down: DownPool,
+}
+
+/// Rows that are used again and again.
+struct Pool {
+    bytes: Vec<u8>,
+    row_bytes: usize,
+}
+
+enum DownPool {
+    Rows(Pool),
+    /// `[n_embd][POOL_ROWS]`: in a plain file's blocks neurons lie side by side.
+    Columns(Vec<f32>),
+}
+
+/// A row of a pool: its number, doubled, and 1 for its negative.
+fn choose(key: [u64; 4]) -> u16 {
+    (hash(key) % (2 * POOL_ROWS as u64)) as u16
+}
+
+/// Values with a sum of squares of `square`, the first `n_constant` 0.
+fn pool_row(key: [u64; 4], n_constant: usize, square: f64, row: &mut [f32]) {
+    let mut stream = Stream::new(key);
+    let (constant, data) = row.split_at_mut(n_constant);
+    constant.fill(0.0);
+    data.iter_mut().for_each(|v| *v = stream.normal());
+    scale_to(square, data);
+}
+
+fn scale_to(square: f64, values: &mut [f32]) {
+    let sum: f32 = values.iter().map(|v| v * v).sum();
+    let scale = (square / f64::from(sum)).sqrt() as f32;
+    values.iter_mut().for_each(|v| *v *= scale);
+}
+
+impl Pool {
+    fn new(key: [u64; 3], dtype: GgmlType, n_cols: usize, n_constant: usize, square: f64) -> Result<Self> {
+        let quantize = quantizer(dtype)?;
+        let row_bytes = dtype.row_bytes(n_cols).context("rows are not whole blocks")?;
+        let mut bytes = vec![0; 2 * POOL_ROWS * row_bytes];
+        bytes.par_chunks_exact_mut(2 * row_bytes).enumerate().for_each_init(
+            || vec![0.0; n_cols],
+            |row, (i, out)| {
+                pool_row([key[0], key[1], key[2], i as u64], n_constant, square, row);
+                let (positive, negative) = out.split_at_mut(row_bytes);
+                quantize(row, positive);
+                row.iter_mut().for_each(|v| *v = -*v);
+                quantize(row, negative);
+            },
+        );
+        Ok(Self { bytes, row_bytes })
+    }
+
+    fn row(&self, chosen: u16) -> &[u8] {
+        &self.bytes[usize::from(chosen) * self.row_bytes..][..self.row_bytes]
+    }
+}
+
+/// How long the residual stream is at a normalisation, and so what the norm must multiply with to give data of
+/// variance 1 and a constant of 1.
+pub(super) struct Norms {
+    data: f32,
+    constant: f32,
+}
+
+impl Norms {
+    /// Before the FFN of `layer`, or before its attention.
+    pub fn new(spec: &Spec, layer: usize, after_attention: bool) -> Self {
+        let per_layer = (FFN_GROWTH + ATTN_GROWTH * ATTN_MEAN) / spec.n_layer as f64;
+        let attention = ATTN_GROWTH * ATTN_MEAN / spec.n_layer as f64;
+        let variance = 1.0 + layer as f64 * per_layer + if after_attention { attention } else { 0.0 };
+        let (n, constant) = (spec.shape.n_embd as f64, N_CONSTANT as f64);
+        let square = ((n - constant) * variance + constant) / n;
+        Self { data: (square / variance).sqrt() as f32, constant: square.sqrt() as f32 }
+    }
+
+    /// Weights of a norm; only gates may see the constant.
+    pub fn weights(&self, n_embd: usize, with_constant: bool) -> Vec<f32> {
+        let constant = if with_constant { self.constant } else { 0.0 };
+        (0..n_embd).map(|c| if c < N_CONSTANT { constant } else { self.data }).collect()
+    }
+}
+
+impl<'a> Weights<'a> {
+    /// Fills the pools.
+    ///
+    /// # Errors
+    /// When the type cannot be written or rows are not whole blocks.
+    pub fn new(spec: &'a Spec, layout: Layout) -> Result<Self> {
+        let shape = spec.shape;
+        let (n_embd, n_layer, dtype) = (shape.n_embd, spec.n_layer as f64, spec.dtype);
+        let rates = rates(shape.n_ff, spec.density);
+        let units: Vec<Unit> = rates.iter().map(|r| Unit::firing(*r)).collect();
+        let n_data = (n_embd - N_CONSTANT) as f64;
+        // `up` gives numbers of variance 1, so this is the variance that rows of square 1 would add up to.
+        let squares: f64 = units.iter().map(|u| u.square).sum();
+        let down_square = FFN_GROWTH / n_layer / squares * n_data;
+        let key = |matrix: Matrix| [spec.seed, matrix as u64, 0];
+        let down = match layout {
+            Layout::Variant => DownPool::Rows(Pool::new(key(Matrix::Down), dtype, n_embd, N_CONSTANT, down_square)?),
+            Layout::Plain => DownPool::Columns(down_columns(key(Matrix::Down), n_embd, down_square)),
+        };
+        let heads = Pool::new(key(Matrix::Heads), dtype, n_embd, 0, ATTN_GROWTH / n_layer)?;
+        let inputs = Pool::new(key(Matrix::Inputs), dtype, n_embd, N_CONSTANT, 1.0)?;
+        Ok(Self { spec, layout, rates, units, inputs, heads, down })
+    }
+
+    fn key(&self, matrix: Matrix, layer: usize, row: usize) -> [u64; 4] {
+        [self.spec.seed, matrix as u64, layer as u64, row as u64]
+    }
+
+    /// Which neuron lies in each slot of a variant.
+    pub fn ids(&self, layer: usize) -> Vec<u32> {
+        permutation(self.key(Matrix::Order, layer, 0), self.spec.shape.n_ff)
+    }
+
+    /// By row of the file, which slot of the variant its neuron has.
+    fn slots(&self, layer: usize) -> Vec<u32> {
+        if self.layout == Layout::Variant {
+            return (0..self.spec.shape.n_ff as u32).collect();
+        }
+        let ids = self.ids(layer);
+        let mut slots = vec![0; ids.len()];
+        ids.iter().enumerate().for_each(|(slot, id)| slots[*id as usize] = slot as u32);
+        slots
+    }
+
+    /// The rows of a matrix of type `dtype`.
+    ///
+    /// # Errors
+    /// When the type cannot be written.
+    pub fn rows(&self, matrix: Matrix, layer: usize, dtype: GgmlType) -> Result<FillRow<'_>> {
+        let quantize = quantizer(dtype)?;
+        Ok(match matrix {
+            Matrix::TokenEmbd => Box::new(move |token, row, out| {
+                let n_data = row.len() - N_CONSTANT;
+                pool_row(self.key(matrix, 0, token), N_CONSTANT, n_data as f64, row);
+                row[..N_CONSTANT].fill(1.0);
+                quantize(row, out);
+            }),
+            Matrix::Output => Box::new(move |token, row, out| {
+                pool_row(self.key(matrix, 0, token), N_CONSTANT, LOGITS * LOGITS, row);
+                quantize(row, out);
+            }),
+            Matrix::FfnGate => self.gates(layer, quantize),
+            Matrix::FfnUp => {
+                let slots = self.slots(layer);
+                Box::new(move |row, _, out| {
+                    let chosen = choose(self.key(matrix, layer, slots[row] as usize));
+                    out.copy_from_slice(self.inputs.row(chosen));
+                })
+            }
+            Matrix::FfnDown => self.down(layer, quantize),
+            Matrix::AttnOutput => Box::new(move |row, values, out| {
+                if row < N_CONSTANT {
+                    values.fill(0.0);
+                    quantize(values, out);
+                } else {
+                    out.copy_from_slice(self.heads.row(choose(self.key(matrix, layer, row))));
+                }
+            }),
+            _ => Box::new(move |row, _, out| {
+                out.copy_from_slice(self.inputs.row(choose(self.key(matrix, layer, row))));
+            }),
+        })
+    }
+
+    fn gates(&self, layer: usize, quantize: Quantize) -> FillRow<'_> {
+        let slots = self.slots(layer);
+        let mut stream = Stream::new(self.key(Matrix::Signs, layer, 0));
+        let sign = |_| if stream.next() & 1 == 0 { 1.0 } else { -1.0 };
+        let signs: Vec<f32> = (0..self.spec.shape.n_embd).map(sign).collect();
+        let (common, noise) = ((1.0 - NOISE).sqrt(), NOISE.sqrt());
+        Box::new(move |row, values, out| {
+            let slot = slots[row] as usize;
+            let mut stream = Stream::new(self.key(Matrix::FfnGate, layer, slot));
+            let (constant, data) = values.split_at_mut(N_CONSTANT);
+            constant.fill((-self.units[slot].threshold / N_CONSTANT as f64) as f32);
+            for (group, signs) in data.chunks_exact_mut(GROUP).zip(signs[N_CONSTANT..].chunks_exact(GROUP)) {
+                let factor = stream.normal() * common;
+                for (values, signs) in group.chunks_exact_mut(4).zip(signs.chunks_exact(4)) {
+                    for ((v, s), n) in values.iter_mut().zip(signs).zip(stream.uniform4()) {
+                        *v = factor * s + noise * n;
+                    }
+                }
+            }
+            scale_to(1.0, data);
+            quantize(values, out);
+        })
+    }
+
+    fn down(&self, layer: usize, quantize: Quantize) -> FillRow<'_> {
+        let choose = move |slot: usize| choose(self.key(Matrix::FfnDown, layer, slot));
+        match &self.down {
+            DownPool::Rows(pool) => Box::new(move |row, _, out| out.copy_from_slice(pool.row(choose(row)))),
+            DownPool::Columns(columns) => {
+                let chosen: Vec<u16> = self.slots(layer).iter().map(|slot| choose(*slot as usize)).collect();
+                Box::new(move |row, values, out| {
+                    let pool = &columns[row * POOL_ROWS..][..POOL_ROWS];
+                    for (v, chosen) in values.iter_mut().zip(&chosen) {
+                        let value = pool[usize::from(chosen >> 1)];
+                        *v = if chosen & 1 == 0 { value } else { -value };
+                    }
+                    quantize(values, out);
+                })
+            }
+        }
+    }
+}
+
+/// The pool of [`Matrix::Down`] before it is quantized, transposed.
+fn down_columns(key: [u64; 3], n_embd: usize, square: f64) -> Vec<f32> {
+    let mut rows = vec![0.0; POOL_ROWS * n_embd];
+    rows.par_chunks_exact_mut(n_embd).enumerate().for_each(|(i, row)| {
+        pool_row([key[0], key[1], key[2], i as u64], N_CONSTANT, square, row);
+    });
+    let mut columns = vec![0.0; rows.len()];
+    columns.par_chunks_exact_mut(POOL_ROWS).enumerate().for_each(|(c, column)| {
+        column.iter_mut().enumerate().for_each(|(i, v)| *v = rows[i * n_embd + c]);
+    });
+    columns
+}
