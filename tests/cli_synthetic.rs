@@ -7,7 +7,7 @@ mod compare;
 
 use common::{Outcome, names_in, refused, tool, usage_error};
 use compare::same_bits;
-use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
+use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode, Observer};
 use powerinfer::gguf::Gguf;
 use powerinfer::model::{Model, Slot};
 use powerinfer::placement::Placement;
@@ -57,6 +57,39 @@ fn neurons_fire_as_often_as_asked_for_in_every_layer() {
         let layers: Vec<_> = (0..model.config.n_layer).map(|i| executor.stats().layer_density(i).unwrap()).collect();
         assert!(near(mean, 0.1), "{spec}: {mean} of {layers:?}");
         assert!(layers.iter().all(|layer| near(*layer, 0.3)), "{spec}: {layers:?}");
+    }
+}
+
+/// Firings of one layer, by slot.
+struct Counts(Vec<u64>);
+
+impl Observer for Counts {
+    fn ffn(&mut self, layer: usize, act: &[f32], _h: &[f32]) {
+        for token in act.chunks_exact(self.0.len()).filter(|_| layer == 6) {
+            self.0.iter_mut().zip(token).for_each(|(n, a)| *n += u64::from(*a > 0.0));
+        }
+    }
+}
+
+#[test]
+fn the_index_tells_who_fires() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model("test", Layout::Variant, folder.path());
+    let index = model.weights.layers[6].ffn[0].index.as_ref().unwrap();
+    let mut counts = Counts(vec![0; index.rates.len()]);
+    let mut executor = executor(&model, Mode::Dense, 2);
+    for first in (0..512).step_by(64) {
+        executor.truncate(0);
+        let tokens: Vec<u32> = (first..first + 64).collect();
+        executor.prefill_observed(&tokens, &mut counts).unwrap();
+    }
+    let share = |slots: std::ops::Range<usize>| {
+        let expected: f32 = index.rates[slots.clone()].iter().sum();
+        let fired = counts.0[slots].iter().sum::<u64>() as f32 / 512.0;
+        fired / expected
+    };
+    for slots in [0..32, 32..128, 128..index.n_hot, index.n_hot..index.rates.len()] {
+        assert!((0.8..1.25).contains(&share(slots.clone())), "{slots:?}: {}", share(slots.clone()));
     }
 }
 
