@@ -61,6 +61,23 @@ fn split_leaves_neither_a_file_nor_a_part_of_one() {
 }
 
 #[test]
+fn a_synthetic_model_leaves_neither_a_file_nor_a_part_of_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = tool("bench");
+    let mut child = start(command.args(["--synthetic", "1b", "--cache-dir"]).arg(folder.path()));
+    let begun = Instant::now();
+    while !is_there(folder.path(), ".partial") && child.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < PATIENCE, "it has not begun to write");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    if !interrupt(child) {
+        common::skipped("it was done before it could be interrupted");
+        return;
+    }
+    assert!(names_in(folder.path()).is_empty(), "{:?}", names_in(folder.path()));
+}
+
+#[test]
 fn run_stops_in_the_middle_of_a_text() {
     let folder = tempfile::tempdir().unwrap();
     let model = Tiny::new().written(folder.path(), "tiny.gguf");

@@ -84,9 +84,17 @@ enum DownPool {
     Columns(Vec<f32>),
 }
 
-/// A row of a pool: its number, doubled, and 1 for its negative.
-fn choose(key: [u64; 4]) -> u16 {
-    (hash(key) % (2 * POOL_ROWS as u64)) as u16
+/// A row of a pool: its number, doubled, and 1 for its negative. Rows are taken in a random order, again only when all
+/// have been.
+fn choose([seed, matrix, layer, row]: [u64; 4]) -> u16 {
+    const N: u64 = 2 * POOL_ROWS as u64;
+    let h = hash([seed, matrix, layer, row / N]);
+    // Odd factors and shifts to the right can be undone, so no row is met twice.
+    let round = |x: u64, h: u64| {
+        let x = x.wrapping_mul(h | 1).wrapping_add(h >> 12) % N;
+        x ^ (x >> 6)
+    };
+    (0..3).fold(row % N, |x, i| round(x, h >> (16 * i))) as u16
 }
 
 /// Values with a sum of squares of `square`, the first `n_constant` 0.
@@ -290,4 +298,27 @@ fn down_columns(key: [u64; 3], n_embd: usize, square: f64) -> Vec<f32> {
         column.iter_mut().enumerate().for_each(|(i, v)| *v = rows[i * n_embd + c]);
     });
     columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_of_a_pool_is_taken_before_one_is_taken_again() {
+        for layer in 0..3 {
+            let mut seen = vec![0; 2 * POOL_ROWS];
+            (0..4 * POOL_ROWS as u64).for_each(|row| seen[usize::from(choose([7, 1, layer, row]))] += 1);
+            assert!(seen.iter().all(|n| *n == 2));
+        }
+    }
+
+    #[test]
+    fn rows_are_as_long_as_they_should_be_and_have_nothing_on_the_constant() {
+        let mut row = vec![1.0; 256];
+        pool_row([1, 2, 3, 4], N_CONSTANT, 5.0, &mut row);
+        assert_eq!(row[..N_CONSTANT], [0.0; N_CONSTANT]);
+        let square: f32 = row.iter().map(|v| v * v).sum();
+        assert!((square - 5.0).abs() < 1e-4, "{square}");
+    }
 }
