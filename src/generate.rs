@@ -95,6 +95,10 @@ pub fn generate(
     };
     prompt.iter().for_each(|t| sampler.accept(*t));
     let mut logits = Vec::new();
+    let long = prompt.len() > executor.params().n_ubatch;
+    if long {
+        user.begin("prompt", prompt.len() as u64);
+    }
     for chunk in prompt.chunks(executor.params().n_ubatch) {
         if user.cancelled() {
             out.prefill = start.elapsed();
@@ -102,7 +106,11 @@ pub fn generate(
         }
         logits.clear();
         logits.extend_from_slice(executor.prefill(chunk)?);
+        if long {
+            user.advance(chunk.len() as u64);
+        }
     }
+    user.end();
     out.prefill = start.elapsed();
 
     let start = Instant::now();

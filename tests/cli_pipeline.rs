@@ -70,6 +70,10 @@ fn a_model_is_profiled_split_and_run() {
     let outcome = Outcome::from(place.split(&profile, &quantized).args(["--type", "q8_0"]).output().unwrap()).ok();
     assert!(outcome.stdout.contains("KL to the source"), "{}", outcome.stdout);
     assert_eq!(place.story(&quantized, "exact"), place.story(&quantized, "dense"));
+    refused(
+        place.split(&profile, &place.at("x")).args(["--down", "lossless"]),
+        &["tiny.gguf", "--down is for quantized sources"],
+    );
     // A variant can be profiled, and its counts are added to those of the model.
     let again = place.at("again.profile");
     let mut command = tool("profile");

@@ -7,6 +7,7 @@ mod compare;
 
 use common::{Outcome, names_in, refused, tool, usage_error};
 use compare::same_bits;
+use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode, Observer};
 use powerinfer::files::free_space;
 use powerinfer::gguf::Gguf;
@@ -26,7 +27,7 @@ fn model(spec: &str, layout: Layout, folder: &Path) -> Model {
 }
 
 fn executor(model: &Model, mode: Mode, n_threads: usize) -> Executor<'_> {
-    let params = ExecutorParams { n_threads, n_ctx: 64, kv_type: KvType::F32, mode, n_ubatch: 16 };
+    let params = ExecutorParams { n_threads, n_ctx: 64, kv_type: KvType::F32, mode, n_ubatch: 16, isa: Isa::detect() };
     Executor::new(model, Placement::all_cold(model), params).unwrap()
 }
 

@@ -22,7 +22,8 @@ fn wrong_usage_is_exit_code_2_and_names_the_flag() {
     usage_error("run", &["--mode", "foo", "-p", "x"], "--mode");
     usage_error("run", &["-n", "abc", "-p", "x"], "abc");
     usage_error("run", &["-c", "-5", "-p", "x"], "-5");
-    usage_error("run", &["--cache-type", "q8_0", "-p", "x"], "--cache-type");
+    usage_error("run", &["--cache-type", "q8_1", "-p", "x"], "--cache-type");
+    usage_error("run", &["--isa", "neon", "-p", "x"], "avx512");
     usage_error("run", &["--activation", "gelu", "-p", "x"], "gelu");
     usage_error("run", &["--no-such-flag"], "--no-such-flag");
     usage_error("run", &["-p", "x", "-f", "y"], "--file");

@@ -9,13 +9,14 @@ mod real;
 
 use anyhow::Result;
 use compare::{best, max_difference};
+use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
 use powerinfer::measure::perplexity::perplexity;
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
 use powerinfer::progress::Silent;
 use powerinfer::quant::GgmlType;
-use powerinfer::variant::Options;
+use powerinfer::variant::{Options, Recipe};
 use real::{encode, executor, golden, source};
 
 /// Largest difference of a logit to PyTorch's that is accepted. Measured: 9.6e-6; both sides sum in 32 bits, in
@@ -78,7 +79,7 @@ fn two_hundred_greedy_tokens_are_those_of_pytorch_where_the_margin_allows_to_tel
 #[test]
 fn perplexity_and_sparsity_are_those_of_pytorch_on_source_and_f16_variant() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let options = Options { dtype: Some(GgmlType::F16), down: None };
+    let options = Options { recipe: Some(Recipe::Uniform(GgmlType::F16)), down: None };
     let variant = real::split(source(), options, &folder.path().join("variant.gguf"))?;
     for (name, model) in [("source", source()), ("variant", &variant)] {
         agrees_with_pytorch(name, model)?;
@@ -90,9 +91,16 @@ fn agrees_with_pytorch(name: &str, model: &Model) -> Result<()> {
     let loss = &golden().loss;
     let tokens = encode(&loss.text)?;
     for mode in [Mode::Dense, Mode::Exact] {
-        let params = ExecutorParams { n_threads: 2, n_ctx: loss.n_ctx, kv_type: KvType::F32, mode, n_ubatch: 64 };
+        let params = ExecutorParams {
+            n_threads: 2,
+            n_ctx: loss.n_ctx,
+            kv_type: KvType::F32,
+            mode,
+            n_ubatch: 64,
+            isa: Isa::detect(),
+        };
         let mut executor = Executor::new(model, Placement::all_cold(model), params)?;
-        let ours = perplexity(&mut executor, &tokens, loss.n_ctx, Some(tokens[0]), None, &Silent)?;
+        let ours = perplexity(&mut executor, &tokens, loss.n_ctx, Some(tokens[0]), mode.into(), None, &Silent)?;
         let off = ours.value / loss.perplexity - 1.0;
         println!("{name}, {}: perplexity {:.6}, off by {off:e}", mode.name(), ours.value);
         assert_eq!(ours.n_scored, loss.count);

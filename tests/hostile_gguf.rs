@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Random, Tiny};
+use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
 use powerinfer::gguf::Gguf;
 use powerinfer::model::Model;
@@ -15,8 +16,14 @@ fn use_file(path: &Path) -> anyhow::Result<()> {
     let model = Model::new(Gguf::open(path)?, None)?;
     let tokenizer = Tokenizer::new(read_vocab(&model.gguf)?)?;
     let tokens = tokenizer.encode_prompt("a b", Special::AsText, true)?;
-    let params =
-        ExecutorParams { n_threads: 1, n_ctx: tokens.len() + 1, kv_type: KvType::F32, mode: Mode::Exact, n_ubatch: 8 };
+    let params = ExecutorParams {
+        n_threads: 1,
+        n_ctx: tokens.len() + 1,
+        kv_type: KvType::F32,
+        mode: Mode::Exact,
+        n_ubatch: 8,
+        isa: Isa::detect(),
+    };
     let mut executor = Executor::new(&model, Placement::all_cold(&model), params)?;
     executor.prefill(&tokens)?;
     executor.decode(tokens[0])?;

@@ -213,12 +213,13 @@ fn tensor_types_that_cannot_be_computed_with_are_refused_by_name() {
     patched(kind(99), &["blk.0.ffn_up.weight", "unknown tensor type 99"]);
     patched(kind(4), &["blk.0.ffn_up.weight", "unknown tensor type 4"]);
     patched(kind(24), &["blk.0.ffn_up.weight", "I8"]);
-    patched(kind(12), &["blk.0.ffn_up.weight", "Q4_K"]);
-    let q4_k = |tiny: &mut Tiny| tiny.tensor("blk.0.ffn_down.weight").0.dtype = GgmlType::from_name("Q4_K").unwrap();
+    patched(kind(17), &["blk.0.ffn_up.weight", "IQ2_XS"]);
+    let iq2_xs =
+        |tiny: &mut Tiny| tiny.tensor("blk.0.ffn_down.weight").0.dtype = GgmlType::from_name("IQ2_XS").unwrap();
     let mut tiny = Tiny::sized(32, 256);
-    q4_k(&mut tiny);
-    tiny.tensor("blk.0.ffn_down.weight").1.truncate(32 * 144);
-    bytes_are_refused(&tiny.bytes(), &["blk.0.ffn_down.weight", "Q4_K, which is not supported yet"]);
+    iq2_xs(&mut tiny);
+    tiny.tensor("blk.0.ffn_down.weight").1.truncate(32 * 74);
+    bytes_are_refused(&tiny.bytes(), &["blk.0.ffn_down.weight", "IQ2_XS, which is not supported yet"]);
     let norm = |b: &mut [u8]| patch_tensor(b, "output_norm.weight", None, Some(26), None);
     patched(norm, &["output_norm.weight", "I32"]);
 }
@@ -301,6 +302,7 @@ fn missing_keys_are_named() {
 
 #[test]
 fn sizes_that_make_no_sense_are_refused_by_key() {
+    changed(u32_is("powerinfer.version", 3), &["powerinfer.version: 3 is not known"]);
     changed(u32_is("llama.attention.head_count", 0), &["llama.attention.head_count"]);
     changed(u32_is("llama.attention.head_count", 3), &["llama.embedding_length"]);
     changed(u32_is("llama.attention.head_count_kv", 0), &["llama.attention.head_count_kv"]);

@@ -11,6 +11,7 @@ mod small;
 
 use anyhow::Result;
 use compare::same_bits;
+use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
 use powerinfer::gguf::Gguf;
 use powerinfer::model::{Model, NormKind, Residual, RopeKind};
@@ -124,8 +125,14 @@ struct Run {
 }
 
 fn decode(model: &Model, run: Run, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
-    let params =
-        ExecutorParams { n_threads: run.n_threads, n_ctx: N_TOKENS, kv_type: run.kv_type, mode: run.mode, n_ubatch: 5 };
+    let params = ExecutorParams {
+        n_threads: run.n_threads,
+        n_ctx: N_TOKENS,
+        kv_type: run.kv_type,
+        mode: run.mode,
+        n_ubatch: 5,
+        isa: Isa::detect(),
+    };
     let mut executor = Executor::new(model, run.placement, params)?;
     tokens.iter().map(|t| Ok(executor.decode(*t)?.to_vec())).collect()
 }
@@ -201,10 +208,20 @@ fn every_kind_of_model_gives_the_same_bits_in_every_mode_batch_and_number_of_thr
                 same(Run { placement: Placement::new(model, case.kind.n_ff.clone())?, ..cold(model, Mode::Exact, 2) })?;
                 same(Run { placement: Placement::planned(model)?, ..cold(model, Mode::Dense, 1) })?;
             }
-            let params =
-                ExecutorParams { n_threads: 2, n_ctx: N_TOKENS, kv_type: KvType::F32, mode: Mode::Exact, n_ubatch: 5 };
-            let mut executor = Executor::new(model, Placement::all_cold(model), params)?;
-            same_bits(&dense[N_TOKENS - 1..], &[executor.prefill(&case.tokens)?.to_vec()])?;
+            let prefill = |mode, n_threads, n_ubatch| -> Result<Vec<f32>> {
+                let (n_ctx, kv_type, isa) = (N_TOKENS, KvType::F32, Isa::detect());
+                let params = ExecutorParams { n_threads, n_ctx, kv_type, mode, n_ubatch, isa };
+                let mut executor = Executor::new(model, Placement::all_cold(model), params)?;
+                Ok(executor.prefill(&case.tokens)?.to_vec())
+            };
+            // Products of many tokens are summed in another order than those of one.
+            let at_once = prefill(Mode::Dense, 1, N_TOKENS)?;
+            let last = [dense[N_TOKENS - 1].iter().map(|v| f64::from(*v)).collect()];
+            let difference = relative_difference(&last, std::slice::from_ref(&at_once));
+            assert!(difference <= TOLERANCE, "{}: {difference:e}", case.kind.name);
+            for (mode, n_threads, n_ubatch) in [(Mode::Exact, 2, 5), (Mode::Exact, 1, 1), (Mode::Dense, 3, 2)] {
+                same_bits(std::slice::from_ref(&at_once), &[prefill(mode, n_threads, n_ubatch)?])?;
+            }
         }
         Ok(())
     })

@@ -5,6 +5,7 @@
 mod small;
 
 use anyhow::Result;
+use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
 use powerinfer::gguf::Gguf;
 use powerinfer::gguf::value::ValueType;
@@ -24,7 +25,14 @@ fn open(version: u32, metadata: &[(String, Scalar)], tensors: &Tensors) -> Resul
 
 fn logits(gguf: Gguf) -> Result<Vec<u32>> {
     let model = Model::new(gguf, None)?;
-    let params = ExecutorParams { n_threads: 1, n_ctx: 32, kv_type: KvType::F32, mode: Mode::Exact, n_ubatch: 8 };
+    let params = ExecutorParams {
+        n_threads: 1,
+        n_ctx: 32,
+        kv_type: KvType::F32,
+        mode: Mode::Exact,
+        n_ubatch: 8,
+        isa: Isa::detect(),
+    };
     let mut executor = Executor::new(&model, Placement::all_cold(&model), params)?;
     let tokens: Vec<u32> = (0..20).collect();
     Ok(executor.prefill(&tokens)?.iter().map(|l| l.to_bits()).collect())

@@ -8,9 +8,11 @@ use clap::Parser;
 use common::args::Compute;
 use common::models;
 use common::terminal::{Again, Bar, catch_ctrl_c, print};
+use powerinfer::cpu::Pool;
 use powerinfer::executor::{Executor, ExecutorParams, Mode};
 use powerinfer::measure::STORY;
 use powerinfer::measure::perplexity::{check_windows, perplexity};
+use powerinfer::measure::roofline::{Limit, limit};
 use powerinfer::measure::row::{Format, Row, render};
 use powerinfer::measure::speed::{Test, bytes_per_token, speed};
 use powerinfer::model::Model;
@@ -128,6 +130,7 @@ impl Work {
             [] => vec![common::default_threads()],
             given => given.to_vec(),
         };
+        threads.iter().for_each(|n| common::warn_of_threads(*n));
         let tokens = if tests.is_empty() { Vec::new() } else { feed(args, model)? };
         let scored = args.perplexity.as_deref().map(|path| -> Result<_> {
             let tokenizer = models::tokenizer(&model.gguf)?;
@@ -140,8 +143,11 @@ impl Work {
 
     fn measure(&self, args: &Args, model: &Model, bar: &Bar, rows: &mut Vec<Row>) -> Result<()> {
         for &n_threads in &self.threads {
+            let decodes = self.tests.iter().any(|t| t.n_prompt == 0);
+            let measured = || -> Result<Limit> { Ok(limit(model, args.compute.isa(), &Pool::new(n_threads)?)) };
+            let limit = decodes.then(measured).transpose()?;
             for &mode in &args.mode {
-                let bench = Bench { args, model, n_threads, mode };
+                let bench = Bench { args, model, n_threads, mode, limit };
                 for &test in &self.tests {
                     rows.push(bench.speed(test, &self.tokens, bar)?);
                 }
@@ -202,6 +208,7 @@ struct Bench<'a> {
     model: &'a Model,
     n_threads: usize,
     mode: Mode,
+    limit: Option<Limit>,
 }
 
 impl Bench<'_> {
@@ -211,7 +218,8 @@ impl Bench<'_> {
             n_ctx,
             kv_type: self.args.compute.cache_type,
             mode: self.mode,
-            n_ubatch: self.args.compute.ubatch_size,
+            n_ubatch: self.args.compute.n_ubatch(),
+            isa: self.args.compute.isa(),
         };
         Executor::new(self.model, Placement::all_cold(self.model), params)
     }
@@ -234,7 +242,10 @@ impl Bench<'_> {
             avg_ts: 0.0,
             stddev_ts: 0.0,
             samples_ts: Vec::new(),
+            isa: self.args.compute.isa().name().to_owned(),
             bytes_per_token: None,
+            gb_per_s: None,
+            limit_gb_per_s: None,
             ffn_density: None,
             perplexity: None,
             stderr: None,
@@ -251,6 +262,8 @@ impl Bench<'_> {
             avg_ts: speed.mean(),
             stddev_ts: speed.stddev(),
             bytes_per_token: Some(speed.bytes_per_token),
+            gb_per_s: self.limit.map(|_| speed.bytes_per_token * speed.mean() / 1e9).filter(|_| test.n_prompt == 0),
+            limit_gb_per_s: self.limit.map(|limit| limit.best() / 1e9).filter(|_| test.n_prompt == 0),
             ffn_density: speed.ffn_density,
             samples_ts: speed.samples,
             ..self.row(test.name(), self.args.text())
@@ -262,11 +275,11 @@ impl Bench<'_> {
         let name = self.args.perplexity.as_deref().map_or_else(String::new, |p| p.display().to_string());
         let mut executor = self.executor(n_ctx)?;
         let start = Instant::now();
-        let result =
-            perplexity(&mut executor, tokens, n_ctx, bos, self.args.chunks, bar).with_context(|| name.clone())?;
+        let result = perplexity(&mut executor, tokens, n_ctx, bos, self.mode.into(), self.args.chunks, bar)
+            .with_context(|| name.clone())?;
         let n_tokens = result.n_windows * n_ctx;
         let speed = n_tokens as f64 / start.elapsed().as_secs_f64();
-        let n_ubatch = self.args.compute.ubatch_size;
+        let n_ubatch = self.args.compute.n_ubatch();
         let computed = match self.mode {
             Mode::Dense => Test { n_prompt: n_ctx, n_gen: 0 },
             Mode::Exact => Test { n_prompt: 0, n_gen: n_ctx },

@@ -1,6 +1,6 @@
 //! The conversation loop of `powerinfer-run`.
 
-use crate::common::terminal::{Quiet, clear_stop, print, tell};
+use crate::common::terminal::{Bar, clear_stop, print, tell};
 use crate::report;
 use anyhow::{Context, Result};
 use powerinfer::chat::{ChatTemplate, Message};
@@ -149,7 +149,7 @@ impl Repl<'_, '_> {
         wanted[..common].iter().for_each(|t| self.sampler.accept(*t));
         let mut show = |piece: &str| print(piece);
         let (executor, sampler, limits) = (&mut *self.executor, &mut *self.sampler, self.setup.limits);
-        let result = generate(executor, tokenizer, sampler, &wanted[common..], limits, &Quiet, &mut show);
+        let result = generate(executor, tokenizer, sampler, &wanted[common..], limits, &Bar::new(), &mut show);
         // Whatever went wrong, the cache then holds nothing but what `tokens` says.
         let result = result.inspect_err(|_| self.executor.truncate(common))?;
         print("\n")?;

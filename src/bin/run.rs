@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use common::args::Compute;
 use common::models;
-use common::terminal::{Again, Bar, Quiet, catch_ctrl_c, print, tell};
+use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
 use powerinfer::executor::{Executor, ExecutorParams, Mode};
 use powerinfer::generate::{Limits, Stop, generate};
 use powerinfer::model::Model;
@@ -159,7 +159,7 @@ fn run(args: Args) -> Result<()> {
         print(&text)?;
     }
     let mut show = |piece: &str| if args.json { Ok(()) } else { print(piece) };
-    let result = generate(&mut executor, &tokenizer, &mut sampler, &tokens, limits, &Quiet, &mut show)?;
+    let result = generate(&mut executor, &tokenizer, &mut sampler, &tokens, limits, &Bar::new(), &mut show)?;
     if args.json {
         report::json(&model, &executor, &text, &result, seed)?;
     } else {
@@ -199,12 +199,15 @@ fn executor_params(args: &Args, model: &Model) -> Result<ExecutorParams> {
     if n_ctx > trained {
         tell!("warning: -c {n_ctx} is beyond the {trained} tokens that the model was trained for");
     }
+    let n_threads = args.threads.unwrap_or_else(common::default_threads);
+    common::warn_of_threads(n_threads);
     Ok(ExecutorParams {
-        n_threads: args.threads.unwrap_or_else(common::default_threads),
+        n_threads,
         n_ctx,
         kv_type: args.compute.cache_type,
         mode: args.mode,
-        n_ubatch: args.compute.ubatch_size,
+        n_ubatch: args.compute.n_ubatch(),
+        isa: args.compute.isa(),
     })
 }
 

@@ -2,10 +2,11 @@
 
 mod common;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use common::models;
 use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
+use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
 use powerinfer::files::check_writable;
 use powerinfer::gguf::Gguf;
@@ -14,10 +15,9 @@ use powerinfer::model::{Activation, Model};
 use powerinfer::placement::Placement;
 use powerinfer::profile::Profile;
 use powerinfer::progress::Progress;
-use powerinfer::quant::GgmlType;
 use powerinfer::tokenizer::Special;
 use powerinfer::units::Bytes;
-use powerinfer::variant::{self, DownType, Options, Plan};
+use powerinfer::variant::{self, DownType, Options, Plan, Recipe};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -28,9 +28,11 @@ const EXAMPLES: &str = "\
 Examples:
   powerinfer-split -m model.gguf --profile model.profile -o model-variant.gguf
   powerinfer-split -m model-f16.gguf --profile model.profile -o model-q4.gguf --type q4_0
-  powerinfer-split -m model-q4_0.gguf --profile model.profile -o model-variant.gguf --down same
+  powerinfer-split -m model-q4_0.gguf --profile model.profile -o model-variant.gguf --down lossless
+  powerinfer-split -m model-f16.gguf -o model-q4_k_m.gguf --type q4_k_m --quantize-only
 
-A variant is for powerinfer's tools: llama.cpp does not open it, because ffn_down is transposed.";
+A variant is for powerinfer's tools: llama.cpp does not open it, because ffn_down is transposed.
+With --quantize-only the file is an ordinary one of any architecture, which llama.cpp opens.";
 
 /// Write a variant of a model: neurons in falling order of activation, ffn_down transposed, with an index.
 #[derive(Parser)]
@@ -40,15 +42,20 @@ struct Args {
     #[arg(short, long, value_name = "FILE")]
     model: PathBuf,
     /// Profile of this model, or of another quantization of it
-    #[arg(long, value_name = "PROFILE")]
-    profile: PathBuf,
-    /// Variant to write
+    #[arg(long, value_name = "PROFILE", required_unless_present = "quantize_only")]
+    profile: Option<PathBuf>,
+    /// Variant to write, or ordinary file with --quantize-only
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
-    /// Convert all matrices of an F32, F16 or BF16 source: f16, bf16, q8_0 or q4_0
-    #[arg(long = "type", value_name = "TYPE", value_parser = parse_type)]
-    dtype: Option<GgmlType>,
-    /// Type of the transposed ffn_down of a quantized source: q8_0 or same [default: q8_0]
+    /// Convert all matrices of an F32, F16 or BF16 source: f16, bf16, q8_0, q4_0 or q4_k_m (Q4_K, with Q6_K where it
+    /// matters most)
+    #[arg(long = "type", value_name = "TYPE")]
+    recipe: Option<Recipe>,
+    /// Only convert the matrices to --type: an ordinary file, neurons and tensors as they were
+    #[arg(long, requires = "recipe", conflicts_with_all = ["profile", "down", "activation", "no_kl"])]
+    quantize_only: bool,
+    /// Type of the transposed ffn_down of a quantized source: q8_0, same, or lossless (Q8_0 and Q4_0: the source's
+    /// quants and scales, for more bytes) [default: q8_0]
     #[arg(long, value_name = "TYPE")]
     down: Option<DownType>,
     /// Threads [default: all cores]
@@ -62,13 +69,6 @@ struct Args {
     no_kl: bool,
 }
 
-fn parse_type(name: &str) -> Result<GgmlType> {
-    match GgmlType::from_name(name) {
-        Some(t) if [GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0, GgmlType::Q4_0].contains(&t) => Ok(t),
-        _ => bail!("f16, bf16, q8_0 and q4_0 are possible"),
-    }
-}
-
 fn main() -> ExitCode {
     common::main(run)
 }
@@ -78,12 +78,13 @@ fn run(args: Args) -> Result<()> {
     let n_threads = args.threads.unwrap_or_else(common::default_threads);
     ensure!((1..=1024).contains(&n_threads), "-t {n_threads}: 1 to 1024 threads are possible");
     rayon::ThreadPoolBuilder::new().num_threads(n_threads).build_global().context("threads cannot be started")?;
-    models::keep_inputs(&args.output, [&*args.model, &*args.profile])?;
+    models::keep_inputs(&args.output, std::iter::once(&*args.model).chain(args.profile.as_deref()))?;
     check_writable(&args.output)?;
     let bar = Bar::new();
-    let profile = Profile::read(&args.profile)?;
+    let Some(profile) = &args.profile else { return quantize(&args, &bar) };
+    let profile = Profile::read(profile)?;
     let source = models::open(Gguf::open(&args.model)?, args.activation, Some(&bar))?;
-    let options = Options { dtype: args.dtype, down: args.down };
+    let options = Options { recipe: args.recipe, down: args.down };
     let plan = Plan::new(&source, &profile, options).with_context(|| args.model.display().to_string())?;
     for note in &plan.notes {
         tell!("note: {note}");
@@ -104,6 +105,20 @@ fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
+/// `--quantize-only`.
+fn quantize(args: &Args, bar: &Bar) -> Result<()> {
+    let recipe = args.recipe.context("--quantize-only needs --type")?;
+    let source = Gguf::open(&args.model)?;
+    let conversion = variant::quantize(&source, recipe, &args.output, bar)?;
+    for note in &conversion.notes {
+        tell!("note: {note}");
+    }
+    let before = Bytes(source.tensors().iter().map(|t| t.data.len() as u64).sum());
+    let types: Vec<_> = conversion.types.iter().map(|(dtype, n)| format!("{n} {dtype}")).collect();
+    let (after, types) = (Bytes(conversion.n_bytes), types.join(", "));
+    print(format_args!("{}: {after} of weights (source: {before}); matrices: {types}\n", args.output.display()))
+}
+
 /// Mean KL of the variant to its source, and the tokens it was measured over.
 fn divergence(source: &Model, variant: &Model, n_threads: usize, bar: &Bar) -> Result<Option<(f64, usize)>> {
     if !source.gguf.metadata().has("tokenizer.ggml.model") {
@@ -112,8 +127,14 @@ fn divergence(source: &Model, variant: &Model, n_threads: usize, bar: &Bar) -> R
     let tokenizer = models::tokenizer(&source.gguf)?;
     let mut tokens = tokenizer.encode_prompt(STORY, Special::AsText, true)?;
     tokens.truncate(KL_TOKENS.min(source.config.n_ctx_train));
-    let params =
-        ExecutorParams { n_threads, n_ctx: tokens.len(), kv_type: KvType::F32, mode: Mode::Dense, n_ubatch: 64 };
+    let params = ExecutorParams {
+        n_threads,
+        n_ctx: tokens.len(),
+        kv_type: KvType::F32,
+        mode: Mode::Dense,
+        n_ubatch: 64,
+        isa: Isa::detect(),
+    };
     let mut a = Executor::new(source, Placement::all_cold(source), params.clone())?;
     let mut b = Executor::new(variant, Placement::all_cold(variant), params)?;
     bar.begin("measuring KL", tokens.len() as u64);

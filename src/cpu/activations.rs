@@ -1,34 +1,128 @@
 //! The other operand of a dot product: activations, in every form that some weight type wants.
 
-use crate::quant::GgmlType;
 use crate::quant::blocks::QK;
-use crate::quant::convert;
+use std::ops::{Deref, DerefMut};
 
 /// The form in which a weight type wants the activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActKind {
     /// 32-bit floats.
     F32,
-    /// `Q8_0` blocks, so that the products are integers.
+    /// Signed bytes with a scale per 32, so that the products are integers.
     Q8,
+    /// The same bytes in the order in which 64-byte vectors of half-byte weights meet them.
+    Q8Halves,
+    /// The same bytes in the order in which the half-bytes of `Q4_K` and `Q5_K` meet them.
+    Q8Supers,
 }
 
-/// One vector of activations in all prepared forms.
+/// Elements whose sum is kept: what one 32-bit lane of an 8-bit dot product adds up.
+pub const SUM_LEN: usize = 4;
+
+/// Elements in a group of [`Halves`]: four blocks.
+pub const GROUP: usize = 4 * QK;
+/// 32-bit lanes of the vectors that [`Halves`] is made for.
+pub const LANES: usize = 16;
+
+/// Quantized activations in groups of four blocks: the first halves of all four, then the second halves, as the low
+/// and high halves of the bytes of four `Q4_0` blocks are. The last group is filled up with zeros.
+#[derive(Clone, Copy)]
+pub struct Halves<'a> {
+    /// Bytes of the group in that order.
+    pub q: &'a [[i8; GROUP]],
+    /// Scale of the block to which each lane belongs.
+    pub d: &'a [[f32; LANES]],
+    /// The negative sum of the eight bytes that meet in each lane.
+    pub neg_sums: &'a [[i32; LANES]],
+}
+
+/// Elements in a group of [`Supers`]: a super-block.
+pub const SUPER: usize = 256;
+
+/// Quantized activations in groups of eight blocks. A super-block of half-bytes has four runs of 32 bytes, whose low
+/// halves are the even blocks and whose high halves are the odd ones. So a group holds the first 16 elements of the even
+/// blocks, the first 16 of the odd ones, the last 16 of the even ones and the last 16 of the odd ones.
+#[derive(Clone, Copy)]
+pub struct Supers<'a> {
+    /// Bytes of the group in that order.
+    pub q: &'a [[i8; SUPER]],
+    /// Of each block its scale, then the negative of that times its sum: what scales and minima are multiplied by.
+    pub factors: &'a [[f32; 2 * SUPER / QK]],
+}
+
+/// One vector of activations in all prepared forms. Those that were not asked for are empty.
 #[derive(Clone, Copy)]
 pub struct ActRow<'a> {
     /// The values, always there.
     pub f32: &'a [f32],
-    /// The values as `Q8_0` blocks; empty unless asked for.
-    pub q8: &'a [u8],
+    /// The values as bytes in -127..=127; value = `q * d`.
+    pub q: &'a [i8],
+    /// Scale of each 32 elements.
+    pub d: &'a [f32],
+    /// `d` times the sum of `q`, of each 32 elements.
+    pub ds: &'a [f32],
+    /// The negative sum of each [`SUM_LEN`] elements of `q`: what a weight type with an offset begins its sums with.
+    pub neg_sums: &'a [i32],
+    /// The same for [`ActKind::Q8Halves`].
+    pub halves: Halves<'a>,
+    /// The same for [`ActKind::Q8Supers`].
+    pub supers: Supers<'a>,
+}
+
+/// Values that begin where a cache line does: 64-byte vectors of them lie in one line each.
+#[derive(Default)]
+struct Buffer<T> {
+    all: Vec<T>,
+    start: usize,
+    len: usize,
+}
+
+impl<T: Copy + Default> Buffer<T> {
+    /// Makes room for `len` values, whose contents have no meaning.
+    fn resize(&mut self, len: usize) {
+        const LINE: usize = 64;
+        self.all.resize(len + LINE / size_of::<T>(), T::default());
+        self.start = self.all.as_ptr().align_offset(LINE).min(LINE / size_of::<T>());
+        self.len = len;
+    }
+
+    fn copy_from(&mut self, other: &Self) {
+        self.resize(other.len);
+        self.copy_from_slice(other);
+    }
+}
+
+impl<T> Deref for Buffer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.all[self.start..][..self.len]
+    }
+}
+
+impl<T> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.all[self.start..][..self.len]
+    }
 }
 
 /// `[n_tokens][n]` activations. Quantized once per vector, however many weight rows they meet.
 #[derive(Default)]
 pub struct Activations {
     n: usize,
-    f32: Vec<f32>,
-    q8: Vec<u8>,
-    q8_row: usize,
+    f32: Buffer<f32>,
+    quantized: bool,
+    q: Buffer<i8>,
+    d: Buffer<f32>,
+    ds: Buffer<f32>,
+    neg_sums: Buffer<i32>,
+    halves_q: Buffer<i8>,
+    halves_d: Buffer<f32>,
+    halves_neg_sums: Buffer<i32>,
+    n_groups: usize,
+    supers_q: Buffer<i8>,
+    supers_factors: Buffer<f32>,
+    n_supers: usize,
 }
 
 impl Activations {
@@ -36,15 +130,114 @@ impl Activations {
     /// `n` must be whole blocks of 32 where `Q8` is asked for; the model's loader has checked that.
     pub fn load(&mut self, x: &[f32], n: usize, kinds: impl IntoIterator<Item = ActKind>) {
         self.n = n;
-        self.f32.clear();
-        self.f32.extend_from_slice(x);
-        self.q8.clear();
-        self.q8_row = 0;
-        if kinds.into_iter().any(|k| k == ActKind::Q8) {
+        self.f32.resize(x.len());
+        self.f32.copy_from_slice(x);
+        let (mut quantized, mut halves, mut supers) = (false, false, false);
+        for kind in kinds {
+            quantized |= kind != ActKind::F32;
+            halves |= kind == ActKind::Q8Halves;
+            supers |= kind == ActKind::Q8Supers;
+        }
+        self.quantized = quantized;
+        (self.n_groups, self.n_supers) = (0, 0);
+        if self.quantized {
             debug_assert!(n.is_multiple_of(QK));
-            self.q8_row = n / QK * GgmlType::Q8_0.block_bytes();
-            self.q8.resize(x.len() / QK * GgmlType::Q8_0.block_bytes(), 0);
-            convert::quantize_q8_0_rows(x, &mut self.q8);
+            self.q.resize(x.len());
+            self.d.resize(x.len() / QK);
+            self.ds.resize(x.len() / QK);
+            self.neg_sums.resize(x.len() / SUM_LEN);
+            let blocks = x.as_chunks::<QK>().0.iter().zip(self.q.as_chunks_mut::<QK>().0);
+            let sums = self.neg_sums.as_chunks_mut::<{ QK / SUM_LEN }>().0;
+            for (((x, q), sums), (d, ds)) in blocks.zip(sums).zip(self.d.iter_mut().zip(self.ds.iter_mut())) {
+                *d = quantize(x, q, sums);
+                *ds = *d * -sums.iter().sum::<i32>() as f32;
+            }
+        }
+        if halves {
+            self.load_halves();
+        }
+        if supers {
+            self.load_supers();
+        }
+    }
+
+    fn load_supers(&mut self) {
+        const HALF: usize = QK / 2;
+        const BLOCKS: usize = SUPER / QK;
+        debug_assert!(self.n.is_multiple_of(SUPER));
+        self.n_supers = self.n / SUPER;
+        let n_supers = self.n_supers * self.n_tokens();
+        self.supers_q.resize(n_supers * SUPER);
+        self.supers_factors.resize(n_supers * 2 * BLOCKS);
+        let factors = self.supers_factors.as_chunks_mut::<{ 2 * BLOCKS }>().0;
+        let groups = self.supers_q.as_chunks_mut::<SUPER>().0.iter_mut().zip(factors);
+        let blocks = self.q.as_chunks::<HALF>().0.chunks_exact(2 * BLOCKS);
+        let scales = self.d.chunks_exact(BLOCKS).zip(self.ds.chunks_exact(BLOCKS));
+        for (((q, factors), halves), (d, ds)) in groups.zip(blocks).zip(scales) {
+            for (i, half) in halves.iter().enumerate() {
+                let (block, half_of_block) = (i / 2, i % 2);
+                let place = half_of_block * BLOCKS + block % 2 * (BLOCKS / 2) + block / 2;
+                q[place * HALF..][..HALF].copy_from_slice(half);
+            }
+            for (factors, (d, ds)) in factors.as_chunks_mut::<2>().0.iter_mut().zip(d.iter().zip(ds)) {
+                *factors = [*d, -ds];
+            }
+        }
+    }
+
+    fn load_halves(&mut self) {
+        self.n_groups = self.n.div_ceil(GROUP);
+        let (n_tokens, n_groups) = (self.n_tokens(), self.n_groups * self.n_tokens());
+        self.halves_q.resize(n_groups * GROUP);
+        self.halves_d.resize(n_groups * LANES);
+        self.halves_neg_sums.resize(n_groups * LANES);
+        let (halves_q, halves_d) = (self.halves_q.as_chunks_mut().0, self.halves_d.as_chunks_mut().0);
+        let halves_neg_sums = self.halves_neg_sums.as_chunks_mut().0;
+        for token in 0..n_tokens {
+            for group in 0..self.n_groups {
+                let to = token * self.n_groups + group;
+                let (q, d, sums): (&mut [i8; GROUP], &mut [f32; LANES], &mut [i32; LANES]) =
+                    (&mut halves_q[to], &mut halves_d[to], &mut halves_neg_sums[to]);
+                let n_blocks = ((self.n - group * GROUP) / QK).min(GROUP / QK);
+                if n_blocks < GROUP / QK {
+                    (*q, *d, *sums) = ([0; GROUP], [0.0; LANES], [0; LANES]);
+                }
+                for block in 0..n_blocks {
+                    const HALF: usize = QK / 2;
+                    const LANES_OF_BLOCK: usize = LANES * QK / GROUP;
+                    let from = (token * self.n + group * GROUP) / QK + block;
+                    let values = &self.q[from * QK..][..QK];
+                    q[block * HALF..][..HALF].copy_from_slice(&values[..HALF]);
+                    q[GROUP / 2 + block * HALF..][..HALF].copy_from_slice(&values[HALF..]);
+                    let lane_sums = &self.neg_sums[from * QK / SUM_LEN..][..QK / SUM_LEN];
+                    for i in 0..LANES_OF_BLOCK {
+                        d[block * LANES_OF_BLOCK + i] = self.d[from];
+                        sums[block * LANES_OF_BLOCK + i] = lane_sums[i] + lane_sums[LANES_OF_BLOCK + i];
+                    }
+                }
+            }
+        }
+    }
+
+    /// Becomes a copy of `other`, keeping its buffers.
+    pub fn copy_from(&mut self, other: &Self) {
+        (self.n, self.quantized) = (other.n, other.quantized);
+        (self.n_groups, self.n_supers) = (other.n_groups, other.n_supers);
+        self.f32.copy_from(&other.f32);
+        if other.quantized {
+            self.q.copy_from(&other.q);
+            self.d.copy_from(&other.d);
+            self.ds.copy_from(&other.ds);
+            self.neg_sums.copy_from(&other.neg_sums);
+        }
+        if other.n_groups > 0 {
+            self.halves_q.copy_from(&other.halves_q);
+            self.halves_d.copy_from(&other.halves_d);
+            self.halves_neg_sums.copy_from(&other.halves_neg_sums);
+        }
+        if other.n_supers > 0 {
+            self.supers_q.copy_from(&other.supers_q);
+            self.supers_factors.copy_from(&other.supers_factors);
         }
     }
 
@@ -55,7 +248,84 @@ impl Activations {
 
     /// Vector `token`.
     pub fn row(&self, token: usize) -> ActRow<'_> {
-        let q8 = &self.q8[token * self.q8_row..][..self.q8_row];
-        ActRow { f32: &self.f32[token * self.n..][..self.n], q8 }
+        let n = if self.quantized { self.n } else { 0 };
+        ActRow {
+            f32: &self.f32[token * self.n..][..self.n],
+            q: &self.q[token * n..][..n],
+            d: &self.d[token * n / QK..][..n / QK],
+            ds: &self.ds[token * n / QK..][..n / QK],
+            neg_sums: &self.neg_sums[token * n / SUM_LEN..][..n / SUM_LEN],
+            halves: Halves {
+                q: &self.halves_q.as_chunks().0[token * self.n_groups..][..self.n_groups],
+                d: &self.halves_d.as_chunks().0[token * self.n_groups..][..self.n_groups],
+                neg_sums: &self.halves_neg_sums.as_chunks().0[token * self.n_groups..][..self.n_groups],
+            },
+            supers: Supers {
+                q: &self.supers_q.as_chunks().0[token * self.n_supers..][..self.n_supers],
+                factors: &self.supers_factors.as_chunks().0[token * self.n_supers..][..self.n_supers],
+            },
+        }
+    }
+}
+
+/// Scale `max|x| / 127`, values rounded half to even. Returns the scale: not a number where `x` is not all finite,
+/// so that what follows does not look sound.
+#[inline]
+fn quantize(x: &[f32; QK], q: &mut [i8; QK], neg_sums: &mut [i32; QK / SUM_LEN]) -> f32 {
+    let max = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    let poison: f32 = x.iter().map(|v| v * 0.0).sum();
+    let d = max / 127.0 + poison;
+    // Values too small for their inverse to be a number count as zero.
+    let inverse = Some(127.0 / max).filter(|i| i.is_finite()).unwrap_or(0.0);
+    for (q, x) in q.iter_mut().zip(x) {
+        // Adding and subtracting 1.5 * 2^23 rounds to an integer, half to even, without a call.
+        const ROUND: f32 = 12_582_912.0;
+        *q = ((x * inverse + ROUND) - ROUND) as i32 as i8;
+    }
+    for (sum, q) in neg_sums.iter_mut().zip(q.as_chunks::<SUM_LEN>().0) {
+        *sum = -q.iter().map(|q| i32::from(*q)).sum::<i32>();
+    }
+    d
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantized_values_are_within_half_a_step_and_sums_are_theirs() {
+        let x: Vec<f32> = (0..128).map(|i| (i as f32 * 0.7).sin() * (i as f32 - 60.0)).collect();
+        let mut acts = Activations::default();
+        acts.load(&x, 64, [ActKind::Q8, ActKind::F32]);
+        assert_eq!(acts.n_tokens(), 2);
+        for t in 0..2 {
+            let row = acts.row(t);
+            for (i, x) in row.f32.iter().enumerate() {
+                let (q, d) = (f32::from(row.q[i]), row.d[i / QK]);
+                assert!((q * d - x).abs() <= d * 0.5001, "{i}: {x}");
+            }
+            for (i, sum) in row.neg_sums.iter().enumerate() {
+                assert_eq!(-sum, row.q[4 * i..4 * i + 4].iter().map(|q| i32::from(*q)).sum::<i32>());
+            }
+        }
+    }
+
+    #[test]
+    fn tiny_and_huge_values_keep_to_the_range_of_bytes() {
+        for scale in [1e-45, 1e-38, 1e-30, 1e30, 3e38] {
+            let x: Vec<f32> = (0..32).map(|i| (i as f32 / 31.0 * 2.0 - 1.0) * scale).collect();
+            let mut acts = Activations::default();
+            acts.load(&x, 32, [ActKind::Q8]);
+            assert!(acts.row(0).q.iter().all(|q| *q != -128), "{scale}");
+        }
+    }
+
+    #[test]
+    fn something_infinite_poisons_its_block() {
+        let mut x = [1.0; 64];
+        x[3] = f32::INFINITY;
+        let mut acts = Activations::default();
+        acts.load(&x, 64, [ActKind::Q8]);
+        assert!(acts.row(0).d[0].is_nan() && acts.row(0).d[1] == 1.0 / 127.0);
     }
 }

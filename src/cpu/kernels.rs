@@ -1,42 +1,67 @@
 //! The table of kernels: for each tensor type that can be computed with, its dot product and its scaled addition.
 
 use super::activations::{ActKind, ActRow};
-use super::scalar;
+use super::isa::Isa;
+use super::plain;
+use super::rows::Rows;
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx512};
 use crate::quant::GgmlType;
 use anyhow::{Result, bail};
 
-/// What the CPU does with rows of one type. All functions expect whole blocks of matching length; results depend on
-/// the operands only, never on threads or on how rows are grouped.
+/// What the CPU does with rows of one type. All functions expect rows of whole blocks and operands of matching length;
+/// results depend on the operands only, never on threads or on how rows are grouped.
 pub struct Kernels {
     /// The type of the rows.
     pub dtype: GgmlType,
     /// The form in which `dot` reads the activations.
     pub act: ActKind,
-    /// Dot product of one row with one vector of activations.
-    pub dot: fn(&[u8], ActRow) -> f32,
-    /// `y += a * row`, where 0 times anything is 0 (infinities too), so that adding a neuron that has not fired
-    /// changes nothing.
-    pub add_scaled: fn(&[u8], f32, &mut [f32]),
+    /// Dot products of each row with one vector of activations, one per row.
+    pub dot: fn(Rows, ActRow, &mut [f32]),
+    /// `y += a[i] * row[i]` for each row in order, where 0 times anything is 0 (infinities too), so that adding a
+    /// neuron that has not fired changes nothing.
+    pub add_scaled: fn(Rows, &[f32], &mut [f32]),
 }
 
-static TABLE: [Kernels; 5] = [
-    Kernels { dtype: GgmlType::F32, act: ActKind::F32, dot: scalar::dot_f32, add_scaled: scalar::add_scaled_f32 },
-    Kernels { dtype: GgmlType::F16, act: ActKind::F32, dot: scalar::dot_f16, add_scaled: scalar::add_scaled_f16 },
-    Kernels { dtype: GgmlType::BF16, act: ActKind::F32, dot: scalar::dot_bf16, add_scaled: scalar::add_scaled_bf16 },
-    Kernels { dtype: GgmlType::Q8_0, act: ActKind::Q8, dot: scalar::dot_q8_0, add_scaled: scalar::add_scaled_q8_0 },
-    Kernels { dtype: GgmlType::Q4_0, act: ActKind::Q8, dot: scalar::dot_q4_0, add_scaled: scalar::add_scaled_q4_0 },
-];
+impl Isa {
+    /// The kernels for `dtype` on this instruction set; where it has none of its own, the next simpler one's.
+    ///
+    /// # Panics
+    /// When the type cannot be computed with: [`check_supported`] tells beforehand.
+    pub fn kernels(self, dtype: GgmlType) -> &'static Kernels {
+        assert!(self.is_available(), "this processor does not have {self}");
+        find(self, dtype).unwrap_or_else(|| panic!("no kernels for {dtype}"))
+    }
+}
 
-/// The kernels for `dtype`.
+/// Tables, best first.
+#[cfg(target_arch = "x86_64")]
+static TABLES: [(Isa, &[Kernels]); 4] = [
+    (Isa::Avx512, &avx512::TABLE),
+    (Isa::AvxVnni, &avx2::VNNI_TABLE),
+    (Isa::Avx2, &avx2::TABLE),
+    (Isa::Plain, &plain::TABLE),
+];
+#[cfg(not(target_arch = "x86_64"))]
+static TABLES: [(Isa, &[Kernels]); 1] = [(Isa::Plain, &plain::TABLE)];
+
+fn find(isa: Isa, dtype: GgmlType) -> Option<&'static Kernels> {
+    // There are processors with AVX-512 and without AVX-VNNI.
+    TABLES
+        .iter()
+        .filter(|(of, _)| *of <= isa && of.is_available())
+        .flat_map(|(_, table)| *table)
+        .find(|k| k.dtype == dtype)
+}
+
+/// Whether rows of `dtype` can be computed with.
 ///
 /// # Errors
-/// Names the type and the supported ones when there are none for it.
-pub fn kernels(dtype: GgmlType) -> Result<&'static Kernels> {
-    match TABLE.iter().find(|k| k.dtype == dtype) {
-        Some(found) => Ok(found),
-        None => {
-            let known: Vec<_> = TABLE.iter().map(|k| k.dtype.name()).collect();
-            bail!("has type {dtype}, which is not supported yet; supported: {}", known.join(", "))
-        }
+/// Names the type and the supported ones when they cannot.
+pub fn check_supported(dtype: GgmlType) -> Result<()> {
+    if plain::TABLE.iter().any(|k| k.dtype == dtype) {
+        return Ok(());
     }
+    let known: Vec<_> = plain::TABLE.iter().map(|k| k.dtype.name()).collect();
+    bail!("has type {dtype}, which is not supported yet; supported: {}", known.join(", "))
 }

@@ -1,10 +1,27 @@
-//! Computing on the CPU: kernels per tensor type, prepared activations, the thread pool.
+//! Computing on the CPU: kernels per tensor type and instruction set, prepared activations, the thread pool.
 
 pub mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub mod cores;
+pub mod gemm;
+pub mod isa;
 pub mod kernels;
+pub mod plain;
 pub mod pool;
-pub mod scalar;
+pub mod rows;
+pub mod shared_scales;
+#[cfg(test)]
+mod testing;
 
-pub use activations::{ActRow, Activations};
-pub use kernels::{Kernels, kernels};
-pub use pool::Pool;
+pub use activations::{ActKind, ActRow, Activations};
+pub use isa::Isa;
+pub use kernels::{Kernels, check_supported};
+pub use pool::{Pool, Region, Work};
+pub use rows::Rows;
+pub use shared_scales::Quants;
+
+#[cfg(test)]
+mod agreement;

@@ -1,25 +1,48 @@
 //! Threads for the inside of a token.
+#![allow(unsafe_code, reason = "pieces of one slice are written by different threads, which a scope bounds")]
 
-use anyhow::{Context, Result, ensure};
-use rayon::prelude::*;
+mod crew;
+mod region;
+#[cfg(test)]
+mod tests;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+use anyhow::{Result, ensure};
+
+use crew::{Crew, Hand, Job, Lead};
+use region::Instance;
+pub use region::{Region, Work};
+
+/// `fill` cuts this many pieces per thread, so that a thread with half a core does less than the others.
+const PIECES_PER_THREAD: usize = 4;
 
 /// A fixed set of threads over which outputs are divided. Every element of an output is written by exactly one
 /// call, so results do not depend on the number of threads.
 pub struct Pool {
     n_threads: usize,
-    threads: Option<rayon::ThreadPool>,
+    team: Option<Team>,
+}
+
+/// Fields are dropped in this order: the workers have ended when the jobs that `lead` keeps for them go.
+struct Team {
+    crew: Crew,
+    lead: Mutex<Lead>,
 }
 
 impl Pool {
-    /// A pool of `n_threads`; one thread means the caller's own.
+    /// A pool of `n_threads`; one thread means the caller's own. On hybrid processors the others keep to performance
+    /// cores, where these are enough.
     ///
     /// # Errors
     /// When `n_threads` is 0 or the system refuses to start threads.
     pub fn new(n_threads: usize) -> Result<Self> {
         ensure!((1..=1024).contains(&n_threads), "-t {n_threads}: 1 to 1024 threads are possible");
-        let start = || rayon::ThreadPoolBuilder::new().num_threads(n_threads).build();
-        let threads = (n_threads > 1).then(start).transpose().context("threads cannot be started")?;
-        Ok(Self { n_threads, threads })
+        let start = || Crew::start(n_threads - 1).map(|crew| Team { lead: Mutex::new(Lead::new(&crew)), crew });
+        Ok(Self { n_threads, team: (n_threads > 1).then(start).transpose()? })
     }
 
     /// Number of threads.
@@ -27,34 +50,109 @@ impl Pool {
         self.n_threads
     }
 
+    /// The right to lead the crew. None while another has it, as inside a job: the work is then its caller's alone.
+    fn lead(&self) -> Option<(MutexGuard<'_, Lead>, &Crew)> {
+        let Team { crew, lead } = self.team.as_ref()?;
+        match lead.try_lock() {
+            Ok(lead) => Some((lead, crew)),
+            Err(TryLockError::Poisoned(lead)) => Some((lead.into_inner(), crew)),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Has `prepare` fill in the inputs, computes `len` outputs in chunks of `chunk` (the last may be shorter) and
+    /// returns them. Does not wait for a thread that has lost its core: its chunk is done again.
+    ///
+    /// # Panics
+    /// When `compute` does.
+    pub fn run<'r, W: Work>(
+        &self,
+        region: &'r mut Region<W>,
+        len: usize,
+        chunk: usize,
+        prepare: impl FnOnce(&mut W),
+    ) -> &'r [f32] {
+        let mut lead = self.lead();
+        if let Some((lead, crew)) = &mut lead {
+            lead.reap(crew);
+        }
+        let Some((mut lead, crew)) = lead.filter(|_| len > chunk) else {
+            let at = region.free();
+            region.prepare(at, len, chunk, prepare);
+            region.compute_alone(at);
+            return region.instance(at).out();
+        };
+        let at = region.free();
+        region.prepare(at, len, chunk, prepare);
+        let instance = region.instance(at);
+        let keep: Arc<dyn Any + Send + Sync> = Arc::<Instance<W>>::clone(instance);
+        let job: *const Instance<W> = Arc::as_ptr(instance);
+        // SAFETY: `keep` owns the instance.
+        let slot = unsafe { lead.open(crew, job, Some(keep), instance.n_chunks() - 1) };
+        instance.help(&mut lead.hand);
+        if let Some(slot) = slot {
+            lead.close(crew, slot);
+        }
+        drop(lead);
+        if let Some(panic) = instance.panic() {
+            resume_unwind(panic);
+        }
+        instance.out()
+    }
+
     /// Calls `write(start, piece)` for consecutive pieces of `out`, whose lengths are multiples of `grain` except
-    /// for the last one.
+    /// for the last one. For coarse work: waits for every thread that has begun.
+    ///
+    /// # Panics
+    /// When `write` does.
     pub fn fill<T: Send>(&self, out: &mut [T], grain: usize, write: impl Fn(usize, &mut [T]) + Sync) {
-        let piece = out.len().div_ceil(self.n_threads * 2).next_multiple_of(grain.max(1)).max(1);
-        match &self.threads {
-            Some(threads) if piece < out.len() => threads.install(|| {
-                out.par_chunks_mut(piece).enumerate().for_each(|(i, out)| write(i * piece, out));
-            }),
-            _ => write(0, out),
+        let piece = out.len().div_ceil(self.n_threads * PIECES_PER_THREAD).next_multiple_of(grain.max(1)).max(1);
+        let lead = if piece < out.len() { self.lead() } else { None };
+        let Some((mut lead, crew)) = lead else { return write(0, out) };
+        let (len, out) = (out.len(), out.as_mut_ptr());
+        let pieces = Pieces { out, len, piece, write: &write, next: AtomicUsize::new(0), panic: Mutex::default() };
+        let job: *const (dyn Job + '_) = &pieces;
+        // SAFETY: only the lifetime changes.
+        let job = unsafe { std::mem::transmute::<*const (dyn Job + '_), *const (dyn Job + 'static)>(job) };
+        // SAFETY: nothing between here and `wait` unwinds, and `wait` returns when nobody is inside `pieces`.
+        let slot = unsafe { lead.open(crew, job, None, len.div_ceil(piece) - 1) };
+        pieces.help(&mut lead.hand);
+        if let Some(slot) = slot {
+            lead.close(crew, slot);
+            lead.wait(crew, slot);
+        }
+        drop(lead);
+        if let Some(panic) = pieces.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(panic);
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A slice that threads fill piece by piece.
+struct Pieces<'a, T, F> {
+    out: *mut T,
+    len: usize,
+    piece: usize,
+    write: &'a F,
+    next: AtomicUsize,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
 
-    #[test]
-    fn every_element_is_written_once_whatever_the_threads() {
-        for n_threads in [1, 2, 3, 8] {
-            let pool = Pool::new(n_threads).unwrap();
-            for len in [0, 1, 7, 64, 1000] {
-                let mut out = vec![0usize; len];
-                pool.fill(&mut out, 16, |start, piece| {
-                    assert!(start.is_multiple_of(16));
-                    piece.iter_mut().enumerate().for_each(|(i, o)| *o += start + i + 1);
-                });
-                assert!(out.iter().enumerate().all(|(i, o)| *o == i + 1), "{n_threads} threads, {len} elements");
+// SAFETY: `next` gives each piece to one thread, which T: Send allows; `write` is shared, which F: Sync allows.
+unsafe impl<T: Send, F: Sync> Sync for Pieces<'_, T, F> {}
+
+impl<T: Send, F: Fn(usize, &mut [T]) + Sync> Job for Pieces<'_, T, F> {
+    fn help(&self, _: &mut Hand) {
+        loop {
+            let start = self.next.fetch_add(1, Ordering::Relaxed).saturating_mul(self.piece);
+            if start >= self.len {
+                return;
+            }
+            // SAFETY: inside the slice that `fill` borrows exclusively until all have left; no other thread gets a
+            // piece with this start.
+            let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(start), self.piece.min(self.len - start)) };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.write)(start, out))) {
+                *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
             }
         }
     }

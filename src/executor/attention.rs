@@ -1,8 +1,7 @@
 //! Rotary embedding and causal attention over the KV cache.
 
 use super::kv_cache::KvCache;
-use crate::cpu::Pool;
-use crate::cpu::scalar::{add_scaled, dot};
+use crate::cpu::{ActRow, Activations, Isa, Kernels, Pool, Rows};
 use crate::model::{Config, Rope, RopeKind};
 
 /// Rotary embedding with its frequencies worked out.
@@ -44,10 +43,15 @@ impl Rotation {
     }
 }
 
+/// Positions whose scores are held at a time.
+const BLOCK: usize = 128;
+
 /// What one call of [`Attention::of`] attends to, and its scratch memory.
 pub(super) struct Attention<'a> {
     /// Sizes.
     pub config: &'a Config,
+    /// Instruction set.
+    pub isa: Isa,
     /// Threads.
     pub pool: &'a Pool,
     /// Keys and values, those of the queries' own tokens included.
@@ -56,41 +60,39 @@ pub(super) struct Attention<'a> {
     pub layer: usize,
     /// Position of the first query.
     pub first: usize,
-    /// Kept for its memory only.
-    pub by_head: &'a mut Vec<f32>,
+    /// Kept for their memory only.
+    pub buffers: &'a mut AttentionBuffers,
+}
+
+/// Scratch memory of [`Attention`].
+#[derive(Default)]
+pub(super) struct AttentionBuffers {
+    queries: Activations,
+    by_head: Vec<f32>,
 }
 
 impl Attention<'_> {
     /// Attention of `[n_tokens][n_head][head_dim]` queries to everything up to themselves; `out` is laid out as `q`.
     pub fn of(self, q: &[f32], out: &mut Vec<f32>) {
-        let Self { config, pool, kv, layer, first, by_head } = self;
+        let Self { config, isa, pool, kv, layer, first, buffers } = self;
+        let AttentionBuffers { queries, by_head } = buffers;
         let (n_head, head_dim) = (config.n_head, config.head_dim);
         let group = n_head / config.n_head_kv;
         let n_tokens = q.len() / (n_head * head_dim);
-        let n_keys = first + n_tokens;
-        let scale = 1.0 / (head_dim as f32).sqrt();
+        let kernels = isa.kernels(kv.dtype());
+        queries.load(q, head_dim, [kernels.act]);
+        let queries = &*queries;
         by_head.resize(q.len(), 0.0);
         // Query heads of one key/value head lie together in [n_head][n_tokens][head_dim].
         let grain = group * n_tokens * head_dim;
         pool.fill(by_head, grain, |start, piece| {
-            let mut k = vec![0.0; n_keys * head_dim];
-            let mut v = vec![0.0; n_keys * head_dim];
-            let mut scores = vec![0.0; n_keys];
             for (i, piece) in piece.chunks_exact_mut(grain).enumerate() {
                 let head_kv = start / grain + i;
-                kv.read(layer, head_kv, &mut k, &mut v);
+                let (keys, values) = kv.rows(layer, head_kv, first + n_tokens);
                 for (j, row) in piece.chunks_exact_mut(head_dim).enumerate() {
                     let (head, token) = (head_kv * group + j / n_tokens, j % n_tokens);
-                    let q = &q[(token * n_head + head) * head_dim..][..head_dim];
-                    let scores = &mut scores[..first + token + 1];
-                    for (score, k) in scores.iter_mut().zip(k.chunks_exact(head_dim)) {
-                        *score = dot(k, q) * scale;
-                    }
-                    softmax(scores);
-                    row.fill(0.0);
-                    for (score, v) in scores.iter().zip(v.chunks_exact(head_dim)) {
-                        add_scaled(v, *score, row);
-                    }
+                    let n = first + token + 1;
+                    attend(kernels, queries.row(token * n_head + head), keys.part(0, n), values.part(0, n), row);
                 }
             }
         });
@@ -102,14 +104,60 @@ impl Attention<'_> {
     }
 }
 
-fn softmax(scores: &mut [f32]) {
-    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for score in scores.iter_mut() {
-        *score = (*score - max).exp();
-        sum += *score;
+/// Softmax of `q . keys / sqrt(head_dim)`, times values, into `out`: block after block of positions, with the largest
+/// score so far and everything rescaled when a larger one comes ("online softmax", arXiv 1805.02867), so that no
+/// vector as long as the context is made.
+fn attend(kernels: &Kernels, q: ActRow, keys: Rows, values: Rows, out: &mut [f32]) {
+    let scale = 1.0 / (out.len() as f32).sqrt();
+    let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0f32);
+    out.fill(0.0);
+    for start in (0..keys.len()).step_by(BLOCK) {
+        let len = BLOCK.min(keys.len() - start);
+        let mut scores = [0.0; BLOCK];
+        let scores = &mut scores[..len];
+        (kernels.dot)(keys.part(start, len), q, scores);
+        scores.iter_mut().for_each(|s| *s *= scale);
+        let block_max = scores.iter().copied().fold(max, f32::max);
+        if block_max > max {
+            let rescale = (max - block_max).exp();
+            sum *= rescale;
+            out.iter_mut().for_each(|o| *o *= rescale);
+            max = block_max;
+        }
+        for score in scores.iter_mut() {
+            *score = (*score - max).exp();
+            sum += *score;
+        }
+        (kernels.add_scaled)(values.part(start, len), scores, out);
     }
-    for score in scores {
-        *score /= sum;
+    out.iter_mut().for_each(|o| *o /= sum);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::ActKind;
+
+    #[test]
+    fn blocks_of_positions_give_what_one_softmax_over_all_gives() {
+        let (n, head_dim) = (3 * BLOCK + 17, 32);
+        let wave = |seed: f32| (0..n * head_dim).map(move |i| (i as f32 * seed).sin() * 2.0).collect::<Vec<f32>>();
+        let (k, v) = (wave(0.37), wave(0.71));
+        let q: Vec<f32> = (0..head_dim).map(|i| (i as f32).cos() * 3.0).collect();
+        let bytes = |x: &[f32]| x.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        let (kb, vb) = (bytes(&k), bytes(&v));
+        let rows = |data| Rows::range(data, 4 * head_dim, 0, n);
+        let mut queries = Activations::default();
+        queries.load(&q, head_dim, [ActKind::F32]);
+        let mut out = vec![0.0; head_dim];
+        attend(Isa::Plain.kernels(crate::quant::GgmlType::F32), queries.row(0), rows(&kb), rows(&vb), &mut out);
+
+        let dot = |k: &[f32]| k.iter().zip(&q).map(|(k, q)| f64::from(*k) * f64::from(*q)).sum::<f64>();
+        let weights: Vec<f64> = k.chunks(head_dim).map(|k| (dot(k) / (head_dim as f64).sqrt()).exp()).collect();
+        let total: f64 = weights.iter().sum();
+        for (i, out) in out.iter().enumerate() {
+            let exact: f64 = weights.iter().zip(v.chunks(head_dim)).map(|(w, v)| w / total * f64::from(v[i])).sum();
+            assert!((f64::from(*out) - exact).abs() < 1e-5, "{i}: {out} instead of {exact}");
+        }
     }
 }

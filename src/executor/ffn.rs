@@ -4,11 +4,11 @@
 //! vector, hot first. Contributions are added in the order of slots by whoever owns the output column, so neither
 //! threads, nor the size of the hot prefix, nor the neurons that were skipped change a bit of the result.
 
-use super::linear::matmul;
-use crate::cpu::activations::Activations;
-use crate::cpu::{Pool, scalar};
+use super::linear::{Prefill, Scratch, add_neurons, matmul};
+use super::matvec::{MatVec, Wanted};
+use super::sum::NeuronSum;
+use crate::cpu::{Activations, Isa, Pool};
 use crate::model::{Activation, Down, NeuronGroup, Slot};
-use crate::quant::convert;
 use anyhow::{Result, bail};
 use std::ops::Range;
 use std::str::FromStr;
@@ -56,7 +56,15 @@ pub struct Fired;
 
 impl MaskSource for Fired {
     fn select(&self, _layer: usize, slots: Range<usize>, act: &[f32], active: &mut Vec<Slot>) {
-        active.extend(slots.zip(act).filter(|(_, a)| **a != 0.0).map(|(slot, _)| Slot(slot as u32)));
+        // Written whether it fires or not, so that nothing has to be guessed: what fires follows no pattern.
+        let begin = active.len();
+        active.resize(begin + slots.len(), Slot(0));
+        let mut n = begin;
+        for (slot, a) in slots.zip(act) {
+            active[n] = Slot(slot as u32);
+            n += usize::from(*a != 0.0);
+        }
+        active.truncate(n);
     }
 }
 
@@ -78,6 +86,8 @@ pub struct FfnWork<'a> {
     pub mask: &'a dyn MaskSource,
     /// Threads of the CPU.
     pub pool: &'a Pool,
+    /// Its instruction set.
+    pub isa: Isa,
 }
 
 /// A device's share of the neurons of a layer.
@@ -91,44 +101,52 @@ pub trait FfnShard: Send {
 /// A shard computed on the CPU.
 #[derive(Default)]
 pub struct CpuShard {
+    products: MatVec,
+    sum: NeuronSum,
     act: Vec<f32>,
     active: Vec<Slot>,
+    /// Numbers of the active rows.
+    rows: Vec<u32>,
     /// What each active neuron multiplies its `down` vector with.
     h: Vec<f32>,
     all_h: Vec<f32>,
     all_h_forms: Activations,
 }
 
+impl CpuShard {
+    /// The active rows; all slots of the shard in [`Mode::Dense`].
+    fn wanted<'a>(rows: &'a [u32], work: &FfnWork) -> Wanted<'a> {
+        match work.mode {
+            Mode::Dense => Wanted::Range(work.slots.clone()),
+            Mode::Exact => Wanted::List(rows),
+        }
+    }
+}
+
 impl FfnShard for CpuShard {
     fn begin(&mut self, work: &FfnWork) {
-        let FfnWork { group, slots, x, activation, pool, .. } = work;
-        let x = x.row(0);
-        let mask = group.mask_matrix();
-        self.act.resize(slots.len(), 0.0);
-        pool.fill(&mut self.act, 16, |start, piece| {
-            for (i, o) in piece.iter_mut().enumerate() {
-                *o = activation.apply((mask.kernels.dot)(mask.row(slots.start + start + i), x));
-            }
-        });
-        self.active.clear();
-        match work.mode {
-            Mode::Dense => self.active.extend(slots.clone().map(|s| Slot(s as u32))),
-            Mode::Exact => work.mask.select(work.layer, slots.clone(), &self.act, &mut self.active),
+        let FfnWork { group, slots, x, activation, pool, isa, .. } = work;
+        self.rows.clear();
+        self.h.clear();
+        self.act.clear();
+        if slots.is_empty() {
+            return;
         }
-        self.h.resize(self.active.len(), 0.0);
-        let (act, active) = (&self.act, &self.active);
-        let act_of = |slot: Slot| act[slot.0 as usize - slots.start];
-        match &group.ffn_gate {
-            Some(_) => {
-                let up = &group.ffn_up;
-                pool.fill(&mut self.h, 8, |start, piece| {
-                    for (o, slot) in piece.iter_mut().zip(&active[start..]) {
-                        let up = (up.kernels.dot)(up.row(slot.0 as usize), x);
-                        *o = gated(act_of(*slot), up);
-                    }
-                });
-            }
-            None => self.h.iter_mut().zip(active).for_each(|(o, slot)| *o = act_of(*slot)),
+        let all = Wanted::Range(slots.clone());
+        let act = self.products.some(pool, *isa, x, group.mask_matrix(), &all, Some(*activation));
+        self.act.extend_from_slice(act);
+        if work.mode == Mode::Exact {
+            self.active.clear();
+            work.mask.select(work.layer, slots.clone(), &self.act, &mut self.active);
+            self.rows.extend(self.active.iter().map(|slot| slot.0));
+            let act_of = |row: &u32| self.act[*row as usize - slots.start];
+            self.h.extend(self.rows.iter().map(act_of));
+        } else {
+            self.h.extend_from_slice(&self.act);
+        }
+        if group.ffn_gate.is_some() {
+            let up = self.products.some(pool, *isa, x, &group.ffn_up, &Self::wanted(&self.rows, work), None);
+            self.h.iter_mut().zip(up).for_each(|(h, up)| *h = gated(*h, *up));
         }
     }
 
@@ -136,31 +154,23 @@ impl FfnShard for CpuShard {
         if work.slots.is_empty() {
             return 0;
         }
+        let wanted = Self::wanted(&self.rows, work);
         match &work.group.ffn_down {
-            Down::Rows(down) => {
-                let dtype = down.dtype();
-                let grain = dtype.block_len().max(64);
-                let (active, h) = (&self.active, &self.h);
-                work.pool.fill(y, grain, |start, piece| {
-                    let first = start / dtype.block_len() * dtype.block_bytes();
-                    for (slot, h) in active.iter().zip(h) {
-                        (down.kernels.add_scaled)(&down.row(slot.0 as usize)[first..], *h, piece);
-                    }
-                });
+            down @ (Down::Rows(_) | Down::Lossless(_)) => {
+                self.sum.add(work.pool, work.isa, down, &wanted, &self.h, y);
             }
             Down::Columns(down) => {
                 self.all_h.clear();
                 self.all_h.resize(down.n_cols, 0.0);
-                for (slot, h) in self.active.iter().zip(&self.h) {
-                    self.all_h[slot.0 as usize] = *h;
-                }
-                self.all_h_forms.load(&self.all_h, down.n_cols, [down.kernels.act]);
-                let h = self.all_h_forms.row(0);
-                work.pool.fill(y, 16, |start, piece| {
-                    for (i, o) in piece.iter_mut().enumerate() {
-                        *o += (down.kernels.dot)(down.row(start + i), h);
+                match &wanted {
+                    Wanted::Range(range) => self.all_h[range.clone()].copy_from_slice(&self.h),
+                    Wanted::List(rows) => {
+                        rows.iter().zip(&self.h).for_each(|(row, h)| self.all_h[*row as usize] = *h);
                     }
-                });
+                }
+                self.all_h_forms.load(&self.all_h, down.n_cols, [work.isa.kernels(down.dtype()).act]);
+                let part = self.products.all(work.pool, work.isa, &self.all_h_forms, &[down]);
+                y.iter_mut().zip(part).for_each(|(y, part)| *y += part);
             }
         }
         self.act.iter().filter(|a| **a != 0.0).count()
@@ -180,58 +190,44 @@ pub(super) struct BatchBuffers {
     /// `[n_tokens][n_ff]` values that the `down` vectors are multiplied with.
     pub h: Vec<f32>,
     h_forms: Activations,
-    scratch: Vec<f32>,
 }
 
-/// The FFN of many tokens: dense products. `y` becomes `[n_tokens][n_embd]`.
+/// What [`batch`] computes.
+pub(super) struct BatchWork<'a> {
+    /// The neurons.
+    pub group: &'a NeuronGroup,
+    /// The normalised inputs.
+    pub x: &'a Activations,
+    /// Activation of the FFN.
+    pub activation: Activation,
+    /// What may be skipped.
+    pub mode: Mode,
+}
+
+/// The FFN of many tokens: dense products, but for `down` by rows, which takes what has fired. `y` becomes
+/// `[n_tokens][n_embd]`.
 pub(super) fn batch(
-    group: &NeuronGroup,
-    x: &Activations,
-    activation: Activation,
-    mode: Mode,
-    pool: &Pool,
+    cx: &Prefill,
+    work: &BatchWork,
     buffers: &mut BatchBuffers,
+    scratch: &mut Scratch,
     y: &mut Vec<f32>,
 ) {
-    let BatchBuffers { act, h, h_forms, scratch } = buffers;
-    matmul(pool, group.mask_matrix(), x, scratch, act);
-    act.iter_mut().for_each(|a| *a = activation.apply(*a));
+    let BatchBuffers { act, h, h_forms } = buffers;
+    let BatchWork { group, x, activation, mode } = *work;
+    matmul(cx, group.mask_matrix(), x, scratch, act);
+    cx.pool.fill(act, 1024, |_, piece| piece.iter_mut().for_each(|a| *a = activation.apply(*a)));
     if group.ffn_gate.is_some() {
-        matmul(pool, &group.ffn_up, x, scratch, h);
+        matmul(cx, &group.ffn_up, x, scratch, h);
         h.iter_mut().zip(&*act).for_each(|(h, a)| *h = gated(*a, *h));
     } else {
         h.clone_from(act);
     }
-    let n_ff = group.n_ff();
     match &group.ffn_down {
         Down::Columns(down) => {
-            h_forms.load(h, n_ff, [down.kernels.act]);
-            matmul(pool, down, h_forms, scratch, y);
+            h_forms.load(h, group.n_ff(), [cx.isa.kernels(down.dtype()).act]);
+            matmul(cx, down, h_forms, scratch, y);
         }
-        Down::Rows(down) => {
-            let n_embd = down.n_cols;
-            y.clear();
-            y.resize(x.n_tokens() * n_embd, 0.0);
-            // A type without a reader is refused when the matrix is loaded.
-            let Ok(convert) = convert::dequantizer(down.dtype()) else { return };
-            pool.fill(y, n_embd, |start, piece| {
-                let first = start / n_embd;
-                let mut row = vec![0.0; n_embd];
-                for slot in 0..n_ff {
-                    let mut converted = false;
-                    for (token, y) in piece.chunks_exact_mut(n_embd).enumerate() {
-                        let h = h[(first + token) * n_ff + slot];
-                        if mode == Mode::Exact && h == 0.0 {
-                            continue;
-                        }
-                        if !converted {
-                            convert(down.row(slot), &mut row);
-                            converted = true;
-                        }
-                        scalar::add_scaled(&row, h, y);
-                    }
-                }
-            });
-        }
+        down @ (Down::Rows(_) | Down::Lossless(_)) => add_neurons(cx, down, h, mode == Mode::Exact, scratch, y),
     }
 }

@@ -1,13 +1,13 @@
 //! The forward pass. Read this first: everything else in the executor serves it.
 
-use super::attention::{Attention, Rotation};
-use super::ffn::{self, BatchBuffers, CpuShard, FfnShard, FfnWork, Fired, MaskSource, Mode};
+use super::attention::{Attention, AttentionBuffers, Rotation};
+use super::ffn::{self, BatchBuffers, BatchWork, CpuShard, FfnShard, FfnWork, Fired, MaskSource, Mode};
 use super::kv_cache::{KvCache, KvType};
-use super::linear::{linear, matmul};
+use super::linear::{Prefill, Scratch, add_bias, linear, matmul};
+use super::matvec::MatVec;
 use super::norm::normalize;
 use super::stats::FfnStats;
-use crate::cpu::Pool;
-use crate::cpu::activations::Activations;
+use crate::cpu::{Activations, Isa, Pool};
 use crate::model::{Layer, Matrix, Model, Norm, Residual};
 use crate::placement::Placement;
 use crate::quant::convert;
@@ -26,6 +26,8 @@ pub struct ExecutorParams {
     pub mode: Mode,
     /// Tokens that prefill computes at once.
     pub n_ubatch: usize,
+    /// Instruction set of the kernels.
+    pub isa: Isa,
 }
 
 /// Watches a prefill.
@@ -67,13 +69,14 @@ struct State {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
-    by_head: Vec<f32>,
+    attention: AttentionBuffers,
     attn: Vec<f32>,
     attn_out: Vec<f32>,
     ffn_out: Vec<f32>,
     ffn: BatchBuffers,
     logits: Vec<f32>,
-    scratch: Vec<f32>,
+    scratch: Scratch,
+    products: MatVec,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -181,7 +184,7 @@ impl<'m> Executor<'m> {
         self.embed(&weights.token_embd, tokens);
         for (i, layer) in weights.layers.iter().enumerate() {
             self.normalize(&layer.attn_norm);
-            self.attention(i, layer);
+            self.attention(i, layer, phase);
             if let (Residual::Serial, Some(ffn_norm)) = (model.config.residual, &layer.ffn_norm) {
                 add(&mut self.state.x, &self.state.attn_out);
                 self.normalize(ffn_norm);
@@ -196,7 +199,7 @@ impl<'m> Executor<'m> {
         self.normalize(&weights.output_norm);
         let first = self.kv.n_past();
         self.kv.advance(tokens.len());
-        self.output(weights.head(), tokens.len(), first, observer);
+        self.output(weights.head(), tokens.len(), first, phase, observer);
     }
 
     fn embed(&mut self, token_embd: &Matrix, tokens: &[u32]) {
@@ -215,14 +218,30 @@ impl<'m> Executor<'m> {
         normalize(config.norm, config.norm_eps, norm, &self.state.x, &mut self.state.normed);
     }
 
-    fn attention(&mut self, i: usize, layer: &Layer) {
-        let (config, s, pool) = (&self.model.config, &mut self.state, &self.pool);
+    fn attention(&mut self, i: usize, layer: &Layer, phase: Phase) {
+        let (config, s, pool, isa) = (&self.model.config, &mut self.state, &self.pool, self.params.isa);
         let (q, k, v) = (&layer.attn_q, &layer.attn_k, &layer.attn_v);
-        s.forms.load(&s.normed, config.n_embd, [q, k, v].map(|l| l.weight.kernels.act));
-        linear(pool, q, &s.forms, &mut s.scratch, &mut s.q);
-        linear(pool, k, &s.forms, &mut s.scratch, &mut s.k);
-        linear(pool, v, &s.forms, &mut s.scratch, &mut s.v);
         let (n_q, n_kv) = (config.n_head * config.head_dim, config.n_head_kv * config.head_dim);
+        let kinds = [q, k, v].map(|l| isa.kernels(l.weight.dtype()).act);
+        let kind_out = isa.kernels(layer.attn_output.weight.dtype()).act;
+        s.forms.load(&s.normed, config.n_embd, kinds);
+        match phase {
+            Phase::Prefill => {
+                let cx = Prefill { pool, isa };
+                linear(&cx, q, &s.forms, &mut s.scratch, &mut s.q);
+                linear(&cx, k, &s.forms, &mut s.scratch, &mut s.k);
+                linear(&cx, v, &s.forms, &mut s.scratch, &mut s.v);
+            }
+            Phase::Decode => {
+                let qkv = s.products.all(pool, isa, &s.forms, &[&q.weight, &k.weight, &v.weight]);
+                let (qs, kv) = qkv.split_at(n_q);
+                let (ks, vs) = kv.split_at(n_kv);
+                for (linear, out, from) in [(q, &mut s.q, qs), (k, &mut s.k, ks), (v, &mut s.v, vs)] {
+                    replace(out, from);
+                    add_bias(linear, out);
+                }
+            }
+        }
         let first = self.kv.n_past();
         let tokens = s.q.chunks_exact_mut(n_q).zip(s.k.chunks_exact_mut(n_kv)).zip(s.v.chunks_exact(n_kv));
         for (t, ((q, k), v)) in tokens.enumerate() {
@@ -230,23 +249,33 @@ impl<'m> Executor<'m> {
             self.rotation.apply(k, config.head_dim, first + t);
             self.kv.store(i, first + t, k, v);
         }
-        let attention = Attention { config, pool, kv: &self.kv, layer: i, first, by_head: &mut s.by_head };
+        let buffers = &mut s.attention;
+        let attention = Attention { config, isa, pool, kv: &self.kv, layer: i, first, buffers };
         attention.of(&s.q, &mut s.attn);
-        s.forms.load(&s.attn, n_q, [layer.attn_output.weight.kernels.act]);
-        linear(pool, &layer.attn_output, &s.forms, &mut s.scratch, &mut s.attn_out);
+        s.forms.load(&s.attn, n_q, [kind_out]);
+        match phase {
+            Phase::Prefill => {
+                linear(&Prefill { pool, isa }, &layer.attn_output, &s.forms, &mut s.scratch, &mut s.attn_out);
+            }
+            Phase::Decode => {
+                replace(&mut s.attn_out, s.products.all(pool, isa, &s.forms, &[&layer.attn_output.weight]));
+                add_bias(&layer.attn_output, &mut s.attn_out);
+            }
+        }
     }
 
     fn ffn(&mut self, i: usize, layer: &Layer, phase: Phase, observer: &mut dyn Observer) {
-        let (config, s) = (&self.model.config, &mut self.state);
+        let (config, s, isa) = (&self.model.config, &mut self.state, self.params.isa);
         s.ffn_out.clear();
         s.ffn_out.resize(s.x.len(), 0.0);
         for group in &layer.ffn {
-            let kinds = [group.mask_matrix().kernels.act, group.ffn_up.kernels.act];
+            let kinds = [group.mask_matrix(), &group.ffn_up].map(|m| isa.kernels(m.dtype()).act);
             s.forms.load(&s.normed, config.n_embd, kinds);
             let activation = config.activation.activation;
             if phase == Phase::Prefill {
-                let mode = self.params.mode;
-                ffn::batch(group, &s.forms, activation, mode, &self.pool, &mut s.ffn, &mut s.ffn_out);
+                let (cx, mode) = (Prefill { pool: &self.pool, isa }, self.params.mode);
+                let work = BatchWork { group, x: &s.forms, activation, mode };
+                ffn::batch(&cx, &work, &mut s.ffn, &mut s.scratch, &mut s.ffn_out);
                 observer.ffn(i, &s.ffn.act, &s.ffn.h);
                 continue;
             }
@@ -260,6 +289,7 @@ impl<'m> Executor<'m> {
                 mode: self.params.mode,
                 mask: &*self.mask,
                 pool: &self.pool,
+                isa,
             });
             for (shard, work) in self.shards.iter_mut().zip(&work) {
                 shard.begin(work);
@@ -275,12 +305,17 @@ impl<'m> Executor<'m> {
     }
 
     /// Logits of the last token, or of all that the observer wants.
-    fn output(&mut self, head: &Matrix, n_tokens: usize, first: usize, observer: &mut dyn Observer) {
-        let s = &mut self.state;
+    fn output(&mut self, head: &Matrix, n_tokens: usize, first: usize, phase: Phase, observer: &mut dyn Observer) {
+        let (s, isa) = (&mut self.state, self.params.isa);
         let n_embd = head.n_cols;
         let skipped = if observer.wants_logits() { 0 } else { n_tokens - 1 };
-        s.forms.load(&s.normed[skipped * n_embd..], n_embd, [head.kernels.act]);
-        matmul(&self.pool, head, &s.forms, &mut s.scratch, &mut s.logits);
+        s.forms.load(&s.normed[skipped * n_embd..], n_embd, [isa.kernels(head.dtype()).act]);
+        match phase {
+            Phase::Prefill => {
+                matmul(&Prefill { pool: &self.pool, isa }, head, &s.forms, &mut s.scratch, &mut s.logits);
+            }
+            Phase::Decode => replace(&mut s.logits, s.products.all(&self.pool, isa, &s.forms, &[head])),
+        }
         if observer.wants_logits() {
             for (t, logits) in s.logits.chunks_exact(head.n_rows).enumerate() {
                 observer.logits(first + t, logits);
@@ -288,6 +323,11 @@ impl<'m> Executor<'m> {
             s.logits.drain(..(n_tokens - 1) * head.n_rows);
         }
     }
+}
+
+fn replace(to: &mut Vec<f32>, from: &[f32]) {
+    to.clear();
+    to.extend_from_slice(from);
 }
 
 fn add(x: &mut [f32], y: &[f32]) {

@@ -1,9 +1,10 @@
 //! Keys and values of the tokens seen so far.
 
+use crate::cpu::Rows;
 use crate::model::Config;
+use crate::quant::GgmlType;
+use crate::quant::convert::{Quantize, quantizer};
 use anyhow::{Result, bail, ensure};
-use half::f16;
-use half::slice::HalfFloatSliceExt;
 use std::str::FromStr;
 
 /// Type of the cached numbers.
@@ -13,6 +14,19 @@ pub enum KvType {
     F32,
     /// 16-bit floats: half the memory.
     F16,
+    /// Bytes with a scale per 32: about a quarter.
+    Q8_0,
+}
+
+impl KvType {
+    /// The tensor type as which the numbers are stored.
+    pub fn dtype(self) -> GgmlType {
+        match self {
+            Self::F32 => GgmlType::F32,
+            Self::F16 => GgmlType::F16,
+            Self::Q8_0 => GgmlType::Q8_0,
+        }
+    }
 }
 
 impl FromStr for KvType {
@@ -22,37 +36,8 @@ impl FromStr for KvType {
         match name.to_ascii_lowercase().as_str() {
             "f32" => Ok(Self::F32),
             "f16" => Ok(Self::F16),
-            _ => bail!("KV cache type \"{name}\" is not known; f16 and f32 are"),
-        }
-    }
-}
-
-enum Store {
-    F32(Vec<f32>),
-    F16(Vec<f16>),
-}
-
-impl Store {
-    /// `None` when the system has not that much memory. Asked first, because a zeroed vector, whose pages cost nothing
-    /// until they are used, cannot be asked for in a way that may fail.
-    fn new(kind: KvType, n: usize) -> Option<Self> {
-        match kind {
-            KvType::F32 => Vec::<f32>::new().try_reserve_exact(n).ok().map(|()| Self::F32(vec![0.0; n])),
-            KvType::F16 => Vec::<f16>::new().try_reserve_exact(n).ok().map(|()| Self::F16(vec![f16::ZERO; n])),
-        }
-    }
-
-    fn write(&mut self, at: usize, values: &[f32]) {
-        match self {
-            Self::F32(data) => data[at..][..values.len()].copy_from_slice(values),
-            Self::F16(data) => data[at..][..values.len()].convert_from_f32_slice(values),
-        }
-    }
-
-    fn read(&self, at: usize, out: &mut [f32]) {
-        match self {
-            Self::F32(data) => out.copy_from_slice(&data[at..][..out.len()]),
-            Self::F16(data) => data[at..][..out.len()].convert_to_f32_slice(out),
+            "q8_0" => Ok(Self::Q8_0),
+            _ => bail!("KV cache type \"{name}\" is not known; f16, q8_0 and f32 are"),
         }
     }
 }
@@ -63,21 +48,46 @@ pub struct KvCache {
     n_head_kv: usize,
     head_dim: usize,
     n_past: usize,
-    keys: Store,
-    values: Store,
+    dtype: GgmlType,
+    write: Quantize,
+    /// Bytes of one head's keys, or values, of one token.
+    row_bytes: usize,
+    keys: Vec<u8>,
+    values: Vec<u8>,
+}
+
+/// Zeros, or `None` when the system has not that much memory. Asked first, because a zeroed vector, whose pages cost
+/// nothing until they are used, cannot be asked for in a way that may fail.
+fn zeros(n: usize) -> Option<Vec<u8>> {
+    Vec::<u8>::new().try_reserve_exact(n).ok().map(|()| vec![0; n])
 }
 
 impl KvCache {
     /// An empty cache for `n_ctx` tokens.
     ///
     /// # Errors
-    /// When `n_ctx` is 0 or the size overflows.
+    /// When `n_ctx` is 0, the size overflows, or heads are not whole blocks of the type.
     pub fn new(config: &Config, n_ctx: usize, kind: KvType) -> Result<Self> {
         ensure!(n_ctx > 0, "a context of 0 tokens");
-        let per_token = config.n_layer * config.n_head_kv * config.head_dim;
-        let stores = per_token.checked_mul(n_ctx).and_then(|n| Some((Store::new(kind, n)?, Store::new(kind, n)?)));
+        let (head_dim, dtype) = (config.head_dim, kind.dtype());
+        let Some(row_bytes) = dtype.row_bytes(head_dim) else {
+            bail!("--cache-type {dtype}: heads of {head_dim} are not whole blocks of {}; take f16", dtype.block_len())
+        };
+        let per_token = config.n_layer * config.n_head_kv * row_bytes;
+        let stores = per_token.checked_mul(n_ctx).and_then(|n| Some((zeros(n)?, zeros(n)?)));
         let Some((keys, values)) = stores else { bail!("-c {n_ctx}: the KV cache does not fit in memory; lower it") };
-        Ok(Self { n_ctx, n_head_kv: config.n_head_kv, head_dim: config.head_dim, n_past: 0, keys, values })
+        let write = quantizer(dtype)?;
+        Ok(Self { n_ctx, n_head_kv: config.n_head_kv, head_dim, n_past: 0, dtype, write, row_bytes, keys, values })
+    }
+
+    /// Type of the cached numbers.
+    pub fn dtype(&self) -> GgmlType {
+        self.dtype
+    }
+
+    /// Bytes of the whole cache.
+    pub fn n_bytes(&self) -> usize {
+        self.keys.len() + self.values.len()
     }
 
     /// Tokens that fit.
@@ -99,23 +109,26 @@ impl KvCache {
         self.n_past += n_tokens;
     }
 
-    fn at(&self, layer: usize, head: usize, position: usize) -> usize {
-        ((layer * self.n_head_kv + head) * self.n_ctx + position) * self.head_dim
+    /// First byte of a head in a layer.
+    fn head(&self, layer: usize, head: usize) -> usize {
+        (layer * self.n_head_kv + head) * self.n_ctx * self.row_bytes
     }
 
     /// Stores `[n_head_kv][head_dim]` keys and values of one token.
     pub(super) fn store(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) {
-        for head in 0..self.n_head_kv {
-            let (at, part) = (self.at(layer, head, position), head * self.head_dim..(head + 1) * self.head_dim);
-            self.keys.write(at, &k[part.clone()]);
-            self.values.write(at, &v[part]);
+        let heads = k.chunks_exact(self.head_dim).zip(v.chunks_exact(self.head_dim));
+        for (head, (k, v)) in heads.enumerate() {
+            let at = self.head(layer, head) + position * self.row_bytes;
+            (self.write)(k, &mut self.keys[at..at + self.row_bytes]);
+            (self.write)(v, &mut self.values[at..at + self.row_bytes]);
         }
     }
 
-    /// Reads the first `k.len() / head_dim` positions of one head.
-    pub(super) fn read(&self, layer: usize, head: usize, k: &mut [f32], v: &mut [f32]) {
-        let at = self.at(layer, head, 0);
-        self.keys.read(at, k);
-        self.values.read(at, v);
+    /// Keys and values of the first `n` positions of one head.
+    pub(super) fn rows(&self, layer: usize, head: usize, n: usize) -> (Rows<'_>, Rows<'_>) {
+        let from = self.head(layer, head);
+        let bytes = from..from + n * self.row_bytes;
+        let rows = |data| Rows::range(data, self.row_bytes, 0, n);
+        (rows(&self.keys[bytes.clone()]), rows(&self.values[bytes]))
     }
 }

@@ -1,57 +1,94 @@
-//! Matrix times activations, for one token or many.
+//! Matrices times the activations of many tokens.
 
-use crate::cpu::Pool;
-use crate::cpu::activations::{ActKind, Activations};
-use crate::cpu::scalar;
-use crate::model::{Linear, Matrix};
-use crate::quant::convert;
+use super::matvec::Wanted;
+use super::sum::add_columns;
+use crate::cpu::gemm::sparse::Factors;
+use crate::cpu::gemm::{self, Packed};
+use crate::cpu::{Activations, Isa, Pool};
+use crate::model::{Down, Linear, Matrix};
 
-/// Rows of a weight matrix that one thread takes at the least.
-const ROW_GRAIN: usize = 16;
+/// What the products of a prefill run on.
+#[derive(Clone, Copy)]
+pub(super) struct Prefill<'a> {
+    /// Threads.
+    pub pool: &'a Pool,
+    /// Instruction set.
+    pub isa: Isa,
+}
+
+/// Columns of `down` by rows that one thread takes at the least: whole blocks of every type.
+const COLUMN_GRAIN: usize = 512;
+
+/// Memory that products keep from call to call.
+#[derive(Default)]
+pub(super) struct Scratch {
+    packed: Packed,
+    factors: Factors,
+    tiled: Vec<f32>,
+}
 
 /// `[n_tokens][n_cols]` activations times `[n_rows][n_cols]` weights: `out` becomes `[n_tokens][n_rows]`.
-///
-/// Each weight row is read once for all tokens. Every element is the same dot product for any number of tokens, so
-/// prefill and decode agree bit for bit. `scratch` is kept for its memory only.
-pub(super) fn matmul(pool: &Pool, w: &Matrix, x: &Activations, scratch: &mut Vec<f32>, out: &mut Vec<f32>) {
+/// Each weight is read and unpacked once for all tokens, and what a token gives does not depend on the others.
+pub(super) fn matmul(cx: &Prefill, w: &Matrix, x: &Activations, scratch: &mut Scratch, out: &mut Vec<f32>) {
     let (n_tokens, n_rows) = (x.n_tokens(), w.n_rows);
-    out.resize(n_tokens * n_rows, 0.0);
-    let dot = w.kernels.dot;
-    if n_tokens == 1 {
-        pool.fill(out, ROW_GRAIN, |start, piece| {
-            for (i, o) in piece.iter_mut().enumerate() {
-                *o = dot(w.row(start + i), x.row(0));
-            }
-        });
-        return;
-    }
-    // A type without a reader is refused when the matrix is loaded.
-    let convert = convert::dequantizer(w.dtype()).ok().filter(|_| w.kernels.act == ActKind::F32);
-    scratch.resize(n_tokens * n_rows, 0.0);
-    pool.fill(scratch, ROW_GRAIN * n_tokens, |start, piece| {
-        let mut values = vec![0.0; w.n_cols];
-        for (i, out) in piece.chunks_exact_mut(n_tokens).enumerate() {
-            let row = w.row(start / n_tokens + i);
-            match convert {
-                Some(convert) => {
-                    convert(row, &mut values);
-                    out.iter_mut().enumerate().for_each(|(t, o)| *o = scalar::dot(&values, x.row(t).f32));
-                }
-                None => out.iter_mut().enumerate().for_each(|(t, o)| *o = dot(row, x.row(t))),
-            }
-        }
+    let Scratch { packed, tiled, .. } = scratch;
+    packed.load(w.dtype(), x, cx.pool);
+    tiled.resize(n_tokens * n_rows, 0.0);
+    cx.pool.fill(tiled, gemm::ROW_GRAIN * n_tokens, |start, tiled| {
+        let rows = w.rows(start / n_tokens, tiled.len() / n_tokens);
+        gemm::rows_times(cx.isa, w.dtype(), rows, packed, tiled);
     });
-    for (t, out) in out.chunks_exact_mut(n_rows).enumerate() {
-        out.iter_mut().enumerate().for_each(|(r, o)| *o = scratch[r * n_tokens + t]);
-    }
+    untile(cx, tiled, n_rows, gemm::ROW_GRAIN, n_tokens, out);
+}
+
+/// From tiles of columns to `[n_tokens][n_cols]`.
+fn untile(cx: &Prefill, tiled: &[f32], n_cols: usize, width: usize, n_tokens: usize, out: &mut Vec<f32>) {
+    out.resize(n_tokens * n_cols, 0.0);
+    cx.pool.fill(out, n_cols, |start, out| gemm::untile(tiled, n_cols, width, start / n_cols, out));
 }
 
 /// [`matmul`] and the bias, where there is one.
-pub(super) fn linear(pool: &Pool, w: &Linear, x: &Activations, scratch: &mut Vec<f32>, out: &mut Vec<f32>) {
-    matmul(pool, &w.weight, x, scratch, out);
+pub(super) fn linear(cx: &Prefill, w: &Linear, x: &Activations, scratch: &mut Scratch, out: &mut Vec<f32>) {
+    matmul(cx, &w.weight, x, scratch, out);
+    add_bias(w, out);
+}
+
+/// Adds the bias, where there is one, to each of `[n_tokens][n_out]`.
+pub(super) fn add_bias(w: &Linear, out: &mut [f32]) {
     if let Some(bias) = &w.bias {
         for out in out.chunks_exact_mut(bias.len()) {
             out.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
         }
     }
+}
+
+/// The neurons of `down`, stored by rows, times `h` (`[n_tokens][n_ff]`), added up: `y` becomes `[n_tokens][n_embd]`.
+/// With `skip`, rows whose `h` is 0 are left out, which changes no bit of the result.
+pub(super) fn add_neurons(cx: &Prefill, down: &Down, h: &[f32], skip: bool, scratch: &mut Scratch, y: &mut Vec<f32>) {
+    let (n_ff, n_embd) = down.shape();
+    let n_tokens = h.len() / n_ff;
+    let Scratch { factors, tiled, .. } = scratch;
+    tiled.clear();
+    tiled.resize(n_tokens * n_embd, 0.0);
+    if let Down::Rows(_) = down {
+        factors.load(cx.isa, h, n_ff, skip, cx.pool);
+    }
+    // Threads own columns.
+    let grain = COLUMN_GRAIN * n_tokens;
+    cx.pool.fill(tiled, grain, |start, pieces| {
+        for (i, y) in pieces.chunks_mut(grain).enumerate() {
+            let (first, n) = (start / n_tokens + i * COLUMN_GRAIN, y.len() / n_tokens);
+            if let Down::Rows(down) = down {
+                let dtype = down.dtype();
+                let bytes = |columns: usize| columns / dtype.block_len() * dtype.block_bytes();
+                let piece = down.rows(0, n_ff).piece(bytes(first), bytes(n));
+                gemm::sparse::add_rows(cx.isa, dtype, piece, factors, y);
+            } else {
+                for (y, h) in y.chunks_exact_mut(n).zip(h.chunks_exact(n_ff)) {
+                    add_columns(cx.isa, down, &Wanted::Range(0..n_ff), h, first, y);
+                }
+            }
+        }
+    });
+    untile(cx, tiled, n_embd, COLUMN_GRAIN, n_tokens, y);
 }

@@ -5,8 +5,10 @@ pub mod ffn;
 pub mod forward;
 pub mod kv_cache;
 mod linear;
+mod matvec;
 mod norm;
 pub mod stats;
+mod sum;
 
 pub use ffn::{MaskSource, Mode};
 pub use forward::{Executor, ExecutorParams, Observer};

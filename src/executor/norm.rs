@@ -8,9 +8,9 @@ pub(super) fn normalize(kind: NormKind, eps: f32, norm: &Norm, x: &[f32], out: &
     for (x, out) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
         let mean = match kind {
             NormKind::Rms => 0.0,
-            NormKind::Layer => x.iter().map(|v| f64::from(*v)).sum::<f64>() / n as f64,
+            NormKind::Layer => sum(x, |v| v) / n as f64,
         };
-        let square = x.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n as f64;
+        let square = sum(x, |v| (v - mean) * (v - mean)) / n as f64;
         let (mean, scale) = (mean as f32, 1.0 / (square as f32 + eps).sqrt());
         for ((o, v), w) in out.iter_mut().zip(x).zip(&norm.weight) {
             *o = (v - mean) * scale * w;
@@ -19,6 +19,18 @@ pub(super) fn normalize(kind: NormKind, eps: f32, norm: &Norm, x: &[f32], out: &
             out.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
         }
     }
+}
+
+/// Sum of `f` over `x`, in interleaved partial sums: one after another they would wait for each other.
+fn sum(x: &[f32], f: impl Fn(f64) -> f64) -> f64 {
+    let mut sums = [0.0; 8];
+    let (chunks, rest) = x.as_chunks::<8>();
+    for chunk in chunks {
+        for (sum, v) in sums.iter_mut().zip(chunk) {
+            *sum += f(f64::from(*v));
+        }
+    }
+    sums.iter().sum::<f64>() + rest.iter().map(|v| f(f64::from(*v))).sum::<f64>()
 }
 
 #[cfg(test)]

@@ -53,8 +53,8 @@ impl FfnStats {
                         .ffn
                         .iter()
                         .map(|group| {
-                            let down = if group.index.is_some() { 0 } else { group.ffn_down.matrix().n_bytes() };
-                            (group.mask_matrix().n_bytes() + down) as f64 + active * group.bytes_per_active() as f64
+                            let down = if group.index.is_some() { 0 } else { group.ffn_down.n_bytes() };
+                            (group.mask_matrix().n_bytes() + down) as f64 + group.bytes_for_active(active)
                         })
                         .sum::<f64>(),
                 )
@@ -69,7 +69,8 @@ impl FfnStats {
 pub fn dense_bytes(model: &Model) -> u64 {
     let ffn = |m: &crate::model::Matrix| m.n_bytes() as u64;
     let groups = model.weights.layers.iter().flat_map(|l| &l.ffn);
-    let ffn: u64 = groups.map(|g| g.ffn_gate.as_ref().map_or(0, ffn) + ffn(&g.ffn_up) + ffn(g.ffn_down.matrix())).sum();
+    let ffn: u64 =
+        groups.map(|g| g.ffn_gate.as_ref().map_or(0, ffn) + ffn(&g.ffn_up) + g.ffn_down.n_bytes() as u64).sum();
     outside_ffn(model) + ffn
 }
 

@@ -3,6 +3,7 @@
 pub mod density;
 pub mod kl;
 pub mod perplexity;
+pub mod roofline;
 pub mod row;
 pub mod speed;
 

@@ -60,11 +60,27 @@ pub fn check_windows(n_tokens: usize, n_ctx: usize) -> Result<()> {
     Ok(())
 }
 
+/// How the tokens of a window are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// Many at once.
+    Prefill,
+    /// One by one.
+    Decode,
+}
+
+impl From<Mode> for Pass {
+    /// Dense needs no more than prefill; what is skipped in other modes is skipped in decode.
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Dense => Self::Prefill,
+            Mode::Exact => Self::Decode,
+        }
+    }
+}
+
 /// Cuts `tokens` into windows of `n_ctx` (a remainder is dropped), puts `bos` in place of each window's first token,
 /// and scores the predictions of the second half: llama.cpp's `perplexity` tool.
-///
-/// Dense mode prefills a window at once. Exact mode decodes it token by token, so that what is measured is what
-/// decode computes.
 ///
 /// # Errors
 /// When the text is shorter than a window, or the user stops it.
@@ -73,6 +89,7 @@ pub fn perplexity(
     tokens: &[u32],
     n_ctx: usize,
     bos: Option<u32>,
+    pass: Pass,
     max_windows: Option<usize>,
     progress: &dyn Progress,
 ) -> Result<Perplexity> {
@@ -89,15 +106,15 @@ pub fn perplexity(
         }
         let mut scorer = Scorer { window: &window, nats: Vec::new(), density: &mut density };
         executor.truncate(0);
-        match executor.params().mode {
-            Mode::Dense => {
+        match pass {
+            Pass::Prefill => {
                 for chunk in window.chunks(executor.params().n_ubatch) {
                     progress::check(progress)?;
                     executor.prefill_observed(chunk, &mut scorer)?;
                     progress.advance(chunk.len() as u64);
                 }
             }
-            Mode::Exact => {
+            Pass::Decode => {
                 for (position, token) in window.iter().enumerate() {
                     progress::check(progress)?;
                     scorer.score(position, executor.decode(*token)?);

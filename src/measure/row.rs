@@ -40,8 +40,14 @@ pub struct Row {
     pub stddev_ts: f64,
     /// Tokens per second of each repetition.
     pub samples_ts: Vec<f64>,
+    /// Instruction set of the CPU kernels.
+    pub isa: String,
     /// Mean bytes of weights touched per token.
     pub bytes_per_token: Option<f64>,
+    /// Weights read per second while decoding, in 10^9 bytes.
+    pub gb_per_s: Option<f64>,
+    /// What this machine reads at best, in the same unit: see [`mod@super::roofline`].
+    pub limit_gb_per_s: Option<f64>,
     /// Share of neurons that fired.
     pub ffn_density: Option<f64>,
     /// Perplexity of the text.
@@ -94,8 +100,10 @@ pub fn render(rows: &[Row], format: Format) -> Result<String> {
 }
 
 fn markdown(rows: &[Row]) -> String {
-    let mut lines =
-        vec![["model", "size", "threads", "mode", "text", "test", "t/s", "MiB/token", "density"].map(str::to_owned)];
+    let mut lines = vec![
+        ["model", "size", "threads", "mode", "text", "test", "t/s", "MiB/token", "GB/s", "of limit", "density"]
+            .map(str::to_owned),
+    ];
     for row in rows {
         let result = match row.perplexity {
             Some(ppl) => format!("ppl {ppl:.4} ± {:.4}", row.stderr.unwrap_or(0.0)),
@@ -111,6 +119,8 @@ fn markdown(rows: &[Row]) -> String {
             row.test.clone(),
             result,
             row.bytes_per_token.map_or_else(dash, |b| format!("{:.2}", b / (1 << 20) as f64)),
+            row.gb_per_s.map_or_else(dash, |g| format!("{g:.1}")),
+            row.gb_per_s.zip(row.limit_gb_per_s).map_or_else(dash, |(g, limit)| format!("{:.0} %", 100.0 * g / limit)),
             row.ffn_density.map_or_else(dash, |d| format!("{:.2} %", 100.0 * d)),
         ]);
     }
@@ -159,7 +169,10 @@ fn fields(row: &Row) -> Result<Vec<(String, serde_json::Value)>> {
         "avg_ts",
         "stddev_ts",
         "samples_ts",
+        "isa",
         "bytes_per_token",
+        "gb_per_s",
+        "limit_gb_per_s",
         "ffn_density",
         "perplexity",
         "stderr",
@@ -198,8 +211,18 @@ fn sql(rows: &[Row]) -> Result<String> {
         let fields = fields(row)?;
         let names: Vec<_> = fields.iter().map(|(name, _)| name.as_str()).collect();
         if i == 0 {
-            let text =
-                ["build", "model_filename", "model_type", "synthetic", "backend", "mode", "text", "test", "samples_ts"];
+            let text = [
+                "build",
+                "model_filename",
+                "model_type",
+                "synthetic",
+                "backend",
+                "mode",
+                "text",
+                "test",
+                "samples_ts",
+                "isa",
+            ];
             let kind = |name: &&str| if text.contains(name) { "TEXT" } else { "REAL" };
             let columns: Vec<_> = names.iter().map(|n| format!("  {n} {}", kind(n))).collect();
             writeln!(out, "CREATE TABLE IF NOT EXISTS powerinfer_bench (\n{}\n);", columns.join(",\n"))?;
@@ -237,7 +260,10 @@ mod tests {
             avg_ts: 10.5,
             stddev_ts: 0.25,
             samples_ts: vec![10.25, 10.75],
+            isa: "plain".to_owned(),
             bytes_per_token: Some(1048576.0),
+            gb_per_s: Some(12.0),
+            limit_gb_per_s: Some(16.0),
             ffn_density: Some(0.125),
             perplexity: None,
             stderr: None,
@@ -280,6 +306,8 @@ mod tests {
         assert!(!md.contains("synthetic"), "{md}");
         let synthetic = render(&[Row { synthetic: true, ..row() }], Format::Md).unwrap();
         assert!(synthetic.contains("| tiny (synthetic) |"), "{synthetic}");
-        assert!(md.contains("12.50 %") && md.contains("10.50 ± 0.25") && md.contains("1.00"), "{md}");
+        for cell in ["12.50 %", "75 %", "10.50 ± 0.25", "1.00"] {
+            assert!(md.contains(cell), "{cell}: {md}");
+        }
     }
 }

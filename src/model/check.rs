@@ -2,7 +2,7 @@
 
 use crate::gguf::{Gguf, TensorInfo};
 use crate::progress::{self, Progress};
-use crate::quant::{GgmlType, convert};
+use crate::quant::convert;
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
 
@@ -12,8 +12,9 @@ use rayon::prelude::*;
 /// Names the tensor and the place of the first one found; [`progress::Interrupted`] when told to stop.
 pub fn check_tensors(gguf: &Gguf, progress: &dyn Progress) -> Result<()> {
     progress.begin("checking tensors", gguf.tensors().iter().map(|t| t.data.len() as u64).sum());
-    let floats = gguf.tensors().iter().filter(|t| t.dtype != GgmlType::I32);
-    for tensor in floats {
+    // Tensors of the other types, integers for one, are never computed with.
+    let weights = gguf.tensors().iter().filter(|t| convert::dequantizer(t.dtype).is_ok());
+    for tensor in weights {
         check_tensor(gguf, tensor, progress).with_context(|| gguf.source().name().to_owned())?;
     }
     Ok(())

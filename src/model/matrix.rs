@@ -1,19 +1,20 @@
 //! A weight matrix: a view into the file, never a copy.
 
-use crate::cpu::kernels::{Kernels, kernels};
+use crate::cpu::{Rows, check_supported};
 use crate::gguf::{Gguf, Source, TensorInfo};
 use crate::quant::GgmlType;
 use anyhow::{Context, Result, ensure};
 use std::ops::Range;
+use std::sync::Arc;
 
-/// `[n_rows][n_cols]` weights in the file, with the kernels of their type.
+/// `[n_rows][n_cols]` weights in the file. Cloning is cheap and never copies them.
+#[derive(Clone)]
 pub struct Matrix {
-    name: String,
+    name: Arc<str>,
     source: Source,
     data: Range<usize>,
     row_bytes: usize,
-    /// Kernels of the rows' type.
-    pub kernels: &'static Kernels,
+    dtype: GgmlType,
     /// Outer size.
     pub n_rows: usize,
     /// Row length in elements.
@@ -33,9 +34,10 @@ impl Matrix {
             "{name}: shape {:?}, but [{n_cols}, {n_rows}] follows from the metadata",
             tensor.dims
         );
-        let kernels = kernels(tensor.dtype).with_context(|| name.clone())?;
+        check_supported(tensor.dtype).with_context(|| name.clone())?;
         let row_bytes = tensor.data.len() / n_rows;
-        Ok(Self { name, source: gguf.source().clone(), data: tensor.data.clone(), row_bytes, kernels, n_rows, n_cols })
+        let (source, data) = (gguf.source().clone(), tensor.data.clone());
+        Ok(Self { name: name.into(), source, data, row_bytes, dtype: tensor.dtype, n_rows, n_cols })
     }
 
     /// Full name of the tensor.
@@ -45,7 +47,7 @@ impl Matrix {
 
     /// Type of the elements.
     pub fn dtype(&self) -> GgmlType {
-        self.kernels.dtype
+        self.dtype
     }
 
     /// All rows, one after another.
@@ -61,6 +63,16 @@ impl Matrix {
     /// Bytes of the whole matrix.
     pub fn n_bytes(&self) -> usize {
         self.data.len()
+    }
+
+    /// `len` rows from `first` on.
+    pub fn rows(&self, first: usize, len: usize) -> Rows<'_> {
+        Rows::range(self.bytes(), self.row_bytes, first, len)
+    }
+
+    /// The rows in `list`.
+    pub fn rows_in<'a>(&'a self, list: &'a [u32]) -> Rows<'a> {
+        Rows::list(self.bytes(), self.row_bytes, list)
     }
 
     /// One row.

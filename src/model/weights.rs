@@ -1,6 +1,7 @@
 //! The weights of a model, named as the tensors are, each checked against the configuration.
 
 use super::config::{Config, NormKind};
+use super::lossless::LosslessDown;
 use super::matrix::Matrix;
 use super::neurons::NeuronIndex;
 use crate::gguf::{Gguf, TensorInfo};
@@ -24,19 +25,40 @@ pub struct Linear {
     pub bias: Option<Vec<f32>>,
 }
 
-/// `ffn_down` in one of its two layouts.
+/// `ffn_down` in one of its layouts. Cloning is cheap.
+#[derive(Clone)]
 pub enum Down {
     /// `ffn_down`, as plain files have it: `[n_embd][n_ff]`, a neuron is a column.
     Columns(Matrix),
     /// `ffn_down_t`, as variants have it: `[n_ff][n_embd]`, a neuron is a row.
     Rows(Matrix),
+    /// `ffn_down_t_q` and `ffn_down_scale`, as lossless variants have it: a neuron is a row of quants.
+    Lossless(LosslessDown),
 }
 
 impl Down {
-    /// The matrix, whatever its layout.
-    pub fn matrix(&self) -> &Matrix {
+    /// Type of the weights.
+    pub fn dtype(&self) -> GgmlType {
         match self {
-            Self::Columns(m) | Self::Rows(m) => m,
+            Self::Columns(m) | Self::Rows(m) => m.dtype(),
+            Self::Lossless(down) => down.dtype(),
+        }
+    }
+
+    /// `n_ff` and `n_embd`.
+    pub fn shape(&self) -> (usize, usize) {
+        match self {
+            Self::Columns(m) => (m.n_cols, m.n_rows),
+            Self::Rows(m) => (m.n_rows, m.n_cols),
+            Self::Lossless(down) => down.shape(),
+        }
+    }
+
+    /// Bytes of all weights.
+    pub fn n_bytes(&self) -> usize {
+        match self {
+            Self::Columns(m) | Self::Rows(m) => m.n_bytes(),
+            Self::Lossless(down) => down.n_bytes(),
         }
     }
 }
@@ -64,11 +86,12 @@ impl NeuronGroup {
         self.ffn_gate.as_ref().unwrap_or(&self.ffn_up)
     }
 
-    /// Bytes read for one neuron that fires, beyond its mask row.
-    pub fn bytes_per_active(&self) -> usize {
-        let up = if self.ffn_gate.is_some() { self.ffn_up.row_bytes() } else { 0 };
+    /// Bytes read for `n` neurons that fire, beyond their mask rows.
+    pub fn bytes_for_active(&self, n: f64) -> f64 {
+        let up = if self.ffn_gate.is_some() { n * self.ffn_up.row_bytes() as f64 } else { 0.0 };
         match &self.ffn_down {
-            Down::Rows(down) => up + down.row_bytes(),
+            Down::Rows(down) => up + n * down.row_bytes() as f64,
+            Down::Lossless(down) => up + down.bytes_for(n),
             Down::Columns(_) => up,
         }
     }
@@ -148,7 +171,17 @@ pub fn vocabulary_size(gguf: &Gguf) -> Result<usize> {
     Ok(tensor.context("token_embd.weight: the tensor is missing; does the file hold only a vocabulary?")?.n_rows())
 }
 
+/// Layouts of variants in docs/formats.md: 1, and 2 where `ffn_down` is lossless.
+const VARIANT_VERSIONS: [u32; 2] = [1, 2];
+
 fn planned_n_hot(gguf: &Gguf, config: &Config) -> Result<Vec<usize>> {
+    if let Some(version) = gguf.metadata().u32("powerinfer.version")? {
+        let known = VARIANT_VERSIONS.contains(&version);
+        ensure!(
+            known,
+            "powerinfer.version: {version} is not known; 1 and 2 are; take a newer powerinfer, or split again"
+        );
+    }
     const KEY: &str = "powerinfer.n_hot";
     let Some(array) = gguf.metadata().array(KEY)? else { return Ok(Vec::new()) };
     let values = array.integers().context(KEY)?;
@@ -233,7 +266,13 @@ impl<'a> Taker<'a> {
         let gate = self.config.gated.then(|| self.matrix(&name("ffn_gate.weight"), n_ff, n_embd)).transpose()?;
         let ffn_up = self.matrix(&name("ffn_up.weight"), n_ff, n_embd)?;
         let transposed = name("ffn_down_t.weight");
-        let (ffn_down, index) = if self.has(&transposed) {
+        let quants = name("ffn_down_t_q");
+        let (ffn_down, index) = if self.has(&quants) {
+            let (q, scales) = (self.take(&quants)?, self.take(&name("ffn_down_scale"))?);
+            let index = self.index(i, n_ff, n_hot)?;
+            let down = LosslessDown::new(self.gguf, q, scales, index.ids(), n_embd)?;
+            (Down::Lossless(down), Some(index))
+        } else if self.has(&transposed) {
             let down = Down::Rows(self.matrix(&transposed, n_ff, n_embd)?);
             (down, Some(self.index(i, n_ff, n_hot)?))
         } else {

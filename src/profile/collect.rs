@@ -3,6 +3,7 @@
 use super::file::{Profile, ProfiledText};
 use super::fingerprint::Fingerprint;
 use super::{LayerCounts, MASS_ONE};
+use crate::cpu::Isa;
 use crate::executor::{Executor, ExecutorParams, KvType, Mode, Observer};
 use crate::model::{Activation, Model, NeuronId};
 use crate::placement::Placement;
@@ -163,6 +164,7 @@ fn count(
         kv_type: KvType::F32,
         mode: Mode::Dense,
         n_ubatch: N_UBATCH,
+        isa: Isa::detect(),
     };
     let mut executor = Executor::new(model, Placement::all_cold(model), setup)?;
     while let Some(window) = windows.get(next.fetch_add(1, Ordering::Relaxed)) {

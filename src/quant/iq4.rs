@@ -23,6 +23,13 @@ fn decode_iq4_nl(block: &[u8], q: &mut [u8], scales: &mut [f32], _: &mut [f32]) 
 }
 
 fn decode_iq4_xs(block: &[u8], q: &mut [u8], scales: &mut [f32], _: &mut [f32]) {
+    scales_of_iq4_xs(block, scales);
+    levels(&block[8..136], q);
+}
+
+/// The scales of the eight sub-blocks of an `IQ4_XS` block.
+#[inline(always)]
+pub fn scales_of_iq4_xs(block: &[u8], scales: &mut [f32]) {
     let d = f16_at(block, 0);
     let high = u16::from_le_bytes([block[2], block[3]]);
     for (k, scale) in scales.iter_mut().enumerate() {
@@ -30,7 +37,6 @@ fn decode_iq4_xs(block: &[u8], q: &mut [u8], scales: &mut [f32], _: &mut [f32]) 
         let high = (high >> (2 * k) & 3) as u8;
         *scale = d * (f32::from(low | high << 4) - 32.0);
     }
-    levels(&block[8..136], q);
 }
 
 /// Of each 16 bytes the levels that their low halves name, then those of their high halves.

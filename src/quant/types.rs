@@ -90,6 +90,8 @@ impl GgmlType {
     pub const IQ4_NL: Self = at(18);
     /// 4-bit super-blocks of 256: 8 sub-blocks with 6-bit scales and unevenly spaced levels.
     pub const IQ4_XS: Self = at(21);
+    /// Bytes: quants whose scales lie elsewhere.
+    pub const I8: Self = at(22);
     /// 32-bit integer: indices, never weights.
     pub const I32: Self = at(24);
     /// bfloat16.
@@ -167,6 +169,7 @@ mod tests {
             (GgmlType::Q6_K, "Q6_K", 14),
             (GgmlType::IQ4_NL, "IQ4_NL", 20),
             (GgmlType::IQ4_XS, "IQ4_XS", 23),
+            (GgmlType::I8, "I8", 24),
             (GgmlType::I32, "I32", 26),
             (GgmlType::BF16, "BF16", 30),
         ];

@@ -1,6 +1,6 @@
 //! What a synthetic model is to be: shape, type, density, layers, seed.
 
-use crate::cpu::kernels::kernels;
+use crate::cpu::check_supported;
 use crate::quant::{GgmlType, convert};
 use anyhow::{Context, Result, ensure};
 use std::str::FromStr;
@@ -144,7 +144,7 @@ impl FromStr for Spec {
             Some(name) => GgmlType::from_name(name).with_context(|| format!("type \"{name}\" is not known"))?,
         };
         convert::quantizer(dtype)?;
-        kernels(dtype)?;
+        check_supported(dtype)?;
         for n_cols in [shape.n_embd, shape.n_ff] {
             let whole = dtype.row_bytes(n_cols).is_some();
             ensure!(whole, "rows of {n_cols}, which {} has, are not whole {dtype} blocks", shape.name);

@@ -1,9 +1,15 @@
 //! Variants: GGUF files whose neurons lie hot first, with `ffn_down` transposed and an index of who lies where.
 
+mod lossless;
 mod plan;
+mod quantize;
+mod recipe;
 mod write;
 
 pub(crate) use plan::planned_hot;
-pub use plan::{DownType, LayerPlan, Options, Plan};
+pub use plan::{DownPlan, DownType, LayerPlan, Options, Plan};
+pub use quantize::{Conversion, quantize};
+pub(crate) use recipe::file_type;
+pub use recipe::{Recipe, Shape};
+pub(crate) use write::VERSION;
 pub use write::write;
-pub(crate) use write::{VERSION, file_type};

@@ -1,10 +1,13 @@
 //! What a variant will hold: decided before anything is written.
 
+use super::recipe::{Recipe, Shape, is_float, layer_and_part, refuse_quantized};
 use crate::executor::dense_bytes;
+use crate::gguf::TensorInfo;
 use crate::model::{Down, Model, NeuronId};
 use crate::placement::covering_prefix;
 use crate::profile::{Fingerprint, Kinship, Profile, report};
-use crate::quant::{GgmlType, convert};
+use crate::quant::GgmlType;
+use crate::quant::blocks::QK;
 use anyhow::{Result, bail, ensure};
 use std::str::FromStr;
 
@@ -20,6 +23,8 @@ pub enum DownType {
     Q8_0,
     /// The type that the source has.
     Same,
+    /// The source's own quants, with its scales beside them: nothing is lost, for more bytes per neuron.
+    Lossless,
 }
 
 impl FromStr for DownType {
@@ -29,16 +34,26 @@ impl FromStr for DownType {
         match name.to_ascii_lowercase().as_str() {
             "q8_0" => Ok(Self::Q8_0),
             "same" => Ok(Self::Same),
-            _ => bail!("--down {name}: q8_0 and same are possible"),
+            "lossless" => Ok(Self::Lossless),
+            _ => bail!("--down {name}: q8_0, same and lossless are possible"),
         }
     }
+}
+
+/// How one layer's `ffn_down` will be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DownPlan {
+    /// Transposed, as this type.
+    Rows(GgmlType),
+    /// Transposed quants of this type with the source's scales.
+    Lossless(GgmlType),
 }
 
 /// What the user asked for.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
-    /// Type of all matrices; the source's own where not given.
-    pub dtype: Option<GgmlType>,
+    /// Types of all matrices; the source's own where not given.
+    pub recipe: Option<Recipe>,
     /// Type of `ffn_down_t` from a quantized source.
     pub down: Option<DownType>,
 }
@@ -60,10 +75,11 @@ pub struct LayerPlan {
 pub struct Plan {
     /// By layer number.
     pub layers: Vec<LayerPlan>,
-    /// Type that all matrices are converted to; `None` keeps the source's.
-    pub dtype: Option<GgmlType>,
-    /// Type of `ffn_down_t`, by layer number.
-    pub down: Vec<GgmlType>,
+    /// What all matrices are converted to; `None` keeps the source's types.
+    pub recipe: Option<Recipe>,
+    shape: Shape,
+    /// How `ffn_down` is stored, by layer number.
+    pub down: Vec<DownPlan>,
     /// Whether weights are quantized again or further.
     pub lossy: bool,
     /// Fingerprint of the source, in hex.
@@ -76,10 +92,6 @@ pub struct Plan {
     pub density: f64,
     /// Things the user should know.
     pub notes: Vec<String>,
-}
-
-fn is_float(dtype: GgmlType) -> bool {
-    [GgmlType::F32, GgmlType::F16, GgmlType::BF16].contains(&dtype)
 }
 
 impl Plan {
@@ -111,23 +123,23 @@ impl Plan {
         if !activation.activation.is_sparse() {
             notes.push(format!("with activation {ours} every neuron fires: a variant of this model skips nothing"));
         }
-        let dtype = options.dtype;
-        if let Some(dtype) = dtype {
-            convert::quantizer(dtype)?;
-            let quantized = model.gguf.tensors().iter().find(|t| t.dims.len() > 1 && !is_float(t.dtype));
-            if let Some(tensor) = quantized {
-                bail!("{}: is {} already; --type needs an F32, F16 or BF16 source", tensor.name, tensor.dtype);
-            }
+        let shape = Shape::of(&model.gguf);
+        if let Some(recipe) = options.recipe {
+            recipe.check()?;
+            refuse_quantized(&model.gguf)?;
+            let matrices = model.gguf.tensors().iter().filter(|t| t.dims.len() > 1);
+            notes.extend(recipe.misfits(matrices.map(|t| (&*t.name, stored_row(t))), shape));
         }
-        let down = down_types(model, options)?;
-        let lossy = dtype.is_some_and(|t| !is_float(t))
+        let down = down_types(model, options, shape)?;
+        let lossy = options.recipe.is_some_and(Recipe::is_lossy)
             || model.weights.layers.iter().zip(&down).any(|(l, to)| {
-                let from = l.ffn[0].ffn_down.matrix().dtype();
-                !is_float(from) || (from != *to && !is_float(*to))
+                let from = l.ffn[0].ffn_down.dtype();
+                matches!(to, DownPlan::Rows(to) if !is_float(from) || (from != *to && !is_float(*to)))
             });
         Ok(Self {
             layers: (0..profile.layers.len()).map(|i| plan_layer(profile, i)).collect(),
-            dtype,
+            recipe: options.recipe,
+            shape,
             down,
             lossy,
             fingerprint: fingerprint.hex(),
@@ -138,13 +150,9 @@ impl Plan {
         })
     }
 
-    /// Type that a matrix of the source gets. Embeddings and head stay at 8 bits where the rest goes to 4: they are
-    /// few bytes and cost the most quality. Rows that are not whole blocks stay as they are.
+    /// Type that a matrix of the source gets.
     pub fn matrix_type(&self, name: &str, source: GgmlType, n_cols: usize) -> GgmlType {
-        let Some(dtype) = self.dtype else { return source };
-        let outer = name == "token_embd.weight" || name == "output.weight";
-        let wanted = if outer && dtype == GgmlType::Q4_0 { GgmlType::Q8_0 } else { dtype };
-        if wanted.row_bytes(n_cols).is_some() { wanted } else { source }
+        self.recipe.map_or(source, |recipe| recipe.matrix_type(name, source, n_cols, self.shape))
     }
 
     /// The plan of `model`'s variant as lines for people.
@@ -154,8 +162,12 @@ impl Plan {
             let sum: f32 = layer.rates.iter().sum();
             let hot: f32 = layer.rates[..layer.n_hot].iter().sum();
             let covering = if sum > 0.0 { 100.0 * hot / sum } else { 0.0 };
+            let down = match self.down[i] {
+                DownPlan::Rows(dtype) => dtype.name(),
+                DownPlan::Lossless(_) => "lossless",
+            };
             let (n, hot, density) = (layer.order.len(), layer.n_hot, 100.0 * sum / layer.order.len() as f32);
-            out += &format!("{i:>5} {n:>9} {hot:>6} {covering:>8.1} % {density:>7.2} % {:>6}\n", self.down[i].name());
+            out += &format!("{i:>5} {n:>9} {hot:>6} {covering:>8.1} % {density:>7.2} % {down:>6}\n");
         }
         let dense = dense_bytes(model) as f64;
         let ffn: f64 = model
@@ -165,7 +177,7 @@ impl Plan {
             .flat_map(|l| &l.ffn)
             .map(|g| {
                 let skippable = if g.ffn_gate.is_some() { g.ffn_up.n_bytes() } else { 0 };
-                (skippable + g.ffn_down.matrix().n_bytes()) as f64
+                (skippable + g.ffn_down.n_bytes()) as f64
             })
             .sum();
         let exact = dense - ffn * (1.0 - self.density);
@@ -179,30 +191,48 @@ impl Plan {
     }
 }
 
-fn down_types(model: &Model, options: Options) -> Result<Vec<GgmlType>> {
-    let sources = model.weights.layers.iter().map(|l| l.ffn[0].ffn_down.matrix());
+/// Length of the rows that a variant stores this matrix in.
+fn stored_row(tensor: &TensorInfo) -> usize {
+    match layer_and_part(&tensor.name) {
+        Some((_, "ffn_down.weight")) => tensor.n_rows(),
+        _ => tensor.n_cols(),
+    }
+}
+
+fn down_types(model: &Model, options: Options, shape: Shape) -> Result<Vec<DownPlan>> {
+    let sources = model.weights.layers.iter().map(|l| l.ffn[0].ffn_down.dtype());
     sources
-        .map(|matrix| {
-            let source = matrix.dtype();
+        .enumerate()
+        .map(|(i, source)| {
+            let name = format!("blk.{i}.ffn_down.weight");
             if is_float(source) {
                 ensure!(
                     options.down.is_none(),
                     "--down is for quantized sources; {} is {source}: use --type",
-                    matrix.name()
+                    name
                 );
             }
-            let wanted = match (options.dtype, options.down) {
-                (Some(dtype), _) => dtype,
+            let n_embd = model.config.n_embd;
+            if options.down == Some(DownType::Lossless) {
+                let n_embd = model.config.n_embd;
+                ensure!(
+                    [GgmlType::Q8_0, GgmlType::Q4_0].contains(&source) && n_embd.is_multiple_of(QK),
+                    "--down lossless is for Q8_0 and Q4_0 with rows of whole blocks; {name} is {source}: use q8_0 or same"
+                );
+                return Ok(DownPlan::Lossless(source));
+            }
+            let wanted = match (options.recipe, options.down) {
+                (Some(recipe), _) => recipe.matrix_type(&name, source, n_embd, shape),
                 (None, None) if is_float(source) => source,
                 (None, Some(DownType::Same)) => source,
                 (None, _) => GgmlType::Q8_0,
             };
-            let n_embd = model.config.n_embd;
             ensure!(
                 wanted.row_bytes(n_embd).is_some(),
-                "rows of {n_embd} are not whole {wanted} blocks; use --type f16"
+                "{}: transposed rows of {n_embd} are not whole {wanted} blocks; split an F16 source",
+                name
             );
-            Ok(wanted)
+            Ok(DownPlan::Rows(wanted))
         })
         .collect()
 }

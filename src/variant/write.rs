@@ -1,12 +1,15 @@
 //! Writes a variant as a stream: some 70 MiB of memory at most, whatever the size of the model.
 
-use super::plan::Plan;
+use super::lossless::Blocks;
+use super::plan::{DownPlan, Plan};
+use super::recipe::layer_and_part;
 use crate::gguf::write::{MetadataBuilder, PlannedTensor, Value, Writer};
 use crate::gguf::{Gguf, TensorInfo};
-use crate::model::{Model, SYNTHETIC_KEY};
+use crate::model::{Model, NeuronId, SYNTHETIC_KEY};
 use crate::progress::{self, Progress};
+use crate::quant::blocks::QK;
 use crate::quant::{GgmlType, convert};
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use rayon::prelude::*;
 use std::path::Path;
 
@@ -17,12 +20,18 @@ const BUFFER_BYTES: usize = 8 << 20;
 const TRANSPOSE_BYTES: usize = 64 << 20;
 /// Version of the layout in docs/formats.md.
 pub(crate) const VERSION: u32 = 1;
+/// The same where `ffn_down` is lossless: what knows the first only refuses it.
+const VERSION_LOSSLESS: u32 = 2;
 
 enum Content<'a> {
     /// Rows in the source's order, or permuted.
     Rows(&'a TensorInfo, Option<usize>),
     /// `ffn_down` of this layer, transposed.
-    Transposed(&'a TensorInfo, usize),
+    Transposed(&'a TensorInfo, usize, GgmlType),
+    /// The quants of `ffn_down` of this layer, transposed.
+    Quants(&'a TensorInfo, usize),
+    /// The scales of this `ffn_down`, as the source has them, transposed.
+    Scales(&'a TensorInfo),
     Bytes(Vec<u8>),
 }
 
@@ -46,7 +55,13 @@ pub fn write(model: &Model, plan: &Plan, path: &Path, progress: &dyn Progress) -
                 let order = layer.map(|l| plan.layers[l].order.iter().map(|id| id.0 as usize).collect::<Vec<_>>());
                 write_rows(gguf, source, order.as_deref(), target.dtype, &mut writer, progress)?;
             }
-            Content::Transposed(source, layer) => write_transposed(gguf, source, plan, *layer, &mut writer, progress)?,
+            Content::Transposed(source, layer, dtype) => {
+                write_transposed(gguf, source, &plan.layers[*layer].order, *dtype, &mut writer, progress)?;
+            }
+            Content::Quants(source, layer) => {
+                write_quants(gguf, source, &plan.layers[*layer].order, &mut writer, progress)?;
+            }
+            Content::Scales(source) => write_scales(gguf, source, &mut writer, progress)?,
             Content::Bytes(bytes) => writer.append(bytes)?,
         }
     }
@@ -55,15 +70,26 @@ pub fn write(model: &Model, plan: &Plan, path: &Path, progress: &dyn Progress) -
 }
 
 fn plan_tensor<'a>(plan: &Plan, tensor: &'a TensorInfo, out: &mut Vec<(PlannedTensor, Content<'a>)>) {
-    let part = tensor.name.strip_prefix("blk.").and_then(|n| n.split_once('.'));
-    let part = part.and_then(|(layer, suffix)| Some((layer.parse::<usize>().ok()?, suffix)));
     let (name, dims) = (tensor.name.clone(), tensor.dims.clone());
     let matrix = |dtype| PlannedTensor { name: name.clone(), dtype, dims: dims.clone() };
-    match part {
+    match layer_and_part(&tensor.name) {
         Some((layer, "ffn_down.weight")) => {
-            let name = format!("blk.{layer}.ffn_down_t.weight");
-            let dims = vec![tensor.n_rows(), tensor.n_cols()];
-            out.push((PlannedTensor { name, dtype: plan.down[layer], dims }, Content::Transposed(tensor, layer)));
+            let (n_embd, n_ff) = (tensor.n_rows(), tensor.n_cols());
+            let mut push = |name: &str, dtype, dims, content| {
+                let name = format!("blk.{layer}.{name}");
+                out.push((PlannedTensor { name, dtype, dims }, content));
+            };
+            match plan.down[layer] {
+                DownPlan::Rows(dtype) => {
+                    let content = Content::Transposed(tensor, layer, dtype);
+                    push("ffn_down_t.weight", dtype, vec![n_embd, n_ff], content);
+                }
+                DownPlan::Lossless(_) => {
+                    let bytes = Blocks::new(&[], tensor).neuron_bytes(n_embd);
+                    push("ffn_down_t_q", GgmlType::I8, vec![bytes, n_ff], Content::Quants(tensor, layer));
+                    push("ffn_down_scale", GgmlType::F16, vec![n_embd, n_ff / QK], Content::Scales(tensor));
+                }
+            }
             let l = &plan.layers[layer];
             let ids = l.order.iter().flat_map(|id| (id.0 as i32).to_le_bytes()).collect();
             let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -95,14 +121,16 @@ fn metadata(model: &Model, plan: &Plan) -> MetadataBuilder {
     let source = model.gguf.metadata();
     let mut out = MetadataBuilder::default();
     let ours = |key: &str| key.starts_with("powerinfer.") && !key.starts_with(SYNTHETIC_KEY);
-    let replaced = |key: &str| ours(key) || (plan.dtype.is_some() && key == "general.file_type");
+    let replaced = |key: &str| ours(key) || (plan.recipe.is_some() && key == "general.file_type");
     for entry in source.entries().iter().filter(|e| !replaced(&e.key)) {
         out.add_raw(&entry.key, entry.value_type, source.raw_value(entry));
     }
-    if let Some(file_type) = plan.dtype.and_then(file_type) {
+    if let Some(file_type) = plan.recipe.and_then(|recipe| recipe.file_type()) {
         out.add("general.file_type", &Value::U32(file_type));
     }
-    out.add("powerinfer.version", &Value::U32(VERSION));
+    let lossless = plan.down.iter().any(|down| matches!(down, DownPlan::Lossless(_)));
+    let version = if lossless { VERSION_LOSSLESS } else { VERSION };
+    out.add("powerinfer.version", &Value::U32(version));
     out.add("powerinfer.activation", &Value::Str(model.config.activation.activation.to_string()));
     out.add("powerinfer.source_fingerprint", &Value::Str(plan.fingerprint.clone()));
     out.add("powerinfer.profile_sha256", &Value::Str(plan.profile_sha256.clone()));
@@ -112,14 +140,8 @@ fn metadata(model: &Model, plan: &Plan) -> MetadataBuilder {
     out
 }
 
-/// Number of a uniform type in `general.file_type` (llama.cpp's `llama_ftype`).
-pub(crate) fn file_type(dtype: GgmlType) -> Option<u32> {
-    let known =
-        [(GgmlType::F32, 0), (GgmlType::F16, 1), (GgmlType::Q4_0, 2), (GgmlType::Q8_0, 7), (GgmlType::BF16, 32)];
-    known.iter().find(|(t, _)| *t == dtype).map(|(_, n)| *n)
-}
-
-fn write_rows(
+/// Appends the rows of `source`, in this order where there is one, as `dtype`; rows that have it already are copied.
+pub(super) fn write_rows(
     gguf: &Gguf,
     source: &TensorInfo,
     order: Option<&[usize]>,
@@ -131,7 +153,10 @@ fn write_rows(
     let data = gguf.data(source);
     let source_bytes = data.len() / n_rows;
     let row_bytes = dtype.row_bytes(n_cols).context("rows are not whole blocks")?;
-    let (dequantize, quantize) = (convert::dequantizer(source.dtype)?, convert::quantizer(dtype)?);
+    let converted = dtype != source.dtype;
+    let converters =
+        converted.then(|| Ok::<_, Error>((convert::dequantizer(source.dtype)?, convert::quantizer(dtype)?)));
+    let converters = converters.transpose().with_context(|| source.name.clone())?;
     let per_buffer = (BUFFER_BYTES / row_bytes).max(1);
     let mut buffer = vec![0; per_buffer.min(n_rows) * row_bytes];
     for first in (0..n_rows).step_by(per_buffer) {
@@ -143,11 +168,12 @@ fn write_rows(
             |values, (i, out)| {
                 let row = order.map_or(first + i, |o| o[first + i]);
                 let row = &data[row * source_bytes..][..source_bytes];
-                if dtype == source.dtype {
-                    out.copy_from_slice(row);
-                } else {
-                    dequantize(row, values);
-                    quantize(values, out);
+                match converters {
+                    None => out.copy_from_slice(row),
+                    Some((dequantize, quantize)) => {
+                        dequantize(row, values);
+                        quantize(values, out);
+                    }
                 }
             },
         );
@@ -161,13 +187,12 @@ fn write_rows(
 fn write_transposed(
     gguf: &Gguf,
     source: &TensorInfo,
-    plan: &Plan,
-    layer: usize,
+    order: &[NeuronId],
+    dtype: GgmlType,
     writer: &mut Writer,
     progress: &dyn Progress,
 ) -> Result<()> {
     let (n_embd, n_ff) = (source.n_rows(), source.n_cols());
-    let (order, dtype) = (&plan.layers[layer].order, plan.down[layer]);
     let data = gguf.data(source);
     let source_bytes = data.len() / n_embd;
     let row_bytes = dtype.row_bytes(n_embd).context("rows are not whole blocks")?;
@@ -188,6 +213,35 @@ fn write_transposed(
         let pairs = bytes.par_chunks_mut(row_bytes).zip(neurons.par_chunks(n_embd));
         pairs.for_each(|(out, neuron)| quantize(neuron, out));
         writer.append(bytes)?;
+        progress.advance(bytes.len() as u64);
+    }
+    Ok(())
+}
+
+fn write_quants(
+    gguf: &Gguf,
+    source: &TensorInfo,
+    order: &[NeuronId],
+    writer: &mut Writer,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let blocks = Blocks::new(gguf.data(source), source);
+    let n_embd = source.n_rows();
+    for ids in order.chunks((BUFFER_BYTES / n_embd).max(1)) {
+        progress::check(progress)?;
+        let bytes = blocks.quants(ids, n_embd);
+        writer.append(&bytes)?;
+        progress.advance(bytes.len() as u64);
+    }
+    Ok(())
+}
+
+fn write_scales(gguf: &Gguf, source: &TensorInfo, writer: &mut Writer, progress: &dyn Progress) -> Result<()> {
+    let blocks = Blocks::new(gguf.data(source), source);
+    for block in 0..source.n_cols() / QK {
+        progress::check(progress)?;
+        let bytes = blocks.scales(block, source.n_rows());
+        writer.append(&bytes)?;
         progress.advance(bytes.len() as u64);
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! The real model of the tests: models/tiny-stories-f16.gguf, and what PyTorch says of it in tests/golden.
 
 use anyhow::{Context, Result};
+use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode, Observer};
 use powerinfer::gguf::Gguf;
 use powerinfer::model::Model;
@@ -109,8 +110,17 @@ pub fn executor(model: &Model, mode: Mode, n_threads: usize) -> Result<Executor<
 }
 
 pub fn placed(model: &Model, mode: Mode, n_threads: usize, placement: Placement) -> Result<Executor<'_>> {
-    let params = ExecutorParams { n_threads, n_ctx: N_CTX, kv_type: KvType::F32, mode, n_ubatch: 64 };
-    Executor::new(model, placement, params)
+    Executor::new(model, placement, params(mode, n_threads))
+}
+
+/// As [`executor`], on a given instruction set.
+pub fn executor_on(isa: Isa, model: &Model, mode: Mode, n_threads: usize) -> Result<Executor<'_>> {
+    Executor::new(model, Placement::all_cold(model), ExecutorParams { isa, ..params(mode, n_threads) })
+}
+
+/// How [`executor`] is set up.
+pub fn params(mode: Mode, n_threads: usize) -> ExecutorParams {
+    ExecutorParams { n_threads, n_ctx: N_CTX, kv_type: KvType::F32, mode, n_ubatch: 64, isa: Isa::detect() }
 }
 
 /// Logits after each token, decoded one by one; the context begins anew when it is full.

@@ -7,6 +7,7 @@ pub mod terminal;
 
 use anyhow::Result;
 use clap::Parser;
+use powerinfer::cpu::cores::{performance_cores, usable_cores};
 use powerinfer::progress::Interrupted;
 use std::ffi::OsString;
 use std::io;
@@ -46,7 +47,16 @@ fn long_form(arg: OsString, value: &mut bool) -> OsString {
     }
 }
 
-/// Threads to use where the user does not say.
+/// Threads to use where the user does not say: one per performance core, or per core where all are alike.
 pub fn default_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, Into::into)
+    let cores = usable_cores();
+    performance_cores().map_or(cores, |fast| fast.len().clamp(1, cores))
+}
+
+/// Says so where there are more threads than cores: they then wait for each other.
+pub fn warn_of_threads(n_threads: usize) {
+    let cores = usable_cores();
+    if n_threads > cores {
+        terminal::tell!("warning: -t {n_threads}: there are {cores} cores; more threads than cores only slow it down");
+    }
 }

@@ -95,6 +95,10 @@ impl Progress for Bar {
         self.with(|bar| bar.inc(n));
     }
 
+    fn end(&self) {
+        self.with(|bar| bar.finish_and_clear());
+    }
+
     fn cancelled(&self) -> bool {
         STOP.load(Ordering::SeqCst)
     }
@@ -103,14 +107,5 @@ impl Progress for Bar {
 impl Drop for Bar {
     fn drop(&mut self) {
         self.with(|bar| bar.finish_and_clear());
-    }
-}
-
-/// Hears Ctrl-C and draws nothing.
-pub struct Quiet;
-
-impl Progress for Quiet {
-    fn cancelled(&self) -> bool {
-        STOP.load(Ordering::SeqCst)
     }
 }

@@ -1,0 +1,115 @@
+//! Kernels for rows of floats.
+#![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
+
+use super::super::activations::ActRow;
+use super::super::rows::Rows;
+use super::add::{AT_ONCE, Group};
+use super::{fetch, padded, sum};
+use std::arch::x86_64::*;
+
+/// Elements of a vector.
+const LANES: usize = 8;
+
+/// # Safety
+/// Eight elements must be readable at `p`. So for those below.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn read_f32(p: *const u8) -> __m256 {
+    // SAFETY: the caller's.
+    unsafe { _mm256_loadu_ps(p.cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn read_f16(p: *const u8) -> __m256 {
+    // SAFETY: the caller's.
+    _mm256_cvtph_ps(unsafe { _mm_loadu_si128(p.cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn read_bf16(p: *const u8) -> __m256 {
+    // SAFETY: the caller's.
+    let words = unsafe { _mm_loadu_si128(p.cast()) };
+    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(words)))
+}
+
+macro_rules! floats {
+    ($bytes:literal, $read:ident, $dot:ident, $add:ident) => {
+        #[inline]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        pub(super) fn $dot(row: &[u8], ahead: &[u8], x: ActRow) -> f32 {
+            const STEP: usize = 4 * LANES;
+            let x = x.f32;
+            assert_eq!(row.len(), x.len() * $bytes);
+            let mut sums = [_mm256_setzero_ps(); 4];
+            let mut i = 0;
+            while i + STEP <= x.len() {
+                for line in 0..STEP * $bytes / 64 {
+                    fetch(ahead, i * $bytes + line * 64);
+                }
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    // SAFETY: eight elements from i + 8 j on are in the row and in x, whose lengths agree.
+                    unsafe {
+                        let w = $read(row.as_ptr().add((i + LANES * j) * $bytes));
+                        *sum = _mm256_fmadd_ps(w, _mm256_loadu_ps(x.as_ptr().add(i + LANES * j)), *sum);
+                    }
+                }
+                i += STEP;
+            }
+            let rest = row[i * $bytes..].chunks(LANES * $bytes).zip(x[i..].chunks(LANES));
+            for (row, x) in rest {
+                let (row, x) = (padded::<u8, { LANES * $bytes }>(row), padded::<f32, LANES>(x));
+                // SAFETY: the copies have eight elements.
+                unsafe { sums[0] = _mm256_fmadd_ps($read(row.as_ptr()), _mm256_loadu_ps(x.as_ptr()), sums[0]) };
+            }
+            let [a, b, c, d] = sums;
+            sum(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d)))
+        }
+
+        #[inline]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        pub(super) fn $add(rows: Rows, a: &[f32], y: &mut [f32]) {
+            assert_eq!(rows.bytes(), y.len() * $bytes);
+            for start in (0..a.len()).step_by(AT_ONCE) {
+                let group = Group::new(rows, a, start);
+                let keep = group.keep();
+                let (body, tail) = y.as_chunks_mut::<LANES>();
+                let n_body = body.len() * LANES;
+                for (i, y) in body.iter_mut().enumerate() {
+                    let at = i * LANES * $bytes;
+                    if at.is_multiple_of(64) {
+                        group.fetch(at);
+                    }
+                    // SAFETY: eight elements of y, and those of the rows that belong to them.
+                    unsafe {
+                        let mut sum = _mm256_loadu_ps(y.as_ptr());
+                        for r in 0..AT_ONCE {
+                            let w = _mm256_and_ps($read(group.rows[r].as_ptr().add(at)), keep[r]);
+                            sum = _mm256_fmadd_ps(w, _mm256_set1_ps(group.a[r]), sum);
+                        }
+                        _mm256_storeu_ps(y.as_mut_ptr(), sum);
+                    }
+                }
+                if !tail.is_empty() {
+                    let mut last = padded::<f32, LANES>(tail);
+                    for r in 0..AT_ONCE {
+                        let row = padded::<u8, { LANES * $bytes }>(&group.rows[r][n_body * $bytes..]);
+                        // SAFETY: the copies have eight elements.
+                        unsafe {
+                            let w = _mm256_and_ps($read(row.as_ptr()), keep[r]);
+                            let sum = _mm256_loadu_ps(last.as_ptr());
+                            let sum = _mm256_fmadd_ps(w, _mm256_set1_ps(group.a[r]), sum);
+                            _mm256_storeu_ps(last.as_mut_ptr(), sum);
+                        }
+                    }
+                    tail.copy_from_slice(&last[..tail.len()]);
+                }
+            }
+        }
+    };
+}
+
+floats!(4, read_f32, dot_f32, add_f32);
+floats!(2, read_f16, dot_f16, add_f16);
+floats!(2, read_bf16, dot_bf16, add_bf16);

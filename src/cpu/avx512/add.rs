@@ -1,0 +1,211 @@
+//! Scaled additions: `y += a * row`, several rows at a time so that `y` is loaded and stored less often.
+//!
+//! Every element of `y` gets one fused multiply-add per row, in the order of the rows, however they are grouped.
+#![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
+
+use super::super::activations::GROUP;
+use super::super::rows::Rows;
+use super::dot::half_bytes;
+use super::fetch;
+use crate::quant::blocks::{Q4_0_BYTES, Q8_0_BYTES, QK};
+use std::arch::x86_64::*;
+
+/// Rows that are added at a time.
+pub(super) const AT_ONCE: usize = 4;
+/// Blocks whose scales are read at a time.
+const SCALES: usize = 16;
+
+/// Rows that are added together. Those missing at the end of a list are its last row with a factor of 0.
+pub(super) struct Group<'a> {
+    pub rows: [&'a [u8]; AT_ONCE],
+    ahead: [&'a [u8]; AT_ONCE],
+    pub a: [f32; AT_ONCE],
+}
+
+impl<'a> Group<'a> {
+    #[inline]
+    pub fn new(rows: Rows<'a>, a: &[f32], start: usize) -> Self {
+        let last = a.len() - 1;
+        Self {
+            rows: std::array::from_fn(|i| rows.get((start + i).min(last))),
+            ahead: std::array::from_fn(|i| rows.ahead((start + i).min(last))),
+            a: std::array::from_fn(|i| if start + i <= last { a[start + i] } else { 0.0 }),
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+    pub fn fetch(&self, offset: usize) {
+        for ahead in self.ahead {
+            fetch(ahead, offset);
+        }
+    }
+
+    /// Nothing of a row whose factor is 0: 0 times anything is 0.
+    #[inline]
+    pub fn keep(&self) -> [__mmask16; AT_ONCE] {
+        self.a.map(|a| if a == 0.0 { 0 } else { !0 })
+    }
+
+    /// The scales of the (at most [`SCALES`]) blocks of each row from `offset` on, times the row's factor.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+    fn scales<const BLOCK_BYTES: usize>(&self, offset: usize) -> [[f32; SCALES]; AT_ONCE] {
+        let n = ((self.rows[0].len() - offset) / BLOCK_BYTES).min(SCALES);
+        let present = ((1u32 << n) - 1) as __mmask16;
+        let numbers = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+        let offsets = _mm512_mullo_epi32(numbers, _mm512_set1_epi32(BLOCK_BYTES as i32));
+        let keep = self.keep();
+        let mut scales = [[0.0; SCALES]; AT_ONCE];
+        for r in 0..AT_ONCE {
+            // SAFETY: the first four bytes of the blocks that are present lie in the row.
+            unsafe {
+                let at = self.rows[r].as_ptr().add(offset).cast();
+                let words = _mm512_mask_i32gather_epi32::<1>(_mm512_setzero_si512(), present, offsets, at);
+                let d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words));
+                let scaled = _mm512_maskz_mul_ps(keep[r], d, _mm512_set1_ps(self.a[r]));
+                _mm512_storeu_ps(scales[r].as_mut_ptr(), scaled);
+            }
+        }
+        scales
+    }
+}
+
+macro_rules! floats {
+    ($name:ident, $bytes:literal, $read:expr) => {
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+        pub(super) fn $name(rows: Rows, a: &[f32], y: &mut [f32]) {
+            assert_eq!(rows.bytes(), y.len() * $bytes);
+            for start in (0..a.len()).step_by(AT_ONCE) {
+                let group = Group::new(rows, a, start);
+                let keep = group.keep();
+                for i in (0..y.len()).step_by(16) {
+                    let mask = if y.len() - i >= 16 { !0 } else { (1 << (y.len() - i)) - 1 };
+                    if (i * $bytes).is_multiple_of(64) {
+                        group.fetch(i * $bytes);
+                    }
+                    // SAFETY: the mask leaves out what is beyond the end of y and of the rows, whose lengths agree.
+                    unsafe {
+                        let mut sum = _mm512_maskz_loadu_ps(mask, y.as_ptr().add(i));
+                        for r in 0..AT_ONCE {
+                            let w = $read(group.rows[r].as_ptr().add(i * $bytes), mask & keep[r]);
+                            sum = _mm512_fmadd_ps(w, _mm512_set1_ps(group.a[r]), sum);
+                        }
+                        _mm512_mask_storeu_ps(y.as_mut_ptr().add(i), mask, sum);
+                    }
+                }
+            }
+        }
+    };
+}
+
+floats!(f32, 4, super::read_f32);
+floats!(f16, 2, super::read_f16);
+floats!(bf16, 2, super::read_bf16);
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+pub(super) fn q8_0(rows: Rows, a: &[f32], y: &mut [f32]) {
+    let (y, rest) = y.as_chunks_mut::<QK>();
+    assert!(rest.is_empty() && rows.bytes() == y.len() * Q8_0_BYTES);
+    for start in (0..a.len()).step_by(AT_ONCE) {
+        let group = Group::new(rows, a, start);
+        for (i, y) in y.chunks_mut(SCALES).enumerate() {
+            let offset = i * SCALES * Q8_0_BYTES;
+            let scales = group.scales::<Q8_0_BYTES>(offset);
+            for (b, y) in y.iter_mut().enumerate() {
+                let at = offset + b * Q8_0_BYTES;
+                if b % 2 == 0 {
+                    group.fetch(at);
+                }
+                // SAFETY: a block of y has 32 elements, one of a row 32 bytes behind its scale.
+                unsafe {
+                    let mut sums = [_mm512_loadu_ps(y.as_ptr()), _mm512_loadu_ps(y.as_ptr().add(16))];
+                    for (row, scales) in group.rows.iter().zip(&scales) {
+                        let scale = _mm512_set1_ps(scales[b]);
+                        for (half, sum) in sums.iter_mut().enumerate() {
+                            let q = _mm_loadu_si128(row.as_ptr().add(at + 2 + 16 * half).cast());
+                            *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)), scale, *sum);
+                        }
+                    }
+                    _mm512_storeu_ps(y.as_mut_ptr(), sums[0]);
+                    _mm512_storeu_ps(y.as_mut_ptr().add(16), sums[1]);
+                }
+            }
+        }
+    }
+}
+
+/// Where element `i` of 128 stands in the order in which shifting the 32-bit words of four blocks' half-bytes by 0, 4
+/// ... 28 bits gives them, 16 words at a time.
+const fn place(i: usize) -> usize {
+    let (block, in_block) = (i / QK, i % QK);
+    let (byte, high) = (in_block % 16, in_block / 16);
+    (byte % 4 * 2 + high) * 16 + block * 4 + byte / 4
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+pub(super) fn q4_0(rows: Rows, a: &[f32], y: &mut [f32]) {
+    /// Groups of columns whose sums are kept in the order of the words.
+    const PIECE: usize = 32;
+    assert!(y.len().is_multiple_of(QK) && rows.bytes() == y.len() / QK * Q4_0_BYTES);
+    let mut sums = [[0.0; GROUP]; PIECE];
+    for (i, y) in y.chunks_mut(PIECE * GROUP).enumerate() {
+        let sums = &mut sums[..y.len().div_ceil(GROUP)];
+        for (sums, y) in sums.iter_mut().zip(y.chunks(GROUP)) {
+            y.iter().enumerate().for_each(|(i, y)| sums[place(i)] = *y);
+        }
+        let rows = rows.piece(i * PIECE * GROUP / QK * Q4_0_BYTES, y.len() / QK * Q4_0_BYTES);
+        for start in (0..a.len()).step_by(AT_ONCE) {
+            q4_0_group(&Group::new(rows, a, start), sums);
+        }
+        for (sums, y) in sums.iter().zip(y.chunks_mut(GROUP)) {
+            y.iter_mut().enumerate().for_each(|(i, y)| *y = sums[place(i)]);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+fn q4_0_group(group: &Group, sums: &mut [[f32; GROUP]]) {
+    const BYTES: usize = GROUP / QK * Q4_0_BYTES;
+    let values: [f32; 16] = std::array::from_fn(|i| i as f32 - 8.0);
+    let values = super::f32x16(&values);
+    let block_of_lane = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
+    let len = group.rows[0].len();
+    for (i, sums) in sums.chunks_mut(SCALES / 4).enumerate() {
+        let offset = i * SCALES * Q4_0_BYTES;
+        let scales = group.scales::<Q4_0_BYTES>(offset);
+        for (j, sums) in sums.iter_mut().enumerate() {
+            let at = offset + j * BYTES;
+            group.fetch(at);
+            let mut words = [_mm512_setzero_si512(); AT_ONCE];
+            let mut scale = [_mm512_setzero_ps(); AT_ONCE];
+            for r in 0..AT_ONCE {
+                let row = group.rows[r];
+                words[r] = if at + BYTES <= len {
+                    half_bytes::<Q4_0_BYTES>(&row[at..at + BYTES])
+                } else {
+                    let mut padded = [0; BYTES];
+                    padded[..len - at].copy_from_slice(&row[at..]);
+                    half_bytes::<Q4_0_BYTES>(&padded)
+                };
+                // SAFETY: four of the 16 scales.
+                let four = unsafe { _mm_loadu_ps(scales[r].as_ptr().add(4 * j)) };
+                scale[r] = _mm512_permutexvar_ps(block_of_lane, _mm512_broadcast_f32x4(four));
+            }
+            for sum in sums.as_chunks_mut::<16>().0 {
+                let mut total = super::f32x16(sum);
+                for r in 0..AT_ONCE {
+                    // Of each index only the low four bits count.
+                    total = _mm512_fmadd_ps(_mm512_permutexvar_ps(words[r], values), scale[r], total);
+                    words[r] = _mm512_srli_epi32::<4>(words[r]);
+                }
+                // SAFETY: the array has 16 elements.
+                unsafe { _mm512_storeu_ps(sum.as_mut_ptr(), total) };
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Dot products of one row of super-blocks: Q4_K, Q5_K and Q6_K.
+#![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
+
+use super::super::activations::{ActRow, SUM_LEN, SUPER};
+use super::{f32x16, fetch};
+use crate::quant::blocks::QK;
+use std::arch::x86_64::*;
+
+/// Bytes of a `Q4_K` block; its half-bytes begin at 16.
+pub(super) const Q4_K_BYTES: usize = 144;
+/// Bytes of a `Q5_K` block; its fifth bits begin at 16, its half-bytes at 48.
+pub(super) const Q5_K_BYTES: usize = 176;
+/// Bytes of a `Q6_K` block: lower four bits, from 128 on upper two, from 192 on scales, at 208 their factor.
+pub(super) const Q6_K_BYTES: usize = 210;
+
+/// The eight scales and minima with which a `Q4_K` or `Q5_K` block begins: scale, minimum, scale and so on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+pub(super) fn scales_and_minima(block: &[u8; 16]) -> __m512 {
+    // What `quant::k_quants::scale_and_min` reads, 8 bits from any bit of each 64 at a time.
+    let low_bits = _mm_set_epi8(28, 24, 20, 16, 12, 8, 4, 0, 56, 24, 48, 16, 40, 8, 32, 0);
+    let top_bits = _mm_set_epi8(58, 26, 50, 18, 42, 10, 34, 2, 0, 0, 0, 0, 0, 0, 0, 0);
+    let (low_mask, top_mask) = (_mm_set_epi64x(0x0f0f_0f0f_0f0f_0f0f, 0x3f3f_3f3f_3f3f_3f3f), 0x3030_3030_3030_3030);
+    let [d0, d1, d2, d3, pairs @ ..] = block;
+    let factors = _mm256_cvtph_ps(_mm_set1_epi32(i32::from_le_bytes([*d0, *d1, *d2, *d3])));
+    let (first, last) = (pairs.first_chunk().unwrap_or(&[0; 8]), pairs.last_chunk().unwrap_or(&[0; 4]));
+    let (first, last) = (i64::from_le_bytes(*first), i64::from(u32::from_le_bytes(*last)));
+    let low = _mm_multishift_epi64_epi8(low_bits, _mm_set_epi64x(last, first));
+    let top = _mm_multishift_epi64_epi8(top_bits, _mm_set1_epi64x(first));
+    let top = _mm_and_si128(top, _mm_set_epi64x(top_mask, 0));
+    // (low & low_mask) | top
+    let bytes = _mm_ternarylogic_epi32::<0xea>(low, low_mask, top);
+    let factors = _mm512_insertf32x8::<1>(_mm512_castps256_ps512(factors), factors);
+    _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)), factors)
+}
+
+/// Of four runs of 32 bytes the first 16 of each, and the last 16 of each.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+fn first_and_last(runs: &[u8; SUPER / 2]) -> (__m512i, __m512i) {
+    // SAFETY: the array has 128 bytes.
+    let (a, b) =
+        unsafe { (_mm512_loadu_si512(runs.as_ptr().cast()), _mm512_loadu_si512(runs.as_ptr().add(64).cast())) };
+    (_mm512_shuffle_i32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b))
+}
+
+/// The two halves of each byte.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+fn split(bytes: __m512i) -> [__m512i; 2] {
+    let mask = _mm512_set1_epi8(15);
+    [_mm512_and_si512(bytes, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask)]
+}
+
+/// Dot product of super-blocks with minima. `$read` makes of a block its bytes in the order of `Supers`.
+macro_rules! with_minima {
+    ($name:ident, $bytes:expr, $read:expr) => {
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+        pub(super) fn $name(row: &[u8], ahead: &[u8], x: ActRow) -> f32 {
+            let (blocks, x) = (row.as_chunks::<{ $bytes }>().0, x.supers);
+            assert!(x.q.len() == blocks.len() && x.factors.len() == blocks.len());
+            let of_even = _mm512_set_epi32(12, 12, 12, 12, 8, 8, 8, 8, 4, 4, 4, 4, 0, 0, 0, 0);
+            let of_odd = _mm512_add_epi32(of_even, _mm512_set1_epi32(2));
+            let (mut even, mut odd, mut minima) = (_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps());
+            for (i, ((block, q), factors)) in blocks.iter().zip(x.q).zip(x.factors).enumerate() {
+                for line in 0..$bytes / 64 + 1 {
+                    fetch(ahead, i * $bytes + 64 * line);
+                }
+                let [a, b, c, d] = $read(block);
+                // SAFETY: a group has 256 bytes.
+                let q = |part: usize| unsafe { _mm512_loadu_si512(q.as_ptr().add(64 * part).cast()) };
+                let zero = _mm512_setzero_si512();
+                let even_products = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, a, q(0)), c, q(2));
+                let odd_products = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, b, q(1)), d, q(3));
+                let [head, ..] = block.as_chunks::<16>().0 else { unreachable!() };
+                let scales = _mm512_mul_ps(scales_and_minima(head), f32x16(factors));
+                let scale = |which| _mm512_permutexvar_ps(which, scales);
+                even = _mm512_fmadd_ps(_mm512_cvtepi32_ps(even_products), scale(of_even), even);
+                odd = _mm512_fmadd_ps(_mm512_cvtepi32_ps(odd_products), scale(of_odd), odd);
+                // Every second one is a minimum's.
+                minima = _mm512_add_ps(minima, scales);
+            }
+            let minima = _mm512_maskz_mov_ps(0xaaaa, minima);
+            _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(even, odd), minima))
+        }
+    };
+}
+
+with_minima!(q4_k, Q4_K_BYTES, read_q4_k);
+with_minima!(q5_k, Q5_K_BYTES, read_q5_k);
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+fn read_q4_k(block: &[u8; Q4_K_BYTES]) -> [__m512i; 4] {
+    let Some(runs) = block.last_chunk() else { unreachable!() };
+    let (first, last) = first_and_last(runs);
+    let ([a, b], [c, d]) = (split(first), split(last));
+    [a, b, c, d]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+fn read_q5_k(block: &[u8; Q5_K_BYTES]) -> [__m512i; 4] {
+    let Some(runs) = block.last_chunk() else { unreachable!() };
+    let (first, last) = first_and_last(runs);
+    let ([a, b], [c, d]) = (split(first), split(last));
+    // SAFETY: 32 bytes from 16 on.
+    let (first, last) =
+        unsafe { (_mm_loadu_si128(block.as_ptr().add(16).cast()), _mm_loadu_si128(block.as_ptr().add(32).cast())) };
+    let (first, last) = (_mm512_broadcast_i32x4(first), _mm512_broadcast_i32x4(last));
+    // What brings bit 2 i, of block 2 i, to bit 4.
+    let even = _mm512_set_epi32(30, 30, 30, 30, 0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4);
+    let odd = _mm512_set_epi32(29, 29, 29, 29, 31, 31, 31, 31, 1, 1, 1, 1, 3, 3, 3, 3);
+    let with = |low, bits, rotation| {
+        // low | (rotated & 16)
+        _mm512_ternarylogic_epi32::<0xf8>(low, _mm512_rolv_epi32(bits, rotation), _mm512_set1_epi8(16))
+    };
+    [with(a, first, even), with(b, first, odd), with(c, last, even), with(d, last, odd)]
+}
+
+/// Of a `Q6_K` block the unsigned values, 64 at a time.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+pub(super) fn read_q6_k(block: &[u8; Q6_K_BYTES]) -> [__m512i; 4] {
+    let mut q = [_mm512_setzero_si512(); 4];
+    let shift_low = _mm512_set_epi64(2, 2, 2, 2, 4, 4, 4, 4);
+    let shift_high = _mm512_set_epi64(2, 2, 2, 2, 0, 0, 0, 0);
+    for half in 0..2 {
+        // SAFETY: two times 64 bytes, then two times 32.
+        let (low, top) = unsafe {
+            let p = block.as_ptr();
+            (_mm512_loadu_si512(p.add(64 * half).cast()), _mm256_loadu_si256(p.add(128 + 32 * half).cast()))
+        };
+        let top = _mm512_broadcast_i64x4(top);
+        let parts = split(low);
+        let tops = [_mm512_sllv_epi64(top, shift_low), _mm512_srlv_epi64(top, shift_high)];
+        for part in 0..2 {
+            // part | (top & 0x30)
+            q[2 * half + part] = _mm512_ternarylogic_epi32::<0xf8>(parts[part], tops[part], _mm512_set1_epi8(0x30));
+        }
+    }
+    q
+}
+
+/// The 16 scales of a `Q6_K` block.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+pub(super) fn scales_of_q6_k(block: &[u8; Q6_K_BYTES]) -> __m512 {
+    // SAFETY: 16 bytes from 192 on.
+    let scales = unsafe { _mm_loadu_si128(block.as_ptr().add(192).cast()) };
+    let d = _mm512_cvtph_ps(_mm256_set1_epi16(i16::from_le_bytes([block[208], block[209]])));
+    _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(scales)), d)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+pub(super) fn q6_k(row: &[u8], ahead: &[u8], x: ActRow) -> f32 {
+    let blocks = row.as_chunks::<Q6_K_BYTES>().0;
+    let (q, neg_sums) = (x.q.as_chunks::<SUPER>().0, x.neg_sums.as_chunks::<{ SUPER / SUM_LEN }>().0);
+    let d = x.d.as_chunks::<{ SUPER / QK }>().0;
+    assert!(q.len() == blocks.len() && neg_sums.len() == blocks.len() && d.len() == blocks.len());
+    let twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+    let of_lane = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
+    let of_lane: [_; 4] = std::array::from_fn(|i| _mm512_add_epi32(of_lane, _mm512_set1_epi32(4 * i as i32)));
+    let mut sums = [_mm512_setzero_ps(); 2];
+    for (i, block) in blocks.iter().enumerate() {
+        for line in 0..4 {
+            fetch(ahead, i * Q6_K_BYTES + 64 * line);
+        }
+        // SAFETY: the array has eight elements.
+        let d = _mm512_castps256_ps512(unsafe { _mm256_loadu_ps(d[i].as_ptr()) });
+        let scales = _mm512_mul_ps(scales_of_q6_k(block), _mm512_permutexvar_ps(twice, d));
+        let w = read_q6_k(block);
+        for part in 0..4 {
+            // SAFETY: 256 bytes and 64 sums.
+            let (q, neg_sums) = unsafe {
+                let neg_sums = neg_sums[i].as_ptr().add(16 * part);
+                (_mm512_loadu_si512(q[i].as_ptr().add(64 * part).cast()), _mm512_loadu_si512(neg_sums.cast()))
+            };
+            let products = _mm512_dpbusd_epi32(_mm512_slli_epi32::<5>(neg_sums), w[part], q);
+            let scale = _mm512_permutexvar_ps(of_lane[part], scales);
+            sums[part % 2] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scale, sums[part % 2]);
+        }
+    }
+    _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]))
+}

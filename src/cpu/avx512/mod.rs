@@ -1,0 +1,109 @@
+//! Kernels for AVX-512 (F, BW, DQ, VL, VBMI) with VNNI.
+//!
+//! Every function here has `#[target_feature]`; the table is reached through [`super::Isa::kernels`] only, which has
+//! asserted that the processor has these features.
+#![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
+
+mod add;
+mod dot;
+mod k_add;
+mod k_dot;
+
+use super::activations::{ActKind, ActRow};
+use super::kernels::Kernels;
+use super::rows::Rows;
+use crate::quant::GgmlType;
+use std::arch::x86_64::*;
+
+/// Kernels of one type from its dot product for a single row and its scaled addition for several.
+macro_rules! kernels {
+    ($dtype:ident, $act:ident, $dot:path, $add:path) => {{
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+        fn dot_rows(rows: Rows, x: ActRow, out: &mut [f32]) {
+            assert_eq!(rows.len(), out.len());
+            for (i, o) in out.iter_mut().enumerate() {
+                *o = $dot(rows.get(i), rows.ahead(i), x);
+            }
+        }
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+        fn add_rows(rows: Rows, a: &[f32], y: &mut [f32]) {
+            assert_eq!(rows.len(), a.len());
+            $add(rows, a, y);
+        }
+        Kernels {
+            dtype: GgmlType::$dtype,
+            act: ActKind::$act,
+            // SAFETY: `Isa::kernels` gave this table out, so the processor has the features.
+            dot: |rows, x, out| unsafe { dot_rows(rows, x, out) },
+            // SAFETY: as above.
+            add_scaled: |rows, a, y| unsafe { add_rows(rows, a, y) },
+        }
+    }};
+}
+
+/// Kernels for the types that have their own here.
+pub(super) static TABLE: [Kernels; 8] = [
+    kernels!(F32, F32, dot::f32, add::f32),
+    kernels!(F16, F32, dot::f16, add::f16),
+    kernels!(BF16, F32, dot::bf16, add::bf16),
+    kernels!(Q8_0, Q8, dot::q8_0, add::q8_0),
+    kernels!(Q4_0, Q8Halves, dot::q4_0, add::q4_0),
+    kernels!(Q4_K, Q8Supers, k_dot::q4_k, k_add::q4_k),
+    kernels!(Q5_K, Q8Supers, k_dot::q5_k, k_add::q5_k),
+    kernels!(Q6_K, Q8, k_dot::q6_k, k_add::q6_k),
+];
+
+/// Fetches the cache line at `offset` of `ahead`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+fn fetch(ahead: &[u8], offset: usize) {
+    // A prefetch may name any address; it never faults.
+    _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(offset).cast());
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+fn f32x16(values: &[f32; 16]) -> __m512 {
+    // SAFETY: the array has 16 elements.
+    unsafe { _mm512_loadu_ps(values.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+fn i32x16(values: &[i32; 16]) -> __m512i {
+    // SAFETY: the array has 16 elements.
+    unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
+}
+
+/// Numbers of the 16-bit words that hold the scales of four blocks, each four times.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+fn scales<const BLOCK_BYTES: usize>() -> __m512i {
+    let words: [i16; 32] = std::array::from_fn(|i| (i / 4 % 4 * BLOCK_BYTES / 2) as i16);
+    // SAFETY: the array has 64 bytes.
+    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+}
+
+/// # Safety
+/// The elements that `mask` names must be readable at `p`. So for those below.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+unsafe fn read_f32(p: *const u8, mask: __mmask16) -> __m512 {
+    // SAFETY: the caller's.
+    unsafe { _mm512_maskz_loadu_ps(mask, p.cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+unsafe fn read_f16(p: *const u8, mask: __mmask16) -> __m512 {
+    // SAFETY: the caller's.
+    _mm512_cvtph_ps(unsafe { _mm256_maskz_loadu_epi16(mask, p.cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+unsafe fn read_bf16(p: *const u8, mask: __mmask16) -> __m512 {
+    // SAFETY: the caller's.
+    let words = unsafe { _mm256_maskz_loadu_epi16(mask, p.cast()) };
+    _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(words)))
+}

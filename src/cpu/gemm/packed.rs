@@ -1,0 +1,186 @@
+//! Activations in the order in which the tiles of one weight type meet them.
+
+use super::tile::Form;
+use crate::cpu::activations::{ActRow, Activations, SUM_LEN};
+use crate::cpu::pool::Pool;
+use crate::quant::GgmlType;
+use crate::quant::blocks::QK;
+use crate::quant::decoded::BlockFormat;
+
+/// Tokens of a group are counted in fours; missing ones at the end are zeros.
+const QUAD: usize = 4;
+/// Tokens of a group at the most: as many sums as the registers of AVX-512 can hold twice.
+pub(super) const MAX_WIDTH: usize = 3 * QUAD;
+
+/// Activations of some tokens. All arrays hold [`Group::width`] values, one for each token, where they say `[width]`.
+#[derive(Default)]
+pub(super) struct Group {
+    /// Number of the first token.
+    pub first: usize,
+    /// How many there are.
+    pub n_tokens: usize,
+    width: usize,
+    /// `[n_cols][width]` floats, or `[n_cols / 4][width]` times four bytes.
+    words: Vec<u32>,
+    /// `[n_cols / 32][width]` scales of the bytes.
+    d: Vec<f32>,
+    sub_len: usize,
+    /// `[n_cols / sub_len][width]`: what takes the weights' offset off the sum of a sub-block's products.
+    start: Vec<i32>,
+    /// `[n_cols / sub_len][width]`: scaled sum of the bytes, for types with minima.
+    ds: Vec<f32>,
+}
+
+/// Some columns of a [`Group`].
+pub(super) struct GroupPiece<'a> {
+    /// 4, 8 or 12.
+    pub width: usize,
+    pub words: &'a [u32],
+    pub d: &'a [f32],
+    pub start: &'a [i32],
+    pub ds: &'a [f32],
+}
+
+/// `[n_tokens][n_cols]` activations, packed for weights of one type.
+#[derive(Default)]
+pub struct Packed {
+    dtype: Option<GgmlType>,
+    n_cols: usize,
+    n_tokens: usize,
+    groups: Vec<Group>,
+}
+
+impl Packed {
+    /// Takes activations, which must have been quantized unless `dtype` is a type of floats. Keeps its buffers from
+    /// call to call.
+    ///
+    /// # Panics
+    /// When the type cannot be computed with, or the activations were not prepared for it.
+    pub fn load(&mut self, dtype: GgmlType, x: &Activations, pool: &Pool) {
+        let form = Form::of(dtype);
+        self.dtype = Some(dtype);
+        self.n_tokens = x.n_tokens();
+        self.n_cols = if self.n_tokens == 0 { 0 } else { x.row(0).f32.len() };
+        let mut n_groups = 0;
+        let mut first = 0;
+        while first < self.n_tokens {
+            let width = match (self.n_tokens - first).div_ceil(QUAD) {
+                // Better than 12 and 4.
+                4 => 2 * QUAD,
+                quads => QUAD * quads.min(MAX_WIDTH / QUAD),
+            };
+            if self.groups.len() == n_groups {
+                self.groups.push(Group::default());
+            }
+            let group = &mut self.groups[n_groups];
+            (group.first, group.n_tokens, group.width) = (first, width.min(self.n_tokens - first), width);
+            n_groups += 1;
+            first += width;
+        }
+        self.groups.truncate(n_groups);
+        let n_cols = self.n_cols;
+        pool.fill(&mut self.groups, 1, |_, groups| groups.iter_mut().for_each(|group| group.load(form, x, n_cols)));
+    }
+
+    /// Number of tokens.
+    pub fn n_tokens(&self) -> usize {
+        self.n_tokens
+    }
+
+    /// Activations of each.
+    pub fn n_cols(&self) -> usize {
+        self.n_cols
+    }
+
+    /// Bytes of `cols` columns, of which there are as many, of all tokens.
+    pub(super) fn bytes_of(&self, cols: usize) -> usize {
+        let bytes = |group: &Group| group.words.len() + group.d.len() + group.start.len() + group.ds.len();
+        let all: usize = self.groups.iter().map(|group| size_of::<u32>() * bytes(group)).sum();
+        (all / self.n_cols.max(1) * cols).max(1)
+    }
+
+    pub(super) fn dtype(&self) -> Option<GgmlType> {
+        self.dtype
+    }
+
+    pub(super) fn groups(&self) -> &[Group] {
+        &self.groups
+    }
+}
+
+impl Group {
+    fn load(&mut self, form: Form, x: &Activations, n_cols: usize) {
+        match form {
+            Form::Float(..) => self.load_floats(x, n_cols),
+            Form::Blocks(format) => self.load_bytes(format, x, n_cols),
+        }
+    }
+
+    fn load_floats(&mut self, x: &Activations, n_cols: usize) {
+        self.sub_len = 0;
+        self.words.clear();
+        self.words.resize(n_cols * self.width, 0);
+        for t in 0..self.n_tokens {
+            let x = x.row(self.first + t).f32;
+            for (words, x) in self.words.chunks_exact_mut(self.width).zip(x) {
+                words[t] = x.to_bits();
+            }
+        }
+    }
+
+    fn load_bytes(&mut self, format: &BlockFormat, x: &Activations, n_cols: usize) {
+        let width = self.width;
+        self.sub_len = format.sub_len;
+        self.words.resize(n_cols / SUM_LEN * width, 0);
+        self.d.resize(n_cols / QK * width, 0.0);
+        self.start.resize(n_cols / format.sub_len * width, 0);
+        self.ds.resize(n_cols / format.sub_len * width, 0.0);
+        let rows: [Option<ActRow>; MAX_WIDTH] =
+            std::array::from_fn(|t| (t < self.n_tokens).then(|| x.row(self.first + t)));
+        assert!(rows.iter().flatten().all(|x| x.q.len() == n_cols), "activations are not quantized");
+        let n_sub = QK / format.sub_len;
+        let sums_of_sub = format.sub_len / SUM_LEN;
+        let words = self.words.chunks_exact_mut(QK / SUM_LEN * width).zip(self.d.chunks_exact_mut(width));
+        let sums = self.start.chunks_exact_mut(n_sub * width).zip(self.ds.chunks_exact_mut(n_sub * width));
+        for (i, ((words, d), (start, ds))) in words.zip(sums).enumerate() {
+            for (t, x) in rows[..width].iter().enumerate() {
+                let Some(x) = x else {
+                    words.chunks_exact_mut(width).for_each(|words| words[t] = 0);
+                    d[t] = 0.0;
+                    start.chunks_exact_mut(width).for_each(|start| start[t] = 0);
+                    ds.chunks_exact_mut(width).for_each(|ds| ds[t] = 0.0);
+                    continue;
+                };
+                let q = &x.q[i * QK..][..QK];
+                for (words, q) in words.chunks_exact_mut(width).zip(q.as_chunks::<SUM_LEN>().0) {
+                    words[t] = u32::from_ne_bytes(q.map(|q| q as u8));
+                }
+                d[t] = x.d[i];
+                let neg_sums = x.neg_sums[i * QK / SUM_LEN..][..QK / SUM_LEN].chunks_exact(sums_of_sub);
+                let subs = start.chunks_exact_mut(width).zip(ds.chunks_exact_mut(width));
+                for ((start, ds), neg_sums) in subs.zip(neg_sums) {
+                    let neg_sum: i32 = neg_sums.iter().sum();
+                    start[t] = neg_sum * i32::from(format.offset);
+                    ds[t] = d[t] * -neg_sum as f32;
+                }
+            }
+        }
+    }
+
+    /// The columns from `start` on, which are whole blocks.
+    pub(super) fn piece(&self, start: usize, cols: usize) -> GroupPiece<'_> {
+        let width = self.width;
+        if self.sub_len == 0 {
+            let words = &self.words[start * width..][..cols * width];
+            return GroupPiece { width, words, d: &[], start: &[], ds: &[] };
+        }
+        let of = |unit: usize| start / unit * width..(start + cols) / unit * width;
+        GroupPiece {
+            width,
+            words: &self.words[of(SUM_LEN)],
+            d: &self.d[of(QK)],
+            start: &self.start[of(self.sub_len)],
+            ds: &self.ds[of(self.sub_len)],
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The threads of a pool: how they learn of a job, enter it, leave it and sleep.
+#![allow(unsafe_code, reason = "a job is passed to threads that outlive it; counts of who is inside guard it")]
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::cpu::cores;
+
+/// How long a thread without work keeps its core. Longer than the caller's gaps inside a token; short, because a core
+/// that falls idle is where the system takes a caller that waits for its own. Measured on 2 cores.
+const IDLE_SPIN: Duration = Duration::from_micros(100);
+/// The same where threads share cores: whoever waits is in the way of another.
+const CROWDED_SPIN: Duration = Duration::from_micros(2);
+/// Pause between looks at workers that have not left a job after a while.
+const LEAVE_PAUSE: Duration = Duration::from_micros(50);
+
+/// What a thread brings to a job.
+#[derive(Default)]
+pub(super) struct Hand {
+    /// 0 is the caller.
+    pub index: usize,
+    /// Whether it waits for chunks of others, to do them again when they are late.
+    pub redoes: bool,
+    /// Kept from job to job.
+    pub scratch: Vec<f32>,
+}
+
+/// Something that several threads do together.
+pub(super) trait Job: Sync {
+    /// Does a share of the job. Does not unwind.
+    fn help(&self, hand: &mut Hand);
+}
+
+/// One writer's cache line, and the neighbour that the processor fetches with it.
+#[derive(Default)]
+#[repr(align(128))]
+pub(super) struct Padded<T>(pub T);
+
+/// The job that may be entered, if any: a generation, its slot, the number of workers that entered. One word, so that
+/// entering and closing exclude each other.
+#[derive(Clone, Copy, PartialEq)]
+struct Door(u64);
+
+impl Door {
+    const BITS: u32 = 12;
+    const MASK: u64 = (1 << Self::BITS) - 1;
+    const CLOSED: u64 = Self::MASK;
+
+    fn new(generation: u64, slot: u64) -> Self {
+        Self(generation << (2 * Self::BITS) | slot << Self::BITS)
+    }
+
+    fn generation(self) -> u64 {
+        self.0 >> (2 * Self::BITS)
+    }
+
+    fn slot(self) -> Option<usize> {
+        let slot = self.0 >> Self::BITS & Self::MASK;
+        (slot != Self::CLOSED).then_some(slot as usize)
+    }
+
+    fn entered(self) -> usize {
+        (self.0 & Self::MASK) as usize
+    }
+}
+
+/// Where a job lies for its workers. Written again only when as many have left as had entered.
+struct Slot {
+    job: UnsafeCell<Option<*const dyn Job>>,
+    left: AtomicUsize,
+}
+
+struct Shared {
+    door: Padded<AtomicU64>,
+    n_asleep: Padded<AtomicUsize>,
+    asleep: Box<[AtomicBool]>,
+    slots: Box<[Padded<Slot>]>,
+    stop: AtomicBool,
+    idle_spin: Duration,
+}
+
+// SAFETY: a slot's job is written by the one lead while nobody is inside, and read by workers that entered (`Door`);
+// the pointee is Sync and outlives their stay (`Lead::open`).
+unsafe impl Sync for Shared {}
+// SAFETY: as above; a job may be used from any thread.
+unsafe impl Send for Shared {}
+
+impl Shared {
+    /// Enters the open job, if there is one that is not `seen`.
+    fn enter(&self, seen: &mut u64) -> Option<&Slot> {
+        let door = Door(self.door.0.load(Ordering::SeqCst));
+        let slot = door.slot().filter(|_| door.generation() != *seen)?;
+        let entered = self.door.0.compare_exchange(door.0, door.0 + 1, Ordering::AcqRel, Ordering::Relaxed);
+        entered.ok()?;
+        *seen = door.generation();
+        Some(&self.slots[slot].0)
+    }
+
+    fn has_news(&self, seen: u64) -> bool {
+        let door = Door(self.door.0.load(Ordering::SeqCst));
+        self.stop.load(Ordering::SeqCst) || door.slot().is_some() && door.generation() != seen
+    }
+
+    /// What worker `index` (from 0) does until the pool ends.
+    fn work(&self, index: usize, hand: &mut Hand) {
+        let (mut seen, mut since) = (0, Instant::now());
+        while !self.stop.load(Ordering::Relaxed) {
+            if let Some(slot) = self.enter(&mut seen) {
+                // SAFETY: this thread has entered, so the lead neither writes the slot nor lets go of the job before
+                // `left` counts this thread.
+                if let Some(job) = unsafe { *slot.job.get() } {
+                    // SAFETY: as above.
+                    unsafe { &*job }.help(hand);
+                }
+                slot.left.fetch_add(1, Ordering::Release);
+                since = Instant::now();
+            } else if since.elapsed() < self.idle_spin {
+                std::hint::spin_loop();
+            } else {
+                self.sleep(index, seen);
+                since = Instant::now();
+            }
+        }
+    }
+
+    /// Sleeps until woken. News that come meanwhile are seen either here or by `Crew::wake`: each side first writes
+    /// its own word, then reads the other's.
+    fn sleep(&self, index: usize, seen: u64) {
+        self.n_asleep.0.fetch_add(1, Ordering::SeqCst);
+        self.asleep[index].store(true, Ordering::SeqCst);
+        while self.asleep[index].load(Ordering::SeqCst) {
+            if self.has_news(seen) {
+                self.wakes(index);
+            } else {
+                thread::park();
+            }
+        }
+    }
+
+    /// Whether worker `index` slept; it does not any more.
+    fn wakes(&self, index: usize) -> bool {
+        let slept = self.asleep[index].swap(false, Ordering::SeqCst);
+        if slept {
+            self.n_asleep.0.fetch_sub(1, Ordering::SeqCst);
+        }
+        slept
+    }
+}
+
+/// The workers of a pool.
+pub(super) struct Crew {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Crew {
+    pub fn start(n_workers: usize) -> Result<Self> {
+        let crowded = n_workers >= cores::usable_cores();
+        let slot = || Padded(Slot { job: UnsafeCell::new(None), left: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared {
+            door: Padded(AtomicU64::new(Door::new(0, Door::CLOSED).0)),
+            n_asleep: Padded::default(),
+            asleep: (0..n_workers).map(|_| AtomicBool::new(false)).collect(),
+            slots: (0..=n_workers).map(|_| slot()).collect(),
+            stop: AtomicBool::new(false),
+            idle_spin: if crowded { CROWDED_SPIN } else { IDLE_SPIN },
+        });
+        let mut crew = Self { shared, workers: Vec::with_capacity(n_workers) };
+        let fast = cores::performance_cores().filter(|fast| n_workers < fast.len()).map(Arc::new);
+        for index in 0..n_workers {
+            let (shared, fast) = (Arc::clone(&crew.shared), fast.clone());
+            let work = move || {
+                if let Some(fast) = fast {
+                    cores::keep_to(&fast);
+                }
+                shared.work(index, &mut Hand { index: index + 1, redoes: !crowded, scratch: Vec::new() });
+            };
+            let worker = thread::Builder::new().name(format!("pool-{}", index + 1)).spawn(work);
+            crew.workers.push(worker.context("threads cannot be started")?);
+        }
+        Ok(crew)
+    }
+
+    /// Wakes up to `n` workers; costs a look where all are awake.
+    fn wake(&self, n: usize) {
+        if self.shared.n_asleep.0.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let woken = self.workers.iter().enumerate().filter(|(index, _)| self.shared.wakes(*index));
+        woken.take(n).for_each(|(_, worker)| worker.thread().unpark());
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.wake(self.workers.len());
+        for worker in self.workers.drain(..) {
+            // A job does not unwind, so there is no panic to hand on.
+            worker.join().ok();
+        }
+    }
+}
+
+/// A slot as its lead sees it.
+#[derive(Default)]
+struct Berth {
+    /// Keeps the job alive while a worker may be inside.
+    keep: Option<Arc<dyn Any + Send + Sync>>,
+    entered: usize,
+}
+
+/// The right to give jobs to a crew, and what the one who holds it keeps from job to job.
+pub(super) struct Lead {
+    pub hand: Hand,
+    generation: u64,
+    berths: Vec<Berth>,
+}
+
+impl Lead {
+    pub fn new(crew: &Crew) -> Self {
+        let berths = crew.shared.slots.iter().map(|_| Berth::default()).collect();
+        Self { hand: Hand { redoes: true, ..Hand::default() }, generation: 0, berths }
+    }
+
+    fn is_empty(&self, crew: &Crew, slot: usize) -> bool {
+        crew.shared.slots[slot].0.left.load(Ordering::Acquire) == self.berths[slot].entered
+    }
+
+    /// Lets go of jobs that the last worker has left.
+    pub fn reap(&mut self, crew: &Crew) {
+        for slot in 0..self.berths.len() {
+            if self.berths[slot].keep.is_some() && self.is_empty(crew, slot) {
+                self.berths[slot].keep = None;
+            }
+        }
+    }
+
+    /// Opens a job to at most `n_workers` workers that sleep and all that do not; returns its slot.
+    ///
+    /// # Safety
+    /// `job` is valid until the slot is closed and all who entered have left: either `keep` owns it, or the caller
+    /// closes the slot and calls `wait` before `job` ends.
+    pub unsafe fn open(
+        &mut self,
+        crew: &Crew,
+        job: *const dyn Job,
+        keep: Option<Arc<dyn Any + Send + Sync>>,
+        n_workers: usize,
+    ) -> Option<usize> {
+        // One more slot than workers, and none of them is in two: there always is one.
+        let slot = (0..self.berths.len()).find(|slot| self.is_empty(crew, *slot))?;
+        let place = &crew.shared.slots[slot].0;
+        // SAFETY: all who entered this slot have left, which `is_empty` acquires, and it has been closed since.
+        unsafe { *place.job.get() = Some(job) };
+        place.left.store(0, Ordering::Relaxed);
+        self.berths[slot] = Berth { keep, entered: 0 };
+        self.generation += 1;
+        crew.shared.door.0.store(Door::new(self.generation, slot as u64).0, Ordering::SeqCst);
+        crew.wake(n_workers);
+        Some(slot)
+    }
+
+    /// Nobody enters from now on.
+    pub fn close(&mut self, crew: &Crew, slot: usize) {
+        let closed = Door::new(self.generation, Door::CLOSED).0;
+        self.berths[slot].entered = Door(crew.shared.door.0.swap(closed, Ordering::AcqRel)).entered();
+    }
+
+    /// Waits until all who entered the closed slot have left.
+    pub fn wait(&self, crew: &Crew, slot: usize) {
+        let since = Instant::now();
+        while !self.is_empty(crew, slot) {
+            if since.elapsed() < crew.shared.idle_spin { std::hint::spin_loop() } else { thread::sleep(LEAVE_PAUSE) }
+        }
+    }
+}
