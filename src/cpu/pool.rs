@@ -3,8 +3,6 @@
 
 mod crew;
 mod region;
-#[cfg(test)]
-mod tests;
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -157,3 +155,6 @@ impl<T: Send, F: Fn(usize, &mut [T]) + Sync> Job for Pieces<'_, T, F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

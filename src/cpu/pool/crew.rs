@@ -1,5 +1,5 @@
 //! The threads of a pool: how they learn of a job, enter it, leave it and sleep.
-#![allow(unsafe_code, reason = "a job is passed to threads that outlive it; counts of who is inside guard it")]
+#![allow(unsafe_code, reason = "a job is passed to other threads; counting who entered and left guards it")]
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -12,9 +12,10 @@ use anyhow::{Context, Result};
 
 use crate::cpu::cores;
 
-/// How long a thread without work keeps its core. Longer than the caller's gaps inside a token; short, because a core
-/// that falls idle is where the system takes a caller that waits for its own. Measured on 2 cores.
-const IDLE_SPIN: Duration = Duration::from_micros(100);
+/// How long a thread without work keeps its core. Longer than most gaps inside a token; short, because a core
+/// that falls idle is where the system takes a caller that waits for its own. Measured on 2 cores beside a busy loop:
+/// 20 us keep 65 % of the quiet speed, 100 us 57 %, 400 us 55 %.
+const IDLE_SPIN: Duration = Duration::from_micros(20);
 /// The same where threads share cores: whoever waits is in the way of another.
 const CROWDED_SPIN: Duration = Duration::from_micros(2);
 /// Pause between looks at workers that have not left a job after a while.
