@@ -1,6 +1,6 @@
 //! Which rows of a matrix a kernel is to work on, checked once for the whole call.
 
-/// Some rows of a matrix, or the same piece of each of them. Every row lies inside the data: [`Rows::new`] and the
+/// Some rows of a matrix, or the same piece of each of them. Every row lies inside the data: the constructors and the
 /// methods see to it, and kernels rely on it.
 #[derive(Clone, Copy)]
 pub struct Rows<'a> {
