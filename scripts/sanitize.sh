@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # The unsafe parts under sanitizers: kernels and prefill products under AddressSanitizer, the thread pool under
-# ThreadSanitizer, pool and plain kernels under Miri (undefined behaviour). Minutes each. Needs the toolchain's sanitizer
-# runtimes and, for Miri, its component and rust-src; they are unstable features, hence RUSTC_BOOTSTRAP.
+# ThreadSanitizer and Miri, the plain kernels under Miri (undefined behaviour). Minutes each. The first needs the
+# sanitizer runtimes that come with the toolchain; the others need a nightly toolchain with rust-src and miri.
+#
+#     scripts/sanitize.sh [address|thread|miri]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export RUSTC_BOOTSTRAP=1
 target=$(rustc -vV | sed -n 's/^host: //p')
 
 run() {
@@ -15,14 +16,14 @@ run() {
 
 want=${1:-all}
 if [[ $want == all || $want == address ]]; then
-  run "address sanitizer: cpu" env RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=target/asan \
+  run "address sanitizer: cpu" env RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=target/asan \
     cargo test --locked --lib --target "$target" cpu::
 fi
 if [[ $want == all || $want == thread ]]; then
-  run "thread sanitizer: pool" env RUSTFLAGS="-Zsanitizer=thread -Cunsafe-allow-abi-mismatch=sanitizer" CARGO_TARGET_DIR=target/tsan \
-    cargo test --locked --lib --target "$target" cpu::pool
+  run "thread sanitizer: pool" env RUSTFLAGS="-Zsanitizer=thread" CARGO_TARGET_DIR=target/tsan \
+    cargo +nightly test -Zbuild-std --locked --release --lib --target "$target" cpu::pool
 fi
 if [[ $want == all || $want == miri ]]; then
   run "miri: pool, rows, plain kernels" env MIRIFLAGS="-Zmiri-disable-isolation" CARGO_TARGET_DIR=target/miri \
-    cargo miri test --locked --lib --target "$target" -- cpu::pool cpu::rows cpu::plain
+    cargo +nightly miri test --locked --lib -- cpu::pool cpu::rows cpu::plain
 fi
