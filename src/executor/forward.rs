@@ -32,6 +32,8 @@ pub struct ExecutorParams {
 
 /// Watches a prefill.
 pub trait Observer {
+    /// `[n_tokens][n_embd]` normalised inputs of a layer's FFN.
+    fn ffn_input(&mut self, _layer: usize, _x: &[f32]) {}
     /// `[n_tokens][n_ff]` activations of a layer, and the values that `down` is multiplied with, both by slot.
     fn ffn(&mut self, _layer: usize, _act: &[f32], _h: &[f32]) {}
     /// Whether [`Observer::logits`] is to be called.
@@ -275,6 +277,7 @@ impl<'m> Executor<'m> {
             if phase == Phase::Prefill {
                 let (cx, mode) = (Prefill { pool: &self.pool, isa }, self.params.mode);
                 let work = BatchWork { group, x: &s.forms, activation, mode };
+                observer.ffn_input(i, &s.normed);
                 ffn::batch(&cx, &work, &mut s.ffn, &mut s.scratch, &mut s.ffn_out);
                 observer.ffn(i, &s.ffn.act, &s.ffn.h);
                 continue;

@@ -7,6 +7,7 @@ mod fingerprint;
 mod font;
 pub mod plot;
 pub mod report;
+pub mod samples;
 
 pub use file::{Profile, ProfiledText};
 pub use fingerprint::{Fingerprint, Kinship};
