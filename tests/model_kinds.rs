@@ -114,7 +114,7 @@ fn split(plain: &Path, to: &Path) -> Result<()> {
         layers: layers.collect(),
         texts: vec![ProfiledText { sha256: [0; 32], n_tokens: 100, n_ctx: 64 }],
     };
-    variant::write(&model, &Plan::new(&model, &profile, Options::default())?, to, &Silent)
+    variant::write(&model, &Plan::new(&model, &profile, Options::default())?, None, to, &Silent)
 }
 
 struct Run {

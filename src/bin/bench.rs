@@ -55,7 +55,7 @@ struct Args {
     /// Threads [default: all cores]
     #[arg(short, long, value_name = "N,N", value_delimiter = ',')]
     threads: Vec<usize>,
-    /// What to compute of the FFN: dense, exact
+    /// What to compute of the FFN: dense, exact, predicted
     #[arg(long, value_name = "MODE,MODE", value_delimiter = ',', default_value = "exact")]
     mode: Vec<Mode>,
     /// Tokens to feed: real (a built-in story), random, or a text file [default: real, or random with --synthetic]
@@ -282,7 +282,7 @@ impl Bench<'_> {
         let n_ubatch = self.args.compute.n_ubatch();
         let computed = match self.mode {
             Mode::Dense => Test { n_prompt: n_ctx, n_gen: 0 },
-            Mode::Exact => Test { n_prompt: 0, n_gen: n_ctx },
+            Mode::Exact | Mode::Predicted => Test { n_prompt: 0, n_gen: n_ctx },
         };
         Ok(Row {
             n_prompt: n_tokens,

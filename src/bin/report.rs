@@ -28,13 +28,25 @@ pub fn timings(executor: &Executor, result: &Generated, seed: u64) {
 
 /// What fired in each layer, and what was read for it, to stderr.
 pub fn layers(model: &Model, executor: &Executor) {
+    let stats = executor.stats();
     for layer in 0..model.config.n_layer {
-        if let Some(density) = executor.stats().layer_density(layer) {
-            tell!("layer {layer:>3}: {:>6.2} % of {} neurons fired", 100.0 * density, model.config.n_ff[layer]);
+        if let Some(density) = stats.layer_density(layer) {
+            let found = stats.layer_recall(layer).map_or_else(String::new, |recall| {
+                let named = 100.0 * stats.layer_masked(layer).unwrap_or(0.0);
+                let (count, mass) = (100.0 * recall.by_count(), 100.0 * recall.by_mass());
+                format!(", {named:.2} % named, found {count:.2} % of firings, {mass:.3} % of their mass")
+            });
+            tell!("layer {layer:>3}: {:>6.2} % of {} neurons fired{found}", 100.0 * density, model.config.n_ff[layer]);
         }
     }
-    if let Some(bytes) = executor.stats().exact_bytes_per_token(model).filter(|_| executor.params().mode == Mode::Exact)
-    {
+    if let Some(recall) = stats.recall() {
+        let (count, mass) = (100.0 * recall.by_count(), 100.0 * recall.by_mass());
+        let predictor = powerinfer::units::Bytes(stats.predictor_bytes_per_token() as u64);
+        tell!(
+            "predictors found {count:.2} % of firings, {mass:.3} % of their mass (sampled), and read {predictor} per token"
+        );
+    }
+    if let Some(bytes) = stats.bytes_per_token(model).filter(|_| executor.params().mode != Mode::Dense) {
         let dense = powerinfer::executor::dense_bytes(model);
         let bytes = bytes as u64;
         let share = 100.0 * bytes as f64 / dense as f64;
@@ -62,6 +74,7 @@ pub fn json(model: &Model, executor: &Executor, prompt: &str, result: &Generated
         "decode_ts": per_second(result.n_decoded, decode),
         "ffn_density": executor.stats().density(),
         "mode": executor.params().mode.name(),
+        "predictor_recall": executor.stats().recall().map(|r| r.by_mass()),
         "n_threads": executor.params().n_threads,
         "seed": seed,
         "stop": result.stop.name(),

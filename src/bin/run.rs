@@ -21,6 +21,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+/// With --stats, one in so many tokens is looked at for what the predictors missed.
+const AUDITED: u64 = 16;
+
 const EXAMPLES: &str = "\
 Examples:
   powerinfer-run -p \"Once upon a time\"                  the embedded model tells a story
@@ -77,7 +80,8 @@ struct Args {
     /// Do not stop where the model would end its text
     #[arg(long)]
     ignore_eos: bool,
-    /// What to compute of the FFN: dense, or exact (only neurons that fire, the same result)
+    /// What to compute of the FFN: dense, exact (only neurons that fire, the same result), or predicted (only neurons
+    /// that a predictor names: faster, not quite the same)
     #[arg(long, value_name = "MODE", default_value = "exact")]
     mode: Mode,
     /// Go on with what you type, until the model ends its text
@@ -133,9 +137,12 @@ fn run(args: Args) -> Result<()> {
     let tokenizer = models::tokenizer(&model.gguf)?;
     drop(bar);
     let mut executor = Executor::new(&model, Placement::all_cold(&model), executor_params(&args, &model)?)?;
+    if args.stats {
+        executor.set_audit(AUDITED);
+    }
     let mut sampler = Sampler::new(params)?;
     let load = start.elapsed().as_secs_f64();
-    if args.mode == Mode::Exact && model.config.activation.activation.is_sparse() && !model.is_variant() {
+    if args.mode != Mode::Dense && model.config.activation.activation.is_sparse() && !model.is_variant() {
         tell!(
             "note: a plain file: exact mode skips only rows of ffn_up; powerinfer-split makes a variant that also skips ffn_down"
         );

@@ -29,6 +29,7 @@ Examples:
   powerinfer-split -m model.gguf --profile model.profile -o model-variant.gguf
   powerinfer-split -m model-f16.gguf --profile model.profile -o model-q4.gguf --type q4_0
   powerinfer-split -m model-q4_0.gguf --profile model.profile -o model-variant.gguf --down lossless
+  powerinfer-split -m model.gguf --profile model.profile --predictor model.predictor -o model-variant.gguf
   powerinfer-split -m model-f16.gguf -o model-q4_k_m.gguf --type q4_k_m --quantize-only
 
 A variant is for powerinfer's tools: llama.cpp does not open it, because ffn_down is transposed.
@@ -42,8 +43,11 @@ struct Args {
     #[arg(short, long, value_name = "FILE")]
     model: PathBuf,
     /// Profile of this model, or of another quantization of it
-    #[arg(long, value_name = "PROFILE", required_unless_present = "quantize_only")]
+    #[arg(long, value_name = "PROFILE", required_unless_present_any = ["quantize_only", "predictor"])]
     profile: Option<PathBuf>,
+    /// Predictor to pack in, from powerinfer-profile --predictor; without --profile, into a variant that there is
+    #[arg(long, value_name = "FILE")]
+    predictor: Option<PathBuf>,
     /// Variant to write, or ordinary file with --quantize-only
     #[arg(short, long, value_name = "OUT")]
     output: PathBuf,
@@ -52,7 +56,7 @@ struct Args {
     #[arg(long = "type", value_name = "TYPE")]
     recipe: Option<Recipe>,
     /// Only convert the matrices to --type: an ordinary file, neurons and tensors as they were
-    #[arg(long, requires = "recipe", conflicts_with_all = ["profile", "down", "activation", "no_kl"])]
+    #[arg(long, requires = "recipe", conflicts_with_all = ["profile", "predictor", "down", "activation", "no_kl"])]
     quantize_only: bool,
     /// Type of the transposed ffn_down of a quantized source: q8_0, same, or lossless (Q8_0 and Q4_0: the source's
     /// quants and scales, for more bytes) [default: q8_0]
@@ -78,22 +82,31 @@ fn run(args: Args) -> Result<()> {
     let n_threads = args.threads.unwrap_or_else(common::default_threads);
     ensure!((1..=1024).contains(&n_threads), "-t {n_threads}: 1 to 1024 threads are possible");
     rayon::ThreadPoolBuilder::new().num_threads(n_threads).build_global().context("threads cannot be started")?;
-    models::keep_inputs(&args.output, std::iter::once(&*args.model).chain(args.profile.as_deref()))?;
+    models::keep_inputs(
+        &args.output,
+        [Some(&*args.model), args.profile.as_deref(), args.predictor.as_deref()].into_iter().flatten(),
+    )?;
     check_writable(&args.output)?;
     let bar = Bar::new();
-    let Some(profile) = &args.profile else { return quantize(&args, &bar) };
-    let profile = Profile::read(profile)?;
+    if args.quantize_only {
+        return quantize(&args, &bar);
+    }
+    let profile = args.profile.as_deref().map(Profile::read).transpose()?;
     let source = models::open(Gguf::open(&args.model)?, args.activation, Some(&bar))?;
+    let predictor = args.predictor.as_deref().map(Gguf::open).transpose()?;
+    let Some(profile) = profile else {
+        let predictor = predictor.context("--predictor: nothing to pack in")?;
+        variant::pack(&source, &predictor, &args.output, &bar)?;
+        return tell_written(&args, &source).map(drop);
+    };
     let options = Options { recipe: args.recipe, down: args.down };
     let plan = Plan::new(&source, &profile, options).with_context(|| args.model.display().to_string())?;
     for note in &plan.notes {
         tell!("note: {note}");
     }
     print(plan.table(&source))?;
-    variant::write(&source, &plan, &args.output, &bar)?;
-    let written = Model::new(Gguf::open(&args.output)?, args.activation)?;
-    let (before, after) = (Bytes(source.n_bytes()), Bytes(written.n_bytes()));
-    print(format_args!("{}: {after} of weights (source: {before})\n", args.output.display()))?;
+    variant::write(&source, &plan, predictor.as_ref(), &args.output, &bar)?;
+    let written = tell_written(&args, &source)?;
     if plan.lossy && !args.no_kl {
         match divergence(&source, &written, n_threads, &bar)? {
             Some((kl, n)) => {
@@ -103,6 +116,14 @@ fn run(args: Args) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Opens what was written and says how large it is.
+fn tell_written(args: &Args, source: &Model) -> Result<Model> {
+    let written = Model::new(Gguf::open(&args.output)?, args.activation)?;
+    let (before, after) = (Bytes(source.n_bytes()), Bytes(written.n_bytes()));
+    print(format_args!("{}: {after} of weights (source: {before})\n", args.output.display()))?;
+    Ok(written)
 }
 
 /// `--quantize-only`.

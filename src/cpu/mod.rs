@@ -13,6 +13,7 @@ pub mod plain;
 pub mod pool;
 pub mod rows;
 pub mod shared_scales;
+pub mod signs;
 #[cfg(test)]
 mod testing;
 

@@ -6,9 +6,11 @@
 
 use super::linear::{Prefill, Scratch, add_neurons, matmul};
 use super::matvec::{MatVec, Wanted};
+use super::predict::Predictions;
+use super::stats::Computed;
 use super::sum::NeuronSum;
 use crate::cpu::{Activations, Isa, Pool};
-use crate::model::{Activation, Down, NeuronGroup, Slot};
+use crate::model::{Activation, Down, NeuronGroup, Predictor, Slot};
 use anyhow::{Result, bail};
 use std::ops::Range;
 use std::str::FromStr;
@@ -20,6 +22,9 @@ pub enum Mode {
     Dense,
     /// The mask matrix in full, the rest only where the activation is not zero.
     Exact,
+    /// The mask matrix only for neurons that a predictor names, the rest only where the activation is not zero. What
+    /// the predictor misses is missing.
+    Predicted,
 }
 
 impl Mode {
@@ -28,6 +33,7 @@ impl Mode {
         match self {
             Self::Dense => "dense",
             Self::Exact => "exact",
+            Self::Predicted => "predicted",
         }
     }
 }
@@ -39,7 +45,8 @@ impl FromStr for Mode {
         match name {
             "dense" => Ok(Self::Dense),
             "exact" => Ok(Self::Exact),
-            _ => bail!("mode \"{name}\" is not known; dense and exact are"),
+            "predicted" => Ok(Self::Predicted),
+            _ => bail!("mode \"{name}\" is not known; dense, exact and predicted are"),
         }
     }
 }
@@ -84,6 +91,8 @@ pub struct FfnWork<'a> {
     pub mode: Mode,
     /// Who is active in [`Mode::Exact`].
     pub mask: &'a dyn MaskSource,
+    /// Who may fire in [`Mode::Predicted`]; without it the shard is computed exactly.
+    pub predictor: Option<&'a Predictor>,
     /// Threads of the CPU.
     pub pool: &'a Pool,
     /// Its instruction set.
@@ -94,15 +103,17 @@ pub struct FfnWork<'a> {
 pub trait FfnShard: Send {
     /// Begins with the work; may return before it is done.
     fn begin(&mut self, work: &FfnWork);
-    /// Adds the shard's part to `y` (`[n_embd]`) and returns how many neurons fired.
-    fn add_into(&mut self, work: &FfnWork, y: &mut [f32]) -> usize;
+    /// Adds the shard's part to `y` (`[n_embd]`) and returns what that took.
+    fn add_into(&mut self, work: &FfnWork, y: &mut [f32]) -> Computed;
 }
 
 /// A shard computed on the CPU.
 #[derive(Default)]
 pub struct CpuShard {
+    predictions: Predictions,
     products: MatVec,
     sum: NeuronSum,
+    computed: Computed,
     act: Vec<f32>,
     active: Vec<Slot>,
     /// Numbers of the active rows.
@@ -118,31 +129,62 @@ impl CpuShard {
     fn wanted<'a>(rows: &'a [u32], work: &FfnWork) -> Wanted<'a> {
         match work.mode {
             Mode::Dense => Wanted::Range(work.slots.clone()),
-            Mode::Exact => Wanted::List(rows),
+            Mode::Exact | Mode::Predicted => Wanted::List(rows),
         }
+    }
+
+    /// Activations of all neurons of the shard, and in `rows` and `h` the active ones of them.
+    fn mask(&mut self, work: &FfnWork) {
+        let FfnWork { group, slots, x, activation, pool, isa, .. } = work;
+        let all = Wanted::Range(slots.clone());
+        let act = self.products.some(pool, *isa, x, group.mask_matrix(), &all, Some(*activation));
+        self.act.clear();
+        self.act.extend_from_slice(act);
+        self.computed.masked = slots.len();
+        self.computed.fired = act.iter().filter(|a| **a != 0.0).count();
+        if work.mode == Mode::Dense {
+            self.h.extend_from_slice(&self.act);
+            return;
+        }
+        self.active.clear();
+        work.mask.select(work.layer, slots.clone(), &self.act, &mut self.active);
+        self.rows.extend(self.active.iter().map(|slot| slot.0));
+        let act_of = |row: &u32| self.act[*row as usize - slots.start];
+        self.h.extend(self.rows.iter().map(act_of));
+    }
+
+    /// The same for the neurons that the predictor names: of the others nothing is read.
+    fn predict(&mut self, work: &FfnWork, predictor: &Predictor) {
+        let FfnWork { group, slots, x, activation, pool, isa, .. } = work;
+        self.predictions.select(pool, *isa, predictor, x, slots.clone(), &mut self.rows);
+        let named = Wanted::List(&self.rows);
+        let act = self.products.some(pool, *isa, x, group.mask_matrix(), &named, Some(*activation));
+        self.h.resize(act.len(), 0.0);
+        let mut n = 0;
+        for (i, act) in act.iter().enumerate() {
+            (self.rows[n], self.h[n]) = (self.rows[i], *act);
+            n += usize::from(*act != 0.0);
+        }
+        self.computed.masked = act.len();
+        self.computed.fired = n;
+        self.computed.predictor_bytes = predictor.bytes_for(slots.clone());
+        self.rows.truncate(n);
+        self.h.truncate(n);
     }
 }
 
 impl FfnShard for CpuShard {
     fn begin(&mut self, work: &FfnWork) {
-        let FfnWork { group, slots, x, activation, pool, isa, .. } = work;
+        let FfnWork { group, slots, x, pool, isa, .. } = work;
         self.rows.clear();
         self.h.clear();
-        self.act.clear();
+        self.computed = Computed::default();
         if slots.is_empty() {
             return;
         }
-        let all = Wanted::Range(slots.clone());
-        let act = self.products.some(pool, *isa, x, group.mask_matrix(), &all, Some(*activation));
-        self.act.extend_from_slice(act);
-        if work.mode == Mode::Exact {
-            self.active.clear();
-            work.mask.select(work.layer, slots.clone(), &self.act, &mut self.active);
-            self.rows.extend(self.active.iter().map(|slot| slot.0));
-            let act_of = |row: &u32| self.act[*row as usize - slots.start];
-            self.h.extend(self.rows.iter().map(act_of));
-        } else {
-            self.h.extend_from_slice(&self.act);
+        match work.predictor {
+            Some(predictor) => self.predict(work, predictor),
+            None => self.mask(work),
         }
         if group.ffn_gate.is_some() {
             let up = self.products.some(pool, *isa, x, &group.ffn_up, &Self::wanted(&self.rows, work), None);
@@ -150,9 +192,9 @@ impl FfnShard for CpuShard {
         }
     }
 
-    fn add_into(&mut self, work: &FfnWork, y: &mut [f32]) -> usize {
+    fn add_into(&mut self, work: &FfnWork, y: &mut [f32]) -> Computed {
         if work.slots.is_empty() {
-            return 0;
+            return self.computed;
         }
         let wanted = Self::wanted(&self.rows, work);
         match &work.group.ffn_down {
@@ -173,7 +215,7 @@ impl FfnShard for CpuShard {
                 y.iter_mut().zip(part).for_each(|(y, part)| *y += part);
             }
         }
-        self.act.iter().filter(|a| **a != 0.0).count()
+        self.computed
     }
 }
 
@@ -228,6 +270,6 @@ pub(super) fn batch(
             h_forms.load(h, group.n_ff(), [cx.isa.kernels(down.dtype()).act]);
             matmul(cx, down, h_forms, scratch, y);
         }
-        down @ (Down::Rows(_) | Down::Lossless(_)) => add_neurons(cx, down, h, mode == Mode::Exact, scratch, y),
+        down @ (Down::Rows(_) | Down::Lossless(_)) => add_neurons(cx, down, h, mode != Mode::Dense, scratch, y),
     }
 }

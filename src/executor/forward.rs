@@ -1,6 +1,7 @@
 //! The forward pass. Read this first: everything else in the executor serves it.
 
 use super::attention::{Attention, AttentionBuffers, Rotation};
+use super::audit::{Audit, AuditWork};
 use super::ffn::{self, BatchBuffers, BatchWork, CpuShard, FfnShard, FfnWork, Fired, MaskSource, Mode};
 use super::kv_cache::{KvCache, KvType};
 use super::linear::{Prefill, Scratch, add_bias, linear, matmul};
@@ -57,6 +58,8 @@ pub struct Executor<'m> {
     kv: KvCache,
     rotation: Rotation,
     mask: Box<dyn MaskSource>,
+    /// Finds what predictors miss, for every so many tokens; 0 for none.
+    audit: (Audit, u64),
     shards: [Box<dyn FfnShard>; 2],
     stats: FfnStats,
     state: State,
@@ -91,15 +94,22 @@ impl<'m> Executor<'m> {
     /// Sets up a run of `model` under `placement`.
     ///
     /// # Errors
-    /// When threads or memory cannot be had.
+    /// When threads or memory cannot be had, or the mode asks for a predictor and there is none.
     pub fn new(model: &'m Model, placement: Placement, params: ExecutorParams) -> Result<Self> {
         ensure!(params.n_ubatch > 0, "-ub 0: a batch needs at least one token");
+        ensure!(
+            params.mode != Mode::Predicted || model.has_predictor(),
+            "{}: mode predicted: the file has no predictor; powerinfer-profile --predictor fits one, powerinfer-split \
+             packs it in",
+            model.gguf.source().name()
+        );
         let rotation = Rotation::new(&model.config.rope, model.weights.rope_freqs.as_deref());
         Ok(Self {
             pool: Pool::new(params.n_threads)?,
             kv: KvCache::new(&model.config, params.n_ctx, params.kv_type)?,
             rotation,
             mask: Box::new(Fired),
+            audit: (Audit::default(), 0),
             shards: [Box::new(CpuShard::default()), Box::new(CpuShard::default())],
             stats: FfnStats::new(&model.config.n_ff),
             state: State::default(),
@@ -112,6 +122,12 @@ impl<'m> Executor<'m> {
     /// Replaces the source of masks in [`Mode::Exact`].
     pub fn set_mask(&mut self, mask: Box<dyn MaskSource>) {
         self.mask = mask;
+    }
+
+    /// In [`Mode::Predicted`], computes the full mask of one in `every` tokens beside what is asked for, to count what
+    /// the predictors miss; 0 for never.
+    pub fn set_audit(&mut self, every: u64) {
+        self.audit.1 = every;
     }
 
     /// The KV cache.
@@ -271,8 +287,9 @@ impl<'m> Executor<'m> {
         s.ffn_out.clear();
         s.ffn_out.resize(s.x.len(), 0.0);
         for group in &layer.ffn {
-            let kinds = [group.mask_matrix(), &group.ffn_up].map(|m| isa.kernels(m.dtype()).act);
-            s.forms.load(&s.normed, config.n_embd, kinds);
+            let predictor = group.predictor.as_ref().filter(|_| self.params.mode == Mode::Predicted);
+            let matrices = [group.mask_matrix(), &group.ffn_up].into_iter().chain(predictor.and_then(|p| p.input()));
+            s.forms.load(&s.normed, config.n_embd, matrices.map(|m| isa.kernels(m.dtype()).act));
             let activation = config.activation.activation;
             if phase == Phase::Prefill {
                 let (cx, mode) = (Prefill { pool: &self.pool, isa }, self.params.mode);
@@ -286,11 +303,13 @@ impl<'m> Executor<'m> {
             let work = [0..n_hot, n_hot..group.n_ff()].map(|slots| FfnWork {
                 layer: i,
                 group,
-                slots,
                 x: &s.forms,
                 activation,
                 mode: self.params.mode,
                 mask: &*self.mask,
+                // Hot neurons are computed by their true mask.
+                predictor: predictor.filter(|_| slots.start == n_hot),
+                slots,
                 pool: &self.pool,
                 isa,
             });
@@ -298,8 +317,14 @@ impl<'m> Executor<'m> {
                 shard.begin(work);
             }
             for (shard, work) in self.shards.iter_mut().zip(&work) {
-                let fired = shard.add_into(work, &mut s.ffn_out);
-                self.stats.add(i, fired);
+                let computed = shard.add_into(work, &mut s.ffn_out);
+                self.stats.add(i, computed);
+            }
+            let (audit, every) = &mut self.audit;
+            if let Some(predictor) = predictor.filter(|_| *every > 0 && self.stats.n_tokens().is_multiple_of(*every)) {
+                let (x, pool, slots) = (&s.forms, &self.pool, n_hot..group.n_ff());
+                let recall = audit.recall(&AuditWork { group, predictor, slots, x, activation, pool, isa });
+                self.stats.add_recall(i, recall);
             }
         }
         if phase == Phase::Decode && i + 1 == config.n_layer {

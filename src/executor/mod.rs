@@ -1,16 +1,18 @@
 //! Running a model: one forward pass, two entry points (prefill and decode), two shards per layer.
 
 mod attention;
+mod audit;
 pub mod ffn;
 pub mod forward;
 pub mod kv_cache;
 mod linear;
 mod matvec;
 mod norm;
+mod predict;
 pub mod stats;
 mod sum;
 
 pub use ffn::{MaskSource, Mode};
 pub use forward::{Executor, ExecutorParams, Observer};
 pub use kv_cache::{KvCache, KvType};
-pub use stats::{FfnStats, dense_bytes};
+pub use stats::{FfnStats, Recall, dense_bytes};

@@ -1,23 +1,91 @@
 //! What fired while decoding, and what it cost in bytes.
 
-use crate::model::Model;
+use crate::model::{Layer, Model, NeuronGroup};
+
+/// What one shard computed for one token in one layer.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Computed {
+    /// Neurons that fired.
+    pub fired: usize,
+    /// Neurons whose row of the mask matrix was read.
+    pub masked: usize,
+    /// Bytes of the predictor that were read.
+    pub predictor_bytes: usize,
+}
+
+/// What of the neurons that fired was computed.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Recall {
+    /// Neurons that fired.
+    pub fired: u64,
+    /// Those that were computed.
+    pub found: u64,
+    /// Mass of the neurons that fired: `|activation * up|`, or `|activation|` where there is no gate.
+    pub mass: f64,
+    /// That of those that were computed.
+    pub found_mass: f64,
+}
+
+impl Recall {
+    pub(super) fn add(&mut self, mass: f64, found: bool) {
+        self.fired += 1;
+        self.mass += mass;
+        if found {
+            self.found += 1;
+            self.found_mass += mass;
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.fired += other.fired;
+        self.found += other.found;
+        self.mass += other.mass;
+        self.found_mass += other.found_mass;
+    }
+
+    /// Share of the neurons that fired; 1 where none did.
+    pub fn by_count(&self) -> f64 {
+        if self.fired == 0 { 1.0 } else { self.found as f64 / self.fired as f64 }
+    }
+
+    /// Share of their mass; 1 where there is none.
+    pub fn by_mass(&self) -> f64 {
+        if self.mass > 0.0 { self.found_mass / self.mass } else { 1.0 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct LayerStats {
+    n_ff: usize,
+    fired: u64,
+    masked: u64,
+    predictor_bytes: u64,
+    recall: Recall,
+}
 
 /// Counts over all tokens decoded so far.
 #[derive(Debug, Clone)]
 pub struct FfnStats {
-    n_ff: Vec<usize>,
-    fired: Vec<u64>,
+    layers: Vec<LayerStats>,
     n_tokens: u64,
 }
 
 impl FfnStats {
     /// Nothing counted yet, for layers of `n_ff` neurons.
     pub fn new(n_ff: &[usize]) -> Self {
-        Self { n_ff: n_ff.to_vec(), fired: vec![0; n_ff.len()], n_tokens: 0 }
+        let layers = n_ff.iter().map(|n_ff| LayerStats { n_ff: *n_ff, ..LayerStats::default() }).collect();
+        Self { layers, n_tokens: 0 }
     }
 
-    pub(super) fn add(&mut self, layer: usize, fired: usize) {
-        self.fired[layer] += fired as u64;
+    pub(super) fn add(&mut self, layer: usize, computed: Computed) {
+        let layer = &mut self.layers[layer];
+        layer.fired += computed.fired as u64;
+        layer.masked += computed.masked as u64;
+        layer.predictor_bytes += computed.predictor_bytes as u64;
+    }
+
+    pub(super) fn add_recall(&mut self, layer: usize, recall: Recall) {
+        self.layers[layer].recall.merge(recall);
     }
 
     pub(super) fn end_token(&mut self) {
@@ -29,38 +97,70 @@ impl FfnStats {
         self.n_tokens
     }
 
-    /// Share of a layer's neurons that fired; `None` before the first token.
-    pub fn layer_density(&self, layer: usize) -> Option<f64> {
-        let possible = self.n_tokens * self.n_ff[layer] as u64;
-        (possible > 0).then(|| self.fired[layer] as f64 / possible as f64)
+    fn share(&self, layers: &[LayerStats], of: fn(&LayerStats) -> u64) -> Option<f64> {
+        let possible = self.n_tokens * layers.iter().map(|l| l.n_ff as u64).sum::<u64>();
+        (possible > 0).then(|| layers.iter().map(of).sum::<u64>() as f64 / possible as f64)
     }
 
-    /// Share of all neurons that fired; `None` before the first token.
+    /// Share of a layer's neurons that were computed and fired; `None` before the first token.
+    pub fn layer_density(&self, layer: usize) -> Option<f64> {
+        self.share(&self.layers[layer..=layer], |l| l.fired)
+    }
+
+    /// Share of all neurons that were computed and fired; `None` before the first token.
     pub fn density(&self) -> Option<f64> {
-        let possible = self.n_tokens * self.n_ff.iter().sum::<usize>() as u64;
-        (possible > 0).then(|| self.fired.iter().sum::<u64>() as f64 / possible as f64)
+        self.share(&self.layers, |l| l.fired)
+    }
+
+    /// Share of a layer's neurons whose row of the mask matrix was read; `None` before the first token.
+    pub fn layer_masked(&self, layer: usize) -> Option<f64> {
+        self.share(&self.layers[layer..=layer], |l| l.masked)
+    }
+
+    /// Share of all neurons whose row of the mask matrix was read; `None` before the first token.
+    pub fn masked(&self) -> Option<f64> {
+        self.share(&self.layers, |l| l.masked)
+    }
+
+    /// What a layer's predictor found in the tokens that were looked at; `None` where none were.
+    pub fn layer_recall(&self, layer: usize) -> Option<Recall> {
+        Some(self.layers[layer].recall).filter(|r| r.fired > 0)
+    }
+
+    /// What all predictors found in the tokens that were looked at; `None` where none were.
+    pub fn recall(&self) -> Option<Recall> {
+        let mut all = Recall::default();
+        self.layers.iter().for_each(|l| all.merge(l.recall));
+        Some(all).filter(|r| r.fired > 0)
+    }
+
+    /// Mean bytes of predictors that one token touched.
+    pub fn predictor_bytes_per_token(&self) -> f64 {
+        let bytes: u64 = self.layers.iter().map(|l| l.predictor_bytes).sum();
+        bytes as f64 / self.n_tokens.max(1) as f64
+    }
+
+    /// Mean bytes of weights of the FFN, predictors among them, that one decoded token touched when only neurons that
+    /// fired were computed.
+    pub fn ffn_bytes_per_token(&self, model: &Model) -> Option<f64> {
+        let n_tokens = self.n_tokens as f64;
+        (self.n_tokens > 0).then(|| {
+            let layer = |(weights, layer): (&Layer, &LayerStats)| {
+                let [fired, masked, predictor] =
+                    [layer.fired, layer.masked, layer.predictor_bytes].map(|n| n as f64 / n_tokens);
+                let group = |group: &NeuronGroup| {
+                    let down = if group.index.is_some() { 0 } else { group.ffn_down.n_bytes() };
+                    masked * group.mask_matrix().row_bytes() as f64 + down as f64 + group.bytes_for_active(fired)
+                };
+                predictor + weights.ffn.iter().map(group).sum::<f64>()
+            };
+            model.weights.layers.iter().zip(&self.layers).map(layer).sum()
+        })
     }
 
     /// Mean bytes of weights that one decoded token touched when only neurons that fired were computed.
-    pub fn exact_bytes_per_token(&self, model: &Model) -> Option<f64> {
-        let fixed = outside_ffn(model) as f64;
-        let layers = model.weights.layers.iter().enumerate();
-        layers
-            .map(|(i, layer)| {
-                let active = self.layer_density(i)? * self.n_ff[i] as f64;
-                Some(
-                    layer
-                        .ffn
-                        .iter()
-                        .map(|group| {
-                            let down = if group.index.is_some() { 0 } else { group.ffn_down.n_bytes() };
-                            (group.mask_matrix().n_bytes() + down) as f64 + group.bytes_for_active(active)
-                        })
-                        .sum::<f64>(),
-                )
-            })
-            .sum::<Option<f64>>()
-            .map(|ffn| ffn + fixed)
+    pub fn bytes_per_token(&self, model: &Model) -> Option<f64> {
+        Some(self.ffn_bytes_per_token(model)? + outside_ffn(model) as f64)
     }
 }
 

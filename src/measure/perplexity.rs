@@ -74,7 +74,7 @@ impl From<Mode> for Pass {
     fn from(mode: Mode) -> Self {
         match mode {
             Mode::Dense => Self::Prefill,
-            Mode::Exact => Self::Decode,
+            Mode::Exact | Mode::Predicted => Self::Decode,
         }
     }
 }

@@ -7,6 +7,7 @@ mod config;
 mod lossless;
 mod matrix;
 mod neurons;
+mod predictor;
 pub mod registry;
 pub mod weights;
 
@@ -17,6 +18,7 @@ pub use config::{Config, NormKind, Residual, Rope, RopeKind};
 pub use lossless::LosslessDown;
 pub use matrix::Matrix;
 pub use neurons::{NeuronId, NeuronIndex, Slot};
+pub use predictor::{ALWAYS, Predictor, Scores, Signs};
 pub use weights::{Down, Layer, Linear, NeuronGroup, Norm, Weights};
 
 use crate::gguf::Gguf;
@@ -55,6 +57,11 @@ impl Model {
     /// Whether the neurons lie hot first with transposed `down`, as `split` writes them.
     pub fn is_variant(&self) -> bool {
         self.weights.layers.iter().all(|l| l.ffn.iter().all(|g| g.index.is_some()))
+    }
+
+    /// Whether some layer has a predictor.
+    pub fn has_predictor(&self) -> bool {
+        self.weights.layers.iter().any(|l| l.ffn.iter().any(|g| g.predictor.is_some()))
     }
 
     /// Whether the file says that its weights are random.

@@ -4,6 +4,7 @@ use super::config::{Config, NormKind};
 use super::lossless::LosslessDown;
 use super::matrix::Matrix;
 use super::neurons::NeuronIndex;
+use super::predictor::{Predictor, Scores, Signs};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::quant::{GgmlType, convert};
 use anyhow::{Context, Result, bail, ensure};
@@ -73,6 +74,8 @@ pub struct NeuronGroup {
     pub ffn_down: Down,
     /// Which neuron lies where, in a variant.
     pub index: Option<NeuronIndex>,
+    /// Who may fire, where a predictor is packed in.
+    pub predictor: Option<Predictor>,
 }
 
 impl NeuronGroup {
@@ -278,7 +281,29 @@ impl<'a> Taker<'a> {
         } else {
             (Down::Columns(self.matrix(&name("ffn_down.weight"), n_embd, n_ff)?), None)
         };
-        Ok(NeuronGroup { ffn_gate: gate, ffn_up, ffn_down, index })
+        let predictor = self.predictor(i, n_ff)?;
+        Ok(NeuronGroup { ffn_gate: gate, ffn_up, ffn_down, index, predictor })
+    }
+
+    /// Its rows are by slot, so a file without an index has them in the model's own order.
+    fn predictor(&mut self, i: usize, n_ff: usize) -> Result<Option<Predictor>> {
+        let n_embd = self.config.n_embd;
+        let name = |suffix: &str| format!("blk.{i}.ffn_pred_{suffix}");
+        let (signs, input) = (name("sign"), name("in.weight"));
+        let scores = if self.has(&signs) {
+            Scores::Signs(Signs::new(self.gguf, self.take(&signs)?, n_ff, n_embd)?)
+        } else if self.has(&input) {
+            let n_hidden = self.take(&input)?.n_rows();
+            let input = self.matrix(&input, n_hidden, n_embd)?;
+            let bias = self.vector(&name("in.bias"), n_hidden)?;
+            let output = self.matrix(&name("out.weight"), n_ff, n_hidden)?;
+            Scores::Factors { input, bias, output }
+        } else {
+            return Ok(None);
+        };
+        let bias_name = name("bias");
+        let bias = self.vector(&bias_name, n_ff)?.with_context(|| format!("{bias_name}: the tensor is missing"))?;
+        Predictor::new(scores, bias).with_context(|| bias_name).map(Some)
     }
 
     fn index(&mut self, i: usize, n_ff: usize, n_hot: Option<usize>) -> Result<NeuronIndex> {

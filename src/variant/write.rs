@@ -1,6 +1,7 @@
 //! Writes a variant as a stream: some 70 MiB of memory at most, whatever the size of the model.
 
 use super::lossless::Blocks;
+use super::pack;
 use super::plan::{DownPlan, Plan};
 use super::recipe::layer_and_part;
 use crate::gguf::write::{MetadataBuilder, PlannedTensor, Value, Writer};
@@ -32,23 +33,34 @@ enum Content<'a> {
     Quants(&'a TensorInfo, usize),
     /// The scales of this `ffn_down`, as the source has them, transposed.
     Scales(&'a TensorInfo),
+    /// A part of this layer's predictor; its rows are neurons, or not.
+    Predictor(&'a Gguf, &'a TensorInfo, Option<usize>),
     Bytes(Vec<u8>),
 }
 
-/// Writes the variant of `model` that `plan` describes to `path`, whole or not at all.
+/// Writes the variant of `model` that `plan` describes to `path`, whole or not at all, with the predictor of the file
+/// `predictor` packed in.
 ///
 /// # Errors
 /// When it cannot be written, or the user stops it; no file is left then.
-pub fn write(model: &Model, plan: &Plan, path: &Path, progress: &dyn Progress) -> Result<()> {
+pub fn write(model: &Model, plan: &Plan, predictor: Option<&Gguf>, path: &Path, progress: &dyn Progress) -> Result<()> {
     let gguf = &model.gguf;
     let mut tensors = Vec::new();
     for tensor in gguf.tensors() {
         plan_tensor(plan, tensor, &mut tensors);
     }
+    if let Some(predictor) = predictor {
+        for layer in 0..plan.layers.len() {
+            for (tensor, by_neuron) in pack::tensors(predictor, layer) {
+                let content = Content::Predictor(predictor, tensor, by_neuron.then_some(layer));
+                tensors.push((pack::planned(tensor), content));
+            }
+        }
+    }
     let planned: Vec<_> = tensors.iter().map(|(t, _)| t.clone()).collect();
     let total = planned.iter().map(PlannedTensor::n_bytes).sum::<Result<usize>>()?;
     progress.begin("writing", total as u64);
-    let mut writer = Writer::create(path, &metadata(model, plan), &planned, gguf.alignment())?;
+    let mut writer = Writer::create(path, &metadata(model, plan, predictor), &planned, gguf.alignment())?;
     for (target, content) in &tensors {
         match content {
             Content::Rows(source, layer) => {
@@ -62,6 +74,10 @@ pub fn write(model: &Model, plan: &Plan, path: &Path, progress: &dyn Progress) -
                 write_quants(gguf, source, &plan.layers[*layer].order, &mut writer, progress)?;
             }
             Content::Scales(source) => write_scales(gguf, source, &mut writer, progress)?,
+            Content::Predictor(predictor, tensor, layer) => {
+                let order = layer.map(|l| &*plan.layers[l].order);
+                pack::write_part(predictor, tensor, order, &mut writer, progress)?;
+            }
             Content::Bytes(bytes) => writer.append(bytes)?,
         }
     }
@@ -117,7 +133,7 @@ fn plan_tensor<'a>(plan: &Plan, tensor: &'a TensorInfo, out: &mut Vec<(PlannedTe
 }
 
 /// The source's metadata byte for byte, but for what no longer holds, then our own keys.
-fn metadata(model: &Model, plan: &Plan) -> MetadataBuilder {
+fn metadata(model: &Model, plan: &Plan, predictor: Option<&Gguf>) -> MetadataBuilder {
     let source = model.gguf.metadata();
     let mut out = MetadataBuilder::default();
     let ours = |key: &str| key.starts_with("powerinfer.") && !key.starts_with(SYNTHETIC_KEY);
@@ -137,6 +153,9 @@ fn metadata(model: &Model, plan: &Plan) -> MetadataBuilder {
     out.add("powerinfer.profile_tokens", &Value::U64(plan.profile_tokens));
     let n_hot = plan.layers.iter().map(|l| l.n_hot as u32).collect();
     out.add("powerinfer.n_hot", &Value::ArrayU32(n_hot));
+    if let Some(predictor) = predictor {
+        pack::add_keys(predictor, &mut out);
+    }
     out
 }
 

@@ -100,7 +100,7 @@ fn profile(model: &Model) -> Result<Profile> {
 /// A variant of `model`, profiled on [`powerinfer::measure::STORY`] with the F16 source.
 pub fn split(model: &Model, options: Options, path: &Path) -> Result<Model> {
     let plan = Plan::new(model, &PROFILE, options)?;
-    variant::write(model, &plan, path, &Silent)?;
+    variant::write(model, &plan, None, path, &Silent)?;
     open(path)
 }
 

@@ -1,0 +1,111 @@
+//! What says which neurons may fire before their rows of the mask matrix are read.
+
+use super::matrix::Matrix;
+use crate::cpu::signs::{agreement, sign_bytes};
+use crate::gguf::{Gguf, Source, TensorInfo};
+use crate::quant::GgmlType;
+use anyhow::{Result, ensure};
+use std::ops::Range;
+
+/// A bias from which on a neuron is active whatever its score.
+pub const ALWAYS: f32 = 1e30;
+
+/// One layer's predictor: a neuron is active where its score plus its bias is at least 0.
+pub struct Predictor {
+    /// What scores are computed from.
+    pub scores: Scores,
+    /// By slot (`[n_ff]`).
+    pub bias: Vec<f32>,
+    /// Slots from the first on that are always active; nothing is read for them.
+    pub n_always: usize,
+}
+
+/// Weights that give a score for each neuron.
+pub enum Scores {
+    /// Signs of the mask matrix: the score is the number of inputs whose sign is the weight's, less the others.
+    Signs(Signs),
+    /// Two matrices with a few hidden values between them.
+    Factors {
+        /// `[n_hidden][n_embd]`.
+        input: Matrix,
+        /// `[n_hidden]`, in a network of two layers: it is added, and what is negative then becomes 0. Without it the
+        /// two matrices are one of low rank.
+        bias: Option<Vec<f32>>,
+        /// `[n_ff][n_hidden]`, rows by slot.
+        output: Matrix,
+    },
+}
+
+impl Predictor {
+    /// Puts the parts of a layer's predictor together.
+    ///
+    /// # Errors
+    /// When a bias is no number.
+    pub fn new(scores: Scores, bias: Vec<f32>) -> Result<Self> {
+        ensure!(bias.iter().all(|b| !b.is_nan()), "a bias is not a number");
+        let n_always = bias.iter().take_while(|b| **b >= ALWAYS).count();
+        Ok(Self { scores, bias, n_always })
+    }
+
+    /// The matrix that the FFN's input is multiplied with, where there is one.
+    pub fn input(&self) -> Option<&Matrix> {
+        match &self.scores {
+            Scores::Signs(_) => None,
+            Scores::Factors { input, .. } => Some(input),
+        }
+    }
+
+    /// Name of the kind in flags and tables: `sign`, `lowrank` or `mlp`.
+    pub fn kind(&self) -> &'static str {
+        match &self.scores {
+            Scores::Signs(_) => "sign",
+            Scores::Factors { bias: None, .. } => "lowrank",
+            Scores::Factors { bias: Some(_), .. } => "mlp",
+        }
+    }
+
+    /// The slots of `slots` that have to be scored.
+    pub fn scored(&self, slots: Range<usize>) -> Range<usize> {
+        slots.start.max(self.n_always).min(slots.end)..slots.end
+    }
+
+    /// Bytes read to predict who of `slots` is active.
+    pub fn bytes_for(&self, slots: Range<usize>) -> usize {
+        let n = self.scored(slots).len();
+        if n == 0 {
+            return 0;
+        }
+        match &self.scores {
+            Scores::Signs(signs) => n * signs.row_bytes,
+            Scores::Factors { input, output, .. } => input.n_bytes() + n * output.row_bytes(),
+        }
+    }
+}
+
+/// Signs of a matrix, a bit each. Cloning is cheap.
+#[derive(Clone)]
+pub struct Signs {
+    source: Source,
+    data: Range<usize>,
+    row_bytes: usize,
+}
+
+impl Signs {
+    /// The tensor as the signs of `n_rows` rows of `n_cols` weights.
+    ///
+    /// # Errors
+    /// When it has another shape or type.
+    pub fn new(gguf: &Gguf, tensor: &TensorInfo, n_rows: usize, n_cols: usize) -> Result<Self> {
+        let (name, row_bytes) = (&tensor.name, sign_bytes(n_cols));
+        ensure!(tensor.dtype == GgmlType::I8, "{name}: has type {} where I8 is wanted", tensor.dtype);
+        let fits = n_cols.is_multiple_of(8) && tensor.dims == [row_bytes, n_rows];
+        ensure!(fits, "{name}: shape {:?}, but [{row_bytes}, {n_rows}] follows from the metadata", tensor.dims);
+        Ok(Self { source: gguf.source().clone(), data: tensor.data.clone(), row_bytes })
+    }
+
+    /// Scores of the rows from `first` on against the signs of `x`.
+    pub fn scores(&self, first: usize, x: &[u64], out: &mut [f32]) {
+        let rows = &self.source[self.data.clone()][first * self.row_bytes..][..out.len() * self.row_bytes];
+        agreement(rows, self.row_bytes, x, out);
+    }
+}

@@ -1,0 +1,98 @@
+//! Predictors on their way into a variant: their rows come by neuron and leave by slot.
+
+use super::write::write_rows;
+use crate::gguf::write::{MetadataBuilder, PlannedTensor, Writer};
+use crate::gguf::{Gguf, TensorInfo};
+use crate::model::{Model, NeuronId};
+use crate::progress::{self, Progress};
+use anyhow::{Context, Result, bail, ensure};
+use std::path::Path;
+
+/// Keys of predictors in their own files and in variants.
+const KEYS: &str = "powerinfer.predictor.";
+
+/// What a layer's predictor consists of, and whether its rows are neurons.
+const PARTS: [(&str, bool); 5] =
+    [("sign", true), ("in.weight", false), ("in.bias", false), ("out.weight", true), ("bias", true)];
+
+/// The tensors of one layer's predictor in its file.
+pub(super) fn tensors(predictor: &Gguf, layer: usize) -> impl Iterator<Item = (&TensorInfo, bool)> {
+    PARTS.iter().filter_map(move |(part, by_neuron)| {
+        Some((predictor.tensor(&format!("blk.{layer}.ffn_pred_{part}"))?, *by_neuron))
+    })
+}
+
+/// The same as they will be written.
+pub(super) fn planned(tensor: &TensorInfo) -> PlannedTensor {
+    PlannedTensor { name: tensor.name.clone(), dtype: tensor.dtype, dims: tensor.dims.clone() }
+}
+
+/// Appends a predictor's tensor, its rows in `order` where they are neurons.
+pub(super) fn write_part(
+    predictor: &Gguf,
+    tensor: &TensorInfo,
+    order: Option<&[NeuronId]>,
+    writer: &mut Writer,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let Some(order) = order else {
+        return write_rows(predictor, tensor, None, tensor.dtype, writer, progress);
+    };
+    let data = predictor.data(tensor);
+    ensure!(data.len().is_multiple_of(order.len()), "{}: not a row per neuron", tensor.name);
+    let row_bytes = data.len() / order.len();
+    for ids in order.chunks(4096) {
+        progress::check(progress)?;
+        let row = |id: &NeuronId| data.get(id.0 as usize * row_bytes..)?.get(..row_bytes);
+        let rows: Option<Vec<&[u8]>> = ids.iter().map(row).collect();
+        let rows = rows.with_context(|| format!("{}: has fewer rows than neurons", tensor.name))?;
+        writer.append(&rows.concat())?;
+        progress.advance((ids.len() * row_bytes) as u64);
+    }
+    Ok(())
+}
+
+/// Copies what the predictor's file says of it.
+pub(super) fn add_keys(predictor: &Gguf, out: &mut MetadataBuilder) {
+    let metadata = predictor.metadata();
+    for entry in metadata.entries().iter().filter(|e| e.key.starts_with(KEYS)) {
+        out.add_raw(&entry.key, entry.value_type, metadata.raw_value(entry));
+    }
+}
+
+/// Writes the variant `model` again, whole or not at all, with `predictor` packed in; one that it has is replaced.
+///
+/// # Errors
+/// When the model is no variant, the file cannot be written, or the user stops it; no file is left then.
+pub fn pack(model: &Model, predictor: &Gguf, path: &Path, progress: &dyn Progress) -> Result<()> {
+    let gguf = &model.gguf;
+    if !model.is_variant() {
+        bail!("{}: is no variant; give --profile to make one with a predictor", gguf.source().name());
+    }
+    let mut metadata = MetadataBuilder::default();
+    for entry in gguf.metadata().entries().iter().filter(|e| !e.key.starts_with(KEYS)) {
+        metadata.add_raw(&entry.key, entry.value_type, gguf.metadata().raw_value(entry));
+    }
+    add_keys(predictor, &mut metadata);
+    let kept: Vec<&TensorInfo> = gguf.tensors().iter().filter(|t| !t.name.contains(".ffn_pred_")).collect();
+    let parts = || {
+        let layers = model.weights.layers.iter().enumerate();
+        layers.flat_map(|(i, layer)| tensors(predictor, i).map(move |(tensor, by_neuron)| (tensor, by_neuron, layer)))
+    };
+    let all: Vec<PlannedTensor> = kept.iter().copied().chain(parts().map(|(t, ..)| t)).map(planned).collect();
+    progress.begin("writing", all.iter().map(PlannedTensor::n_bytes).sum::<Result<usize>>()? as u64);
+    let mut writer = Writer::create(path, &metadata, &all, gguf.alignment())?;
+    for tensor in kept {
+        for piece in gguf.data(tensor).chunks(8 << 20) {
+            progress::check(progress)?;
+            writer.append(piece)?;
+            progress.advance(piece.len() as u64);
+        }
+    }
+    for (tensor, by_neuron, layer) in parts() {
+        let order = layer.ffn[0].index.as_ref().filter(|_| by_neuron).map(|index| index.ids());
+        write_part(predictor, tensor, order, &mut writer, progress)?;
+    }
+    progress::check(progress)?;
+    writer.finish()
+}

@@ -1,0 +1,173 @@
+//! Predicted mode: what a predictor names is computed, what it misses is missing, and both are counted.
+
+#[path = "support/real.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod real;
+
+use anyhow::{Context, Result};
+use powerinfer::executor::Mode;
+use powerinfer::gguf::Gguf;
+use powerinfer::gguf::write::{MetadataBuilder, PlannedTensor, Value, Writer};
+use powerinfer::model::{ALWAYS, Matrix, Model, NeuronId};
+use powerinfer::placement::Placement;
+use powerinfer::progress::Silent;
+use powerinfer::quant::{GgmlType, convert};
+use powerinfer::variant::{self, Options};
+use std::path::Path;
+
+const N_TOKENS: usize = 96;
+/// Logits of real firings are far from zero; a predictor that repeats the mask matrix needs room for rounding.
+const ROOM: f32 = 1e-3;
+
+fn floats(matrix: &Matrix) -> Result<Vec<f32>> {
+    let mut out = vec![0.0; matrix.n_rows * matrix.n_cols];
+    let convert = convert::dequantizer(matrix.dtype())?;
+    for (i, out) in out.chunks_exact_mut(matrix.n_cols).enumerate() {
+        convert(matrix.row(i), out);
+    }
+    Ok(out)
+}
+
+fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// What a test says of a neuron's bias: by layer and neuron.
+type Bias<'a> = &'a dyn Fn(usize, NeuronId) -> f32;
+
+/// Tensors of a layer: part of the name, type, sizes, data.
+type Parts = Vec<(&'static str, GgmlType, Vec<usize>, Vec<u8>)>;
+
+/// Writes a predictor's file, rows by neuron.
+fn write(model: &Model, path: &Path, bias: Bias, parts: impl Fn(&Matrix) -> Result<Parts>) -> Result<Gguf> {
+    let mut metadata = MetadataBuilder::default();
+    metadata.add("general.architecture", &Value::Str("powerinfer-predictor".to_owned()));
+    let (mut planned, mut data) = (Vec::new(), Vec::new());
+    for (i, layer) in model.weights.layers.iter().enumerate() {
+        let group = &layer.ffn[0];
+        let n_ff = group.n_ff();
+        let biases: Vec<f32> = (0..n_ff as u32).map(|id| bias(i, NeuronId(id))).collect();
+        let all = parts(group.mask_matrix())?.into_iter();
+        for (part, dtype, dims, bytes) in all.chain([("bias", GgmlType::F32, vec![n_ff], bytes(&biases))]) {
+            planned.push(PlannedTensor { name: format!("blk.{i}.ffn_pred_{part}"), dtype, dims });
+            data.push(bytes);
+        }
+    }
+    let mut writer = Writer::create(path, &metadata, &planned, 32)?;
+    data.iter().try_for_each(|bytes| writer.append(bytes))?;
+    writer.finish()?;
+    Gguf::open(path)
+}
+
+/// The mask matrix itself in two factors, the first of which changes nothing.
+fn oracle(matrix: &Matrix) -> Result<Parts> {
+    let (n_ff, n) = (matrix.n_rows, matrix.n_cols);
+    let identity: Vec<f32> = (0..n * n).map(|i| if i / n == i % n { 1.0 } else { 0.0 }).collect();
+    Ok(vec![
+        ("in.weight", GgmlType::F32, vec![n, n], bytes(&identity)),
+        ("out.weight", GgmlType::F32, vec![n, n_ff], bytes(&floats(matrix)?)),
+    ])
+}
+
+/// The same as a network of two layers: what is positive, and what is negative, of each input.
+fn network(matrix: &Matrix) -> Result<Parts> {
+    let (n_ff, n, weights) = (matrix.n_rows, matrix.n_cols, floats(matrix)?);
+    let sign = |hidden: usize| if hidden < n { 1.0 } else { -1.0 };
+    let input: Vec<f32> = (0..2 * n * n).map(|i| if i / n % n == i % n { sign(i / n) } else { 0.0 }).collect();
+    let output: Vec<f32> = weights.chunks(n).flat_map(|w| w.iter().copied().chain(w.iter().map(|w| -w))).collect();
+    Ok(vec![
+        ("in.weight", GgmlType::F32, vec![n, 2 * n], bytes(&input)),
+        ("in.bias", GgmlType::F32, vec![2 * n], bytes(&vec![0.0; 2 * n])),
+        ("out.weight", GgmlType::F32, vec![2 * n, n_ff], bytes(&output)),
+    ])
+}
+
+fn signs(matrix: &Matrix) -> Result<Parts> {
+    let bits = |w: &[f32]| w.iter().rev().fold(0, |byte, w| byte << 1 | u8::from(*w < 0.0));
+    let bytes = floats(matrix)?.chunks(8).map(bits).collect();
+    Ok(vec![("sign", GgmlType::I8, vec![matrix.n_cols / 8, matrix.n_rows], bytes)])
+}
+
+/// A variant of the F16 source with the predictor packed in.
+fn with_predictor(bias: Bias, parts: impl Fn(&Matrix) -> Result<Parts>) -> Result<(tempfile::TempDir, Model)> {
+    let folder = tempfile::tempdir()?;
+    let at = |name: &str| folder.path().join(name);
+    let plain = real::split(real::source(), Options::default(), &at("variant.gguf"))?;
+    let predictor = write(real::source(), &at("predictor.gguf"), bias, parts)?;
+    variant::pack(&plain, &predictor, &at("packed.gguf"), &Silent)?;
+    let model = real::open(&at("packed.gguf"))?;
+    Ok((folder, model))
+}
+
+fn logits(model: &Model, mode: Mode, n_threads: usize) -> Result<Vec<Vec<f32>>> {
+    real::decode(&mut real::executor(model, mode, n_threads)?, &real::story(N_TOKENS)?)
+}
+
+#[test]
+fn a_predictor_that_names_everybody_changes_no_bit() -> Result<()> {
+    let (_folder, model) = with_predictor(&|_, _| ALWAYS, signs)?;
+    let group = &model.weights.layers[0].ffn[0];
+    assert_eq!(group.predictor.as_ref().context("no predictor")?.n_always, group.n_ff());
+    for n_threads in [1, 2] {
+        assert_eq!(logits(&model, Mode::Predicted, n_threads)?, logits(&model, Mode::Exact, n_threads)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn predictors_that_know_who_fires_change_no_bit_and_skip_the_mask_matrix() -> Result<()> {
+    for parts in [oracle, network] {
+        let (_folder, model) = with_predictor(&|_, _| ROOM, parts)?;
+        let expected = logits(&model, Mode::Exact, 2)?;
+        for n_hot in [0, 100] {
+            let placement = Placement::new(&model, vec![n_hot; model.config.n_layer])?;
+            let mut executor = real::placed(&model, Mode::Predicted, 2, placement)?;
+            executor.set_audit(1);
+            assert_eq!(real::decode(&mut executor, &real::story(N_TOKENS)?)?, expected);
+            let recall = executor.stats().recall().context("no audit")?;
+            assert_eq!((recall.by_count(), recall.by_mass()), (1.0, 1.0));
+            let (fired, masked) = (executor.stats().density(), executor.stats().masked());
+            let (fired, masked) = fired.zip(masked).context("no tokens")?;
+            let hot = n_hot as f64 / model.config.n_ff[0] as f64;
+            assert!(masked < fired + hot + 0.02 && masked >= fired, "{masked} of the mask rows were read for {fired}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_predictor_never_names_is_missing_and_counted() -> Result<()> {
+    // Every third neuron of the first layer.
+    let bias = |layer: usize, id: NeuronId| if layer == 0 && id.0.is_multiple_of(3) { -ALWAYS } else { ALWAYS };
+    let (_folder, model) = with_predictor(&bias, signs)?;
+    let mut executor = real::executor(&model, Mode::Predicted, 2)?;
+    executor.set_audit(2);
+    let predicted = real::decode(&mut executor, &real::story(N_TOKENS)?)?;
+    assert_ne!(predicted, logits(&model, Mode::Exact, 2)?);
+    let first = executor.stats().layer_recall(0).context("no audit")?;
+    assert!((0.5..0.85).contains(&first.by_count()) && first.by_mass() < 1.0, "{first:?}");
+    assert_eq!(executor.stats().layer_recall(1).context("no audit")?.by_mass(), 1.0);
+    let third = (model.config.n_ff[0] as f64 / 3.0).ceil() / model.config.n_ff[0] as f64;
+    assert_eq!(executor.stats().layer_masked(0), Some(1.0 - third));
+    Ok(())
+}
+
+#[test]
+fn signs_that_agree_more_are_named_more() -> Result<()> {
+    let named = |bias: f32| -> Result<f64> {
+        let (_folder, model) = with_predictor(&|_, _| bias, signs)?;
+        let mut executor = real::executor(&model, Mode::Predicted, 1)?;
+        real::decode(&mut executor, &real::story(16)?)?;
+        executor.stats().masked().context("no tokens")
+    };
+    let shares = [named(-64.0)?, named(0.0)?, named(64.0)?];
+    assert!(shares.is_sorted() && shares[0] < 0.2 && shares[2] > 0.8, "{shares:?}");
+    Ok(())
+}
+
+#[test]
+fn without_a_predictor_the_mode_is_refused() -> Result<()> {
+    let refused = real::executor(real::source(), Mode::Predicted, 1).err().context("was not refused")?.to_string();
+    assert!(refused.contains("no predictor") && refused.contains("powerinfer-profile --predictor"), "{refused}");
+    Ok(())
+}
