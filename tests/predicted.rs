@@ -136,6 +136,23 @@ fn predictors_that_know_who_fires_change_no_bit_and_skip_the_mask_matrix() -> Re
 }
 
 #[test]
+fn hot_neurons_chosen_by_chance_change_the_order_of_sums_only() -> Result<()> {
+    let (_folder, model) = with_predictor(&|_, _| ROOM, oracle)?;
+    for mode in [Mode::Dense, Mode::Exact, Mode::Predicted] {
+        let mut planned = real::placed(&model, mode, 2, Placement::planned(&model)?)?;
+        let mut random = real::placed(&model, mode, 2, Placement::random(&model, 7)?)?;
+        let story = real::story(N_TOKENS)?;
+        let (a, b) = (real::decode(&mut planned, &story)?, real::decode(&mut random, &story)?);
+        let worst = a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst > 0.0 && worst < 1e-3, "{mode:?}: {worst}");
+        let (hot, cold) =
+            Placement::random(&model, 7)?.scattered(0).map(|(h, c)| (h.len(), c.len())).context("none")?;
+        assert_eq!((hot, hot + cold), (Placement::planned(&model)?.n_hot(0), model.config.n_ff[0]));
+    }
+    Ok(())
+}
+
+#[test]
 fn what_a_predictor_never_names_is_missing_and_counted() -> Result<()> {
     // Every third neuron of the first layer.
     let bias = |layer: usize, id: NeuronId| if layer == 0 && id.0.is_multiple_of(3) { -ALWAYS } else { ALWAYS };

@@ -1,11 +1,11 @@
 //! What a predictor misses, found by computing some tokens' masks in full.
 
+use super::ffn::Slots;
 use super::matvec::{MatVec, Wanted};
 use super::predict::Predictions;
 use super::stats::Recall;
 use crate::cpu::{Activations, Isa, Pool};
 use crate::model::{Activation, NeuronGroup, Predictor};
-use std::ops::Range;
 
 /// Compares predictions with what fires. Changes nothing of what is computed for the token.
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub(super) struct AuditWork<'a> {
     pub group: &'a NeuronGroup,
     pub predictor: &'a Predictor,
     /// The slots that the predictor is asked for.
-    pub slots: Range<usize>,
+    pub slots: Slots<'a>,
     pub x: &'a Activations,
     pub activation: Activation,
     pub pool: &'a Pool,
@@ -33,7 +33,7 @@ impl Audit {
     /// Recall over all slots; those that the predictor is not asked for are always found.
     pub fn recall(&mut self, work: &AuditWork) -> Recall {
         let AuditWork { group, predictor, slots, x, activation, pool, isa } = work;
-        self.predictions.select(pool, *isa, predictor, x, slots.clone(), &mut self.predicted);
+        self.predictions.select(pool, *isa, predictor, x, 0..group.n_ff(), &mut self.predicted);
         let all = Wanted::Range(0..group.n_ff());
         let act = self.products.some(pool, *isa, x, group.mask_matrix(), &all, Some(*activation));
         self.act.clear();
@@ -48,7 +48,7 @@ impl Audit {
         let mut predicted = self.predicted.iter().peekable();
         for (slot, mass) in self.fired.iter().zip(&self.act) {
             while predicted.next_if(|p| *p < slot).is_some() {}
-            let found = !slots.contains(&(*slot as usize)) || predicted.peek() == Some(&slot);
+            let found = !slots.contains(*slot) || predicted.peek() == Some(&slot);
             recall.add(f64::from(mass.abs()), found);
         }
         recall

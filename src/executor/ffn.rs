@@ -54,7 +54,8 @@ impl FromStr for Mode {
 /// Says which neurons of a shard are active.
 pub trait MaskSource: Send + Sync {
     /// Appends the active ones of `slots` to `active`, in rising order. `act` holds their activations: what the mask
-    /// matrix (gate, or up where there is no gate) gave, one per slot.
+    /// matrix (gate, or up where there is no gate) gave, one per slot. Where a shard's slots are a list, these are places
+    /// in it.
     fn select(&self, layer: usize, slots: Range<usize>, act: &[f32], active: &mut Vec<Slot>);
 }
 
@@ -75,6 +76,45 @@ impl MaskSource for Fired {
     }
 }
 
+/// The slots of a shard.
+#[derive(Debug, Clone)]
+pub enum Slots<'a> {
+    /// Consecutive ones, as placements have them.
+    Range(Range<usize>),
+    /// These, in rising order: a placement by chance, to compare with.
+    List(&'a [u32]),
+}
+
+impl<'a> Slots<'a> {
+    /// Number of neurons.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Range(range) => range.len(),
+            Self::List(list) => list.len(),
+        }
+    }
+
+    /// Whether the shard has nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the shard has this slot.
+    pub fn contains(&self, slot: u32) -> bool {
+        match self {
+            Self::Range(range) => range.contains(&(slot as usize)),
+            Self::List(list) => list.binary_search(&slot).is_ok(),
+        }
+    }
+
+    fn wanted(&self) -> Wanted<'a> {
+        match self {
+            Self::Range(range) => Wanted::Range(range.clone()),
+            Self::List(list) => Wanted::List(list),
+        }
+    }
+}
+
 /// One shard's work for one token in one layer.
 pub struct FfnWork<'a> {
     /// Number of the layer.
@@ -82,7 +122,7 @@ pub struct FfnWork<'a> {
     /// Its neurons.
     pub group: &'a NeuronGroup,
     /// The slots that belong to the shard.
-    pub slots: Range<usize>,
+    pub slots: Slots<'a>,
     /// The normalised input, one token.
     pub x: &'a Activations,
     /// Activation of the FFN.
@@ -126,9 +166,9 @@ pub struct CpuShard {
 
 impl CpuShard {
     /// The active rows; all slots of the shard in [`Mode::Dense`].
-    fn wanted<'a>(rows: &'a [u32], work: &FfnWork) -> Wanted<'a> {
+    fn wanted<'a>(rows: &'a [u32], work: &FfnWork<'a>) -> Wanted<'a> {
         match work.mode {
-            Mode::Dense => Wanted::Range(work.slots.clone()),
+            Mode::Dense => work.slots.wanted(),
             Mode::Exact | Mode::Predicted => Wanted::List(rows),
         }
     }
@@ -136,8 +176,7 @@ impl CpuShard {
     /// Activations of all neurons of the shard, and in `rows` and `h` the active ones of them.
     fn mask(&mut self, work: &FfnWork) {
         let FfnWork { group, slots, x, activation, pool, isa, .. } = work;
-        let all = Wanted::Range(slots.clone());
-        let act = self.products.some(pool, *isa, x, group.mask_matrix(), &all, Some(*activation));
+        let act = self.products.some(pool, *isa, x, group.mask_matrix(), &slots.wanted(), Some(*activation));
         self.act.clear();
         self.act.extend_from_slice(act);
         self.computed.masked = slots.len();
@@ -147,16 +186,29 @@ impl CpuShard {
             return;
         }
         self.active.clear();
-        work.mask.select(work.layer, slots.clone(), &self.act, &mut self.active);
-        self.rows.extend(self.active.iter().map(|slot| slot.0));
-        let act_of = |row: &u32| self.act[*row as usize - slots.start];
-        self.h.extend(self.rows.iter().map(act_of));
+        let range = match slots {
+            Slots::Range(range) => range.clone(),
+            Slots::List(list) => 0..list.len(),
+        };
+        work.mask.select(work.layer, range.clone(), &self.act, &mut self.active);
+        self.h.extend(self.active.iter().map(|slot| self.act[slot.0 as usize - range.start]));
+        self.rows.extend(self.active.iter().map(|slot| match slots {
+            Slots::Range(_) => slot.0,
+            Slots::List(list) => list[slot.0 as usize],
+        }));
     }
 
     /// The same for the neurons that the predictor names: of the others nothing is read.
     fn predict(&mut self, work: &FfnWork, predictor: &Predictor) {
         let FfnWork { group, slots, x, activation, pool, isa, .. } = work;
-        self.predictions.select(pool, *isa, predictor, x, slots.clone(), &mut self.rows);
+        let range = match slots {
+            Slots::Range(range) => range.clone(),
+            Slots::List(_) => 0..group.n_ff(),
+        };
+        self.predictions.select(pool, *isa, predictor, x, range.clone(), &mut self.rows);
+        if let Slots::List(_) = slots {
+            self.rows.retain(|row| slots.contains(*row));
+        }
         let named = Wanted::List(&self.rows);
         let act = self.products.some(pool, *isa, x, group.mask_matrix(), &named, Some(*activation));
         self.h.resize(act.len(), 0.0);
@@ -167,7 +219,7 @@ impl CpuShard {
         }
         self.computed.masked = act.len();
         self.computed.fired = n;
-        self.computed.predictor_bytes = predictor.bytes_for(slots.clone());
+        self.computed.predictor_bytes = predictor.bytes_for(range);
         self.rows.truncate(n);
         self.h.truncate(n);
     }

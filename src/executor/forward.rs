@@ -2,7 +2,7 @@
 
 use super::attention::{Attention, AttentionBuffers, Rotation};
 use super::audit::{Audit, AuditWork};
-use super::ffn::{self, BatchBuffers, BatchWork, CpuShard, FfnShard, FfnWork, Fired, MaskSource, Mode};
+use super::ffn::{self, BatchBuffers, BatchWork, CpuShard, FfnShard, FfnWork, Fired, MaskSource, Mode, Slots};
 use super::kv_cache::{KvCache, KvType};
 use super::linear::{Prefill, Scratch, add_bias, linear, matmul};
 use super::matvec::MatVec;
@@ -299,16 +299,22 @@ impl<'m> Executor<'m> {
                 observer.ffn(i, &s.ffn.act, &s.ffn.h);
                 continue;
             }
-            let n_hot = self.placement.n_hot(i);
-            let work = [0..n_hot, n_hot..group.n_ff()].map(|slots| FfnWork {
+            let (hot, cold) = match self.placement.scattered(i) {
+                Some((hot, cold)) => (Slots::List(hot), Slots::List(cold)),
+                None => {
+                    let n_hot = self.placement.n_hot(i);
+                    (Slots::Range(0..n_hot), Slots::Range(n_hot..group.n_ff()))
+                }
+            };
+            // Hot neurons are computed by their true mask.
+            let work = [(hot, None), (cold.clone(), predictor)].map(|(slots, predictor)| FfnWork {
                 layer: i,
                 group,
                 x: &s.forms,
                 activation,
                 mode: self.params.mode,
                 mask: &*self.mask,
-                // Hot neurons are computed by their true mask.
-                predictor: predictor.filter(|_| slots.start == n_hot),
+                predictor,
                 slots,
                 pool: &self.pool,
                 isa,
@@ -322,7 +328,7 @@ impl<'m> Executor<'m> {
             }
             let (audit, every) = &mut self.audit;
             if let Some(predictor) = predictor.filter(|_| *every > 0 && self.stats.n_tokens().is_multiple_of(*every)) {
-                let (x, pool, slots) = (&s.forms, &self.pool, n_hot..group.n_ff());
+                let (x, pool, slots) = (&s.forms, &self.pool, cold);
                 let recall = audit.recall(&AuditWork { group, predictor, slots, x, activation, pool, isa });
                 self.stats.add_recall(i, recall);
             }

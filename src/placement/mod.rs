@@ -2,17 +2,21 @@
 
 use crate::model::Model;
 use anyhow::{Result, ensure};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore, SeedableRng};
 
 /// Per layer, the size of the hot prefix: slots `[0, n_hot)` belong to the first shard, the rest to the second.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
     n_hot: Vec<usize>,
+    /// By layer the hot and the cold slots, where they are chosen by chance.
+    scattered: Option<Vec<(Vec<u32>, Vec<u32>)>>,
 }
 
 impl Placement {
     /// Everything in the second shard: what a machine without a GPU does, and all that a plain file allows.
     pub fn all_cold(model: &Model) -> Self {
-        Self { n_hot: vec![0; model.config.n_layer] }
+        Self { n_hot: vec![0; model.config.n_layer], scattered: None }
     }
 
     /// What the variant's index plans.
@@ -23,7 +27,7 @@ impl Placement {
         let planned = model.weights.layers.iter().map(|l| l.ffn[0].index.as_ref().map(|index| index.n_hot));
         let n_hot: Option<Vec<_>> = planned.collect();
         let n_hot = n_hot.ok_or_else(|| anyhow::anyhow!("{}: {NOT_A_VARIANT}", model.gguf.source().name()))?;
-        Ok(Self { n_hot })
+        Ok(Self { n_hot, scattered: None })
     }
 
     /// The given prefixes.
@@ -36,7 +40,34 @@ impl Placement {
         let fits = n_hot.iter().zip(&config.n_ff).all(|(hot, n_ff)| hot <= n_ff);
         ensure!(fits, "a layer has fewer neurons than its hot prefix");
         ensure!(model.is_variant() || n_hot.iter().all(|n| *n == 0), "{}: {NOT_A_VARIANT}", model.gguf.source().name());
-        Ok(Self { n_hot })
+        Ok(Self { n_hot, scattered: None })
+    }
+
+    /// As many hot neurons as planned, but chosen by chance: what a placement is compared with. Sums are then added up
+    /// in another order.
+    ///
+    /// # Errors
+    /// When the file is no variant.
+    pub fn random(model: &Model, seed: u64) -> Result<Self> {
+        let mut placement = Self::planned(model)?;
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let layers = placement.n_hot.iter().zip(&model.config.n_ff).map(|(n_hot, n_ff)| {
+            let mut slots: Vec<u32> = (0..*n_ff as u32).collect();
+            for i in 0..*n_hot {
+                slots.swap(i, i + (rng.next_u64() % (n_ff - i) as u64) as usize);
+            }
+            let mut cold = slots.split_off(*n_hot);
+            slots.sort_unstable();
+            cold.sort_unstable();
+            (slots, cold)
+        });
+        placement.scattered = Some(layers.collect());
+        Ok(placement)
+    }
+
+    /// The hot and the cold slots of a layer, in rising order, where they are chosen by chance.
+    pub fn scattered(&self, layer: usize) -> Option<(&[u32], &[u32])> {
+        self.scattered.as_ref().map(|layers| (&*layers[layer].0, &*layers[layer].1))
     }
 
     /// Size of the hot prefix of a layer.
