@@ -14,6 +14,7 @@ use crate::model::{Activation, Down, NeuronGroup, Predictor, Slot};
 use anyhow::{Result, bail};
 use std::ops::Range;
 use std::str::FromStr;
+use std::time::Instant;
 
 /// What is computed of a layer's neurons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,7 +206,9 @@ impl CpuShard {
             Slots::Range(range) => range.clone(),
             Slots::List(_) => 0..group.n_ff(),
         };
+        let start = Instant::now();
         self.predictions.select(pool, *isa, predictor, x, range.clone(), &mut self.rows);
+        self.computed.predictor_time = start.elapsed();
         if let Slots::List(_) = slots {
             self.rows.retain(|row| slots.contains(*row));
         }

@@ -1,6 +1,7 @@
 //! What fired while decoding, and what it cost in bytes.
 
 use crate::model::{Layer, Model, NeuronGroup};
+use std::time::Duration;
 
 /// What one shard computed for one token in one layer.
 #[derive(Debug, Clone, Copy, Default)]
@@ -11,6 +12,8 @@ pub struct Computed {
     pub masked: usize,
     /// Bytes of the predictor that were read.
     pub predictor_bytes: usize,
+    /// Time that it took.
+    pub predictor_time: Duration,
 }
 
 /// What of the neurons that fired was computed.
@@ -60,6 +63,7 @@ struct LayerStats {
     fired: u64,
     masked: u64,
     predictor_bytes: u64,
+    predictor_time: Duration,
     recall: Recall,
 }
 
@@ -82,6 +86,7 @@ impl FfnStats {
         layer.fired += computed.fired as u64;
         layer.masked += computed.masked as u64;
         layer.predictor_bytes += computed.predictor_bytes as u64;
+        layer.predictor_time += computed.predictor_time;
     }
 
     pub(super) fn add_recall(&mut self, layer: usize, recall: Recall) {
@@ -138,6 +143,12 @@ impl FfnStats {
     pub fn predictor_bytes_per_token(&self) -> f64 {
         let bytes: u64 = self.layers.iter().map(|l| l.predictor_bytes).sum();
         bytes as f64 / self.n_tokens.max(1) as f64
+    }
+
+    /// Mean time that predictors took for one token.
+    pub fn predictor_time_per_token(&self) -> Duration {
+        let total: Duration = self.layers.iter().map(|l| l.predictor_time).sum();
+        total.div_f64(self.n_tokens.max(1) as f64)
     }
 
     /// Mean bytes of weights of the FFN, predictors among them, that one decoded token touched when only neurons that
