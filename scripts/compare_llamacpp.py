@@ -9,6 +9,7 @@ both the same type of weights: a note says when their sizes differ). The rows, c
 
     decode-dense      tg, --mode dense on the plain file
     decode-exact      tg, --mode exact on the variant, tokens of --text: what fires depends on them
+    decode-predicted  tg, --mode predicted on the variant, which must have a predictor; only where asked for
     prefill-plain     pp of each -p, the plain file
     prefill-variant   pp of each -p, the variant
     busy              tg dense, quiet and beside a busy loop pinned to one core
@@ -40,7 +41,7 @@ import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-ROWS = ("decode-dense", "decode-exact", "prefill-plain", "prefill-variant", "busy")
+ROWS = ("decode-dense", "decode-exact", "decode-predicted", "prefill-plain", "prefill-variant", "busy")
 SIDES = ("ours", "llama.cpp")
 N_BATCH = 512
 # The two tokens that start-up decodes: powerinfer-bench runs a test of one once unmeasured and once measured.
@@ -253,6 +254,9 @@ def tests_of(args):
         yield f"tg{args.n_gen} dense, plain", states, {**plain, **decode}
     if "decode-exact" in args.rows:
         yield f"tg{args.n_gen} exact, variant", quiet, {**variant, "text": args.text, **decode}
+    if "decode-predicted" in args.rows:
+        predicted = {**variant, "mode": "predicted", "text": args.text}
+        yield f"tg{args.n_gen} predicted, variant", quiet, {**predicted, **decode}
     for file in (plain, variant):
         if f"prefill-{file['file']}" in args.rows:
             for prefill in prefills:
@@ -448,11 +452,13 @@ def parse_args():
     ap.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there")
     args = ap.parse_args()
 
-    of_variant = ("decode-exact", "prefill-variant")
+    of_variant = ("decode-exact", "decode-predicted", "prefill-variant")
     cores = os.sched_getaffinity(0)
     args.cpu = max(cores) if args.cpu is None else args.cpu
     given = args.rows is not None
-    args.rows = args.rows.split(",") if given else [row for row in ROWS if args.variant or row not in of_variant]
+    args.rows = args.rows.split(",") if given else [
+        row for row in ROWS if row != "decode-predicted" and (args.variant or row not in of_variant)
+    ]
     for row in args.rows:
         if row not in ROWS:
             fail(f"--rows {row}: unknown; known are {', '.join(ROWS)}")
