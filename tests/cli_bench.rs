@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Outcome, Tiny, refused_by, tool};
+use powerinfer::measure::STORY;
 use serde_json::Value;
 use std::path::Path;
 
@@ -109,4 +110,102 @@ fn texts_to_feed_that_are_missing_or_empty_are_refused() {
     let model = tiny.written(folder.path(), "none.gguf");
     common::refused(&mut with(&model, Path::new("real")), &["none.gguf", "--text random"]);
     Outcome::from(with(&model, Path::new("random")).output().unwrap()).ok();
+}
+
+/// Rows of `--kl` over the built-in story.
+fn kl_rows(args: &[&str]) -> Vec<Value> {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("story.txt");
+    std::fs::write(&text, STORY).unwrap();
+    let fixed = ["--kl", text.to_str().unwrap(), "-c", "64", "--chunks", "2", "-t", "1", "-o", "json"];
+    serde_json::from_str(&bench(None, &[&fixed[..], args].concat())).unwrap()
+}
+
+#[test]
+fn dense_and_exact_do_not_diverge_from_dense_at_all() {
+    let rows = kl_rows(&["--mode", "dense,exact"]);
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    for (row, mode) in rows.iter().zip(["dense", "exact"]) {
+        assert_eq!((row["test"].as_str(), row["mode"].as_str()), (Some("kl"), Some(mode)));
+        for name in ["kl_mean", "kl_stderr", "kl_median", "kl_90", "kl_99_9", "kl_max", "dp_mean", "dp_rms"] {
+            assert_eq!(row[name].as_f64(), Some(0.0), "{name}: {row}");
+        }
+        for name in ["same_top", "perplexity_ratio"] {
+            assert_eq!(row[name].as_f64(), Some(1.0), "{name}: {row}");
+        }
+        assert_eq!([&row["kl_tokens"], &row["n_gen"]].map(Value::as_u64), [Some(2 * 31), Some(2 * 64)], "{row}");
+        assert!(row["perplexity"].as_f64().unwrap() > 1.0 && row["perplexity"] == row["base_perplexity"], "{row}");
+        assert_eq!(row["kl_base"], row["model_filename"]);
+    }
+}
+
+#[test]
+fn the_file_that_was_quantized_can_be_the_reference() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-stories-f16.gguf");
+    let rows = kl_rows(&["--mode", "dense,exact", "--kl-base", source.to_str().unwrap()]);
+    let (row, other) = (&rows[0], &rows[1]);
+    let number = |name: &str| row[name].as_f64().unwrap();
+    // Q8_0 of F16: little, and not nothing.
+    assert!(number("kl_mean") > 1e-6 && number("kl_mean") < 0.01, "{row}");
+    assert!(number("kl_stderr") > 0.0 && number("kl_max") > number("kl_99"), "{row}");
+    assert!(number("same_top") > 0.8 && number("perplexity_ratio") != 1.0 && number("dp_rms") > 0.0, "{row}");
+    assert!((number("perplexity") / number("base_perplexity") - number("perplexity_ratio")).abs() < 1e-9, "{row}");
+    assert!(row["kl_base"].as_str().unwrap().contains("tiny-stories-f16.gguf"), "{row}");
+    // The modes have one text, one reference and the same logits.
+    for name in ["kl_mean", "kl_99_9", "perplexity", "dp_mean"] {
+        assert_eq!(row[name], other[name], "{name}");
+    }
+}
+
+#[test]
+fn divergence_is_shown_in_every_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = Tiny::new().written(folder.path(), "tiny.gguf");
+    let text = folder.path().join("text.txt");
+    std::fs::write(&text, "once upon a time there was a dog\n".repeat(8)).unwrap();
+    let out = |format: &str| {
+        bench(
+            Some(&model),
+            &["--kl", text.to_str().unwrap(), "-c", "32", "-t", "1", "-n", "4", "-r", "1", "-o", format],
+        )
+    };
+    let md = out("md");
+    assert_eq!(md.lines().count(), 4, "{md}");
+    assert!(md.contains(" KL from dense of |") && md.contains(" 0 ± 0 |"), "{md}");
+    assert!(md.contains("| 1.000000 ± 0.000000 |") && md.contains("| 100.000 ± 0.000 % |"), "{md}");
+    let csv = out("csv");
+    assert!(csv.lines().next().unwrap().contains(",kl_mean,kl_stderr,"), "{csv}");
+    assert_eq!(out("jsonl").lines().filter(|l| l.contains("\"kl_mean\":0.0")).count(), 1);
+    assert!(out("sql").contains("kl_mean REAL"));
+}
+
+#[test]
+fn what_cannot_be_compared_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tiny = Tiny::new();
+    let model = tiny.written(folder.path(), "tiny.gguf");
+    let text = folder.path().join("text.txt");
+    let refused = |wanted: &[&str]| refused_by("bench", &[&"-m", &model, &"--kl", &text, &"-c", &"32"], wanted);
+    refused(&["text.txt", "No such file"]);
+    std::fs::write(&text, "").unwrap();
+    refused(&["text.txt", "-c"]);
+    std::fs::write(&text, "too short").unwrap();
+    refused(&["text.txt", "tokens", "one window of 32", "-c"]);
+    std::fs::write(&text, [&b"once upon a time"[..], b"\xff", &[b'a'; 40]].concat()).unwrap();
+    refused(&["text.txt", "not UTF-8 (byte 16)"]);
+    std::fs::write(&text, "once upon a time there was a dog").unwrap();
+    refused_by("bench", &[&"-m", &model, &"--kl", &text, &"-c", &"16", &"--chunks", &"0"], &["text.txt", "--chunks 0"]);
+    common::usage_error("bench", &["--kl-base", "a.gguf"], "--kl");
+
+    let against = |tiny: &Tiny, name: &str, wanted: &[&str]| {
+        let base = tiny.written(folder.path(), name);
+        refused_by("bench", &[&"-m", &model, &"--kl", &text, &"-c", &"16", &"--kl-base", &base], wanted);
+    };
+    refused_by("bench", &[&"--kl", &text, &"-c", &"8", &"--kl-base", &model], &["tiny.gguf", "embedded", "vocabulary"]);
+    let mut other = tiny.clone();
+    other.rename_token(270, "!");
+    against(&other, "other.gguf", &["other.gguf", "tiny.gguf", "token 270", "\"!\"", "vocabulary"]);
+    against(tiny.clone().remove("tokenizer."), "none.gguf", &["none.gguf", "tokenizer"]);
+    tiny.poke("output_norm.weight", 0, f32::NAN);
+    against(&tiny, "nan.gguf", &["text.txt", "the reference's predictions are not finite"]);
 }

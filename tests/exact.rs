@@ -15,6 +15,7 @@ use powerinfer::cpu::Isa;
 use powerinfer::executor::ffn::Fired;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, MaskSource, Mode};
 use powerinfer::gguf::TensorInfo;
+use powerinfer::measure::divergence::divergence;
 use powerinfer::measure::kl::mean_kl;
 use powerinfer::measure::perplexity::{Pass, perplexity};
 use powerinfer::model::{Down, Model, Slot};
@@ -390,6 +391,44 @@ fn a_mask_that_forgets_one_fired_neuron_in_a_hundred_is_caught() -> Result<()> {
             let error = check(model, Box::<Forgetful>::default()).expect_err("the sabotage went unnoticed");
             println!("caught: {error}");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn the_divergence_of_a_mask_grows_with_what_it_forgets() -> Result<()> {
+    /// Loses one fired neuron in so many.
+    struct Loses(usize);
+    impl MaskSource for Loses {
+        fn select(&self, layer: usize, slots: Range<usize>, act: &[f32], active: &mut Vec<Slot>) {
+            Fired.select(layer, slots, act, active);
+            let mut n = 0;
+            active.retain(|_| {
+                n += 1;
+                n % self.0 != 0
+            });
+        }
+    }
+    let n_ctx = 64;
+    let tokens = story(3 * n_ctx)?;
+    let against_dense = |mask: Box<dyn MaskSource>| -> Result<_> {
+        let (mut dense, mut exact) = (executor(source(), Mode::Dense, 2)?, executor(source(), Mode::Exact, 2)?);
+        exact.set_mask(mask);
+        divergence(&mut dense, &mut exact, &tokens, n_ctx, Some(tokens[0]), None, &Silent)
+    };
+    let whole = against_dense(Box::new(Fired))?;
+    let none = &whole.divergence;
+    assert_eq!([none.kl_mean, none.kl_stderr, none.kl_max, none.dp_rms], [0.0; 4]);
+    assert_eq!([none.same_top, none.perplexity_ratio], [1.0; 2]);
+    assert_eq!((none.kl_tokens, none.base_perplexity), (3 * (n_ctx / 2 - 1), whole.perplexity.value));
+    let mut last = 1e-4;
+    for n in [20, 5, 2] {
+        let found = against_dense(Box::new(Loses(n)))?.divergence;
+        println!("1 in {n}: {found:?}");
+        assert!(found.kl_mean > 2.0 * last && found.kl_mean > 4.0 * found.kl_stderr, "1 in {n}: {found:?}");
+        assert!(found.same_top < 1.0 && found.perplexity_ratio != 1.0 && found.dp_rms > 0.0, "1 in {n}: {found:?}");
+        assert!(found.kl_median <= found.kl_90 && found.kl_90 <= found.kl_99 && found.kl_99 <= found.kl_max);
+        last = found.kl_mean;
     }
     Ok(())
 }

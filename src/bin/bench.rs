@@ -1,6 +1,7 @@
-//! `powerinfer-bench`: speed with llama-bench's conventions, and perplexity with llama.cpp's protocol.
+//! `powerinfer-bench`: speed with llama-bench's conventions, perplexity and KL divergence with llama.cpp's protocol.
 
 mod common;
+mod kl;
 mod synthetic;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -8,6 +9,7 @@ use clap::Parser;
 use common::args::Compute;
 use common::models;
 use common::terminal::{Again, Bar, catch_ctrl_c, print};
+use kl::{Comparison, KlArgs};
 use powerinfer::cpu::Pool;
 use powerinfer::executor::{Executor, ExecutorParams, Mode};
 use powerinfer::measure::STORY;
@@ -18,7 +20,7 @@ use powerinfer::measure::speed::{Test, bytes_per_token, speed};
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
 use powerinfer::tokenizer::{Special, Tokenizer};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 use synthetic::Synthetic;
@@ -29,6 +31,7 @@ Examples:
   powerinfer-bench -m model.gguf -p 512 -n 128 --mode dense,exact -o json
   powerinfer-bench -m model.gguf -p 0 -n 64,256 -t 1,2,4 --text random
   powerinfer-bench -m model.gguf --perplexity wiki.test.raw -c 512 --mode dense
+  powerinfer-bench -m q4_0.gguf --kl wiki.test.raw --chunks 20 --mode dense --kl-base f16.gguf    what quantizing costs
   powerinfer-bench --synthetic 7b -p 0 --mode dense,exact    the shape of a 7B, random weights, 10 % of neurons fire
   powerinfer-bench --synthetic 70b-40:q4_0:0.05 -p 0 -n 16   half the layers of a 70B, 5 % fire
   powerinfer-bench --synthetic 1b:f16 --synthetic-plain      the same weights as a plain file, for llama.cpp too
@@ -36,17 +39,17 @@ Examples:
 Speed tests feed given tokens, as llama-bench does. Random tokens say nothing about hot and cold neurons, so real
 text is the default; every row says which it was. A synthetic model understands no text, so there random ones are.";
 
-/// Measure tokens per second, FFN density and bytes per token, or perplexity.
+/// Measure tokens per second, FFN density and bytes per token, or perplexity, or KL divergence from dense.
 #[derive(Parser)]
 #[command(name = "powerinfer-bench", version, after_help = EXAMPLES)]
 struct Args {
     /// Model to measure (GGUF, plain or variant) [default: the embedded model]
     #[arg(short, long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// Prompt lengths of pp tests; 0 for none [default: 512, or 0 with --perplexity]
+    /// Prompt lengths of pp tests; 0 for none [default: 512, or 0 with --perplexity or --kl]
     #[arg(short = 'p', long, value_name = "N,N", value_delimiter = ',')]
     n_prompt: Option<Vec<usize>>,
-    /// Lengths of tg tests; 0 for none [default: 128, or 0 with --perplexity]
+    /// Lengths of tg tests; 0 for none [default: 128, or 0 with --perplexity or --kl]
     #[arg(short = 'n', long, value_name = "N,N", value_delimiter = ',')]
     n_gen: Option<Vec<usize>>,
     /// Repetitions of each speed test
@@ -67,7 +70,9 @@ struct Args {
     /// Perplexity of a text: windows of -c tokens, second half scored
     #[arg(long, value_name = "FILE")]
     perplexity: Option<PathBuf>,
-    /// Tokens per window of perplexity
+    #[command(flatten)]
+    kl: KlArgs,
+    /// Tokens per window of --perplexity and --kl
     #[arg(short, long, value_name = "N", default_value_t = 512)]
     ctx_size: usize,
     /// Score at most this many windows
@@ -87,6 +92,11 @@ impl Args {
         let default = if self.synthetic.asked() { "random" } else { "real" };
         self.text.as_deref().unwrap_or(default)
     }
+
+    /// Whether a text is to be scored, so that speed is measured only if asked for.
+    fn scores(&self) -> bool {
+        self.perplexity.is_some() || self.kl.kl.is_some()
+    }
 }
 
 fn main() -> ExitCode {
@@ -102,7 +112,7 @@ fn run(args: Args) -> Result<()> {
     let path = synthetic.as_deref().or(args.model.as_deref());
     let check = args.compute.check_tensors.then_some(&bar as _);
     let model = models::open(models::open_file(path)?, args.compute.activation, check)?;
-    let work = Work::new(&args, &model)?;
+    let work = Work::new(&args, &model, &bar)?;
     let mut rows = Vec::new();
     let measured = work.measure(&args, &model, &bar, &mut rows);
     drop(bar);
@@ -119,12 +129,30 @@ struct Work {
     tests: Vec<Test>,
     /// Fed by speed tests.
     tokens: Vec<u32>,
-    /// Tokens of the text for perplexity, and what begins its windows.
-    scored: Option<(Vec<u32>, Option<u32>)>,
+    perplexity: Option<Scored>,
+    kl: Option<Comparison>,
+}
+
+/// A text to be scored in windows.
+struct Scored {
+    name: String,
+    tokens: Vec<u32>,
+    /// What begins each window.
+    bos: Option<u32>,
+}
+
+impl Scored {
+    fn new(args: &Args, model: &Model, path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        let tokenizer = models::tokenizer(&model.gguf)?;
+        let tokens = tokenizer.encode_prompt(&models::read_text(path)?, special(args), true)?;
+        check_windows(tokens.len(), args.ctx_size).with_context(|| name.clone())?;
+        Ok(Self { name, tokens, bos: bos(&tokenizer) })
+    }
 }
 
 impl Work {
-    fn new(args: &Args, model: &Model) -> Result<Self> {
+    fn new(args: &Args, model: &Model, bar: &Bar) -> Result<Self> {
         let tests = tests(args)?;
         let threads = match args.threads.as_slice() {
             [] => vec![common::default_threads()],
@@ -132,13 +160,8 @@ impl Work {
         };
         threads.iter().for_each(|n| common::warn_of_threads(*n));
         let tokens = if tests.is_empty() { Vec::new() } else { feed(args, model)? };
-        let scored = args.perplexity.as_deref().map(|path| -> Result<_> {
-            let tokenizer = models::tokenizer(&model.gguf)?;
-            let tokens = tokenizer.encode_prompt(&models::read_text(path)?, special(args), true)?;
-            check_windows(tokens.len(), args.ctx_size).with_context(|| path.display().to_string())?;
-            Ok((tokens, bos(&tokenizer)))
-        });
-        Ok(Self { threads, tests, tokens, scored: scored.transpose()? })
+        let perplexity = args.perplexity.as_deref().map(|path| Scored::new(args, model, path)).transpose()?;
+        Ok(Self { threads, tests, tokens, perplexity, kl: Comparison::new(args, model, bar)? })
     }
 
     fn measure(&self, args: &Args, model: &Model, bar: &Bar, rows: &mut Vec<Row>) -> Result<()> {
@@ -151,8 +174,11 @@ impl Work {
                 for &test in &self.tests {
                     rows.push(bench.speed(test, &self.tokens, bar)?);
                 }
-                if let Some((tokens, bos)) = &self.scored {
-                    rows.push(bench.perplexity(tokens, *bos, bar)?);
+                if let Some(text) = &self.perplexity {
+                    rows.push(bench.perplexity(text, bar)?);
+                }
+                if let Some(kl) = &self.kl {
+                    rows.push(kl.row(&bench, bar)?);
                 }
             }
         }
@@ -161,13 +187,13 @@ impl Work {
 }
 
 fn tests(args: &Args) -> Result<Vec<Test>> {
-    let default = |n: usize| if args.perplexity.is_some() { vec![0] } else { vec![n] };
+    let default = |n: usize| if args.scores() { vec![0] } else { vec![n] };
     let prompts = args.n_prompt.clone().unwrap_or_else(|| default(512));
     let gens = args.n_gen.clone().unwrap_or_else(|| default(128));
     let prompts = prompts.into_iter().map(|n_prompt| Test { n_prompt, n_gen: 0 });
     let gens = gens.into_iter().map(|n_gen| Test { n_prompt: 0, n_gen });
     let tests: Vec<_> = prompts.chain(gens).filter(|t| t.n_prompt + t.n_gen > 0).collect();
-    ensure!(!tests.is_empty() || args.perplexity.is_some(), "-p 0 -n 0: nothing to measure");
+    ensure!(!tests.is_empty() || args.scores(), "-p 0 -n 0: nothing to measure");
     ensure!(args.repetitions > 0, "-r 0: nothing to measure");
     Ok(tests)
 }
@@ -249,6 +275,7 @@ impl Bench<'_> {
             ffn_density: None,
             perplexity: None,
             stderr: None,
+            kl: None,
         }
     }
 
@@ -270,12 +297,11 @@ impl Bench<'_> {
         })
     }
 
-    fn perplexity(&self, tokens: &[u32], bos: Option<u32>, bar: &Bar) -> Result<Row> {
+    fn perplexity(&self, Scored { name, tokens, bos }: &Scored, bar: &Bar) -> Result<Row> {
         let n_ctx = self.args.ctx_size;
-        let name = self.args.perplexity.as_deref().map_or_else(String::new, |p| p.display().to_string());
         let mut executor = self.executor(n_ctx)?;
         let start = Instant::now();
-        let result = perplexity(&mut executor, tokens, n_ctx, bos, self.mode.into(), self.args.chunks, bar)
+        let result = perplexity(&mut executor, tokens, n_ctx, *bos, self.mode.into(), self.args.chunks, bar)
             .with_context(|| name.clone())?;
         let n_tokens = result.n_windows * n_ctx;
         let speed = n_tokens as f64 / start.elapsed().as_secs_f64();
@@ -293,7 +319,7 @@ impl Bench<'_> {
             ffn_density: result.ffn_density,
             perplexity: Some(result.value),
             stderr: Some(result.stderr),
-            ..self.row("ppl".to_owned(), &name)
+            ..self.row("ppl".to_owned(), name)
         })
     }
 }

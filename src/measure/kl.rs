@@ -47,12 +47,18 @@ pub fn mean_kl(reference: &mut Executor, other: &mut Executor, tokens: &[u32], p
 
 /// KL(p || q) of two logit vectors, in nats.
 pub fn kl(p: &[f32], q: &[f32]) -> f64 {
-    let (p_norm, q_norm) = (log_sum_exp(p), log_sum_exp(q));
+    kl_normed((p, log_sum_exp(p)), (q, log_sum_exp(q)))
+}
+
+/// [`kl`] of logits whose [`log_sum_exp`] is known.
+pub(super) fn kl_normed((p, p_norm): (&[f32], f64), (q, q_norm): (&[f32], f64)) -> f64 {
     let terms = p.iter().zip(q).map(|(p, q)| {
         let (log_p, log_q) = (f64::from(*p) - p_norm, f64::from(*q) - q_norm);
         log_p.exp() * (log_p - log_q)
     });
-    terms.sum::<f64>().max(0.0)
+    let sum = terms.sum::<f64>();
+    // Rounding may give less than zero. NaN stays: `max` would make a broken model a perfect one.
+    if sum < 0.0 { 0.0 } else { sum }
 }
 
 #[cfg(test)]
@@ -66,5 +72,11 @@ mod tests {
         // p = (1/2, 1/2), q = (3/4, 1/4)
         let expected = 0.5 * (0.5f64 / 0.75).ln() + 0.5 * (0.5f64 / 0.25).ln();
         assert!((kl(&[0.0, 0.0], &[3f32.ln(), 0.0]) - expected).abs() < 1e-7);
+    }
+
+    #[test]
+    fn logits_that_are_not_numbers_are_not_taken_for_agreement() {
+        assert!(kl(&[f32::NAN, 1.0], &[1.0, 1.0]).is_nan());
+        assert!(kl(&[1.0, 1.0], &[1.0, f32::NAN]).is_nan());
     }
 }

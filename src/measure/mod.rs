@@ -1,6 +1,7 @@
 //! Measuring a model: perplexity, divergence from another one, and speed.
 
 pub mod density;
+pub mod divergence;
 pub mod kl;
 pub mod perplexity;
 pub mod roofline;
@@ -9,6 +10,14 @@ pub mod speed;
 
 /// A few hundred words of plain story, written for this project: real text where the user gives none.
 pub const STORY: &str = include_str!("story.txt");
+
+/// A mean, and its standard error.
+fn mean_and_error(values: impl ExactSizeIterator<Item = f64> + Clone) -> (f64, f64) {
+    let n = values.len() as f64;
+    let mean = values.clone().sum::<f64>() / n;
+    let variance = values.map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    (mean, (variance / n).sqrt())
+}
 
 /// `-ln p(token)` of a logit vector, in nats.
 fn negative_log_likelihood(logits: &[f32], token: u32) -> f64 {
@@ -29,5 +38,14 @@ mod tests {
     fn equal_logits_are_a_uniform_distribution() {
         let nats = negative_log_likelihood(&[5.0; 8], 3);
         assert!((nats - 8f64.ln()).abs() < 1e-12, "{nats}");
+    }
+
+    #[test]
+    fn the_error_of_a_mean_is_that_of_a_sample() {
+        let (mean, error) = mean_and_error([1.0, 2.0, 3.0, 6.0].into_iter());
+        assert_eq!(mean, 3.0);
+        // Squares 4 + 1 + 0 + 9, over 3, over 4.
+        assert!((error - (14.0 / 12.0f64).sqrt()).abs() < 1e-12, "{error}");
+        assert_eq!(mean_and_error([5.0].into_iter()), (5.0, 0.0));
     }
 }

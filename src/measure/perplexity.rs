@@ -1,10 +1,11 @@
 //! Perplexity by llama.cpp's protocol.
 
 use super::density::Density;
-use super::negative_log_likelihood;
+use super::{mean_and_error, negative_log_likelihood};
 use crate::executor::{Executor, Mode, Observer};
 use crate::progress::{self, Progress};
 use anyhow::{Result, ensure};
+use std::ops::Range;
 
 /// Perplexity of a text.
 #[derive(Debug, Clone, Copy)]
@@ -30,7 +31,7 @@ struct Scorer<'a> {
 impl Scorer<'_> {
     /// Takes the logits after the token at `position` of the window.
     fn score(&mut self, position: usize, logits: &[f32]) {
-        if (self.window.len() / 2..self.window.len() - 1).contains(&position) {
+        if scored(self.window.len()).contains(&position) {
             self.nats.push(negative_log_likelihood(logits, self.window[position + 1]));
         }
     }
@@ -55,9 +56,31 @@ impl Observer for Scorer<'_> {
 /// # Errors
 /// When windows are too short to have a second half, or the text is shorter than one.
 pub fn check_windows(n_tokens: usize, n_ctx: usize) -> Result<()> {
-    ensure!(n_ctx >= 4, "-c {n_ctx}: perplexity needs windows of at least 4 tokens");
+    ensure!(n_ctx >= 4, "-c {n_ctx}: windows need at least 4 tokens");
     ensure!(n_tokens >= n_ctx, "the text has {n_tokens} tokens, less than one window of {n_ctx}; lower -c");
     Ok(())
+}
+
+/// Positions of a window of `n_ctx` tokens whose predictions count.
+pub(super) fn scored(n_ctx: usize) -> Range<usize> {
+    n_ctx / 2..n_ctx - 1
+}
+
+/// Consecutive windows of `n_ctx` tokens, a remainder dropped, each with `bos` in place of its first token.
+pub(super) fn windows(
+    tokens: &[u32],
+    n_ctx: usize,
+    bos: Option<u32>,
+    max_windows: Option<usize>,
+) -> Result<impl ExactSizeIterator<Item = Vec<u32>>> {
+    check_windows(tokens.len(), n_ctx)?;
+    ensure!(max_windows != Some(0), "--chunks 0: nothing to score");
+    let windows = tokens.chunks_exact(n_ctx).take(max_windows.unwrap_or(usize::MAX));
+    Ok(windows.map(move |window| {
+        let mut window = window.to_vec();
+        window[0] = bos.unwrap_or(window[0]);
+        window
+    }))
 }
 
 /// How the tokens of a window are computed.
@@ -93,17 +116,12 @@ pub fn perplexity(
     max_windows: Option<usize>,
     progress: &dyn Progress,
 ) -> Result<Perplexity> {
-    check_windows(tokens.len(), n_ctx)?;
-    let n_windows = (tokens.len() / n_ctx).min(max_windows.unwrap_or(usize::MAX));
-    ensure!(n_windows > 0, "--chunks 0: nothing to score");
+    let windows = windows(tokens, n_ctx, bos, max_windows)?;
+    let n_windows = windows.len();
     progress.begin("perplexity", (n_windows * n_ctx) as u64);
     let (mut nats, mut density) = (Vec::new(), Density::default());
     executor.reset_stats();
-    for window in tokens.chunks_exact(n_ctx).take(n_windows) {
-        let mut window = window.to_vec();
-        if let Some(bos) = bos {
-            window[0] = bos;
-        }
+    for window in windows {
         let mut scorer = Scorer { window: &window, nats: Vec::new(), density: &mut density };
         executor.truncate(0);
         match pass {
@@ -124,11 +142,9 @@ pub fn perplexity(
         }
         nats.extend(scorer.nats);
     }
-    let n = nats.len() as f64;
-    let mean = nats.iter().sum::<f64>() / n;
+    let (mean, error) = mean_and_error(nats.iter().copied());
     ensure!(mean.is_finite(), "the model's predictions are not finite numbers; are its weights whole?");
-    let variance = nats.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
     let value = mean.exp();
     let ffn_density = density.share().or_else(|| executor.stats().density());
-    Ok(Perplexity { value, stderr: value * (variance / n).sqrt(), n_scored: nats.len(), n_windows, ffn_density })
+    Ok(Perplexity { value, stderr: value * error, n_scored: nats.len(), n_windows, ffn_density })
 }

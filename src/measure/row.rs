@@ -1,5 +1,6 @@
 //! Rows of measurements, in the formats that llama-bench writes.
 
+use super::divergence::Divergence;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use std::fmt::Write;
@@ -26,13 +27,13 @@ pub struct Row {
     pub mode: String,
     /// What was fed: `real`, `random`, or a file.
     pub text: String,
-    /// `pp512`, `tg128`, `ppl`.
+    /// `pp512`, `tg128`, `ppl`, `kl`.
     pub test: String,
     /// Tokens prefilled.
     pub n_prompt: usize,
     /// Tokens decoded.
     pub n_gen: usize,
-    /// Length of perplexity's windows.
+    /// Length of the windows of `ppl` and `kl`.
     pub n_ctx: Option<usize>,
     /// Mean tokens per second.
     pub avg_ts: f64,
@@ -54,6 +55,19 @@ pub struct Row {
     pub perplexity: Option<f64>,
     /// Standard error of the perplexity.
     pub stderr: Option<f64>,
+    /// What a `kl` row says; tables without such a row have no columns for it.
+    #[serde(flatten)]
+    pub kl: Option<Kl>,
+}
+
+/// The columns of `kl` rows.
+#[derive(Debug, Clone, Serialize)]
+pub struct Kl {
+    /// File whose dense predictions are the reference.
+    pub kl_base: String,
+    /// The model's predictions against those.
+    #[serde(flatten)]
+    pub divergence: Divergence,
 }
 
 /// Output format.
@@ -100,17 +114,22 @@ pub fn render(rows: &[Row], format: Format) -> Result<String> {
 }
 
 fn markdown(rows: &[Row]) -> String {
-    let mut lines = vec![
+    let mut titles =
         ["model", "size", "threads", "mode", "text", "test", "t/s", "MiB/token", "GB/s", "of limit", "density"]
-            .map(str::to_owned),
-    ];
+            .map(str::to_owned)
+            .to_vec();
+    let has_kl = has_kl(rows);
+    if has_kl {
+        titles.extend(KL_TITLES.map(str::to_owned));
+    }
+    let mut lines = vec![titles];
     for row in rows {
         let result = match row.perplexity {
-            Some(ppl) => format!("ppl {ppl:.4} ± {:.4}", row.stderr.unwrap_or(0.0)),
-            None => format!("{:.2} ± {:.2}", row.avg_ts, row.stddev_ts),
+            Some(ppl) if row.kl.is_none() => format!("ppl {ppl:.4} ± {:.4}", row.stderr.unwrap_or(0.0)),
+            _ => format!("{:.2} ± {:.2}", row.avg_ts, row.stddev_ts),
         };
         let dash = || "-".to_owned();
-        lines.push([
+        lines.push(vec![
             model_cell(row),
             crate::units::Bytes(row.model_size).to_string(),
             row.n_threads.to_string(),
@@ -123,6 +142,10 @@ fn markdown(rows: &[Row]) -> String {
             row.gb_per_s.zip(row.limit_gb_per_s).map_or_else(dash, |(g, limit)| format!("{:.0} %", 100.0 * g / limit)),
             row.ffn_density.map_or_else(dash, |d| format!("{:.2} %", 100.0 * d)),
         ]);
+        if has_kl {
+            let cells = row.kl.as_ref().map_or_else(|| [(); KL_TITLES.len()].map(|()| dash()), |kl| kl_cells(kl, row));
+            lines.last_mut().into_iter().for_each(|line| line.extend(cells.clone()));
+        }
     }
     let width = |column: usize| lines.iter().map(|l| l[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
@@ -143,14 +166,59 @@ fn markdown(rows: &[Row]) -> String {
     out
 }
 
+fn has_kl(rows: &[Row]) -> bool {
+    rows.iter().any(|row| row.kl.is_some())
+}
+
+const KL_TITLES: [&str; 14] = [
+    "KL from dense of",
+    "mean KL",
+    "median",
+    "90 %",
+    "95 %",
+    "99 %",
+    "99.9 %",
+    "max",
+    "same top",
+    "ppl",
+    "dense ppl",
+    "ppl ratio",
+    "mean Δp",
+    "RMS Δp",
+];
+
+fn kl_cells(kl: &Kl, row: &Row) -> [String; KL_TITLES.len()] {
+    let d = &kl.divergence;
+    // What is exactly 0 is told from what rounds to it.
+    let nats = |x: f64| if x == 0.0 { "0".to_owned() } else { format!("{x:.6}") };
+    let with = |x: f64, error: f64, digits: usize| format!("{x:.digits$} ± {error:.digits$}");
+    let percent = |x: f64, error: f64| format!("{} %", with(100.0 * x, 100.0 * error, 3));
+    [
+        kl.kl_base.replace('|', "/"),
+        format!("{} ± {}", nats(d.kl_mean), nats(d.kl_stderr)),
+        nats(d.kl_median),
+        nats(d.kl_90),
+        nats(d.kl_95),
+        nats(d.kl_99),
+        nats(d.kl_99_9),
+        nats(d.kl_max),
+        percent(d.same_top, d.same_top_stderr),
+        with(row.perplexity.unwrap_or(0.0), row.stderr.unwrap_or(0.0), 4),
+        with(d.base_perplexity, d.base_stderr, 4),
+        with(d.perplexity_ratio, d.perplexity_ratio_stderr, 6),
+        percent(d.dp_mean, d.dp_mean_stderr),
+        percent(d.dp_rms, d.dp_rms_stderr),
+    ]
+}
+
 /// The model's name, and that it is synthetic where its name does not say so.
 fn model_cell(row: &Row) -> String {
     let name = row.model_type.replace('|', "/");
     if row.synthetic && !name.contains("synthetic") { format!("{name} (synthetic)") } else { name }
 }
 
-/// Names and values of a row, in order.
-fn fields(row: &Row) -> Result<Vec<(String, serde_json::Value)>> {
+/// Names and values of a row, in order; of a `kl` row's where `with_kl` says so.
+fn fields(row: &Row, with_kl: bool) -> Result<Vec<(String, serde_json::Value)>> {
     let serde_json::Value::Object(map) = serde_json::to_value(row)? else { bail!("a row is not an object") };
     let order = [
         "build",
@@ -177,8 +245,30 @@ fn fields(row: &Row) -> Result<Vec<(String, serde_json::Value)>> {
         "perplexity",
         "stderr",
     ];
+    let of_kl = [
+        "kl_base",
+        "kl_tokens",
+        "kl_mean",
+        "kl_stderr",
+        "kl_median",
+        "kl_90",
+        "kl_95",
+        "kl_99",
+        "kl_99_9",
+        "kl_max",
+        "same_top",
+        "same_top_stderr",
+        "base_perplexity",
+        "base_stderr",
+        "perplexity_ratio",
+        "perplexity_ratio_stderr",
+        "dp_mean",
+        "dp_mean_stderr",
+        "dp_rms",
+        "dp_rms_stderr",
+    ];
     let value = |name: &&str| ((*name).to_owned(), map.get(*name).cloned().unwrap_or_default());
-    Ok(order.iter().map(value).collect())
+    Ok(order.iter().chain(of_kl.iter().filter(|_| with_kl)).map(value).collect())
 }
 
 fn plain(value: &serde_json::Value) -> String {
@@ -191,9 +281,9 @@ fn plain(value: &serde_json::Value) -> String {
 }
 
 fn csv(rows: &[Row]) -> Result<String> {
-    let mut out = String::new();
+    let (mut out, with_kl) = (String::new(), has_kl(rows));
     for (i, row) in rows.iter().enumerate() {
-        let fields = fields(row)?;
+        let fields = fields(row, with_kl)?;
         if i == 0 {
             let names: Vec<_> = fields.iter().map(|(name, _)| name.as_str()).collect();
             writeln!(out, "{}", names.join(","))?;
@@ -208,7 +298,8 @@ fn csv(rows: &[Row]) -> Result<String> {
 fn sql(rows: &[Row]) -> Result<String> {
     let mut out = String::new();
     for (i, row) in rows.iter().enumerate() {
-        let fields = fields(row)?;
+        // All columns, whatever the rows: rows of several runs go into one table.
+        let fields = fields(row, true)?;
         let names: Vec<_> = fields.iter().map(|(name, _)| name.as_str()).collect();
         if i == 0 {
             let text = [
@@ -222,6 +313,7 @@ fn sql(rows: &[Row]) -> Result<String> {
                 "test",
                 "samples_ts",
                 "isa",
+                "kl_base",
             ];
             let kind = |name: &&str| if text.contains(name) { "TEXT" } else { "REAL" };
             let columns: Vec<_> = names.iter().map(|n| format!("  {n} {}", kind(n))).collect();
@@ -267,7 +359,34 @@ mod tests {
             ffn_density: Some(0.125),
             perplexity: None,
             stderr: None,
+            kl: None,
         }
+    }
+
+    fn kl_row() -> Row {
+        let divergence = Divergence {
+            kl_tokens: 255,
+            kl_mean: 0.0125,
+            kl_stderr: 0.0005,
+            kl_median: 0.0,
+            kl_90: 0.01,
+            kl_95: 0.02,
+            kl_99: 0.03,
+            kl_99_9: 0.04,
+            kl_max: 1e-9,
+            same_top: 0.975,
+            same_top_stderr: 0.0025,
+            base_perplexity: 6.25,
+            base_stderr: 0.5,
+            perplexity_ratio: 1.125,
+            perplexity_ratio_stderr: 0.0625,
+            dp_mean: -0.03125,
+            dp_mean_stderr: 0.001,
+            dp_rms: 0.0625,
+            dp_rms_stderr: 0.002,
+        };
+        let kl = Some(Kl { kl_base: "a|b.gguf".to_owned(), divergence });
+        Row { test: "kl".to_owned(), perplexity: Some(7.03125), stderr: Some(0.25), kl, ..row() }
     }
 
     #[test]
@@ -283,12 +402,57 @@ mod tests {
 
     #[test]
     fn every_field_of_a_row_has_its_column() {
-        let object = serde_json::to_value(row()).unwrap();
-        let mut names: Vec<_> = object.as_object().unwrap().keys().cloned().collect();
-        let mut columns: Vec<_> = fields(&row()).unwrap().into_iter().map(|(name, _)| name).collect();
-        names.sort();
-        columns.sort();
-        assert_eq!(names, columns);
+        for (row, with_kl) in [(row(), false), (kl_row(), true)] {
+            let object = serde_json::to_value(&row).unwrap();
+            let mut names: Vec<_> = object.as_object().unwrap().keys().cloned().collect();
+            let mut columns: Vec<_> = fields(&row, with_kl).unwrap().into_iter().map(|(name, _)| name).collect();
+            names.sort();
+            columns.sort();
+            assert_eq!(names, columns);
+        }
+    }
+
+    #[test]
+    fn columns_of_kl_are_there_when_a_row_needs_them() {
+        let (without, with) = ([row()], [row(), kl_row()]);
+        for format in [Format::Md, Format::Csv, Format::Json, Format::Jsonl] {
+            let out = render(&without, format).unwrap();
+            assert!(!out.contains("kl_") && !out.contains("KL"), "{out}");
+        }
+        let csv = render(&with, Format::Csv).unwrap();
+        let n_columns: Vec<_> = csv.lines().map(|l| l.split(',').count()).collect();
+        assert_eq!(n_columns, [43; 3], "{csv}");
+        assert!(csv.contains(",kl_99_9,") && csv.contains("\"0.0125\""), "{csv}");
+        let json: serde_json::Value = serde_json::from_str(&render(&with, Format::Json).unwrap()).unwrap();
+        assert!(json[0].get("kl_mean").is_none());
+        assert_eq!([&json[1]["kl_mean"], &json[1]["perplexity"]].map(|v| v.as_f64()), [Some(0.0125), Some(7.03125)]);
+    }
+
+    #[test]
+    fn sql_has_one_table_for_rows_of_every_kind() {
+        let create = |rows: &[Row]| render(rows, Format::Sql).unwrap().split_once(';').unwrap().0.to_owned();
+        assert_eq!(create(&[row()]), create(&[kl_row()]));
+        assert!(create(&[row()]).contains("kl_base TEXT,\n  kl_tokens REAL"));
+    }
+
+    #[test]
+    fn a_markdown_table_says_what_exactly_nothing_is() {
+        let md = render(&[row(), kl_row()], Format::Md).unwrap();
+        let lines: Vec<_> = md.lines().collect();
+        let n_cells = |line: &str| line.matches('|').count();
+        assert!(lines.iter().all(|l| n_cells(l) == 26), "{md}");
+        let cells = [
+            " a/b.gguf |",
+            "| 0.012500 ± 0.000500 |",
+            "|      0 |",
+            "| 0.000000 |",
+            "97.500 ± 0.250 %",
+            "10.50 ± 0.25",
+        ];
+        let more = ["7.0312 ± 0.2500", "6.2500 ± 0.5000", "1.125000 ± 0.062500", "-3.125 ± 0.100 %", "6.250 ± 0.200 %"];
+        for cell in cells.iter().chain(&more) {
+            assert!(lines[3].contains(cell), "{cell}: {md}");
+        }
     }
 
     #[test]

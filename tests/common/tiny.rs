@@ -98,6 +98,13 @@ impl Tiny {
         self
     }
 
+    /// Gives a token another text.
+    pub fn rename_token(&mut self, id: usize, text: &str) -> &mut Self {
+        let mut tokens = tokens();
+        tokens[id] = text.into();
+        self.set("tokenizer.ggml.tokens", Value::ArrayStr(tokens))
+    }
+
     /// A tensor, to be changed.
     pub fn tensor(&mut self, name: &str) -> &mut Tensor {
         self.tensors.iter_mut().find(|(t, _)| t.name == name).expect("a tensor of that name")

@@ -1,0 +1,72 @@
+//! `--kl`: how far a mode, or a quantized file, is from dense.
+
+use crate::common::models;
+use crate::{Args, Bench, Scored};
+use anyhow::{Context, Result};
+use powerinfer::executor::Mode;
+use powerinfer::measure::divergence::{check_vocabularies, divergence};
+use powerinfer::measure::row::{Kl, Row};
+use powerinfer::measure::speed::{Test, bytes_per_token};
+use powerinfer::model::Model;
+use powerinfer::progress::Progress;
+use std::path::PathBuf;
+
+/// What to compare, and with what.
+#[derive(clap::Args)]
+pub struct KlArgs {
+    /// KL divergence of each --mode from dense over a text: both decode windows of -c tokens, second half scored
+    #[arg(long, value_name = "FILE")]
+    pub kl: Option<PathBuf>,
+    /// Compare with dense of this model instead, such as the file that was quantized
+    #[arg(long, value_name = "MODEL", requires = "kl")]
+    kl_base: Option<PathBuf>,
+}
+
+/// A text to compare over.
+pub struct Comparison {
+    text: Scored,
+    base: Option<Model>,
+}
+
+impl Comparison {
+    /// What the arguments ask for, if anything.
+    pub fn new(args: &Args, model: &Model, progress: &dyn Progress) -> Result<Option<Self>> {
+        let Some(path) = &args.kl.kl else { return Ok(None) };
+        let text = Scored::new(args, model, path)?;
+        let base = args.kl.kl_base.as_deref().map(|path| -> Result<_> {
+            let check = args.compute.check_tensors.then_some(progress);
+            let base = models::open(models::open_file(Some(path))?, args.compute.activation, check)?;
+            check_vocabularies(&base, model)?;
+            Ok(base)
+        });
+        Ok(Some(Self { text, base: base.transpose()? }))
+    }
+
+    /// The row of one mode and number of threads.
+    pub fn row(&self, bench: &Bench, progress: &dyn Progress) -> Result<Row> {
+        let (args, Scored { name, tokens, bos }) = (bench.args, &self.text);
+        let n_ctx = args.ctx_size;
+        let base = self.base.as_ref().unwrap_or(bench.model);
+        let dense = Bench { model: base, mode: Mode::Dense, ..*bench };
+        let mut reference = dense.executor(n_ctx)?;
+        let mut executor = bench.executor(n_ctx)?;
+        let compared = divergence(&mut reference, &mut executor, tokens, n_ctx, *bos, args.chunks, progress)
+            .with_context(|| name.clone())?;
+        let n_tokens = compared.perplexity.n_windows * n_ctx;
+        let speed = n_tokens as f64 / compared.decoding.as_secs_f64();
+        let decoded = Test { n_prompt: 0, n_gen: n_ctx };
+        let (stats, n_ubatch) = (executor.stats(), args.compute.n_ubatch());
+        Ok(Row {
+            n_gen: n_tokens,
+            n_ctx: Some(n_ctx),
+            avg_ts: speed,
+            samples_ts: vec![speed],
+            bytes_per_token: Some(bytes_per_token(bench.model, stats, decoded, bench.mode, n_ubatch)),
+            ffn_density: compared.perplexity.ffn_density,
+            perplexity: Some(compared.perplexity.value),
+            stderr: Some(compared.perplexity.stderr),
+            kl: Some(Kl { kl_base: base.gguf.source().name().to_owned(), divergence: compared.divergence }),
+            ..bench.row("kl".to_owned(), name)
+        })
+    }
+}
