@@ -209,3 +209,22 @@ fn what_cannot_be_compared_is_refused_by_name() {
     tiny.poke("output_norm.weight", 0, f32::NAN);
     against(&tiny, "nan.gguf", &["text.txt", "the reference's predictions are not finite"]);
 }
+
+#[test]
+fn parts_can_be_taken_away_to_see_what_they_are_worth() {
+    let common = ["-p", "0", "-n", "4", "-r", "1", "-t", "1", "-o", "json"];
+    let row = |args: &[&str]| -> Value {
+        let rows: Vec<Value> = serde_json::from_str(&bench(None, &[&common, args].concat())).unwrap();
+        rows[0].clone()
+    };
+    let exact = row(&[]);
+    for hot in ["none", "random", "profile"] {
+        let other = row(&["--hot", hot]);
+        assert_eq!((other["hot"].as_str(), other["mode"].as_str()), (Some(hot), Some("exact")));
+        // Rounding of random's sums may move a neuron across zero.
+        let density = |row: &Value| row["ffn_density"].as_f64().unwrap();
+        assert!((density(&other) / density(&exact) - 1.0).abs() < 0.01, "{other}");
+    }
+    assert_eq!(row(&["--hot", "profile", "--mode", "dense"])["hot"], "none");
+    assert_eq!(row(&["--mode", "predicted", "--predictor", "none"])["mode"], "exact");
+}

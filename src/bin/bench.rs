@@ -2,8 +2,10 @@
 
 mod common;
 mod kl;
+mod ablation;
 mod synthetic;
 
+use ablation::Ablation;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use common::args::Compute;
@@ -11,14 +13,13 @@ use common::models;
 use common::terminal::{Again, Bar, catch_ctrl_c, print};
 use kl::{Comparison, KlArgs};
 use powerinfer::cpu::Pool;
-use powerinfer::executor::{Executor, ExecutorParams, Mode};
+use powerinfer::executor::{Executor, ExecutorParams, FfnStats, Mode};
 use powerinfer::measure::STORY;
 use powerinfer::measure::perplexity::{check_windows, perplexity};
 use powerinfer::measure::roofline::{Limit, limit};
-use powerinfer::measure::row::{Format, Row, render};
+use powerinfer::measure::row::{Format, Predicted, Row, render};
 use powerinfer::measure::speed::{Test, bytes_per_token, speed};
 use powerinfer::model::Model;
-use powerinfer::placement::Placement;
 use powerinfer::tokenizer::{Special, Tokenizer};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -83,6 +84,8 @@ struct Args {
     parse_special: bool,
     #[command(flatten)]
     synthetic: Synthetic,
+    #[command(flatten)]
+    ablation: Ablation,
     #[command(flatten)]
     compute: Compute,
 }
@@ -169,7 +172,7 @@ impl Work {
             let decodes = self.tests.iter().any(|t| t.n_prompt == 0);
             let measured = || -> Result<Limit> { Ok(limit(model, args.compute.isa(), &Pool::new(n_threads)?)) };
             let limit = decodes.then(measured).transpose()?;
-            for &mode in &args.mode {
+            for mode in args.mode.iter().map(|mode| args.ablation.mode(*mode)) {
                 let bench = Bench { args, model, n_threads, mode, limit };
                 for &test in &self.tests {
                     rows.push(bench.speed(test, &self.tokens, bar)?);
@@ -247,7 +250,17 @@ impl Bench<'_> {
             n_ubatch: self.args.compute.n_ubatch(),
             isa: self.args.compute.isa(),
         };
-        Executor::new(self.model, Placement::all_cold(self.model), params)
+        Executor::new(self.model, self.args.ablation.placement(self.mode, self.model)?, params)
+    }
+
+    /// Mean bytes of the FFN that a token touched, in modes that skip some.
+    fn ffn_bytes(&self, stats: &FfnStats) -> Option<f64> {
+        stats.ffn_bytes_per_token(self.model).filter(|_| self.mode != Mode::Dense)
+    }
+
+    /// What the predictors did, while decoding so many tokens per second.
+    fn predicted(&self, stats: &FfnStats, speed: f64) -> Option<Predicted> {
+        (self.mode == Mode::Predicted).then(|| Predicted::of(stats, speed))
     }
 
     fn row(&self, test: String, text: &str) -> Row {
@@ -260,6 +273,7 @@ impl Bench<'_> {
             backend: "CPU".to_owned(),
             n_threads: self.n_threads,
             mode: self.mode.name().to_owned(),
+            hot: self.args.ablation.hot(self.mode).to_owned(),
             text: text.to_owned(),
             test,
             n_prompt: 0,
@@ -270,11 +284,13 @@ impl Bench<'_> {
             samples_ts: Vec::new(),
             isa: self.args.compute.isa().name().to_owned(),
             bytes_per_token: None,
+            ffn_bytes_per_token: None,
             gb_per_s: None,
             limit_gb_per_s: None,
             ffn_density: None,
             perplexity: None,
             stderr: None,
+            predicted: None,
             kl: None,
         }
     }
@@ -291,7 +307,9 @@ impl Bench<'_> {
             bytes_per_token: Some(speed.bytes_per_token),
             gb_per_s: self.limit.map(|_| speed.bytes_per_token * speed.mean() / 1e9).filter(|_| test.n_prompt == 0),
             limit_gb_per_s: self.limit.map(|limit| limit.best() / 1e9).filter(|_| test.n_prompt == 0),
+            ffn_bytes_per_token: self.ffn_bytes(executor.stats()),
             ffn_density: speed.ffn_density,
+            predicted: self.predicted(executor.stats(), speed.mean()),
             samples_ts: speed.samples,
             ..self.row(test.name(), self.args.text())
         })
@@ -316,7 +334,9 @@ impl Bench<'_> {
             avg_ts: speed,
             samples_ts: vec![speed],
             bytes_per_token: Some(bytes_per_token(self.model, executor.stats(), computed, self.mode, n_ubatch)),
+            ffn_bytes_per_token: self.ffn_bytes(executor.stats()),
             ffn_density: result.ffn_density,
+            predicted: self.predicted(executor.stats(), speed),
             perplexity: Some(result.value),
             stderr: Some(result.stderr),
             ..self.row("ppl".to_owned(), name)

@@ -11,6 +11,9 @@ use powerinfer::model::Model;
 use powerinfer::progress::Progress;
 use std::path::PathBuf;
 
+/// One in so many tokens is looked at for what the predictors missed.
+const AUDITED: u64 = 16;
+
 /// What to compare, and with what.
 #[derive(clap::Args)]
 pub struct KlArgs {
@@ -50,6 +53,7 @@ impl Comparison {
         let dense = Bench { model: base, mode: Mode::Dense, ..*bench };
         let mut reference = dense.executor(n_ctx)?;
         let mut executor = bench.executor(n_ctx)?;
+        executor.set_audit(AUDITED);
         let compared = divergence(&mut reference, &mut executor, tokens, n_ctx, *bos, args.chunks, progress)
             .with_context(|| name.clone())?;
         let n_tokens = compared.perplexity.n_windows * n_ctx;
@@ -62,6 +66,8 @@ impl Comparison {
             avg_ts: speed,
             samples_ts: vec![speed],
             bytes_per_token: Some(bytes_per_token(bench.model, stats, decoded, bench.mode, n_ubatch)),
+            ffn_bytes_per_token: bench.ffn_bytes(stats),
+            predicted: bench.predicted(stats, speed),
             ffn_density: compared.perplexity.ffn_density,
             perplexity: Some(compared.perplexity.value),
             stderr: Some(compared.perplexity.stderr),

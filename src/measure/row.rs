@@ -1,6 +1,7 @@
 //! Rows of measurements, in the formats that llama-bench writes.
 
 use super::divergence::Divergence;
+use crate::executor::FfnStats;
 use anyhow::{Result, bail};
 use serde::Serialize;
 use std::fmt::Write;
@@ -23,8 +24,10 @@ pub struct Row {
     pub backend: String,
     /// Threads.
     pub n_threads: usize,
-    /// What was computed of the FFN: `dense` or `exact`.
+    /// What was computed of the FFN: `dense`, `exact` or `predicted`.
     pub mode: String,
+    /// Which neurons belong to the hot shard: `none`, `profile` (as planned) or `random` (as many).
+    pub hot: String,
     /// What was fed: `real`, `random`, or a file.
     pub text: String,
     /// `pp512`, `tg128`, `ppl`, `kl`.
@@ -45,6 +48,8 @@ pub struct Row {
     pub isa: String,
     /// Mean bytes of weights touched per token.
     pub bytes_per_token: Option<f64>,
+    /// The same for those of the FFN, predictors among them, in modes that skip some.
+    pub ffn_bytes_per_token: Option<f64>,
     /// Weights read per second while decoding, in 10^9 bytes.
     pub gb_per_s: Option<f64>,
     /// What this machine reads at best, in the same unit: see [`mod@super::roofline`].
@@ -55,9 +60,37 @@ pub struct Row {
     pub perplexity: Option<f64>,
     /// Standard error of the perplexity.
     pub stderr: Option<f64>,
+    /// What the predictors did, in mode `predicted`; tables without such a row have no columns for it.
+    #[serde(flatten)]
+    pub predicted: Option<Predicted>,
     /// What a `kl` row says; tables without such a row have no columns for it.
     #[serde(flatten)]
     pub kl: Option<Kl>,
+}
+
+/// The columns of rows in mode `predicted`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Predicted {
+    /// Share of neurons that were named.
+    pub ffn_named: f64,
+    /// Mean bytes of predictors touched per token.
+    pub predictor_bytes_per_token: f64,
+    /// Share of the decoding time that they took.
+    pub predictor_time: f64,
+    /// Share of the activation mass that they found, in `kl` rows: finding it out takes time.
+    pub predictor_recall: Option<f64>,
+}
+
+impl Predicted {
+    /// What was counted while decoding so many tokens per second.
+    pub fn of(stats: &FfnStats, tokens_per_second: f64) -> Self {
+        Self {
+            ffn_named: stats.masked().unwrap_or(0.0),
+            predictor_bytes_per_token: stats.predictor_bytes_per_token(),
+            predictor_time: stats.predictor_time_per_token().as_secs_f64() * tokens_per_second,
+            predictor_recall: stats.recall().map(|recall| recall.by_mass()),
+        }
+    }
 }
 
 /// The columns of `kl` rows.
@@ -118,8 +151,11 @@ fn markdown(rows: &[Row]) -> String {
         ["model", "size", "threads", "mode", "text", "test", "t/s", "MiB/token", "GB/s", "of limit", "density"]
             .map(str::to_owned)
             .to_vec();
-    let has_kl = has_kl(rows);
-    if has_kl {
+    let has = Groups::of(rows);
+    if has.predicted {
+        titles.extend(PREDICTED_TITLES.map(str::to_owned));
+    }
+    if has.kl {
         titles.extend(KL_TITLES.map(str::to_owned));
     }
     let mut lines = vec![titles];
@@ -142,10 +178,17 @@ fn markdown(rows: &[Row]) -> String {
             row.gb_per_s.zip(row.limit_gb_per_s).map_or_else(dash, |(g, limit)| format!("{:.0} %", 100.0 * g / limit)),
             row.ffn_density.map_or_else(dash, |d| format!("{:.2} %", 100.0 * d)),
         ]);
-        if has_kl {
-            let cells = row.kl.as_ref().map_or_else(|| [(); KL_TITLES.len()].map(|()| dash()), |kl| kl_cells(kl, row));
-            lines.last_mut().into_iter().for_each(|line| line.extend(cells.clone()));
+        let line = lines.last_mut().into_iter();
+        let mut more = Vec::new();
+        if has.predicted {
+            more.extend(
+                row.predicted.as_ref().map_or_else(|| [(); PREDICTED_TITLES.len()].map(|()| dash()), predicted_cells),
+            );
         }
+        if has.kl {
+            more.extend(row.kl.as_ref().map_or_else(|| [(); KL_TITLES.len()].map(|()| dash()), |kl| kl_cells(kl, row)));
+        }
+        line.for_each(|line| line.append(&mut more));
     }
     let width = |column: usize| lines.iter().map(|l| l[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
@@ -166,8 +209,29 @@ fn markdown(rows: &[Row]) -> String {
     out
 }
 
-fn has_kl(rows: &[Row]) -> bool {
-    rows.iter().any(|row| row.kl.is_some())
+/// Which groups of columns a table has.
+#[derive(Clone, Copy)]
+struct Groups {
+    predicted: bool,
+    kl: bool,
+}
+
+impl Groups {
+    /// Those that a row needs.
+    fn of(rows: &[Row]) -> Self {
+        Self { predicted: rows.iter().any(|row| row.predicted.is_some()), kl: rows.iter().any(|row| row.kl.is_some()) }
+    }
+}
+
+const PREDICTED_TITLES: [&str; 4] = ["named", "predictor", "its time", "recall"];
+
+fn predicted_cells(p: &Predicted) -> [String; PREDICTED_TITLES.len()] {
+    [
+        format!("{:.2} %", 100.0 * p.ffn_named),
+        format!("{:.2} MiB", p.predictor_bytes_per_token / (1 << 20) as f64),
+        format!("{:.1} %", 100.0 * p.predictor_time),
+        p.predictor_recall.map_or_else(|| "-".to_owned(), |recall| format!("{:.3} %", 100.0 * recall)),
+    ]
 }
 
 const KL_TITLES: [&str; 14] = [
@@ -217,8 +281,8 @@ fn model_cell(row: &Row) -> String {
     if row.synthetic && !name.contains("synthetic") { format!("{name} (synthetic)") } else { name }
 }
 
-/// Names and values of a row, in order; of a `kl` row's where `with_kl` says so.
-fn fields(row: &Row, with_kl: bool) -> Result<Vec<(String, serde_json::Value)>> {
+/// Names and values of a row, in order, with those of the given groups.
+fn fields(row: &Row, has: Groups) -> Result<Vec<(String, serde_json::Value)>> {
     let serde_json::Value::Object(map) = serde_json::to_value(row)? else { bail!("a row is not an object") };
     let order = [
         "build",
@@ -229,6 +293,7 @@ fn fields(row: &Row, with_kl: bool) -> Result<Vec<(String, serde_json::Value)>> 
         "backend",
         "n_threads",
         "mode",
+        "hot",
         "text",
         "test",
         "n_prompt",
@@ -239,12 +304,14 @@ fn fields(row: &Row, with_kl: bool) -> Result<Vec<(String, serde_json::Value)>> 
         "samples_ts",
         "isa",
         "bytes_per_token",
+        "ffn_bytes_per_token",
         "gb_per_s",
         "limit_gb_per_s",
         "ffn_density",
         "perplexity",
         "stderr",
     ];
+    let of_predicted = ["ffn_named", "predictor_bytes_per_token", "predictor_time", "predictor_recall"];
     let of_kl = [
         "kl_base",
         "kl_tokens",
@@ -268,7 +335,8 @@ fn fields(row: &Row, with_kl: bool) -> Result<Vec<(String, serde_json::Value)>> 
         "dp_rms_stderr",
     ];
     let value = |name: &&str| ((*name).to_owned(), map.get(*name).cloned().unwrap_or_default());
-    Ok(order.iter().chain(of_kl.iter().filter(|_| with_kl)).map(value).collect())
+    let of_predicted = of_predicted.iter().filter(|_| has.predicted);
+    Ok(order.iter().chain(of_predicted).chain(of_kl.iter().filter(|_| has.kl)).map(value).collect())
 }
 
 fn plain(value: &serde_json::Value) -> String {
@@ -281,9 +349,9 @@ fn plain(value: &serde_json::Value) -> String {
 }
 
 fn csv(rows: &[Row]) -> Result<String> {
-    let (mut out, with_kl) = (String::new(), has_kl(rows));
+    let (mut out, has) = (String::new(), Groups::of(rows));
     for (i, row) in rows.iter().enumerate() {
-        let fields = fields(row, with_kl)?;
+        let fields = fields(row, has)?;
         if i == 0 {
             let names: Vec<_> = fields.iter().map(|(name, _)| name.as_str()).collect();
             writeln!(out, "{}", names.join(","))?;
@@ -299,7 +367,7 @@ fn sql(rows: &[Row]) -> Result<String> {
     let mut out = String::new();
     for (i, row) in rows.iter().enumerate() {
         // All columns, whatever the rows: rows of several runs go into one table.
-        let fields = fields(row, true)?;
+        let fields = fields(row, Groups { predicted: true, kl: true })?;
         let names: Vec<_> = fields.iter().map(|(name, _)| name.as_str()).collect();
         if i == 0 {
             let text = [
@@ -309,6 +377,7 @@ fn sql(rows: &[Row]) -> Result<String> {
                 "synthetic",
                 "backend",
                 "mode",
+                "hot",
                 "text",
                 "test",
                 "samples_ts",
@@ -344,6 +413,7 @@ mod tests {
             backend: "CPU".to_owned(),
             n_threads: 2,
             mode: "exact".to_owned(),
+            hot: "none".to_owned(),
             text: "real".to_owned(),
             test: "tg128".to_owned(),
             n_prompt: 0,
@@ -354,13 +424,25 @@ mod tests {
             samples_ts: vec![10.25, 10.75],
             isa: "plain".to_owned(),
             bytes_per_token: Some(1048576.0),
+            ffn_bytes_per_token: Some(524288.0),
             gb_per_s: Some(12.0),
             limit_gb_per_s: Some(16.0),
             ffn_density: Some(0.125),
             perplexity: None,
             stderr: None,
+            predicted: None,
             kl: None,
         }
+    }
+
+    fn predicted_row() -> Row {
+        let predicted = Predicted {
+            ffn_named: 0.15625,
+            predictor_bytes_per_token: 2097152.0,
+            predictor_time: 0.0625,
+            predictor_recall: Some(0.998),
+        };
+        Row { mode: "predicted".to_owned(), predicted: Some(predicted), ..row() }
     }
 
     fn kl_row() -> Row {
@@ -402,10 +484,14 @@ mod tests {
 
     #[test]
     fn every_field_of_a_row_has_its_column() {
-        for (row, with_kl) in [(row(), false), (kl_row(), true)] {
+        for row in [row(), kl_row(), predicted_row()] {
             let object = serde_json::to_value(&row).unwrap();
             let mut names: Vec<_> = object.as_object().unwrap().keys().cloned().collect();
-            let mut columns: Vec<_> = fields(&row, with_kl).unwrap().into_iter().map(|(name, _)| name).collect();
+            let mut columns: Vec<_> = fields(&row, Groups::of(std::slice::from_ref(&row)))
+                .unwrap()
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect();
             names.sort();
             columns.sort();
             assert_eq!(names, columns);
@@ -421,7 +507,7 @@ mod tests {
         }
         let csv = render(&with, Format::Csv).unwrap();
         let n_columns: Vec<_> = csv.lines().map(|l| l.split(',').count()).collect();
-        assert_eq!(n_columns, [43; 3], "{csv}");
+        assert_eq!(n_columns, [45; 3], "{csv}");
         assert!(csv.contains(",kl_99_9,") && csv.contains("\"0.0125\""), "{csv}");
         let json: serde_json::Value = serde_json::from_str(&render(&with, Format::Json).unwrap()).unwrap();
         assert!(json[0].get("kl_mean").is_none());
@@ -453,6 +539,16 @@ mod tests {
         for cell in cells.iter().chain(&more) {
             assert!(lines[3].contains(cell), "{cell}: {md}");
         }
+    }
+
+    #[test]
+    fn columns_of_predictors_are_there_when_a_row_needs_them() {
+        let md = render(&[row(), predicted_row()], Format::Md).unwrap();
+        for cell in ["15.62 %", "2.00 MiB |", "| 99.800 % |", "| its time |"] {
+            assert!(md.contains(cell), "{cell}: {md}");
+        }
+        assert!(render(&[row(), predicted_row()], Format::Csv).unwrap().contains(",predictor_recall"));
+        assert!(!render(&[row()], Format::Csv).unwrap().contains("predictor"));
     }
 
     #[test]
