@@ -58,7 +58,7 @@ impl AtomicFile {
         let mut prefix = std::ffi::OsString::from(".");
         prefix.push(name);
         let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix).suffix(".partial");
+        builder.prefix(&prefix).suffix(".partial").rand_bytes(RANDOM_LEN);
         #[cfg(unix)]
         builder.permissions(<Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o666));
         let file = builder.tempfile_in(folder);
@@ -91,6 +91,25 @@ impl AtomicFile {
     /// When the disk is full.
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.writer.write_all(bytes).with_context(|| format!("{}: cannot be written", self.target.display()))
+    }
+}
+
+/// Random characters in the name of a temporary file.
+const RANDOM_LEN: usize = 6;
+
+/// Deletes temporary files that a process which was killed while it wrote `target` has left. There must be no other
+/// that is writing it now.
+pub fn remove_leftovers(target: &Path) {
+    let Some(name) = target.file_name() else { return };
+    let folder = target.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let begin = [b".", name.as_encoded_bytes()].concat();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let found = entry.file_name();
+        let random = found.as_encoded_bytes().strip_prefix(&*begin).and_then(|rest| rest.strip_suffix(b".partial"));
+        if random.is_some_and(|r| r.len() == RANDOM_LEN && r.iter().all(u8::is_ascii_alphanumeric)) {
+            // Where it cannot be deleted it is in nobody's way.
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -154,6 +173,21 @@ mod tests {
         write_whole(&target, b"new").unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn leftovers_of_a_target_are_deleted_and_those_of_others_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = [".out.binx123456.partial", ".out.bi123456.partial", ".out.bin123456.txt", "out.bin"];
+        for name in kept.iter().chain(&[".out.bin12ab56.partial"]) {
+            fs::write(dir.path().join(name), b"x").unwrap();
+        }
+        let abandoned = AtomicFile::create(&dir.path().join("out.bin")).unwrap();
+        std::mem::forget(abandoned);
+        remove_leftovers(&dir.path().join("out.bin"));
+        let left = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
+        let left: Vec<_> = left.filter(|name| !kept.contains(&&**name)).collect();
+        assert_eq!(left, Vec::<String>::new());
     }
 
     #[cfg(unix)]

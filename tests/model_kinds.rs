@@ -113,6 +113,8 @@ fn split(plain: &Path, to: &Path) -> Result<()> {
         activation: model.config.activation.activation.to_string(),
         layers: layers.collect(),
         texts: vec![ProfiledText { sha256: [0; 32], n_tokens: 100, n_ctx: 64 }],
+        reuse: None,
+        fired_sets: None,
     };
     variant::write(&model, &Plan::new(&model, &profile, Options::default())?, None, to, &Silent)
 }

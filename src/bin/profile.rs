@@ -6,23 +6,31 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use common::models;
 use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
-use powerinfer::files::{check_writable, write_whole};
-use powerinfer::model::Activation;
-use powerinfer::profile::collect::{CollectParams, Text, collect};
+use powerinfer::files::{check_writable, free_space, remove_leftovers, write_whole};
+use powerinfer::model::{Activation, Model};
+use powerinfer::profile::checkpoint::Checkpoint;
+use powerinfer::profile::collect::{CollectParams, Collected, Job, Shard, Text};
 use powerinfer::profile::plot::{PlotInput, draw};
-use powerinfer::profile::{Profile, report};
+use powerinfer::profile::samples::Samples;
+use powerinfer::profile::{Profile, compare, corpus, report};
+use powerinfer::progress::Interrupted;
 use powerinfer::tokenizer::Special;
-use std::path::PathBuf;
+use powerinfer::units::Bytes;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 const EXAMPLES: &str = "\
 Examples:
   powerinfer-profile -m model.gguf -f corpus.txt -o model.profile
-  powerinfer-profile -m model.gguf -f a.txt b.txt -o model.profile --tokens 100000 --plot profile.png
-  powerinfer-profile --merge day1.profile day2.profile -o both.profile
-  powerinfer-profile --show both.profile --plot both.png
+  powerinfer-profile -m model.gguf -f corpus/ -o model.profile --tokens 100000 --plot profile.png
+  powerinfer-profile -m model.gguf -f corpus/ -o part3.profile --shard 3/8
+  powerinfer-profile --merge part*.profile -o model.profile
+  powerinfer-profile --show model.profile --plot model.png
+  powerinfer-profile --compare stories.profile code.profile
 
-The profile does not depend on the number of threads: the same model and text give the same bytes.";
+The profile does not depend on the number of threads, nor on interruptions: the same model and text give the same bytes.
+A run that was stopped goes on from OUT.part when the same command is given again.";
 
 /// Run a model densely over text and count which FFN neurons fire.
 #[derive(Parser)]
@@ -31,11 +39,14 @@ struct Args {
     /// Model to profile (GGUF, plain or variant) [default: the embedded model]
     #[arg(short, long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// Calibration texts, UTF-8
-    #[arg(short, long, value_name = "TEXT", num_args = 1.., required_unless_present_any = ["merge", "show"])]
+    /// Calibration texts, UTF-8; a folder stands for all files in it
+    #[arg(short, long, value_name = "TEXT", num_args = 1.., required_unless_present_any = ["random_tokens", "merge", "show", "compare"])]
     file: Vec<PathBuf>,
+    /// Profile this many random tokens instead of texts, for a model without a tokenizer
+    #[arg(long, value_name = "N", conflicts_with_all = ["file", "tokens", "parse_special"])]
+    random_tokens: Option<u64>,
     /// Profile to write
-    #[arg(short, long, value_name = "PROFILE", required_unless_present = "show")]
+    #[arg(short, long, value_name = "PROFILE", required_unless_present_any = ["show", "compare"])]
     output: Option<PathBuf>,
     /// Tokens per window [default: the model's training context, at most 512]
     #[arg(short, long, value_name = "N")]
@@ -43,6 +54,18 @@ struct Args {
     /// Profile at most this many tokens, shared evenly between the texts
     #[arg(long, value_name = "N")]
     tokens: Option<u64>,
+    /// Profile the I-th of N parts of the windows (1/8 to 8/8); --merge puts the parts together
+    #[arg(long, value_name = "I/N", default_value = "1/1")]
+    shard: Shard,
+    /// Keep the inputs of the FFN for this many tokens: what predictors are fitted to
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    samples: u64,
+    /// Memory, and disk, that samples may take
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    samples_cap: Bytes,
+    /// Chooses the tokens that are sampled, and --random-tokens
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
     /// Threads [default: all cores]
     #[arg(short, long, value_name = "N")]
     threads: Option<usize>,
@@ -52,16 +75,38 @@ struct Args {
     /// Read special tokens that are written in the texts (such as <|endoftext|>) as such
     #[arg(long)]
     parse_special: bool,
+    /// Write down what is done at most this often; 0 is after every window
+    #[arg(long, value_name = "N", default_value_t = 30.0, hide = true)]
+    checkpoint_seconds: f64,
     /// Add up profiles of the same model instead of making one
-    #[arg(long, value_name = "PROFILE", num_args = 1.., conflicts_with_all = ["model", "file", "show", "ctx_size", "tokens", "threads", "activation", "parse_special"])]
+    #[arg(long, value_name = "PROFILE", num_args = 1.., conflicts_with_all = MAKING, conflicts_with_all = ["show", "compare"])]
     merge: Vec<PathBuf>,
     /// Print what a profile says instead of making one
-    #[arg(long, value_name = "PROFILE", conflicts_with_all = ["model", "file", "ctx_size", "tokens", "threads", "activation", "parse_special"])]
+    #[arg(long, value_name = "PROFILE", conflicts_with_all = MAKING, conflicts_with = "compare")]
     show: Option<PathBuf>,
+    /// Print how two profiles of one model differ
+    #[arg(long, value_names = ["A", "B"], num_args = 2, conflicts_with_all = MAKING, conflicts_with_all = ["output", "plot"])]
+    compare: Vec<PathBuf>,
     /// Draw a heat map and the cumulative curve
     #[arg(long, value_name = "PNG")]
     plot: Option<PathBuf>,
 }
+
+/// Arguments that say how to make a profile.
+const MAKING: [&str; 12] = [
+    "model",
+    "file",
+    "random_tokens",
+    "ctx_size",
+    "tokens",
+    "shard",
+    "samples",
+    "samples_cap",
+    "seed",
+    "threads",
+    "activation",
+    "parse_special",
+];
 
 fn main() -> ExitCode {
     common::main(run)
@@ -69,21 +114,32 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     catch_ctrl_c(Again::Waits)?;
+    if let [a, b] = &*args.compare {
+        let (first, second) = (Profile::read(a)?, Profile::read(b)?);
+        let table = compare::table(&first, &second).with_context(|| b.display().to_string())?;
+        return print(format_args!("A = {}, B = {}\n{table}", a.display(), b.display()));
+    }
     ensure!(args.output.is_none() || args.output != args.plot, "-o and --plot: name the same file");
     for output in args.output.iter().chain(&args.plot) {
         let inputs = args.model.iter().chain(&args.file).chain(&args.merge).chain(&args.show);
         models::keep_inputs(output, inputs.map(PathBuf::as_path))?;
         check_writable(output)?;
     }
-    let profile = if let Some(path) = &args.show {
-        Profile::read(path)?
-    } else if args.merge.is_empty() {
-        make(&args)?
-    } else {
-        merge(&args.merge)?
+    let (profile, samples) = match (&args.show, &args.output) {
+        // What is shown may be written again; its samples then go along.
+        (Some(path), output) => {
+            (Profile::read(path)?, output.as_ref().map_or(Ok(None), |_| Samples::read_if_any(path))?)
+        }
+        (None, _) if !args.merge.is_empty() => merge(&args.merge)?,
+        (None, Some(output)) => make(&args, output)?,
+        (None, None) => anyhow::bail!("-o: is missing"),
     };
     if let Some(path) = &args.output {
-        profile.write(path)?;
+        profile.write_with(path, samples.as_ref())?;
+        if args.show.is_none() && args.merge.is_empty() {
+            // What the checkpoint said is in the profile now.
+            let _ = std::fs::remove_file(part(path));
+        }
     }
     if let Some(path) = &args.plot {
         let rates: Vec<_> = (0..profile.layers.len()).map(|i| profile.rates(i)).collect();
@@ -92,26 +148,79 @@ fn run(args: Args) -> Result<()> {
     }
     let (texts, n_tokens) = (profile.texts.len(), profile.n_tokens());
     let (name, activation, table) = (&profile.name, &profile.activation, report::table(&profile));
-    print(format_args!("{name}: {n_tokens} tokens of {texts} text(s), activation {activation}\n{table}"))
+    let more = if args.show.is_some() { report::cold_table(&profile) } else { String::new() };
+    print(format_args!("{name}: {n_tokens} tokens of {texts} text(s), activation {activation}\n{table}{more}"))
 }
 
-fn merge(paths: &[PathBuf]) -> Result<Profile> {
+fn merge(paths: &[PathBuf]) -> Result<(Profile, Option<Samples>)> {
     let (first, rest) = paths.split_first().context("--merge: nothing to merge")?;
-    let mut total = Profile::read(first)?;
+    let (mut total, mut samples) = (Profile::read(first)?, Samples::read_if_any(first)?);
     for path in rest {
-        total.merge(&Profile::read(path)?).with_context(|| path.display().to_string())?;
+        let shown = || path.display().to_string();
+        total.merge(&Profile::read(path)?).with_context(shown)?;
+        match (&mut samples, Samples::read_if_any(path)?) {
+            (Some(ours), Some(theirs)) => ours.merge(&theirs).with_context(shown)?,
+            (ours @ None, theirs) => *ours = theirs,
+            (Some(_), None) => {}
+        }
     }
-    Ok(total)
+    Ok((total, samples))
 }
 
-fn make(args: &Args) -> Result<Profile> {
+/// Where a job that makes `output` writes down what is done.
+fn part(output: &Path) -> PathBuf {
+    let mut name = output.as_os_str().to_owned();
+    name.push(".part");
+    name.into()
+}
+
+fn make(args: &Args, output: &Path) -> Result<(Profile, Option<Samples>)> {
     let bar = Bar::new();
-    let texts =
-        args.file.iter().map(|path| Ok(Text { name: path.display().to_string(), text: models::read_text(path)? }));
-    let texts = texts.collect::<Result<Vec<_>>>()?;
+    let part = part(output);
+    let texts = texts(args, &[output, &part])?;
     let gguf = models::open_file(args.model.as_deref())?;
     let model = models::open(gguf, args.activation, Some(&bar))?;
-    let tokenizer = models::tokenizer(&model.gguf)?;
+    let params = params(args, &model)?;
+    check_room(output, &model, params.n_samples)?;
+    let mut job = match args.random_tokens {
+        Some(n) => Job::over_random_tokens(&model, n, params)?,
+        None => {
+            let has_tokenizer = model.gguf.metadata().has("tokenizer.ggml.model");
+            let name = model.gguf.source().name();
+            ensure!(has_tokenizer, "{name}: has no tokenizer; give --random-tokens N instead of -f");
+            let tokenizer = models::tokenizer(&model.gguf)?;
+            Job::over_texts(&model, &tokenizer, &texts, params, &bar)?
+        }
+    };
+    drop(texts);
+    // A device or a pipe has no place beside it.
+    let lasting = std::fs::metadata(output).map_or(true, |m| m.is_file());
+    if lasting {
+        remove_leftovers(output);
+        if let Some((done, all)) = job.resume(&part)? {
+            tell!("{}: goes on after {done} of {all} windows", part.display());
+        }
+    }
+    let every = Duration::try_from_secs_f64(args.checkpoint_seconds).context("--checkpoint-seconds")?;
+    let result = job.run(lasting.then(|| Checkpoint::new(&part, every)), &bar);
+    drop(bar);
+    if result.as_ref().is_err_and(|e| e.is::<Interrupted>()) && part.exists() {
+        tell!("note: what is done is kept in {}; the same command goes on from there", part.display());
+    }
+    let Collected { profile, samples, warning } = result?;
+    if let Some(warning) = warning {
+        tell!("warning: {warning}");
+    }
+    Ok((profile, samples))
+}
+
+fn texts(args: &Args, but: &[&Path]) -> Result<Vec<Text>> {
+    let files = corpus::files(&args.file, but)?;
+    let read = |path: &PathBuf| Ok(Text { name: path.display().to_string(), text: models::read_text(path)? });
+    files.iter().map(read).collect()
+}
+
+fn params(args: &Args, model: &Model) -> Result<CollectParams> {
     let n_ctx_train = model.config.n_ctx_train;
     let n_ctx = args.ctx_size.unwrap_or(n_ctx_train.min(512));
     if n_ctx > n_ctx_train {
@@ -120,16 +229,46 @@ fn make(args: &Args) -> Result<Profile> {
     let n_threads = args.threads.unwrap_or_else(common::default_threads);
     ensure!((1..=1024).contains(&n_threads), "-t {n_threads}: 1 to 1024 threads are possible");
     ensure!(args.tokens != Some(0), "--tokens 0: nothing to profile");
-    let params = CollectParams {
+    ensure!(args.random_tokens != Some(0), "--random-tokens 0: nothing to profile");
+    // More would not fit in memory as windows.
+    let most = 1 << 32;
+    ensure!(args.random_tokens.is_none_or(|n| n <= most), "--random-tokens: at most {most} are possible");
+    Ok(CollectParams {
         n_ctx,
         max_tokens: args.tokens,
         n_threads,
         special: if args.parse_special { Special::Parse } else { Special::AsText },
-    };
-    let collected = collect(&model, &tokenizer, &texts, &params, &bar)?;
-    drop(bar);
-    if let Some(warning) = collected.warning {
-        tell!("warning: {warning}");
+        shard: args.shard,
+        seed: args.seed,
+        n_samples: n_samples(args, model)?,
+    })
+}
+
+/// As many as were asked for, or as fit under the cap. That depends on the model and the arguments only, or parts made
+/// on several machines would not fit together.
+fn n_samples(args: &Args, model: &Model) -> Result<usize> {
+    let each = Samples::token_bytes(model.config.n_layer, model.config.n_embd);
+    let (cap, asked) = (args.samples_cap, args.samples);
+    let fit = cap.0 / each;
+    ensure!(asked == 0 || fit > 0, "--samples-cap {cap}: one token takes {}", Bytes(each));
+    if asked > fit {
+        let all = Bytes(asked.saturating_mul(each));
+        tell!("note: --samples {asked} would take {all}; {fit} fit in --samples-cap {cap}");
     }
-    Ok(collected.profile)
+    Ok(usize::try_from(asked.min(fit))?)
+}
+
+/// A checkpoint and the one that replaces it, or the profile, are on the disk at the same time.
+fn check_room(output: &Path, model: &Model, n_samples: usize) -> Result<()> {
+    let each = Samples::token_bytes(model.config.n_layer, model.config.n_embd);
+    let needed = Bytes(2 * each * n_samples as u64);
+    let folder = output.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if let Some(free) = free_space(folder).map(Bytes) {
+        let shown = output.display();
+        ensure!(
+            free >= needed,
+            "{shown}: --samples {n_samples} needs {needed} on this disk, which has {free}; lower it"
+        );
+    }
+    Ok(())
 }

@@ -1,264 +1,311 @@
 //! Runs a model densely over calibration texts and counts what fires.
 
-use super::file::{Profile, ProfiledText};
-use super::fingerprint::Fingerprint;
-use super::{LayerCounts, MASS_ONE};
+use super::checkpoint::{self, Checkpoint};
+use super::choice::{Choice, marks};
+use super::counter::{Counter, Gathered, Marks};
+use super::file::Profile;
+use super::fingerprint::{Fingerprint, hex};
+use super::fired_sets::{self, FiredSets};
+use super::samples::Samples;
+use super::windows::{self, Cut, Window};
 use crate::cpu::Isa;
-use crate::executor::{Executor, ExecutorParams, KvType, Mode, Observer};
-use crate::model::{Activation, Model, NeuronId};
+use crate::executor::{Executor, ExecutorParams, KvType, Mode};
+use crate::model::Model;
 use crate::placement::Placement;
-use crate::progress::{self, Progress};
+use crate::progress::{self, Interrupted, Progress};
 use crate::tokenizer::{Special, Tokenizer};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use sha2::{Digest, Sha256};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+pub use super::windows::{Shard, Text};
 
 /// Tokens that prefill computes at once.
 const N_UBATCH: usize = 64;
-/// Texts are tokenized in pieces of about this many bytes, cut after a newline, to bound memory.
-const PIECE_BYTES: usize = 1 << 20;
-/// Mass of one neuron for one token is capped here, so that sums over any corpus fit in 64 bits.
-const MAX_MASS: f64 = 1e6;
-
-/// A calibration text with the name it is known by in messages.
-pub struct Text {
-    /// Path, for messages.
-    pub name: String,
-    /// Contents.
-    pub text: String,
-}
 
 /// How to profile.
+#[derive(Debug, Clone)]
 pub struct CollectParams {
     /// Length of the windows that texts are cut into, in tokens.
     pub n_ctx: usize,
-    /// Tokens to use at most, shared evenly between the texts.
+    /// Tokens to use at most, shared evenly between the texts; of all shards together.
     pub max_tokens: Option<u64>,
     /// Windows computed at the same time.
     pub n_threads: usize,
     /// Whether special tokens written in the texts count as such.
     pub special: Special,
+    /// Which of the windows to take.
+    pub shard: Shard,
+    /// Chooses the tokens that are sampled, and random tokens.
+    pub seed: u64,
+    /// Tokens whose FFN inputs are kept.
+    pub n_samples: usize,
 }
 
-/// A profile, and what it says about the activation function.
+/// A profile, and what else came of making it.
 pub struct Collected {
     /// The counts.
     pub profile: Profile,
+    /// FFN inputs, where they were asked for.
+    pub samples: Option<Samples>,
     /// A doubt whether the model was run with the right activation function.
     pub warning: Option<String>,
 }
 
-struct Window {
-    tokens: Vec<u32>,
-    /// Leading tokens that are not counted: BOS.
-    skipped: usize,
+/// A profile to be made.
+pub struct Job<'m> {
+    task: Task<'m>,
+    state: State,
 }
 
-/// Counts firings over `texts`. The result depends on model and texts only, not on threads.
-///
-/// # Errors
-/// When a text is empty, the model computes something that is no number, or the user stops it.
-pub fn collect(
-    model: &Model,
-    tokenizer: &Tokenizer,
-    texts: &[Text],
-    params: &CollectParams,
-    progress: &dyn Progress,
-) -> Result<Collected> {
-    ensure!(params.n_ctx >= 2, "-c {}: windows need at least 2 tokens", params.n_ctx);
-    progress.begin("tokenizing", texts.iter().map(|t| t.text.len() as u64).sum());
-    let mut left = params.max_tokens.unwrap_or(u64::MAX);
-    let (mut windows, mut profiled) = (Vec::new(), Vec::new());
-    for (i, text) in texts.iter().enumerate() {
-        // What a short text leaves goes to those after it.
-        let mut share = left.div_ceil((texts.len() - i) as u64);
-        let n = cut(tokenizer, text, params, &mut share, &mut windows, progress).with_context(|| text.name.clone())?;
-        left -= n;
-        if n > 0 {
-            let sha256 = Sha256::digest(&text.text).into();
-            profiled.push(ProfiledText { sha256, n_tokens: n, n_ctx: params.n_ctx as u32 });
-        }
-    }
-    ensure!(!windows.is_empty(), "no tokens to profile; --tokens must be at least 1");
-    profiled.sort();
-
-    progress.begin("profiling", windows.iter().map(|w| w.tokens.len() as u64).sum());
-    let next = AtomicUsize::new(0);
-    let workers = params.n_threads.clamp(1, windows.len());
-    let counted: Vec<Result<Counter>> = std::thread::scope(|scope| {
-        let spawn = |_| scope.spawn(|| count(model, &windows, &next, params, progress));
-        let threads: Vec<_> = (0..workers).map(spawn).collect();
-        let join = |t: std::thread::ScopedJoinHandle<_>| t.join().unwrap_or_else(|p| std::panic::resume_unwind(p));
-        threads.into_iter().map(join).collect()
-    });
-    let mut total = Counter::new(model);
-    for counter in counted {
-        total.add(&counter?);
-    }
-    let warning = total.doubt(model);
-    let config = &model.config;
-    let profile = Profile {
-        fingerprint: Fingerprint::of(model)?,
-        arch: config.arch.name.to_owned(),
-        name: config.name.clone(),
-        activation: config.activation.activation.to_string(),
-        texts: profiled,
-        layers: total.layers,
-    };
-    Ok(Collected { profile, warning })
+/// All that is known before the model runs.
+pub(super) struct Task<'m> {
+    pub(super) model: &'m Model,
+    params: CollectParams,
+    fingerprint: Fingerprint,
+    pub(super) windows: Vec<Window>,
+    /// By window.
+    marks: Vec<Marks>,
+    /// Names and values of all that the result depends on.
+    pub(super) about: Vec<(String, String)>,
 }
 
-/// Cuts a text into windows; returns the tokens that will be counted.
-fn cut(
-    tokenizer: &Tokenizer,
-    text: &Text,
-    params: &CollectParams,
-    left: &mut u64,
-    windows: &mut Vec<Window>,
-    progress: &dyn Progress,
-) -> Result<u64> {
-    ensure!(!text.text.trim().is_empty(), "the text is empty");
-    let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
-    let skipped = usize::from(bos.is_some());
-    let mut counted = 0;
-    let mut rest = text.text.as_str();
-    while !rest.is_empty() && *left > 0 {
-        progress::check(progress)?;
-        let (piece, tail) = rest.split_at(piece_len(rest));
-        rest = tail;
-        let ids = tokenizer.encode(piece, params.special)?;
-        progress.advance(piece.len() as u64);
-        for chunk in ids.chunks(params.n_ctx - skipped) {
-            let n = chunk.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-            if n == 0 {
-                break;
+/// What is done. A window is added whole and at once, so a checkpoint never has a part of one.
+pub(super) struct State {
+    pub(super) gathered: Gathered,
+    /// By window.
+    pub(super) done: Vec<bool>,
+}
+
+impl<'m> Job<'m> {
+    /// A profile over `texts`.
+    ///
+    /// # Errors
+    /// When a text is empty, the shard has no window, or the user stops it.
+    pub fn over_texts(
+        model: &'m Model,
+        tokenizer: &Tokenizer,
+        texts: &[Text],
+        params: CollectParams,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        Self::new(model, params, |cut, _| windows::of_texts(tokenizer, texts, cut, progress))
+    }
+
+    /// A profile over `n` random tokens, for a model that has no tokenizer.
+    ///
+    /// # Errors
+    /// When the shard has no window.
+    pub fn over_random_tokens(model: &'m Model, n: u64, params: CollectParams) -> Result<Self> {
+        let n_vocab = model.config.n_vocab;
+        Self::new(model, params, |cut, seed| windows::of_random_tokens(n, n_vocab, seed, cut))
+    }
+
+    fn new(
+        model: &'m Model,
+        params: CollectParams,
+        windows: impl FnOnce(&Cut, u64) -> Result<Vec<Window>>,
+    ) -> Result<Self> {
+        let CollectParams { n_ctx, max_tokens, special, shard, seed, n_samples, .. } = params;
+        ensure!(n_ctx >= 2, "-c {n_ctx}: windows need at least 2 tokens");
+        let windows = windows(&Cut { n_ctx, max_tokens, special, shard }, seed)?;
+        let config = &model.config;
+        let sampled = |capacity| {
+            let mut choice = Choice::new(seed, capacity);
+            windows.iter().for_each(|w| choice.offer(w.text, w.positions()));
+            choice.keys()
+        };
+        let capacity = fired_sets::capacity(&config.n_ff);
+        let sets = FiredSets { seed, capacity, keys: sampled(capacity), bits: Vec::new() };
+        let samples =
+            (n_samples > 0).then(|| Samples { seed, capacity: n_samples, keys: sampled(n_samples), x: Vec::new() });
+        let of_window = |w: &Window| {
+            let find = |keys| marks(keys, seed, w.text, w.positions());
+            Marks { fired_sets: find(&sets.keys), samples: samples.as_ref().map_or_else(Vec::new, |s| find(&s.keys)) }
+        };
+        let fingerprint = Fingerprint::of(model)?;
+        let task = Task {
+            marks: windows.iter().map(of_window).collect(),
+            about: about(model, &fingerprint, &params, &windows),
+            model,
+            params,
+            fingerprint,
+            windows,
+        };
+        let done = vec![false; task.windows.len()];
+        Ok(Self { task, state: State { gathered: Gathered::new(&config.n_ff, sets, samples, config.n_embd), done } })
+    }
+
+    /// Goes on from the checkpoint at `path`, where there is one: the windows that are done, and of how many.
+    ///
+    /// # Errors
+    /// When the checkpoint is damaged or of another job.
+    pub fn resume(&mut self, path: &Path) -> Result<Option<(usize, usize)>> {
+        let Some(done) = checkpoint::read(path, &self.task, &mut self.state.gathered)? else { return Ok(None) };
+        self.state.done = done;
+        Ok(Some((self.state.done.iter().filter(|d| **d).count(), self.state.done.len())))
+    }
+
+    /// Runs the model. The result depends on model and texts only, not on threads, nor on checkpoints that were gone
+    /// on from.
+    ///
+    /// # Errors
+    /// When the model computes something that is no number, a checkpoint cannot be written, or the user stops it; what
+    /// is done is then in the checkpoint.
+    pub fn run(self, checkpoint: Option<Checkpoint>, progress: &dyn Progress) -> Result<Collected> {
+        let Self { task, state } = self;
+        let shared = Mutex::new(Shared { state, checkpoint });
+        let result = task.count_all(&shared, progress);
+        let mut shared = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = result {
+            if let (true, Some(checkpoint)) = (error.is::<Interrupted>(), &mut shared.checkpoint) {
+                checkpoint.write(&task, &shared.state)?;
             }
-            let tokens: Vec<u32> = bos.into_iter().chain(chunk[..n].iter().copied()).collect();
-            windows.push(Window { tokens, skipped });
-            *left -= n as u64;
-            counted += n as u64;
+            return Err(error);
         }
-    }
-    Ok(counted)
-}
-
-fn piece_len(text: &str) -> usize {
-    if text.len() <= PIECE_BYTES {
-        return text.len();
-    }
-    let end = text.floor_char_boundary(PIECE_BYTES);
-    text[..end].rfind('\n').map_or(end, |at| at + 1)
-}
-
-fn count(
-    model: &Model,
-    windows: &[Window],
-    next: &AtomicUsize,
-    params: &CollectParams,
-    progress: &dyn Progress,
-) -> Result<Counter> {
-    let mut counter = Counter::new(model);
-    let setup = ExecutorParams {
-        n_threads: 1,
-        n_ctx: params.n_ctx,
-        kv_type: KvType::F32,
-        mode: Mode::Dense,
-        n_ubatch: N_UBATCH,
-        isa: Isa::detect(),
-    };
-    let mut executor = Executor::new(model, Placement::all_cold(model), setup)?;
-    while let Some(window) = windows.get(next.fetch_add(1, Ordering::Relaxed)) {
-        executor.truncate(0);
-        counter.skip = window.skipped;
-        for chunk in window.tokens.chunks(N_UBATCH) {
-            progress::check(progress)?;
-            executor.prefill_observed(chunk, &mut counter)?;
-            ensure!(
-                !counter.not_finite,
-                "the model computes values that are not finite numbers; are its weights whole?"
-            );
-            counter.skip = 0;
-            progress.advance(chunk.len() as u64);
-        }
-    }
-    Ok(counter)
-}
-
-struct Counter {
-    /// By layer; within a layer by neuron.
-    layers: Vec<LayerCounts>,
-    /// By layer, then slot: which neuron it is.
-    ids: Vec<Vec<NeuronId>>,
-    skip: usize,
-    not_finite: bool,
-    n_values: u64,
-    n_negative: u64,
-}
-
-impl Counter {
-    fn new(model: &Model) -> Self {
-        let ids = model.weights.layers.iter().map(|layer| {
-            let group = &layer.ffn[0];
-            match &group.index {
-                Some(index) => index.ids().to_vec(),
-                None => (0..group.n_ff() as u32).map(NeuronId).collect(),
-            }
-        });
-        Self {
-            layers: model.config.n_ff.iter().map(|n| LayerCounts::new(*n)).collect(),
-            ids: ids.collect(),
-            skip: 0,
-            not_finite: false,
-            n_values: 0,
-            n_negative: 0,
-        }
-    }
-
-    fn add(&mut self, other: &Self) {
-        for (a, b) in self.layers.iter_mut().zip(&other.layers) {
-            a.fired.iter_mut().zip(&b.fired).for_each(|(a, b)| *a += b);
-            a.mass.iter_mut().zip(&b.mass).for_each(|(a, b)| *a += b);
-        }
-        self.n_values += other.n_values;
-        self.n_negative += other.n_negative;
-    }
-
-    fn doubt(&self, model: &Model) -> Option<String> {
-        let activation = model.config.activation.activation;
-        let fired: u64 = self.layers.iter().flat_map(|l| &l.fired).sum();
-        let zeros = 1.0 - fired as f64 / self.n_values as f64;
-        let negative = self.n_negative as f64 / self.n_values as f64;
-        if activation.is_sparse() && zeros < 0.05 {
-            return Some(format!(
-                "activation {activation} gave zero for only {:.1} % of neurons: is this a {activation} model?",
-                100.0 * zeros
-            ));
-        }
-        if activation == Activation::Silu && negative > 0.8 {
-            return Some(format!(
-                "{:.0} % of the gates are negative, as in a model trained with ReLU; if it is one, give --activation relu",
-                100.0 * negative
-            ));
-        }
-        None
+        let Gathered { counts, fired_sets, samples } = shared.state.gathered;
+        let config = &task.model.config;
+        let warning = counts.doubt(config.activation.activation);
+        let profile = Profile {
+            fingerprint: task.fingerprint,
+            arch: config.arch.name.to_owned(),
+            name: config.name.clone(),
+            activation: config.activation.activation.to_string(),
+            texts: windows::profiled(&task.windows, task.params.n_ctx),
+            layers: counts.layers,
+            reuse: Some(counts.reuse),
+            fired_sets: Some(fired_sets),
+        };
+        Ok(Collected { profile, samples, warning })
     }
 }
 
-impl Observer for Counter {
-    fn ffn(&mut self, layer: usize, act: &[f32], h: &[f32]) {
-        let (counts, ids) = (&mut self.layers[layer], &self.ids[layer]);
-        let n_ff = ids.len();
-        for (act, h) in act.chunks_exact(n_ff).zip(h.chunks_exact(n_ff)).skip(self.skip) {
-            self.n_values += n_ff as u64;
-            for ((a, h), id) in act.iter().zip(h).zip(ids) {
-                self.not_finite |= !(a.is_finite() && h.is_finite());
-                if *a != 0.0 {
-                    let id = id.0 as usize;
-                    counts.fired[id] += 1;
-                    counts.mass[id] += (f64::from(h.abs()).min(MAX_MASS) * MASS_ONE).round() as u64;
-                    self.n_negative += u64::from(*a < 0.0);
+impl Task<'_> {
+    /// Places of samples that windows which are done have filled, sorted.
+    pub(super) fn filled(&self, done: &[bool], of: fn(&Marks) -> &Vec<(usize, usize)>) -> Vec<usize> {
+        let marks = self.marks.iter().zip(done).filter(|(_, done)| **done).flat_map(|(marks, _)| of(marks));
+        let mut places: Vec<usize> = marks.map(|(_, place)| *place).collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    fn count_all(&self, shared: &Mutex<Shared>, progress: &dyn Progress) -> Result<()> {
+        let todo: Vec<usize> = {
+            let done = &shared.lock().unwrap_or_else(PoisonError::into_inner).state.done;
+            (0..done.len()).filter(|i| !done[*i]).collect()
+        };
+        progress.begin("profiling", todo.iter().map(|i| self.windows[*i].tokens.len() as u64).sum());
+        let crew = Crew { todo, next: AtomicUsize::new(0), failed: AtomicBool::new(false) };
+        let workers = self.params.n_threads.clamp(1, crew.todo.len().max(1));
+        std::thread::scope(|scope| {
+            let work = |_| scope.spawn(|| self.count(&crew, shared, progress));
+            let threads: Vec<_> = (0..workers).map(work).collect();
+            let join = |t: std::thread::ScopedJoinHandle<_>| t.join().unwrap_or_else(|p| std::panic::resume_unwind(p));
+            // All are waited for, whatever the first says.
+            let results: Vec<Result<()>> = threads.into_iter().map(join).collect();
+            results.into_iter().collect()
+        })
+    }
+
+    /// Counts windows until there are no more.
+    fn count(&self, crew: &Crew, shared: &Mutex<Shared>, progress: &dyn Progress) -> Result<()> {
+        let result = self.count_windows(crew, shared, progress);
+        if result.is_err() {
+            crew.failed.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn count_windows(&self, crew: &Crew, shared: &Mutex<Shared>, progress: &dyn Progress) -> Result<()> {
+        let nothing = Marks::default();
+        let mut counter = Counter::new(self.model, &nothing);
+        let setup = ExecutorParams {
+            n_threads: 1,
+            n_ctx: self.params.n_ctx,
+            kv_type: KvType::F32,
+            mode: Mode::Dense,
+            n_ubatch: N_UBATCH,
+            isa: Isa::detect(),
+        };
+        let mut executor = Executor::new(self.model, Placement::all_cold(self.model), setup)?;
+        while let Some(i) = crew.todo.get(crew.next.fetch_add(1, Ordering::Relaxed)) {
+            let window = &self.windows[*i];
+            executor.truncate(0);
+            counter.begin(window.skipped, &self.marks[*i]);
+            for chunk in window.tokens.chunks(N_UBATCH) {
+                progress::check(progress)?;
+                if crew.failed.load(Ordering::Relaxed) {
+                    return Ok(());
                 }
+                executor.prefill_observed(chunk, &mut counter)?;
+                ensure!(
+                    !counter.not_finite,
+                    "the model computes values that are not finite numbers; are its weights whole?"
+                );
+                counter.advance(chunk.len());
+                progress.advance(chunk.len() as u64);
             }
+            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.finish(self, *i, &counter)?;
         }
+        Ok(())
     }
+}
+
+/// Who does which window.
+struct Crew {
+    todo: Vec<usize>,
+    next: AtomicUsize,
+    /// One has failed: the others need not go on.
+    failed: AtomicBool,
+}
+
+/// What the threads add to.
+struct Shared {
+    state: State,
+    checkpoint: Option<Checkpoint>,
+}
+
+impl Shared {
+    fn finish(&mut self, task: &Task, window: usize, counter: &Counter) -> Result<()> {
+        let Self { state, checkpoint } = self;
+        state.gathered.add(counter);
+        state.done[window] = true;
+        checkpoint.as_mut().map_or(Ok(()), |c| c.finished(task, state))
+    }
+}
+
+/// What tells this job from others, flags by their names.
+fn about(
+    model: &Model,
+    fingerprint: &Fingerprint,
+    params: &CollectParams,
+    windows: &[Window],
+) -> Vec<(String, String)> {
+    let CollectParams { n_ctx, max_tokens, shard, seed, n_samples, .. } = params;
+    let mut tokens = Sha256::new();
+    for window in windows {
+        tokens.update(window.text);
+        [window.first, window.skipped as u64, window.tokens.len() as u64]
+            .iter()
+            .for_each(|n| tokens.update(n.to_le_bytes()));
+        window.tokens.iter().for_each(|t| tokens.update(t.to_le_bytes()));
+    }
+    let list = [
+        ("model", fingerprint.hex()),
+        ("activation", model.config.activation.activation.to_string()),
+        ("-c", n_ctx.to_string()),
+        ("--tokens", max_tokens.map_or_else(|| "not given".to_owned(), |n| n.to_string())),
+        ("--shard", shard.to_string()),
+        ("--seed", seed.to_string()),
+        ("--samples", n_samples.to_string()),
+        ("text", hex(&tokens.finalize())),
+        // Another rounding is another profile, if only by a neuron here and there.
+        ("instruction set", Isa::detect().to_string()),
+        ("program's version", env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    list.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

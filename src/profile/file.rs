@@ -1,17 +1,21 @@
 //! The profile file. Laid out byte by byte in docs/formats.md.
 
 use super::fingerprint::{Fingerprint, Kinship, hex};
+use super::fired_sets::FiredSets;
+use super::reuse::ReuseCounts;
+use super::samples::Samples;
+use super::sections::{self, Reader, Section, SectionFile, put_string, put_u64s};
 use super::{LayerCounts, MASS_ONE};
-use crate::files::write_whole;
+use crate::model::NeuronId;
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
-const MAGIC: &[u8; 8] = b"PWRPROF\n";
-const VERSION: u32 = 1;
-const CHECKSUM_BYTES: usize = 32;
+pub(super) const MAGIC: &[u8; 8] = b"PWRPROF\n";
+const VERSION: u32 = 2;
+pub(super) const VERSIONS: [u32; 2] = [1, VERSION];
+/// In messages.
+pub(super) const WHAT: &str = "an activation profile";
 
 /// A calibration text, or the part of it that was used.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,6 +43,10 @@ pub struct Profile {
     pub texts: Vec<ProfiledText>,
     /// The counts, by layer number.
     pub layers: Vec<LayerCounts>,
+    /// How soon neurons fire again, by layer number; files of version 1 do not say.
+    pub reuse: Option<Vec<ReuseCounts>>,
+    /// Who fired for some of the tokens; files of version 1 do not say.
+    pub fired_sets: Option<FiredSets>,
 }
 
 impl Profile {
@@ -59,7 +67,26 @@ impl Profile {
         self.layers[layer].mass.iter().map(|m| (*m as f64 / n) as f32).collect()
     }
 
-    /// SHA-256 of the file's bytes, in hex.
+    /// Neurons of each layer.
+    pub fn n_ff(&self) -> Vec<usize> {
+        self.layers.iter().map(|l| l.fired.len()).collect()
+    }
+
+    /// The neurons of a layer by falling firing count; ties by falling mass, then by rising id.
+    pub fn order(&self, layer: usize) -> Vec<NeuronId> {
+        let counts = &self.layers[layer];
+        let mut order: Vec<usize> = (0..counts.fired.len()).collect();
+        order.sort_by_key(|i| (std::cmp::Reverse((counts.fired[*i], counts.mass[*i])), *i));
+        order.into_iter().map(|i| NeuronId(i as u32)).collect()
+    }
+
+    /// By sampled token, how many neurons of `order[n_hot..]` fired; sorted. Empty where the profile has no fired sets.
+    pub fn cold_histogram(&self, layer: usize, order: &[NeuronId], n_hot: usize) -> Vec<u32> {
+        let cold = order.get(n_hot..).unwrap_or_default();
+        self.fired_sets.as_ref().map_or_else(Vec::new, |sets| sets.histogram(&self.n_ff(), layer, cold))
+    }
+
+    /// SHA-256 of the file's bytes without samples, in hex.
     pub fn sha256(&self) -> String {
         hex(&Sha256::digest(self.to_bytes()))
     }
@@ -67,7 +94,7 @@ impl Profile {
     /// Adds the counts of `other`. The result does not depend on the order or grouping of merges.
     ///
     /// # Errors
-    /// When it was made with other weights or another activation, or a count overflows.
+    /// When it was made with other weights, another activation or another seed, or a count overflows.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         match self.fingerprint.kinship(&other.fingerprint) {
             Kinship::Same => {}
@@ -81,8 +108,7 @@ impl Profile {
             other.activation,
             self.activation
         );
-        let shape = |p: &Self| p.layers.iter().map(|l| l.fired.len()).collect::<Vec<_>>();
-        ensure!(shape(self) == shape(other), "has layers of other sizes");
+        ensure!(self.n_ff() == other.n_ff(), "has layers of other sizes");
         let total = self.n_tokens().checked_add(other.n_tokens());
         total.context("has more tokens than can be counted")?;
         for (a, b) in self.layers.iter_mut().zip(&other.layers) {
@@ -92,40 +118,76 @@ impl Profile {
                 }
             }
         }
+        match (&mut self.reuse, &other.reuse) {
+            (Some(ours), Some(theirs)) => ours.iter_mut().zip(theirs).try_for_each(|(a, b)| a.merge(b))?,
+            // Of a part of the tokens only they would contradict the counts.
+            _ => self.reuse = None,
+        }
+        let n_ff = self.n_ff();
+        match (&mut self.fired_sets, &other.fired_sets) {
+            (Some(ours), Some(theirs)) => ours.merge(theirs, &n_ff)?,
+            _ => self.fired_sets = None,
+        }
         self.texts.extend_from_slice(&other.texts);
-        self.texts.sort();
+        self.texts = coalesced(std::mem::take(&mut self.texts));
         if other.name < self.name {
             self.name.clone_from(&other.name);
         }
         Ok(())
     }
 
-    /// Writes the file, whole or not at all.
+    /// Writes the file, whole or not at all, without samples.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        write_whole(path, &self.to_bytes())
+        self.write_with(path, None)
     }
 
-    /// Reads and checks a file.
+    /// [`Profile::write`] with `samples`, where there are some.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_with(&self, path: &Path, samples: Option<&Samples>) -> Result<()> {
+        sections::write(path, MAGIC, VERSION, &self.sections(samples))
+    }
+
+    /// Reads and checks a file. Samples in it are left alone; [`Samples::read`] reads them.
     ///
     /// # Errors
     /// One line that names the file and what is wrong.
     pub fn read(path: &Path) -> Result<Self> {
-        let shown = path.display().to_string();
-        Self::from_bytes(&read_bytes(path).with_context(|| shown.clone())?).with_context(|| shown)
+        let read = || Self::from_sections(&mut SectionFile::open(path, MAGIC, &VERSIONS, WHAT)?);
+        read().with_context(|| path.display().to_string())
     }
 
-    /// The file's bytes.
+    /// The file's bytes, without samples.
     pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut append = |bytes: &[u8]| {
+            out.extend_from_slice(bytes);
+            Ok(())
+        };
+        let told = sections::emit(MAGIC, VERSION, &self.sections(None), &mut append);
+        debug_assert!(told.is_ok(), "memory takes everything");
+        out
+    }
+
+    /// Reads the file's bytes.
+    ///
+    /// # Errors
+    /// When they are no profile, cut short, damaged, or contradict themselves.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Self::from_sections(&mut SectionFile::from_bytes(bytes, MAGIC, &VERSIONS, WHAT)?)
+    }
+
+    fn sections<'a>(&'a self, samples: Option<&'a Samples>) -> Vec<Section<'a>> {
         let mut model = Vec::new();
         model.extend(self.fingerprint.family);
         model.extend((self.fingerprint.samples.len() as u32).to_le_bytes());
         self.fingerprint.samples.iter().for_each(|s| model.extend(s.to_le_bytes()));
         for text in [&self.arch, &self.name, &self.activation] {
-            model.extend((text.len() as u32).to_le_bytes());
-            model.extend(text.as_bytes());
+            put_string(&mut model, text);
         }
         model.extend((self.layers.len() as u32).to_le_bytes());
         self.layers.iter().for_each(|l| model.extend((l.fired.len() as u32).to_le_bytes()));
@@ -137,141 +199,119 @@ impl Profile {
             texts.extend(text.n_tokens.to_le_bytes());
             texts.extend(text.n_ctx.to_le_bytes());
         }
-        let counts = |of: fn(&LayerCounts) -> &Vec<u64>| -> Vec<u8> {
-            self.layers.iter().flat_map(|l| of(l).iter().flat_map(|c| c.to_le_bytes())).collect()
-        };
-        let sections =
-            [(*b"MODL", model), (*b"TEXT", texts), (*b"FIRE", counts(|l| &l.fired)), (*b"MASS", counts(|l| &l.mass))];
-        let mut out = Vec::new();
-        out.extend(MAGIC);
-        out.extend(VERSION.to_le_bytes());
-        out.extend((sections.len() as u32).to_le_bytes());
-        for (tag, payload) in sections {
-            out.extend(tag);
-            out.extend((payload.len() as u64).to_le_bytes());
-            out.extend(payload);
+        let [fired, mass] = put_counts(&self.layers);
+        let mut sections = vec![(*b"MODL", model), (*b"TEXT", texts), (*b"FIRE", fired), (*b"MASS", mass)];
+        if let Some(reuse) = &self.reuse {
+            let mut bytes = Vec::new();
+            ReuseCounts::put(reuse, &mut bytes);
+            sections.push((*b"LRUD", bytes));
         }
-        let checksum = Sha256::digest(&out);
-        out.extend(checksum);
-        out
-    }
-
-    /// Reads the file's bytes.
-    ///
-    /// # Errors
-    /// When they are no profile, cut short, damaged, or contradict themselves.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        ensure!(bytes.starts_with(MAGIC), "is not an activation profile; powerinfer-profile writes them");
-        let mut r = Reader { bytes: &bytes[MAGIC.len()..] };
-        let version = r.u32()?;
-        ensure!(version == VERSION, "is a profile of version {version}; this program reads version {VERSION}");
-        let body = bytes.len().checked_sub(CHECKSUM_BYTES).context("is cut short")?;
-        let (body, checksum) = bytes.split_at(body);
-        ensure!(Sha256::digest(body).as_slice() == checksum, "is damaged or cut short: its checksum is wrong");
-        r.bytes = &body[MAGIC.len() + 4..];
-
-        let (mut model, mut texts, mut fired, mut mass) = (None, None, None, None);
-        for _ in 0..r.u32()? {
-            let tag = r.take(4)?;
-            let len = r.u64()?;
-            let payload = Reader { bytes: r.take(len)? };
-            let place = match tag {
-                b"MODL" => &mut model,
-                b"TEXT" => &mut texts,
-                b"FIRE" => &mut fired,
-                b"MASS" => &mut mass,
-                // Sections whose tag begins in lower case may be left out by who does not know them.
-                [b'a'..=b'z', ..] => continue,
-                _ => bail!("has a section \"{}\" that this program does not know", tag.escape_ascii()),
-            };
-            ensure!(place.replace(payload).is_none(), "has section \"{}\" twice", tag.escape_ascii());
+        if let Some(sets) = &self.fired_sets {
+            let mut bytes = Vec::new();
+            sets.put(&mut bytes);
+            sections.push((*b"FSET", bytes));
         }
-        let (Some(model), Some(texts), Some(fired), Some(mass)) = (model, texts, fired, mass) else {
-            bail!("lacks one of the sections MODL, TEXT, FIRE, MASS");
-        };
-        read_sections(model, texts, fired, mass)
+        let sections = sections.into_iter().map(|(tag, bytes)| Section::of_bytes(tag, bytes));
+        sections.chain(samples.map(Samples::section)).collect()
+    }
+
+    fn from_sections(file: &mut SectionFile) -> Result<Self> {
+        file.refuse_unknown(&[b"MODL", b"TEXT", b"FIRE", b"MASS", b"LRUD", b"FSET"])?;
+        let Header { fingerprint, arch, name, activation, n_ff } = header(file)?;
+        let mut required = |tag| file.section(tag)?.with_context(|| lacks(tag));
+        let (texts, fired, mass) = (required(b"TEXT")?, required(b"FIRE")?, required(b"MASS")?);
+        let texts = read_texts(&texts)?;
+        let layers = read_counts(&fired, &mass, &n_ff)?;
+        let n_tokens = texts.iter().try_fold(0u64, |n, t| n.checked_add(t.n_tokens));
+        let n_tokens = n_tokens.filter(|n| *n > 0).context("counts no tokens, or too many")?;
+        let possible = layers.iter().all(|l: &LayerCounts| l.fired.iter().all(|f| *f <= n_tokens));
+        ensure!(possible, "a neuron fired more often than there are tokens");
+        let reuse = file.section(b"LRUD")?.map(|bytes| ReuseCounts::read(&bytes, n_ff.len())).transpose()?;
+        for (layer, (reuse, counts)) in reuse.iter().flatten().zip(&layers).enumerate() {
+            let fired = counts.fired.iter().fold(0u64, |sum, n| sum.saturating_add(*n));
+            ensure!(reuse.total() == fired, "layer {layer} fired {fired} times, but reuse is of {}", reuse.total());
+        }
+        let fired_sets = file.section(b"FSET")?.map(|bytes| FiredSets::read(&bytes, &n_ff)).transpose()?;
+        Ok(Self { fingerprint, arch, name, activation, texts, layers, reuse, fired_sets })
     }
 }
 
-/// The file's bytes, or just the first of them where they are not those of a profile: a model may be given by mistake.
-fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    let mut bytes = Vec::new();
-    file.by_ref().take(MAGIC.len() as u64).read_to_end(&mut bytes)?;
-    if bytes == MAGIC {
-        file.read_to_end(&mut bytes)?;
-    }
-    Ok(bytes)
+/// Sorted, and entries of the same text and windows added up: so the parts of a run make the whole one's list.
+pub(super) fn coalesced(mut texts: Vec<ProfiledText>) -> Vec<ProfiledText> {
+    texts.sort_by_key(|t| (t.sha256, t.n_ctx));
+    texts.dedup_by(|later, kept| {
+        let same = (later.sha256, later.n_ctx) == (kept.sha256, kept.n_ctx);
+        if same {
+            // The sum of all texts has been checked, or comes from tokens in memory.
+            kept.n_tokens = kept.n_tokens.saturating_add(later.n_tokens);
+        }
+        same
+    });
+    texts.sort();
+    texts
 }
 
-fn read_sections(mut model: Reader, mut texts: Reader, mut fired: Reader, mut mass: Reader) -> Result<Profile> {
-    let mut family = [0; 32];
-    family.copy_from_slice(model.take(32)?);
-    let n_samples = model.u32()?;
-    let samples = model.take(u64::from(n_samples) * 4)?.chunks_exact(4);
-    let samples = samples.map(|s| f32::from_le_bytes([s[0], s[1], s[2], s[3]])).collect();
-    let (arch, name, activation) = (model.string()?, model.string()?, model.string()?);
-    let n_layer = model.u32()?;
-    let n_ff = (0..n_layer).map(|_| model.u32()).collect::<Result<Vec<_>>>()?;
-    let mut list = Vec::new();
-    for _ in 0..texts.u32()? {
-        let mut sha256 = [0; 32];
-        sha256.copy_from_slice(texts.take(32)?);
-        list.push(ProfiledText { sha256, n_tokens: texts.u64()?, n_ctx: texts.u32()? });
-    }
-    ensure!(list.is_sorted(), "its texts are not sorted");
-    let n_tokens = list.iter().try_fold(0u64, |n, t| n.checked_add(t.n_tokens));
-    let n_tokens = n_tokens.filter(|n| *n > 0).context("counts no tokens, or too many")?;
-    let mut layers = Vec::new();
-    for n in n_ff {
-        layers.push(LayerCounts { fired: fired.counts(n)?, mass: mass.counts(n)? });
-    }
-    let possible = layers.iter().all(|l: &LayerCounts| l.fired.iter().all(|f| *f <= n_tokens));
-    ensure!(possible, "a neuron fired more often than there are tokens");
-    for (rest, what) in [(&model, "MODL"), (&texts, "TEXT"), (&fired, "FIRE"), (&mass, "MASS")] {
-        ensure!(rest.bytes.is_empty(), "section {what} is longer than its contents");
-    }
-    let fingerprint = Fingerprint { family, samples };
-    Ok(Profile { fingerprint, arch, name, activation, texts: list, layers })
+fn lacks(tag: &[u8; 4]) -> String {
+    format!("lacks section {}", tag.escape_ascii())
 }
 
-struct Reader<'a> {
-    bytes: &'a [u8],
+/// Section `MODL`.
+pub(super) struct Header {
+    fingerprint: Fingerprint,
+    arch: String,
+    name: String,
+    activation: String,
+    pub(super) n_ff: Vec<usize>,
 }
 
-impl<'a> Reader<'a> {
-    fn take(&mut self, n: u64) -> Result<&'a [u8]> {
-        let n = usize::try_from(n).ok().filter(|n| *n <= self.bytes.len()).context("is cut short")?;
-        let (taken, rest) = self.bytes.split_at(n);
-        self.bytes = rest;
-        Ok(taken)
-    }
+/// Which model a profile is of.
+pub(super) fn header(file: &mut SectionFile) -> Result<Header> {
+    let bytes = file.section(b"MODL")?.with_context(|| lacks(b"MODL"))?;
+    let mut r = Reader { bytes: &bytes };
+    let family = r.array()?;
+    let n_samples = r.u32()?;
+    let samples = r.take(u64::from(n_samples) * 4)?.as_chunks::<4>().0;
+    let samples = samples.iter().map(|s| f32::from_le_bytes(*s)).collect();
+    let (arch, name, activation) = (r.string()?, r.string()?, r.string()?);
+    let n_layer = r.u32()?;
+    let n_ff = (0..n_layer).map(|_| Ok(r.u32()? as usize)).collect::<Result<Vec<_>>>()?;
+    r.end("MODL")?;
+    Ok(Header { fingerprint: Fingerprint { family, samples }, arch, name, activation, n_ff })
+}
 
-    fn u32(&mut self) -> Result<u32> {
-        let mut buf = [0; 4];
-        buf.copy_from_slice(self.take(4)?);
-        Ok(u32::from_le_bytes(buf))
+fn read_texts(bytes: &[u8]) -> Result<Vec<ProfiledText>> {
+    let mut r = Reader { bytes };
+    let mut texts = Vec::new();
+    for _ in 0..r.u32()? {
+        texts.push(ProfiledText { sha256: r.array()?, n_tokens: r.u64()?, n_ctx: r.u32()? });
     }
+    ensure!(texts.is_sorted(), "its texts are not sorted");
+    r.end("TEXT")?;
+    Ok(texts)
+}
 
-    fn u64(&mut self) -> Result<u64> {
-        let mut buf = [0; 8];
-        buf.copy_from_slice(self.take(8)?);
-        Ok(u64::from_le_bytes(buf))
+/// Sections `FIRE` and `MASS`.
+pub(super) fn put_counts(layers: &[LayerCounts]) -> [Vec<u8>; 2] {
+    let mut out = [Vec::new(), Vec::new()];
+    for layer in layers {
+        put_u64s(&mut out[0], &layer.fired);
+        put_u64s(&mut out[1], &layer.mass);
     }
+    out
+}
 
-    fn string(&mut self) -> Result<String> {
-        let n = self.u32()?;
-        Ok(String::from_utf8(self.take(u64::from(n))?.to_vec())?)
-    }
-
-    fn counts(&mut self, n: u32) -> Result<Vec<u64>> {
-        let mut words = Reader { bytes: self.take(u64::from(n) * 8)? };
-        (0..n).map(|_| words.u64()).collect()
-    }
+pub(super) fn read_counts(fired: &[u8], mass: &[u8], n_ff: &[usize]) -> Result<Vec<LayerCounts>> {
+    let (mut fired, mut mass) = (Reader { bytes: fired }, Reader { bytes: mass });
+    let layers = n_ff.iter().map(|n| Ok(LayerCounts { fired: fired.u64s(*n)?, mass: mass.u64s(*n)? }));
+    let layers = layers.collect::<Result<Vec<_>>>()?;
+    fired.end("FIRE")?;
+    mass.end("MASS")?;
+    Ok(layers)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::samples::SampleKey;
     use super::*;
 
     fn profile(seed: u64) -> Profile {
@@ -286,7 +326,42 @@ mod tests {
             activation: "relu".to_owned(),
             texts: vec![ProfiledText { sha256: [seed as u8; 32], n_tokens: 10 + seed, n_ctx: 512 }],
             layers: vec![layer(4), layer(6)],
+            reuse: Some(vec![reuse(seed, 4), reuse(seed, 6)]),
+            fired_sets: Some(fired_sets(seed)),
         }
+    }
+
+    fn reuse(seed: u64, n_ff: u64) -> ReuseCounts {
+        let fired: u64 = (0..n_ff).map(|i| (i * seed) % 10).sum();
+        let mut counts = ReuseCounts { first: fired / 3, ..Default::default() };
+        counts.buckets[seed as usize] = fired - fired / 3;
+        counts
+    }
+
+    fn fired_sets(seed: u64) -> FiredSets {
+        let mut keys: Vec<_> = (0..4).map(|t| SampleKey::new(1, [seed as u8; 32], t)).collect();
+        keys.sort();
+        FiredSets { seed: 1, capacity: 8, keys, bits: (0..8).map(|i| 1 << (i * seed % 4)).collect() }
+    }
+
+    /// The file of `p` as the first version of this program wrote it.
+    fn version_1(p: &Profile, optional: Option<&[u8; 4]>) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(1u32.to_le_bytes());
+        let of_v2 = p.to_bytes();
+        let mut file = SectionFile::from_bytes(&of_v2, MAGIC, &VERSIONS, WHAT).unwrap();
+        let mut sections: Vec<_> =
+            [b"MODL", b"TEXT", b"FIRE", b"MASS"].map(|tag| (tag, file.section(tag).unwrap().unwrap())).into();
+        sections.extend(optional.map(|tag| (tag, vec![1, 2, 3])));
+        bytes.extend((sections.len() as u32).to_le_bytes());
+        for (tag, payload) in sections {
+            bytes.extend(tag);
+            bytes.extend((payload.len() as u64).to_le_bytes());
+            bytes.extend(payload);
+        }
+        let checksum = Sha256::digest(&bytes);
+        bytes.extend(checksum);
+        bytes
     }
 
     fn merged(order: &[u64]) -> Vec<u8> {
@@ -338,17 +413,86 @@ mod tests {
     #[test]
     fn sections_in_lower_case_are_skipped_and_others_refused() {
         let with_section = |tag: &[u8; 4]| {
-            let mut bytes = profile(1).to_bytes();
-            bytes.truncate(bytes.len() - CHECKSUM_BYTES);
-            bytes[12] += 1;
-            bytes.extend(tag);
-            bytes.extend(3u64.to_le_bytes());
-            bytes.extend([1, 2, 3]);
-            let checksum = Sha256::digest(&bytes);
-            bytes.extend(checksum);
+            let p = profile(1);
+            let mut list = p.sections(None);
+            list.insert(1, Section::of_bytes(*tag, vec![1, 2, 3]));
+            let mut bytes = Vec::new();
+            let mut append = |b: &[u8]| {
+                bytes.extend_from_slice(b);
+                Ok(())
+            };
+            sections::emit(MAGIC, VERSION, &list, &mut append).unwrap();
             Profile::from_bytes(&bytes)
         };
         assert_eq!(with_section(b"hist").unwrap(), profile(1));
         assert!(with_section(b"HIST").unwrap_err().to_string().contains("HIST"));
+        assert!(with_section(b"TEXT").unwrap_err().to_string().contains("twice"));
+    }
+
+    #[test]
+    fn version_1_is_read_and_every_damage_to_it_refused() {
+        let without = Profile { reuse: None, fired_sets: None, ..profile(3) };
+        let bytes = version_1(&profile(3), Some(b"hist"));
+        assert_eq!(Profile::from_bytes(&bytes).unwrap(), without);
+        assert!(Profile::from_bytes(&version_1(&profile(3), Some(b"HIST"))).is_err());
+        for n in 0..bytes.len() {
+            assert!(Profile::from_bytes(&bytes[..n]).is_err(), "cut at {n}");
+            let mut flipped = bytes.clone();
+            flipped[n] ^= 0x10;
+            assert!(Profile::from_bytes(&flipped).is_err(), "flipped at {n}");
+        }
+        let mut merged = without;
+        merged.merge(&profile(4)).unwrap();
+        assert_eq!((merged.reuse, merged.fired_sets), (None, None));
+        let mut newer = bytes;
+        newer[8] = 3;
+        let error = Profile::from_bytes(&newer).unwrap_err().to_string();
+        assert!(error.contains("of version 3") && error.contains("1 and 2"), "{error}");
+    }
+
+    #[test]
+    fn samples_are_read_by_who_asks_only() {
+        let mut keys: Vec<_> = (0..3).map(|t| SampleKey::new(1, [0; 32], t)).collect();
+        keys.sort();
+        let x = vec![vec![half::f16::ONE; 6]; 2];
+        let samples = Samples { seed: 1, capacity: 5, keys, x };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p");
+        profile(3).write_with(&path, Some(&samples)).unwrap();
+        assert_eq!(Profile::read(&path).unwrap(), profile(3));
+        assert_eq!(Samples::read(&path).unwrap(), samples);
+        let bytes = std::fs::read(&path).unwrap();
+        let start = bytes.len() - samples.len() * 48 - 24;
+        for n in [start, start + 30, bytes.len() - 1] {
+            let mut flipped = bytes.clone();
+            flipped[n] ^= 1;
+            std::fs::write(&path, &flipped).unwrap();
+            assert_eq!(Profile::read(&path).unwrap(), profile(3), "samples are not looked at");
+            let error = format!("{:#}", Samples::read(&path).unwrap_err());
+            assert!(error.contains("samp") || error.contains("sampled"), "{error}");
+        }
+        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(Profile::read(&path).is_err() && Samples::read(&path).is_err());
+        profile(3).write(&path).unwrap();
+        assert!(format!("{:#}", Samples::read(&path).unwrap_err()).contains("--samples"));
+    }
+
+    #[test]
+    fn parts_of_a_text_are_one_text() {
+        let mut whole = profile(3);
+        whole.merge(&profile(3)).unwrap();
+        assert_eq!(whole.texts, [ProfiledText { sha256: [3; 32], n_tokens: 26, n_ctx: 512 }]);
+    }
+
+    #[test]
+    fn cold_neurons_that_fired_are_counted_by_token() {
+        let p = profile(1);
+        let order = p.order(1);
+        assert_eq!(order[0], NeuronId(5));
+        let all = p.cold_histogram(1, &order, 0);
+        assert_eq!(all.len(), 4);
+        assert!(all.iter().all(|n| *n == 1) && p.cold_histogram(1, &order, 6) == [0; 4]);
+        assert!(p.cold_histogram(1, &order, 7).is_empty() || p.cold_histogram(1, &order, 7) == [0; 4]);
+        assert!(Profile { fired_sets: None, ..p }.cold_histogram(1, &order, 0).is_empty());
     }
 }

@@ -1,16 +1,27 @@
 //! Activation profiles: which neurons fire on a calibration text, how often, and how strongly.
 
 mod canvas;
+pub mod checkpoint;
+mod choice;
 pub mod collect;
+pub mod compare;
+pub mod corpus;
+mod counter;
 mod file;
 mod fingerprint;
+mod fired_sets;
 mod font;
 pub mod plot;
 pub mod report;
+mod reuse;
 pub mod samples;
+mod sections;
+mod windows;
 
 pub use file::{Profile, ProfiledText};
 pub use fingerprint::{Fingerprint, Kinship};
+pub use fired_sets::FiredSets;
+pub use reuse::{N_BUCKETS, ReuseCounts};
 
 /// Unit of [`LayerCounts::mass`]: 2^-16.
 pub const MASS_ONE: f64 = 65536.0;

@@ -2,10 +2,11 @@
 
 use super::file::Profile;
 use super::plot::neurons_covering;
+use crate::placement::covering_prefix;
 use std::fmt::Write;
 
 /// Share of all firings by which skew is told.
-pub const COVERED: f32 = 0.8;
+pub const COVERED: f64 = 0.8;
 
 /// Figures of one layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,7 +28,7 @@ pub fn layer(profile: &Profile, layer: usize) -> LayerReport {
     let possible = profile.n_tokens() as f64 * fired.len() as f64;
     LayerReport {
         sparsity: 1.0 - fired.iter().map(|f| *f as f64).sum::<f64>() / possible,
-        skew: neurons_covering(&rates, COVERED),
+        skew: neurons_covering(&rates, COVERED as f32),
         dead: fired.iter().filter(|f| **f == 0).count(),
         n_ff: fired.len(),
     }
@@ -56,6 +57,32 @@ pub fn table(profile: &Profile) -> String {
         dead += r.dead;
     }
     let all: Vec<f32> = (0..profile.layers.len()).flat_map(|i| profile.rates(i)).collect();
-    line("all", neurons, sparsity(profile), neurons_covering(&all, COVERED), dead);
+    line("all", neurons, sparsity(profile), neurons_covering(&all, COVERED as f32), dead);
+    out
+}
+
+/// How many neurons fire for one token apart from those that make up [`COVERED`] of all firings: what is left to the
+/// cold side, which is busy in proportion. Empty where the profile has no fired sets.
+pub fn cold_table(profile: &Profile) -> String {
+    let Some(sets) = &profile.fired_sets else { return String::new() };
+    let mut out = format!(
+        "\nneurons that fire for a token beyond the hottest with {:.0} % of firings ({} tokens sampled)\n\
+         layer      hot     least     10 %   median     90 %     99 %     most\n",
+        100.0 * COVERED,
+        sets.keys.len()
+    );
+    for layer in 0..profile.layers.len() {
+        let order = profile.order(layer);
+        let falling: Vec<u64> = order.iter().map(|id| profile.layers[layer].fired[id.0 as usize]).collect();
+        let n_hot = covering_prefix(&falling, COVERED);
+        let counts = profile.cold_histogram(layer, &order, n_hot);
+        let Some(last) = counts.len().checked_sub(1) else { return String::new() };
+        let at = |share: f64| counts[(last as f64 * share).round() as usize];
+        let _ = write!(out, "{layer:>5} {n_hot:>8} {:>9}", at(0.0));
+        for share in [0.1, 0.5, 0.9, 0.99, 1.0] {
+            let _ = write!(out, " {:>8}", at(share));
+        }
+        out += "\n";
+    }
     out
 }

@@ -246,13 +246,12 @@ pub(crate) fn planned_hot(rates: &[f32]) -> usize {
 fn plan_layer(profile: &Profile, layer: usize) -> LayerPlan {
     let counts = &profile.layers[layer];
     let (rates, mass) = (profile.rates(layer), profile.mean_mass(layer));
-    let mut order: Vec<usize> = (0..counts.fired.len()).collect();
-    order.sort_by_key(|i| (std::cmp::Reverse((counts.fired[*i], counts.mass[*i])), *i));
-    let falling: Vec<u64> = order.iter().map(|i| counts.fired[*i]).collect();
+    let order = profile.order(layer);
+    let falling: Vec<u64> = order.iter().map(|id| counts.fired[id.0 as usize]).collect();
     LayerPlan {
-        rates: order.iter().map(|i| rates[*i]).collect(),
-        mass: order.iter().map(|i| mass[*i]).collect(),
+        rates: order.iter().map(|id| rates[id.0 as usize]).collect(),
+        mass: order.iter().map(|id| mass[id.0 as usize]).collect(),
         n_hot: covering_prefix(&falling, HOT_SHARE),
-        order: order.into_iter().map(|i| NeuronId(i as u32)).collect(),
+        order,
     }
 }
