@@ -44,6 +44,35 @@ pub struct CollectParams {
     pub n_samples: usize,
 }
 
+impl CollectParams {
+    /// Everything, in windows of `n_ctx` tokens, by one thread, without samples.
+    pub fn new(n_ctx: usize) -> Self {
+        Self {
+            n_ctx,
+            max_tokens: None,
+            n_threads: 1,
+            special: Special::AsText,
+            shard: Shard::WHOLE,
+            seed: 0,
+            n_samples: 0,
+        }
+    }
+}
+
+/// A profile over `texts`, without checkpoints.
+///
+/// # Errors
+/// As [`Job::over_texts`] and [`Job::run`].
+pub fn collect(
+    model: &Model,
+    tokenizer: &Tokenizer,
+    texts: &[Text],
+    params: &CollectParams,
+    progress: &dyn Progress,
+) -> Result<Collected> {
+    Job::over_texts(model, tokenizer, texts, params.clone(), progress)?.run(None, progress)
+}
+
 /// A profile, and what else came of making it.
 pub struct Collected {
     /// The counts.

@@ -91,10 +91,10 @@ impl FiredSets {
         let bits = r.take(n as u64 * token_bytes(n_ff) as u64)?.to_vec();
         r.end("FSET")?;
         let sets = Self { seed, capacity, keys, bits };
-        let spare = |layer: usize| 0xFFu32 << (n_ff[layer] - 1) % 8 << 1 & 0xFF;
-        let clean =
-            |token, layer| sets.set(n_ff, layer, token).last().is_none_or(|b| u32::from(*b) & spare(layer) == 0);
-        let clean = (0..n).all(|token| (0..n_ff.len()).all(|layer| n_ff[layer] == 0 || clean(token, layer)));
+        // Bits of the last byte of a layer that stand for no neuron.
+        let spare = |layer: usize| if n_ff[layer].is_multiple_of(8) { 0 } else { u8::MAX << (n_ff[layer] % 8) };
+        let clean = |token, layer| sets.set(n_ff, layer, token).last().is_none_or(|b| b & spare(layer) == 0);
+        let clean = (0..n).all(|token| (0..n_ff.len()).all(|layer| clean(token, layer)));
         ensure!(clean, "section FSET has neurons that the model has not");
         Ok(sets)
     }

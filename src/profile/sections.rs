@@ -23,11 +23,13 @@ const PIECE: usize = 1 << 20;
 /// Takes bytes as they come.
 pub(super) type Sink<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
 
+type Emit<'a> = dyn Fn(&mut Sink) -> Result<()> + 'a;
+
 /// A section before it is written. Its payload is told in pieces, and twice: the checksums come first in the file,
 /// and what is as large as the samples should not be in memory a second time.
 pub(super) struct Section<'a> {
     pub(super) tag: Tag,
-    pub(super) emit: Box<dyn Fn(&mut Sink) -> Result<()> + 'a>,
+    pub(super) emit: Box<Emit<'a>>,
 }
 
 impl<'a> Section<'a> {

@@ -93,7 +93,7 @@ pub fn story(n: usize) -> Result<Vec<u32>> {
 
 fn profile(model: &Model) -> Result<Profile> {
     let texts = [Text { name: "story".to_owned(), text: powerinfer::measure::STORY.to_owned() }];
-    let params = CollectParams { n_ctx: N_CTX, max_tokens: None, n_threads: 2, special: Special::AsText };
+    let params = CollectParams { n_threads: 2, ..CollectParams::new(N_CTX) };
     Ok(collect(model, &tokenizer(model)?, &texts, &params, &Silent)?.profile)
 }
 
