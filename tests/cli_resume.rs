@@ -69,7 +69,7 @@ fn write(path: &Path, bytes: &[u8]) {
 
 #[test]
 fn killed_twenty_times_at_any_point_it_ends_as_if_nothing_had_been() {
-    let place = Place::new(2000);
+    let place = Place::new(600);
     let begun = Instant::now();
     let unbroken = place.unbroken();
     let once = begun.elapsed();
@@ -90,7 +90,7 @@ fn killed_twenty_times_at_any_point_it_ends_as_if_nothing_had_been() {
         }
     }
     let outcome = Outcome::from(place.command("killed", &[]).output().unwrap()).ok();
-    assert!(resumed + finished > 0, "{}", outcome.stderr);
+    assert!(resumed > 0, "no kill came after a checkpoint: {}", outcome.stderr);
     assert!(std::fs::read(place.at("killed")).unwrap() == unbroken, "resumed {resumed} times, {finished} finished");
     assert_eq!(names_in(place.folder.path()), ["killed", "text.txt", "unbroken"]);
 }
