@@ -1,30 +1,29 @@
 //! What every allocation on the graphics card takes, to the byte.
 //!
-//! One rule: all that the program keeps on the card comes from one arena. Every allocation in it is a whole number of
-//! [`ALIGN`] bytes, and the arena itself a whole number of [`GRANULE`]s, which is what the driver hands out. So
-//! accounted is allocated, and a plan is within its budget exactly when the sum of its aligned parts is within the whole
-//! granules of the budget.
+//! One rule: what a layer has on the card is one allocation of the driver, and so are the head and the scratch memory.
+//! An allocation is a whole number of [`GRANULE`]s, which is what the driver hands out; inside it every part begins at a
+//! multiple of [`ALIGN`]. So accounted is allocated, and a plan is within its budget exactly when the sum is.
 
 use super::plan::{LayerChoice, Run};
 use super::workload::{LayerWork, Workload};
 use crate::units::Bytes;
 
-/// Allocations inside the arena begin at multiples of this.
+/// Parts of an allocation begin at multiples of this.
 pub const ALIGN: u64 = 256;
 /// The driver's unit of device memory.
 pub const GRANULE: u64 = 2 << 20;
 
-/// What an allocation of `bytes` takes of the arena.
+/// What a part of `bytes` takes of its allocation.
 pub fn aligned(bytes: u64) -> u64 {
     bytes.next_multiple_of(ALIGN)
 }
 
-/// What an arena that holds `bytes` takes of the card.
-pub fn arena(bytes: u64) -> u64 {
+/// What an allocation of `bytes` takes of the card.
+pub fn allocated(bytes: u64) -> u64 {
     bytes.next_multiple_of(GRANULE)
 }
 
-/// What fits in an arena that takes at most `budget`.
+/// What allocations may take together.
 pub fn capacity(budget: Bytes) -> u64 {
     budget.0 / GRANULE * GRANULE
 }
@@ -46,17 +45,26 @@ pub struct Account {
     pub head: u64,
     /// Activations of a batch, logits, and what the two sides exchange.
     pub scratch: u64,
+    /// What rounding up to whole granules adds.
+    pub rounding: u64,
 }
 
 impl Account {
-    /// All of it, inside the arena.
+    /// All of it.
     pub fn sum(&self) -> u64 {
-        self.attention + self.kv_cache + self.mask + self.hot + self.predictor + self.head + self.scratch
+        let parts = self.attention + self.kv_cache + self.mask + self.hot + self.predictor + self.head + self.scratch;
+        parts + self.rounding
     }
 
     /// What the card loses.
     pub fn taken(&self) -> Bytes {
-        Bytes(arena(self.sum()))
+        Bytes(self.sum())
+    }
+
+    /// The account of one allocation.
+    fn rounded(self) -> Self {
+        let sum = self.sum();
+        Self { rounding: self.rounding + allocated(sum) - sum, ..self }
     }
 
     /// Adds another account to this one.
@@ -68,6 +76,7 @@ impl Account {
         self.predictor += other.predictor;
         self.head += other.head;
         self.scratch += other.scratch;
+        self.rounding += other.rounding;
     }
 }
 
@@ -89,12 +98,12 @@ pub fn of_layer(layer: &LayerWork, choice: LayerChoice, run: &Run) -> Account {
     if let Some(predictor) = layer.predictor.filter(|_| choice.predictor) {
         account.predictor = aligned(predictor.fixed_bytes) + rows(predictor.row_bytes, n_ff - n_hot);
     }
-    account
+    account.rounded()
 }
 
 /// What the head takes.
 pub fn of_head(work: &Workload) -> Account {
-    Account { head: aligned(work.head.bytes) + aligned(8 * work.n_embd as u64), ..Account::default() }
+    Account { head: aligned(work.head.bytes) + aligned(8 * work.n_embd as u64), ..Account::default() }.rounded()
 }
 
 /// What is needed as soon as anything is computed on the card: activations of a batch, logits, the masks and lists of
@@ -107,5 +116,5 @@ pub fn scratch(work: &Workload, run: &Run) -> Account {
     let vectors = [n_embd, n_embd, n_embd, n_embd, n_q, n_q, n_kv, n_kv, n_ff, n_ff];
     let batch: u64 = vectors.iter().map(|n| aligned(FLOAT * n * run.n_ubatch as u64)).sum();
     let token = aligned(FLOAT * work.n_vocab as u64) + 2 * aligned(FLOAT * n_ff) + 4 * aligned(FLOAT * n_embd);
-    Account { scratch: batch + token, ..Account::default() }
+    Account { scratch: batch + token, ..Account::default() }.rounded()
 }

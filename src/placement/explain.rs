@@ -55,14 +55,15 @@ impl<'a> Explained<'a> {
         if let Some(budget) = plan.budget {
             line(format_args!("budget    {budget}, taken {}, left {}", a.taken(), Bytes(budget.0 - a.taken().0)));
             line(format_args!(
-                "bytes     attention {}, KV cache {}, masks {}, hot neurons {}, predictors {}, head {}, scratch {}",
+                "bytes     attention {}, KV cache {}, masks {}, hot neurons {}, predictors {}, head {}, scratch {}, rounding {}",
                 Bytes(a.attention),
                 Bytes(a.kv_cache),
                 Bytes(a.mask),
                 Bytes(a.hot),
                 Bytes(a.predictor),
                 Bytes(a.head),
-                Bytes(a.scratch)
+                Bytes(a.scratch),
+                Bytes(a.rounding)
             ));
             if plan.is_cpu_only() {
                 line(format_args!("note      nothing is on the card: handing over would cost more than it saves"));
@@ -115,7 +116,7 @@ impl<'a> Explained<'a> {
             "accounted_bytes": a.taken().0,
             "bytes": {
                 "attention": a.attention, "kv_cache": a.kv_cache, "mask": a.mask, "hot": a.hot,
-                "predictor": a.predictor, "head": a.head, "scratch": a.scratch,
+                "predictor": a.predictor, "head": a.head, "scratch": a.scratch, "rounding": a.rounding,
             },
             "hot_share": plan.hot_share(),
             "mass_covered": plan.mass_covered(),

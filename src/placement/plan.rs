@@ -3,7 +3,7 @@
 use super::budget::{self, Account, capacity};
 use super::cost::{Cost, LayerTime};
 use super::hardware::Hardware;
-use super::solve::{Item, Solution, least_bytes, solve};
+use super::solve::{Item, Solution, least_bytes, lower_bound, solve};
 use super::workload::Workload;
 use crate::quant::GgmlType;
 use crate::units::Bytes;
@@ -191,7 +191,7 @@ impl<'a> Planner<'a> {
         let mut best = self.cpu_only(Some(budget));
         let mut bound = best.bound;
         for home in [Side::Gpu, Side::Cpu] {
-            let Some(plan) = self.plan_at(home, budget) else { continue };
+            let Some(plan) = self.plan_at(home, budget, best.objective) else { continue };
             bound = bound.min(plan.bound);
             if plan.objective < best.objective {
                 best = plan;
@@ -208,7 +208,7 @@ impl<'a> Planner<'a> {
             self.choices(i).into_iter().map(move |c| budget::of_layer(&self.work.layers[i], c, self.run).sum())
         });
         let part = options.chain([budget::of_head(self.work).sum()]).filter(|n| *n > 0).min().unwrap_or(0);
-        Bytes(budget::arena(scratch + part))
+        Bytes(scratch + part)
     }
 
     /// All options of a layer.
@@ -235,7 +235,8 @@ impl<'a> Planner<'a> {
         out
     }
 
-    fn plan_at(&self, home: Side, budget: Bytes) -> Option<Plan> {
+    /// The best plan with the residual stream at `home`; `None` where it cannot be below `known` picoseconds.
+    fn plan_at(&self, home: Side, budget: Bytes, known: u64) -> Option<Plan> {
         let cost = Cost::new(self.hardware, self.work, self.run);
         let mut scratch = Vec::new();
         let (mut classes, mut choices) = (Vec::new(), Vec::new());
@@ -256,11 +257,15 @@ impl<'a> Planner<'a> {
         let fixed = budget::scratch(self.work, self.run).sum();
         let room = capacity(budget).checked_sub(fixed)?;
         debug_assert_eq!(least_bytes(&classes), 0);
+        let token = picoseconds(cost.token(home));
+        if lower_bound(&classes, room)? + token >= known {
+            return None;
+        }
         let Solution { chosen, bound, .. } = solve(&classes, room)?;
         let layers = chosen.iter().zip(&choices).map(|(at, options)| options[*at]).collect::<Vec<_>>();
         let head = if chosen[layers.len()] == 1 { Side::Gpu } else { Side::Cpu };
         let mut plan = self.describe(&cost, &layers, head, home, Some(budget));
-        plan.bound = (bound + picoseconds(cost.token(home))).min(plan.objective);
+        plan.bound = (bound + token).min(plan.objective);
         Some(plan)
     }
 

@@ -29,9 +29,14 @@ pub struct Solution {
 }
 
 /// Partial solutions that the exact search looks at before it is cut off: about two seconds.
-const MOST_STATES: usize = 20_000_000;
-/// Partial solutions kept per class while looking for a good solution to begin with.
-const BEAM: usize = 2_000;
+const MOST_STATES: usize = 1 << 30;
+/// Where partial solutions must be sorted to be compared, each counts as so many.
+const SORTED_COUNTS: usize = 32;
+/// Units of capacity for which a table is kept.
+const MOST_UNITS: u64 = 1 << 17;
+/// Partial solutions kept per class while looking for a good solution to begin with: the better it is, the less the
+/// next search has to look at.
+const BEAMS: [usize; 3] = [16, 128, 1024];
 
 /// The cheapest choice of one item per class that takes at most `capacity` bytes; `None` where none does. It is a
 /// function of the classes as a multiset: classes in another order are given the same items.
@@ -145,7 +150,14 @@ fn search(fronts: &[&[Item]], capacity: u64, most_states: usize) -> (Vec<Item>, 
     fill_up(fronts, &mut picked, capacity - used);
     let bound = price.bound(fronts, capacity);
     let mut search = Search { price, capacity, bound, best: cost_of(&picked), picked, cut_off: false };
-    search.run(fronts, BEAM, usize::MAX);
+    for width in BEAMS.into_iter().filter(|_| most_states > 0) {
+        search.cut_off = false;
+        search.run(fronts, width, usize::MAX);
+        if !search.cut_off {
+            // Nothing was left out, so there is nothing better.
+            return (search.picked, search.best);
+        }
+    }
     search.cut_off = false;
     search.run(fronts, usize::MAX, most_states);
     let bound = if search.cut_off { u64::try_from(div_ceil(bound, price.of)).unwrap_or(0) } else { search.best };
@@ -184,6 +196,58 @@ struct State {
     item: u32,
 }
 
+/// The largest number that all bytes are multiples of.
+fn unit(classes: &[Vec<Item>]) -> Option<u64> {
+    let gcd = |mut a: u64, mut b: u64| {
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    Some(classes.iter().flatten().map(|i| i.bytes).fold(0, gcd)).filter(|unit| *unit > 0)
+}
+
+/// All ways to add one of `items`, by rising bytes.
+fn expand(states: &[State], items: &[Item], room: u64) -> Vec<State> {
+    let mut next = Vec::new();
+    for (item_at, item) in items.iter().enumerate() {
+        let grown = states.iter().enumerate().map(|(before, state)| State {
+            bytes: state.bytes + item.bytes,
+            cost: state.cost + item.cost,
+            before: before as u32,
+            item: item_at as u32,
+        });
+        next.extend(grown.filter(|s| s.bytes <= room));
+    }
+    // One rising run per item, which a stable sort finds and merges; it also says who stays of equals.
+    next.sort_by_key(|s| (s.bytes, s.cost));
+    next
+}
+
+/// The same where all bytes are multiples of `unit`: only the cheapest for each number of them.
+fn expand_in_table(states: &[State], items: &[Item], room: u64, unit: u64) -> Vec<State> {
+    const NONE: State = State { bytes: 0, cost: u64::MAX, before: 0, item: 0 };
+    let mut table = vec![NONE; (room / unit) as usize + 1];
+    for (item_at, item) in items.iter().enumerate() {
+        let fitting = states.partition_point(|s| s.bytes + item.bytes <= room);
+        let offset = item.bytes / unit;
+        for (before, state) in states[..fitting].iter().enumerate() {
+            let cost = state.cost + item.cost;
+            let place = &mut table[(state.bytes / unit + offset) as usize];
+            if cost < place.cost {
+                *place = State { bytes: state.bytes + item.bytes, cost, before: before as u32, item: item_at as u32 };
+            }
+        }
+    }
+    table.retain(|s| s.cost < u64::MAX);
+    table
+}
+
+/// A lower bound of what [`solve`] can reach; `None` where nothing fits.
+pub fn lower_bound(classes: &[Vec<Item>], capacity: u64) -> Option<u64> {
+    Some(solve_within(classes, capacity, 0)?.bound)
+}
+
 struct Search {
     price: Price,
     capacity: u64,
@@ -220,33 +284,30 @@ impl Search {
             sums
         };
         let (rest_paid, rest_bytes) = (least(&|i| self.price.pay(*i)), least(&|i| i128::from(i.bytes)));
+        let unit = unit(&kept).filter(|unit| self.capacity / unit <= MOST_UNITS);
         let mut stages = vec![vec![State { bytes: 0, cost: 0, before: 0, item: 0 }]];
         let mut looked_at = 0usize;
         for (done, class) in order.iter().enumerate() {
             let states = &stages[done];
-            looked_at = looked_at.saturating_add(states.len().saturating_mul(kept[*class].len()));
+            let counts = if unit.is_some() { 1 } else { SORTED_COUNTS };
+            looked_at = looked_at.saturating_add(states.len() * kept[*class].len() * counts);
             if looked_at > most {
                 self.cut_off = true;
                 return;
             }
-            let mut next = Vec::new();
-            for (item_at, item) in kept[*class].iter().enumerate() {
-                for (before, state) in states.iter().enumerate() {
-                    let (bytes, cost) = (state.bytes + item.bytes, state.cost + item.cost);
-                    let fits = i128::from(bytes) + rest_bytes[done + 1] <= i128::from(self.capacity);
-                    let paid = self.price.pay(Item { bytes, cost }) + rest_paid[done + 1];
-                    if fits && paid - self.price.per * i128::from(self.capacity) <= limit(self) {
-                        next.push(State { bytes, cost, before: before as u32, item: item_at as u32 });
-                    }
-                }
-            }
-            next.sort_unstable_by_key(|s| (s.bytes, s.cost, s.before, s.item));
-            let mut cheapest = u64::MAX;
+            // Room that the classes to come must find.
+            let room = i128::from(self.capacity) - rest_bytes[done + 1];
+            let room = u64::try_from(room).unwrap_or(0);
+            let mut next = match unit {
+                Some(unit) => expand_in_table(states, &kept[*class], room, unit),
+                None => expand(states, &kept[*class], room),
+            };
+            let (mut cheapest, most) = (u64::MAX, limit(self) + self.price.per * i128::from(self.capacity));
             next.retain(|s| {
-                s.cost < cheapest && {
-                    cheapest = s.cost;
-                    true
-                }
+                let paid = self.price.pay(Item { bytes: s.bytes, cost: s.cost }) + rest_paid[done + 1];
+                let kept = s.cost < cheapest && paid <= most;
+                cheapest = cheapest.min(s.cost);
+                kept
             });
             if next.len() > width {
                 self.cut_off = true;
@@ -364,7 +425,7 @@ mod tests {
         let classes: Vec<Vec<Item>> = (0..30).map(|_| (0..20).map(|_| item(&mut rng)).collect()).collect();
         let capacity = 8 << 30;
         let exact = solve(&classes, capacity).unwrap();
-        let cut = solve_within(&classes, capacity, 1).unwrap();
+        let cut = solve_within(&classes, capacity, 0).unwrap();
         assert_eq!(exact.bound, exact.cost);
         assert!(cut.bound < cut.cost && cut.bound <= exact.cost && exact.cost <= cut.cost, "{cut:?} {exact:?}");
     }
