@@ -172,7 +172,7 @@ fn eighty_layers_of_28672_neurons_are_planned_and_proved_at_once() {
         let start = std::time::Instant::now();
         let plan = plan(&hardware, work, method, 20 << 30).unwrap();
         let seconds = start.elapsed().as_secs_f64();
-        eprintln!("{seconds:.2} s, {:.3} ms, {:?}", plan.seconds() * 1e3, plan.home);
+
         assert_eq!(plan.gap(), 0.0);
         // A second on a quiet machine; tests run beside each other.
         assert!(seconds < 20.0, "{seconds} s");
