@@ -281,7 +281,8 @@ impl<'a> Planner<'a> {
         let mut scratch = Vec::new();
         let mut account = Account::default();
         let share = |values: &[f32], n: usize| {
-            let sum = |v: &[f32]| v.iter().map(|x| f64::from(*x)).sum::<f64>();
+            // The sum of nothing is a negative zero, which would be shown.
+            let sum = |v: &[f32]| v.iter().fold(0.0, |sum, x| sum + f64::from(*x));
             let all = sum(values);
             if all > 0.0 { sum(&values[..n]) / all } else { 0.0 }
         };
