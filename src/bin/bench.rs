@@ -10,16 +10,20 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use common::args::Compute;
 use common::models;
-use common::terminal::{Again, Bar, catch_ctrl_c, print};
+use common::plan;
+use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
 use kl::{Comparison, KlArgs};
 use powerinfer::cpu::Pool;
 use powerinfer::executor::{Executor, ExecutorParams, FfnStats, Mode};
+use powerinfer::files::check_writable;
 use powerinfer::measure::STORY;
 use powerinfer::measure::perplexity::{check_windows, perplexity};
 use powerinfer::measure::roofline::{Limit, limit};
 use powerinfer::measure::row::{Format, Predicted, Row, render};
 use powerinfer::measure::speed::{Test, bytes_per_token, speed};
 use powerinfer::model::Model;
+use powerinfer::placement::hardware::Hardware;
+use powerinfer::quant::GgmlType;
 use powerinfer::tokenizer::{Special, Tokenizer};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -35,10 +39,15 @@ Examples:
   powerinfer-bench -m q4_0.gguf --kl wiki.test.raw --chunks 20 --mode dense --kl-base f16.gguf    what quantizing costs
   powerinfer-bench --synthetic 7b -p 0 --mode dense,exact    the shape of a 7B, random weights, 10 % of neurons fire
   powerinfer-bench --synthetic 70b-40:q4_0:0.05 -p 0 -n 16   half the layers of a 70B, 5 % fire
+  powerinfer-bench --hardware this-machine.toml              what the planner must know of this processor
+  powerinfer-bench --synthetic 1b-8 -p 0 -n 32 --predict     the planner's prediction beside what is measured
   powerinfer-bench --synthetic 1b:f16 --synthetic-plain      the same weights as a plain file, for llama.cpp too
 
 Speed tests feed given tokens, as llama-bench does. Random tokens say nothing about hot and cold neurons, so real
 text is the default; every row says which it was. A synthetic model understands no text, so there random ones are.";
+
+/// Types that `--hardware` measures: those that models come in.
+const MEASURED: [GgmlType; 5] = [GgmlType::F16, GgmlType::Q8_0, GgmlType::Q4_0, GgmlType::Q4_K, GgmlType::Q6_K];
 
 /// Measure tokens per second, FFN density and bytes per token, or perplexity, or KL divergence from dense.
 #[derive(Parser)]
@@ -82,6 +91,12 @@ struct Args {
     /// Read special tokens that are written in the text as such
     #[arg(long)]
     parse_special: bool,
+    /// Measure this processor as the planner sees it, write that to a file (TOML) and exit
+    #[arg(long, value_name = "FILE")]
+    hardware: Option<PathBuf>,
+    /// After each tg test say on stderr what the planner's time model, measured now, had predicted
+    #[arg(long)]
+    predict: bool,
     #[command(flatten)]
     synthetic: Synthetic,
     #[command(flatten)]
@@ -109,6 +124,9 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<()> {
     catch_ctrl_c(Again::Exits)?;
     args.compute.tell_limits();
+    if let Some(path) = &args.hardware {
+        return write_hardware(&args, path);
+    }
     tests(&args)?;
     let bar = Bar::new();
     let synthetic = args.synthetic.file(&bar)?;
@@ -124,6 +142,16 @@ fn run(args: Args) -> Result<()> {
         print(render(&rows, args.output)?)?;
     }
     measured
+}
+
+/// `--hardware`.
+fn write_hardware(args: &Args, path: &Path) -> Result<()> {
+    check_writable(path)?;
+    let threads = args.threads.first().copied().unwrap_or_else(common::default_threads);
+    common::warn_of_threads(threads);
+    let hardware = plan::measure(threads, args.compute.isa(), &MEASURED, &Bar::new())?;
+    hardware.write(path)?;
+    print(hardware.to_toml())
 }
 
 /// What is to be measured, checked before the first measurement.
@@ -172,10 +200,17 @@ impl Work {
             let decodes = self.tests.iter().any(|t| t.n_prompt == 0);
             let measured = || -> Result<Limit> { Ok(limit(model, args.compute.isa(), &Pool::new(n_threads)?)) };
             let limit = decodes.then(measured).transpose()?;
+            let kv_type = args.compute.cache_type.dtype();
+            let types = plan::types_of(model, kv_type);
+            let hardware = || plan::measure(n_threads, args.compute.isa(), &types, bar);
+            let hardware = (args.predict && decodes).then(hardware).transpose()?;
             for mode in args.mode.iter().map(|mode| args.ablation.mode(*mode)) {
                 let bench = Bench { args, model, n_threads, mode, limit };
                 for &test in &self.tests {
                     rows.push(bench.speed(test, &self.tokens, bar)?);
+                    if let (Some(hardware), 0) = (&hardware, test.n_prompt) {
+                        bench.predict(test, hardware, rows)?;
+                    }
                 }
                 if let Some(text) = &self.perplexity {
                     rows.push(bench.perplexity(text, bar)?);
@@ -242,15 +277,18 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     fn executor(&self, n_ctx: usize) -> Result<Executor<'_>> {
-        let params = ExecutorParams {
+        Executor::new(self.model, self.args.ablation.placement(self.mode, self.model)?, self.params(n_ctx))
+    }
+
+    fn params(&self, n_ctx: usize) -> ExecutorParams {
+        ExecutorParams {
             n_threads: self.n_threads,
             n_ctx,
             kv_type: self.args.compute.cache_type,
             mode: self.mode,
             n_ubatch: self.args.compute.n_ubatch(),
             isa: self.args.compute.isa(),
-        };
-        Executor::new(self.model, self.args.ablation.placement(self.mode, self.model)?, params)
+        }
     }
 
     /// Mean bytes of the FFN that a token touched, in modes that skip some.
@@ -261,6 +299,19 @@ impl Bench<'_> {
     /// What the predictors did, while decoding so many tokens per second.
     fn predicted(&self, stats: &FfnStats, speed: f64) -> Option<Predicted> {
         (self.mode == Mode::Predicted).then(|| Predicted::of(stats, speed))
+    }
+
+    /// `--predict`: compares the last row with the time model.
+    fn predict(&self, test: Test, hardware: &Hardware, rows: &[Row]) -> Result<()> {
+        let Some(row) = rows.last() else { return Ok(()) };
+        let predicted = plan::predict(self.model, &self.params(test.n_gen), test.n_gen / 2, hardware)?;
+        let (mode, threads, off) = (self.mode.name(), self.n_threads, 100.0 * (predicted / row.avg_ts - 1.0));
+        tell!(
+            "predicted {mode} -t {threads} {}: {predicted:.2} t/s, measured {:.2}: {off:+.1} %",
+            row.test,
+            row.avg_ts
+        );
+        Ok(())
     }
 
     fn row(&self, test: String, text: &str) -> Row {

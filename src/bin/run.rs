@@ -8,11 +8,13 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use common::args::Compute;
 use common::models;
+use common::plan::{self, PlanArgs};
 use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
 use powerinfer::executor::{Executor, ExecutorParams, Mode};
 use powerinfer::generate::{Limits, Stop, generate};
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
+use powerinfer::placement::workload::Workload;
 use powerinfer::sampler::{Sampler, SamplerParams};
 use powerinfer::tokenizer::{Special, Tokenizer};
 use std::ffi::OsString;
@@ -109,6 +111,8 @@ struct Args {
     #[arg(long, requires = "tokenize")]
     no_bos: bool,
     #[command(flatten)]
+    plan: PlanArgs,
+    #[command(flatten)]
     compute: Compute,
 }
 
@@ -119,6 +123,9 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<()> {
     if args.tokenize {
         return tokenize(&args);
+    }
+    if args.plan.dry_run {
+        return dry_run(&args);
     }
     let params = sampler_params(&args);
     params.validate()?;
@@ -181,6 +188,17 @@ fn run(args: Args) -> Result<()> {
         return Err(powerinfer::progress::Interrupted.into());
     }
     Ok(())
+}
+
+/// `--dry-run`: what would be computed where, and how fast.
+fn dry_run(args: &Args) -> Result<()> {
+    let model = models::open(models::open_file(args.model.as_deref())?, args.compute.activation, None)?;
+    let params = executor_params(args, &model)?;
+    let work = Workload::of(&model);
+    let run = plan::run_of(&params, params.n_ctx)?;
+    let given = args.plan.hardware.as_deref();
+    let hardware = plan::hardware(given, &work, &run, params.n_threads, params.isa, &Bar::new())?;
+    plan::show(&args.plan, args.json, &hardware, &work, &run)
 }
 
 fn sampler_params(args: &Args) -> SamplerParams {

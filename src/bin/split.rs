@@ -5,6 +5,7 @@ mod common;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use common::models;
+use common::plan::{self, PlanArgs, ShapeSpec};
 use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
@@ -13,16 +14,21 @@ use powerinfer::gguf::Gguf;
 use powerinfer::measure::{STORY, kl::mean_kl};
 use powerinfer::model::{Activation, Model};
 use powerinfer::placement::Placement;
+use powerinfer::placement::hardware::Hardware;
+use powerinfer::placement::plan::{Method, Run};
+use powerinfer::placement::workload::Workload;
 use powerinfer::profile::Profile;
 use powerinfer::progress::Progress;
 use powerinfer::tokenizer::Special;
 use powerinfer::units::Bytes;
 use powerinfer::variant::{self, DownType, Options, Plan, Recipe};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Tokens of text over which the cost of quantizing is measured.
 const KL_TOKENS: usize = 256;
+/// Batch that `run` has where nothing else is said: what a plan keeps room for.
+const N_UBATCH: usize = 512;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -31,6 +37,8 @@ Examples:
   powerinfer-split -m model-q4_0.gguf --profile model.profile -o model-variant.gguf --down lossless
   powerinfer-split -m model.gguf --profile model.profile --predictor model.predictor -o model-variant.gguf
   powerinfer-split -m model-f16.gguf -o model-q4_k_m.gguf --type q4_k_m --quantize-only
+  powerinfer-split -m model.gguf --profile model.profile --dry-run --hardware hardware/rtx-4090-ddr5.toml --explain
+  powerinfer-split --shape llama-70b:q4_0 --dry-run --hardware hardware/rtx-4090-ddr5.toml --vram-budget 20GiB
 
 A variant is for powerinfer's tools: llama.cpp does not open it, because ffn_down is transposed.
 With --quantize-only the file is an ordinary one of any architecture, which llama.cpp opens.";
@@ -40,17 +48,17 @@ With --quantize-only the file is an ordinary one of any architecture, which llam
 #[command(name = "powerinfer-split", version, after_help = EXAMPLES)]
 struct Args {
     /// Model to split (GGUF)
-    #[arg(short, long, value_name = "FILE")]
-    model: PathBuf,
+    #[arg(short, long, value_name = "FILE", required_unless_present = "shape")]
+    model: Option<PathBuf>,
     /// Profile of this model, or of another quantization of it
-    #[arg(long, value_name = "PROFILE", required_unless_present_any = ["quantize_only", "predictor"])]
+    #[arg(long, value_name = "PROFILE", required_unless_present_any = ["quantize_only", "shape", "predictor"])]
     profile: Option<PathBuf>,
     /// Predictor to pack in, from powerinfer-profile --predictor; without --profile, into a variant that there is
     #[arg(long, value_name = "FILE")]
     predictor: Option<PathBuf>,
     /// Variant to write, or ordinary file with --quantize-only
-    #[arg(short, long, value_name = "OUT")]
-    output: PathBuf,
+    #[arg(short, long, value_name = "OUT", required_unless_present = "dry_run")]
+    output: Option<PathBuf>,
     /// Convert all matrices of an F32, F16 or BF16 source: f16, bf16, q8_0, q4_0 or q4_k_m (Q4_K, with Q6_K where it
     /// matters most)
     #[arg(long = "type", value_name = "TYPE")]
@@ -71,6 +79,21 @@ struct Args {
     /// Do not measure what quantizing costs
     #[arg(long)]
     no_kl: bool,
+    #[command(flatten)]
+    plan: PlanArgs,
+    /// With --dry-run: plan for a model of this shape instead: llama-2-7b, mistral-7b, falcon-40b, llama-70b, opt-30b or
+    /// opt-175b; of this type [q4_0], in which this share of FFN neurons fires [as published for sparse ones]
+    #[arg(long, value_name = "NAME[:TYPE[:DENSITY]]", requires = "dry_run", conflicts_with_all = ["model", "profile", "recipe", "down"])]
+    shape: Option<ShapeSpec>,
+    /// With --dry-run: what to plan for: dense, exact, or predicted (by signs of the mask, where nothing is fitted)
+    #[arg(long, value_name = "MODE", default_value = "exact", value_parser = plan::method)]
+    mode: Method,
+    /// Context in tokens that a plan is made for
+    #[arg(short, long, value_name = "N", default_value_t = 4096)]
+    ctx_size: usize,
+    /// With --dry-run: one JSON object instead of a table
+    #[arg(long, requires = "dry_run")]
+    json: bool,
 }
 
 fn main() -> ExitCode {
@@ -82,31 +105,40 @@ fn run(args: Args) -> Result<()> {
     let n_threads = args.threads.unwrap_or_else(common::default_threads);
     ensure!((1..=1024).contains(&n_threads), "-t {n_threads}: 1 to 1024 threads are possible");
     rayon::ThreadPoolBuilder::new().num_threads(n_threads).build_global().context("threads cannot be started")?;
-    models::keep_inputs(
-        &args.output,
-        [Some(&*args.model), args.profile.as_deref(), args.predictor.as_deref()].into_iter().flatten(),
-    )?;
-    check_writable(&args.output)?;
     let bar = Bar::new();
-    if args.quantize_only {
-        return quantize(&args, &bar);
+    if let Some(shape) = &args.shape {
+        return dry_run(&args, shape.workload()?, n_threads, &bar);
     }
-    let profile = args.profile.as_deref().map(Profile::read).transpose()?;
-    let source = models::open(Gguf::open(&args.model)?, args.activation, Some(&bar))?;
+    let path = args.model.as_deref().context("-m: a model is missing")?;
+    if args.plan.dry_run {
+        ensure!(!args.quantize_only, "--dry-run: --quantize-only has no plan");
+        let (source, plan) = decide(&args, path, &bar)?;
+        return dry_run(&args, plan::workload_of_split(&source, &plan), n_threads, &bar);
+    }
+    let output = args.output.as_deref().context("-o: an output is missing")?;
+    let inputs = [Some(path), args.profile.as_deref(), args.predictor.as_deref()];
+    models::keep_inputs(output, inputs.into_iter().flatten())?;
+    check_writable(output)?;
+    if args.quantize_only {
+        return quantize(&args, path, output, &bar);
+    }
     let predictor = args.predictor.as_deref().map(Gguf::open).transpose()?;
-    let Some(profile) = profile else {
+    if args.profile.is_none() {
         let predictor = predictor.context("--predictor: nothing to pack in")?;
-        variant::pack(&source, &predictor, &args.output, &bar)?;
-        return tell_written(&args, &source).map(drop);
-    };
-    let options = Options { recipe: args.recipe, down: args.down };
-    let plan = Plan::new(&source, &profile, options).with_context(|| args.model.display().to_string())?;
-    for note in &plan.notes {
-        tell!("note: {note}");
+        let source = models::open(Gguf::open(path)?, args.activation, Some(&bar))?;
+        variant::pack(&source, &predictor, output, &bar)?;
+        return tell_written(&args, output, &source).map(drop);
+    }
+    let (source, mut plan) = decide(&args, path, &bar)?;
+    if args.plan.vram_budget.is_some() {
+        let work = plan::workload_of_split(&source, &plan);
+        let (hardware, run) = setting(&args, &work, n_threads, &bar)?;
+        let n_hot = plan::plan(&args.plan, &hardware, &work, &run)?.n_hot();
+        plan.layers.iter_mut().zip(n_hot).for_each(|(layer, n_hot)| layer.n_hot = n_hot);
     }
     print(plan.table(&source))?;
-    variant::write(&source, &plan, predictor.as_ref(), &args.output, &bar)?;
-    let written = tell_written(&args, &source)?;
+    variant::write(&source, &plan, predictor.as_ref(), output, &bar)?;
+    let written = tell_written(&args, output, &source)?;
     if plan.lossy && !args.no_kl {
         match divergence(&source, &written, n_threads, &bar)? {
             Some((kl, n)) => {
@@ -119,25 +151,55 @@ fn run(args: Args) -> Result<()> {
 }
 
 /// Opens what was written and says how large it is.
-fn tell_written(args: &Args, source: &Model) -> Result<Model> {
-    let written = Model::new(Gguf::open(&args.output)?, args.activation)?;
+fn tell_written(args: &Args, output: &Path, source: &Model) -> Result<Model> {
+    let written = Model::new(Gguf::open(output)?, args.activation)?;
     let (before, after) = (Bytes(source.n_bytes()), Bytes(written.n_bytes()));
-    print(format_args!("{}: {after} of weights (source: {before})\n", args.output.display()))?;
+    print(format_args!("{}: {after} of weights (source: {before})\n", output.display()))?;
     Ok(written)
 }
 
+/// The source and what its variant will hold.
+fn decide(args: &Args, path: &Path, bar: &Bar) -> Result<(Model, Plan)> {
+    let profile = Profile::read(args.profile.as_deref().context("--profile: is missing")?)?;
+    let source = models::open(Gguf::open(path)?, args.activation, Some(bar))?;
+    let options = Options { recipe: args.recipe, down: args.down };
+    let plan = Plan::new(&source, &profile, options).with_context(|| path.display().to_string())?;
+    for note in &plan.notes {
+        tell!("note: {note}");
+    }
+    Ok((source, plan))
+}
+
+/// The machine and the run that is planned for.
+fn setting(args: &Args, work: &Workload, n_threads: usize, bar: &Bar) -> Result<(Hardware, Run)> {
+    let n_ctx = args.ctx_size;
+    ensure!(n_ctx > 0, "-c 0: a context needs at least one token");
+    let run = Run { n_ctx, n_past: n_ctx, kv_type: KvType::F16.dtype(), n_ubatch: N_UBATCH, method: args.mode };
+    let hardware = plan::hardware(args.plan.hardware.as_deref(), work, &run, n_threads, Isa::detect(), bar)?;
+    Ok((hardware, run))
+}
+
+/// `--dry-run`.
+fn dry_run(args: &Args, mut work: Workload, n_threads: usize, bar: &Bar) -> Result<()> {
+    if args.mode == Method::Predicted {
+        work.assume_sign_predictors();
+    }
+    let (hardware, run) = setting(args, &work, n_threads, bar)?;
+    plan::show(&args.plan, args.json, &hardware, &work, &run)
+}
+
 /// `--quantize-only`.
-fn quantize(args: &Args, bar: &Bar) -> Result<()> {
+fn quantize(args: &Args, path: &Path, output: &Path, bar: &Bar) -> Result<()> {
     let recipe = args.recipe.context("--quantize-only needs --type")?;
-    let source = Gguf::open(&args.model)?;
-    let conversion = variant::quantize(&source, recipe, &args.output, bar)?;
+    let source = Gguf::open(path)?;
+    let conversion = variant::quantize(&source, recipe, output, bar)?;
     for note in &conversion.notes {
         tell!("note: {note}");
     }
     let before = Bytes(source.tensors().iter().map(|t| t.data.len() as u64).sum());
     let types: Vec<_> = conversion.types.iter().map(|(dtype, n)| format!("{n} {dtype}")).collect();
     let (after, types) = (Bytes(conversion.n_bytes), types.join(", "));
-    print(format_args!("{}: {after} of weights (source: {before}); matrices: {types}\n", args.output.display()))
+    print(format_args!("{}: {after} of weights (source: {before}); matrices: {types}\n", output.display()))
 }
 
 /// Mean KL of the variant to its source, and the tokens it was measured over.

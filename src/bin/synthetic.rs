@@ -1,5 +1,6 @@
 //! `--synthetic`: a model of a known shape, written once and kept in a cache.
 
+use crate::common::cache_folder;
 use crate::common::terminal::{Again, press_again, tell};
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -50,7 +51,7 @@ impl Synthetic {
         let spec = Spec { seed: self.synthetic_seed, ..spec };
         let spec = self.synthetic_layers.map_or(Ok(spec), |n| spec.with_layers(n)).context("--synthetic-layers")?;
         let layout = if self.synthetic_plain { Layout::Plain } else { Layout::Variant };
-        let folder = self.cache_dir.clone().or_else(default_cache);
+        let folder = self.cache_dir.clone().or_else(cache_folder);
         let folder = folder.context("there is no cache folder for this user; give one with --cache-dir")?;
         let path = folder.join(spec.file_name(layout));
         if path.is_file() {
@@ -92,17 +93,4 @@ fn check_space(folder: &Path, wanted: u64) -> Result<()> {
         Bytes(free),
         Bytes(wanted - free)
     )
-}
-
-/// Where this platform keeps what can be made again.
-fn default_cache() -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let cache = if cfg!(windows) {
-        folder("LOCALAPPDATA")
-    } else if cfg!(target_os = "macos") {
-        folder("HOME").map(|home| home.join("Library/Caches"))
-    } else {
-        folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))
-    };
-    Some(cache?.join("powerinfer"))
 }

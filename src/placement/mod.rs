@@ -1,4 +1,18 @@
-//! Which neurons of each layer are hot.
+//! Which neurons of each layer are hot, and how that is decided.
+
+pub mod budget;
+pub mod cost;
+pub mod explain;
+mod fired;
+pub mod hardware;
+pub mod plan;
+pub mod probe;
+pub mod rates;
+pub mod solve;
+pub mod workload;
+
+#[cfg(test)]
+mod tests;
 
 use crate::model::Model;
 use anyhow::{Result, ensure};
@@ -93,7 +107,7 @@ pub fn covering_prefix(counts: &[u64], share: f64) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+mod prefixes {
     use super::covering_prefix;
 
     #[test]

@@ -8,8 +8,9 @@
 //! quantized once.
 
 use super::random::{Stream, hash, permutation};
-use super::rates::{Unit, rates};
+use super::rates::Unit;
 use super::spec::{Layout, Spec};
+use crate::placement::rates::power_law;
 use crate::quant::GgmlType;
 use crate::quant::convert::{Quantize, quantizer};
 use anyhow::{Context, Result};
@@ -168,7 +169,7 @@ impl<'a> Weights<'a> {
     pub fn new(spec: &'a Spec, layout: Layout) -> Result<Self> {
         let shape = spec.shape;
         let (n_embd, n_layer, dtype) = (shape.n_embd, spec.n_layer as f64, spec.dtype);
-        let rates = rates(shape.n_ff, spec.density);
+        let rates = power_law(shape.n_ff, spec.density);
         let units: Vec<Unit> = rates.iter().map(|r| Unit::firing(*r)).collect();
         let n_data = (n_embd - N_CONSTANT) as f64;
         // `up` gives numbers of variance 1, so this is the variance that rows of square 1 would add up to.

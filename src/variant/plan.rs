@@ -161,7 +161,7 @@ impl Plan {
         for (i, layer) in self.layers.iter().enumerate() {
             let sum: f32 = layer.rates.iter().sum();
             let hot: f32 = layer.rates[..layer.n_hot].iter().sum();
-            let covering = if sum > 0.0 { 100.0 * hot / sum } else { 0.0 };
+            let covering = if layer.n_hot > 0 && sum > 0.0 { 100.0 * hot / sum } else { 0.0 };
             let down = match self.down[i] {
                 DownPlan::Rows(dtype) => dtype.name(),
                 DownPlan::Lossless(_) => "lossless",

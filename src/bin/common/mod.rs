@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod models;
+pub mod plan;
 pub mod terminal;
 
 use anyhow::Result;
@@ -11,6 +12,7 @@ use powerinfer::cpu::cores::{performance_cores, usable_cores};
 use powerinfer::progress::Interrupted;
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Exit code of a command that Ctrl-C ended, as shells have it.
@@ -59,4 +61,17 @@ pub fn warn_of_threads(n_threads: usize) {
     if n_threads > cores {
         terminal::tell!("warning: -t {n_threads}: there are {cores} cores; more threads than cores only slow it down");
     }
+}
+
+/// Where this platform keeps what can be made again.
+pub fn cache_folder() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = if cfg!(windows) {
+        folder("LOCALAPPDATA")
+    } else if cfg!(target_os = "macos") {
+        folder("HOME").map(|home| home.join("Library/Caches"))
+    } else {
+        folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))
+    };
+    Some(cache?.join("powerinfer"))
 }

@@ -1,0 +1,219 @@
+//! Plans on the command line: `--dry-run` of `split` and `run`, hardware files, and the cache of what was measured.
+
+use super::terminal::{print, tell};
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use powerinfer::cpu::cores::usable_cores;
+use powerinfer::cpu::{Isa, Pool, check_supported};
+use powerinfer::executor::ExecutorParams;
+use powerinfer::model::{Model, NeuronId};
+use powerinfer::placement::explain::Explained;
+use powerinfer::placement::hardware::Hardware;
+use powerinfer::placement::plan::{Method, Plan, Planner, Run};
+use powerinfer::placement::probe;
+use powerinfer::placement::workload::{NeuronRows, NeuronStats, SHAPES, Shape, Workload};
+use powerinfer::progress::Progress;
+use powerinfer::quant::GgmlType;
+use powerinfer::units::Bytes;
+use powerinfer::variant::{self, DownPlan};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// What a plan is made for.
+#[derive(Args)]
+pub struct PlanArgs {
+    /// Print the plan (bytes, predicted tokens/s, its proof) and exit
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Description of the machine to plan for (TOML; see the folder `hardware`) [default: this machine, measured once]
+    #[arg(long, value_name = "FILE")]
+    pub hardware: Option<PathBuf>,
+    /// Device memory that a plan may take: a number with a unit, as 8GiB or 8GB [default: all but the driver's own]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub vram_budget: Option<Bytes>,
+    /// With --dry-run: a line for every layer
+    #[arg(long, requires = "dry_run")]
+    pub explain: bool,
+}
+
+/// A shape in place of a model: `NAME[:TYPE[:DENSITY]]`.
+#[derive(Debug, Clone)]
+pub struct ShapeSpec {
+    shape: &'static Shape,
+    dtype: GgmlType,
+    density: f64,
+}
+
+impl FromStr for ShapeSpec {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut parts = text.split(':');
+        let name = parts.next().unwrap_or_default();
+        let shape = SHAPES.iter().find(|s| s.name.eq_ignore_ascii_case(name)).with_context(|| {
+            let known: Vec<_> = SHAPES.iter().map(|s| s.name).collect();
+            format!("shape \"{name}\" is not known; {} are", known.join(", "))
+        })?;
+        let dtype = match parts.next() {
+            None | Some("") => GgmlType::Q4_0,
+            Some(name) => GgmlType::from_name(name).with_context(|| format!("type \"{name}\" is not known"))?,
+        };
+        check_supported(dtype)?;
+        let density = match parts.next() {
+            None | Some("") => shape.density,
+            Some(text) => text.parse().with_context(|| format!("density \"{text}\""))?,
+        };
+        ensure!(parts.next().is_none(), "more than NAME:TYPE:DENSITY");
+        let spec = Self { shape, dtype, density };
+        spec.workload()?;
+        Ok(spec)
+    }
+}
+
+impl ShapeSpec {
+    /// What a model of this shape needs.
+    pub fn workload(&self) -> Result<Workload> {
+        Workload::of_shape(self.shape, self.dtype, self.density)
+    }
+}
+
+/// What `split` would make of `model`: types and order of `plan`.
+pub fn workload_of_split(model: &Model, plan: &variant::Plan) -> Workload {
+    let mut work = Workload::with_types(model, &|name, source, n_cols| plan.matrix_type(name, source, n_cols));
+    let n_embd = model.config.n_embd;
+    for (layer, (planned, down)) in work.layers.iter_mut().zip(plan.layers.iter().zip(&plan.down)) {
+        let order: &[NeuronId] = &planned.order;
+        debug_assert_eq!(order.len(), layer.n_ff());
+        layer.stats = NeuronStats { rates: planned.rates.clone(), mass: planned.mass.clone(), cold: None };
+        let rows = |dtype: GgmlType| {
+            let row_bytes = dtype.row_bytes(n_embd).map_or(layer.down.row_bytes, |n| n as u64);
+            NeuronRows { row_bytes, dtype }
+        };
+        layer.down = match down {
+            DownPlan::Rows(dtype) => rows(*dtype),
+            // Quants of a row, and 16-bit scales of its elements for 32 neurons together.
+            DownPlan::Lossless(dtype) => {
+                let quants = if *dtype == GgmlType::Q4_0 { n_embd / 2 } else { n_embd };
+                NeuronRows { row_bytes: (quants + n_embd / 16) as u64, dtype: *dtype }
+            }
+        };
+        layer.down_by_columns = false;
+    }
+    work
+}
+
+/// Types that a model's matrices have: what is measured.
+fn types(work: &Workload, kv_type: GgmlType) -> Vec<GgmlType> {
+    let mut types = vec![kv_type, work.head.dtype];
+    for layer in &work.layers {
+        types.extend(layer.attention.iter().map(|b| b.dtype));
+        types.extend([Some(layer.mask), layer.up, Some(layer.down)].into_iter().flatten().map(|r| r.dtype));
+    }
+    types.sort_by_key(|t| t.id());
+    types.dedup();
+    types
+}
+
+/// The file that was given, or this machine: measured now, or before with the same processor, threads and version.
+pub fn hardware(
+    given: Option<&Path>,
+    work: &Workload,
+    run: &Run,
+    threads: usize,
+    isa: Isa,
+    progress: &dyn Progress,
+) -> Result<Hardware> {
+    if let Some(path) = given {
+        return Hardware::read(path);
+    }
+    let wanted = types(work, run.kv_type);
+    let folder = super::cache_folder();
+    let path = folder.as_ref().map(|f| f.join(cache_name(threads, isa)));
+    let known = path.as_deref().and_then(|p| Hardware::read(p).ok());
+    if let Some(known) =
+        known.as_ref().filter(|h| wanted.iter().all(|t| h.cpu.bandwidth.by_type.contains_key(t.name())))
+    {
+        return Ok(known.clone());
+    }
+    let mut types: Vec<GgmlType> = wanted;
+    types.extend(known.iter().flat_map(|h| h.cpu.bandwidth.by_type.keys()).filter_map(|n| GgmlType::from_name(n)));
+    types.sort_by_key(|t| t.id());
+    types.dedup();
+    let measured = measure(threads, isa, &types, progress)?;
+    if let (Some(folder), Some(path)) = (folder, path) {
+        // A cache that cannot be written only costs the next run a few seconds.
+        if std::fs::create_dir_all(&folder).is_ok() && measured.write(&path).is_ok() {
+            tell!("hardware: measured, kept in {}", path.display());
+        }
+    }
+    Ok(measured)
+}
+
+/// This machine, measured now.
+pub fn measure(threads: usize, isa: Isa, types: &[GgmlType], progress: &dyn Progress) -> Result<Hardware> {
+    let pool = Pool::new(threads)?;
+    let cpu = probe::measure(&pool, isa, types, progress)?;
+    Ok(Hardware { name: format!("{}, {threads} threads, {isa}", cpu_name()), cpu, device: None })
+}
+
+/// What the system calls the processor.
+fn cpu_name() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':').map(|(_, n)| n.trim()));
+    let name = name.unwrap_or(std::env::consts::ARCH);
+    name.chars().filter(|c| !c.is_control()).take(100).collect()
+}
+
+fn cache_name(threads: usize, isa: Isa) -> String {
+    let name: String =
+        cpu_name().chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let (cores, version) = (usable_cores(), env!("CARGO_PKG_VERSION"));
+    format!("hardware-{name}-{cores}c-t{threads}-{isa}-v{version}.toml")
+}
+
+/// What is planned for a run with `params`, timed when `n_past` tokens are in the context.
+pub fn run_of(params: &ExecutorParams, n_past: usize) -> Result<Run> {
+    let method = method(params.mode.name())?;
+    Ok(Run { n_ctx: params.n_ctx, n_past, kv_type: params.kv_type.dtype(), n_ubatch: params.n_ubatch, method })
+}
+
+/// Makes the plan that the flags ask for.
+pub fn plan(args: &PlanArgs, hardware: &Hardware, work: &Workload, run: &Run) -> Result<Plan> {
+    ensure!(
+        hardware.device.is_none() || work.can_be_divided() || args.vram_budget.is_none(),
+        "{}: its neurons are not stored hot first; powerinfer-split makes a variant that can be divided",
+        work.name
+    );
+    Planner { hardware, work, run }.plan(args.vram_budget)
+}
+
+/// `--dry-run`: prints the plan.
+pub fn show(args: &PlanArgs, json: bool, hardware: &Hardware, work: &Workload, run: &Run) -> Result<()> {
+    let plan = plan(args, hardware, work, run)?;
+    let explained = Explained::new(Planner { hardware, work, run }, &plan);
+    if json {
+        return print(serde_json::to_string_pretty(&explained.json())? + "\n");
+    }
+    print(explained.table(args.explain))
+}
+
+/// Reads `dense`, `exact` or `predicted`.
+pub fn method(name: &str) -> Result<Method> {
+    let all = [Method::Dense, Method::Exact, Method::Predicted];
+    match all.into_iter().find(|m| m.name() == name) {
+        Some(method) => Ok(method),
+        None => bail!("mode \"{name}\" is not known; dense, exact and predicted are"),
+    }
+}
+
+/// Measures this machine and says how fast `model` should be, for comparing with how fast it is.
+pub fn predict(model: &Model, params: &ExecutorParams, n_past: usize, hardware: &Hardware) -> Result<f64> {
+    let work = Workload::of(model);
+    let run = run_of(params, n_past)?;
+    Ok(Planner { hardware, work: &work, run: &run }.cpu_only(None).tokens_per_second())
+}
+
+/// Types that `model` has, and the KV cache.
+pub fn types_of(model: &Model, kv_type: GgmlType) -> Vec<GgmlType> {
+    types(&Workload::of(model), kv_type)
+}

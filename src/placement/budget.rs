@@ -1,0 +1,120 @@
+//! What every allocation on the graphics card takes, to the byte.
+//!
+//! One rule: what a layer has on the card is one allocation of the driver, and so are the head and the scratch memory.
+//! An allocation is a whole number of [`GRANULE`]s, which is what the driver hands out; inside it every part begins at a
+//! multiple of [`ALIGN`]. So accounted is allocated, and a plan is within its budget exactly when the sum is.
+
+use super::plan::{LayerChoice, Run};
+use super::workload::{LayerWork, Workload};
+use crate::units::Bytes;
+
+/// Parts of an allocation begin at multiples of this.
+pub const ALIGN: u64 = 256;
+/// The driver's unit of device memory.
+pub const GRANULE: u64 = 2 << 20;
+
+/// What a part of `bytes` takes of its allocation.
+pub fn aligned(bytes: u64) -> u64 {
+    bytes.next_multiple_of(ALIGN)
+}
+
+/// What an allocation of `bytes` takes of the card.
+pub fn allocated(bytes: u64) -> u64 {
+    bytes.next_multiple_of(GRANULE)
+}
+
+/// What allocations may take together.
+pub fn capacity(budget: Bytes) -> u64 {
+    budget.0 / GRANULE * GRANULE
+}
+
+/// Bytes on the card, by what they are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Account {
+    /// Attention matrices, norms and biases.
+    pub attention: u64,
+    /// Keys and values of the whole context.
+    pub kv_cache: u64,
+    /// Mask matrices, or the hot rows of them.
+    pub mask: u64,
+    /// Hot rows of up and down.
+    pub hot: u64,
+    /// Predictors.
+    pub predictor: u64,
+    /// The head.
+    pub head: u64,
+    /// Activations of a batch, logits, and what the two sides exchange.
+    pub scratch: u64,
+    /// What rounding up to whole granules adds.
+    pub rounding: u64,
+}
+
+impl Account {
+    /// All of it.
+    pub fn sum(&self) -> u64 {
+        let parts = self.attention + self.kv_cache + self.mask + self.hot + self.predictor + self.head + self.scratch;
+        parts + self.rounding
+    }
+
+    /// What the card loses.
+    pub fn taken(&self) -> Bytes {
+        Bytes(self.sum())
+    }
+
+    /// The account of one allocation.
+    fn rounded(self) -> Self {
+        let sum = self.sum();
+        Self { rounding: self.rounding + allocated(sum) - sum, ..self }
+    }
+
+    /// Adds another account to this one.
+    pub fn add(&mut self, other: &Self) {
+        self.attention += other.attention;
+        self.kv_cache += other.kv_cache;
+        self.mask += other.mask;
+        self.hot += other.hot;
+        self.predictor += other.predictor;
+        self.head += other.head;
+        self.scratch += other.scratch;
+        self.rounding += other.rounding;
+    }
+}
+
+/// What a layer takes on the card under `choice`.
+pub fn of_layer(layer: &LayerWork, choice: LayerChoice, run: &Run) -> Account {
+    let n_ff = layer.n_ff() as u64;
+    let n_hot = choice.n_hot as u64;
+    let rows = |row_bytes: u64, n: u64| aligned(row_bytes * n);
+    let mut account = Account::default();
+    if choice.attention {
+        account.attention = layer.attention.iter().map(|b| aligned(b.bytes)).sum::<u64>() + aligned(layer.small_bytes);
+        let n_head_kv = (layer.n_kv / layer.head_dim) as u64;
+        // Executor and loader refuse heads that are not whole blocks.
+        let row = run.kv_type.row_bytes(layer.head_dim).unwrap_or(4 * layer.head_dim) as u64;
+        account.kv_cache = 2 * aligned(run.n_ctx as u64 * n_head_kv * row);
+    }
+    account.mask = rows(layer.mask.row_bytes, if choice.mask { n_ff } else { n_hot });
+    account.hot = layer.up.map_or(0, |up| rows(up.row_bytes, n_hot)) + rows(layer.down.row_bytes, n_hot);
+    if let Some(predictor) = layer.predictor.filter(|_| choice.predictor) {
+        account.predictor = aligned(predictor.fixed_bytes) + rows(predictor.row_bytes, n_ff - n_hot);
+    }
+    account.rounded()
+}
+
+/// What the head takes.
+pub fn of_head(work: &Workload) -> Account {
+    Account { head: aligned(work.head.bytes) + aligned(8 * work.n_embd as u64), ..Account::default() }.rounded()
+}
+
+/// What is needed as soon as anything is computed on the card: activations of a batch, logits, the masks and lists of
+/// a token, and two vectors each way between the sides.
+pub fn scratch(work: &Workload, run: &Run) -> Account {
+    const FLOAT: u64 = 4;
+    let most = |of: fn(&LayerWork) -> usize| work.layers.iter().map(of).max().unwrap_or(0) as u64;
+    let (n_embd, n_q, n_kv, n_ff) = (work.n_embd as u64, most(|l| l.n_q), most(|l| l.n_kv), most(LayerWork::n_ff));
+    // x, its norm, what attention and FFN add; q and attention's result; k and v; activations and h.
+    let vectors = [n_embd, n_embd, n_embd, n_embd, n_q, n_q, n_kv, n_kv, n_ff, n_ff];
+    let batch: u64 = vectors.iter().map(|n| aligned(FLOAT * n * run.n_ubatch as u64)).sum();
+    let token = aligned(FLOAT * work.n_vocab as u64) + 2 * aligned(FLOAT * n_ff) + 4 * aligned(FLOAT * n_embd);
+    Account { scratch: batch + token, ..Account::default() }.rounded()
+}

@@ -1,0 +1,283 @@
+//! How long a token takes: seconds per layer, by who computes what.
+//!
+//! Decoding reads weights; what a side reads, divided by how fast it reads it, and a fixed cost per piece of work is its
+//! time. Where both sides work on a layer it takes as long as the slower one, on average over how many cold neurons
+//! fire, and a rendezvous.
+
+use super::fired::Fired;
+use super::hardware::{Bandwidths, Cpu, Device, Hardware};
+use super::plan::{LayerChoice, Method, Run, Side};
+use super::workload::{Block, LayerWork, NeuronRows, Workload};
+use crate::quant::GgmlType;
+
+/// Kernels of attention on the card: norm, query/key/value, rotation with the cache, scores and sums, output.
+const ATTENTION_KERNELS: f64 = 5.0;
+/// Kernels of an FFN: norm, mask with its list, up, down.
+const FFN_KERNELS: f64 = 4.0;
+/// Further ones where the CPU has a part: posting the work and adding what comes back.
+const MERGE_KERNELS: f64 = 2.0;
+/// Pieces of work on the CPU: query/key/value together, scores and sums, output.
+const ATTENTION_REGIONS: f64 = 3.0;
+/// Bytes of an entry in the list of active neurons: its slot and its activation.
+const LIST_ENTRY: f64 = 8.0;
+
+/// Seconds that one layer takes for a token.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct LayerTime {
+    /// Attention, wherever it is.
+    pub attention: f64,
+    /// What the card does before the FFN is divided: the mask, or the predictor.
+    pub before: f64,
+    /// The card's part of the FFN, on average.
+    pub gpu: f64,
+    /// The CPU's part, on average.
+    pub cpu: f64,
+    /// Both at once: the mean of the larger one.
+    pub together: f64,
+    /// Handing over between the sides.
+    pub rendezvous: f64,
+}
+
+impl LayerTime {
+    /// All of it.
+    pub fn total(&self) -> f64 {
+        self.attention + self.before + self.together + self.rendezvous
+    }
+}
+
+/// The time model of one model on one machine.
+pub struct Cost<'a> {
+    hardware: &'a Hardware,
+    work: &'a Workload,
+    run: &'a Run,
+    fired: Vec<Fired<'a>>,
+}
+
+/// Seconds for reading `bytes` of `dtype` in one of four ways.
+#[derive(Clone, Copy)]
+enum Way {
+    Dot { listed: bool },
+    Add { listed: bool },
+}
+
+fn seconds(bandwidths: &Bandwidths, dtype: GgmlType, way: Way, bytes: f64) -> f64 {
+    let b = bandwidths.of(dtype);
+    bytes
+        / match way {
+            Way::Dot { listed: false } => b.stream,
+            Way::Dot { listed: true } => b.gather,
+            Way::Add { listed: false } => b.add_stream,
+            Way::Add { listed: true } => b.add_gather,
+        }
+}
+
+fn all(bandwidths: &Bandwidths, block: Block) -> f64 {
+    seconds(bandwidths, block.dtype, Way::Dot { listed: false }, block.bytes as f64)
+}
+
+fn rows(bandwidths: &Bandwidths, rows: NeuronRows, way: Way, n: f64) -> f64 {
+    seconds(bandwidths, rows.dtype, way, n * rows.row_bytes as f64)
+}
+
+/// Seconds per neuron for up and down.
+fn per_neuron(bandwidths: &Bandwidths, layer: &LayerWork, listed: bool) -> f64 {
+    let up = layer.up.map_or(0.0, |up| rows(bandwidths, up, Way::Dot { listed }, 1.0));
+    up + rows(bandwidths, layer.down, Way::Add { listed }, 1.0)
+}
+
+impl<'a> Cost<'a> {
+    /// The model for running `work` on `hardware`.
+    pub fn new(hardware: &'a Hardware, work: &'a Workload, run: &'a Run) -> Self {
+        Self { hardware, work, run, fired: work.layers.iter().map(|l| Fired::new(&l.stats)).collect() }
+    }
+
+    fn cpu(&self) -> &'a Cpu {
+        &self.hardware.cpu
+    }
+
+    /// Seconds of a crossing there and back with `bytes` in all; 0 where there is nothing to cross to.
+    fn crossing(&self, bytes: f64) -> f64 {
+        self.hardware.device.as_ref().map_or(0.0, |d| d.bus.rendezvous + bytes / d.bus.bandwidth)
+    }
+
+    /// Bytes of a vector as long as the residual stream, there and back.
+    fn vectors(&self) -> f64 {
+        8.0 * self.work.n_embd as f64
+    }
+
+    fn attention_on_cpu(&self, layer: &LayerWork) -> f64 {
+        let cpu = self.cpu();
+        let weights: f64 = layer.attention.iter().map(|b| all(&cpu.bandwidth, *b)).sum();
+        let values = 3 * self.work.n_embd + 2 * layer.n_q + 3 * layer.n_kv;
+        weights + self.kv_seconds(&cpu.bandwidth, layer) + ATTENTION_REGIONS * cpu.region + values as f64 * cpu.value
+    }
+
+    fn attention_on_gpu(&self, device: &Device, layer: &LayerWork) -> f64 {
+        let gpu = &device.gpu;
+        let weights: f64 = layer.attention.iter().map(|b| all(&gpu.bandwidth, *b)).sum();
+        weights + self.kv_seconds(&gpu.bandwidth, layer) + ATTENTION_KERNELS * gpu.kernel
+    }
+
+    fn kv_seconds(&self, bandwidths: &Bandwidths, layer: &LayerWork) -> f64 {
+        let kv = self.run.kv_type;
+        let bytes = kv.row_bytes(layer.n_kv).unwrap_or(4 * layer.n_kv) as f64 * self.run.n_past as f64;
+        let way = |way| seconds(bandwidths, kv, way, bytes);
+        way(Way::Dot { listed: false }) + way(Way::Add { listed: false })
+    }
+
+    /// Seconds of layer `i` under `choice` when the residual stream lives on the side of `home`. `scratch` is kept for
+    /// its memory only.
+    pub fn layer(&self, i: usize, choice: LayerChoice, home: Side, scratch: &mut Vec<f64>) -> LayerTime {
+        let layer = &self.work.layers[i];
+        let Some(device) = &self.hardware.device else { return self.layer_on_cpu(i, scratch) };
+        let (cpu, gpu) = (self.cpu(), &device.gpu);
+        let (n_ff, n_hot) = (layer.n_ff() as f64, choice.n_hot as f64);
+        let n_cold = n_ff - n_hot;
+        let on_gpu = choice.n_hot > 0 || choice.mask || choice.predictor;
+        if !on_gpu {
+            let mut time = self.layer_on_cpu(i, scratch);
+            if choice.attention {
+                time.attention = self.attention_on_gpu(device, layer);
+            }
+            time.rendezvous = self.crossings(choice, home, false, true) * self.crossing(self.vectors());
+            return time;
+        }
+        let fired = &self.fired[i];
+        let dense = self.run.method == Method::Dense;
+        let predictor =
+            layer.predictor.filter(|_| self.run.method == Method::Predicted && !choice.mask && n_cold > 0.0);
+        let stream = Way::Dot { listed: false };
+
+        let (mut before, mut gpu_part) = (0.0, FFN_KERNELS * gpu.kernel);
+        if choice.mask {
+            before += rows(&gpu.bandwidth, layer.mask, stream, n_ff);
+        } else {
+            gpu_part += rows(&gpu.bandwidth, layer.mask, stream, n_hot);
+        }
+        let hot_fired = if dense { n_hot } else { fired.hot(choice.n_hot) };
+        gpu_part += hot_fired * per_neuron(&gpu.bandwidth, layer, !dense);
+        let (mut cpu_fixed, mut per_active, mut ratio) = (0.0, 0.0, 0.0);
+        if let Some(p) = predictor {
+            let scored = p.fixed_bytes as f64 + n_cold * p.row_bytes as f64;
+            if choice.predictor {
+                before += seconds(&gpu.bandwidth, p.dtype, stream, scored) + gpu.kernel;
+            } else {
+                cpu_fixed += seconds(&cpu.bandwidth, p.dtype, stream, scored) + cpu.region;
+            }
+            (ratio, per_active) =
+                (p.active_per_fired, rows(&cpu.bandwidth, layer.mask, Way::Dot { listed: true }, 1.0));
+        } else if !choice.mask {
+            cpu_fixed += rows(&cpu.bandwidth, layer.mask, stream, n_cold);
+        }
+        let mut time = LayerTime { before, gpu: gpu_part, ..LayerTime::default() };
+        let mut listed = 0.0;
+        if n_cold > 0.0 {
+            gpu_part += MERGE_KERNELS * gpu.kernel;
+            let regions = f64::from(u8::from(!choice.mask)) + f64::from(u8::from(layer.up.is_some())) + 1.0;
+            let looked_at = if choice.mask || choice.predictor { 0.0 } else { 3.0 * n_cold };
+            cpu_fixed += regions * cpu.region + (3.0 * self.work.n_embd as f64 + looked_at) * cpu.value;
+            let each = per_neuron(&cpu.bandwidth, layer, !dense);
+            if dense {
+                scratch.clear();
+                scratch.push(n_cold);
+            } else {
+                fired.cold_quantiles(choice.n_hot, scratch);
+            }
+            let n = scratch.len() as f64;
+            let cpu_at = |q: f64| cpu_fixed + q * each + (q * ratio).min(n_cold) * per_active;
+            time.cpu = scratch.iter().map(|q| cpu_at(*q)).sum::<f64>() / n;
+            time.together = scratch.iter().map(|q| cpu_at(*q).max(gpu_part)).sum::<f64>() / n;
+            time.gpu = gpu_part;
+            if choice.mask || choice.predictor {
+                listed = LIST_ENTRY * scratch.iter().sum::<f64>() / n * if choice.mask { 1.0 } else { ratio };
+            }
+        } else {
+            time.together = gpu_part;
+        }
+        let attention =
+            if choice.attention { self.attention_on_gpu(device, layer) } else { self.attention_on_cpu(layer) };
+        let crossings = self.crossings(choice, home, true, n_cold > 0.0);
+        let rendezvous = crossings * self.crossing(self.vectors()) + listed / device.bus.bandwidth;
+        LayerTime { attention, rendezvous, ..time }
+    }
+
+    /// How often a layer crosses from one side to the other and back. Nothing where all of it is at home.
+    fn crossings(&self, choice: LayerChoice, home: Side, ffn_on_gpu: bool, ffn_on_cpu: bool) -> f64 {
+        let divided = ffn_on_gpu && ffn_on_cpu;
+        let attention_away = choice.attention != (home == Side::Gpu);
+        let ffn_away = if home == Side::Gpu { ffn_on_cpu } else { ffn_on_gpu };
+        match (attention_away, ffn_away) {
+            (false, false) => 0.0,
+            // Attention and all of the FFN away is one journey; with the FFN divided it is two.
+            (true, true) if divided => 2.0,
+            _ => 1.0,
+        }
+    }
+
+    /// Seconds of layer `i` without a graphics card.
+    fn layer_on_cpu(&self, i: usize, scratch: &mut Vec<f64>) -> LayerTime {
+        let (layer, cpu, fired) = (&self.work.layers[i], self.cpu(), &self.fired[i]);
+        let bandwidth = &cpu.bandwidth;
+        let n_ff = layer.n_ff() as f64;
+        let method = self.run.method;
+        let predictor = layer.predictor.filter(|_| method == Method::Predicted);
+        let regions = 2.0 + f64::from(u8::from(layer.up.is_some())) + f64::from(u8::from(predictor.is_some()));
+        let looked_at = if method == Method::Dense { 1.0 } else { 3.0 };
+        let mut ffn = regions * cpu.region + (3.0 * self.work.n_embd as f64 + looked_at * n_ff) * cpu.value;
+        let active = match (method, predictor) {
+            (Method::Dense, _) => n_ff,
+            (_, Some(p)) => {
+                ffn += seconds(
+                    bandwidth,
+                    p.dtype,
+                    Way::Dot { listed: false },
+                    p.fixed_bytes as f64 + n_ff * p.row_bytes as f64,
+                );
+                fired.cold_quantiles(0, scratch);
+                let active: f64 = scratch.iter().map(|q| (q * p.active_per_fired).min(n_ff)).sum();
+                ffn += rows(bandwidth, layer.mask, Way::Dot { listed: true }, active / scratch.len() as f64);
+                fired.cold(0)
+            }
+            (_, None) => fired.cold(0),
+        };
+        if predictor.is_none() {
+            ffn += rows(bandwidth, layer.mask, Way::Dot { listed: false }, n_ff);
+        }
+        let listed = method != Method::Dense;
+        let up = layer.up.map_or(0.0, |up| rows(bandwidth, up, Way::Dot { listed }, active));
+        let down = if layer.down_by_columns {
+            rows(bandwidth, layer.down, Way::Dot { listed: false }, n_ff)
+        } else {
+            rows(bandwidth, layer.down, Way::Add { listed }, active)
+        };
+        ffn += up + down;
+        LayerTime { attention: self.attention_on_cpu(layer), cpu: ffn, together: ffn, ..LayerTime::default() }
+    }
+
+    /// Seconds of the head, on the card or not, with what brings the residual stream there and the logits back.
+    pub fn head(&self, on_gpu: bool, home: Side) -> f64 {
+        let cpu = self.cpu();
+        let away = on_gpu != (home == Side::Gpu);
+        let crossing = if away { self.crossing(self.vectors()) } else { 0.0 };
+        match &self.hardware.device {
+            Some(device) if on_gpu => {
+                let logits = 4.0 * self.work.n_vocab as f64 / device.bus.bandwidth;
+                all(&device.gpu.bandwidth, self.work.head) + 2.0 * device.gpu.kernel + logits + crossing
+            }
+            _ => {
+                let values = 3.0 * self.work.n_embd as f64 + self.work.n_vocab as f64;
+                all(&cpu.bandwidth, self.work.head) + cpu.region + values * cpu.value + crossing
+            }
+        }
+    }
+
+    /// Seconds per token beside layers and head: the token's embedding goes to the card, if that is home.
+    pub fn token(&self, home: Side) -> f64 {
+        if home == Side::Gpu { self.crossing(self.vectors()) } else { 0.0 }
+    }
+
+    /// Mean number of neurons of layer `i` that fire, among the first `n_hot` and in all.
+    pub fn fired(&self, i: usize, n_hot: usize) -> (f64, f64) {
+        (self.fired[i].hot(n_hot), self.fired[i].cold(0))
+    }
+}

@@ -1,0 +1,187 @@
+//! A plan in words: a table for people and JSON for programs.
+
+use super::plan::{Plan, PlannedLayer, Planner, Side};
+use crate::units::Bytes;
+use serde_json::{Value, json};
+
+/// A plan with what it is compared to.
+pub struct Explained<'a> {
+    /// What it was made from.
+    pub planner: Planner<'a>,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Whole layers on the card and the rest on the CPU, everything computed: layers on the card, and the plan.
+    pub offload: (usize, Plan),
+    /// The plan with one GiB more, where the card has it or not.
+    pub one_more: Option<Plan>,
+}
+
+/// One GiB.
+const MORE: u64 = 1 << 30;
+
+impl<'a> Explained<'a> {
+    /// Adds the comparisons to a plan.
+    pub fn new(planner: Planner<'a>, plan: &'a Plan) -> Self {
+        let one_more = plan.budget.and_then(|budget| {
+            let mut hardware = planner.hardware.clone();
+            hardware.device.as_mut()?.gpu.vram = Bytes(u64::MAX);
+            Planner { hardware: &hardware, ..planner }.plan(Some(Bytes(budget.0 + MORE))).ok()
+        });
+        Self { planner, plan, offload: planner.layer_offload(plan.budget), one_more }
+    }
+
+    /// Totals, and with `layers` a line for each layer.
+    pub fn table(&self, layers: bool) -> String {
+        let (plan, Planner { hardware, work, run }) = (self.plan, self.planner);
+        let mut out = String::new();
+        let mut line = |text: std::fmt::Arguments| out.push_str(&format!("{text}\n"));
+        let bytes = Bytes(work.n_bytes());
+        line(format_args!("plan      {}, {bytes} of weights, on {}", work.name, hardware.name));
+        let (n_ctx, n_past, kv) = (run.n_ctx, run.n_past, run.kv_type);
+        line(format_args!(
+            "run       {}, context {n_ctx} ({kv}), timed with {n_past} tokens in it, batches of {}",
+            run.method.name(),
+            run.n_ubatch
+        ));
+        if layers {
+            line(format_args!(
+                "layer  attn  mask     hot  hot %  firings %  mass %   gpu ms   cpu ms  total ms  on the card"
+            ));
+            for (i, layer) in plan.layers.iter().enumerate() {
+                line(format_args!("{}", row(i, layer)));
+            }
+        }
+        let a = &plan.account;
+        if let Some(budget) = plan.budget {
+            line(format_args!("budget    {budget}, taken {}, left {}", a.taken(), Bytes(budget.0 - a.taken().0)));
+            line(format_args!(
+                "bytes     attention {}, KV cache {}, masks {}, hot neurons {}, predictors {}, head {}, scratch {}, rounding {}",
+                Bytes(a.attention),
+                Bytes(a.kv_cache),
+                Bytes(a.mask),
+                Bytes(a.hot),
+                Bytes(a.predictor),
+                Bytes(a.head),
+                Bytes(a.scratch),
+                Bytes(a.rounding)
+            ));
+            if plan.is_cpu_only() {
+                line(format_args!("note      nothing is on the card: handing over would cost more than it saves"));
+            }
+            line(format_args!(
+                "hot       {:.1} % of neurons, {:.1} % of activation mass",
+                100.0 * plan.hot_share(),
+                100.0 * plan.mass_covered()
+            ));
+        }
+        let ms = |picoseconds: u64| picoseconds as f64 * 1e-9;
+        let proof = if plan.objective == plan.bound { "optimal" } else { "the search was cut off" };
+        line(format_args!(
+            "time      {:.3} ms per token; no plan is below {:.3} ms: gap {:.4} % ({proof})",
+            ms(plan.objective),
+            ms(plan.bound),
+            100.0 * plan.gap()
+        ));
+        line(format_args!("speed     {:.2} tokens/s predicted", plan.tokens_per_second()));
+        let (n_gpu, offload) = &self.offload;
+        if plan.budget.is_some() {
+            line(format_args!(
+                "compare   {:.2} tokens/s dense with {n_gpu} of {} whole layers on the card",
+                offload.tokens_per_second(),
+                plan.layers.len()
+            ));
+        }
+        if let Some(more) = &self.one_more {
+            let (now, then) = (plan.tokens_per_second(), more.tokens_per_second());
+            line(format_args!("one more GiB buys {:+.2} tokens/s ({:+.1} %)", then - now, 100.0 * (then / now - 1.0)));
+        }
+        out
+    }
+
+    /// All of it.
+    pub fn json(&self) -> Value {
+        let (plan, Planner { hardware, work, run }) = (self.plan, self.planner);
+        let a = &plan.account;
+        let layers: Vec<Value> = plan.layers.iter().enumerate().map(|(i, l)| layer_json(i, l)).collect();
+        json!({
+            "model": work.name,
+            "hardware": hardware.name,
+            "mode": run.method.name(),
+            "n_ctx": run.n_ctx,
+            "n_past": run.n_past,
+            "kv_type": run.kv_type.name(),
+            "n_ubatch": run.n_ubatch,
+            "weights_bytes": work.n_bytes(),
+            "budget_bytes": plan.budget.map(|b| b.0),
+            "accounted_bytes": a.taken().0,
+            "bytes": {
+                "attention": a.attention, "kv_cache": a.kv_cache, "mask": a.mask, "hot": a.hot,
+                "predictor": a.predictor, "head": a.head, "scratch": a.scratch, "rounding": a.rounding,
+            },
+            "hot_share": plan.hot_share(),
+            "mass_covered": plan.mass_covered(),
+            "home": side(plan.home),
+            "head": side(plan.head),
+            "objective_ps": plan.objective,
+            "bound_ps": plan.bound,
+            "gap": plan.gap(),
+            "optimal": plan.objective == plan.bound,
+            "tokens_per_second": plan.tokens_per_second(),
+            "offload_layers": self.offload.0,
+            "offload_tokens_per_second": self.offload.1.tokens_per_second(),
+            "one_more_gib_tokens_per_second": self.one_more.as_ref().map(Plan::tokens_per_second),
+            "layers": layers,
+        })
+    }
+}
+
+fn side(side: Side) -> &'static str {
+    match side {
+        Side::Cpu => "cpu",
+        Side::Gpu => "gpu",
+    }
+}
+
+fn row(i: usize, layer: &PlannedLayer) -> String {
+    let choice = layer.choice;
+    let on = |gpu: bool| if gpu { "gpu" } else { "cpu" };
+    let mask = match () {
+        () if choice.mask || choice.n_hot == layer.n_ff => "gpu",
+        () if choice.predictor => "pred",
+        () if choice.n_hot > 0 => "both",
+        () => "cpu",
+    };
+    let t = &layer.time;
+    format!(
+        "{i:>5}  {:>4}  {mask:>4}  {:>6}  {:>5.1}  {:>9.1}  {:>6.1}  {:>7.3}  {:>7.3}  {:>8.3}  {:>11}",
+        on(choice.attention),
+        choice.n_hot,
+        100.0 * choice.n_hot as f64 / layer.n_ff as f64,
+        100.0 * layer.firings_covered,
+        100.0 * layer.mass_covered,
+        1e3 * (t.before + t.gpu),
+        1e3 * t.cpu,
+        1e3 * t.total(),
+        Bytes(layer.account.sum()).to_string()
+    )
+}
+
+fn layer_json(i: usize, layer: &PlannedLayer) -> Value {
+    let (choice, t) = (layer.choice, &layer.time);
+    json!({
+        "layer": i,
+        "attention": side(if choice.attention { Side::Gpu } else { Side::Cpu }),
+        "mask_on_gpu": choice.mask || choice.n_hot == layer.n_ff,
+        "predictor_on_gpu": choice.predictor,
+        "n_ff": layer.n_ff,
+        "n_hot": choice.n_hot,
+        "firings_covered": layer.firings_covered,
+        "mass_covered": layer.mass_covered,
+        "attention_ms": 1e3 * t.attention,
+        "gpu_ms": 1e3 * (t.before + t.gpu),
+        "cpu_ms": 1e3 * t.cpu,
+        "rendezvous_ms": 1e3 * t.rendezvous,
+        "total_ms": 1e3 * t.total(),
+        "bytes": layer.account.sum(),
+    })
+}

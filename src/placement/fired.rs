@@ -1,0 +1,106 @@
+//! How many cold neurons fire for a token: a distribution, because the slower side decides token by token.
+
+use super::workload::{ColdQuantiles, NeuronStats};
+
+/// Middles of nine equally likely parts of a standard normal distribution.
+const NORMAL: [f64; 9] = [-1.5932, -0.9674, -0.5895, -0.2822, 0.0, 0.2822, 0.5895, 0.9674, 1.5932];
+/// How far the number of neurons that fire strays from token to token beyond what independent neurons would do, as a
+/// share of its mean. Neurons are not independent: some tokens excite many. Assumed where no histogram was counted.
+const OVERDISPERSION: f64 = 0.2;
+
+/// Fired neurons before and behind every hot prefix of a layer.
+pub(super) struct Fired<'a> {
+    /// Sums of the first rates, and of their variances.
+    sums: Vec<(f64, f64)>,
+    cold: Option<&'a ColdQuantiles>,
+}
+
+impl<'a> Fired<'a> {
+    pub fn new(stats: &'a NeuronStats) -> Self {
+        let mut sums = Vec::with_capacity(stats.rates.len() + 1);
+        let (mut mean, mut variance) = (0.0, 0.0);
+        sums.push((0.0, 0.0));
+        for rate in &stats.rates {
+            let rate = f64::from(*rate);
+            mean += rate;
+            variance += rate * (1.0 - rate);
+            sums.push((mean, variance));
+        }
+        Self { sums, cold: stats.cold.as_ref().filter(|c| !c.n_hot.is_empty() && c.n_hot.len() == c.fired.len()) }
+    }
+
+    /// Mean number of the first `n_hot` neurons that fire.
+    pub fn hot(&self, n_hot: usize) -> f64 {
+        self.sums[n_hot].0
+    }
+
+    /// Mean number of those behind them.
+    pub fn cold(&self, n_hot: usize) -> f64 {
+        self.sums[self.sums.len() - 1].0 - self.sums[n_hot].0
+    }
+
+    /// Equally likely numbers of neurons behind the first `n_hot` that fire.
+    pub fn cold_quantiles(&self, n_hot: usize, out: &mut Vec<f64>) {
+        out.clear();
+        let n_cold = (self.sums.len() - 1 - n_hot) as f64;
+        if let Some(cold) = self.cold {
+            let after = cold.n_hot.partition_point(|n| *n <= n_hot).min(cold.n_hot.len() - 1);
+            let before = after.saturating_sub(1);
+            let (a, b) = (cold.n_hot[before] as f64, cold.n_hot[after] as f64);
+            let share = if b > a { ((n_hot as f64 - a) / (b - a)).clamp(0.0, 1.0) } else { 0.0 };
+            let pairs = cold.fired[before].iter().zip(&cold.fired[after]);
+            out.extend(pairs.map(|(a, b)| (f64::from(*a) * (1.0 - share) + f64::from(*b) * share).clamp(0.0, n_cold)));
+            if !out.is_empty() {
+                return;
+            }
+        }
+        let mean = self.cold(n_hot);
+        let independent = (self.sums[self.sums.len() - 1].1 - self.sums[n_hot].1).max(0.0);
+        // Neurons that always fire do not stray.
+        let room = if n_cold > 0.0 { (1.0 - mean / n_cold).clamp(0.0, 1.0) } else { 0.0 };
+        let deviation = (independent + (OVERDISPERSION * mean * room).powi(2)).sqrt();
+        out.extend(NORMAL.iter().map(|z| (mean + z * deviation).clamp(0.0, n_cold)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stats(rates: Vec<f32>, cold: Option<ColdQuantiles>) -> NeuronStats {
+        NeuronStats { mass: rates.clone(), rates, cold }
+    }
+
+    #[test]
+    fn without_a_histogram_counts_spread_around_the_mean() {
+        let stats = stats((0..1000).map(|i| 1.0 / (i + 1) as f32).collect(), None);
+        let fired = Fired::new(&stats);
+        let mut out = Vec::new();
+        for n_hot in [0, 10, 999] {
+            fired.cold_quantiles(n_hot, &mut out);
+            assert_eq!(out.len(), 9);
+            assert!(out.is_sorted() && out[0] < out[8], "{out:?}");
+            assert!(n_hot == 999 || (out.iter().sum::<f64>() / 9.0 / fired.cold(n_hot) - 1.0).abs() < 0.01, "{out:?}");
+        }
+        fired.cold_quantiles(1000, &mut out);
+        assert!(out.iter().all(|q| *q == 0.0), "{out:?}");
+        let always = NeuronStats { rates: vec![1.0; 64], mass: vec![1.0; 64], cold: None };
+        Fired::new(&always).cold_quantiles(24, &mut out);
+        assert!(out.iter().all(|q| *q == 40.0), "{out:?}");
+    }
+
+    #[test]
+    fn a_histogram_is_read_between_its_points() {
+        let cold =
+            ColdQuantiles { n_hot: vec![0, 10, 20], fired: vec![vec![4.0, 8.0], vec![2.0, 4.0], vec![0.0, 0.0]] };
+        let stats = stats(vec![0.25; 20], Some(cold));
+        let fired = Fired::new(&stats);
+        let mut out = Vec::new();
+        for (n_hot, expected) in
+            [(0, [4.0, 8.0]), (5, [3.0, 6.0]), (10, [2.0, 4.0]), (15, [1.0, 2.0]), (20, [0.0, 0.0])]
+        {
+            fired.cold_quantiles(n_hot, &mut out);
+            assert_eq!(out, expected, "{n_hot}");
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! The plan: who computes what, so that a token takes least time within a budget of device memory.
+
+use super::budget::{self, Account, capacity};
+use super::cost::{Cost, LayerTime};
+use super::hardware::Hardware;
+use super::solve::{Item, Solution, least_bytes, lower_bound, solve};
+use super::workload::Workload;
+use crate::quant::GgmlType;
+use crate::units::Bytes;
+use anyhow::{Result, bail, ensure};
+
+/// What is computed of the FFN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Every neuron.
+    Dense,
+    /// The mask in full, the rest where neurons fire.
+    Exact,
+    /// What a predictor names; layers without one exactly.
+    Predicted,
+}
+
+impl Method {
+    /// Name in flags and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dense => "dense",
+            Self::Exact => "exact",
+            Self::Predicted => "predicted",
+        }
+    }
+}
+
+/// How the model is to be run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Run {
+    /// Tokens that the KV cache holds.
+    pub n_ctx: usize,
+    /// Tokens that are attended to in the token that is timed.
+    pub n_past: usize,
+    /// Type of the KV cache.
+    pub kv_type: GgmlType,
+    /// Tokens that prefill computes at once.
+    pub n_ubatch: usize,
+    /// What is computed of the FFN.
+    pub method: Method,
+}
+
+/// A side of the bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Processor and host memory.
+    Cpu,
+    /// Graphics card.
+    Gpu,
+}
+
+/// What of a layer is on the graphics card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LayerChoice {
+    /// Attention with its part of the KV cache.
+    pub attention: bool,
+    /// The whole mask matrix; otherwise only its hot rows.
+    pub mask: bool,
+    /// The predictor of the cold neurons.
+    pub predictor: bool,
+    /// Slots `[0, n_hot)` of up and down.
+    pub n_hot: usize,
+}
+
+/// One layer of a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedLayer {
+    /// Who computes what.
+    pub choice: LayerChoice,
+    /// Bytes on the card.
+    pub account: Account,
+    /// Seconds.
+    pub time: LayerTime,
+    /// Neurons.
+    pub n_ff: usize,
+    /// Share of firings that the hot prefix covers.
+    pub firings_covered: f64,
+    /// Share of activation mass that it covers.
+    pub mass_covered: f64,
+}
+
+/// A plan with its proof.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// Layers by number.
+    pub layers: Vec<PlannedLayer>,
+    /// Where the head is.
+    pub head: Side,
+    /// Where the residual stream lives between layers.
+    pub home: Side,
+    /// Picoseconds per token: what was minimised.
+    pub objective: u64,
+    /// Picoseconds below which no plan of this model comes.
+    pub bound: u64,
+    /// All bytes on the card.
+    pub account: Account,
+    /// What they had to fit in; `None` without a card.
+    pub budget: Option<Bytes>,
+}
+
+impl Plan {
+    /// Seconds per token.
+    pub fn seconds(&self) -> f64 {
+        self.objective as f64 * 1e-12
+    }
+
+    /// Tokens per second.
+    pub fn tokens_per_second(&self) -> f64 {
+        1.0 / self.seconds()
+    }
+
+    /// How far the plan may be from the best one, as a share of it; 0 where it is proved to be the best.
+    pub fn gap(&self) -> f64 {
+        (self.objective - self.bound) as f64 / self.bound.max(1) as f64
+    }
+
+    /// Whether nothing is on the card.
+    pub fn is_cpu_only(&self) -> bool {
+        self.account == Account::default()
+    }
+
+    /// Sizes of the hot prefixes, by layer.
+    pub fn n_hot(&self) -> Vec<usize> {
+        self.layers.iter().map(|l| l.choice.n_hot).collect()
+    }
+
+    /// Share of all neurons that are hot.
+    pub fn hot_share(&self) -> f64 {
+        let n: usize = self.layers.iter().map(|l| l.n_ff).sum();
+        self.layers.iter().map(|l| l.choice.n_hot).sum::<usize>() as f64 / n.max(1) as f64
+    }
+
+    /// Mean over layers of the share of activation mass that is hot.
+    pub fn mass_covered(&self) -> f64 {
+        self.layers.iter().map(|l| l.mass_covered).sum::<f64>() / self.layers.len().max(1) as f64
+    }
+}
+
+/// Hot prefixes that are tried per layer, at about even distances.
+const STEPS: usize = 448;
+/// Neurons come to the card in blocks of a multiple of this.
+const NEURON_BLOCK: usize = 32;
+
+/// Everything that a plan is made from.
+#[derive(Clone, Copy)]
+pub struct Planner<'a> {
+    /// The machine.
+    pub hardware: &'a Hardware,
+    /// The model.
+    pub work: &'a Workload,
+    /// How it is run.
+    pub run: &'a Run,
+}
+
+fn picoseconds(seconds: f64) -> u64 {
+    // Hardware files are checked so that this is a number; an hour is far above any token.
+    (seconds * 1e12).round().clamp(0.0, 3.6e15) as u64
+}
+
+impl<'a> Planner<'a> {
+    /// The fastest plan within `budget` bytes of device memory. Without a graphics card `budget` must be `None`; with
+    /// one `None` means all that the card has beside the driver's own.
+    ///
+    /// # Errors
+    /// When there is a budget and no card, or the budget is below the least that can be used: says what is missing.
+    pub fn plan(&self, budget: Option<Bytes>) -> Result<Plan> {
+        ensure!(!self.work.layers.is_empty(), "a model without layers");
+        let Some(device) = &self.hardware.device else {
+            let name = &self.hardware.name;
+            ensure!(budget.is_none(), "--vram-budget: {name} has no graphics card; describe one with --hardware FILE");
+            return Ok(self.cpu_only(None));
+        };
+        let budget = budget.unwrap_or(Bytes(device.gpu.vram.0 - device.gpu.context.0));
+        let card = device.gpu.vram;
+        ensure!(budget <= card, "--vram-budget: {budget} are more than the {card} of {}", self.hardware.name);
+        let least = self.least();
+        if budget < least {
+            bail!(
+                "--vram-budget: {budget} are too few: {} for the batch and the smallest part of a layer need {least}, {} more; \
+                 raise the budget, lower -ub, or leave it away to compute on the CPU",
+                self.work.name,
+                Bytes(least.0 - budget.0)
+            );
+        }
+        let mut best = self.cpu_only(Some(budget));
+        let mut bound = best.bound;
+        for home in [Side::Gpu, Side::Cpu] {
+            let Some(plan) = self.plan_at(home, budget, best.objective) else { continue };
+            bound = bound.min(plan.bound);
+            if plan.objective < best.objective {
+                best = plan;
+            }
+        }
+        best.bound = bound.min(best.objective);
+        Ok(best)
+    }
+
+    /// The least budget with which anything can be computed on the card.
+    pub fn least(&self) -> Bytes {
+        let scratch = budget::scratch(self.work, self.run).sum();
+        let options = (0..self.work.layers.len()).flat_map(|i| {
+            self.choices(i).into_iter().map(move |c| budget::of_layer(&self.work.layers[i], c, self.run).sum())
+        });
+        let part = options.chain([budget::of_head(self.work).sum()]).filter(|n| *n > 0).min().unwrap_or(0);
+        Bytes(scratch + part)
+    }
+
+    /// All options of a layer.
+    fn choices(&self, i: usize) -> Vec<LayerChoice> {
+        let layer = &self.work.layers[i];
+        let n_ff = layer.n_ff();
+        let step = n_ff.div_ceil(STEPS).next_multiple_of(NEURON_BLOCK);
+        let predicted = self.run.method == Method::Predicted && layer.predictor.is_some();
+        let mut out = Vec::new();
+        for attention in [false, true] {
+            if layer.down_by_columns {
+                out.push(LayerChoice { attention, ..LayerChoice::default() });
+                continue;
+            }
+            for n_hot in (0..n_ff).step_by(step) {
+                out.push(LayerChoice { attention, n_hot, ..LayerChoice::default() });
+                out.push(LayerChoice { attention, n_hot, mask: true, predictor: false });
+                if predicted {
+                    out.push(LayerChoice { attention, n_hot, mask: false, predictor: true });
+                }
+            }
+            out.push(LayerChoice { attention, n_hot: n_ff, ..LayerChoice::default() });
+        }
+        out
+    }
+
+    /// The best plan with the residual stream at `home`; `None` where it cannot be below `known` picoseconds.
+    fn plan_at(&self, home: Side, budget: Bytes, known: u64) -> Option<Plan> {
+        let cost = Cost::new(self.hardware, self.work, self.run);
+        let mut scratch = Vec::new();
+        let (mut classes, mut choices) = (Vec::new(), Vec::new());
+        for (i, layer) in self.work.layers.iter().enumerate() {
+            let options = self.choices(i);
+            let item = |choice: &LayerChoice| Item {
+                bytes: budget::of_layer(layer, *choice, self.run).sum(),
+                cost: picoseconds(cost.layer(i, *choice, home, &mut scratch).total()),
+            };
+            classes.push(options.iter().map(item).collect::<Vec<_>>());
+            choices.push(options);
+        }
+        let head_bytes = budget::of_head(self.work).sum();
+        classes.push(vec![
+            Item { bytes: 0, cost: picoseconds(cost.head(false, home)) },
+            Item { bytes: head_bytes, cost: picoseconds(cost.head(true, home)) },
+        ]);
+        let fixed = budget::scratch(self.work, self.run).sum();
+        let room = capacity(budget).checked_sub(fixed)?;
+        debug_assert_eq!(least_bytes(&classes), 0);
+        let token = picoseconds(cost.token(home));
+        if lower_bound(&classes, room)? + token >= known {
+            return None;
+        }
+        let Solution { chosen, bound, .. } = solve(&classes, room)?;
+        let layers = chosen.iter().zip(&choices).map(|(at, options)| options[*at]).collect::<Vec<_>>();
+        let head = if chosen[layers.len()] == 1 { Side::Gpu } else { Side::Cpu };
+        let mut plan = self.describe(&cost, &layers, head, home, Some(budget));
+        plan.bound = (bound + token).min(plan.objective);
+        Some(plan)
+    }
+
+    /// The plan without a card.
+    pub fn cpu_only(&self, budget: Option<Bytes>) -> Plan {
+        let cost = Cost::new(self.hardware, self.work, self.run);
+        let layers = vec![LayerChoice::default(); self.work.layers.len()];
+        self.describe(&cost, &layers, Side::Cpu, Side::Cpu, budget)
+    }
+
+    /// Times and bytes of given choices; its bound is its objective.
+    fn describe(&self, cost: &Cost, choices: &[LayerChoice], head: Side, home: Side, budget: Option<Bytes>) -> Plan {
+        let mut scratch = Vec::new();
+        let mut account = Account::default();
+        let share = |values: &[f32], n: usize| {
+            // The sum of nothing is a negative zero, which would be shown.
+            let sum = |v: &[f32]| v.iter().fold(0.0, |sum, x| sum + f64::from(*x));
+            let all = sum(values);
+            if all > 0.0 { sum(&values[..n]) / all } else { 0.0 }
+        };
+        let layers: Vec<PlannedLayer> = choices
+            .iter()
+            .enumerate()
+            .map(|(i, choice)| {
+                let layer = &self.work.layers[i];
+                let of_layer = budget::of_layer(layer, *choice, self.run);
+                account.add(&of_layer);
+                PlannedLayer {
+                    choice: *choice,
+                    account: of_layer,
+                    time: cost.layer(i, *choice, home, &mut scratch),
+                    n_ff: layer.n_ff(),
+                    firings_covered: share(&layer.stats.rates, choice.n_hot),
+                    mass_covered: share(&layer.stats.mass, choice.n_hot),
+                }
+            })
+            .collect();
+        if head == Side::Gpu {
+            account.add(&budget::of_head(self.work));
+        }
+        if home == Side::Gpu || account.sum() > 0 {
+            account.add(&budget::scratch(self.work, self.run));
+        }
+        let sum: u64 = layers.iter().map(|l| picoseconds(l.time.total())).sum();
+        let objective = sum + picoseconds(cost.head(head == Side::Gpu, home)) + picoseconds(cost.token(home));
+        Plan { layers, head, home, objective, bound: objective, account, budget }
+    }
+
+    /// llama.cpp's way, for comparison: as many whole layers as fit are on the card, the last ones and the head first;
+    /// everything is computed, and the residual stream crosses once.
+    pub fn layer_offload(&self, budget: Option<Bytes>) -> (usize, Plan) {
+        let run = Run { method: Method::Dense, ..*self.run };
+        let dense = Planner { run: &run, ..*self };
+        let cost = Cost::new(self.hardware, self.work, &run);
+        let Some(device) = &self.hardware.device else { return (0, dense.cpu_only(None)) };
+        let budget = budget.unwrap_or(Bytes(device.gpu.vram.0 - device.gpu.context.0));
+        let n = self.work.layers.len();
+        let whole =
+            |i: usize| LayerChoice { attention: true, n_hot: self.work.layers[i].n_ff(), ..LayerChoice::default() };
+        let mut left = capacity(budget).saturating_sub(budget::scratch(self.work, &run).sum());
+        let mut choices = vec![LayerChoice::default(); n];
+        let mut n_gpu = 0;
+        for i in (0..n).rev() {
+            let bytes = budget::of_layer(&self.work.layers[i], whole(i), &run).sum();
+            let Some(rest) = left.checked_sub(bytes) else { break };
+            (left, choices[i], n_gpu) = (rest, whole(i), n_gpu + 1);
+        }
+        let head_fits = n_gpu > 0 && budget::of_head(self.work).sum() <= left;
+        let head = if head_fits { Side::Gpu } else { Side::Cpu };
+        let mut plan = dense.describe(&cost, &choices, head, Side::Cpu, Some(budget));
+        let mut scratch = Vec::new();
+        // Layers that follow each other on one side hand over nothing: each is at home there.
+        for (i, layer) in plan.layers.iter_mut().enumerate() {
+            let home = if layer.choice.attention { Side::Gpu } else { Side::Cpu };
+            layer.time = cost.layer(i, layer.choice, home, &mut scratch);
+        }
+        let sum: f64 = plan.layers.iter().map(|l| l.time.total()).sum();
+        let end = if n_gpu > 0 { Side::Gpu } else { Side::Cpu };
+        plan.objective = picoseconds(sum + cost.head(head_fits, end) + cost.token(end));
+        plan.bound = plan.objective;
+        (n_gpu, plan)
+    }
+}

@@ -1,0 +1,264 @@
+//! What one decoded token needs of a model, as plain sizes: all that planning must know of it.
+
+use crate::model::{Down, Matrix, Model};
+use crate::quant::GgmlType;
+use anyhow::{Context, Result, ensure};
+
+/// A matrix that is read as a whole.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Block {
+    /// Its bytes.
+    pub bytes: u64,
+    /// Type of its weights.
+    pub dtype: GgmlType,
+}
+
+/// A matrix of which each neuron has a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NeuronRows {
+    /// Bytes of one neuron.
+    pub row_bytes: u64,
+    /// Type of its weights.
+    pub dtype: GgmlType,
+}
+
+/// How many cold neurons fire for one token, as quantiles over tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ColdQuantiles {
+    /// Sizes of the hot prefix, rising, from 0 on.
+    pub n_hot: Vec<usize>,
+    /// For each of them as many counts of fired neurons behind the prefix, rising: the middles of equally likely parts.
+    pub fired: Vec<Vec<f32>>,
+}
+
+/// What is known of the neurons of one layer, by slot.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NeuronStats {
+    /// Share of tokens for which the neuron fires, falling.
+    pub rates: Vec<f32>,
+    /// Mean activation mass.
+    pub mass: Vec<f32>,
+    /// The distribution; where it is absent it follows from the rates.
+    pub cold: Option<ColdQuantiles>,
+}
+
+/// What a layer's predictor reads.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct PredictorWork {
+    /// Bytes however many neurons are scored.
+    pub fixed_bytes: u64,
+    /// Bytes per neuron that is scored.
+    pub row_bytes: u64,
+    /// Type by which its speed is looked up.
+    pub dtype: GgmlType,
+    /// Neurons that it names for each one that fires.
+    pub active_per_fired: f64,
+}
+
+/// One layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerWork {
+    /// Query, key, value and output matrices.
+    pub attention: Vec<Block>,
+    /// Bytes of norms and biases.
+    pub small_bytes: u64,
+    /// Elements of all query heads.
+    pub n_q: usize,
+    /// Elements of all key heads; as many of the values.
+    pub n_kv: usize,
+    /// Elements per head.
+    pub head_dim: usize,
+    /// The matrix that tells who fires: gate, or up where there is none.
+    pub mask: NeuronRows,
+    /// Up, where there is a gate.
+    pub up: Option<NeuronRows>,
+    /// Down, by neuron.
+    pub down: NeuronRows,
+    /// Whether down is stored by columns, as plain files have it: then it cannot be divided, and nothing of it skipped.
+    pub down_by_columns: bool,
+    /// Who fires.
+    pub stats: NeuronStats,
+    /// Absent where the mask is computed exactly.
+    pub predictor: Option<PredictorWork>,
+}
+
+impl LayerWork {
+    /// Number of neurons.
+    pub fn n_ff(&self) -> usize {
+        self.stats.rates.len()
+    }
+}
+
+/// A model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Workload {
+    /// What people call it.
+    pub name: String,
+    /// Width of the residual stream.
+    pub n_embd: usize,
+    /// Entries of the vocabulary.
+    pub n_vocab: usize,
+    /// The head.
+    pub head: Block,
+    /// The layers, by number.
+    pub layers: Vec<LayerWork>,
+}
+
+impl Workload {
+    /// What the file `model` needs as it is. Without an index every neuron counts as firing always.
+    pub fn of(model: &Model) -> Self {
+        Self::with_types(model, &|_, dtype, _| dtype)
+    }
+
+    /// The same when each matrix gets the type that `types(name, type, n_cols)` gives.
+    pub fn with_types(model: &Model, types: &dyn Fn(&str, GgmlType, usize) -> GgmlType) -> Self {
+        let row = |m: &Matrix| {
+            let dtype = types(m.name(), m.dtype(), m.n_cols);
+            let row_bytes = dtype.row_bytes(m.n_cols).unwrap_or(m.row_bytes()) as u64;
+            NeuronRows { row_bytes, dtype }
+        };
+        let block = |m: &Matrix| Block { bytes: row(m).row_bytes * m.n_rows as u64, dtype: row(m).dtype };
+        let config = &model.config;
+        let layers = model.weights.layers.iter().map(|layer| {
+            let linears = [&layer.attn_q, &layer.attn_k, &layer.attn_v, &layer.attn_output];
+            let floats = |v: &[f32]| std::mem::size_of_val(v) as u64;
+            let biases: u64 = linears.iter().filter_map(|l| l.bias.as_deref()).map(floats).sum();
+            let norms = [Some(&layer.attn_norm), layer.ffn_norm.as_ref()];
+            let norms: u64 =
+                norms.into_iter().flatten().map(|n| floats(&n.weight) + n.bias.as_deref().map_or(0, floats)).sum();
+            let group = &layer.ffn[0];
+            let n_ff = group.n_ff();
+            let down = match &group.ffn_down {
+                Down::Rows(m) => row(m),
+                Down::Lossless(d) => NeuronRows { row_bytes: (d.n_bytes() / n_ff) as u64, dtype: d.dtype() },
+                Down::Columns(m) => NeuronRows { row_bytes: block(m).bytes / n_ff as u64, dtype: row(m).dtype },
+            };
+            let stats = match &group.index {
+                Some(index) => NeuronStats { rates: index.rates.clone(), mass: index.mass.clone(), cold: None },
+                None => NeuronStats { rates: vec![1.0; n_ff], mass: vec![1.0; n_ff], cold: None },
+            };
+            LayerWork {
+                attention: linears.iter().map(|l| block(&l.weight)).collect(),
+                small_bytes: biases + norms,
+                n_q: config.n_head * config.head_dim,
+                n_kv: config.n_head_kv * config.head_dim,
+                head_dim: config.head_dim,
+                mask: row(group.mask_matrix()),
+                up: group.ffn_gate.is_some().then(|| row(&group.ffn_up)),
+                down,
+                down_by_columns: matches!(group.ffn_down, Down::Columns(_)),
+                stats,
+                predictor: None,
+            }
+        });
+        let layers = layers.collect();
+        let (n_embd, n_vocab) = (config.n_embd, config.n_vocab);
+        Self { name: config.name.clone(), n_embd, n_vocab, head: block(model.weights.head()), layers }
+    }
+
+    /// The workload of one of [`SHAPES`] with all matrices of `dtype` (the head of 8 bits where that has fewer, as `split`
+    /// makes it), whose neurons fire by the power law.
+    ///
+    /// # Errors
+    /// When a row is not whole blocks of the type.
+    pub fn of_shape(shape: &Shape, dtype: GgmlType, density: f64) -> Result<Self> {
+        ensure!(density > 0.0 && density <= 1.0, "density {density}: must be above 0 and at most 1");
+        let row = |dtype: GgmlType, n: usize| {
+            let bytes = dtype.row_bytes(n);
+            bytes.with_context(|| format!("rows of {n}, which {} has, are not whole {dtype} blocks", shape.name))
+        };
+        let n_embd = shape.n_embd;
+        let head_dim = n_embd / shape.n_head;
+        let n_kv = head_dim * shape.n_head_kv;
+        let bytes = row(dtype, n_embd)? as u64;
+        let block = |n_rows: usize| Block { bytes: bytes * n_rows as u64, dtype };
+        let rows = NeuronRows { row_bytes: bytes, dtype };
+        let rates: Vec<f32> = super::rates::power_law(shape.n_ff, density).iter().map(|r| *r as f32).collect();
+        let layer = LayerWork {
+            attention: vec![block(n_embd), block(n_kv), block(n_kv), block(n_embd)],
+            small_bytes: 8 * n_embd as u64,
+            n_q: n_embd,
+            n_kv,
+            head_dim,
+            mask: rows,
+            up: shape.gated.then_some(rows),
+            down: rows,
+            down_by_columns: false,
+            // What fires counts the same, whoever it is.
+            stats: NeuronStats { mass: rates.clone(), rates, cold: None },
+            predictor: None,
+        };
+        let head = if dtype.block_bytes() < dtype.block_len() { GgmlType::Q8_0 } else { dtype };
+        Ok(Self {
+            name: format!("{} {dtype} d={density}", shape.name),
+            n_embd,
+            n_vocab: shape.n_vocab,
+            head: Block { bytes: row(head, n_embd)? as u64 * shape.n_vocab as u64, dtype: head },
+            layers: vec![layer; shape.n_layer],
+        })
+    }
+
+    /// Gives every layer a predictor by the signs of its mask matrix: one bit per weight, and a threshold.
+    pub fn assume_sign_predictors(&mut self) {
+        let row_bytes = self.n_embd.div_ceil(8) as u64 + 4;
+        let dtype = GgmlType::I8;
+        let predictor = PredictorWork { fixed_bytes: 0, row_bytes, dtype, active_per_fired: ASSUMED_ACTIVE };
+        self.layers.iter_mut().for_each(|l| l.predictor = Some(predictor));
+    }
+
+    /// Bytes of all weights that decoding reads at the most.
+    pub fn n_bytes(&self) -> u64 {
+        let rows = |l: &LayerWork| l.mask.row_bytes + l.up.map_or(0, |u| u.row_bytes) + l.down.row_bytes;
+        let attention = |l: &LayerWork| l.attention.iter().map(|b| b.bytes).sum::<u64>();
+        self.layers.iter().map(|l| attention(l) + l.small_bytes + rows(l) * l.n_ff() as u64).sum::<u64>()
+            + self.head.bytes
+    }
+
+    /// Whether neurons can be divided between devices: not in plain files.
+    pub fn can_be_divided(&self) -> bool {
+        self.layers.iter().all(|l| !l.down_by_columns)
+    }
+}
+
+/// Neurons that a predictor is assumed to name for each one that fires, where none has been measured.
+const ASSUMED_ACTIVE: f64 = 1.5;
+
+/// A known model without its weights.
+#[derive(Debug, PartialEq)]
+pub struct Shape {
+    /// What the user calls it.
+    pub name: &'static str,
+    /// Layers.
+    pub n_layer: usize,
+    /// Width of the residual stream.
+    pub n_embd: usize,
+    /// FFN neurons of a layer.
+    pub n_ff: usize,
+    /// Query heads.
+    pub n_head: usize,
+    /// Key and value heads.
+    pub n_head_kv: usize,
+    /// Entries of the vocabulary.
+    pub n_vocab: usize,
+    /// Whether the FFN has a gate.
+    pub gated: bool,
+    /// Share of neurons that fire in the sparse model of this shape, where the user gives none.
+    pub density: f64,
+}
+
+const fn shape(name: &'static str, n_layer: usize, n_embd: usize, n_ff: usize, heads: (usize, usize)) -> Shape {
+    let (n_head, n_head_kv) = heads;
+    Shape { name, n_layer, n_embd, n_ff, n_head, n_head_kv, n_vocab: 32_000, gated: true, density: 0.1 }
+}
+
+/// Shapes that plans are made for without a model. Densities are assumptions: ProSparse's 89 % sparsity for LLaMA-2 7B
+/// (arXiv 2402.13516), TurboSparse's and Bamboo's 85 to 90 % for Mistral, 28 to 33 % firing in ReluLLaMA (its model
+/// cards), and 3 to 10 % for the ungated ReLU models (arXiv 2310.17157 for OPT).
+pub static SHAPES: [Shape; 6] = [
+    Shape { density: 0.11, ..shape("llama-2-7b", 32, 4096, 11_008, (32, 32)) },
+    Shape { density: 0.12, ..shape("mistral-7b", 32, 4096, 14_336, (32, 8)) },
+    Shape { n_vocab: 65_024, gated: false, density: 0.07, ..shape("falcon-40b", 60, 8192, 32_768, (128, 8)) },
+    Shape { density: 0.3, ..shape("llama-70b", 80, 8192, 28_672, (64, 8)) },
+    Shape { n_vocab: 50_272, gated: false, density: 0.06, ..shape("opt-30b", 48, 7168, 28_672, (56, 56)) },
+    Shape { n_vocab: 50_272, gated: false, density: 0.05, ..shape("opt-175b", 96, 12_288, 49_152, (96, 96)) },
+];
