@@ -8,7 +8,7 @@
 //! parts are added up are fixed.
 //!
 //! Memory, beside the task: some `32 * hidden * (n_embd + n_ff)` bytes for weights with their state, and `batch * (8 *
-//! n_ff + 4 * n_embd + 136 * hidden)` for a batch of at most 512 samples; 0.4 GB for 7B models at 512 hidden units.
+//! n_ff + 8 * n_embd + 140 * hidden)` for a batch of at most 512 samples; 0.4 GB for 7B models at 512 hidden units.
 
 mod firings;
 mod net;

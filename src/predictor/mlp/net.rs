@@ -137,6 +137,10 @@ pub(super) struct Net<'a> {
     x: Vec<f32>,
     /// `[hidden][batch]`.
     h: Vec<f32>,
+    /// The same as `[n_embd][batch]` and `[batch][hidden]`: products of many blocks read them, and a product whose right
+    /// side has contiguous rows spends far less time on packing it.
+    x_transposed: Vec<f32>,
+    h_transposed: Vec<f32>,
     h_gradient: Vec<f32>,
 }
 
@@ -152,6 +156,8 @@ impl<'a> Net<'a> {
             output: Block::layer(&start.w2, &start.b2, rows),
             x: Vec::new(),
             h: Vec::new(),
+            x_transposed: Vec::new(),
+            h_transposed: Vec::new(),
             h_gradient: Vec::new(),
         }
     }
@@ -171,15 +177,17 @@ impl<'a> Net<'a> {
                 *to = (v - mean) * self.scaling.scale;
             }
         });
-        let x = View::new(&self.x, n, n_embd);
+        transpose_into(&self.x, n_embd, &mut self.x_transposed);
+        let (x, x_transposed) = (View::new(&self.x, n, n_embd), View::new(&self.x_transposed, n_embd, n));
 
         self.hidden.par_iter_mut().zip(self.h.par_chunks_mut(BLOCK_ROWS * n)).for_each(|(block, h)| {
-            block.forward(x.transposed(), rounding.map(|r| &r[0]), h);
+            block.forward(x_transposed, rounding.map(|r| &r[0]), h);
             for (h, bias) in h.chunks_exact_mut(n).zip(&block.bias) {
                 h.iter_mut().for_each(|h| *h = (*h + bias).max(0.0));
             }
         });
-        let h = View::new(&self.h, n_hidden, n);
+        transpose_into(&self.h, n, &mut self.h_transposed);
+        let (h, h_transposed) = (View::new(&self.h, n_hidden, n), View::new(&self.h_transposed, n, n_hidden));
 
         let fired = Fired { firings: self.task.fired, samples, mean_mass: self.mean_mass };
         self.output.par_iter_mut().for_each(|block| {
@@ -192,7 +200,7 @@ impl<'a> Net<'a> {
                 *g = z.iter().sum();
             }
             let z = View::new(&outputs, rows, n);
-            multiply_into(z, h.transposed(), &mut block.gradient);
+            multiply_into(z, h_transposed, &mut block.gradient);
             block.inputs_gradient.resize(n_hidden * n, 0.0);
             let weights = if rounding.is_some() { &block.rounded } else { &block.weights };
             multiply_into(View::new(weights, rows, n_hidden).transposed(), z, &mut block.inputs_gradient);
@@ -242,6 +250,20 @@ impl<'a> Net<'a> {
         let (weights, bias): (fn(&Block) -> &[f32], fn(&Block) -> &[f32]) = (|b| &b.moments[0], |b| &b.bias_moments[0]);
         [join(&self.hidden, weights), join(&self.hidden, bias), join(&self.output, weights), join(&self.output, bias)]
     }
+}
+
+/// Exchanges rows, of `n_columns`, and columns.
+fn transpose_into(from: &[f32], n_columns: usize, to: &mut Vec<f32>) {
+    let n_rows = from.len() / n_columns;
+    to.resize(from.len(), 0.0);
+    // Some columns at a time, so that whole cache lines of `from` are used.
+    to.par_chunks_mut(BLOCK_ROWS * n_rows).enumerate().for_each(|(chunk, to)| {
+        for (i, row) in from.chunks_exact(n_columns).enumerate() {
+            for (to, v) in to.chunks_exact_mut(n_rows).zip(&row[chunk * BLOCK_ROWS..]) {
+                to[i] = *v;
+            }
+        }
+    });
 }
 
 /// What fired at the samples of a batch.
