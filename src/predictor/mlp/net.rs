@@ -228,9 +228,6 @@ impl<'a> Net<'a> {
 
     /// The weights, which see scaled inputs.
     pub fn master(&self) -> Mlp {
-        let join = |blocks: &[Block], part: fn(&Block) -> &[f32]| -> Vec<f32> {
-            blocks.iter().flat_map(|b| part(b)).copied().collect()
-        };
         let b1 = join(&self.hidden, |b| &b.bias);
         Mlp {
             hidden: b1.len(),
@@ -244,12 +241,19 @@ impl<'a> Net<'a> {
     /// The gradients of the first step, as the first moments tell them: of hidden weights and biases, then of the output's.
     #[cfg(test)]
     pub fn first_gradients(&self) -> [Vec<f32>; 4] {
-        let join = |blocks: &[Block], part: fn(&Block) -> &[f32]| -> Vec<f32> {
-            blocks.iter().flat_map(|b| part(b)).map(|m| m / (1.0 - BETA_1)).collect()
-        };
-        let (weights, bias): (fn(&Block) -> &[f32], fn(&Block) -> &[f32]) = (|b| &b.moments[0], |b| &b.bias_moments[0]);
-        [join(&self.hidden, weights), join(&self.hidden, bias), join(&self.output, weights), join(&self.output, bias)]
+        let unscaled = |moments: Vec<f32>| moments.into_iter().map(|m| m / (1.0 - BETA_1)).collect();
+        [
+            unscaled(join(&self.hidden, |b| &b.moments[0])),
+            unscaled(join(&self.hidden, |b| &b.bias_moments[0])),
+            unscaled(join(&self.output, |b| &b.moments[0])),
+            unscaled(join(&self.output, |b| &b.bias_moments[0])),
+        ]
     }
+}
+
+/// A part of all blocks, one after the other.
+fn join(blocks: &[Block], part: fn(&Block) -> &[f32]) -> Vec<f32> {
+    blocks.iter().flat_map(part).copied().collect()
 }
 
 /// Exchanges rows, of `n_columns`, and columns.

@@ -114,7 +114,7 @@ fn it_learns_a_teacher_that_sign_bits_cannot_follow() {
     let fresh = planted(1024, 2);
     let ours = precision_at(0.95, &log_odds(&mlp, &fresh.x), &fresh.masses);
     let signs = precision_at(0.95, &sign_scores(&train_data, &fresh.x), &fresh.masses);
-    assert!(ours > 0.5 && ours > 2.0 * signs, "precision {ours} against {signs} at density {density}");
+    assert!(ours > 0.9 && ours > 2.0 * signs, "precision {ours} against {signs} at density {density}");
     // Uncalibrated outputs are log odds weighted by mass: most of it is found where they are not negative.
     let active = log_odds(&mlp, &fresh.x);
     let found: f32 = active.iter().zip(&fresh.masses).filter(|(z, _)| **z >= 0.0).map(|(_, m)| m).sum();
@@ -182,12 +182,12 @@ fn gradients_are_those_of_finite_differences() {
         }
         loss / 24.0
     };
-    for part in 0..4 {
+    for (part, gradient) in gradients.iter().enumerate() {
         fn weights(mlp: &mut Mlp, part: usize) -> &mut Vec<f32> {
             [&mut mlp.w1, &mut mlp.b1, &mut mlp.w2, &mut mlp.b2].into_iter().nth(part).unwrap()
         }
-        let n = gradients[part].len();
-        let scale = gradients[part].iter().fold(0f32, |a, g| a.max(g.abs()));
+        let n = gradient.len();
+        let scale = gradient.iter().fold(0f32, |a, g| a.max(g.abs()));
         assert!(scale > 1e-3, "part {part}: {scale}");
         for at in (0..n).step_by((n / 40).max(1)) {
             let moved = |by: f32| {
@@ -197,7 +197,7 @@ fn gradients_are_those_of_finite_differences() {
             };
             let ((high, high_at), (low, low_at)) = (moved(1e-3), moved(-1e-3));
             let want = ((high - low) / (high_at - low_at)) as f32;
-            let got = gradients[part][at];
+            let got = gradient[at];
             assert!((got - want).abs() < 0.01 * scale, "part {part}, {at}: {got} for {want} (of {scale})");
         }
     }
