@@ -69,7 +69,7 @@ fn write(path: &Path, bytes: &[u8]) {
 
 #[test]
 fn killed_twenty_times_at_any_point_it_ends_as_if_nothing_had_been() {
-    let place = Place::new(2000);
+    let place = Place::new(600);
     let begun = Instant::now();
     let unbroken = place.unbroken();
     let once = begun.elapsed();
@@ -90,14 +90,14 @@ fn killed_twenty_times_at_any_point_it_ends_as_if_nothing_had_been() {
         }
     }
     let outcome = Outcome::from(place.command("killed", &[]).output().unwrap()).ok();
-    assert!(resumed + finished > 0, "{}", outcome.stderr);
+    assert!(resumed > 0, "no kill came after a checkpoint: {}", outcome.stderr);
     assert!(std::fs::read(place.at("killed")).unwrap() == unbroken, "resumed {resumed} times, {finished} finished");
     assert_eq!(names_in(place.folder.path()), ["killed", "text.txt", "unbroken"]);
 }
 
 #[test]
 fn ctrl_c_says_how_to_go_on() {
-    let place = Place::new(2000);
+    let place = Place::new(600);
     let Some(output) = place.stopped("stopped", "-INT") else {
         common::skipped("it was done before it could be interrupted");
         return;
@@ -116,7 +116,7 @@ fn ctrl_c_says_how_to_go_on() {
 
 #[test]
 fn checkpoints_of_other_jobs_and_damaged_ones_are_refused() {
-    let place = Place::new(1000);
+    let place = Place::new(400);
     if place.stopped("p", "-INT").is_none() {
         common::skipped("it was done before it could be interrupted");
         return;
