@@ -1,10 +1,7 @@
 //! Dense linear algebra for fitting: products divided among threads, Cholesky factors, symmetric eigenvectors.
 //!
 //! Work is divided in chunks of fixed size, and every number is computed by one chunk: results do not depend on threads.
-#![allow(
-    unsafe_code,
-    reason = "the products of `matrixmultiply` take raw pointers; they are called here and nowhere else"
-)]
+#![allow(unsafe_code, reason = "the products of `matrixmultiply` take raw pointers; they are called here only")]
 
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
