@@ -25,6 +25,7 @@ pub mod tokenizer;
 pub mod placement;
 pub mod executor;
 pub mod profile;
+pub mod predictor;
 pub mod variant;
 pub mod synthetic;
 pub mod sampler;

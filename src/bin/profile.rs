@@ -1,6 +1,7 @@
 //! `powerinfer-profile`: finds which FFN neurons fire on a calibration text.
 
 mod common;
+mod predictor;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -28,6 +29,7 @@ Examples:
   powerinfer-profile --merge part*.profile -o model.profile
   powerinfer-profile --show model.profile --plot model.png
   powerinfer-profile --compare stories.profile code.profile
+  powerinfer-profile -m model.gguf --predictor lowrank --samples-from model.profile -o model.predictor
 
 The profile does not depend on the number of threads, nor on interruptions: the same model and text give the same bytes.
 A run that was stopped goes on from OUT.part when the same command is given again.";
@@ -40,12 +42,12 @@ struct Args {
     #[arg(short, long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// Calibration texts, UTF-8; a folder stands for all files in it
-    #[arg(short, long, value_name = "TEXT", num_args = 1.., required_unless_present_any = ["random_tokens", "merge", "show", "compare"])]
+    #[arg(short, long, value_name = "TEXT", num_args = 1.., required_unless_present_any = ["random_tokens", "merge", "show", "compare", "samples_from"])]
     file: Vec<PathBuf>,
     /// Profile this many random tokens instead of texts, for a model without a tokenizer
     #[arg(long, value_name = "N", conflicts_with_all = ["file", "tokens", "parse_special"])]
     random_tokens: Option<u64>,
-    /// Profile to write
+    /// Profile to write, or with --predictor the predictors
     #[arg(short, long, value_name = "PROFILE", required_unless_present_any = ["show", "compare"])]
     output: Option<PathBuf>,
     /// Tokens per window [default: the model's training context, at most 512]
@@ -90,6 +92,8 @@ struct Args {
     /// Draw a heat map and the cumulative curve
     #[arg(long, value_name = "PNG")]
     plot: Option<PathBuf>,
+    #[command(flatten)]
+    predictor: predictor::PredictorArgs,
 }
 
 /// Arguments that say how to make a profile.
@@ -122,8 +126,13 @@ fn run(args: Args) -> Result<()> {
     ensure!(args.output.is_none() || args.output != args.plot, "-o and --plot: name the same file");
     for output in args.output.iter().chain(&args.plot) {
         let inputs = args.model.iter().chain(&args.file).chain(&args.merge).chain(&args.show);
+        let inputs = inputs.chain(args.predictor.inputs());
         models::keep_inputs(output, inputs.map(PathBuf::as_path))?;
         check_writable(output)?;
+    }
+    if let Some(wanted) = args.predictor.wanted() {
+        let output = args.output.as_deref().context("-o: is missing")?;
+        return predictor::fit(&args, &wanted, output);
     }
     let (profile, samples) = match (&args.show, &args.output) {
         // What is shown may be written again; its samples then go along.

@@ -19,7 +19,7 @@ mod sections;
 mod windows;
 
 pub use file::{Profile, ProfiledText};
-pub use fingerprint::{Fingerprint, Kinship};
+pub use fingerprint::{Fingerprint, Kinship, hex};
 pub use fired_sets::FiredSets;
 pub use reuse::{N_BUCKETS, ReuseCounts};
 

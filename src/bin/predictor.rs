@@ -1,0 +1,93 @@
+//! `powerinfer-profile --predictor`: fits predictors to the samples of a profile.
+
+use crate::common::terminal::{Bar, print, tell};
+use crate::common::{self, models};
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use powerinfer::predictor::{Choice, Costs, DEFAULT_TARGET, FitParams, fit as fit_predictors, table};
+use powerinfer::profile::samples::Samples;
+use powerinfer::profile::{Fingerprint, Kinship, Profile};
+use std::path::{Path, PathBuf};
+
+/// What belongs to making a profile, and not to what is made from one.
+const PROFILING: [&str; 11] = [
+    "file",
+    "random_tokens",
+    "ctx_size",
+    "tokens",
+    "shard",
+    "samples",
+    "samples_cap",
+    "parse_special",
+    "merge",
+    "show",
+    "compare",
+];
+
+/// Which predictors to fit, and to what.
+#[derive(Args)]
+pub struct PredictorArgs {
+    /// Fit predictors, which tell who may fire, instead of making a profile: sign, lowrank, mlp, or auto for the best of each
+    /// layer
+    #[arg(long, value_name = "KIND", requires = "samples_from")]
+    predictor: Option<Choice>,
+    /// Profile made with --samples, to which predictors are fitted
+    #[arg(long, value_name = "PROFILE", requires = "predictor", conflicts_with_all = PROFILING, conflicts_with = "plot")]
+    samples_from: Option<PathBuf>,
+    /// Share of the activation mass that predictors are to keep, on text that they were not fitted to
+    #[arg(long, value_name = "SHARE", requires = "predictor", default_value_t = DEFAULT_TARGET)]
+    target: f64,
+    /// Rank or hidden units in every layer, a multiple of 32 [default: what is predicted to be fastest]
+    #[arg(long, value_name = "N", requires = "predictor")]
+    predictor_size: Option<usize>,
+}
+
+/// Predictors that are wanted.
+pub struct Wanted<'a> {
+    choice: Choice,
+    samples: &'a Path,
+}
+
+impl PredictorArgs {
+    /// What is to be fitted, if anything.
+    pub fn wanted(&self) -> Option<Wanted<'_>> {
+        Some(Wanted { choice: self.predictor?, samples: self.samples_from.as_deref()? })
+    }
+
+    /// Files that are read.
+    pub fn inputs(&self) -> impl Iterator<Item = &PathBuf> {
+        self.samples_from.iter()
+    }
+}
+
+/// Fits, writes and shows predictors.
+pub fn fit(args: &crate::Args, wanted: &Wanted, output: &Path) -> Result<()> {
+    let bar = Bar::new();
+    let shown = || wanted.samples.display().to_string();
+    let profile = Profile::read(wanted.samples)?;
+    let model = models::open(models::open_file(args.model.as_deref())?, args.activation, Some(&bar))?;
+    match profile.fingerprint.kinship(&Fingerprint::of(&model)?) {
+        Kinship::Same => {}
+        Kinship::Sibling => tell!("note: {}: was made with another quantization of the model", shown()),
+        Kinship::OtherWeights => bail!("{}: was made with a model of other weights ({})", shown(), profile.name),
+        Kinship::OtherFamily => bail!("{}: was made with another model ({}, {})", shown(), profile.name, profile.arch),
+    }
+    drop(profile);
+    let samples = Samples::read(wanted.samples)?;
+    let n_threads = args.threads.unwrap_or_else(common::default_threads);
+    ensure!((1..=1024).contains(&n_threads), "-t {n_threads}: 1 to 1024 threads are possible");
+    let params = FitParams {
+        choice: wanted.choice,
+        target: args.predictor.target,
+        seed: args.seed,
+        hidden: args.predictor.predictor_size,
+        costs: Costs::default(),
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().context("-t")?;
+    let predictors = pool.install(|| fit_predictors(&model, &samples, &params, &bar)).with_context(shown)?;
+    predictors.write(output)?;
+    drop(bar);
+    let (name, n, target) = (&predictors.name, samples.len(), 100.0 * params.target);
+    let table = table(&model, &predictors)?;
+    print(format_args!("{name}: predictors fitted to {n} tokens, aiming at {target} % of the activation mass\n{table}"))
+}

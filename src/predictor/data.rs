@@ -1,0 +1,346 @@
+//! What a layer's predictor is fitted to: weights, sampled inputs, and what the neurons make of them.
+
+use super::linalg::{self, View};
+use crate::model::{Activation, Matrix, Model, NeuronGroup};
+use crate::profile::samples::{SampleKey, Samples};
+use crate::quant::convert;
+use anyhow::{Context, Result, ensure};
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+/// Tokens that a covariance takes in at a time: 64 MiB of floats for a width of 4096.
+pub(super) const BLOCK: usize = 4096;
+/// Tokens that thresholds are found on, at most, and that the result is measured on: with an `n_ff` of 11,008 the true
+/// values of both take 720 MB.
+const MOST_TOLD: usize = 4096;
+/// Positions of a text that stay together when it is divided, from the coarsest: neighbours are alike, so that those
+/// held out would tell little if their neighbours were not.
+const STRETCHES: [u64; 4] = [512, 64, 8, 1];
+/// Stretches that are wanted at least.
+const ENOUGH_STRETCHES: usize = 64;
+/// Fewer samples say nothing.
+const LEAST_SAMPLES: usize = 256;
+/// Neurons whose rows are decoded and multiplied at a time.
+const NEURONS: usize = 512;
+
+/// Samples divided by text: numbers of samples.
+#[derive(Debug)]
+pub(super) struct Split {
+    /// For covariances and training.
+    pub train: Vec<usize>,
+    /// For thresholds.
+    pub calibration: Vec<usize>,
+    /// Never used but for measuring.
+    pub held_out: Vec<usize>,
+}
+
+impl Split {
+    /// One eighth of the text is held out, two find thresholds, the rest is trained on.
+    ///
+    /// # Errors
+    /// When there are too few samples.
+    pub fn new(keys: &[SampleKey]) -> Result<Self> {
+        ensure!(
+            keys.len() >= LEAST_SAMPLES,
+            "{} samples are too few to fit predictors to; take at least {LEAST_SAMPLES} (better 20000)",
+            keys.len()
+        );
+        let mut stretches = Vec::new();
+        for positions in STRETCHES {
+            stretches = keys.iter().map(|k| stretch(k, positions)).collect();
+            stretches.sort_unstable();
+            stretches.dedup();
+            if stretches.len() >= ENOUGH_STRETCHES {
+                stretches = keys.iter().map(|k| stretch(k, positions)).collect();
+                break;
+            }
+        }
+        let mut sorted = stretches.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        let mut split = Self { train: Vec::new(), calibration: Vec::new(), held_out: Vec::new() };
+        for (i, of) in stretches.iter().enumerate() {
+            // By place in the order of hashes: as even as it can be, and as random.
+            let list = match sorted.partition_point(|s| s < of) % 8 {
+                0 if split.held_out.len() < MOST_TOLD => &mut split.held_out,
+                1 | 5 if split.calibration.len() < MOST_TOLD => &mut split.calibration,
+                0 => continue,
+                _ => &mut split.train,
+            };
+            list.push(i);
+        }
+        let all = [&split.train, &split.calibration, &split.held_out];
+        ensure!(all.iter().all(|l| !l.is_empty()), "the samples are of too few places; sample more text");
+        Ok(split)
+    }
+}
+
+fn stretch(key: &SampleKey, positions: u64) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(key.text);
+    hash.update((key.position / positions).to_le_bytes());
+    let hash = hash.finalize();
+    u64::from_le_bytes(std::array::from_fn(|i| hash[i]))
+}
+
+/// Some of the sampled inputs of one layer.
+#[derive(Clone, Copy)]
+pub(super) struct Inputs<'a> {
+    x: &'a [f16],
+    /// Width.
+    pub n_embd: usize,
+    which: &'a [usize],
+}
+
+impl<'a> Inputs<'a> {
+    /// Those of `samples` whose numbers are in `which`.
+    pub fn new(samples: &'a Samples, layer: usize, n_embd: usize, which: &'a [usize]) -> Self {
+        Self { x: &samples.x[layer], n_embd, which }
+    }
+
+    /// Number of tokens.
+    pub fn len(&self) -> usize {
+        self.which.len()
+    }
+
+    /// `n` tokens from `first` on: `[n][n_embd]`.
+    pub fn block(&self, first: usize, n: usize) -> Vec<f32> {
+        let mut out = vec![0.0; n * self.n_embd];
+        out.par_chunks_mut(self.n_embd).zip(&self.which[first..first + n]).for_each(|(out, i)| {
+            self.x[i * self.n_embd..][..self.n_embd].convert_to_f32_slice(out);
+        });
+        out
+    }
+
+    /// All of them: `[len][n_embd]`.
+    pub fn all(&self) -> Vec<f32> {
+        self.block(0, self.len())
+    }
+}
+
+/// Checks that the samples are those of `model`'s shape, and numbers.
+///
+/// # Errors
+/// Names what differs.
+pub(super) fn check_samples(model: &Model, samples: &Samples) -> Result<()> {
+    let (n_layer, n_embd) = (model.config.n_layer, model.config.n_embd);
+    ensure!(samples.x.len() == n_layer, "the samples are of {} layers, the model has {n_layer}", samples.x.len());
+    for (i, x) in samples.x.iter().enumerate() {
+        let wanted = samples.len() * n_embd;
+        ensure!(x.len() == wanted, "the samples of layer {i} are {} values, not {wanted}", x.len());
+        let finite = x.par_iter().all(|v| v.is_finite());
+        ensure!(finite, "the samples of layer {i} hold something that is no finite number");
+    }
+    Ok(())
+}
+
+/// The rows of `matrix` as floats, by neuron.
+///
+/// # Errors
+/// When a weight is no finite number.
+pub(super) fn weights(group: &NeuronGroup, matrix: &Matrix) -> Result<Vec<f32>> {
+    let slots: Vec<usize> = slots(group);
+    rows(matrix, &slots)
+}
+
+/// By neuron, the slot where it lies.
+pub(super) fn slots(group: &NeuronGroup) -> Vec<usize> {
+    let mut slots: Vec<usize> = (0..group.n_ff()).collect();
+    if let Some(index) = &group.index {
+        index.ids().iter().enumerate().for_each(|(slot, id)| slots[id.0 as usize] = slot);
+    }
+    slots
+}
+
+fn rows(matrix: &Matrix, which: &[usize]) -> Result<Vec<f32>> {
+    let dequantize = convert::dequantizer(matrix.dtype())?;
+    let mut out = vec![0.0; which.len() * matrix.n_cols];
+    out.par_chunks_mut(matrix.n_cols).zip(which).for_each(|(out, row)| dequantize(matrix.row(*row), out));
+    let finite = out.par_iter().all(|v| v.is_finite());
+    ensure!(finite, "{}: holds something that is no finite number", matrix.name());
+    Ok(out)
+}
+
+/// What the neurons of a layer do for some tokens, by neuron.
+pub(super) struct Truth {
+    /// Tokens.
+    pub n: usize,
+    /// Neurons.
+    pub n_ff: usize,
+    /// `[n][n_ff]` pre-activations: products with the mask matrix.
+    pub z: Vec<f32>,
+    /// `[n][n_ff]` absolute values that the `down` vectors are multiplied with: what is lost with a neuron.
+    pub mass: Vec<f32>,
+    /// `[n_ff]` mass per activation.
+    pub gain: Vec<f32>,
+}
+
+impl Truth {
+    /// Computes it for the tokens of `x` (`[n][n_embd]`). `mask`: the mask matrix by neuron.
+    ///
+    /// # Errors
+    /// When something is no finite number.
+    pub fn new(group: &NeuronGroup, mask: &[f32], x: &[f32], activation: Activation) -> Result<Self> {
+        let (n_ff, n_embd) = (group.n_ff(), group.ffn_up.n_cols);
+        let n = x.len() / n_embd;
+        let x = View::new(x, n, n_embd);
+        let slots = slots(group);
+        let (mut z, mut mass, mut gain) = (vec![0.0; n * n_ff], vec![0.0; n * n_ff], vec![1.0; n_ff]);
+        for first in (0..n_ff).step_by(NEURONS) {
+            let width = NEURONS.min(n_ff - first);
+            let w = &mask[first * n_embd..][..width * n_embd];
+            let products = linalg::product(x, View::new(w, width, n_embd).t());
+            let up = match &group.ffn_gate {
+                Some(_) => {
+                    let up = rows(&group.ffn_up, &slots[first..first + width])?;
+                    Some(linalg::product(x, View::new(&up, width, n_embd).t()))
+                }
+                None => None,
+            };
+            let pieces = z.par_chunks_mut(n_ff).zip(mass.par_chunks_mut(n_ff)).zip(products.par_chunks(width));
+            pieces.enumerate().for_each(|(token, ((z, mass), products))| {
+                z[first..first + width].copy_from_slice(products);
+                for (i, (m, z)) in mass[first..first + width].iter_mut().zip(products).enumerate() {
+                    let up = up.as_ref().map_or(1.0, |up| up[token * width + i]);
+                    let act = activation.apply(*z);
+                    *m = if act == 0.0 { 0.0 } else { (act * up).abs() };
+                }
+            });
+            let gains = gain[first..first + width].par_iter_mut().enumerate();
+            gains.for_each(|(i, gain)| {
+                let (mut acts, mut ups, mut masses, mut fired) = (0.0f64, 0.0f64, 0.0f64, 0u32);
+                for token in 0..n {
+                    let act = f64::from(activation.apply(products[token * width + i]).abs());
+                    let up = f64::from(up.as_ref().map_or(1.0, |up| up[token * width + i]).abs());
+                    acts += act;
+                    ups += up;
+                    masses += act * up;
+                    fired += u32::from(act != 0.0);
+                }
+                // Of a neuron that fired rarely its `up` for all tokens tells more.
+                let prior = PRIOR * acts / f64::from(fired.max(1));
+                let mean_up = ups / n.max(1) as f64;
+                *gain = if acts > 0.0 { (masses + prior * mean_up) / (acts + prior) } else { mean_up } as f32;
+            });
+        }
+        let finite = z.par_iter().zip(&mass).all(|(z, m)| z.is_finite() && m.is_finite());
+        ensure!(finite, "the model computes values that are not finite numbers; are its weights whole?");
+        Ok(Self { n, n_ff, z, mass, gain })
+    }
+
+    /// Mean and variance of each neuron's pre-activation.
+    pub fn moments(&self) -> Vec<(f64, f64)> {
+        by_neuron(self.n_ff, |range| {
+            let mut sums = vec![(0.0f64, 0.0f64); range.len()];
+            for z in self.z.chunks_exact(self.n_ff) {
+                for ((sum, square), z) in sums.iter_mut().zip(&z[range.clone()]) {
+                    let z = f64::from(*z);
+                    *sum += z;
+                    *square += z * z;
+                }
+            }
+            let n = self.n as f64;
+            let moments = |(sum, square): (f64, f64)| (sum / n, (square / n - (sum / n).powi(2)).max(0.0));
+            sums.into_iter().map(moments).collect()
+        })
+    }
+}
+
+/// Firings that a neuron's mean `up` counts as.
+const PRIOR: f64 = 8.0;
+
+/// Runs `of` over ranges of neurons at the same time and joins what it returns, one value per neuron.
+pub(super) fn by_neuron<T: Send>(n_ff: usize, of: impl Fn(std::ops::Range<usize>) -> Vec<T> + Sync) -> Vec<T> {
+    let starts: Vec<usize> = (0..n_ff).step_by(NEURONS).collect();
+    let parts: Vec<Vec<T>> = starts.par_iter().map(|s| of(*s..(s + NEURONS).min(n_ff))).collect();
+    parts.into_iter().flatten().collect()
+}
+
+/// Mean, spread and correlation of the inputs.
+pub(super) struct Covariance {
+    /// `[n_embd]`.
+    pub mean: Vec<f32>,
+    /// `[n_embd]` standard deviations; 0 where an input is constant.
+    pub spread: Vec<f32>,
+    /// `[n_embd][n_embd]` correlations, shrunk towards the identity.
+    pub correlation: Vec<f32>,
+}
+
+impl Covariance {
+    /// Estimates it from `x`, shrinking as Ledoit and Wolf do ("A well-conditioned estimator for large-dimensional
+    /// covariance matrices", 2004): by how uncertain the correlations are as measured, with few samples nearly all.
+    ///
+    /// # Errors
+    /// When there is just one token.
+    pub fn estimate(x: &Inputs) -> Result<Self> {
+        let (n, n_embd) = (x.len(), x.n_embd);
+        ensure!(n > 1, "{n} tokens have no covariance");
+        let (mut sum, mut square) = (vec![0.0f64; n_embd], vec![0.0f64; n_embd]);
+        for first in (0..n).step_by(BLOCK) {
+            let block = x.block(first, BLOCK.min(n - first));
+            for row in block.chunks_exact(n_embd) {
+                for ((sum, square), v) in sum.iter_mut().zip(&mut square).zip(row) {
+                    *sum += f64::from(*v);
+                    *square += f64::from(*v).powi(2);
+                }
+            }
+        }
+        let n_tokens = n as f64;
+        let mean: Vec<f64> = sum.iter().map(|s| s / n_tokens).collect();
+        let variance = |(square, mean): (&f64, &f64)| (square / n_tokens - mean * mean).max(0.0);
+        // Sums of squares lose what is far below the mean.
+        let constant = |v: f64, m: f64| v <= 1e-9 * m * m;
+        let spread: Vec<f64> = square
+            .iter()
+            .zip(&mean)
+            .map(|(s, m)| if constant(variance((s, m)), *m) { 0.0 } else { variance((s, m)).sqrt() })
+            .collect();
+        let (mut correlation, mut fourth) = (vec![0.0f32; n_embd * n_embd], 0.0f64);
+        for first in (0..n).step_by(BLOCK) {
+            let mut block = x.block(first, BLOCK.min(n - first));
+            let squares: Vec<f64> = block
+                .par_chunks_mut(n_embd)
+                .map(|row| {
+                    for ((v, m), s) in row.iter_mut().zip(&mean).zip(&spread) {
+                        *v = if *s > 0.0 { ((f64::from(*v) - m) / s) as f32 } else { 0.0 };
+                    }
+                    row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>()
+                })
+                .collect();
+            fourth += squares.iter().map(|s| s * s).sum::<f64>();
+            linalg::add_gram(View::new(&block, block.len() / n_embd, n_embd), &mut correlation);
+        }
+        linalg::mirror(&mut correlation, n_embd);
+        correlation.par_iter_mut().for_each(|v| *v /= n as f32);
+        // Distance to the identity, and the error expected of it, both as sums of squares.
+        let norms: Vec<(f64, f64)> = correlation
+            .par_chunks(n_embd)
+            .enumerate()
+            .map(|(i, row)| {
+                let square: f64 = row.iter().map(|v| f64::from(*v).powi(2)).sum();
+                (square, square - f64::from(row[i]).powi(2))
+            })
+            .collect();
+        let (whole, distance) = norms.iter().fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
+        let error = (fourth / n_tokens - whole).max(0.0) / n_tokens;
+        let shrunk = if distance > 0.0 { (error / distance).min(1.0) } else { 1.0 };
+        correlation.par_chunks_mut(n_embd).enumerate().for_each(|(i, row)| {
+            row.iter_mut().for_each(|v| *v *= (1.0 - shrunk) as f32);
+            row[i] = 1.0;
+        });
+        let floats = |v: Vec<f64>| v.into_iter().map(|v| v as f32).collect();
+        Ok(Self { mean: floats(mean), spread: floats(spread), correlation })
+    }
+}
+
+/// The layer's only group of neurons.
+///
+/// # Errors
+/// When there are several.
+pub(super) fn group(model: &Model, layer: usize) -> Result<&NeuronGroup> {
+    let groups = &model.weights.layers[layer].ffn;
+    ensure!(groups.len() == 1, "layer {layer} has {} experts; predictors are for dense layers", groups.len());
+    groups.first().context("a layer without neurons")
+}

@@ -1,0 +1,83 @@
+//! Predictors: which neurons may fire, told from the FFN's input at a fraction of the mask matrix' bytes.
+
+mod auto;
+mod calibrate;
+mod data;
+mod file;
+mod fit;
+mod linalg;
+mod lowrank;
+pub mod mlp;
+mod report;
+mod sign;
+mod stored;
+#[cfg(test)]
+mod tests;
+
+pub use auto::Costs;
+pub use calibrate::{ALWAYS, NEVER};
+pub use fit::{Choice, FitParams, fit};
+pub use report::table;
+pub use stored::{Kind, Tensor, Weights};
+
+use crate::profile::Fingerprint;
+
+/// Share of a layer's activation mass that is kept where nobody says otherwise.
+pub const DEFAULT_TARGET: f64 = 0.99;
+
+/// Predictors of all layers of one model, by [`crate::model::NeuronId`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Predictors {
+    /// The model that they were fitted to.
+    pub fingerprint: Fingerprint,
+    /// Name of that model.
+    pub name: String,
+    /// Share of activation mass that was aimed at.
+    pub target: f32,
+    /// By layer number.
+    pub layers: Vec<LayerPredictor>,
+}
+
+/// The predictor of one layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerPredictor {
+    /// What scores are computed from.
+    pub weights: Weights,
+    /// `[n_ff]`: a neuron is active where its score plus this is not negative. [`ALWAYS`] and above: for every token;
+    /// [`NEVER`] and below: for none. Empty for [`Kind::None`].
+    pub bias: Vec<f32>,
+    /// What it does on text that it has not seen.
+    pub measured: LayerMeasures,
+}
+
+/// What a layer's predictor does on held-out tokens. Without a predictor everything is active.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerMeasures {
+    /// Share of the activation mass that is in active neurons.
+    pub recall: f32,
+    /// Share of the firings that are of active neurons.
+    pub recall_count: f32,
+    /// Share of the active neurons that fire.
+    pub precision: f32,
+    /// Share of neurons that are active.
+    pub active: f32,
+    /// Share of neurons that fire.
+    pub fired: f32,
+}
+
+impl LayerPredictor {
+    /// Neurons that are never scored.
+    pub fn n_always(&self) -> usize {
+        self.bias.iter().filter(|b| **b >= ALWAYS).count()
+    }
+
+    /// Bytes in a file, biases included.
+    pub fn n_bytes(&self) -> usize {
+        self.weights.common_bytes() + self.weights.score_row() * self.weights.n_rows() + 4 * self.bias.len()
+    }
+
+    /// Bytes that a token reads of it where neurons that are always active come first.
+    pub fn bytes_read(&self) -> usize {
+        self.weights.common_bytes() + (self.weights.score_row() + 4) * (self.bias.len() - self.n_always())
+    }
+}
