@@ -17,7 +17,8 @@ use powerinfer::placement::Placement;
 use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::plan::{Method, Run};
 use powerinfer::placement::workload::Workload;
-use powerinfer::profile::Profile;
+use powerinfer::predictor::Predictors;
+use powerinfer::profile::{Kinship, Profile};
 use powerinfer::progress::Progress;
 use powerinfer::tokenizer::Special;
 use powerinfer::units::Bytes;
@@ -122,10 +123,9 @@ fn run(args: Args) -> Result<()> {
     if args.quantize_only {
         return quantize(&args, path, output, &bar);
     }
-    let predictor = args.predictor.as_deref().map(Gguf::open).transpose()?;
     if args.profile.is_none() {
-        let predictor = predictor.context("--predictor: nothing to pack in")?;
         let source = models::open(Gguf::open(path)?, args.activation, Some(&bar))?;
+        let predictor = predictor(&args, &source)?.context("--predictor: nothing to pack in")?;
         variant::pack(&source, &predictor, output, &bar)?;
         return tell_written(&args, output, &source).map(drop);
     }
@@ -136,6 +136,7 @@ fn run(args: Args) -> Result<()> {
         let n_hot = plan::plan(&args.plan, &hardware, &work, &run)?.n_hot();
         plan.layers.iter_mut().zip(n_hot).for_each(|(layer, n_hot)| layer.n_hot = n_hot);
     }
+    let predictor = predictor(&args, &source)?;
     print(plan.table(&source))?;
     variant::write(&source, &plan, predictor.as_ref(), output, &bar)?;
     let written = tell_written(&args, output, &source)?;
@@ -148,6 +149,16 @@ fn run(args: Args) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The predictor to pack in, if any, once it is known to be this model's.
+fn predictor(args: &Args, source: &Model) -> Result<Option<Gguf>> {
+    let Some(path) = &args.predictor else { return Ok(None) };
+    let kinship = Predictors::read(path)?.check(source).with_context(|| path.display().to_string())?;
+    if kinship == Kinship::Sibling {
+        tell!("note: {}: was fitted to another quantization of this model", path.display());
+    }
+    Gguf::open(path).map(Some)
 }
 
 /// Opens what was written and says how large it is.
