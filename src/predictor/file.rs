@@ -28,7 +28,8 @@ fn tensor_name(layer: usize, part: &str) -> String {
 /// A figure of a layer and where it is kept.
 type Figure = (&'static str, fn(&mut LayerMeasures) -> &mut f32);
 
-const FIGURES: [Figure; 5] = [
+const FIGURES: [Figure; 6] = [
+    ("target", |m| &mut m.target),
     ("recall", |m| &mut m.recall),
     ("recall_count", |m| &mut m.recall_count),
     ("precision", |m| &mut m.precision),
@@ -49,7 +50,6 @@ impl Predictors {
         metadata.add(&key("version"), &Value::U32(VERSION));
         let kinds = self.layers.iter().map(|l| l.weights.kind().name().as_bytes().to_vec());
         metadata.add(&key("kinds"), &Value::ArrayStr(kinds.collect()));
-        metadata.add(&key("target"), &Value::F32(self.target));
         for (name, of) in FIGURES {
             let values = self.layers.iter().map(|l| *of(&mut l.measured.clone())).collect();
             metadata.add(&key(name), &Value::ArrayF32(values));
@@ -151,9 +151,8 @@ fn parse(gguf: &Gguf) -> Result<Predictors> {
         .map(|k| String::from_utf8_lossy(k).parse())
         .collect::<Result<_>>()
         .with_context(|| key("kinds"))?;
-    let target = metadata.f32(&key("target"))?.with_context(|| missing("target"))?;
-    ensure!(target > 0.0 && target <= 1.0, "{}: {target} is no share above 0", key("target"));
-    let nothing = LayerMeasures { recall: 0.0, recall_count: 0.0, precision: 0.0, active: 0.0, fired: 0.0 };
+    let nothing =
+        LayerMeasures { target: 0.0, recall: 0.0, recall_count: 0.0, precision: 0.0, active: 0.0, fired: 0.0 };
     let mut measured = vec![nothing; kinds.len()];
     for (name, of) in FIGURES {
         let values = array(name)?.floats().with_context(|| key(name))?;
@@ -171,7 +170,7 @@ fn parse(gguf: &Gguf) -> Result<Predictors> {
     }
     taker.finish()?;
     let name = metadata.str("general.name")?.unwrap_or_default().to_owned();
-    Ok(Predictors { fingerprint: fingerprint(gguf)?, name, target, layers })
+    Ok(Predictors { fingerprint: fingerprint(gguf)?, name, layers })
 }
 
 fn fingerprint(gguf: &Gguf) -> Result<Fingerprint> {

@@ -43,14 +43,21 @@ impl FromStr for Choice {
 pub struct FitParams {
     /// What to fit.
     pub choice: Choice,
-    /// Share of a layer's activation mass that is to be kept, above 0 and at most 1.
-    pub target: f64,
+    /// Share of a layer's activation mass that is to be kept, above 0 and at most 1; [`Kind::default_target`] where not
+    /// given.
+    pub target: Option<f64>,
     /// Of everything random.
     pub seed: u64,
     /// Rank or hidden units of every layer, a multiple of 32; otherwise what is predicted to be fastest.
     pub hidden: Option<usize>,
     /// Speeds of the machine that the predictors are for.
     pub costs: Costs,
+}
+
+impl FitParams {
+    fn target_of(&self, kind: Kind) -> f64 {
+        self.target.unwrap_or_else(|| kind.default_target())
+    }
 }
 
 /// Fits predictors to all layers of `model`. The result does not depend on threads.
@@ -62,8 +69,9 @@ pub struct FitParams {
 /// When the model never gives zeros, samples are too few or not the model's, something is no finite number, or the user
 /// stops it.
 pub fn fit(model: &Model, samples: &Samples, params: &FitParams, progress: &dyn Progress) -> Result<Predictors> {
-    let target = params.target;
-    ensure!(target > 0.0 && target <= 1.0, "target {target}: a share of activation mass is above 0 and at most 1");
+    if let Some(target) = params.target {
+        ensure!(target > 0.0 && target <= 1.0, "target {target}: a share of activation mass is above 0 and at most 1");
+    }
     if let Some(n) = params.hidden {
         let most = model.config.n_embd;
         ensure!(
@@ -87,7 +95,7 @@ pub fn fit(model: &Model, samples: &Samples, params: &FitParams, progress: &dyn 
         layers.push(fitter.fit(activation, progress).with_context(|| format!("layer {layer}"))?);
         progress.advance(1);
     }
-    Ok(Predictors { fingerprint, name: model.config.name.clone(), target: target as f32, layers })
+    Ok(Predictors { fingerprint, name: model.config.name.clone(), layers })
 }
 
 /// One layer, with what all kinds share.
@@ -174,12 +182,13 @@ impl<'a> Fitter<'a> {
         }
         let best = candidates.into_iter().reduce(|a, b| if b.seconds < a.seconds { b } else { a });
         let Candidate { weights, bias, .. } = best.context("no kind of predictor to fit")?;
+        let target = self.params.target_of(weights.kind()) as f32;
         let measured = match weights.kind() {
             Kind::None => {
                 let all = measure(&truth.z, &truth, &vec![ALWAYS; truth.n_ff]);
-                LayerMeasures { active: 1.0, ..measures(&all) }
+                LayerMeasures { active: 1.0, ..measures(&all, target) }
             }
-            _ => measures(&measure(&weights.scores(&x, truth.n)?, &truth, &bias)),
+            _ => measures(&measure(&weights.scores(&x, truth.n)?, &truth, &bias), target),
         };
         Ok(LayerPredictor { weights, bias, measured })
     }
@@ -195,7 +204,8 @@ impl<'a> Fitter<'a> {
     fn candidate(&self, weights: Weights) -> Result<Candidate> {
         let scores = weights.scores(&self.x, self.truth.n)?;
         let break_even = self.params.costs.break_even(&self.bytes, weights.score_row() as f64);
-        let bias = calibrate(&scores, &self.truth, self.expected, self.params.target, break_even);
+        let target = self.params.target_of(weights.kind());
+        let bias = calibrate(&scores, &self.truth, self.expected, target, break_even);
         let measured = measure(&scores, &self.truth, &bias);
         let scored = bias.iter().filter(|b| **b < ALWAYS).count();
         let load = Load {
@@ -247,7 +257,7 @@ impl<'a> Fitter<'a> {
                 Evaluation { recall: 1.0, cost }
             };
             let most = (self.bytes.n_ff * self.bytes.mask_row) as usize;
-            mlp::fit_size(&task, self.params.target, most, &mut evaluate, progress)?
+            mlp::fit_size(&task, self.params.target_of(Kind::Mlp), most, &mut evaluate, progress)?
         };
         self.candidate(weights(&trained)?)
     }
@@ -297,8 +307,9 @@ fn fitting(dtype: GgmlType, n: usize) -> GgmlType {
     if n.is_multiple_of(dtype.block_len()) { dtype } else { GgmlType::F16 }
 }
 
-fn measures(m: &Measured) -> LayerMeasures {
+fn measures(m: &Measured, target: f32) -> LayerMeasures {
     LayerMeasures {
+        target,
         recall: m.recall(),
         recall_count: m.recall_count(),
         precision: m.precision(),

@@ -22,9 +22,6 @@ pub use stored::{Kind, Tensor, Weights};
 
 use crate::profile::Fingerprint;
 
-/// Share of a layer's activation mass that is kept where nobody says otherwise.
-pub const DEFAULT_TARGET: f64 = 0.99;
-
 /// Predictors of all layers of one model, by [`crate::model::NeuronId`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Predictors {
@@ -32,8 +29,6 @@ pub struct Predictors {
     pub fingerprint: Fingerprint,
     /// Name of that model.
     pub name: String,
-    /// Share of activation mass that was aimed at.
-    pub target: f32,
     /// By layer number.
     pub layers: Vec<LayerPredictor>,
 }
@@ -53,6 +48,8 @@ pub struct LayerPredictor {
 /// What a layer's predictor does on held-out tokens. Without a predictor everything is active.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LayerMeasures {
+    /// Share of the activation mass that was aimed at.
+    pub target: f32,
     /// Share of the activation mass that is in active neurons.
     pub recall: f32,
     /// Share of the firings that are of active neurons.

@@ -15,7 +15,7 @@ use std::fmt::Write;
 /// When the model has other layers.
 pub fn table(model: &Model, predictors: &Predictors) -> Result<String> {
     let mut out = String::from(
-        "layer  kind     size       bytes   recall  by count  precision   active    fired  fetched/fired  missed mass  bytes saved\n",
+        "layer  kind     size       bytes   target   recall  by count  precision   active    fired  fetched/fired  missed mass  bytes saved\n",
     );
     let (mut bytes, mut saved, mut exact, mut lost, mut mass) = (0, 0.0, 0.0, 0.0, 0.0);
     for (i, layer) in predictors.layers.iter().enumerate() {
@@ -33,10 +33,11 @@ pub fn table(model: &Model, predictors: &Predictors) -> Result<String> {
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
-            "{i:>5}  {:<7}{:>6}  {:>10} {:>8} {:>9} {:>10} {:>8} {:>8} {:>14.2} {:>10.3} % {:>10.1} %",
+            "{i:>5}  {:<7}{:>6}  {:>10} {:>8} {:>8} {:>9} {:>10} {:>8} {:>8} {:>14.2} {:>10.3} % {:>10.1} %",
             layer.weights.kind(),
             layer.weights.n_hidden(),
             Bytes(layer.n_bytes() as u64).to_string(),
+            percent(m.target),
             percent(m.recall),
             percent(m.recall_count),
             percent(m.precision),

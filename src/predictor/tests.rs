@@ -46,7 +46,7 @@ fn embedded() -> Model {
 }
 
 fn params(choice: Choice) -> FitParams {
-    FitParams { choice, target: 0.99, seed: 1, hidden: None, costs: Costs::default() }
+    FitParams { choice, target: Some(0.99), seed: 1, hidden: None, costs: Costs::default() }
 }
 
 /// Samples of the embedded model over a text of its kind.
@@ -109,7 +109,7 @@ fn what_cannot_be_fitted_is_refused() {
         |samples: &Samples, params: &FitParams| format!("{:#}", fit(&model, samples, params, &Silent).unwrap_err());
     let good = params(Choice::Only(Kind::Sign));
     for target in [0.0, -1.0, 1.5, f64::NAN] {
-        assert!(error(&samples, &FitParams { target, ..good.clone() }).contains("target"));
+        assert!(error(&samples, &FitParams { target: Some(target), ..good.clone() }).contains("target"));
     }
     assert!(error(&samples, &FitParams { hidden: Some(33), ..good.clone() }).contains("multiple of 32"));
     let mut few = samples.clone();
