@@ -17,6 +17,7 @@ use powerinfer::placement::Placement;
 use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::plan::{Method, Run};
 use powerinfer::placement::workload::Workload;
+use powerinfer::predictor::Predictors;
 use powerinfer::profile::Profile;
 use powerinfer::progress::Progress;
 use powerinfer::tokenizer::Special;
@@ -83,9 +84,9 @@ struct Args {
     plan: PlanArgs,
     /// With --dry-run: plan for a model of this shape instead: llama-2-7b, mistral-7b, falcon-40b, llama-70b, opt-30b or
     /// opt-175b; of this type [q4_0], in which this share of FFN neurons fires [as published for sparse ones]
-    #[arg(long, value_name = "NAME[:TYPE[:DENSITY]]", requires = "dry_run", conflicts_with_all = ["model", "profile", "recipe", "down"])]
+    #[arg(long, value_name = "NAME[:TYPE[:DENSITY]]", requires = "dry_run", conflicts_with_all = ["model", "profile", "recipe", "down", "predictor"])]
     shape: Option<ShapeSpec>,
-    /// With --dry-run: what to plan for: dense, exact, or predicted (by signs of the mask, where nothing is fitted)
+    /// What to plan for: dense, exact, or predicted (by --predictor; without one, by signs of the mask matrix)
     #[arg(long, value_name = "MODE", default_value = "exact", value_parser = plan::method)]
     mode: Method,
     /// Context in tokens that a plan is made for
@@ -107,13 +108,15 @@ fn run(args: Args) -> Result<()> {
     rayon::ThreadPoolBuilder::new().num_threads(n_threads).build_global().context("threads cannot be started")?;
     let bar = Bar::new();
     if let Some(shape) = &args.shape {
-        return dry_run(&args, shape.workload()?, n_threads, &bar);
+        let mut work = shape.workload()?;
+        assume_predictors(&args, &mut work);
+        return dry_run(&args, work, n_threads, &bar);
     }
     let path = args.model.as_deref().context("-m: a model is missing")?;
     if args.plan.dry_run {
         ensure!(!args.quantize_only, "--dry-run: --quantize-only has no plan");
         let (source, plan) = decide(&args, path, &bar)?;
-        return dry_run(&args, plan::workload_of_split(&source, &plan), n_threads, &bar);
+        return dry_run(&args, workload(&args, &source, &plan)?, n_threads, &bar);
     }
     let output = args.output.as_deref().context("-o: an output is missing")?;
     let inputs = [Some(path), args.profile.as_deref(), args.predictor.as_deref()];
@@ -131,7 +134,7 @@ fn run(args: Args) -> Result<()> {
     }
     let (source, mut plan) = decide(&args, path, &bar)?;
     if args.plan.vram_budget.is_some() {
-        let work = plan::workload_of_split(&source, &plan);
+        let work = workload(&args, &source, &plan)?;
         let (hardware, run) = setting(&args, &work, n_threads, &bar)?;
         let n_hot = plan::plan(&args.plan, &hardware, &work, &run)?.n_hot();
         plan.layers.iter_mut().zip(n_hot).for_each(|(layer, n_hot)| layer.n_hot = n_hot);
@@ -170,6 +173,26 @@ fn decide(args: &Args, path: &Path, bar: &Bar) -> Result<(Model, Plan)> {
     Ok((source, plan))
 }
 
+/// What is planned for.
+fn workload(args: &Args, source: &Model, plan: &Plan) -> Result<Workload> {
+    let Some(path) = &args.predictor else {
+        let mut work = plan::workload_of_split(source, plan, None);
+        assume_predictors(args, &mut work);
+        return Ok(work);
+    };
+    let predictors = Predictors::read(path)?;
+    predictors.check(source).with_context(|| path.display().to_string())?;
+    Ok(plan::workload_of_split(source, plan, Some(&predictors)))
+}
+
+/// Where predictors are planned for and none is there.
+fn assume_predictors(args: &Args, work: &mut Workload) {
+    if args.mode == Method::Predicted {
+        tell!("note: no --predictor is given: planning as if signs of the mask matrix were the predictor");
+        work.assume_sign_predictors();
+    }
+}
+
 /// The machine and the run that is planned for.
 fn setting(args: &Args, work: &Workload, n_threads: usize, bar: &Bar) -> Result<(Hardware, Run)> {
     let n_ctx = args.ctx_size;
@@ -180,10 +203,7 @@ fn setting(args: &Args, work: &Workload, n_threads: usize, bar: &Bar) -> Result<
 }
 
 /// `--dry-run`.
-fn dry_run(args: &Args, mut work: Workload, n_threads: usize, bar: &Bar) -> Result<()> {
-    if args.mode == Method::Predicted {
-        work.assume_sign_predictors();
-    }
+fn dry_run(args: &Args, work: Workload, n_threads: usize, bar: &Bar) -> Result<()> {
     let (hardware, run) = setting(args, &work, n_threads, bar)?;
     plan::show(&args.plan, args.json, &hardware, &work, &run)
 }
