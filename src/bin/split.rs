@@ -18,7 +18,7 @@ use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::plan::{Method, Run};
 use powerinfer::placement::workload::Workload;
 use powerinfer::predictor::Predictors;
-use powerinfer::profile::Profile;
+use powerinfer::profile::{Kinship, Profile};
 use powerinfer::progress::Progress;
 use powerinfer::tokenizer::Special;
 use powerinfer::units::Bytes;
@@ -116,7 +116,8 @@ fn run(args: Args) -> Result<()> {
     if args.plan.dry_run {
         ensure!(!args.quantize_only, "--dry-run: --quantize-only has no plan");
         let (source, plan) = decide(&args, path, &bar)?;
-        return dry_run(&args, workload(&args, &source, &plan)?, n_threads, &bar);
+        let predictors = predictors(&args, &source)?;
+        return dry_run(&args, workload(&args, &source, &plan, predictors.as_ref()), n_threads, &bar);
     }
     let output = args.output.as_deref().context("-o: an output is missing")?;
     let inputs = [Some(path), args.profile.as_deref(), args.predictor.as_deref()];
@@ -125,20 +126,22 @@ fn run(args: Args) -> Result<()> {
     if args.quantize_only {
         return quantize(&args, path, output, &bar);
     }
-    let predictor = args.predictor.as_deref().map(Gguf::open).transpose()?;
     if args.profile.is_none() {
-        let predictor = predictor.context("--predictor: nothing to pack in")?;
         let source = models::open(Gguf::open(path)?, args.activation, Some(&bar))?;
+        predictors(&args, &source)?;
+        let predictor = packed(&args)?.context("--predictor: nothing to pack in")?;
         variant::pack(&source, &predictor, output, &bar)?;
         return tell_written(&args, output, &source).map(drop);
     }
     let (source, mut plan) = decide(&args, path, &bar)?;
+    let predictors = predictors(&args, &source)?;
     if args.plan.vram_budget.is_some() {
-        let work = workload(&args, &source, &plan)?;
+        let work = workload(&args, &source, &plan, predictors.as_ref());
         let (hardware, run) = setting(&args, &work, n_threads, &bar)?;
         let n_hot = plan::plan(&args.plan, &hardware, &work, &run)?.n_hot();
         plan.layers.iter_mut().zip(n_hot).for_each(|(layer, n_hot)| layer.n_hot = n_hot);
     }
+    let predictor = packed(&args)?;
     print(plan.table(&source))?;
     variant::write(&source, &plan, predictor.as_ref(), output, &bar)?;
     let written = tell_written(&args, output, &source)?;
@@ -151,6 +154,21 @@ fn run(args: Args) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The predictors that were given, if any, once they are known to be this model's.
+fn predictors(args: &Args, source: &Model) -> Result<Option<Predictors>> {
+    let Some(path) = &args.predictor else { return Ok(None) };
+    let predictors = Predictors::read(path)?;
+    if predictors.check(source).with_context(|| path.display().to_string())? == Kinship::Sibling {
+        tell!("note: {}: was fitted to another quantization of this model", path.display());
+    }
+    Ok(Some(predictors))
+}
+
+/// The file to pack in.
+fn packed(args: &Args) -> Result<Option<Gguf>> {
+    args.predictor.as_deref().map(Gguf::open).transpose()
 }
 
 /// Opens what was written and says how large it is.
@@ -174,15 +192,12 @@ fn decide(args: &Args, path: &Path, bar: &Bar) -> Result<(Model, Plan)> {
 }
 
 /// What is planned for.
-fn workload(args: &Args, source: &Model, plan: &Plan) -> Result<Workload> {
-    let Some(path) = &args.predictor else {
-        let mut work = plan::workload_of_split(source, plan, None);
+fn workload(args: &Args, source: &Model, plan: &Plan, predictors: Option<&Predictors>) -> Workload {
+    let mut work = plan::workload_of_split(source, plan, predictors);
+    if predictors.is_none() {
         assume_predictors(args, &mut work);
-        return Ok(work);
-    };
-    let predictors = Predictors::read(path)?;
-    predictors.check(source).with_context(|| path.display().to_string())?;
-    Ok(plan::workload_of_split(source, plan, Some(&predictors)))
+    }
+    work
 }
 
 /// Where predictors are planned for and none is there.

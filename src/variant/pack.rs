@@ -11,6 +11,9 @@ use std::path::Path;
 /// Keys of predictors in their own files and in variants.
 const KEYS: &str = "powerinfer.predictor.";
 
+/// Those by which a predictor's file is matched with a model.
+const OF_SOURCE: [&str; 2] = ["source_family", "source_samples"];
+
 /// What a layer's predictor consists of, and whether its rows are neurons.
 const PARTS: [(&str, bool); 5] =
     [("sign", true), ("in.weight", false), ("in.bias", false), ("out.weight", true), ("bias", true)];
@@ -52,10 +55,11 @@ pub(super) fn write_part(
     Ok(())
 }
 
-/// Copies what the predictor's file says of it.
+/// Copies what the predictor's file says of it, but for what only tells whose it is.
 pub(super) fn add_keys(predictor: &Gguf, out: &mut MetadataBuilder) {
     let metadata = predictor.metadata();
-    for entry in metadata.entries().iter().filter(|e| e.key.starts_with(KEYS)) {
+    let kept = |key: &str| key.strip_prefix(KEYS).is_some_and(|key| !OF_SOURCE.contains(&key));
+    for entry in metadata.entries().iter().filter(|e| kept(&e.key)) {
         out.add_raw(&entry.key, entry.value_type, metadata.raw_value(entry));
     }
 }
