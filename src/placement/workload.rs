@@ -164,11 +164,9 @@ impl Workload {
                 Down::Columns(m) => NeuronRows { row_bytes: block(m).bytes / n_ff as u64, dtype: row(m).dtype },
             };
             let stats = match &group.index {
-                Some(index) => NeuronStats {
-                    rates: index.rates.clone(),
-                    mass: index.mass.clone(),
-                    cold: index.cold.clone(),
-                },
+                Some(index) => {
+                    NeuronStats { rates: index.rates.clone(), mass: index.mass.clone(), cold: index.cold.clone() }
+                }
                 None => NeuronStats { rates: vec![1.0; n_ff], mass: vec![1.0; n_ff], cold: None },
             };
             LayerWork {
