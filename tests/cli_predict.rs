@@ -154,3 +154,39 @@ fn what_does_not_belong_together_is_refused_and_leaves_nothing() {
     }
     assert_eq!(names_in(place.folder.path()), before);
 }
+
+#[test]
+fn plans_know_the_predictor_before_and_after_it_is_packed_in() {
+    let place = Place::new();
+    let profile = place.profiled();
+    let (predictor, variant) = (place.at("lowrank"), place.at("variant.gguf"));
+    Outcome::from(place.fit(&profile, "lowrank", &predictor).output().unwrap()).ok();
+    let card = concat!(env!("CARGO_MANIFEST_DIR"), "/hardware/rtx-4090-ddr5.toml");
+    let planned = |command: &mut Command, last: &[&str]| {
+        command.args(["--dry-run", "--json", "--hardware", card, "--vram-budget", "16MiB", "-c", "128"]).args(last);
+        let outcome = Outcome::from(command.output().unwrap()).ok();
+        (serde_json::from_str::<Value>(&outcome.stdout).unwrap(), outcome.stderr)
+    };
+    let split = || {
+        let mut command = place.tool("split");
+        command.arg("-m").arg(&place.model).arg("--profile").arg(&profile);
+        command
+    };
+    let (before, told) = planned(split().arg("--predictor").arg(&predictor), &["--mode", "predicted"]);
+    assert!(!told.contains("signs of the mask"), "{told}");
+    let mut write = place.split(&place.model, &predictor, &variant);
+    Outcome::from(write.arg("--profile").arg(&profile).output().unwrap()).ok();
+    let (after, _) = planned(place.tool("run").arg("-m").arg(&variant), &["--mode", "predicted"]);
+    for key in ["objective_ps", "layers", "bytes", "weights_bytes"] {
+        assert_eq!(before[key], after[key], "{key}");
+    }
+    let (exact, _) = planned(place.tool("run").arg("-m").arg(&variant), &["--mode", "exact"]);
+    assert_ne!(exact["objective_ps"], after["objective_ps"]);
+    let (assumed, told) = planned(&mut split(), &["--mode", "predicted"]);
+    assert!(told.contains("no --predictor is given") && told.contains("signs of the mask"), "{told}");
+    assert_ne!(assumed["objective_ps"], after["objective_ps"]);
+    refused(
+        place.tool("run").arg("-m").arg(&place.model).args(["--dry-run", "--mode", "predicted", "--hardware", card]),
+        &["no predictor"],
+    );
+}

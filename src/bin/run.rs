@@ -194,6 +194,7 @@ fn run(args: Args) -> Result<()> {
 fn dry_run(args: &Args) -> Result<()> {
     let model = models::open(models::open_file(args.model.as_deref())?, args.compute.activation, None)?;
     let params = executor_params(args, &model)?;
+    params.mode.check(&model)?;
     let work = Workload::of(&model);
     let run = plan::run_of(&params, params.n_ctx)?;
     let given = args.plan.hardware.as_deref();

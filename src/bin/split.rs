@@ -84,9 +84,9 @@ struct Args {
     plan: PlanArgs,
     /// With --dry-run: plan for a model of this shape instead: llama-2-7b, mistral-7b, falcon-40b, llama-70b, opt-30b or
     /// opt-175b; of this type [q4_0], in which this share of FFN neurons fires [as published for sparse ones]
-    #[arg(long, value_name = "NAME[:TYPE[:DENSITY]]", requires = "dry_run", conflicts_with_all = ["model", "profile", "recipe", "down"])]
+    #[arg(long, value_name = "NAME[:TYPE[:DENSITY]]", requires = "dry_run", conflicts_with_all = ["model", "profile", "recipe", "down", "predictor"])]
     shape: Option<ShapeSpec>,
-    /// With --dry-run: what to plan for: dense, exact, or predicted (by signs of the mask, where nothing is fitted)
+    /// What to plan for: dense, exact, or predicted (by --predictor; without one, by signs of the mask matrix)
     #[arg(long, value_name = "MODE", default_value = "exact", value_parser = plan::method)]
     mode: Method,
     /// Context in tokens that a plan is made for
@@ -108,13 +108,16 @@ fn run(args: Args) -> Result<()> {
     rayon::ThreadPoolBuilder::new().num_threads(n_threads).build_global().context("threads cannot be started")?;
     let bar = Bar::new();
     if let Some(shape) = &args.shape {
-        return dry_run(&args, shape.workload()?, n_threads, &bar);
+        let mut work = shape.workload()?;
+        assume_predictors(&args, &mut work);
+        return dry_run(&args, work, n_threads, &bar);
     }
     let path = args.model.as_deref().context("-m: a model is missing")?;
     if args.plan.dry_run {
         ensure!(!args.quantize_only, "--dry-run: --quantize-only has no plan");
         let (source, plan) = decide(&args, path, &bar)?;
-        return dry_run(&args, plan::workload_of_split(&source, &plan), n_threads, &bar);
+        let predictors = predictors(&args, &source)?;
+        return dry_run(&args, workload(&args, &source, &plan, predictors.as_ref()), n_threads, &bar);
     }
     let output = args.output.as_deref().context("-o: an output is missing")?;
     let inputs = [Some(path), args.profile.as_deref(), args.predictor.as_deref()];
@@ -125,18 +128,20 @@ fn run(args: Args) -> Result<()> {
     }
     if args.profile.is_none() {
         let source = models::open(Gguf::open(path)?, args.activation, Some(&bar))?;
-        let predictor = predictor(&args, &source)?.context("--predictor: nothing to pack in")?;
+        predictors(&args, &source)?;
+        let predictor = packed(&args)?.context("--predictor: nothing to pack in")?;
         variant::pack(&source, &predictor, output, &bar)?;
         return tell_written(&args, output, &source).map(drop);
     }
     let (source, mut plan) = decide(&args, path, &bar)?;
+    let predictors = predictors(&args, &source)?;
     if args.plan.vram_budget.is_some() {
-        let work = plan::workload_of_split(&source, &plan);
+        let work = workload(&args, &source, &plan, predictors.as_ref());
         let (hardware, run) = setting(&args, &work, n_threads, &bar)?;
         let n_hot = plan::plan(&args.plan, &hardware, &work, &run)?.n_hot();
         plan.layers.iter_mut().zip(n_hot).for_each(|(layer, n_hot)| layer.n_hot = n_hot);
     }
-    let predictor = predictor(&args, &source)?;
+    let predictor = packed(&args)?;
     print(plan.table(&source))?;
     variant::write(&source, &plan, predictor.as_ref(), output, &bar)?;
     let written = tell_written(&args, output, &source)?;
@@ -151,14 +156,19 @@ fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// The predictor to pack in, if any, once it is known to be this model's.
-fn predictor(args: &Args, source: &Model) -> Result<Option<Gguf>> {
+/// The predictors that were given, if any, once they are known to be this model's.
+fn predictors(args: &Args, source: &Model) -> Result<Option<Predictors>> {
     let Some(path) = &args.predictor else { return Ok(None) };
-    let kinship = Predictors::read(path)?.check(source).with_context(|| path.display().to_string())?;
-    if kinship == Kinship::Sibling {
+    let predictors = Predictors::read(path)?;
+    if predictors.check(source).with_context(|| path.display().to_string())? == Kinship::Sibling {
         tell!("note: {}: was fitted to another quantization of this model", path.display());
     }
-    Gguf::open(path).map(Some)
+    Ok(Some(predictors))
+}
+
+/// The file to pack in.
+fn packed(args: &Args) -> Result<Option<Gguf>> {
+    args.predictor.as_deref().map(Gguf::open).transpose()
 }
 
 /// Opens what was written and says how large it is.
@@ -181,6 +191,23 @@ fn decide(args: &Args, path: &Path, bar: &Bar) -> Result<(Model, Plan)> {
     Ok((source, plan))
 }
 
+/// What is planned for.
+fn workload(args: &Args, source: &Model, plan: &Plan, predictors: Option<&Predictors>) -> Workload {
+    let mut work = plan::workload_of_split(source, plan, predictors);
+    if predictors.is_none() {
+        assume_predictors(args, &mut work);
+    }
+    work
+}
+
+/// Where predictors are planned for and none is there.
+fn assume_predictors(args: &Args, work: &mut Workload) {
+    if args.mode == Method::Predicted {
+        tell!("note: no --predictor is given: planning as if signs of the mask matrix were the predictor");
+        work.assume_sign_predictors();
+    }
+}
+
 /// The machine and the run that is planned for.
 fn setting(args: &Args, work: &Workload, n_threads: usize, bar: &Bar) -> Result<(Hardware, Run)> {
     let n_ctx = args.ctx_size;
@@ -191,10 +218,7 @@ fn setting(args: &Args, work: &Workload, n_threads: usize, bar: &Bar) -> Result<
 }
 
 /// `--dry-run`.
-fn dry_run(args: &Args, mut work: Workload, n_threads: usize, bar: &Bar) -> Result<()> {
-    if args.mode == Method::Predicted {
-        work.assume_sign_predictors();
-    }
+fn dry_run(args: &Args, work: Workload, n_threads: usize, bar: &Bar) -> Result<()> {
     let (hardware, run) = setting(args, &work, n_threads, bar)?;
     plan::show(&args.plan, args.json, &hardware, &work, &run)
 }

@@ -10,8 +10,8 @@ use super::predict::Predictions;
 use super::stats::Computed;
 use super::sum::NeuronSum;
 use crate::cpu::{Activations, Isa, Pool};
-use crate::model::{Activation, Down, NeuronGroup, Predictor, Slot};
-use anyhow::{Result, bail};
+use crate::model::{Activation, Down, Model, NeuronGroup, Predictor, Slot};
+use anyhow::{Result, bail, ensure};
 use std::ops::Range;
 use std::str::FromStr;
 use std::time::Instant;
@@ -36,6 +36,20 @@ impl Mode {
             Self::Exact => "exact",
             Self::Predicted => "predicted",
         }
+    }
+
+    /// Whether `model` can be run so.
+    ///
+    /// # Errors
+    /// When it needs a predictor and there is none.
+    pub fn check(self, model: &Model) -> Result<()> {
+        ensure!(
+            self != Self::Predicted || model.has_predictor(),
+            "{}: mode predicted: the file has no predictor; powerinfer-profile --predictor fits one, powerinfer-split \
+             packs it in",
+            model.gguf.source().name()
+        );
+        Ok(())
     }
 }
 

@@ -97,12 +97,7 @@ impl<'m> Executor<'m> {
     /// When threads or memory cannot be had, or the mode asks for a predictor and there is none.
     pub fn new(model: &'m Model, placement: Placement, params: ExecutorParams) -> Result<Self> {
         ensure!(params.n_ubatch > 0, "-ub 0: a batch needs at least one token");
-        ensure!(
-            params.mode != Mode::Predicted || model.has_predictor(),
-            "{}: mode predicted: the file has no predictor; powerinfer-profile --predictor fits one, powerinfer-split \
-             packs it in",
-            model.gguf.source().name()
-        );
+        params.mode.check(model)?;
         let rotation = Rotation::new(&model.config.rope, model.weights.rope_freqs.as_deref());
         Ok(Self {
             pool: Pool::new(params.n_threads)?,

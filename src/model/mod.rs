@@ -3,6 +3,7 @@
 mod activation;
 mod arch;
 mod check;
+mod cold;
 mod config;
 mod lossless;
 mod matrix;
@@ -14,11 +15,12 @@ pub mod weights;
 pub use activation::{Activation, ResolvedActivation};
 pub use arch::Arch;
 pub use check::check_tensors;
+pub use cold::ColdQuantiles;
 pub use config::{Config, NormKind, Residual, Rope, RopeKind};
 pub use lossless::LosslessDown;
 pub use matrix::Matrix;
 pub use neurons::{NeuronId, NeuronIndex, Slot};
-pub use predictor::{ALWAYS, Predictor, Scores, Signs};
+pub use predictor::{ALWAYS, ActiveShare, Predictor, Scores, Signs};
 pub use weights::{Down, Layer, Linear, NeuronGroup, Norm, Weights};
 
 use crate::gguf::Gguf;

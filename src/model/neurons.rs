@@ -1,5 +1,6 @@
 //! The two index spaces of a layer's neurons, and the index that a variant stores.
 
+use super::cold::ColdQuantiles;
 use anyhow::{Result, ensure};
 
 /// Position of a neuron in the original model.
@@ -20,10 +21,12 @@ pub struct NeuronIndex {
     pub mass: Vec<f32>,
     /// Planned size of the hot prefix.
     pub n_hot: usize,
+    /// How many neurons behind a prefix fire for a token, where tokens were counted one by one.
+    pub cold: Option<ColdQuantiles>,
 }
 
 impl NeuronIndex {
-    /// Checks and takes the stored index of a layer with `ids.len()` neurons.
+    /// Checks and takes the stored index of a layer with `ids.len()` neurons, without quantiles.
     ///
     /// # Errors
     /// When the ids are no permutation, rates are no shares or do not fall, or lengths differ.
@@ -41,7 +44,7 @@ impl NeuronIndex {
         ensure!(rates.is_sorted_by(|a, b| a >= b), "activation rates do not fall: the file is not hot-first");
         ensure!(mass.iter().all(|m| m.is_finite() && *m >= 0.0), "an activation mass is negative or not finite");
         let ids = ids.into_iter().map(|i| NeuronId(i as u32)).collect();
-        Ok(Self { ids, rates, mass, n_hot })
+        Ok(Self { ids, rates, mass, n_hot, cold: None })
     }
 
     /// The neuron at `slot`.

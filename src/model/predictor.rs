@@ -4,7 +4,7 @@ use super::matrix::Matrix;
 use crate::cpu::signs::{agreement, sign_bytes};
 use crate::gguf::{Gguf, Source, TensorInfo};
 use crate::quant::GgmlType;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use std::ops::Range;
 
 /// A bias from which on a neuron is active whatever its score.
@@ -18,6 +18,37 @@ pub struct Predictor {
     pub bias: Vec<f32>,
     /// Slots from the first on that are always active; nothing is read for them.
     pub n_always: usize,
+    /// What was measured when it was fitted, where the file says.
+    pub measured: Option<ActiveShare>,
+}
+
+/// How many neurons a predictor names, on tokens that it was not fitted to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ActiveShare {
+    /// Share of neurons that are active.
+    pub active: f32,
+    /// Share of neurons that fire.
+    pub fired: f32,
+}
+
+impl ActiveShare {
+    /// By layer number, what the keys of the predictors in `gguf` say.
+    ///
+    /// # Errors
+    /// When they do not have a share for every one of `n_layer` layers.
+    pub(super) fn read(gguf: &Gguf, n_layer: usize) -> Result<Option<Vec<Self>>> {
+        let shares = |name: &str| -> Result<Option<Vec<f32>>> {
+            let key = format!("powerinfer.predictor.{name}");
+            let Some(array) = gguf.metadata().array(&key)? else { return Ok(None) };
+            let values = array.floats().with_context(|| key.clone())?;
+            ensure!(values.len() == n_layer, "{key}: {} values for {n_layer} layers", values.len());
+            let wrong = values.iter().find(|v| !(0.0..=1.0).contains(*v));
+            ensure!(wrong.is_none(), "{key}: {} is no share", wrong.unwrap_or(&0.0));
+            Ok(Some(values))
+        };
+        let both = shares("active")?.zip(shares("fired")?);
+        Ok(both.map(|(a, f)| a.into_iter().zip(f).map(|(active, fired)| Self { active, fired }).collect()))
+    }
 }
 
 /// Weights that give a score for each neuron.
@@ -44,7 +75,7 @@ impl Predictor {
     pub fn new(scores: Scores, bias: Vec<f32>) -> Result<Self> {
         ensure!(bias.iter().all(|b| !b.is_nan()), "a bias is not a number");
         let n_always = bias.iter().take_while(|b| **b >= ALWAYS).count();
-        Ok(Self { scores, bias, n_always })
+        Ok(Self { scores, bias, n_always, measured: None })
     }
 
     /// The matrix that the FFN's input is multiplied with, where there is one.
@@ -67,6 +98,19 @@ impl Predictor {
     /// The slots of `slots` that have to be scored.
     pub fn scored(&self, slots: Range<usize>) -> Range<usize> {
         slots.start.max(self.n_always).min(slots.end)..slots.end
+    }
+
+    /// Bytes that are read however many neurons are scored, bytes per neuron that is, and the type of the latter. Biases
+    /// count.
+    pub fn sizes(&self) -> (usize, usize, GgmlType) {
+        const BIAS: usize = 4;
+        match &self.scores {
+            Scores::Signs(signs) => (0, signs.row_bytes + BIAS, GgmlType::I8),
+            Scores::Factors { input, bias, output } => {
+                let fixed = input.n_bytes() + BIAS * bias.as_ref().map_or(0, Vec::len);
+                (fixed, output.row_bytes() + BIAS, output.dtype())
+            }
+        }
     }
 
     /// Bytes read to predict who of `slots` is active.

@@ -1,10 +1,11 @@
 //! The weights of a model, named as the tensors are, each checked against the configuration.
 
+use super::cold::ColdQuantiles;
 use super::config::{Config, NormKind};
 use super::lossless::LosslessDown;
 use super::matrix::Matrix;
 use super::neurons::NeuronIndex;
-use super::predictor::{Predictor, Scores, Signs};
+use super::predictor::{ActiveShare, Predictor, Scores, Signs};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::quant::{GgmlType, convert};
 use anyhow::{Context, Result, bail, ensure};
@@ -139,7 +140,8 @@ impl Weights {
     /// Names the tensor that is missing, misshapen, of an unsupported type, or unknown to the architecture: leaving
     /// one out would give a different model.
     pub fn load(gguf: &Gguf, config: &Config) -> Result<Self> {
-        let mut taker = Taker { gguf, config, taken: HashSet::new() };
+        let measured = ActiveShare::read(gguf, config.n_layer)?;
+        let mut taker = Taker { gguf, config, measured, taken: HashSet::new() };
         let token_embd = taker.matrix("token_embd.weight", config.n_vocab, config.n_embd)?;
         let n_hot = planned_n_hot(gguf, config)?;
         let mut layers = Vec::new();
@@ -195,6 +197,8 @@ fn planned_n_hot(gguf: &Gguf, config: &Config) -> Result<Vec<usize>> {
 struct Taker<'a> {
     gguf: &'a Gguf,
     config: &'a Config,
+    /// Of predictors, by layer.
+    measured: Option<Vec<ActiveShare>>,
     taken: HashSet<String>,
 }
 
@@ -303,7 +307,9 @@ impl<'a> Taker<'a> {
         };
         let bias_name = name("bias");
         let bias = self.vector(&bias_name, n_ff)?.with_context(|| format!("{bias_name}: the tensor is missing"))?;
-        Predictor::new(scores, bias).with_context(|| bias_name).map(Some)
+        let mut predictor = Predictor::new(scores, bias).with_context(|| bias_name)?;
+        predictor.measured = self.measured.as_ref().map(|layers| layers[i]);
+        Ok(Some(predictor))
     }
 
     fn index(&mut self, i: usize, n_ff: usize, n_hot: Option<usize>) -> Result<NeuronIndex> {
@@ -319,7 +325,23 @@ impl<'a> Taker<'a> {
         };
         let (rates, mass) = (floats("rate")?, floats("mass")?);
         let n_hot = n_hot.context("powerinfer.n_hot: the key is missing")?;
-        NeuronIndex::new(ids, rates, mass, n_hot).with_context(|| id_name)
+        let mut index = NeuronIndex::new(ids, rates, mass, n_hot).with_context(|| id_name)?;
+        index.cold = self.cold(i, n_ff)?;
+        Ok(index)
+    }
+
+    /// Quantiles of cold neurons, where the profile had seen tokens one by one.
+    fn cold(&mut self, i: usize, n_ff: usize) -> Result<Option<ColdQuantiles>> {
+        let name = format!("blk.{i}.ffn_cold_fired");
+        if !self.has(&name) {
+            return Ok(None);
+        }
+        let tensor = self.take(&name)?;
+        ensure!(tensor.dtype == GgmlType::F32, "{name}: has type {} where F32 is wanted", tensor.dtype);
+        ensure!(tensor.dims.len() == 2, "{name}: has {} dimensions where 2 are wanted", tensor.dims.len());
+        let bytes = self.gguf.data(tensor).chunks_exact(4);
+        let values: Vec<f32> = bytes.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        ColdQuantiles::new(&values, tensor.n_rows(), tensor.n_cols(), n_ff).with_context(|| name).map(Some)
     }
 
     fn finish(self) -> Result<()> {

@@ -96,7 +96,8 @@ pub fn of_layer(layer: &LayerWork, choice: LayerChoice, run: &Run) -> Account {
     account.mask = rows(layer.mask.row_bytes, if choice.mask { n_ff } else { n_hot });
     account.hot = layer.up.map_or(0, |up| rows(up.row_bytes, n_hot)) + rows(layer.down.row_bytes, n_hot);
     if let Some(predictor) = layer.predictor.filter(|_| choice.predictor) {
-        account.predictor = aligned(predictor.fixed_bytes) + rows(predictor.row_bytes, n_ff - n_hot);
+        let scored = predictor.n_scored(layer.n_ff(), choice.n_hot) as u64;
+        account.predictor = aligned(predictor.fixed_bytes) + rows(predictor.row_bytes, scored);
     }
     account.rounded()
 }

@@ -158,11 +158,11 @@ impl<'a> Cost<'a> {
         gpu_part += hot_fired * per_neuron(&gpu.bandwidth, layer, !dense);
         let (mut cpu_fixed, mut per_active, mut ratio) = (0.0, 0.0, 0.0);
         if let Some(p) = predictor {
-            let scored = p.fixed_bytes as f64 + n_cold * p.row_bytes as f64;
+            let scored = p.bytes(layer.n_ff(), choice.n_hot) as f64;
             if choice.predictor {
-                before += seconds(&gpu.bandwidth, p.dtype, stream, scored) + gpu.kernel;
+                before += seconds(&gpu.bandwidth, p.dtype, stream, scored) + p.regions() * gpu.kernel;
             } else {
-                cpu_fixed += seconds(&cpu.bandwidth, p.dtype, stream, scored) + cpu.region;
+                cpu_fixed += seconds(&cpu.bandwidth, p.dtype, stream, scored) + p.regions() * cpu.region;
             }
             (ratio, per_active) =
                 (p.active_per_fired, rows(&cpu.bandwidth, layer.mask, Way::Dot { listed: true }, 1.0));
@@ -221,18 +221,13 @@ impl<'a> Cost<'a> {
         let n_ff = layer.n_ff() as f64;
         let method = self.run.method;
         let predictor = layer.predictor.filter(|_| method == Method::Predicted);
-        let regions = 2.0 + f64::from(u8::from(layer.up.is_some())) + f64::from(u8::from(predictor.is_some()));
+        let regions = 2.0 + f64::from(u8::from(layer.up.is_some())) + predictor.map_or(0.0, |p| p.regions());
         let looked_at = if method == Method::Dense { 1.0 } else { 3.0 };
         let mut ffn = regions * cpu.region + (3.0 * self.work.n_embd as f64 + looked_at * n_ff) * cpu.value;
         let active = match (method, predictor) {
             (Method::Dense, _) => n_ff,
             (_, Some(p)) => {
-                ffn += seconds(
-                    bandwidth,
-                    p.dtype,
-                    Way::Dot { listed: false },
-                    p.fixed_bytes as f64 + n_ff * p.row_bytes as f64,
-                );
+                ffn += seconds(bandwidth, p.dtype, Way::Dot { listed: false }, p.bytes(layer.n_ff(), 0) as f64);
                 fired.cold_quantiles(0, scratch);
                 let active: f64 = scratch.iter().map(|q| (q * p.active_per_fired).min(n_ff)).sum();
                 ffn += rows(bandwidth, layer.mask, Way::Dot { listed: true }, active / scratch.len() as f64);

@@ -1,6 +1,6 @@
 //! A plan in words: a table for people and JSON for programs.
 
-use super::plan::{Plan, PlannedLayer, Planner, Side};
+use super::plan::{Plan, PlannedLayer, Planner, Prepared, Side};
 use crate::units::Bytes;
 use serde_json::{Value, json};
 
@@ -21,12 +21,9 @@ const MORE: u64 = 1 << 30;
 
 impl<'a> Explained<'a> {
     /// Adds the comparisons to a plan.
-    pub fn new(planner: Planner<'a>, plan: &'a Plan) -> Self {
-        let one_more = plan.budget.and_then(|budget| {
-            let mut hardware = planner.hardware.clone();
-            hardware.device.as_mut()?.gpu.vram = Bytes(u64::MAX);
-            Planner { hardware: &hardware, ..planner }.plan(Some(Bytes(budget.0 + MORE))).ok()
-        });
+    pub fn new(prepared: &Prepared<'a>, plan: &'a Plan) -> Self {
+        let planner = prepared.planner;
+        let one_more = plan.budget.map(|budget| prepared.within(Bytes(budget.0.saturating_add(MORE))));
         Self { planner, plan, offload: planner.layer_offload(plan.budget), one_more }
     }
 

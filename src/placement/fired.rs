@@ -1,12 +1,18 @@
 //! How many cold neurons fire for a token: a distribution, because the slower side decides token by token.
 
-use super::workload::{ColdQuantiles, NeuronStats};
+use super::workload::NeuronStats;
+use crate::model::ColdQuantiles;
 
 /// Middles of nine equally likely parts of a standard normal distribution.
 const NORMAL: [f64; 9] = [-1.5932, -0.9674, -0.5895, -0.2822, 0.0, 0.2822, 0.5895, 0.9674, 1.5932];
 /// How far the number of neurons that fire strays from token to token beyond what independent neurons would do, as a
 /// share of its mean. Neurons are not independent: some tokens excite many. Assumed where no histogram was counted.
 const OVERDISPERSION: f64 = 0.2;
+
+/// Whether `cold` is for a layer of `n_ff` neurons.
+fn fits(cold: &ColdQuantiles, n_ff: usize) -> bool {
+    !cold.n_hot.is_empty() && cold.n_hot.len() == cold.fired.len() && cold.n_hot.iter().all(|n| *n <= n_ff)
+}
 
 /// Fired neurons before and behind every hot prefix of a layer.
 pub(super) struct Fired<'a> {
@@ -26,7 +32,7 @@ impl<'a> Fired<'a> {
             variance += rate * (1.0 - rate);
             sums.push((mean, variance));
         }
-        Self { sums, cold: stats.cold.as_ref().filter(|c| !c.n_hot.is_empty() && c.n_hot.len() == c.fired.len()) }
+        Self { sums, cold: stats.cold.as_ref().filter(|c| fits(c, stats.rates.len())) }
     }
 
     /// Mean number of the first `n_hot` neurons that fire.
@@ -46,8 +52,9 @@ impl<'a> Fired<'a> {
         if let Some(cold) = self.cold {
             let after = cold.n_hot.partition_point(|n| *n <= n_hot).min(cold.n_hot.len() - 1);
             let before = after.saturating_sub(1);
-            let (a, b) = (cold.n_hot[before] as f64, cold.n_hot[after] as f64);
-            let share = if b > a { ((n_hot as f64 - a) / (b - a)).clamp(0.0, 1.0) } else { 0.0 };
+            // In proportion to who fires between the two, not to how many lie there: rates fall steeply.
+            let (a, b) = (self.cold(cold.n_hot[before]), self.cold(cold.n_hot[after]));
+            let share = if a > b { ((a - self.cold(n_hot)) / (a - b)).clamp(0.0, 1.0) } else { 0.0 };
             let pairs = cold.fired[before].iter().zip(&cold.fired[after]);
             out.extend(pairs.map(|(a, b)| (f64::from(*a) * (1.0 - share) + f64::from(*b) * share).clamp(0.0, n_cold)));
             if !out.is_empty() {

@@ -3,7 +3,7 @@
 use super::budget::{self, Account, capacity};
 use super::cost::{Cost, LayerTime};
 use super::hardware::Hardware;
-use super::solve::{Item, Solution, least_bytes, lower_bound, solve};
+use super::solve::{Item, Problem, Solution};
 use super::workload::Workload;
 use crate::quant::GgmlType;
 use crate::units::Bytes;
@@ -164,41 +164,26 @@ fn picoseconds(seconds: f64) -> u64 {
 }
 
 impl<'a> Planner<'a> {
-    /// The fastest plan within `budget` bytes of device memory. Without a graphics card `budget` must be `None`; with
-    /// one `None` means all that the card has beside the driver's own.
+    /// Works out what every option of every layer takes: what plans for all budgets share.
+    pub fn prepare(self) -> Prepared<'a> {
+        let cost = Cost::new(self.hardware, self.work, self.run);
+        let choices: Vec<_> = (0..self.work.layers.len()).map(|i| self.choices(i)).collect();
+        let homes = match &self.hardware.device {
+            Some(_) => vec![
+                (Side::Gpu, self.problem(&cost, &choices, Side::Gpu)),
+                (Side::Cpu, self.problem(&cost, &choices, Side::Cpu)),
+            ],
+            None => Vec::new(),
+        };
+        Prepared { planner: self, cost, choices, homes }
+    }
+
+    /// [`Prepared::plan`] for one budget only.
     ///
     /// # Errors
-    /// When there is a budget and no card, or the budget is below the least that can be used: says what is missing.
-    pub fn plan(&self, budget: Option<Bytes>) -> Result<Plan> {
-        ensure!(!self.work.layers.is_empty(), "a model without layers");
-        let Some(device) = &self.hardware.device else {
-            let name = &self.hardware.name;
-            ensure!(budget.is_none(), "--vram-budget: {name} has no graphics card; describe one with --hardware FILE");
-            return Ok(self.cpu_only(None));
-        };
-        let budget = budget.unwrap_or(Bytes(device.gpu.vram.0 - device.gpu.context.0));
-        let card = device.gpu.vram;
-        ensure!(budget <= card, "--vram-budget: {budget} are more than the {card} of {}", self.hardware.name);
-        let least = self.least();
-        if budget < least {
-            bail!(
-                "--vram-budget: {budget} are too few: {} for the batch and the smallest part of a layer need {least}, {} more; \
-                 raise the budget, lower -ub, or leave it away to compute on the CPU",
-                self.work.name,
-                Bytes(least.0 - budget.0)
-            );
-        }
-        let mut best = self.cpu_only(Some(budget));
-        let mut bound = best.bound;
-        for home in [Side::Gpu, Side::Cpu] {
-            let Some(plan) = self.plan_at(home, budget, best.objective) else { continue };
-            bound = bound.min(plan.bound);
-            if plan.objective < best.objective {
-                best = plan;
-            }
-        }
-        best.bound = bound.min(best.objective);
-        Ok(best)
+    /// The same.
+    pub fn plan(self, budget: Option<Bytes>) -> Result<Plan> {
+        self.prepare().plan(budget)
     }
 
     /// The least budget with which anything can be computed on the card.
@@ -235,38 +220,26 @@ impl<'a> Planner<'a> {
         out
     }
 
-    /// The best plan with the residual stream at `home`; `None` where it cannot be below `known` picoseconds.
-    fn plan_at(&self, home: Side, budget: Bytes, known: u64) -> Option<Plan> {
-        let cost = Cost::new(self.hardware, self.work, self.run);
+    /// The options with the residual stream at `home`: the layers, then the head.
+    fn problem(&self, cost: &Cost, choices: &[Vec<LayerChoice>], home: Side) -> Problem {
         let mut scratch = Vec::new();
-        let (mut classes, mut choices) = (Vec::new(), Vec::new());
-        for (i, layer) in self.work.layers.iter().enumerate() {
-            let options = self.choices(i);
+        let mut classes: Vec<Vec<Item>> = Vec::new();
+        let layers = &self.work.layers;
+        for (i, layer) in layers.iter().enumerate() {
             let item = |choice: &LayerChoice| Item {
                 bytes: budget::of_layer(layer, *choice, self.run).sum(),
                 cost: picoseconds(cost.layer(i, *choice, home, &mut scratch).total()),
             };
-            classes.push(options.iter().map(item).collect::<Vec<_>>());
-            choices.push(options);
+            // Layers of a shape are all alike.
+            let known = classes.last().filter(|_| layer == &layers[i - 1]).cloned();
+            classes.push(known.unwrap_or_else(|| choices[i].iter().map(item).collect()));
         }
         let head_bytes = budget::of_head(self.work).sum();
         classes.push(vec![
             Item { bytes: 0, cost: picoseconds(cost.head(false, home)) },
             Item { bytes: head_bytes, cost: picoseconds(cost.head(true, home)) },
         ]);
-        let fixed = budget::scratch(self.work, self.run).sum();
-        let room = capacity(budget).checked_sub(fixed)?;
-        debug_assert_eq!(least_bytes(&classes), 0);
-        let token = picoseconds(cost.token(home));
-        if lower_bound(&classes, room)? + token >= known {
-            return None;
-        }
-        let Solution { chosen, bound, .. } = solve(&classes, room)?;
-        let layers = chosen.iter().zip(&choices).map(|(at, options)| options[*at]).collect::<Vec<_>>();
-        let head = if chosen[layers.len()] == 1 { Side::Gpu } else { Side::Cpu };
-        let mut plan = self.describe(&cost, &layers, head, home, Some(budget));
-        plan.bound = (bound + token).min(plan.objective);
-        Some(plan)
+        Problem::new(&classes)
     }
 
     /// The plan without a card.
@@ -347,5 +320,78 @@ impl<'a> Planner<'a> {
         plan.objective = picoseconds(sum + cost.head(head_fits, end) + cost.token(end));
         plan.bound = plan.objective;
         (n_gpu, plan)
+    }
+}
+
+/// A planner that has worked out what every option takes.
+pub struct Prepared<'a> {
+    /// What it was made from.
+    pub planner: Planner<'a>,
+    cost: Cost<'a>,
+    /// Options by layer.
+    choices: Vec<Vec<LayerChoice>>,
+    /// What is to be solved for each home of the residual stream; nothing without a card.
+    homes: Vec<(Side, Problem)>,
+}
+
+impl Prepared<'_> {
+    /// The fastest plan within `budget` bytes of device memory. Without a graphics card `budget` must be `None`; with
+    /// one `None` means all that the card has beside the driver's own.
+    ///
+    /// # Errors
+    /// When there is a budget and no card, or the budget is above the card's memory or below the least that can be used:
+    /// says what is missing.
+    pub fn plan(&self, budget: Option<Bytes>) -> Result<Plan> {
+        let Planner { hardware, work, .. } = self.planner;
+        ensure!(!work.layers.is_empty(), "a model without layers");
+        let name = &hardware.name;
+        let Some(device) = &hardware.device else {
+            ensure!(budget.is_none(), "--vram-budget: {name} has no graphics card; describe one with --hardware FILE");
+            return Ok(self.planner.cpu_only(None));
+        };
+        let budget = budget.unwrap_or(Bytes(device.gpu.vram.0 - device.gpu.context.0));
+        let card = device.gpu.vram;
+        ensure!(budget <= card, "--vram-budget: {budget} are more than the {card} of {name}");
+        let least = self.planner.least();
+        if budget < least {
+            bail!(
+                "--vram-budget: {budget} are too few: {} for the batch and the smallest part of a layer need {least}, {} more; \
+                 raise the budget, lower -ub, or leave it away to compute on the CPU",
+                work.name,
+                Bytes(least.0 - budget.0)
+            );
+        }
+        Ok(self.within(budget))
+    }
+
+    /// The fastest plan within `budget`, whether the card has that much or not.
+    pub(super) fn within(&self, budget: Bytes) -> Plan {
+        let mut best = self.planner.cpu_only(Some(budget));
+        let mut bound = best.bound;
+        for (home, problem) in &self.homes {
+            let Some(plan) = self.plan_at(*home, problem, budget, best.objective) else { continue };
+            bound = bound.min(plan.bound);
+            if plan.objective < best.objective {
+                best = plan;
+            }
+        }
+        best.bound = bound.min(best.objective);
+        best
+    }
+
+    /// The best plan with the residual stream at `home`; `None` where it cannot be below `known` picoseconds.
+    fn plan_at(&self, home: Side, problem: &Problem, budget: Bytes, known: u64) -> Option<Plan> {
+        let Planner { work, run, .. } = self.planner;
+        let room = capacity(budget).checked_sub(budget::scratch(work, run).sum())?;
+        let token = picoseconds(self.cost.token(home));
+        if problem.lower_bound(room)? + token >= known {
+            return None;
+        }
+        let Solution { chosen, bound, .. } = problem.solve(room)?;
+        let layers = chosen.iter().zip(&self.choices).map(|(at, options)| options[*at]).collect::<Vec<_>>();
+        let head = if chosen[layers.len()] == 1 { Side::Gpu } else { Side::Cpu };
+        let mut plan = self.planner.describe(&self.cost, &layers, head, home, Some(budget));
+        plan.bound = (bound + token).min(plan.objective);
+        Some(plan)
     }
 }

@@ -38,32 +38,53 @@ const MOST_UNITS: u64 = 1 << 17;
 /// next search has to look at.
 const BEAMS: [usize; 3] = [16, 128, 1024];
 
-/// The cheapest choice of one item per class that takes at most `capacity` bytes; `None` where none does. It is a
-/// function of the classes as a multiset: classes in another order are given the same items.
-pub fn solve(classes: &[Vec<Item>], capacity: u64) -> Option<Solution> {
-    solve_within(classes, capacity, MOST_STATES)
+/// Classes, made ready to be solved for any capacity.
+pub struct Problem {
+    /// The items of each class that no other one beats, with their places in it; classes in an order that does not
+    /// depend on the one they were given in.
+    fronts: Vec<(Vec<Item>, usize, Vec<usize>)>,
 }
 
-/// Fewest bytes that any choice takes.
-pub fn least_bytes(classes: &[Vec<Item>]) -> u64 {
-    classes.iter().map(|class| class.iter().map(|i| i.bytes).min().unwrap_or(0)).sum()
-}
+impl Problem {
+    /// The problem of choosing one item from each class.
+    pub fn new(classes: &[Vec<Item>]) -> Self {
+        let of_class = |(class, items): (usize, &Vec<Item>)| {
+            let front = front(items);
+            let place = |item: &Item| items.iter().position(|i| i == item).unwrap_or(0);
+            let places = front.iter().map(place).collect();
+            (front, class, places)
+        };
+        let mut fronts: Vec<_> = classes.iter().enumerate().map(of_class).collect();
+        // Where several choices are best, which one it is must not hang on the order of the classes.
+        fronts.sort_by(|a, b| a.0.cmp(&b.0));
+        Self { fronts }
+    }
 
-fn solve_within(classes: &[Vec<Item>], capacity: u64, most_states: usize) -> Option<Solution> {
-    if classes.iter().any(Vec::is_empty) || least_bytes(classes) > capacity {
-        return None;
+    /// The cheapest choice of one item per class that takes at most `capacity` bytes; `None` where none does. It is a
+    /// function of the classes as a multiset: classes in another order are given the same items.
+    pub fn solve(&self, capacity: u64) -> Option<Solution> {
+        self.solve_within(capacity, MOST_STATES)
     }
-    let mut fronts: Vec<(usize, Vec<Item>)> = classes.iter().map(|c| front(c)).enumerate().collect();
-    // Where several choices are best, which one it is must not hang on the order of the classes.
-    fronts.sort_by(|a, b| a.1.cmp(&b.1));
-    let sorted: Vec<&[Item]> = fronts.iter().map(|(_, f)| f.as_slice()).collect();
-    let (picked, bound) = search(&sorted, capacity, most_states);
-    let mut chosen = vec![0; classes.len()];
-    for ((class, _), item) in fronts.iter().zip(&picked) {
-        chosen[*class] = classes[*class].iter().position(|i| i == item)?;
+
+    /// A lower bound of what [`Problem::solve`] can reach; `None` where nothing fits.
+    pub fn lower_bound(&self, capacity: u64) -> Option<u64> {
+        Some(self.solve_within(capacity, 0)?.bound)
     }
-    let cost = picked.iter().map(|i| i.cost).sum();
-    Some(Solution { chosen, cost, bound, bytes: picked.iter().map(|i| i.bytes).sum() })
+
+    fn solve_within(&self, capacity: u64, most_states: usize) -> Option<Solution> {
+        let fronts: Vec<&[Item]> = self.fronts.iter().map(|(front, ..)| front.as_slice()).collect();
+        // A front begins with the fewest bytes.
+        let least: Option<u64> = fronts.iter().map(|front| front.first().map(|i| i.bytes)).sum();
+        if least? > capacity {
+            return None;
+        }
+        let (picked, bound) = search(&fronts, capacity, most_states);
+        let mut chosen = vec![0; fronts.len()];
+        for ((front, class, places), item) in self.fronts.iter().zip(&picked) {
+            chosen[*class] = places[front.binary_search(item).ok()?];
+        }
+        Some(Solution { chosen, cost: cost_of(&picked), bound, bytes: picked.iter().map(|i| i.bytes).sum() })
+    }
 }
 
 /// The items that no other one beats in both respects: rising bytes, falling cost.
@@ -197,21 +218,27 @@ struct State {
 }
 
 /// The largest number that all bytes are multiples of.
-fn unit(classes: &[Vec<Item>]) -> Option<u64> {
+fn unit(classes: &[Vec<Priced>]) -> Option<u64> {
     let gcd = |mut a: u64, mut b: u64| {
         while b > 0 {
             (a, b) = (b, a % b);
         }
         a
     };
-    Some(classes.iter().flatten().map(|i| i.bytes).fold(0, gcd)).filter(|unit| *unit > 0)
+    Some(classes.iter().flatten().map(|(_, item)| item.bytes).fold(0, gcd)).filter(|unit| *unit > 0)
 }
 
-/// All ways to add one of `items`, by rising bytes.
-fn expand(states: &[State], items: &[Item], room: u64) -> Vec<State> {
+/// An item of a class, and what it costs over the best of them with the bytes paid for.
+type Priced = (i128, Item);
+
+/// All ways to add one of `items`, which come by what they cost over the best, by rising bytes. `slack` says how much of
+/// that a state can bear. Then the number of ways that were looked at.
+fn expand(states: &[State], items: &[Priced], room: u64, slack: impl Fn(&State) -> i128) -> (Vec<State>, usize) {
+    let slacks: Vec<i128> = states.iter().map(slack).collect();
     let mut next = Vec::new();
-    for (item_at, item) in items.iter().enumerate() {
-        let grown = states.iter().enumerate().map(|(before, state)| State {
+    for (item_at, (over, item)) in items.iter().enumerate() {
+        let grown = states.iter().enumerate().filter(|(before, _)| *over <= slacks[*before]);
+        let grown = grown.map(|(before, state)| State {
             bytes: state.bytes + item.bytes,
             cost: state.cost + item.cost,
             before: before as u32,
@@ -221,31 +248,47 @@ fn expand(states: &[State], items: &[Item], room: u64) -> Vec<State> {
     }
     // One rising run per item, which a stable sort finds and merges; it also says who stays of equals.
     next.sort_by_key(|s| (s.bytes, s.cost));
-    next
+    (next, states.len() * items.len() * SORTED_COUNTS)
 }
 
 /// The same where all bytes are multiples of `unit`: only the cheapest for each number of them.
-fn expand_in_table(states: &[State], items: &[Item], room: u64, unit: u64) -> Vec<State> {
+fn expand_in_table(
+    states: &[State],
+    items: &[Priced],
+    room: u64,
+    unit: u64,
+    slack: impl Fn(&State) -> i128,
+) -> (Vec<State>, usize) {
     const NONE: State = State { bytes: 0, cost: u64::MAX, before: 0, item: 0 };
-    let mut table = vec![NONE; (room / unit) as usize + 1];
-    for (item_at, item) in items.iter().enumerate() {
-        let fitting = states.partition_point(|s| s.bytes + item.bytes <= room);
-        let offset = item.bytes / unit;
-        for (before, state) in states[..fitting].iter().enumerate() {
-            let cost = state.cost + item.cost;
-            let place = &mut table[(state.bytes / unit + offset) as usize];
-            if cost < place.cost {
-                *place = State { bytes: state.bytes + item.bytes, cost, before: before as u32, item: item_at as u32 };
+    let bytes = || items.iter().map(|(_, item)| item.bytes);
+    let (Some(first), Some(last), Some(least), Some(most)) =
+        (states.first(), states.last(), bytes().min(), bytes().max())
+    else {
+        return (Vec::new(), 0);
+    };
+    let (start, end) = (first.bytes + least, room.min(last.bytes + most));
+    let Some(width) = end.checked_sub(start) else { return (Vec::new(), 0) };
+    let mut table = vec![NONE; (width / unit) as usize + 1];
+    let items: Vec<(i128, usize, u64)> =
+        items.iter().map(|(over, item)| (*over, ((item.bytes - least) / unit) as usize, item.cost)).collect();
+    let mut looked_at = 0;
+    for (before, state) in states.iter().enumerate() {
+        let slack = slack(state);
+        // Items that cost too much are left out here, not struck out of the table afterwards: they are most of them.
+        let borne = items.partition_point(|(over, ..)| *over <= slack);
+        looked_at += borne + 1;
+        let place = ((state.bytes - first.bytes) / unit) as usize;
+        for (item_at, (_, offset, cost)) in items[..borne].iter().enumerate() {
+            let cost = state.cost + cost;
+            let Some(best) = table.get_mut(place + offset) else { continue };
+            if cost < best.cost {
+                let bytes = start + (place + offset) as u64 * unit;
+                *best = State { bytes, cost, before: before as u32, item: item_at as u32 };
             }
         }
     }
     table.retain(|s| s.cost < u64::MAX);
-    table
-}
-
-/// A lower bound of what [`solve`] can reach; `None` where nothing fits.
-pub fn lower_bound(classes: &[Vec<Item>], capacity: u64) -> Option<u64> {
-    Some(solve_within(classes, capacity, 0)?.bound)
+    (table, looked_at)
 }
 
 struct Search {
@@ -265,7 +308,7 @@ impl Search {
     fn run(&mut self, fronts: &[&[Item]], width: usize, most: usize) {
         // What must be beaten strictly: a cost of at most `best - 1`.
         let limit = |search: &Self| search.price.of * (i128::from(search.best) - 1);
-        let kept: Vec<Vec<Item>> = fronts.iter().map(|front| self.strike_out(front, limit(self))).collect();
+        let kept: Vec<Vec<Priced>> = fronts.iter().map(|front| self.strike_out(front, limit(self))).collect();
         if kept.iter().any(Vec::is_empty) {
             return;
         }
@@ -273,7 +316,7 @@ impl Search {
         let mut order: Vec<usize> = (0..kept.len()).collect();
         order.sort_by_key(|i| (kept[*i].len(), *i));
         let least = |of: &dyn Fn(&Item) -> i128| -> Vec<i128> {
-            let each = order.iter().rev().map(|i| kept[*i].iter().map(of).min().unwrap_or(0));
+            let each = order.iter().rev().map(|i| kept[*i].iter().map(|(_, item)| of(item)).min().unwrap_or(0));
             let mut sums: Vec<i128> = std::iter::once(0)
                 .chain(each.scan(0, |sum, x| {
                     *sum += x;
@@ -289,8 +332,6 @@ impl Search {
         let mut looked_at = 0usize;
         for (done, class) in order.iter().enumerate() {
             let states = &stages[done];
-            let counts = if unit.is_some() { 1 } else { SORTED_COUNTS };
-            looked_at = looked_at.saturating_add(states.len() * kept[*class].len() * counts);
             if looked_at > most {
                 self.cut_off = true;
                 return;
@@ -298,16 +339,19 @@ impl Search {
             // Room that the classes to come must find.
             let room = i128::from(self.capacity) - rest_bytes[done + 1];
             let room = u64::try_from(room).unwrap_or(0);
-            let mut next = match unit {
-                Some(unit) => expand_in_table(states, &kept[*class], room, unit),
-                None => expand(states, &kept[*class], room),
+            // What a state may cost more than the best there can be, all bytes paid for.
+            let bearable = limit(self) + self.price.per * i128::from(self.capacity) - rest_paid[done];
+            let slack = |s: &State| bearable - self.price.pay(Item { bytes: s.bytes, cost: s.cost });
+            let (mut next, ways) = match unit {
+                Some(unit) => expand_in_table(states, &kept[*class], room, unit, slack),
+                None => expand(states, &kept[*class], room, slack),
             };
-            let (mut cheapest, most) = (u64::MAX, limit(self) + self.price.per * i128::from(self.capacity));
+            looked_at = looked_at.saturating_add(ways);
+            let mut cheapest = u64::MAX;
             next.retain(|s| {
-                let paid = self.price.pay(Item { bytes: s.bytes, cost: s.cost }) + rest_paid[done + 1];
-                let kept = s.cost < cheapest && paid <= most;
+                let better = s.cost < cheapest;
                 cheapest = cheapest.min(s.cost);
-                kept
+                better
             });
             if next.len() > width {
                 self.cut_off = true;
@@ -323,15 +367,18 @@ impl Search {
         self.best = best.cost;
         let mut state = *best;
         for (done, class) in order.iter().enumerate().rev() {
-            self.picked[*class] = kept[*class][state.item as usize];
+            self.picked[*class] = kept[*class][state.item as usize].1;
             state = stages[done][state.before as usize];
         }
     }
 
-    /// The options that a solution of at most `limit / price.of` may hold.
-    fn strike_out(&self, front: &[Item], limit: i128) -> Vec<Item> {
+    /// The options that a solution of at most `limit / price.of` may hold, the best first.
+    fn strike_out(&self, front: &[Item], limit: i128) -> Vec<Priced> {
         let least = front.iter().map(|i| self.price.pay(*i)).min().unwrap_or(0);
-        front.iter().filter(|i| self.bound + self.price.pay(**i) - least <= limit).copied().collect()
+        let priced = front.iter().map(|i| (self.price.pay(*i) - least, *i));
+        let mut kept: Vec<Priced> = priced.filter(|(over, _)| self.bound + over <= limit).collect();
+        kept.sort_unstable();
+        kept
     }
 }
 
@@ -341,6 +388,10 @@ mod tests {
     use good_lp::{Expression, Solution as _, SolverModel, constraint, default_solver, variable, variables};
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::{RngCore, SeedableRng};
+
+    fn solve(classes: &[Vec<Item>], capacity: u64) -> Option<Solution> {
+        Problem::new(classes).solve(capacity)
+    }
 
     fn below(rng: &mut ChaCha8Rng, n: u64) -> u64 {
         rng.next_u64() % n
@@ -425,7 +476,7 @@ mod tests {
         let classes: Vec<Vec<Item>> = (0..30).map(|_| (0..20).map(|_| item(&mut rng)).collect()).collect();
         let capacity = 8 << 30;
         let exact = solve(&classes, capacity).unwrap();
-        let cut = solve_within(&classes, capacity, 0).unwrap();
+        let cut = Problem::new(&classes).solve_within(capacity, 0).unwrap();
         assert_eq!(exact.bound, exact.cost);
         assert!(cut.bound < cut.cost && cut.bound <= exact.cost && exact.cost <= cut.cost, "{cut:?} {exact:?}");
     }

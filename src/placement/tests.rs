@@ -157,7 +157,7 @@ fn a_slow_bus_leaves_everything_to_the_cpu_and_says_so() {
     let planner = Planner { hardware: &hardware, work: &work, run: &run };
     let plan = planner.plan(Some(Bytes(16 << 20))).unwrap();
     assert!(plan.is_cpu_only());
-    assert!(Explained::new(planner, &plan).table(false).contains("nothing is on the card"));
+    assert!(Explained::new(&planner.prepare(), &plan).table(false).contains("nothing is on the card"));
 }
 
 #[test]
@@ -174,8 +174,8 @@ fn eighty_layers_of_28672_neurons_are_planned_and_proved_at_once() {
         let seconds = start.elapsed().as_secs_f64();
 
         assert_eq!(plan.gap(), 0.0);
-        // A second on a quiet machine; tests run beside each other.
-        assert!(seconds < 20.0, "{seconds} s");
+        // Less than a second for the slowest of them on one core; tests run beside each other, unoptimised ones too.
+        assert!(seconds < 8.0, "{seconds} s");
     }
 }
 
@@ -204,7 +204,7 @@ fn an_explanation_has_a_line_for_every_layer_and_parses() {
     let run = run(Method::Exact);
     let planner = Planner { hardware: &hardware, work: &work, run: &run };
     let plan = planner.plan(Some(Bytes(40 << 20))).unwrap();
-    let explained = Explained::new(planner, &plan);
+    let explained = Explained::new(&planner.prepare(), &plan);
     let table = explained.table(true);
     assert_eq!(
         table.lines().filter(|l| l.trim_start().starts_with(|c: char| c.is_ascii_digit())).count(),

@@ -1,6 +1,6 @@
 //! What one decoded token needs of a model, as plain sizes: all that planning must know of it.
 
-use crate::model::{Down, Matrix, Model};
+use crate::model::{ColdQuantiles, Down, Matrix, Model, Predictor};
 use crate::quant::GgmlType;
 use anyhow::{Context, Result, ensure};
 
@@ -20,15 +20,6 @@ pub struct NeuronRows {
     pub row_bytes: u64,
     /// Type of its weights.
     pub dtype: GgmlType,
-}
-
-/// How many cold neurons fire for one token, as quantiles over tokens.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ColdQuantiles {
-    /// Sizes of the hot prefix, rising, from 0 on.
-    pub n_hot: Vec<usize>,
-    /// For each of them as many counts of fired neurons behind the prefix, rising: the middles of equally likely parts.
-    pub fired: Vec<Vec<f32>>,
 }
 
 /// What is known of the neurons of one layer, by slot.
@@ -53,6 +44,45 @@ pub struct PredictorWork {
     pub dtype: GgmlType,
     /// Neurons that it names for each one that fires.
     pub active_per_fired: f64,
+    /// Slots from the first on that are always active: they are not scored.
+    pub n_always: usize,
+}
+
+impl PredictorWork {
+    /// A predictor of these sizes that names a share `active` of the neurons where a share `fired` fires.
+    pub fn new(fixed_bytes: usize, row_bytes: usize, dtype: GgmlType, active: f32, fired: f32) -> Self {
+        let ratio = f64::from(active) / f64::from(fired);
+        // Nothing fired on few tokens: that tells nothing.
+        let active_per_fired = if ratio.is_finite() { ratio } else { ASSUMED_ACTIVE };
+        let (fixed_bytes, row_bytes) = (fixed_bytes as u64, row_bytes as u64);
+        Self { fixed_bytes, row_bytes, dtype, active_per_fired, n_always: 0 }
+    }
+
+    /// Of `n_ff` neurons those behind the first `n_hot` that are scored.
+    pub fn n_scored(&self, n_ff: usize, n_hot: usize) -> usize {
+        n_ff.saturating_sub(n_hot.max(self.n_always))
+    }
+
+    /// Pieces of work that it takes: two products, or one.
+    pub fn regions(&self) -> f64 {
+        if self.fixed_bytes > 0 { 2.0 } else { 1.0 }
+    }
+
+    /// Bytes that scoring them reads.
+    pub fn bytes(&self, n_ff: usize, n_hot: usize) -> u64 {
+        match self.n_scored(n_ff, n_hot) as u64 {
+            0 => 0,
+            n => self.fixed_bytes + n * self.row_bytes,
+        }
+    }
+}
+
+impl From<&Predictor> for PredictorWork {
+    fn from(predictor: &Predictor) -> Self {
+        let (fixed, row, dtype) = predictor.sizes();
+        let (active, fired) = predictor.measured.map_or((0.0, 0.0), |m| (m.active, m.fired));
+        Self { n_always: predictor.n_always, ..Self::new(fixed, row, dtype, active, fired) }
+    }
 }
 
 /// One layer.
@@ -105,7 +135,7 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// What the file `model` needs as it is. Without an index every neuron counts as firing always.
+    /// What the file `model` needs as it is, with its predictors. Without an index every neuron counts as firing always.
     pub fn of(model: &Model) -> Self {
         Self::with_types(model, &|_, dtype, _| dtype)
     }
@@ -134,7 +164,9 @@ impl Workload {
                 Down::Columns(m) => NeuronRows { row_bytes: block(m).bytes / n_ff as u64, dtype: row(m).dtype },
             };
             let stats = match &group.index {
-                Some(index) => NeuronStats { rates: index.rates.clone(), mass: index.mass.clone(), cold: None },
+                Some(index) => {
+                    NeuronStats { rates: index.rates.clone(), mass: index.mass.clone(), cold: index.cold.clone() }
+                }
                 None => NeuronStats { rates: vec![1.0; n_ff], mass: vec![1.0; n_ff], cold: None },
             };
             LayerWork {
@@ -148,7 +180,7 @@ impl Workload {
                 down,
                 down_by_columns: matches!(group.ffn_down, Down::Columns(_)),
                 stats,
-                predictor: None,
+                predictor: group.predictor.as_ref().map(PredictorWork::from),
             }
         });
         let layers = layers.collect();
@@ -200,9 +232,7 @@ impl Workload {
 
     /// Gives every layer a predictor by the signs of its mask matrix: one bit per weight, and a threshold.
     pub fn assume_sign_predictors(&mut self) {
-        let row_bytes = self.n_embd.div_ceil(8) as u64 + 4;
-        let dtype = GgmlType::I8;
-        let predictor = PredictorWork { fixed_bytes: 0, row_bytes, dtype, active_per_fired: ASSUMED_ACTIVE };
+        let predictor = PredictorWork::new(0, self.n_embd.div_ceil(8) + 4, GgmlType::I8, 0.0, 0.0);
         self.layers.iter_mut().for_each(|l| l.predictor = Some(predictor));
     }
 

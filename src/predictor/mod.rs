@@ -20,6 +20,8 @@ pub use fit::{Choice, FitParams, fit};
 pub use report::table;
 pub use stored::{Kind, Tensor, Weights};
 
+use crate::model::NeuronId;
+use crate::placement::workload::PredictorWork;
 use crate::profile::Fingerprint;
 
 /// Predictors of all layers of one model, by [`crate::model::NeuronId`].
@@ -66,6 +68,15 @@ impl LayerPredictor {
     /// Neurons that are never scored.
     pub fn n_always(&self) -> usize {
         self.bias.iter().filter(|b| **b >= ALWAYS).count()
+    }
+
+    /// What planning must know of it when its neurons lie in `order`; `None` where there is nothing to score with.
+    pub fn work(&self, order: &[NeuronId]) -> Option<PredictorWork> {
+        let (dtype, m) = (self.weights.dtype()?, self.measured);
+        let always = |id: &&NeuronId| self.bias.get(id.0 as usize).is_some_and(|b| *b >= ALWAYS);
+        let n_always = order.iter().take_while(always).count();
+        let (fixed, row) = (self.weights.common_bytes(), self.weights.score_row() + 4);
+        Some(PredictorWork { n_always, ..PredictorWork::new(fixed, row, dtype, m.active, m.fired) })
     }
 
     /// Bytes in a file, biases included.

@@ -135,6 +135,15 @@ impl Weights {
         }
     }
 
+    /// Type of the rows that give scores, where there are any.
+    pub(super) fn dtype(&self) -> Option<GgmlType> {
+        match self {
+            Self::None => None,
+            Self::Sign(signs) => Some(signs.dtype),
+            Self::Factors { outer, .. } => Some(outer.dtype),
+        }
+    }
+
     /// Rank, or units of the hidden layer; 0 where there is nothing such.
     pub fn n_hidden(&self) -> usize {
         match self {

@@ -3,7 +3,7 @@
 use super::recipe::{Recipe, Shape, is_float, layer_and_part, refuse_quantized};
 use crate::executor::dense_bytes;
 use crate::gguf::TensorInfo;
-use crate::model::{Down, Model, NeuronId};
+use crate::model::{ColdQuantiles, Down, Model, NeuronId};
 use crate::placement::covering_prefix;
 use crate::profile::{Fingerprint, Kinship, Profile, report};
 use crate::quant::GgmlType;
@@ -14,6 +14,10 @@ use std::str::FromStr;
 /// Share of a layer's firings that its planned hot prefix covers. Without knowing the device this is the plan;
 /// `run` takes another prefix of the same file when it does.
 const HOT_SHARE: f64 = 0.8;
+
+/// Sizes of the hot prefix for which it is stored how many neurons behind it fire, and into how many quantiles.
+const COLD_SIZES: usize = 17;
+const COLD_QUANTILES: usize = 16;
 
 /// How `ffn_down` of a quantized source is stored: its blocks run across neurons, so transposing it means
 /// quantizing again.
@@ -69,6 +73,8 @@ pub struct LayerPlan {
     pub mass: Vec<f32>,
     /// Planned size of the hot prefix.
     pub n_hot: usize,
+    /// How many neurons behind a prefix fire for a token; profiles of version 1 cannot tell.
+    pub cold: Option<ColdQuantiles>,
 }
 
 /// A variant before it is written.
@@ -252,6 +258,9 @@ fn plan_layer(profile: &Profile, layer: usize) -> LayerPlan {
         rates: order.iter().map(|id| rates[id.0 as usize]).collect(),
         mass: order.iter().map(|id| mass[id.0 as usize]).collect(),
         n_hot: covering_prefix(&falling, HOT_SHARE),
+        cold: ColdQuantiles::of_counts(order.len(), COLD_SIZES, COLD_QUANTILES, &|n_hot| {
+            profile.cold_histogram(layer, &order, n_hot)
+        }),
         order,
     }
 }

@@ -117,6 +117,11 @@ fn plan_tensor<'a>(plan: &Plan, tensor: &'a TensorInfo, out: &mut Vec<(PlannedTe
                 let (name, dims) = (format!("blk.{layer}.ffn_neuron_{what}"), vec![l.order.len()]);
                 out.push((PlannedTensor { name, dtype, dims }, Content::Bytes(bytes)));
             }
+            if let Some(cold) = &l.cold {
+                let (name, quantiles) = (format!("blk.{layer}.ffn_cold_fired"), cold.fired.concat());
+                let dims = vec![quantiles.len() / cold.n_hot.len(), cold.n_hot.len()];
+                out.push((PlannedTensor { name, dtype: GgmlType::F32, dims }, Content::Bytes(floats(&quantiles))));
+            }
         }
         Some((layer, "ffn_gate.weight" | "ffn_up.weight")) => {
             let dtype = plan.matrix_type(&tensor.name, tensor.dtype, tensor.n_cols());

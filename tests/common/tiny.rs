@@ -25,9 +25,14 @@ impl Tiny {
 
     /// Of another width and number of neurons.
     pub fn sized(n_embd: usize, n_ff: usize) -> Self {
+        Self::layered(2, n_embd, n_ff)
+    }
+
+    /// Of another number of layers, too.
+    pub fn layered(n_layer: usize, n_embd: usize, n_ff: usize) -> Self {
         let mut tiny = Self::vocabulary_only();
         for (key, value) in [
-            ("llama.block_count", 2),
+            ("llama.block_count", n_layer as u32),
             ("llama.embedding_length", n_embd as u32),
             ("llama.feed_forward_length", n_ff as u32),
             ("llama.attention.head_count", 2),
@@ -39,7 +44,7 @@ impl Tiny {
         tiny.set("powerinfer.activation", Value::Str("relu".to_owned()));
         let mut random = Random(1);
         tiny.add(&mut random, "token_embd.weight", &[n_embd, tokens().len()]);
-        for i in 0..2 {
+        for i in 0..n_layer {
             for norm in ["attn_norm", "ffn_norm"] {
                 tiny.ones(&format!("blk.{i}.{norm}.weight"), n_embd);
             }
@@ -124,10 +129,14 @@ impl Tiny {
 
     /// As [`Tiny::new`], with neurons by the hundred thousand: F16, all zero, and a few seconds' work to split.
     pub fn large() -> Self {
-        let n_ff = 1 << 18;
-        let mut tiny = Self::sized(64, 64);
+        Self::zeros(2, 1 << 18)
+    }
+
+    /// Of many neurons in many layers: F16, all zero.
+    pub fn zeros(n_layer: usize, n_ff: usize) -> Self {
+        let mut tiny = Self::layered(n_layer, 64, 64);
         tiny.set("llama.feed_forward_length", Value::U32(n_ff as u32));
-        for i in 0..2 {
+        for i in 0..n_layer {
             for (matrix, dims) in [("gate", [64, n_ff]), ("up", [64, n_ff]), ("down", [n_ff, 64])] {
                 let name = format!("blk.{i}.ffn_{matrix}.weight");
                 let plan = PlannedTensor { name: name.clone(), dtype: GgmlType::F16, dims: dims.to_vec() };

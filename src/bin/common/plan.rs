@@ -9,9 +9,10 @@ use powerinfer::executor::ExecutorParams;
 use powerinfer::model::{Model, NeuronId};
 use powerinfer::placement::explain::Explained;
 use powerinfer::placement::hardware::Hardware;
-use powerinfer::placement::plan::{Method, Plan, Planner, Run};
+use powerinfer::placement::plan::{Method, Plan, Planner, Prepared, Run};
 use powerinfer::placement::probe;
 use powerinfer::placement::workload::{NeuronRows, NeuronStats, SHAPES, Shape, Workload};
+use powerinfer::predictor::Predictors;
 use powerinfer::progress::Progress;
 use powerinfer::quant::GgmlType;
 use powerinfer::units::Bytes;
@@ -77,14 +78,15 @@ impl ShapeSpec {
     }
 }
 
-/// What `split` would make of `model`: types and order of `plan`.
-pub fn workload_of_split(model: &Model, plan: &variant::Plan) -> Workload {
+/// What `split` would make of `model`: types and order of `plan`, with `predictors` packed in.
+pub fn workload_of_split(model: &Model, plan: &variant::Plan, predictors: Option<&Predictors>) -> Workload {
     let mut work = Workload::with_types(model, &|name, source, n_cols| plan.matrix_type(name, source, n_cols));
     let n_embd = model.config.n_embd;
     for (layer, (planned, down)) in work.layers.iter_mut().zip(plan.layers.iter().zip(&plan.down)) {
         let order: &[NeuronId] = &planned.order;
         debug_assert_eq!(order.len(), layer.n_ff());
-        layer.stats = NeuronStats { rates: planned.rates.clone(), mass: planned.mass.clone(), cold: None };
+        layer.stats =
+            NeuronStats { rates: planned.rates.clone(), mass: planned.mass.clone(), cold: planned.cold.clone() };
         let rows = |dtype: GgmlType| {
             let row_bytes = dtype.row_bytes(n_embd).map_or(layer.down.row_bytes, |n| n as u64);
             NeuronRows { row_bytes, dtype }
@@ -99,6 +101,11 @@ pub fn workload_of_split(model: &Model, plan: &variant::Plan) -> Workload {
         };
         layer.down_by_columns = false;
     }
+    for (layer, (planned, fitted)) in
+        work.layers.iter_mut().zip(plan.layers.iter().zip(predictors.map_or(&[][..], |p| &p.layers)))
+    {
+        layer.predictor = fitted.work(&planned.order);
+    }
     work
 }
 
@@ -108,6 +115,8 @@ fn types(work: &Workload, kv_type: GgmlType) -> Vec<GgmlType> {
     for layer in &work.layers {
         types.extend(layer.attention.iter().map(|b| b.dtype));
         types.extend([Some(layer.mask), layer.up, Some(layer.down)].into_iter().flatten().map(|r| r.dtype));
+        // Signs are no numbers to multiply.
+        types.extend(layer.predictor.map(|p| p.dtype).filter(|t| *t != GgmlType::I8));
     }
     types.sort_by_key(|t| t.id());
     types.dedup();
@@ -177,20 +186,26 @@ pub fn run_of(params: &ExecutorParams, n_past: usize) -> Result<Run> {
     Ok(Run { n_ctx: params.n_ctx, n_past, kv_type: params.kv_type.dtype(), n_ubatch: params.n_ubatch, method })
 }
 
-/// Makes the plan that the flags ask for.
-pub fn plan(args: &PlanArgs, hardware: &Hardware, work: &Workload, run: &Run) -> Result<Plan> {
+/// Makes ready for the plan that the flags ask for.
+fn prepare<'a>(args: &PlanArgs, hardware: &'a Hardware, work: &'a Workload, run: &'a Run) -> Result<Prepared<'a>> {
     ensure!(
         hardware.device.is_none() || work.can_be_divided() || args.vram_budget.is_none(),
         "{}: its neurons are not stored hot first; powerinfer-split makes a variant that can be divided",
         work.name
     );
-    Planner { hardware, work, run }.plan(args.vram_budget)
+    Ok(Planner { hardware, work, run }.prepare())
+}
+
+/// Makes the plan that the flags ask for.
+pub fn plan(args: &PlanArgs, hardware: &Hardware, work: &Workload, run: &Run) -> Result<Plan> {
+    prepare(args, hardware, work, run)?.plan(args.vram_budget)
 }
 
 /// `--dry-run`: prints the plan.
 pub fn show(args: &PlanArgs, json: bool, hardware: &Hardware, work: &Workload, run: &Run) -> Result<()> {
-    let plan = plan(args, hardware, work, run)?;
-    let explained = Explained::new(Planner { hardware, work, run }, &plan);
+    let prepared = prepare(args, hardware, work, run)?;
+    let plan = prepared.plan(args.vram_budget)?;
+    let explained = Explained::new(&prepared, &plan);
     if json {
         return print(serde_json::to_string_pretty(&explained.json())? + "\n");
     }
