@@ -36,8 +36,8 @@ Made by `scripts/plans.sh`, which runs, for each row,
 
 - *offload*: llama.cpp's way with the same time model: whole layers on the card as far as they fit, the rest on the CPU,
   everything computed. In brackets: layers on the card.
-- *exact*: the mask matrix in full, the rest where neurons fire; the result of dense. *predicted*: a predictor by signs
-  (one bit per weight of the mask matrix) for cold neurons, assumed to name 1.5 neurons for each that fires.
+- *exact*: the mask matrix in full, the rest where neurons fire; the result of dense. *predicted*: a predictor of
+  two factors of rank n_embd / 8 (Q4_0) for cold neurons, assumed to name 1.5 neurons for each that fires.
 - *hot* and *mass*: share of all neurons in the hot prefix, and of the activation mass that it covers (mean over layers),
   in exact and in predicted mode. Mass is taken to follow the firing rate.
 - The context holds 2048 tokens (F16), and a token is timed when it is full. Batches of 512. The budget is what the card

@@ -173,7 +173,7 @@ fn plans_know_the_predictor_before_and_after_it_is_packed_in() {
         command
     };
     let (before, told) = planned(split().arg("--predictor").arg(&predictor), &["--mode", "predicted"]);
-    assert!(!told.contains("signs of the mask"), "{told}");
+    assert!(!told.contains("factors of rank"), "{told}");
     let mut write = place.split(&place.model, &predictor, &variant);
     Outcome::from(write.arg("--profile").arg(&profile).output().unwrap()).ok();
     let (after, _) = planned(place.tool("run").arg("-m").arg(&variant), &["--mode", "predicted"]);
@@ -183,7 +183,7 @@ fn plans_know_the_predictor_before_and_after_it_is_packed_in() {
     let (exact, _) = planned(place.tool("run").arg("-m").arg(&variant), &["--mode", "exact"]);
     assert_ne!(exact["objective_ps"], after["objective_ps"]);
     let (assumed, told) = planned(&mut split(), &["--mode", "predicted"]);
-    assert!(told.contains("no --predictor is given") && told.contains("signs of the mask"), "{told}");
+    assert!(told.contains("no --predictor is given") && told.contains("factors of rank"), "{told}");
     assert_ne!(assumed["objective_ps"], after["objective_ps"]);
     refused(
         place.tool("run").arg("-m").arg(&place.model).args(["--dry-run", "--mode", "predicted", "--hardware", card]),

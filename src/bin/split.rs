@@ -86,7 +86,7 @@ struct Args {
     /// opt-175b; of this type [q4_0], in which this share of FFN neurons fires [as published for sparse ones]
     #[arg(long, value_name = "NAME[:TYPE[:DENSITY]]", requires = "dry_run", conflicts_with_all = ["model", "profile", "recipe", "down", "predictor"])]
     shape: Option<ShapeSpec>,
-    /// What to plan for: dense, exact, or predicted (by --predictor; without one, by signs of the mask matrix)
+    /// What to plan for: dense, exact, or predicted (by --predictor; without one, factors of rank n_embd / 8 are assumed)
     #[arg(long, value_name = "MODE", default_value = "exact", value_parser = plan::method)]
     mode: Method,
     /// Context in tokens that a plan is made for
@@ -203,8 +203,8 @@ fn workload(args: &Args, source: &Model, plan: &Plan, predictors: Option<&Predic
 /// Where predictors are planned for and none is there.
 fn assume_predictors(args: &Args, work: &mut Workload) {
     if args.mode == Method::Predicted {
-        tell!("note: no --predictor is given: planning as if signs of the mask matrix were the predictor");
-        work.assume_sign_predictors();
+        tell!("note: no --predictor is given: planning as if factors of rank n_embd / 8 were the predictor");
+        work.assume_predictors();
     }
 }
 

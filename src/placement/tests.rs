@@ -66,7 +66,7 @@ fn plan(hardware: &Hardware, work: &Workload, method: Method, budget: u64) -> an
 fn what_is_accounted_is_within_the_budget_whatever_it_is() {
     let (hardware, mut rng) = (machine(), ChaCha8Rng::seed_from_u64(7));
     let mut work = distinct(3, 512, 512, 1);
-    work.assume_sign_predictors();
+    work.assume_predictors();
     let methods = [Method::Dense, Method::Exact, Method::Predicted];
     let mut planned = 0;
     for i in 0..1000 {
@@ -97,7 +97,7 @@ fn what_is_accounted_is_within_the_budget_whatever_it_is() {
 fn more_budget_never_takes_more_time() {
     let hardware = machine();
     let mut work = distinct(12, 512, 1024, 2);
-    work.assume_sign_predictors();
+    work.assume_predictors();
     for method in [Method::Dense, Method::Exact, Method::Predicted] {
         let budgets = (0..60).map(|i| (8 << 20) + i * (2 << 20));
         let times: Vec<u64> = budgets.filter_map(|b| Some(plan(&hardware, &work, method, b).ok()?.objective)).collect();
@@ -163,7 +163,7 @@ fn a_slow_bus_leaves_everything_to_the_cpu_and_says_so() {
 #[test]
 fn eighty_layers_of_28672_neurons_are_planned_and_proved_at_once() {
     let (hardware, mut work) = (machine(), distinct(80, 8192, 28_672, 6));
-    work.assume_sign_predictors();
+    work.assume_predictors();
     // Layers that are all alike are no easier.
     let alike = Workload { layers: vec![work.layers[0].clone(); 80], ..work.clone() };
     for (work, method) in

@@ -230,9 +230,13 @@ impl Workload {
         })
     }
 
-    /// Gives every layer a predictor by the signs of its mask matrix: one bit per weight, and a threshold.
-    pub fn assume_sign_predictors(&mut self) {
-        let predictor = PredictorWork::new(0, self.n_embd.div_ceil(8) + 4, GgmlType::I8, 0.0, 0.0);
+    /// Gives every layer a predictor of two factors of its mask matrix, of rank `n_embd / 8` in `Q4_0`, and a threshold
+    /// for each neuron.
+    pub fn assume_predictors(&mut self) {
+        let dtype = GgmlType::Q4_0;
+        let rank = (self.n_embd / 8).next_multiple_of(dtype.block_len());
+        let bytes = |n: usize| n.div_ceil(dtype.block_len()) * dtype.block_bytes();
+        let predictor = PredictorWork::new(rank * bytes(self.n_embd), bytes(rank) + 4, dtype, 0.0, 0.0);
         self.layers.iter_mut().for_each(|l| l.predictor = Some(predictor));
     }
 
@@ -250,7 +254,8 @@ impl Workload {
     }
 }
 
-/// Neurons that a predictor is assumed to name for each one that fires, where none has been measured.
+/// Neurons that a predictor is assumed to name for each one that fires, where none has been measured. Factors of rank
+/// `n_embd / 8` name 1.4 on synthetic models of 7B, which are made of such, and 1.9 on the embedded one at `n_embd / 2`.
 const ASSUMED_ACTIVE: f64 = 1.5;
 
 /// A known model without its weights.
