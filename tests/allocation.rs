@@ -7,7 +7,13 @@ use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
 use powerinfer::gguf::Gguf;
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
+use powerinfer::predictor::{LayerMeasures, LayerPredictor, Predictors, Tensor, Weights};
+use powerinfer::profile::Fingerprint;
+use powerinfer::progress::Silent;
+use powerinfer::quant::GgmlType;
+use powerinfer::variant;
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 struct Counting;
@@ -31,10 +37,35 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// The embedded model with a predictor: two factors, in which nothing is true, that name about half of the neurons.
+fn with_predictor(model: &Model, folder: &Path) -> Result<Model> {
+    let (path, packed) = (folder.join("predictor"), folder.join("packed.gguf"));
+    let n_embd = model.config.n_embd;
+    let matrix = |n_rows: usize, n_cols: usize| Tensor {
+        dtype: GgmlType::F32,
+        n_rows,
+        n_cols,
+        bytes: (0..n_rows * n_cols).flat_map(|i| ((i * 37 % 101) as f32 / 50.0 - 1.0).to_le_bytes()).collect(),
+    };
+    let measured =
+        LayerMeasures { target: 1.0, recall: 1.0, recall_count: 1.0, precision: 1.0, active: 1.0, fired: 0.1 };
+    let layer = |n_ff: &usize| LayerPredictor {
+        weights: Weights::Factors { inner: matrix(32, n_embd), inner_bias: None, outer: matrix(*n_ff, 32) },
+        bias: vec![0.0; *n_ff],
+        measured,
+    };
+    let layers = model.config.n_ff.iter().map(layer).collect();
+    let fingerprint = Fingerprint::of(model)?;
+    Predictors { fingerprint, name: String::new(), layers }.write(&path)?;
+    variant::pack(model, &Gguf::open(&path)?, &packed, &Silent)?;
+    Model::new(Gguf::open(&packed)?, None)
+}
+
 #[test]
 fn a_decoded_token_allocates_nothing_once_buffers_are_warm() -> Result<()> {
-    let model = Model::new(Gguf::from_source(powerinfer::embedded::source())?, None)?;
-    for (mode, n_threads) in [(Mode::Exact, 1), (Mode::Dense, 1), (Mode::Exact, 2)] {
+    let folder = tempfile::tempdir()?;
+    let model = with_predictor(&Model::new(Gguf::from_source(powerinfer::embedded::source())?, None)?, folder.path())?;
+    for (mode, n_threads) in [(Mode::Exact, 1), (Mode::Dense, 1), (Mode::Predicted, 1), (Mode::Exact, 2)] {
         for kv_type in [KvType::F16, KvType::Q8_0] {
             let params = ExecutorParams { n_threads, n_ctx: 512, kv_type, mode, n_ubatch: 64, isa: Isa::detect() };
             let mut executor = Executor::new(&model, Placement::all_cold(&model), params)?;

@@ -30,7 +30,7 @@ impl Kind {
             Self::None => 1.0,
             Self::Sign => 0.996,
             Self::Lowrank => 0.99,
-            Self::Mlp => 0.994,
+            Self::Mlp => 0.995,
         }
     }
 
