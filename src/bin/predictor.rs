@@ -35,7 +35,7 @@ pub struct PredictorArgs {
     #[arg(long, value_name = "PROFILE", requires = "predictor", conflicts_with_all = PROFILING, conflicts_with = "plot")]
     samples_from: Option<PathBuf>,
     /// Share of the activation mass that predictors are to keep, on text that they were not fitted to [default: 0.996 for
-    /// sign, 0.99 for lowrank, 0.995 for mlp]
+    /// sign, 0.991 for lowrank, 0.995 for mlp]
     #[arg(long, value_name = "SHARE", requires = "predictor")]
     target: Option<f64>,
     /// Rank or hidden units in every layer, a multiple of 32 [default: what is predicted to be fastest]

@@ -29,7 +29,7 @@ impl Kind {
         match self {
             Self::None => 1.0,
             Self::Sign => 0.996,
-            Self::Lowrank => 0.99,
+            Self::Lowrank => 0.991,
             Self::Mlp => 0.995,
         }
     }
