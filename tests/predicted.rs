@@ -183,6 +183,20 @@ fn signs_that_agree_more_are_named_more() -> Result<()> {
 }
 
 #[test]
+fn a_predictor_that_predicts_no_layer_leaves_the_mode_exact() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let at = |name: &str| folder.path().join(name);
+    let plain = real::split(real::source(), Options::default(), &at("variant.gguf"))?;
+    let mut metadata = MetadataBuilder::default();
+    metadata.add("powerinfer.predictor.kinds", &Value::ArrayStr(vec![b"none".to_vec(); plain.config.n_layer]));
+    Writer::create(&at("predictor.gguf"), &metadata, &[], 32)?.finish()?;
+    variant::pack(&plain, &Gguf::open(&at("predictor.gguf"))?, &at("packed.gguf"), &Silent)?;
+    let model = real::open(&at("packed.gguf"))?;
+    assert_eq!(logits(&model, Mode::Predicted, 2)?, logits(&model, Mode::Exact, 2)?);
+    Ok(())
+}
+
+#[test]
 fn without_a_predictor_the_mode_is_refused() -> Result<()> {
     let refused = real::executor(real::source(), Mode::Predicted, 1).err().context("was not refused")?.to_string();
     assert!(refused.contains("no predictor") && refused.contains("powerinfer-profile --predictor"), "{refused}");

@@ -61,9 +61,10 @@ impl Model {
         self.weights.layers.iter().all(|l| l.ffn.iter().all(|g| g.index.is_some()))
     }
 
-    /// Whether some layer has a predictor.
+    /// Whether a predictor was packed in. It may have decided that no layer is worth predicting.
     pub fn has_predictor(&self) -> bool {
-        self.weights.layers.iter().any(|l| l.ffn.iter().any(|g| g.predictor.is_some()))
+        self.gguf.metadata().has("powerinfer.predictor.kinds")
+            || self.weights.layers.iter().any(|l| l.ffn.iter().any(|g| g.predictor.is_some()))
     }
 
     /// Whether the file says that its weights are random.
