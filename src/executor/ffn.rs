@@ -130,6 +130,17 @@ impl<'a> Slots<'a> {
     }
 }
 
+/// What is known of a shard's neurons before it begins.
+#[derive(Debug, Clone, Copy)]
+pub enum Given<'a> {
+    /// Nothing: the shard looks for itself.
+    Nothing,
+    /// These fire, with these activations; in rising order.
+    Fired(&'a [u32], &'a [f32]),
+    /// A predictor named these, in rising order.
+    Named(&'a [u32]),
+}
+
 /// One shard's work for one token in one layer.
 pub struct FfnWork<'a> {
     /// Number of the layer.
@@ -148,6 +159,8 @@ pub struct FfnWork<'a> {
     pub mask: &'a dyn MaskSource,
     /// Who may fire in [`Mode::Predicted`]; without it the shard is computed exactly.
     pub predictor: Option<&'a Predictor>,
+    /// What another device has found out.
+    pub given: Given<'a>,
     /// Threads of the CPU.
     pub pool: &'a Pool,
     /// Its instruction set.
@@ -215,7 +228,7 @@ impl CpuShard {
 
     /// The same for the neurons that the predictor names: of the others nothing is read.
     fn predict(&mut self, work: &FfnWork, predictor: &Predictor) {
-        let FfnWork { group, slots, x, activation, pool, isa, .. } = work;
+        let FfnWork { group, slots, x, pool, isa, .. } = work;
         let range = match slots {
             Slots::Range(range) => range.clone(),
             Slots::List(_) => 0..group.n_ff(),
@@ -226,6 +239,13 @@ impl CpuShard {
         if let Slots::List(_) = slots {
             self.rows.retain(|row| slots.contains(*row));
         }
+        self.computed.predictor_bytes = predictor.bytes_for(range);
+        self.named(work);
+    }
+
+    /// Keeps in `rows` those that fire, and fills in `h`.
+    fn named(&mut self, work: &FfnWork) {
+        let FfnWork { group, x, activation, pool, isa, .. } = work;
         let named = Wanted::List(&self.rows);
         let act = self.products.some(pool, *isa, x, group.mask_matrix(), &named, Some(*activation));
         self.h.resize(act.len(), 0.0);
@@ -236,7 +256,6 @@ impl CpuShard {
         }
         self.computed.masked = act.len();
         self.computed.fired = n;
-        self.computed.predictor_bytes = predictor.bytes_for(range);
         self.rows.truncate(n);
         self.h.truncate(n);
     }
@@ -251,9 +270,18 @@ impl FfnShard for CpuShard {
         if slots.is_empty() {
             return;
         }
-        match work.predictor {
-            Some(predictor) => self.predict(work, predictor),
-            None => self.mask(work),
+        match (work.given, work.predictor) {
+            (Given::Fired(rows, act), _) => {
+                self.rows.extend_from_slice(rows);
+                self.h.extend_from_slice(act);
+                self.computed.fired = rows.len();
+            }
+            (Given::Named(rows), _) => {
+                self.rows.extend_from_slice(rows);
+                self.named(work);
+            }
+            (Given::Nothing, Some(predictor)) => self.predict(work, predictor),
+            (Given::Nothing, None) => self.mask(work),
         }
         if group.ffn_gate.is_some() {
             let up = self.products.some(pool, *isa, x, &group.ffn_up, &Self::wanted(&self.rows, work), None);

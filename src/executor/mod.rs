@@ -2,12 +2,14 @@
 
 mod attention;
 mod audit;
+mod engine;
 pub mod ffn;
 pub mod forward;
 pub mod kv_cache;
 mod linear;
 mod matvec;
 mod norm;
+mod pass;
 mod predict;
 pub mod stats;
 mod sum;
