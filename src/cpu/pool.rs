@@ -8,6 +8,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
@@ -41,6 +42,13 @@ impl Pool {
         ensure!((1..=1024).contains(&n_threads), "-t {n_threads}: 1 to 1024 threads are possible");
         let start = || Crew::start(n_threads - 1).map(|crew| Team { lead: Mutex::new(Lead::new(&crew)), crew });
         Ok(Self { n_threads, team: (n_threads > 1).then(start).transpose()? })
+    }
+
+    /// Sets how long threads without work keep their cores: longer where work is known to come soon from outside.
+    pub fn set_patience(&self, patience: Duration) {
+        if let Some(team) = &self.team {
+            team.crew.set_patience(patience);
+        }
     }
 
     /// Number of threads.

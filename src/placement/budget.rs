@@ -80,24 +80,74 @@ impl Account {
     }
 }
 
+/// A part of what a layer has on the card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// One of the matrices of attention, as [`LayerWork::attention`] has them.
+    Attention(usize),
+    /// Norms and biases, one behind the other.
+    Small,
+    /// Keys of the whole context.
+    Keys,
+    /// Its values.
+    Values,
+    /// The mask matrix, or the hot rows of it.
+    Mask,
+    /// Hot rows of up.
+    Up,
+    /// Hot rows of down.
+    Down,
+    /// What every cold neuron's score needs of the predictor.
+    PredictorInput,
+    /// What each cold neuron has of its own, without the bias.
+    PredictorOutput,
+    /// A bias for each cold neuron.
+    PredictorBias,
+}
+
+/// What a layer has on the card under `choice`, in the order in which it lies in the layer's allocation: bytes of each
+/// part, before they are rounded up to [`ALIGN`]. What is not there has none.
+pub fn layer_parts(layer: &LayerWork, choice: LayerChoice, run: &Run) -> [(Part, u64); 13] {
+    const BIAS: u64 = 4;
+    let (n_ff, n_hot) = (layer.n_ff() as u64, choice.n_hot as u64);
+    let given = |there: bool, bytes: u64| if there { bytes } else { 0 };
+    let attention = |i: usize| given(choice.attention, layer.attention.get(i).map_or(0, |b| b.bytes));
+    let n_head_kv = (layer.n_kv / layer.head_dim) as u64;
+    // Executor and loader refuse heads that are not whole blocks.
+    let row = run.kv_type.row_bytes(layer.head_dim).unwrap_or(4 * layer.head_dim) as u64;
+    let cache = given(choice.attention, run.n_ctx as u64 * n_head_kv * row);
+    let (fixed, per_neuron) =
+        layer.predictor.filter(|_| choice.predictor).map_or((0, 0), |p| (p.fixed_bytes, p.row_bytes));
+    let n_scored = given(per_neuron > 0, n_ff - n_hot);
+    [
+        (Part::Attention(0), attention(0)),
+        (Part::Attention(1), attention(1)),
+        (Part::Attention(2), attention(2)),
+        (Part::Attention(3), attention(3)),
+        (Part::Small, given(choice.attention || choice.has_ffn(), layer.small_bytes)),
+        (Part::Keys, cache),
+        (Part::Values, cache),
+        (Part::Mask, layer.mask.row_bytes * if choice.mask { n_ff } else { n_hot }),
+        (Part::Up, layer.up.map_or(0, |up| up.row_bytes * n_hot)),
+        (Part::Down, layer.down.row_bytes * n_hot),
+        (Part::PredictorInput, given(n_scored > 0, fixed)),
+        (Part::PredictorOutput, per_neuron.saturating_sub(BIAS) * n_scored),
+        (Part::PredictorBias, BIAS * n_scored),
+    ]
+}
+
 /// What a layer takes on the card under `choice`.
 pub fn of_layer(layer: &LayerWork, choice: LayerChoice, run: &Run) -> Account {
-    let n_ff = layer.n_ff() as u64;
-    let n_hot = choice.n_hot as u64;
-    let rows = |row_bytes: u64, n: u64| aligned(row_bytes * n);
     let mut account = Account::default();
-    if choice.attention {
-        account.attention = layer.attention.iter().map(|b| aligned(b.bytes)).sum::<u64>() + aligned(layer.small_bytes);
-        let n_head_kv = (layer.n_kv / layer.head_dim) as u64;
-        // Executor and loader refuse heads that are not whole blocks.
-        let row = run.kv_type.row_bytes(layer.head_dim).unwrap_or(4 * layer.head_dim) as u64;
-        account.kv_cache = 2 * aligned(run.n_ctx as u64 * n_head_kv * row);
-    }
-    account.mask = rows(layer.mask.row_bytes, if choice.mask { n_ff } else { n_hot });
-    account.hot = layer.up.map_or(0, |up| rows(up.row_bytes, n_hot)) + rows(layer.down.row_bytes, n_hot);
-    if let Some(predictor) = layer.predictor.filter(|_| choice.predictor) {
-        let scored = predictor.n_scored(layer.n_ff(), choice.n_hot) as u64;
-        account.predictor = aligned(predictor.fixed_bytes) + rows(predictor.row_bytes, scored);
+    for (part, bytes) in layer_parts(layer, choice, run) {
+        let place = match part {
+            Part::Attention(_) | Part::Small => &mut account.attention,
+            Part::Keys | Part::Values => &mut account.kv_cache,
+            Part::Mask => &mut account.mask,
+            Part::Up | Part::Down => &mut account.hot,
+            Part::PredictorInput | Part::PredictorOutput | Part::PredictorBias => &mut account.predictor,
+        };
+        *place += aligned(bytes);
     }
     account.rounded()
 }

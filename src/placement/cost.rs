@@ -133,8 +133,7 @@ impl<'a> Cost<'a> {
         let (cpu, gpu) = (self.cpu(), &device.gpu);
         let (n_ff, n_hot) = (layer.n_ff() as f64, choice.n_hot as f64);
         let n_cold = n_ff - n_hot;
-        let on_gpu = choice.n_hot > 0 || choice.mask || choice.predictor;
-        if !on_gpu {
+        if !choice.has_ffn() {
             let mut time = self.layer_on_cpu(i, scratch);
             if choice.attention {
                 time.attention = self.attention_on_gpu(device, layer);

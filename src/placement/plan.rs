@@ -68,6 +68,13 @@ pub struct LayerChoice {
     pub n_hot: usize,
 }
 
+impl LayerChoice {
+    /// Whether the card has a part of the FFN.
+    pub fn has_ffn(&self) -> bool {
+        self.mask || self.predictor || self.n_hot > 0
+    }
+}
+
 /// One layer of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlannedLayer {

@@ -83,7 +83,8 @@ struct Shared {
     asleep: Box<[AtomicBool]>,
     slots: Box<[Padded<Slot>]>,
     stop: AtomicBool,
-    idle_spin: Duration,
+    /// Nanoseconds.
+    idle_spin: AtomicU64,
 }
 
 // SAFETY: a slot's job is written by the one lead while nobody is inside, and read by workers that entered (`Door`);
@@ -92,7 +93,15 @@ unsafe impl Sync for Shared {}
 // SAFETY: as above; a job may be used from any thread.
 unsafe impl Send for Shared {}
 
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Shared {
+    fn idle_spin(&self) -> Duration {
+        Duration::from_nanos(self.idle_spin.load(Ordering::Relaxed))
+    }
+
     /// Enters the open job, if there is one that is not `seen`.
     fn enter(&self, seen: &mut u64) -> Option<&Slot> {
         let door = Door(self.door.0.load(Ordering::SeqCst));
@@ -121,7 +130,7 @@ impl Shared {
                 }
                 slot.left.fetch_add(1, Ordering::Release);
                 since = Instant::now();
-            } else if since.elapsed() < self.idle_spin {
+            } else if since.elapsed() < self.idle_spin() {
                 std::hint::spin_loop();
             } else {
                 self.sleep(index, seen);
@@ -170,7 +179,7 @@ impl Crew {
             asleep: (0..n_workers).map(|_| AtomicBool::new(false)).collect(),
             slots: (0..=n_workers).map(|_| slot()).collect(),
             stop: AtomicBool::new(false),
-            idle_spin: if crowded { CROWDED_SPIN } else { IDLE_SPIN },
+            idle_spin: AtomicU64::new(nanoseconds(if crowded { CROWDED_SPIN } else { IDLE_SPIN })),
         });
         let mut crew = Self { shared, workers: Vec::with_capacity(n_workers) };
         let fast = cores::performance_cores().filter(|fast| n_workers < fast.len()).map(Arc::new);
@@ -186,6 +195,13 @@ impl Crew {
             crew.workers.push(worker.context("threads cannot be started")?);
         }
         Ok(crew)
+    }
+
+    /// Sets how long workers keep their cores without work, unless they share cores.
+    pub fn set_patience(&self, patience: Duration) {
+        if self.workers.len() < cores::usable_cores() {
+            self.shared.idle_spin.store(nanoseconds(patience), Ordering::Relaxed);
+        }
     }
 
     /// Wakes up to `n` workers; costs a look where all are awake.
@@ -278,7 +294,7 @@ impl Lead {
     pub fn wait(&self, crew: &Crew, slot: usize) {
         let since = Instant::now();
         while !self.is_empty(crew, slot) {
-            if since.elapsed() < crew.shared.idle_spin { std::hint::spin_loop() } else { thread::sleep(LEAVE_PAUSE) }
+            if since.elapsed() < crew.shared.idle_spin() { std::hint::spin_loop() } else { thread::sleep(LEAVE_PAUSE) }
         }
     }
 }
