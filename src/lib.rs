@@ -23,6 +23,7 @@ pub mod cpu;
 pub mod model;
 pub mod tokenizer;
 pub mod placement;
+pub mod gpu;
 pub mod executor;
 pub mod profile;
 pub mod predictor;

@@ -1,0 +1,278 @@
+//! A graphics card: choosing it, opening it, and what it is.
+#![allow(unsafe_code, reason = "calls the CUDA driver")]
+
+use super::driver::{Api, Code, Context_, driver};
+use crate::units::Bytes;
+use anyhow::{Result, bail, ensure};
+use cudarc::driver::sys::CUdevice_attribute as Attribute;
+use std::ffi::{CStr, c_char, c_int};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// The oldest cards that the kernels are for: Turing. Older ones lack half of the matrix instructions.
+const NEEDED_CAPABILITY: (u32, u32) = (7, 5);
+
+/// Where to compute, as the user says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum DeviceChoice {
+    /// On the first card where there is one, else on the processor.
+    #[default]
+    Auto,
+    /// On the processor.
+    Cpu,
+    /// On the card of this number, counted as the driver does; an error where it cannot be used.
+    Cuda(u32),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = anyhow::Error;
+
+    /// Reads `auto`, `cpu`, `cuda` (the first card) or `cuda:1`.
+    fn from_str(text: &str) -> Result<Self> {
+        let shown: String = text.chars().take(40).collect();
+        let lower = text.to_ascii_lowercase();
+        Ok(match (lower.as_str(), lower.strip_prefix("cuda:")) {
+            ("auto", _) => Self::Auto,
+            ("cpu", _) => Self::Cpu,
+            ("cuda", _) => Self::Cuda(0),
+            (_, Some(n)) if n.len() <= 4 && n.bytes().all(|b| b.is_ascii_digit()) && !n.is_empty() => {
+                Self::Cuda(n.parse()?)
+            }
+            _ => bail!("device \"{shown}\" is not known; cpu, cuda, cuda:N and auto are"),
+        })
+    }
+}
+
+impl fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+/// Where it is computed.
+#[derive(Debug, Clone)]
+pub enum Chosen {
+    /// On the processor alone.
+    Cpu {
+        /// Why no card is used, in one line, where the user left the choice open.
+        why: Option<String>,
+    },
+    /// On this card and the processor.
+    Cuda(Device),
+}
+
+/// Opens what `choice` asks for.
+///
+/// # Errors
+/// When a card was asked for by name and cannot be used: one line that says what is missing and what helps.
+pub fn choose(choice: DeviceChoice) -> Result<Chosen> {
+    Ok(match choice {
+        DeviceChoice::Cpu => Chosen::Cpu { why: None },
+        DeviceChoice::Cuda(ordinal) => Chosen::Cuda(Device::open(ordinal)?),
+        DeviceChoice::Auto => match Device::open(0) {
+            Ok(device) => Chosen::Cuda(device),
+            Err(why) => Chosen::Cpu { why: Some(format!("{why:#}")) },
+        },
+    })
+}
+
+/// An open card. Clones are the same card; it is closed with the last of them.
+#[derive(Clone)]
+pub struct Device(Arc<Open>);
+
+struct Open {
+    api: &'static Api,
+    ordinal: u32,
+    device: c_int,
+    context: Context_,
+    name: String,
+    capability: (u32, u32),
+    n_sm: u32,
+}
+
+// SAFETY: a context may be current in several threads at once, and the driver's functions may be called from any.
+unsafe impl Send for Open {}
+// SAFETY: as above; nothing in here changes after opening.
+unsafe impl Sync for Open {}
+
+impl Device {
+    /// Opens the card of this number.
+    ///
+    /// # Errors
+    /// One line that says what is missing (driver, its version, the card, what the card can) and what helps.
+    pub fn open(ordinal: u32) -> Result<Self> {
+        let api = driver()?;
+        let mut count = 0;
+        // SAFETY: here and below, every pointer is to a local variable of the type that the function stores.
+        api.check(unsafe { (api.cuDeviceGetCount)(&mut count) }, || "counting the cards".to_owned())?;
+        ensure!(count > 0, "the NVIDIA driver finds no card (CUDA_VISIBLE_DEVICES may hide it)");
+        let in_range = c_int::try_from(ordinal).is_ok_and(|n| n < count);
+        ensure!(in_range, "no device {ordinal}; {count} present, counted from 0");
+        let mut device = 0;
+        // SAFETY: see above.
+        api.check(unsafe { (api.cuDeviceGet)(&mut device, ordinal as c_int) }, || format!("device {ordinal}"))?;
+        let name = name_of(api, device)?;
+        let attribute = |which: Attribute| -> Result<u32> {
+            let mut value = 0;
+            // SAFETY: see above.
+            let code = unsafe { (api.cuDeviceGetAttribute)(&mut value, which as u32, device) };
+            api.check(code, || format!("{name}: asking what it can"))?;
+            Ok(value.max(0) as u32)
+        };
+        let capability = (
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+            attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+        );
+        check_capability(&name, capability)?;
+        let maps = attribute(Attribute::CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY)?;
+        ensure!(maps != 0, "{name}: cannot reach the memory of the processor");
+        let n_sm = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1);
+        let mut context = std::ptr::null_mut();
+        // SAFETY: see above.
+        let code = unsafe { (api.cuDevicePrimaryCtxRetain)(&mut context, device) };
+        api.check(code, || format!("{name}: opening it"))?;
+        let opened = Self(Arc::new(Open { api, ordinal, device, context, name, capability, n_sm }));
+        opened.bind()?;
+        Ok(opened)
+    }
+
+    /// What the driver calls it.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Its number.
+    pub fn ordinal(&self) -> u32 {
+        self.0.ordinal
+    }
+
+    /// Major and minor compute capability.
+    pub fn compute_capability(&self) -> (u32, u32) {
+        self.0.capability
+    }
+
+    /// Streaming multiprocessors: what grids are sized by.
+    pub fn n_sm(&self) -> u32 {
+        self.0.n_sm
+    }
+
+    /// Memory that is free now, and all that it has. Other programs use it, too.
+    ///
+    /// # Errors
+    /// When the card has failed.
+    pub fn memory(&self) -> Result<(Bytes, Bytes)> {
+        let (mut free, mut total) = (0, 0);
+        self.call("asking for free memory", |api| {
+            // SAFETY: the pointers are to local variables of the right type.
+            unsafe { (api.cuMemGetInfo_v2)(&mut free, &mut total) }
+        })?;
+        Ok((Bytes(free as u64), Bytes(total as u64)))
+    }
+
+    /// Waits until everything enqueued on it is done.
+    ///
+    /// # Errors
+    /// What went wrong in it.
+    pub fn synchronize(&self) -> Result<()> {
+        // SAFETY: takes nothing.
+        self.call("waiting for it", |api| unsafe { (api.cuCtxSynchronize)() })
+    }
+
+    /// Makes this card the one that the calling thread talks to.
+    pub(super) fn bind(&self) -> Result<()> {
+        // SAFETY: the context is ours and lives as long as `self`.
+        let code = unsafe { (self.0.api.cuCtxSetCurrent)(self.0.context) };
+        self.0.api.check(code, || format!("{}: using it", self.0.name))
+    }
+
+    /// Calls the driver with this card current; a failure names the card and `what` was done.
+    pub(super) fn call(&self, what: &str, f: impl FnOnce(&'static Api) -> Code) -> Result<()> {
+        self.bind()?;
+        self.0.api.check(f(self.0.api), || format!("{}: {what}", self.0.name))
+    }
+
+    /// Calls the driver where a failure cannot be told any more, or is told in another way.
+    pub(super) fn call_code(&self, f: impl FnOnce(&'static Api) -> Code) -> Result<Code> {
+        self.bind()?;
+        Ok(f(self.0.api))
+    }
+
+    /// What `code` means, in one line after `what`.
+    pub(super) fn failure(&self, what: &str, code: Code) -> anyhow::Error {
+        anyhow::anyhow!("{}: {what}: {}", self.0.name, self.0.api.text(code))
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cuda:{} ({})", self.0.ordinal, self.0.name)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // SAFETY: retained once when it was opened. Whatever lives on the card holds a clone, so nothing is left.
+        unsafe { (self.api.cuDevicePrimaryCtxRelease_v2)(self.device) };
+    }
+}
+
+fn name_of(api: &Api, device: c_int) -> Result<String> {
+    const LEN: usize = 256;
+    let mut name = [0 as c_char; LEN];
+    // SAFETY: the buffer has the length that is passed with it.
+    let code = unsafe { (api.cuDeviceGetName)(name.as_mut_ptr(), LEN as c_int, device) };
+    api.check(code, || "asking for a card's name".to_owned())?;
+    name[LEN - 1] = 0;
+    // SAFETY: ends in 0 at the latest where that was just written.
+    let name = unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy();
+    Ok(name.chars().filter(|c| !c.is_control()).collect())
+}
+
+fn check_capability(name: &str, (major, minor): (u32, u32)) -> Result<()> {
+    let (least, least_minor) = NEEDED_CAPABILITY;
+    ensure!(
+        (major, minor) >= NEEDED_CAPABILITY,
+        "{name}: has compute capability {major}.{minor}, {least}.{least_minor} is needed (Turing, 2018, or newer)"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_survives_being_written() {
+        for (text, choice) in [
+            ("auto", DeviceChoice::Auto),
+            ("cpu", DeviceChoice::Cpu),
+            ("cuda:0", DeviceChoice::Cuda(0)),
+            ("cuda:12", DeviceChoice::Cuda(12)),
+        ] {
+            assert_eq!(text.parse::<DeviceChoice>().unwrap(), choice);
+            assert_eq!(choice.to_string(), text);
+        }
+        assert_eq!("CUDA".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(0));
+        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "cuda:99999", "cuda0", "vulkan"] {
+            let error = wrong.parse::<DeviceChoice>().unwrap_err().to_string();
+            assert!(error.contains("cuda:N"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_processor_needs_no_reason() {
+        assert!(matches!(choose(DeviceChoice::Cpu).unwrap(), Chosen::Cpu { why: None }));
+    }
+
+    #[test]
+    fn an_old_card_is_named() {
+        assert!(check_capability("A", (7, 5)).is_ok() && check_capability("A", (12, 0)).is_ok());
+        let error = check_capability("Tesla P100", (6, 0)).unwrap_err().to_string();
+        assert_eq!(error, "Tesla P100: has compute capability 6.0, 7.5 is needed (Turing, 2018, or newer)");
+    }
+}

@@ -1,0 +1,16 @@
+//! The graphics card: its driver, memory, streams and kernels, and the mailbox between it and the processor.
+//!
+//! Nothing of CUDA is needed to build: the driver is looked for when a device is opened. Kernels are in `kernels/`, as
+//! CUDA sources and as the PTX that the driver compiles for the card it finds.
+
+pub mod device;
+mod driver;
+pub mod memory;
+pub mod module;
+pub mod ops;
+pub mod stream;
+
+pub use device::{Chosen, Device, DeviceChoice, choose};
+pub use memory::{Arena, DeviceBuffer, Mapped, Pinned, Plain, Ptr};
+pub use module::{Args, Kernels};
+pub use stream::{Event, Graph, Stream};

@@ -1,0 +1,1 @@
+//! What the kernels compute: one file per `.cu`, which checks sizes, chooses the grid, and enqueues on a stream.

@@ -1,0 +1,396 @@
+//! Work that is enqueued on the card in order: copies, events, and graphs of it that are launched as a whole.
+#![allow(unsafe_code, reason = "calls the CUDA driver")]
+
+use super::device::Device;
+use super::driver::{GraphExec, NOT_READY, RawEvent, RawGraph, RawStream};
+use super::memory::{Pinned, Plain, Ptr};
+use anyhow::{Result, bail, ensure};
+use cudarc::driver::sys;
+use std::cell::Cell;
+use std::ops::Range;
+use std::ptr::null_mut;
+
+/// A queue of work on the card. Not ordered with other queues, but for events.
+pub struct Stream {
+    device: Device,
+    raw: RawStream,
+    capturing: Cell<bool>,
+}
+
+// SAFETY: the driver's functions may be called from any thread; what is enqueued belongs to the card.
+unsafe impl Send for Stream {}
+
+impl Stream {
+    /// A new queue.
+    ///
+    /// # Errors
+    /// When the card has failed.
+    pub fn new(device: &Device) -> Result<Self> {
+        let mut raw = null_mut();
+        let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
+        // SAFETY: the pointer is to a local variable.
+        device.call("making a stream", |api| unsafe { (api.cuStreamCreate)(&mut raw, flags) })?;
+        Ok(Self { device: device.clone(), raw, capturing: Cell::new(false) })
+    }
+
+    /// The card that it is of.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    pub(super) fn raw(&self) -> RawStream {
+        self.raw
+    }
+
+    /// Waits until all that is enqueued is done.
+    ///
+    /// # Errors
+    /// What went wrong in it.
+    pub fn synchronize(&self) -> Result<()> {
+        // SAFETY: the stream is ours.
+        self.device.call("work on the card", |api| unsafe { (api.cuStreamSynchronize)(self.raw) })
+    }
+
+    /// Whether all that is enqueued is done.
+    ///
+    /// # Errors
+    /// What went wrong in it.
+    pub fn query(&self) -> Result<bool> {
+        // SAFETY: the stream is ours.
+        let code = self.device.call_code(|api| unsafe { (api.cuStreamQuery)(self.raw) })?;
+        match code {
+            0 => Ok(true),
+            NOT_READY => Ok(false),
+            _ => Err(self.device.failure("work on the card", code)),
+        }
+    }
+
+    /// Copies `values` to the card and waits for it.
+    ///
+    /// # Errors
+    /// When the copy, or what was enqueued before it, fails; inside of [`Stream::capture`].
+    pub fn write<T: Plain>(&self, to: Ptr, values: &[T]) -> Result<()> {
+        self.not_capturing("a copy that is waited for")?;
+        if values.is_empty() {
+            return Ok(());
+        }
+        let (from, bytes) = (values.as_ptr().cast(), size_of_val(values));
+        self.device.call("copying to it", |api| {
+            // SAFETY: the source has these bytes and is borrowed until the copy is done, below.
+            unsafe { (api.cuMemcpyHtoDAsync_v2)(to.0, from, bytes, self.raw) }
+        })?;
+        self.synchronize()
+    }
+
+    /// Copies from the card, after all that was enqueued before, and waits for it.
+    ///
+    /// # Errors
+    /// As [`Stream::write`].
+    pub fn read<T: Plain>(&self, from: Ptr, values: &mut [T]) -> Result<()> {
+        self.not_capturing("a copy that is waited for")?;
+        if values.is_empty() {
+            return Ok(());
+        }
+        let (to, bytes) = (values.as_mut_ptr().cast(), size_of_val(values));
+        self.device.call("copying from it", |api| {
+            // SAFETY: the target has these bytes, takes any of them, and is borrowed until the copy is done, below.
+            unsafe { (api.cuMemcpyDtoHAsync_v2)(to, from.0, bytes, self.raw) }
+        })?;
+        self.synchronize()
+    }
+
+    /// [`Stream::read`] into a new vector of `n` values.
+    ///
+    /// # Errors
+    /// As [`Stream::write`].
+    pub fn read_vec<T: Plain>(&self, from: Ptr, n: usize) -> Result<Vec<T>> {
+        let mut values = vec![T::default(); n];
+        self.read(from, &mut values)?;
+        Ok(values)
+    }
+
+    /// Enqueues a copy of the bytes `range` of `from` to the card. The next view of `from` waits for its end.
+    ///
+    /// # Errors
+    /// When the range is not inside; when the card has failed; inside of [`Stream::capture`].
+    pub fn copy_in(&self, to: Ptr, from: &mut Pinned, range: Range<usize>) -> Result<()> {
+        self.not_capturing("a copy from staging memory")?;
+        let host = from.lend(range.start, range.len())?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        self.device.call("copying to it", |api| {
+            // SAFETY: inside of the buffer, which hands out no view and is not freed before the copy has ended.
+            unsafe { (api.cuMemcpyHtoDAsync_v2)(to.0, host.cast(), range.len(), self.raw) }
+        })?;
+        self.lent(from)
+    }
+
+    /// Enqueues a copy from the card to the bytes `range` of `to`. The next view of `to` waits for its end.
+    ///
+    /// # Errors
+    /// As [`Stream::copy_in`].
+    pub fn copy_out(&self, to: &mut Pinned, range: Range<usize>, from: Ptr) -> Result<()> {
+        self.not_capturing("a copy to staging memory")?;
+        let host = to.lend(range.start, range.len())?;
+        if range.is_empty() {
+            return Ok(());
+        }
+        self.device.call("copying from it", |api| {
+            // SAFETY: as in `copy_in`.
+            unsafe { (api.cuMemcpyDtoHAsync_v2)(host.cast(), from.0, range.len(), self.raw) }
+        })?;
+        self.lent(to)
+    }
+
+    /// Marks `pinned` as in use until here; where that fails, waits instead.
+    fn lent(&self, pinned: &mut Pinned) -> Result<()> {
+        pinned.set_busy(self).inspect_err(|_| drop(self.synchronize()))
+    }
+
+    /// Enqueues a copy on the card, or between it and [`super::Mapped`] memory.
+    ///
+    /// # Errors
+    /// When the card has failed.
+    pub fn copy(&self, to: Ptr, from: Ptr, bytes: u64) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.device.call("copying on it", |api| {
+            // SAFETY: addresses of the card, which the driver checks.
+            unsafe { (api.cuMemcpyDtoDAsync_v2)(to.0, from.0, bytes as usize, self.raw) }
+        })
+    }
+
+    /// Enqueues setting `bytes` bytes to `value`.
+    ///
+    /// # Errors
+    /// When the card has failed.
+    pub fn fill(&self, to: Ptr, value: u8, bytes: u64) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.device.call("filling its memory", |api| {
+            // SAFETY: an address of the card, which the driver checks.
+            unsafe { (api.cuMemsetD8Async)(to.0, value, bytes as usize, self.raw) }
+        })
+    }
+
+    /// Notes in `event` when all that is enqueued now is done.
+    ///
+    /// # Errors
+    /// When the card has failed.
+    pub fn record(&self, event: &Event) -> Result<()> {
+        // SAFETY: both are ours.
+        self.device.call("recording an event", |api| unsafe { (api.cuEventRecord)(event.raw, self.raw) })
+    }
+
+    /// What is enqueued from now on waits for `event`.
+    ///
+    /// # Errors
+    /// When the card has failed.
+    pub fn wait_for(&self, event: &Event) -> Result<()> {
+        // SAFETY: both are ours.
+        self.device.call("waiting for an event", |api| unsafe { (api.cuStreamWaitEvent)(self.raw, event.raw, 0) })
+    }
+
+    /// The work that `enqueue` enqueues here, for launching again and again; it is not done now. Pointers and numbers
+    /// are those of now.
+    ///
+    /// # Errors
+    /// Those of `enqueue`, and what cannot be captured.
+    pub fn capture(&self, enqueue: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        self.not_capturing("another capture")?;
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL as u32;
+        self.device.call("capturing a graph", |api| {
+            // SAFETY: the stream is ours.
+            unsafe { (api.cuStreamBeginCapture_v2)(self.raw, mode) }
+        })?;
+        // Ends the capture where `enqueue` panics, too.
+        let capture = Capture::of(self);
+        let enqueued = enqueue();
+        let graph = capture.end();
+        enqueued?;
+        graph?.instantiate(&self.device)
+    }
+
+    fn not_capturing(&self, what: &str) -> Result<()> {
+        ensure!(!self.capturing.get(), "{what} inside of a capture");
+        Ok(())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: ours, and dropped once; the driver finishes what is enqueued.
+        drop(self.device.call_code(|api| unsafe { (api.cuStreamDestroy_v2)(self.raw) }));
+    }
+}
+
+/// A capture that has begun.
+struct Capture<'a>(Option<&'a Stream>);
+
+impl<'a> Capture<'a> {
+    fn of(stream: &'a Stream) -> Self {
+        stream.capturing.set(true);
+        Self(Some(stream))
+    }
+
+    fn end(mut self) -> Result<Captured> {
+        let Some(stream) = self.0.take() else { bail!("the capture has ended") };
+        Self::stop(stream)
+    }
+
+    fn stop(stream: &Stream) -> Result<Captured> {
+        stream.capturing.set(false);
+        let mut raw = null_mut();
+        stream.device.call("capturing a graph", |api| {
+            // SAFETY: the stream is ours, and captures.
+            unsafe { (api.cuStreamEndCapture)(stream.raw, &mut raw) }
+        })?;
+        ensure!(!raw.is_null(), "nothing was captured");
+        Ok(Captured { device: stream.device.clone(), raw })
+    }
+}
+
+impl Drop for Capture<'_> {
+    fn drop(&mut self) {
+        if let Some(stream) = self.0.take() {
+            drop(Self::stop(stream));
+        }
+    }
+}
+
+/// A graph that was captured.
+struct Captured {
+    device: Device,
+    raw: RawGraph,
+}
+
+impl Captured {
+    fn instantiate(&self, device: &Device) -> Result<Graph> {
+        let mut exec = null_mut();
+        device.call("making a graph", |api| {
+            // SAFETY: the graph is ours; the pointer is to a local variable.
+            unsafe { (api.cuGraphInstantiateWithFlags)(&mut exec, self.raw, 0) }
+        })?;
+        Ok(Graph { device: device.clone(), exec })
+    }
+}
+
+impl Drop for Captured {
+    fn drop(&mut self) {
+        // SAFETY: ours, and dropped once.
+        drop(self.device.call_code(|api| unsafe { (api.cuGraphDestroy)(self.raw) }));
+    }
+}
+
+/// Captured work. The memory it works on must outlive its runs, and its kernels be loaded.
+pub struct Graph {
+    device: Device,
+    exec: GraphExec,
+}
+
+// SAFETY: the driver's functions may be called from any thread, one at a time for a graph: it is not `Sync`.
+unsafe impl Send for Graph {}
+
+impl Graph {
+    /// Enqueues the work. A launch waits for the one before it on any stream.
+    ///
+    /// # Errors
+    /// When the card has failed.
+    pub fn launch(&self, stream: &Stream) -> Result<()> {
+        stream.not_capturing("the launch of a graph")?;
+        // SAFETY: both are ours.
+        self.device.call("launching a graph", |api| unsafe { (api.cuGraphLaunch)(self.exec, stream.raw) })
+    }
+
+    /// Prepares the first launch, so that it takes no longer than others.
+    ///
+    /// # Errors
+    /// When the card has failed.
+    pub fn upload(&self, stream: &Stream) -> Result<()> {
+        // SAFETY: both are ours.
+        self.device.call("preparing a graph", |api| unsafe { (api.cuGraphUpload)(self.exec, stream.raw) })
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        // SAFETY: ours, and dropped once; the driver waits for a launch under way.
+        drop(self.device.call_code(|api| unsafe { (api.cuGraphExecDestroy)(self.exec) }));
+    }
+}
+
+/// A moment in the work of a stream.
+pub struct Event {
+    device: Device,
+    raw: RawEvent,
+}
+
+// SAFETY: the driver's functions may be called from any thread.
+unsafe impl Send for Event {}
+
+impl Event {
+    /// An event that notes the time.
+    ///
+    /// # Errors
+    /// When the card has failed.
+    pub fn new(device: &Device) -> Result<Self> {
+        Self::with(device, sys::CUevent_flags::CU_EVENT_DEFAULT)
+    }
+
+    /// An event that notes no time, which costs less.
+    pub(super) fn untimed(device: &Device) -> Result<Self> {
+        Self::with(device, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+    }
+
+    fn with(device: &Device, flags: sys::CUevent_flags) -> Result<Self> {
+        let mut raw = null_mut();
+        // SAFETY: the pointer is to a local variable.
+        device.call("making an event", |api| unsafe { (api.cuEventCreate)(&mut raw, flags as u32) })?;
+        Ok(Self { device: device.clone(), raw })
+    }
+
+    /// Waits until it has come; at once where it was never recorded.
+    ///
+    /// # Errors
+    /// What went wrong until then.
+    pub fn wait(&self) -> Result<()> {
+        // SAFETY: the event is ours.
+        self.device.call("work on the card", |api| unsafe { (api.cuEventSynchronize)(self.raw) })
+    }
+
+    /// Whether it has come.
+    ///
+    /// # Errors
+    /// What went wrong until then.
+    pub fn has_come(&self) -> Result<bool> {
+        // SAFETY: the event is ours.
+        match self.device.call_code(|api| unsafe { (api.cuEventQuery)(self.raw) })? {
+            0 => Ok(true),
+            NOT_READY => Ok(false),
+            code => Err(self.device.failure("work on the card", code)),
+        }
+    }
+
+    /// Milliseconds from this one to `later`. Both have come, and note the time.
+    ///
+    /// # Errors
+    /// When they have not.
+    pub fn elapsed_ms(&self, later: &Self) -> Result<f32> {
+        let mut ms = 0.0;
+        self.device.call("asking for the time between events", |api| {
+            // SAFETY: both are ours; the pointer is to a local variable.
+            unsafe { (api.cuEventElapsedTime)(&mut ms, self.raw, later.raw) }
+        })?;
+        Ok(ms)
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: ours, and dropped once.
+        drop(self.device.call_code(|api| unsafe { (api.cuEventDestroy_v2)(self.raw) }));
+    }
+}
