@@ -5,12 +5,14 @@
 
 pub mod device;
 mod driver;
+pub mod mailbox;
 pub mod memory;
 pub mod module;
 pub mod ops;
 pub mod stream;
 
 pub use device::{Chosen, Device, DeviceChoice, choose};
+pub use mailbox::Mailbox;
 pub use memory::{Arena, DeviceBuffer, Mapped, Pinned, Plain, Ptr};
 pub use module::{Args, Kernels};
 pub use stream::{Event, Graph, Stream};
