@@ -26,7 +26,7 @@ NVRTC, HEADERS, PTXAS = "12.0.140", "12.0.146", "12.9.86"
 OPTIONS = ["--std=c++17", "-default-device"]
 DEFAULT_TARGETS = [75]
 ARCHITECTURES = [75, 80, 86, 89, 90, 100, 120]
-TRY_ARCHITECTURES = [75, 90]
+TRY_ARCHITECTURES = [75, 90, 120]
 
 
 def package(cache, name, version):
@@ -195,7 +195,7 @@ def report(table):
         "| kernel | PTX | " + " | ".join(f"sm_{a}" for a in ARCHITECTURES) + " | shared | stack |",
         "|---|---|" + "---:|" * (len(ARCHITECTURES) + 2),
     ]
-    for (source, target, kernel), rows in table.items():
+    for (source, target, kernel), rows in sorted(table.items()):
         cells = [str(rows[a][0]) if a in rows else "" for a in ARCHITECTURES]
         shared, stack = (max(r[i] for r in rows.values()) for i in (1, 2))
         stem = pathlib.Path(source).stem
@@ -246,7 +246,7 @@ def check(cache, sources, folder, report_to):
 def try_some(cache, sources):
     built = compile_all(Compiler(cache), sources)
     table = assemble_all(cache, built, TRY_ARCHITECTURES)
-    for (source, target, kernel), rows in table.items():
+    for (source, target, kernel), rows in sorted(table.items()):
         for arch, (registers, shared, stack, spilled) in rows.items():
             print(
                 f"{source} compute_{target} sm_{arch}  {registers:3} registers {shared:6} shared {stack:4} stack"

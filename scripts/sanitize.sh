@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The unsafe parts under sanitizers: kernels and prefill products under AddressSanitizer, the thread pool under
-# ThreadSanitizer and Miri, the plain kernels under Miri (undefined behaviour). Minutes each. The first needs the
+# ThreadSanitizer and Miri, the plain kernels and the mailbox under Miri (undefined behaviour). Minutes each. The first needs the
 # sanitizer runtimes that come with the toolchain; the others need a nightly toolchain with rust-src and miri.
 #
 #     scripts/sanitize.sh [address|thread|miri]
@@ -24,6 +24,6 @@ if [[ $want == all || $want == thread ]]; then
     cargo +nightly test -Zbuild-std --locked --release --lib --target "$target" cpu::pool
 fi
 if [[ $want == all || $want == miri ]]; then
-  run "miri: pool, rows, plain kernels" env MIRIFLAGS="-Zmiri-disable-isolation" CARGO_TARGET_DIR=target/miri \
-    cargo +nightly miri test --locked --lib -- cpu::pool cpu::rows cpu::plain
+  run "miri: pool, rows, plain kernels, mailbox" env MIRIFLAGS="-Zmiri-disable-isolation" CARGO_TARGET_DIR=target/miri \
+    cargo +nightly miri test --locked --lib -- cpu::pool cpu::rows cpu::plain gpu::mailbox gpu::memory
 fi

@@ -10,6 +10,7 @@
 
 #![allow(unsafe_code, reason = "reads and writes memory that the card uses, too; the protocol orders them")]
 
+#[cfg(test)]
 mod stand_in;
 
 use super::memory::{Mapped, Ptr};
@@ -20,6 +21,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::thread;
 use std::time::{Duration, Instant};
 
+#[cfg(test)]
 pub use stand_in::StandIn;
 
 /// Bytes between words: a line of both caches.
@@ -38,8 +40,10 @@ pub const FAILED: usize = 4 * LINE;
 pub const TOKEN: usize = 5 * LINE;
 /// Card: numbers in the list that is posted.
 pub const POST_N: usize = 6 * LINE;
+/// Card, at the end of a token: how long it has waited for replies, in units of 64 ns.
+pub const WAITED: usize = 7 * LINE;
 /// Behind the words.
-const WORDS: u64 = 7 * LINE as u64;
+const WORDS: u64 = 8 * LINE as u64;
 
 /// Sizes of the model that the arrays are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,6 +186,7 @@ impl Mailbox {
     }
 
     /// The card's side for a thread that stands in for it.
+    #[cfg(test)]
     pub fn stand_in(&self) -> StandIn {
         StandIn::new(Arc::clone(&self.shared), self.layout)
     }
@@ -252,8 +257,10 @@ impl Mailbox {
             wait,
             || "the card did not finish the token".to_owned(),
             || {
+                let done = reached(self.load(DONE), ticket);
+                // Looked at afterwards: a wait that ran out is told before `done`.
                 self.other_side()?;
-                Ok(reached(self.load(DONE), ticket).then_some(()))
+                Ok(done.then_some(()))
             },
         )?;
         self.state = State::Idle;
@@ -352,6 +359,15 @@ impl Mailbox {
     /// When a token runs.
     pub fn logits(&self) -> &[f32] {
         self.result(self.layout.logits, self.layout.sizes.n_vocab)
+    }
+
+    /// How long the card has waited for replies in the token that is finished.
+    ///
+    /// # Panics
+    /// When a token runs.
+    pub fn waited(&self) -> Duration {
+        assert!(self.state == State::Idle, "the token has not finished");
+        Duration::from_nanos(64 * u64::from(self.load(WAITED)))
     }
 
     /// `[2 * n_layer]` of the token that is finished: what the kernels counted.

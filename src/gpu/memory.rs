@@ -6,7 +6,7 @@ use super::driver::OUT_OF_MEMORY;
 use super::stream::{Event, Stream};
 use crate::placement::budget::{ALIGN, allocated};
 use crate::units::Bytes;
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use cudarc::driver::sys::{CU_MEMHOSTALLOC_DEVICEMAP, CU_MEMHOSTALLOC_PORTABLE};
 use std::alloc::{self, Layout};
 use std::fmt;
@@ -215,8 +215,9 @@ unsafe impl Sync for Mapped {}
 const PAGE: usize = 4096;
 
 /// Layout of ordinary memory of `len` bytes.
+#[cfg(test)]
 fn pages(len: usize) -> Result<Layout> {
-    Layout::from_size_align(len.max(1), PAGE).map_err(|_| anyhow!("{len} bytes cannot be allocated"))
+    Layout::from_size_align(len.max(1), PAGE).ok().with_context(|| format!("{len} bytes cannot be allocated"))
 }
 
 impl Mapped {
@@ -236,10 +237,11 @@ impl Mapped {
         Ok(mapped)
     }
 
-    /// `len` zeros in ordinary memory.
+    /// `len` zeros in ordinary memory, for a stand-in of the card.
     ///
     /// # Errors
     /// When there is not so much.
+    #[cfg(test)]
     pub fn plain(len: usize) -> Result<Self> {
         let layout = pages(len)?;
         // SAFETY: the size is not 0.

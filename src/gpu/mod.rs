@@ -6,13 +6,18 @@
 pub mod device;
 mod driver;
 pub mod mailbox;
+pub mod matrix;
 pub mod memory;
 pub mod module;
 pub mod ops;
+pub mod probe;
 pub mod stream;
+pub mod tiles;
 
 pub use device::{Chosen, Device, DeviceChoice, choose};
 pub use mailbox::Mailbox;
+pub use matrix::{DeviceMatrix, Uploader};
 pub use memory::{Arena, DeviceBuffer, Mapped, Pinned, Plain, Ptr};
 pub use module::{Args, Kernels};
 pub use stream::{Event, Graph, Stream};
+pub use tiles::{FileRows, Tile, Tiles};

@@ -22,7 +22,6 @@ pub struct File {
 }
 
 /// `file!("gemm": 75, 80)` is `kernels/ptx/gemm.sm75.ptx` and `gemm.sm80.ptx`.
-#[allow(unused_macros, reason = "without kernels there is no file")]
 macro_rules! file {
     ($name:literal: $($target:literal),+) => {
         File {
@@ -36,7 +35,20 @@ macro_rules! file {
 }
 
 /// All files, one line each.
-pub const FILES: &[File] = &[];
+pub const FILES: &[File] = &[
+    file!("attention": 75),
+    file!("attention_prefill": 75),
+    file!("down": 75),
+    file!("ffn": 75),
+    file!("gemm": 75, 80),
+    file!("matvec": 75),
+    file!("norm": 75),
+    file!("predict": 75),
+    file!("repack": 75),
+    file!("rope": 75),
+    file!("select": 75),
+    file!("token": 75),
+];
 
 /// What a kernel's parameter is, by its size and register class in PTX.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,6 +220,8 @@ unsafe impl Sync for Kernels {}
 
 /// The most threads of a block on any card.
 const MAX_THREADS: u64 = 1024;
+/// The most blocks along y and z on any card.
+const MAX_GRID_YZ: u32 = 65_535;
 
 impl Kernels {
     /// Loads all [`FILES`]. The driver compiles them for the card, and keeps the result for the next time.
@@ -355,6 +369,7 @@ fn check(name: &str, kernel: &Kernel, grid: [u32; 3], block: [u32; 3], args: &Ar
     }
     let threads: u64 = block.iter().map(|n| u64::from(*n)).product();
     ensure!(grid.iter().all(|n| *n > 0), "kernel {name}: grid {grid:?} is empty");
+    ensure!(grid[1].max(grid[2]) <= MAX_GRID_YZ, "kernel {name}: grid {grid:?}; {MAX_GRID_YZ} is the most behind x");
     ensure!(
         (1..=kernel.max_threads).contains(&threads),
         "kernel {name}: blocks of {threads} threads, 1 to {} are possible",

@@ -113,6 +113,11 @@ fn hash(i: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// The rows of a gathered list, of `n_rows`.
+pub(crate) fn one_in_ten(n_rows: usize) -> Vec<u32> {
+    (0..n_rows as u32).filter(|i| hash(u64::from(*i)).is_multiple_of(ONE_IN)).collect()
+}
+
 fn bandwidth(pool: &Pool, isa: Isa, dtype: GgmlType) -> Result<Bandwidth> {
     let row_bytes = dtype.row_bytes(N_COLS).with_context(|| format!("{dtype}: no rows of {N_COLS}"))?;
     let mut row = vec![0; row_bytes];
@@ -126,7 +131,7 @@ fn bandwidth(pool: &Pool, isa: Isa, dtype: GgmlType) -> Result<Bandwidth> {
     (0..n_rows).for_each(|_| data.extend_from_slice(&row));
     let data = Arc::new(data);
     let per_region = REGION_BYTES / row_bytes;
-    let listed: Vec<u32> = (0..n_rows as u32).filter(|i| hash(u64::from(*i)).is_multiple_of(ONE_IN)).collect();
+    let listed = one_in_ten(n_rows);
 
     let mut x = Activations::default();
     x.load(&values(), N_COLS, [isa.kernels(dtype).act]);

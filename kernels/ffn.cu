@@ -1,0 +1,116 @@
+// The first half of an FFN: up for the neurons of a list, and gate, activation and up of a prefix in one kernel.
+// Neurons are rows of matrices [n_stored][n_cols] in planes (common.cuh); x is float[n_cols] for the float types, x8 for
+// the quantized ones; n_cols is a multiple of 32, of 256 for the K types. Block: 256 threads; a warp computes one or two
+// rows at a time. Order of sums: lane l adds the units l, l + 32, ... of a row (rows.cuh), then the lanes are added in a
+// tree. It depends on n_cols only.
+//
+// up_<type>: h[i] = act[i] * (up[list[i]] . x) for i < n_active; exactly 0 where act[i] is 0, whatever up is.
+//   list     rows, or null for the rows 0, 1, ...
+//   count    n_active in device memory, or null where it is n
+//   act, h   by place in the list
+// Grid: any size; the rows are dealt to all warps. Bytes read: the listed rows once.
+//
+// gate_up_<type>: a = activation(gate[i] . x); h[i] = a * (up[i] . x) for i < n, exactly 0 where a is 0: up is not read
+// there. Grid: n divided by 16, rounded up. Bytes read: n rows of gate, and of up those whose activation is not 0.
+// Gate and up are of one type. Where they are not, matvec with the activation, select and up do the same in three steps.
+//
+// Registers (ptxas 12.9, sm_75/sm_90), up: f32 44/46, f16 64/64, bf16 64/64, q8_0 80/80,
+// q4_0 80/80, q4_k 80/80, q6_k 72/72;
+// gate_up: f32 50/50, f16 68/68, bf16 68/68, q8_0 80/80, q4_0 79/79, q4_k 80/79, q6_k 80/80.
+#include "rows.cuh"
+
+#define THREADS 256
+#define WARPS (THREADS / 32)
+
+// Rows and, of each, units of a lane that are loaded at once: for many rows and for few.
+#define MANY_ROWS 2
+// Q6_K has most to keep of a unit, and would not fit into the registers.
+#define MANY_DEPTH(TYPE) (TYPE == TYPE_Q6_K ? 1 : 2)
+#define FEW_DEPTH(TYPE) (TYPE == TYPE_Q6_K ? 2 : 4)
+
+template <int TYPE>
+DEVICE float dot_of_warp(const unsigned char* w, int n_stored, int row, const void* x, int n_cols) {
+    int rows[1] = {row};
+    float sums[1] = {0.0f};
+    add_dots<TYPE, 1, FEW_DEPTH(TYPE)>(w, n_stored, rows, x, n_cols, threadIdx.x % 32, 32, sums);
+    return warp_sum(sums[0]);
+}
+
+template <int TYPE>
+DEVICE void up(const unsigned char* w, int n_stored, const unsigned* list, const unsigned* count, int n, const float* act,
+               const void* x, int n_cols, float* h) {
+    int n_active = count ? (int)*count : n, lane = threadIdx.x % 32;
+    // Consecutive rows go to different blocks, so that a short list keeps all multiprocessors busy.
+    int warp = threadIdx.x / 32 * gridDim.x + blockIdx.x, n_warps = gridDim.x * WARPS;
+    if (n_active <= n_warps) {
+        int i = warp;
+        if (i >= n_active) return;
+        float a = act[i];
+        float sum = dot_of_warp<TYPE>(w, n_stored, list ? list[i] : i, x, n_cols);
+        if (lane == 0) h[i] = a == 0.0f ? 0.0f : a * sum;
+        return;
+    }
+    for (int i = MANY_ROWS * warp; i < n_active; i += MANY_ROWS * n_warps) {
+        int rows[MANY_ROWS];
+        float sums[MANY_ROWS];
+#pragma unroll
+        for (int r = 0; r < MANY_ROWS; r++) {
+            int at = min(i + r, n_active - 1);
+            rows[r] = list ? list[at] : at;
+            sums[r] = 0.0f;
+        }
+        add_dots<TYPE, MANY_ROWS, MANY_DEPTH(TYPE)>(w, n_stored, rows, x, n_cols, lane, 32, sums);
+#pragma unroll
+        for (int r = 0; r < MANY_ROWS; r++) {
+            float sum = warp_sum(sums[r]);
+            if (lane != 0 || i + r >= n_active) continue;
+            float a = act[i + r];
+            h[i + r] = a == 0.0f ? 0.0f : a * sum;
+        }
+    }
+}
+
+template <int TYPE>
+DEVICE void gate_up(const unsigned char* gate, int gate_stored, const unsigned char* up, int up_stored, int n,
+                    const void* x, int n_cols, int activation, float* h) {
+    int i = (blockIdx.x * WARPS + threadIdx.x / 32) * MANY_ROWS, lane = threadIdx.x % 32;
+    if (i >= n) return;
+    int rows[MANY_ROWS];
+    float a[MANY_ROWS];
+#pragma unroll
+    for (int r = 0; r < MANY_ROWS; r++) {
+        rows[r] = min(i + r, n - 1);
+        a[r] = 0.0f;
+    }
+    add_dots<TYPE, MANY_ROWS, MANY_DEPTH(TYPE)>(gate, gate_stored, rows, x, n_cols, lane, 32, a);
+#pragma unroll
+    for (int r = 0; r < MANY_ROWS; r++) a[r] = activate(activation, warp_sum(a[r]));
+#pragma unroll 1
+    for (int r = 0; r < MANY_ROWS; r++) {
+        // All lanes have the same sum, so the whole warp takes one way.
+        float here = r == 0 ? a[0] : a[1], product = 0.0f;
+        if (i + r >= n) break;
+        if (here != 0.0f) product = here * dot_of_warp<TYPE>(up, up_stored, i + r, x, n_cols);
+        if (lane == 0) h[i + r] = product;
+    }
+}
+
+#define FFN(name, TYPE)                                                                                                  \
+    extern "C" __global__ void __launch_bounds__(THREADS, 3)                                                             \
+        up_##name(const unsigned char* w, int n_stored, const unsigned* list, const unsigned* count, int n,              \
+                  const float* act, const void* x, int n_cols, float* h) {                                               \
+        up<TYPE>(w, n_stored, list, count, n, act, x, n_cols, h);                                                        \
+    }                                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(THREADS, 3)                                                             \
+        gate_up_##name(const unsigned char* gate, int gate_stored, const unsigned char* up, int up_stored, int n,        \
+                       const void* x, int n_cols, int activation, float* h) {                                            \
+        gate_up<TYPE>(gate, gate_stored, up, up_stored, n, x, n_cols, activation, h);                                    \
+    }
+
+FFN(f32, TYPE_F32)
+FFN(f16, TYPE_F16)
+FFN(bf16, TYPE_BF16)
+FFN(q8_0, TYPE_Q8_0)
+FFN(q4_0, TYPE_Q4_0)
+FFN(q4_k, TYPE_Q4_K)
+FFN(q6_k, TYPE_Q6_K)

@@ -1,0 +1,236 @@
+//! Weights on the card: matrices in the layout that the kernels read, and the way there from the bytes of a file.
+
+use super::device::Device;
+use super::memory::{DeviceBuffer, Pinned, Ptr};
+use super::module::Kernels;
+use super::ops::norm::Acts;
+use super::ops::repack::repack;
+use super::stream::Stream;
+use crate::placement::budget::ALIGN;
+use crate::quant::GgmlType;
+use crate::quant::blocks::QK;
+use crate::units::Bytes;
+use anyhow::{Context, Result, bail, ensure};
+use rayon::prelude::*;
+
+/// Where the bytes of a type's blocks go: the quants of all blocks of a matrix first, then the scales of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Planes {
+    /// Ending of the names of the type's kernels.
+    pub name: &'static str,
+    /// Bytes of a block in the first plane: all of them for the types that stay as they are in the file.
+    pub quants: usize,
+    /// Bytes of a block in the second plane.
+    pub scales: usize,
+}
+
+/// The layout of `dtype` on the card; as many bytes as in the file.
+///
+/// # Errors
+/// When there are no kernels for the type.
+pub fn planes(dtype: GgmlType) -> Result<Planes> {
+    let (name, scales) = match dtype {
+        GgmlType::F32 => ("f32", 0),
+        GgmlType::F16 => ("f16", 0),
+        GgmlType::BF16 => ("bf16", 0),
+        GgmlType::Q8_0 => ("q8_0", 2),
+        GgmlType::Q4_0 => ("q4_0", 2),
+        GgmlType::Q4_K => ("q4_k", 0),
+        GgmlType::Q6_K => ("q6_k", 2),
+        other => {
+            bail!("type {other} has no kernels for the graphics card; F32, F16, BF16, Q8_0, Q4_0, Q4_K and Q6_K do")
+        }
+    };
+    Ok(Planes { name, quants: dtype.block_bytes() - scales, scales })
+}
+
+/// Whether kernels take the activations of this type of weights as floats, not quantized.
+pub fn takes_floats(dtype: GgmlType) -> bool {
+    dtype.block_len() == 1
+}
+
+/// A matrix `[n_stored][n_cols]` in memory of the card, which it does not own.
+#[derive(Debug, Clone, Copy)]
+pub struct DeviceMatrix {
+    ptr: Ptr,
+    dtype: GgmlType,
+    n_stored: usize,
+    n_cols: usize,
+    planes: Planes,
+}
+
+impl DeviceMatrix {
+    /// Bytes of a matrix: those that it has in the file.
+    ///
+    /// # Errors
+    /// When there are no kernels for the type, or rows are not whole blocks of 32 (256 for the K types).
+    pub fn bytes(dtype: GgmlType, n_stored: usize, n_cols: usize) -> Result<u64> {
+        planes(dtype)?;
+        let row = dtype.row_bytes(n_cols).filter(|_| n_cols.is_multiple_of(QK) && n_cols > 0);
+        let row = row.with_context(|| format!("{dtype} rows of {n_cols} elements are not whole blocks"))?;
+        let bytes = row.checked_mul(n_stored).with_context(|| format!("{n_stored} rows of {row} bytes"))?;
+        Ok(bytes as u64)
+    }
+
+    /// The matrix at `ptr`, where [`DeviceMatrix::bytes`] are allocated. What is in it is whatever was uploaded.
+    ///
+    /// # Errors
+    /// As [`DeviceMatrix::bytes`]; when `ptr` is not a multiple of 256.
+    pub fn at(ptr: Ptr, dtype: GgmlType, n_stored: usize, n_cols: usize) -> Result<Self> {
+        Self::bytes(dtype, n_stored, n_cols)?;
+        ensure!(ptr.0.is_multiple_of(ALIGN), "a matrix at {ptr}, which is not a multiple of {ALIGN}");
+        ensure!(i32::try_from(n_stored.max(n_cols)).is_ok(), "a matrix of {n_stored} rows of {n_cols} elements");
+        Ok(Self { ptr, dtype, n_stored, n_cols, planes: planes(dtype)? })
+    }
+
+    /// Where it begins.
+    pub fn ptr(&self) -> Ptr {
+        self.ptr
+    }
+
+    /// Type of the weights.
+    pub fn dtype(&self) -> GgmlType {
+        self.dtype
+    }
+
+    /// Rows that there is room for.
+    pub fn n_stored(&self) -> usize {
+        self.n_stored
+    }
+
+    /// Elements of a row.
+    pub fn n_cols(&self) -> usize {
+        self.n_cols
+    }
+
+    /// Ending of the names of its kernels.
+    pub fn kernel(&self) -> &'static str {
+        self.planes.name
+    }
+
+    /// Bytes of a row in the file.
+    pub fn row_bytes(&self) -> usize {
+        self.blocks_per_row() * self.dtype.block_bytes()
+    }
+
+    /// The form of `x`, a vector of `n_cols`, that the kernels of this type read.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn input(&self, x: Acts) -> Result<Ptr> {
+        let form = if takes_floats(self.dtype) { x.f32 } else { x.x8 };
+        ensure!(!form.is_null(), "no activations in the form for {}", self.dtype);
+        Ok(form)
+    }
+
+    fn blocks_per_row(&self) -> usize {
+        self.n_cols / self.dtype.block_len()
+    }
+
+    /// Where the quants of row `row` belong, and its scales.
+    fn places(&self, row: usize) -> (Ptr, Ptr) {
+        let Planes { quants, scales, .. } = self.planes;
+        let (block, n_blocks) = ((row * self.blocks_per_row()) as u64, (self.n_stored * self.blocks_per_row()) as u64);
+        let second = self.ptr.offset(n_blocks * quants as u64);
+        (self.ptr.offset(block * quants as u64), second.offset(block * scales as u64))
+    }
+}
+
+/// Staging memory through which rows go to the card: two parts on the processor, so that one is filled while the other is
+/// copied, and one on the card for types that are taken apart there.
+pub struct Uploader {
+    parts: [Pinned; 2],
+    next: usize,
+    packed: DeviceBuffer,
+}
+
+impl Uploader {
+    /// Memory for pieces of at most `bytes`: so much on the card, and twice that, pinned, on the processor.
+    ///
+    /// # Errors
+    /// When there is not so much.
+    pub fn new(device: &Device, bytes: Bytes) -> Result<Self> {
+        let len = usize::try_from(bytes.0).with_context(|| format!("staging memory of {bytes}"))?;
+        let part = || Pinned::new(device, len, "staging memory");
+        Ok(Self { parts: [part()?, part()?], next: 0, packed: DeviceBuffer::new(device, bytes.0, "staging memory")? })
+    }
+
+    /// Enqueues storing `bytes`, rows as they are in the file, as the rows of `matrix` from `first` on. `bytes` have been
+    /// read when it returns; the rows are there when the stream has come so far.
+    ///
+    /// # Errors
+    /// When these are not whole rows inside of the matrix, when a single block is larger than the staging memory, and
+    /// when the card has failed.
+    pub fn rows(
+        &mut self,
+        kernels: &Kernels,
+        stream: &Stream,
+        matrix: &DeviceMatrix,
+        first: usize,
+        bytes: &[u8],
+    ) -> Result<()> {
+        let row_bytes = matrix.row_bytes();
+        let n_rows = bytes.len() / row_bytes;
+        let inside = first.checked_add(n_rows).is_some_and(|end| end <= matrix.n_stored);
+        ensure!(
+            bytes.len().is_multiple_of(row_bytes) && inside,
+            "{} bytes as rows of {row_bytes} from {first} on, of {}",
+            bytes.len(),
+            matrix.n_stored
+        );
+        let block_bytes = matrix.dtype.block_bytes();
+        let piece = self.parts[0].len() / block_bytes * block_bytes;
+        ensure!(piece > 0, "staging memory of {} bytes for blocks of {block_bytes}", self.parts[0].len());
+        let (mut quants, mut scales) = matrix.places(first);
+        for bytes in bytes.chunks(piece) {
+            let part = &mut self.parts[self.next];
+            self.next = 1 - self.next;
+            copy(bytes, &mut part.values_mut::<u8>()?[..bytes.len()]);
+            let n_blocks = bytes.len() / block_bytes;
+            if matrix.planes.scales == 0 {
+                stream.copy_in(quants, part, 0..bytes.len())?;
+            } else {
+                stream.copy_in(self.packed.ptr(), part, 0..bytes.len())?;
+                repack(kernels, stream, matrix.dtype, quants, scales, self.packed.ptr(), n_blocks)?;
+            }
+            quants = quants.offset((n_blocks * matrix.planes.quants) as u64);
+            scales = scales.offset((n_blocks * matrix.planes.scales) as u64);
+        }
+        Ok(())
+    }
+}
+
+/// Copies with several threads: one alone is slower than the bus, and waits for every page that is not in memory yet.
+fn copy(from: &[u8], to: &mut [u8]) {
+    const CHUNK: usize = 1 << 20;
+    to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_matrix_takes_as_many_bytes_as_in_the_file() {
+        for (dtype, n_cols) in [(GgmlType::F16, 96), (GgmlType::Q4_0, 96), (GgmlType::Q4_K, 512), (GgmlType::Q6_K, 512)]
+        {
+            let bytes = DeviceMatrix::bytes(dtype, 7, n_cols).unwrap();
+            assert_eq!(bytes, 7 * dtype.row_bytes(n_cols).unwrap() as u64);
+            let matrix = DeviceMatrix::at(Ptr(512), dtype, 7, n_cols).unwrap();
+            let (quants, scales) = matrix.places(7);
+            // Behind the last row the first plane ends where the second begins, and that ends with the matrix.
+            assert_eq!(quants, matrix.places(0).1);
+            assert_eq!(scales, Ptr(512 + bytes));
+        }
+    }
+
+    #[test]
+    fn what_the_kernels_cannot_read_is_refused() {
+        assert!(DeviceMatrix::at(Ptr(256), GgmlType::Q4_0, 3, 48).is_err());
+        assert!(DeviceMatrix::at(Ptr(256), GgmlType::F32, 3, 40).is_err());
+        assert!(DeviceMatrix::at(Ptr(256), GgmlType::Q6_K, 3, 128).is_err());
+        assert!(DeviceMatrix::at(Ptr(128), GgmlType::Q4_0, 3, 64).is_err());
+        assert!(DeviceMatrix::at(Ptr(256), GgmlType::Q5_K, 3, 256).unwrap_err().to_string().contains("Q5_K"));
+        assert!(DeviceMatrix::at(Ptr(256), GgmlType::F16, usize::MAX, 64).is_err());
+    }
+}

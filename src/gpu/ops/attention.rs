@@ -1,0 +1,119 @@
+//! Attention of one token over the cache.
+
+use super::norm::Acts;
+use super::rope::KvLayer;
+use crate::gpu::{Args, Kernels, Ptr, Stream};
+use crate::quant::GgmlType;
+use crate::quant::blocks::QK;
+use anyhow::{Result, ensure};
+
+/// Threads of a block.
+const THREADS: u32 = 128;
+/// Most blocks that share the positions of a head.
+const MAX_SPLITS: usize = 64;
+/// Fewest positions of a block.
+const MIN_PIECE: usize = 64;
+/// Blocks that fill a large card; the same for all, so that all add up in the same order.
+const BLOCKS: usize = 512;
+
+/// Sizes that the grid and the scratch memory follow from.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    n_head: usize,
+    head_dim: usize,
+    /// Query heads that share loads.
+    sharing: usize,
+    n_splits: usize,
+    /// Rows of the grid.
+    n_rows: usize,
+}
+
+impl Shape {
+    fn new(n_head: usize, cache: &KvLayer) -> Result<Self> {
+        cache.code()?;
+        let n_head_kv = cache.n_head_kv;
+        let divides = n_head_kv > 0 && n_head > 0 && n_head.is_multiple_of(n_head_kv);
+        ensure!(divides && cache.n_ctx > 0, "{n_head} query heads over {n_head_kv} of keys, {} positions", cache.n_ctx);
+        let group = n_head / n_head_kv;
+        // Floats of 32 bits are for comparing, not for speed.
+        let most_sharing = if cache.dtype == GgmlType::F32 { 1 } else { 8 };
+        let sharing = group.next_power_of_two().min(most_sharing);
+        let n_rows = n_head_kv * group.div_ceil(sharing);
+        let n_splits = (BLOCKS / n_rows).clamp(1, MAX_SPLITS).min(cache.n_ctx.div_ceil(MIN_PIECE));
+        Ok(Self { n_head, head_dim: cache.head_dim, sharing, n_splits, n_rows })
+    }
+
+    fn scratch_bytes(&self) -> u64 {
+        let floats = self.n_head * self.n_splits * (self.head_dim + 2);
+        4 * (floats + self.n_rows) as u64
+    }
+}
+
+/// Bytes of scratch memory that attention of `n_head` query heads over `cache` takes; zeros before its first use. Layers
+/// may share it.
+///
+/// # Errors
+/// When the sizes are not possible on the card.
+pub fn attention_scratch(n_head: usize, cache: &KvLayer) -> Result<u64> {
+    Ok(Shape::new(n_head, cache)?.scratch_bytes())
+}
+
+/// What [`attention`] works on.
+#[derive(Debug, Clone, Copy)]
+pub struct Attend {
+    /// `[n_head][head_dim]`, rotated.
+    pub q: Ptr,
+    /// Number of query heads.
+    pub n_head: usize,
+    /// State of the token, whose position is the last one that is attended to.
+    pub token: Ptr,
+    /// Of [`attention_scratch`] bytes.
+    pub scratch: Ptr,
+    /// `[n_head][head_dim]`. The floats are always wanted, the quantized form only where heads are multiples of 32.
+    pub out: Acts,
+}
+
+/// Enqueues attention. The same grid serves every position, so it can be captured.
+///
+/// # Errors
+/// When the sizes are not possible on the card; when the card has failed.
+pub fn attention(kernels: &Kernels, stream: &Stream, work: &Attend, cache: &KvLayer) -> Result<()> {
+    let shape = Shape::new(work.n_head, cache)?;
+    let d = cache.head_dim;
+    ensure!(work.out.x8.is_null() || d.is_multiple_of(QK), "heads of {d} are not quantized on the way out");
+    ensure!(!work.out.f32.is_null(), "attention without a place for its result");
+    let dtype = match cache.dtype {
+        GgmlType::F32 => "f32",
+        GgmlType::F16 => "f16",
+        _ => "q8_0",
+    };
+    let name = format!("attention_{dtype}_g{}", shape.sharing);
+    let args = Args::new().ptr(work.q).ptr(cache.ptr).ptr(work.token).ptr(work.out.f32).ptr(work.out.x8);
+    let args = args.ptr(work.scratch).n(work.n_head).n(cache.n_head_kv).n(d).n(cache.n_ctx);
+    let grid = [shape.n_splits as u32, u32::try_from(shape.n_rows)?, 1];
+    kernels.launch(stream, &name, grid, [THREADS, 1, 1], args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(n_head: usize, n_head_kv: usize, n_ctx: usize) -> Shape {
+        let cache = KvLayer { ptr: Ptr::NULL, dtype: GgmlType::F16, n_ctx, n_head_kv, head_dim: 128 };
+        Shape::new(n_head, &cache).unwrap()
+    }
+
+    #[test]
+    fn heads_share_loads_and_blocks_fill_a_card() {
+        let of = |n_head, n_head_kv, n_ctx| {
+            let s = shape(n_head, n_head_kv, n_ctx);
+            (s.sharing, s.n_rows, s.n_splits)
+        };
+        assert_eq!(of(32, 32, 4096), (1, 32, 16));
+        assert_eq!(of(32, 8, 4096), (4, 8, 64));
+        assert_eq!(of(28, 4, 4096), (8, 4, 64));
+        assert_eq!(of(71, 1, 2048), (8, 9, 32));
+        assert_eq!(of(32, 32, 1), (1, 32, 1));
+        assert_eq!(of(1024, 1024, 4096), (1, 1024, 1));
+    }
+}

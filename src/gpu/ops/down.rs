@@ -1,0 +1,98 @@
+//! `kernels/down.cu`: the second half of an FFN, the weighted sum of neurons' output vectors.
+
+use super::THREADS;
+use super::ffn::List;
+use crate::gpu::matrix::{DeviceMatrix, planes};
+use crate::gpu::{Args, Kernels, Ptr, Stream};
+use crate::quant::GgmlType;
+use anyhow::{Result, ensure};
+
+/// Bytes of a row's quants that a block takes at once: a cache line.
+const TILE_BYTES: usize = 128;
+/// Most tiles of a row: so many counters lie before the partial sums.
+const MAX_TILES: usize = 1024;
+/// Blocks of a launch with a long list: what an H200 holds at once. A constant, so that the order of sums is the same on
+/// all cards.
+const BLOCKS: usize = 384;
+
+/// Tiles of a row, and into how many parts the list is split at most.
+fn grid(dtype: GgmlType, n_embd: usize) -> Result<(usize, usize)> {
+    let n_tiles = n_embd.div_ceil(tile(dtype)?).max(1);
+    ensure!(n_tiles <= MAX_TILES, "{dtype} rows of {n_embd} elements are too long for down");
+    Ok((n_tiles, (BLOCKS / n_tiles).max(1)))
+}
+
+/// Columns of a tile. Of super-blocks only the half-bytes count.
+fn tile(dtype: GgmlType) -> Result<usize> {
+    Ok(match dtype {
+        GgmlType::Q4_K | GgmlType::Q6_K => dtype.block_len(),
+        _ => TILE_BYTES * dtype.block_len() / planes(dtype)?.quants,
+    })
+}
+
+/// Bytes of the scratch memory of [`down`] for rows of `n_embd` elements.
+///
+/// # Errors
+/// When there is no kernel for the type or the length.
+pub fn scratch_bytes(dtype: GgmlType, n_embd: usize) -> Result<u64> {
+    let (n_tiles, splits) = grid(dtype, n_embd)?;
+    let words = MAX_TILES + n_tiles * splits * tile(dtype)?;
+    Ok((words * size_of::<f32>()) as u64)
+}
+
+/// Enqueues what scratch memory needs before its first use: its counters begin at 0, and end there.
+///
+/// # Errors
+/// When the card has failed.
+pub fn clear_scratch(stream: &Stream, scratch: Ptr) -> Result<()> {
+    stream.fill(scratch, 0, (MAX_TILES * size_of::<f32>()) as u64)
+}
+
+/// Enqueues `y = sum of h[i] * down[slots[i]]` over the list: `f32[n_embd]`, zeros where the list is empty. `down` has a
+/// row per neuron; `h` is `f32`, by place in the list; 0 times anything is 0. `scratch` has [`scratch_bytes`], was
+/// cleared once by [`clear_scratch`], and serves one launch at a time.
+///
+/// # Errors
+/// When sizes do not fit together, or the card has failed.
+pub fn down(
+    kernels: &Kernels,
+    stream: &Stream,
+    down: &DeviceMatrix,
+    list: &List,
+    h: Ptr,
+    y: Ptr,
+    scratch: Ptr,
+) -> Result<()> {
+    list.check(down)?;
+    let (n_tiles, splits) = grid(down.dtype(), down.n_cols())?;
+    let args = Args::new().ptr(down.ptr()).n(down.n_stored()).ptr(list.slots).ptr(list.count).n(list.n);
+    let args = args.ptr(h).n(down.n_cols()).ptr(y).ptr(scratch);
+    let grid = [n_tiles as u32, splits as u32, 1];
+    kernels.launch(stream, &format!("down_{}", down.kernel()), grid, [THREADS as u32, 1, 1], args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tile_is_eight_units_of_sixteen_bytes() {
+        let columns = [
+            (GgmlType::F32, 32),
+            (GgmlType::F16, 64),
+            (GgmlType::BF16, 64),
+            (GgmlType::Q8_0, 128),
+            (GgmlType::Q4_0, 256),
+            (GgmlType::Q4_K, 256),
+            (GgmlType::Q6_K, 256),
+        ];
+        for (dtype, n) in columns {
+            assert_eq!(tile(dtype).unwrap(), n, "{dtype}");
+        }
+        assert_eq!(grid(GgmlType::Q4_0, 4096).unwrap(), (16, 24));
+        assert_eq!(grid(GgmlType::F16, 4096).unwrap(), (64, 6));
+        assert_eq!(grid(GgmlType::F32, 32_768).unwrap(), (1024, 1));
+        assert!(grid(GgmlType::F32, 32_800).is_err());
+        assert_eq!(scratch_bytes(GgmlType::Q4_0, 4096).unwrap(), 4096 + 24 * 4 * 4096);
+    }
+}

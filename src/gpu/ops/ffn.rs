@@ -1,0 +1,82 @@
+//! `kernels/ffn.cu`: the first half of an FFN.
+
+use super::norm::Acts;
+use super::{THREADS, activation_code, resident};
+use crate::gpu::matrix::DeviceMatrix;
+use crate::gpu::{Args, Kernels, Ptr, Stream};
+use crate::model::Activation;
+use anyhow::{Result, ensure};
+
+/// Warps of a block.
+const WARPS: usize = THREADS / 32;
+/// Rows that a warp works on at once.
+const ROWS: usize = 2;
+
+/// The neurons that are computed, in rising order of slots.
+#[derive(Debug, Clone, Copy)]
+pub struct List {
+    /// `u32` slots, or [`Ptr::NULL`] for 0, 1, and so on.
+    pub slots: Ptr,
+    /// One `u32`: how many they are, at most `n`; or [`Ptr::NULL`] where they are exactly `n`.
+    pub count: Ptr,
+    /// Room for so many; all of them are rows of the matrices.
+    pub n: usize,
+}
+
+impl List {
+    /// The slots 0 to `n - 1`.
+    pub fn all(n: usize) -> Self {
+        Self { slots: Ptr::NULL, count: Ptr::NULL, n }
+    }
+
+    /// Whether all can be rows of `matrix`.
+    pub(super) fn check(&self, matrix: &DeviceMatrix) -> Result<()> {
+        let n_stored = matrix.n_stored();
+        ensure!(self.n <= n_stored, "a list of {} neurons, and the matrix has {n_stored}", self.n);
+        Ok(())
+    }
+}
+
+/// Enqueues `h[i] = act[i] * (up[slots[i]] . x)`, exactly 0 where `act[i]` is. `act` and `h`: `f32`, by place in the list.
+///
+/// # Errors
+/// When sizes do not fit together, or the card has failed.
+pub fn up(kernels: &Kernels, stream: &Stream, up: &DeviceMatrix, list: &List, act: Ptr, x: Acts, h: Ptr) -> Result<()> {
+    list.check(up)?;
+    if list.n == 0 {
+        return Ok(());
+    }
+    let args = Args::new().ptr(up.ptr()).n(up.n_stored()).ptr(list.slots).ptr(list.count).n(list.n);
+    let args = args.ptr(act).ptr(up.input(x)?).n(up.n_cols()).ptr(h);
+    let grid = resident(stream.device()).min(list.n.div_ceil(WARPS) as u32);
+    kernels.launch(stream, &format!("up_{}", up.kernel()), [grid, 1, 1], [THREADS as u32, 1, 1], args)
+}
+
+/// Enqueues `a = activation(gate[i] . x)`, `h[i] = a * (up[i] . x)`, exactly 0 where `a` is, for the slots 0 to `n - 1`.
+/// `h`: `f32[n]`, by slot. Only for matrices of one type; others take [`super::matvec::matvec`], a selection, and [`up`].
+///
+/// # Errors
+/// When types or sizes do not fit together, or the card has failed.
+#[allow(clippy::too_many_arguments, reason = "one per operand")]
+pub fn gate_up(
+    kernels: &Kernels,
+    stream: &Stream,
+    gate: &DeviceMatrix,
+    up: &DeviceMatrix,
+    n: usize,
+    x: Acts,
+    activation: Activation,
+    h: Ptr,
+) -> Result<()> {
+    ensure!(gate.dtype() == up.dtype(), "gate is {} and up {}: not in one kernel", gate.dtype(), up.dtype());
+    ensure!(gate.n_cols() == up.n_cols(), "gate has {} columns and up {}", gate.n_cols(), up.n_cols());
+    List::all(n).check(gate)?;
+    List::all(n).check(up)?;
+    if n == 0 {
+        return Ok(());
+    }
+    let args = Args::new().ptr(gate.ptr()).n(gate.n_stored()).ptr(up.ptr()).n(up.n_stored()).n(n);
+    let args = args.ptr(gate.input(x)?).n(gate.n_cols()).i32(activation_code(Some(activation))).ptr(h);
+    let grid = n.div_ceil(WARPS * ROWS) as u32;
+    kernels.launch(stream, &format!("gate_up_{}", gate.kernel()), [grid, 1, 1], [THREADS as u32, 1, 1], args)
+}

@@ -1,0 +1,120 @@
+//! `kernels/matvec.cu`: matrix times vector.
+
+use super::norm::Acts;
+use super::{THREADS, activation_code};
+use crate::gpu::matrix::{DeviceMatrix, takes_floats};
+use crate::gpu::{Args, Kernels, Ptr, Stream};
+use crate::model::Activation;
+use crate::quant::GgmlType;
+use anyhow::{Result, ensure};
+
+/// Most matrices of one launch.
+const MAX_PARTS: usize = 3;
+/// Rows that a thread works on at once.
+const ROWS: usize = 2;
+/// Threads of a warp, which share a row where nothing speaks against it.
+const WARP: usize = 32;
+/// Where all rows together have fewer threads than this, more share a row: half of what the largest cards hold at once.
+/// A constant, so that the order of sums is the same on all cards.
+const FEW_THREADS: usize = 1 << 16;
+
+/// Rows of a matrix, and where their products go.
+#[derive(Debug, Clone, Copy)]
+pub struct Part<'a> {
+    /// The matrix.
+    pub matrix: &'a DeviceMatrix,
+    /// First of its rows.
+    pub first: usize,
+    /// Number of rows; 0 is possible.
+    pub n_rows: usize,
+    /// `f32[n_rows]` that is added, or [`Ptr::NULL`].
+    pub bias: Ptr,
+    /// `f32[n_rows]` for the products.
+    pub y: Ptr,
+}
+
+impl<'a> Part<'a> {
+    /// All rows of `matrix`, without a bias.
+    pub fn all(matrix: &'a DeviceMatrix, y: Ptr) -> Self {
+        Self { matrix, first: 0, n_rows: matrix.n_stored(), bias: Ptr::NULL, y }
+    }
+}
+
+/// Enqueues `y = activation(rows . x + bias)` for one to three matrices of one type and one number of columns.
+///
+/// # Errors
+/// When matrices or activations do not fit together, rows are not inside, or the card has failed.
+pub fn matvec(
+    kernels: &Kernels,
+    stream: &Stream,
+    parts: &[Part],
+    x: Acts,
+    activation: Option<Activation>,
+) -> Result<()> {
+    ensure!((1..=MAX_PARTS).contains(&parts.len()), "{} matrices in one launch", parts.len());
+    let like = parts[0].matrix;
+    let x = like.input(x)?;
+    let lanes_log2 = lanes_log2(like.dtype(), like.n_cols(), parts.iter().map(|p| p.n_rows).sum());
+    let rows_per_block = ROWS * (THREADS >> lanes_log2);
+    let mut args = Args::new();
+    let mut grid = 0;
+    for i in 0..MAX_PARTS {
+        let Some(part) = parts.get(i) else {
+            args = args.ptr(Ptr::NULL).n(0).n(0).n(0).ptr(Ptr::NULL).ptr(Ptr::NULL);
+            continue;
+        };
+        let Part { matrix, first, n_rows, bias, y } = *part;
+        let same = matrix.dtype() == like.dtype() && matrix.n_cols() == like.n_cols();
+        ensure!(same, "matrices of different types or widths in one launch");
+        let inside = first.checked_add(n_rows).is_some_and(|end| end <= matrix.n_stored());
+        ensure!(inside, "{n_rows} rows from {first} on, of {}", matrix.n_stored());
+        grid += n_rows.div_ceil(rows_per_block) as u32;
+        args = args.ptr(matrix.ptr()).n(matrix.n_stored()).n(first).n(n_rows).ptr(bias).ptr(y);
+    }
+    if grid == 0 {
+        return Ok(());
+    }
+    let args = args.ptr(x).n(like.n_cols()).n(lanes_log2).i32(activation_code(activation));
+    kernels.launch(stream, &format!("matvec_{}", like.kernel()), [grid, 1, 1], [THREADS as u32, 1, 1], args)
+}
+
+/// Elements of a row that a thread takes at a time.
+fn unit_len(dtype: GgmlType) -> usize {
+    match dtype {
+        GgmlType::F32 => 4,
+        GgmlType::Q8_0 => 16,
+        _ if takes_floats(dtype) => 8,
+        _ => 32,
+    }
+}
+
+/// How many threads share a row, as a power of two: a warp; fewer where a row has not so many units; more where there are
+/// so few rows that the card would be idle.
+fn lanes_log2(dtype: GgmlType, n_cols: usize, n_rows: usize) -> usize {
+    let n_units = n_cols / unit_len(dtype);
+    let mut lanes = 1;
+    while lanes < WARP && lanes < n_units {
+        lanes *= 2;
+    }
+    while lanes < THREADS && 2 * lanes <= n_units && n_rows * lanes < FEW_THREADS {
+        lanes *= 2;
+    }
+    lanes.ilog2() as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_of_a_row_follow_its_length_and_the_number_of_rows() {
+        let lanes = |dtype, n_cols, n_rows| 1 << lanes_log2(dtype, n_cols, n_rows);
+        assert_eq!(lanes(GgmlType::Q4_0, 4096, 4096), 32);
+        assert_eq!(lanes(GgmlType::Q4_0, 4096, 1024), 64);
+        assert_eq!(lanes(GgmlType::F16, 4096, 32), 256);
+        assert_eq!(lanes(GgmlType::F16, 32, 28_672), 4);
+        assert_eq!(lanes(GgmlType::Q4_0, 32, 8), 1);
+        assert_eq!(lanes(GgmlType::Q4_0, 96, 8), 4);
+        assert_eq!(lanes(GgmlType::F32, 4096, 152_000), 32);
+    }
+}

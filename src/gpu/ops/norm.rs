@@ -1,0 +1,120 @@
+//! Normalisation, the merge of a layer's parts into the residual stream, and quantization of activations.
+
+use super::token::Answer;
+use crate::gpu::{Args, Kernels, Ptr, Stream};
+use crate::model::NormKind;
+use crate::quant::blocks::QK;
+use anyhow::{Result, ensure};
+
+/// Threads of a block.
+const THREADS: u32 = 1024;
+/// Elements of the longest vector that a norm takes.
+pub const MAX_NORM: usize = 16384;
+/// Elements that a block quantizes.
+const QUANTIZED_BY_BLOCK: usize = 4 * THREADS as usize;
+
+/// Bytes of the quantized form of `n` activations (a multiple of 32): `n` bytes, `n / 32` scales, and as many products
+/// of scale and sum. Several tokens lie so far apart.
+pub fn x8_bytes(n: usize) -> u64 {
+    (n + n / 4) as u64
+}
+
+/// Where activations go; [`Ptr::NULL`] for a form that is not wanted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Acts {
+    /// `[n_tokens][n]` floats.
+    pub f32: Ptr,
+    /// `[n_tokens]` quantized vectors of [`x8_bytes`].
+    pub x8: Ptr,
+}
+
+/// A norm, its weights on the card.
+#[derive(Debug, Clone, Copy)]
+pub struct Norm {
+    /// What is divided by.
+    pub kind: NormKind,
+    /// Added to the mean square.
+    pub eps: f32,
+    /// `[n]`.
+    pub weight: Ptr,
+    /// `[n]`, or [`Ptr::NULL`].
+    pub bias: Ptr,
+}
+
+fn code(kind: NormKind) -> i32 {
+    match kind {
+        NormKind::Rms => 0,
+        NormKind::Layer => 1,
+    }
+}
+
+/// Whether kernels of this file take vectors of `n`.
+fn check(n: usize) -> Result<()> {
+    let fits = n > 0 && n <= MAX_NORM && n.is_multiple_of(QK);
+    ensure!(fits, "a norm over {n} values; multiples of {QK} up to {MAX_NORM} are possible on the card");
+    Ok(())
+}
+
+/// Enqueues the norm of `[n_tokens][n]` values `x`.
+///
+/// # Errors
+/// When `n` is not a multiple of 32 or above [`MAX_NORM`]; when the card has failed.
+pub fn norm(
+    kernels: &Kernels,
+    stream: &Stream,
+    x: Ptr,
+    n: usize,
+    n_tokens: usize,
+    norm: &Norm,
+    out: Acts,
+) -> Result<()> {
+    check(n)?;
+    let args = Args::new().ptr(x).ptr(norm.weight).ptr(norm.bias).n(n).i32(code(norm.kind)).f32(norm.eps);
+    let grid = [u32::try_from(n_tokens)?, 1, 1];
+    kernels.launch(stream, "norm", grid, [THREADS, 1, 1], args.ptr(out.f32).ptr(out.x8))
+}
+
+/// What [`merge_norm`] adds to the residual stream.
+#[derive(Debug, Clone, Copy)]
+pub struct Merge {
+    /// The residual stream `[n]`, changed in place.
+    pub x: Ptr,
+    /// Length of all vectors.
+    pub n: usize,
+    /// Added first: `[n]`, or [`Ptr::NULL`].
+    pub a: Ptr,
+    /// Added next, together with the answer: `[n]`, or [`Ptr::NULL`].
+    pub b: Ptr,
+    /// The processor's part, where one may be due.
+    pub answer: Option<Answer>,
+}
+
+/// Enqueues `x = (x + a) + (b + answer)`, waiting for the answer, then the norm of the new `x` where one is given. The
+/// answer is left out when nothing was posted or it does not come in time.
+///
+/// # Errors
+/// As [`norm`].
+pub fn merge_norm(kernels: &Kernels, stream: &Stream, merge: &Merge, norm: Option<&Norm>, out: Acts) -> Result<()> {
+    check(merge.n)?;
+    let args = Args::new().ptr(merge.x).ptr(merge.a).ptr(merge.b);
+    let args = match &merge.answer {
+        Some(Answer { reply, job, limit_ms }) => {
+            args.ptr(*reply).ptr(job.mailbox).ptr(job.token).u32(job.number).n(*limit_ms as usize)
+        }
+        None => args.ptr(Ptr::NULL).ptr(Ptr::NULL).ptr(Ptr::NULL).u32(0).n(0),
+    };
+    let (weight, bias) = norm.map_or((Ptr::NULL, Ptr::NULL), |n| (n.weight, n.bias));
+    let (kind, eps) = norm.map_or((0, 0.0), |n| (code(n.kind), n.eps));
+    let args = args.ptr(weight).ptr(bias).n(merge.n).i32(kind).f32(eps).ptr(out.f32).ptr(out.x8);
+    kernels.launch(stream, "merge_norm", [1, 1, 1], [THREADS, 1, 1], args)
+}
+
+/// Enqueues quantization of `[n_tokens][n]` values, bit for bit as the processor does it.
+///
+/// # Errors
+/// When `n` is not a multiple of 32; when the card has failed.
+pub fn quantize(kernels: &Kernels, stream: &Stream, x: Ptr, n: usize, n_tokens: usize, x8: Ptr) -> Result<()> {
+    ensure!(n > 0 && n.is_multiple_of(QK), "{n} values are not whole blocks of {QK}");
+    let grid = [u32::try_from(n.div_ceil(QUANTIZED_BY_BLOCK))?, u32::try_from(n_tokens)?, 1];
+    kernels.launch(stream, "quantize", grid, [THREADS, 1, 1], Args::new().ptr(x).ptr(x8).n(n))
+}

@@ -1,0 +1,121 @@
+//! Ordered lists of active slots; the cold ones are posted.
+
+use super::token::Job;
+use crate::gpu::{Args, Kernels, Ptr, Stream};
+use anyhow::{Result, ensure};
+
+/// Threads of a block, and slots that it decides on.
+const THREADS: u32 = 1024;
+
+/// Where the active hot slots go.
+#[derive(Debug, Clone, Copy)]
+pub struct HotList {
+    /// `[n_hot]` `u32`: slots in rising order.
+    pub list: Ptr,
+    /// `[n_hot]`: their activations.
+    pub act: Ptr,
+    /// `u32`: how many.
+    pub n: Ptr,
+}
+
+/// Where the active cold slots go, and what goes with them.
+#[derive(Debug, Clone, Copy)]
+pub struct Posting {
+    /// The normalised input `[n_embd]` on the card.
+    pub x: Ptr,
+    /// A multiple of 4.
+    pub n_embd: usize,
+    /// `[n_embd]` in the mailbox.
+    pub post_x: Ptr,
+    /// `[n_ff]` `u32` in the mailbox.
+    pub post_list: Ptr,
+    /// `[n_ff]` in the mailbox; not written by [`select_score`].
+    pub post_act: Ptr,
+    /// The exchange.
+    pub job: Job,
+}
+
+/// The slots of a layer: hot below `n_hot`, cold from there on.
+#[derive(Debug, Clone, Copy)]
+pub struct Slots {
+    /// Hot ones.
+    pub n_hot: usize,
+    /// All.
+    pub n_ff: usize,
+    /// `[2]` `u32`, or [`Ptr::NULL`]: how many are found to be active, hot ones first.
+    pub counts: Ptr,
+}
+
+fn grid(n: usize) -> Result<[u32; 3]> {
+    Ok([u32::try_from(n.div_ceil(THREADS as usize).max(1))?, 1, 1])
+}
+
+fn check(slots: Slots, posting: Option<&Posting>) -> Result<()> {
+    ensure!(slots.n_hot <= slots.n_ff, "{} of {} slots hot", slots.n_hot, slots.n_ff);
+    let n_embd = posting.map_or(0, |p| p.n_embd);
+    ensure!(n_embd.is_multiple_of(4), "vectors of {n_embd}; multiples of 4 cross to the processor");
+    Ok(())
+}
+
+/// Enqueues the selection by activations `act` (`[n_ff]`; `[n_hot]` where nothing is posted): active is what is not 0, or
+/// everything where `dense`. Cold slots are posted where there is a `posting`, and else left out.
+///
+/// # Errors
+/// When the sizes are not possible; when the card has failed.
+pub fn select_act(
+    kernels: &Kernels,
+    stream: &Stream,
+    act: Ptr,
+    dense: bool,
+    slots: Slots,
+    hot: &HotList,
+    posting: Option<&Posting>,
+) -> Result<()> {
+    check(slots, posting)?;
+    let end = if posting.is_some() { slots.n_ff } else { slots.n_hot };
+    let args = Args::new().ptr(act).i32(dense.into()).n(slots.n_hot).n(end);
+    let args = args.ptr(hot.list).ptr(hot.act).ptr(hot.n).ptr(slots.counts);
+    let args = match posting {
+        Some(p) => {
+            let args = args.ptr(p.x).n(p.n_embd).ptr(p.post_x).ptr(p.post_list).ptr(p.post_act);
+            args.ptr(p.job.mailbox).ptr(p.job.token).u32(p.job.number)
+        }
+        None => {
+            let args = args.ptr(Ptr::NULL).n(0).ptr(Ptr::NULL).ptr(Ptr::NULL).ptr(Ptr::NULL);
+            args.ptr(Ptr::NULL).ptr(Ptr::NULL).u32(0)
+        }
+    };
+    kernels.launch(stream, "select_act", grid(end)?, [THREADS, 1, 1], args)
+}
+
+/// What a predictor says of slots.
+#[derive(Debug, Clone, Copy)]
+pub struct Scored {
+    /// `[n_ff]`, by slot; of cold ones from `n_always` on only.
+    pub scores: Ptr,
+    /// `[n_ff]`, by slot.
+    pub bias: Ptr,
+    /// Slots below it are active, whatever their score.
+    pub n_always: usize,
+}
+
+/// Enqueues the selection of cold slots by `score + bias >= 0`, and posts the list, without activations. There must be
+/// cold slots; only they are counted.
+///
+/// # Errors
+/// When the sizes are not possible; when the card has failed.
+pub fn select_score(
+    kernels: &Kernels,
+    stream: &Stream,
+    scored: &Scored,
+    slots: Slots,
+    posting: &Posting,
+) -> Result<()> {
+    check(slots, Some(posting))?;
+    let Slots { n_hot, n_ff, counts } = slots;
+    ensure!(n_hot < n_ff, "a predictor asked about no slot");
+    let args = Args::new().ptr(scored.scores).ptr(scored.bias).n(scored.n_always).n(n_hot).n(n_ff).ptr(counts);
+    let args = args.ptr(posting.x).n(posting.n_embd).ptr(posting.post_x).ptr(posting.post_list);
+    let args = args.ptr(posting.job.mailbox).ptr(posting.job.token).u32(posting.job.number);
+    kernels.launch(stream, "select_score", grid(n_ff - n_hot)?, [THREADS, 1, 1], args)
+}
