@@ -7,7 +7,7 @@
 //
 // Settings, all from the environment:
 //   EMU_SEED=n        order of fibers and blocks, delays of streams
-//   EMU_VRAM=1G       memory of the device (K, M, G); the context takes EMU_CONTEXT [64M] of it
+//   EMU_VRAM=1G       memory of the device (K, M, G) in granules of 2 MiB; the context takes EMU_CONTEXT [64M] of it
 //   EMU_CC=75         compute capability; EMU_SMS=2 multiprocessors; EMU_DRIVER=12000 version of the driver
 //   EMU_TIMEOUT=120   seconds after which a kernel that still runs ends the process with a message
 //   EMU_FAIL=list     comma-separated: `cuInit=100` (always), `cuMemAlloc_v2@3=2` (third call), `kernel:NAME=717`,
@@ -88,9 +88,14 @@ struct Event {
     std::atomic<double> at{0};
     bool destroyed = false;
 };
+// Work of a stream, and what is made known in the same moment as its end.
+struct Item {
+    Op op;
+    std::function<void()> ended;
+};
 struct Stream {
     bool blocking = true;
-    std::deque<Op> queue;
+    std::deque<Item> queue;
     uint64_t enqueued = 0, done = 0;
     bool closing = false;
     Capture* capture = nullptr;
@@ -119,6 +124,7 @@ struct Device {
     int retained = 0;
     std::atomic<int> sticky{0};
     size_t total = size_setting("EMU_VRAM", 1u << 30), used = 0;
+    size_t small = 0; // bytes of allocations that share granules
     std::map<Ptr, Range> ranges;
     std::set<Stream*> streams;
     Stream null_stream;
@@ -204,7 +210,7 @@ void work(Stream* s) {
     Device& d = dev();
     uint64_t random = emu::random_number();
     for (;;) {
-        Op op;
+        Item item;
         {
             Lock l(d.mutex);
             d.changed.wait(l, [&] { return !s->queue.empty() || s->closing; });
@@ -214,18 +220,19 @@ void work(Stream* s) {
                 emu::end_thread();
                 return;
             }
-            op = std::move(s->queue.front());
+            item = std::move(s->queue.front());
             s->queue.pop_front();
         }
         random = random * 6364136223846793005ull + 1442695040888963407ull;
         if (random >> 61 == 0) std::this_thread::sleep_for(std::chrono::microseconds(random >> 40 & 255));
         // After an error that stays nothing more runs, but all who wait are released.
         if (!d.sticky)
-            if (R code = op()) {
+            if (R code = item.op()) {
                 R none = 0;
                 d.sticky.compare_exchange_strong(none, code);
             }
         Lock l(d.mutex);
+        if (item.ended) item.ended();
         s->done++;
         d.changed.notify_all();
     }
@@ -249,7 +256,7 @@ void order_with_null(Stream* s) {
     auto after = [&](Stream* other) {
         if (other == s || other->done == other->enqueued) return;
         uint64_t n = other->enqueued;
-        s->queue.push_back([other, n] { return wait_for(other, n), OK; });
+        s->queue.push_back({[other, n] { return wait_for(other, n), OK; }, nullptr});
         s->enqueued++;
     };
     if (s == &d.null_stream) {
@@ -259,7 +266,7 @@ void order_with_null(Stream* s) {
         after(&d.null_stream);
     }
 }
-R enqueue(Stream* s, Op op) {
+R enqueue(Stream* s, Op op, std::function<void()> ended = nullptr) {
     Device& d = dev();
     Lock l(d.mutex);
     if (s->capture) {
@@ -275,7 +282,7 @@ R enqueue(Stream* s, Op op) {
                 return CAPTURE_IMPLICIT;
             }
     order_with_null(s);
-    s->queue.push_back(std::move(op));
+    s->queue.push_back({std::move(op), std::move(ended)});
     s->enqueued++;
     d.changed.notify_all();
     return OK;
@@ -361,12 +368,30 @@ void check_edges(Ptr p, const Range& r) {
 #endif
 }
 
+// Locked. Large allocations are whole granules; small ones share them.
+void account(size_t n, bool more) {
+    Device& d = dev();
+    size_t before = rounded(d.small, GRANULE);
+    if (n >= GRANULE) {
+        d.used += more ? rounded(n, GRANULE) : -rounded(n, GRANULE);
+        return;
+    }
+    d.small += more ? rounded(n, 512) : -rounded(n, 512);
+    d.used += rounded(d.small, GRANULE) - before;
+}
+bool take(size_t n) {
+    account(n, true);
+    if (dev().used <= dev().total) return true;
+    account(n, false);
+    return false;
+}
+void give_back(size_t n) { account(n, false); }
+
 R allocate(Ptr* out, size_t n) {
     Device& d = dev();
     if (n == 0) return INVALID_VALUE;
     Lock l(d.mutex);
-    size_t taken = rounded(n, GRANULE);
-    if (d.used + taken > d.total) return OUT_OF_MEMORY;
+    if (!take(n)) return OUT_OF_MEMORY;
     Range r{n, true, nullptr, 0};
     Ptr p;
 #if defined(__SANITIZE_ADDRESS__)
@@ -382,7 +407,6 @@ R allocate(Ptr* out, size_t n) {
     p = (Ptr)at + EDGE;
     memset(at, 0xff, r.mapped);
 #endif
-    d.used += taken;
     d.ranges[p] = r;
     *out = p;
     return OK;
@@ -397,7 +421,7 @@ R release(Ptr p) {
     Range r = it->second;
     check_edges(p, r);
     d.ranges.erase(it);
-    d.used -= rounded(r.size, GRANULE);
+    give_back(r.size);
 #if defined(__SANITIZE_ADDRESS__)
     free((void*)p);
 #else
@@ -890,14 +914,18 @@ R cuEventRecordWithFlags(void* event, void* handle, unsigned flags) {
     e->capture = e->captured ? capture : nullptr;
     if (e->captured) return OK;
     e->recorded = true;
-    uint64_t n = capture ? 0 : ++e->asked;
-    return enqueue(s, [=] {
-        Lock l(dev().mutex);
+    auto come = [=](uint64_t n) {
         e->at = now_ms();
-        e->reached = n ? std::max<uint64_t>(e->reached, n) : e->asked.load();
+        e->reached = std::max<uint64_t>(e->reached, n);
         dev().changed.notify_all();
-        return OK;
-    });
+    };
+    if (capture) // a node of the graph
+        return enqueue(s, [=] {
+            Lock l(dev().mutex);
+            return come(e->asked), OK;
+        });
+    uint64_t n = ++e->asked;
+    return enqueue(s, [] { return OK; }, [=] { come(n); });
 }
 R cuEventRecord(void* event, void* handle) { return cuEventRecordWithFlags(event, handle, 0); }
 R cuStreamWaitEvent(void* handle, void* event, unsigned) {

@@ -9,10 +9,14 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#if !defined(__x86_64__)
+#if !defined(__x86_64__) && !defined(EMU_UCONTEXT)
+#define EMU_UCONTEXT 1
+#endif
+#if EMU_UCONTEXT
 #include <ucontext.h>
 #endif
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -59,7 +63,7 @@ struct Thread : Running {
     const void* home_stack = nullptr;
     size_t home_size = 0;
 #endif
-#if !defined(__x86_64__)
+#if EMU_UCONTEXT
     std::vector<ucontext_t> contexts;
     ucontext_t home_context;
 #endif
@@ -91,7 +95,7 @@ static unsigned pick(Thread& t, unsigned n) { return (unsigned)((next_random(t.r
 
 // ---- Switching ----
 
-#if defined(__x86_64__)
+#if !EMU_UCONTEXT
 extern "C" void emu_switch(void** save, void* to);
 asm(R"(
 .text
@@ -131,7 +135,7 @@ __attribute__((noinline)) static void change(Thread& t, Fiber* from, Fiber* to, 
     (void)last;
 #endif
     t.fiber = to;
-#if defined(__x86_64__)
+#if !EMU_UCONTEXT
     emu_switch(from ? &from->sp : &t.home, to ? to->sp : t.home);
 #else
     swapcontext(from ? &t.contexts[from->linear] : &t.home_context, to ? &t.contexts[to->linear] : &t.home_context);
@@ -352,7 +356,7 @@ static void prepare(Thread& t, unsigned i) {
     f.linear = i;
     f.tid = {i % n.x, i / n.x % n.y, i / (n.x * n.y)};
     f.wait = Wait::ready;
-#if defined(__x86_64__)
+#if !EMU_UCONTEXT
     void** sp = (void**)(stack_of(t, i) + STACK);
     *--sp = nullptr;
     *--sp = (void*)fiber_main;
@@ -407,7 +411,7 @@ static Thread& this_thread() {
         t->random = random_number();
         t->fibers.resize(MAX_THREADS);
         t->warps.resize(MAX_THREADS / 32);
-#if !defined(__x86_64__)
+#if EMU_UCONTEXT
         t->contexts.resize(MAX_THREADS);
 #endif
         running = t;
@@ -416,6 +420,10 @@ static Thread& this_thread() {
 }
 void end_thread() {
     if (!running) return;
+#if defined(__SANITIZE_ADDRESS__)
+    // Whoever gets these addresses next does not know what was marked there.
+    __asan_unpoison_memory_region(self().stacks, (STACK + GUARD) * MAX_THREADS);
+#endif
     munmap(self().stacks, (STACK + GUARD) * MAX_THREADS);
     delete &self();
     running = nullptr;

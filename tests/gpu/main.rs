@@ -1,0 +1,139 @@
+//! The kernels and the code that drives them, on a GPU and under the emulator (tests/emulator/).
+//!
+//! Without a GPU every test here but `under_the_emulator` does nothing and says so; that one runs them all again with
+//! the emulator in the place of the driver. `EMULATED_TESTS="matvec ffn"` limits it to tests with these words in their
+//! names; `REQUIRE_GPU=1` makes a missing GPU an error.
+
+mod attention;
+mod attention_prefill;
+mod card;
+mod device;
+#[path = "../support/emulator.rs"]
+mod emulator;
+mod ffn;
+mod matvec;
+mod gemm;
+mod norm;
+mod operands;
+mod predict;
+mod probe;
+mod rope;
+mod select;
+mod tiles;
+mod token;
+
+use powerinfer::gpu::Device;
+use std::env;
+use std::io::Write;
+use std::process::{Command, Output};
+
+/// Set where the tests run under the emulator.
+const UNDER_EMULATOR: &str = "POWERINFER_UNDER_EMULATOR";
+
+/// Says something that the test runner does not keep to itself when the test passes.
+fn say(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// Whether the device is the emulator: tests may then be smaller, and ask for more (exact sums, poisoned memory).
+pub fn emulated() -> bool {
+    env::var_os(UNDER_EMULATOR).is_some()
+}
+
+/// The device to test on; or nothing, which is said.
+///
+/// # Panics
+/// Where there must be one: under the emulator, and where the environment says `REQUIRE_GPU=1`.
+pub fn gpu() -> Option<Device> {
+    let why = match Device::open(0) {
+        Ok(device) => return Some(device),
+        Err(why) => format!("{why:#}"),
+    };
+    let required = env::var("REQUIRE_GPU").is_ok_and(|v| v != "0") || emulated();
+    assert!(!required, "no GPU: {why}");
+    say(&format!("skipped: no GPU: {why}\n"));
+    None
+}
+
+/// This test program again, under the emulator.
+fn again() -> Result<Command, &'static str> {
+    let mut command = emulator::command(env::current_exe().expect("the test has a path"))?;
+    command.env(UNDER_EMULATOR, "1");
+    Ok(command)
+}
+
+/// Runs the ignored test `name` alone, under the emulator, with this setting of the device: for errors that would spoil
+/// the device for other tests. Nothing where there is no emulator, which is said.
+pub fn alone(name: &str, setting: (&str, &str)) -> Option<Output> {
+    let command = again().map(|mut c| {
+        c.args(["--exact", name, "--ignored", "--nocapture", "--test-threads", "1"]).env(setting.0, setting.1);
+        c.output().expect("the test program starts")
+    });
+    command.map_err(|why| say(&format!("skipped: {why}\n"))).ok()
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn under_the_emulator() {
+    if emulated() {
+        return;
+    }
+    let mut command = match again() {
+        Ok(command) => command,
+        Err(why) => return say(&format!("skipped: {why}\n")),
+    };
+    let words = env::var("EMULATED_TESTS").unwrap_or_default();
+    command.args(words.split_whitespace()).args(["--test-threads", "2", "--skip", "under_the_emulator"]);
+    let output = command.output().expect("the test program starts");
+    let said = text(&output);
+    assert!(output.status.success(), "{}\n{said}", output.status);
+    let summary = said.lines().find(|line| line.starts_with("test result: ")).unwrap_or_default();
+    say(&format!("under the emulator: {summary}\n"));
+}
+
+/// What must work, and what must end the process with a message that names the place.
+#[test]
+fn the_emulator_finds_what_it_is_for() {
+    if emulated() {
+        return;
+    }
+    let program = match emulator::build("selftest") {
+        Ok(folder) => folder.join("selftest"),
+        Err(why) => return say(&format!("skipped: {why}\n")),
+    };
+    let run = |kernel: &[&str]| Command::new(&program).args(kernel).output().expect("the self-test starts");
+    let works = run(&[]);
+    assert!(works.status.success(), "{}", text(&works));
+    for (kernel, message) in [
+        ("divergent_barrier", "deadlock in kernel divergent_barrier, block (0,0,0)"),
+        ("two_barriers", "divergent __syncthreads: other threads are at selftest.cu:"),
+        ("mask_of_absent_lanes", "waits in a shuffle, selftest.cu:"),
+    ] {
+        let ends = run(&[kernel]);
+        assert!(!ends.status.success() && text(&ends).contains(message), "{kernel}: {}", text(&ends));
+    }
+}
+
+/// Streams are queues of their own: without an event between them, one does not see what the other will have done.
+#[test]
+fn the_emulator_shows_a_missing_wait_between_streams() {
+    use powerinfer::gpu::{DeviceBuffer, Stream};
+    if !emulated() {
+        return;
+    }
+    let device = gpu().unwrap();
+    let (writer, reader) = (Stream::new(&device).unwrap(), Stream::new(&device).unwrap());
+    let buffer = DeviceBuffer::exact(&device, 4 << 20, "a buffer").unwrap();
+    let last = buffer.len() - 1;
+    let stale = (0..100u8).filter(|round| {
+        writer.fill(buffer.ptr(), *round, buffer.len()).unwrap();
+        let seen = reader.read_vec::<u8>(buffer.ptr().offset(last), 1).unwrap()[0];
+        writer.synchronize().unwrap();
+        assert_eq!(reader.read_vec::<u8>(buffer.ptr().offset(last), 1).unwrap()[0], *round);
+        seen != *round
+    });
+    assert!(stale.count() > 0);
+}

@@ -1,0 +1,183 @@
+//! Rotary embedding and the write into the cache.
+
+use super::card::{Card, Random, assert_close};
+use half::f16;
+use powerinfer::gpu::Ptr;
+use powerinfer::gpu::ops::rope::{KvLayer, Rope, RopeStore, rope_store};
+use powerinfer::gpu::ops::token::TOKEN_BYTES;
+use powerinfer::model::RopeKind;
+use powerinfer::quant::GgmlType;
+use powerinfer::quant::blocks::{Q8_0_BYTES, QK, quantize_q8_0};
+
+/// Rotated values: sine and cosine within 2 units in the last place, products and a sum rounded.
+const TOLERANCE: f64 = 8.0 * f32::EPSILON as f64;
+
+/// A row of the keys (0) or values (1) in a cache: its floats or quants, then its scales, as bytes.
+pub fn row_of(cache: &KvLayer, bytes: &[u8], plane: usize, head: usize, position: usize) -> Vec<u8> {
+    let (n_rows, d) = (cache.n_head_kv * cache.n_ctx, cache.head_dim);
+    let row = head * cache.n_ctx + position;
+    let size = match cache.dtype {
+        GgmlType::F32 => 4 * d,
+        GgmlType::F16 => 2 * d,
+        _ => d,
+    };
+    let mut found = bytes[(plane * n_rows + row) * size..][..size].to_vec();
+    if cache.dtype == GgmlType::Q8_0 {
+        let scales = d / QK * 2;
+        found.extend(&bytes[2 * n_rows * d + (plane * n_rows + row) * scales..][..scales]);
+    }
+    found
+}
+
+/// The values of such a row.
+pub fn values_of(dtype: GgmlType, head_dim: usize, row: &[u8]) -> Vec<f32> {
+    let half = |b: &[u8]| f16::from_le_bytes([b[0], b[1]]).to_f32();
+    match dtype {
+        GgmlType::F32 => row.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
+        GgmlType::F16 => row.chunks_exact(2).map(half).collect(),
+        _ => (0..head_dim).map(|i| f32::from(row[i] as i8) * half(&row[head_dim + i / QK * 2..])).collect(),
+    }
+}
+
+/// What a row becomes in the cache.
+pub fn stored(dtype: GgmlType, values: &[f32]) -> Vec<u8> {
+    match dtype {
+        GgmlType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        GgmlType::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+        _ => {
+            let (mut quants, mut scales) = (Vec::new(), Vec::new());
+            for block in values.chunks_exact(QK) {
+                let mut bytes = [0; Q8_0_BYTES];
+                quantize_q8_0(block, &mut bytes);
+                quants.extend(&bytes[2..]);
+                scales.extend(&bytes[..2]);
+            }
+            [quants, scales].concat()
+        }
+    }
+}
+
+fn rotated(x: &[f32], kind: RopeKind, frequencies: &[f32], position: usize) -> Vec<f64> {
+    let mut out: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();
+    for (i, f) in frequencies.iter().enumerate() {
+        let (a, b) = match kind {
+            RopeKind::None => return out,
+            RopeKind::Interleaved => (2 * i, 2 * i + 1),
+            RopeKind::Halves => (i, i + frequencies.len()),
+        };
+        let (sin, cos) = f64::from(position as f32 * f).sin_cos();
+        (out[a], out[b]) = (out[a] * cos - out[b] * sin, out[a] * sin + out[b] * cos);
+    }
+    out
+}
+
+struct Case {
+    heads: (usize, usize),
+    head_dim: usize,
+    n_dims: usize,
+    n_ctx: usize,
+    first: usize,
+    n_tokens: usize,
+}
+
+fn check(card: &Card, random: &mut Random, case: &Case, kind: RopeKind, dtype: GgmlType, by_token: bool) {
+    let Case { heads: (n_head, n_head_kv), head_dim, n_dims, n_ctx, first, n_tokens } = *case;
+    let what = format!("{n_head}/{n_head_kv} heads of {head_dim}, {kind:?}, {dtype}, position {first}");
+    let frequencies: Vec<f32> = (0..n_dims / 2).map(|i| 10000f32.powf(-2.0 * i as f32 / n_dims as f32)).collect();
+    let q = random.floats(n_tokens * n_head * head_dim);
+    let mut v = random.floats(n_tokens * n_head_kv * head_dim);
+    let k = random.floats(v.len());
+    if dtype == GgmlType::Q8_0 {
+        // Blocks that are all zero, tiny, not finite, and between steps.
+        v[..QK].fill(0.0);
+        if v.len() >= 4 * QK {
+            v[QK..2 * QK].iter_mut().for_each(|v| *v *= 1e-42);
+            v[3 * QK - 1] = f32::INFINITY;
+            // Half way between two steps of 1.
+            v[3 * QK..4 * QK].iter_mut().enumerate().for_each(|(i, v)| *v = i as f32 - 15.5);
+            v[4 * QK - 1] = 127.0;
+        }
+    }
+    let mut cache = KvLayer { ptr: Ptr::NULL, dtype, n_ctx, n_head_kv, head_dim };
+    let bytes = cache.n_bytes().unwrap();
+    let memory = card.room::<u8>(bytes as usize);
+    cache.ptr = memory.ptr();
+    let mut state = vec![0u32; TOKEN_BYTES as usize / 4];
+    state[1] = first as u32;
+    let (state, rest) = if by_token { (card.put(&state), 0) } else { (card.put::<u32>(&[]), first) };
+    let on_card = [&q, &k, &v, &frequencies].map(|x| card.put(x));
+    let [q_ptr, k_ptr, v_ptr, f_ptr] = [0, 1, 2, 3].map(|i| on_card[i].ptr());
+    let work = RopeStore { q: q_ptr, k: k_ptr, v: v_ptr, n_head, n_tokens, token: state.ptr(), first: rest };
+    let rope = Rope { kind, n_dims, frequencies: f_ptr };
+    rope_store(card.kernels, &card.stream, &work, &rope, &cache).unwrap();
+
+    let got_q = card.get::<f32>(q_ptr, q.len());
+    let written = card.get::<u8>(cache.ptr, bytes as usize);
+    for t in 0..n_tokens {
+        for h in 0..n_head {
+            let at = (t * n_head + h) * head_dim..(t * n_head + h + 1) * head_dim;
+            let expected = rotated(&q[at.clone()], kind, &frequencies, first + t);
+            assert_close(&got_q[at], &expected, TOLERANCE, &what);
+        }
+        for h in 0..n_head_kv {
+            let at = (t * n_head_kv + h) * head_dim..(t * n_head_kv + h + 1) * head_dim;
+            let values = row_of(&cache, &written, 1, h, first + t);
+            // A scale that is no number may have any bits.
+            let same = values == stored(dtype, &v[at.clone()]) || v[at.clone()].iter().any(|v| !v.is_finite());
+            assert!(same, "{what}: value of head {h}");
+            if dtype == GgmlType::Q8_0 && !v[at.clone()].iter().all(|v| v.is_finite()) {
+                assert!(values_of(dtype, head_dim, &values).iter().any(|v| v.is_nan()));
+            }
+            let key = values_of(dtype, head_dim, &row_of(&cache, &written, 0, h, first + t));
+            let step = match dtype {
+                GgmlType::F32 => TOLERANCE,
+                // Half a unit in the last place of values below 2, and of a scale: half a step.
+                GgmlType::F16 => 0.51 / 1024.0,
+                _ => 0.52 * 1.5 / 127.0,
+            };
+            assert_close(&key, &rotated(&k[at], kind, &frequencies, first + t), step, &what);
+        }
+    }
+    // No other row was touched.
+    let row_bytes = bytes as usize / (2 * n_head_kv * n_ctx);
+    let untouched = written.iter().filter(|b| **b == 0xff).count();
+    assert!(untouched >= (n_ctx - n_tokens) * n_head_kv * 2 * row_bytes, "{what}");
+}
+
+#[test]
+fn heads_are_rotated_and_stored_at_their_positions() {
+    let Some(card) = Card::open() else { return };
+    let mut random = Random::new();
+    let case =
+        |heads, head_dim, n_dims, n_ctx, first, n_tokens| Case { heads, head_dim, n_dims, n_ctx, first, n_tokens };
+    for kind in [RopeKind::Interleaved, RopeKind::Halves, RopeKind::None] {
+        for dtype in [GgmlType::F16, GgmlType::Q8_0, GgmlType::F32] {
+            for by_token in [false, true] {
+                for case in [
+                    case((1, 1), 32, 32, 1, 0, 1),
+                    case((4, 2), 64, 32, 9, 8, 1),
+                    case((5, 1), 128, 128, 7, 3, 4),
+                    case((2, 2), 256, 256, 3, 0, 3),
+                    case((3, 3), 96, 96, 5, 2, 1),
+                    // Angles where a short reduction loses all digits.
+                    case((1, 1), 32, 32, 131_072, 131_071, 1),
+                ] {
+                    check(&card, &mut random, &case, kind, dtype, by_token);
+                }
+                if dtype != GgmlType::Q8_0 {
+                    check(&card, &mut random, &case((3, 1), 80, 20, 11, 10, 1), kind, dtype, by_token);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn caches_that_do_not_fit_are_refused() {
+    let cache = |dtype, head_dim| KvLayer { ptr: Ptr::NULL, dtype, n_ctx: 8, n_head_kv: 3, head_dim };
+    assert_eq!(cache(GgmlType::F16, 80).n_bytes().unwrap(), 2 * 8 * 3 * 160);
+    assert_eq!(cache(GgmlType::Q8_0, 96).n_bytes().unwrap(), 2 * 8 * 3 * 3 * 34);
+    for (dtype, head_dim) in [(GgmlType::Q8_0, 80), (GgmlType::F16, 40), (GgmlType::F16, 288), (GgmlType::Q4_0, 64)] {
+        assert!(cache(dtype, head_dim).n_bytes().is_err(), "{dtype} {head_dim}");
+    }
+}
