@@ -22,6 +22,11 @@ impl Rotation {
         Self { rope: rope.clone(), frequencies: (0..n / 2).map(frequency).collect() }
     }
 
+    /// Radians per position, `[n_dims / 2]`.
+    pub fn frequencies(&self) -> &[f32] {
+        &self.frequencies
+    }
+
     /// Rotates `[n_heads][head_dim]` values of the token at `position`.
     pub fn apply(&self, heads: &mut [f32], head_dim: usize, position: usize) {
         let pair = |i: usize| match self.rope.kind {

@@ -16,6 +16,7 @@ use crate::placement::Placement;
 use crate::quant::convert;
 use anyhow::Result;
 use std::ops::Range;
+use std::time::Duration;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -87,12 +88,7 @@ impl Blocks for Immediate<'_, '_> {
     }
 
     fn add(&mut self, part: Part) -> Result<()> {
-        let State { x, attn_out, ffn_out, .. } = &mut self.engine.state;
-        let y = match part {
-            Part::Attention => attn_out,
-            Part::Ffn => ffn_out,
-        };
-        x.iter_mut().zip(&*y).for_each(|(x, y)| *x += y);
+        self.engine.add(part);
         Ok(())
     }
 }
@@ -115,10 +111,25 @@ impl<'m> Engine<'m> {
         })
     }
 
+    /// Sets how long threads keep awake without work.
+    pub fn set_patience(&self, patience: Duration) {
+        self.pool.set_patience(patience);
+    }
+
     /// Takes the residual stream through `layers`.
     pub fn layers(&mut self, layers: Range<usize>, phase: Phase, observer: &mut dyn Observer) -> Result<()> {
         let model = self.model;
         pass::layers(model, layers, &mut Immediate { engine: self, phase, observer })
+    }
+
+    /// Adds a part to the residual stream.
+    pub fn add(&mut self, part: Part) {
+        let State { x, attn_out, ffn_out, .. } = &mut self.state;
+        let y = match part {
+            Part::Attention => attn_out,
+            Part::Ffn => ffn_out,
+        };
+        x.iter_mut().zip(&*y).for_each(|(x, y)| *x += y);
     }
 
     /// The residual stream becomes the embeddings of `tokens`.
@@ -194,12 +205,7 @@ impl<'m> Engine<'m> {
     pub fn ffn(&mut self, i: usize, phase: Phase, observer: &mut dyn Observer) {
         match phase {
             Phase::Prefill => self.ffn_of_batch(i, observer),
-            Phase::Decode => {
-                self.ffn_of_token(i, None, Given::Nothing);
-                if i + 1 == self.model.config.n_layer {
-                    self.stats.end_token();
-                }
-            }
+            Phase::Decode => self.ffn_of_token(i, None, Given::Nothing),
         }
     }
 
@@ -261,7 +267,9 @@ impl<'m> Engine<'m> {
                 self.stats.add(i, computed);
             }
             let every = self.audit_every;
-            if let Some(predictor) = predictor.filter(|_| every > 0 && self.stats.n_tokens().is_multiple_of(every)) {
+            // Where somebody else knows who fires, nobody is missed.
+            let asked = predictor.filter(|_| !matches!(given, Given::Fired(..)));
+            if let Some(predictor) = asked.filter(|_| every > 0 && self.stats.n_tokens().is_multiple_of(every)) {
                 let (x, pool, slots) = (&s.forms, &self.pool, cold);
                 let recall = self.audit.recall(&AuditWork { group, predictor, slots, x, activation, pool, isa });
                 self.stats.add_recall(i, recall);

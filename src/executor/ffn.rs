@@ -274,7 +274,7 @@ impl FfnShard for CpuShard {
             (Given::Fired(rows, act), _) => {
                 self.rows.extend_from_slice(rows);
                 self.h.extend_from_slice(act);
-                self.computed.fired = rows.len();
+                self.computed.fired = act.iter().filter(|a| **a != 0.0).count();
             }
             (Given::Named(rows), _) => {
                 self.rows.extend_from_slice(rows);

@@ -2,12 +2,16 @@
 
 use super::engine::{Engine, Phase};
 use super::ffn::{MaskSource, Mode};
+use super::hybrid::{CardTimes, Hybrid};
 use super::kv_cache::{KvCache, KvType};
 use super::pass::NormOf;
 use super::stats::FfnStats;
 use crate::cpu::Isa;
+use crate::gpu::Device;
 use crate::model::Model;
 use crate::placement::Placement;
+use crate::placement::plan::Plan;
+use crate::units::Bytes;
 use anyhow::{Result, ensure};
 
 /// How a model is to be run.
@@ -41,13 +45,14 @@ pub trait Observer {
     fn logits(&mut self, _position: usize, _logits: &[f32]) {}
 }
 
-struct Unobserved;
+pub(super) struct Unobserved;
 
 impl Observer for Unobserved {}
 
 /// Runs one sequence of tokens through a model.
 pub struct Executor<'m> {
     engine: Engine<'m>,
+    hybrid: Option<Hybrid>,
 }
 
 impl<'m> Executor<'m> {
@@ -58,7 +63,36 @@ impl<'m> Executor<'m> {
     pub fn new(model: &'m Model, placement: Placement, params: ExecutorParams) -> Result<Self> {
         ensure!(params.n_ubatch > 0, "-ub 0: a batch needs at least one token");
         params.mode.check(model)?;
-        Ok(Self { engine: Engine::new(model, placement, params)? })
+        Ok(Self { engine: Engine::new(model, placement, params)?, hybrid: None })
+    }
+
+    /// Sets up a run of `model` that `device` and the CPU do together as `plan` says, which was made for the same model,
+    /// context and mode.
+    ///
+    /// # Errors
+    /// As [`Executor::new`]; when there are no kernels for a part of the model, or the card has not the memory that
+    /// was planned with: what it was for, and what was free.
+    pub fn on_card(model: &'m Model, device: &Device, plan: Plan, params: ExecutorParams) -> Result<Self> {
+        let mut executor = Self::new(model, Placement::all_cold(model), params)?;
+        if !plan.is_cpu_only() {
+            executor.hybrid = Some(Hybrid::new(model, device, plan, &executor.engine.params)?);
+        }
+        Ok(executor)
+    }
+
+    /// How the model is divided between card and CPU; `None` where there is no card.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.hybrid.as_ref().map(Hybrid::plan)
+    }
+
+    /// Bytes that were allocated on the card.
+    pub fn card_bytes(&self) -> Bytes {
+        self.hybrid.as_ref().map_or(Bytes(0), Hybrid::n_bytes)
+    }
+
+    /// Time that tokens took with the card; `None` without one.
+    pub fn card_times(&self) -> Option<CardTimes> {
+        self.hybrid.as_ref().map(Hybrid::times)
     }
 
     /// Replaces the source of masks in [`Mode::Exact`].
@@ -95,6 +129,9 @@ impl<'m> Executor<'m> {
     /// Forgets what fired.
     pub fn reset_stats(&mut self) {
         self.engine.stats = FfnStats::new(&self.engine.model.config.n_ff);
+        if let Some(hybrid) = &mut self.hybrid {
+            hybrid.reset_times();
+        }
     }
 
     /// Takes in `tokens` at once and returns the logits after the last one (`[n_vocab]`).
@@ -105,14 +142,17 @@ impl<'m> Executor<'m> {
         self.prefill_observed(tokens, &mut Unobserved)
     }
 
-    /// [`Executor::prefill`], watched.
+    /// [`Executor::prefill`], watched. With a card only [`Observer::logits`] is called.
     ///
     /// # Errors
     /// As [`Executor::prefill`].
     pub fn prefill_observed(&mut self, tokens: &[u32], observer: &mut dyn Observer) -> Result<&[f32]> {
         self.check(tokens)?;
         for chunk in tokens.chunks(self.engine.params.n_ubatch) {
-            self.forward(chunk, Phase::Prefill, observer)?;
+            match &mut self.hybrid {
+                Some(hybrid) => hybrid.prefill(&mut self.engine, chunk, observer)?,
+                None => self.forward(chunk, Phase::Prefill, observer)?,
+            }
         }
         Ok(&self.engine.state.logits)
     }
@@ -123,7 +163,10 @@ impl<'m> Executor<'m> {
     /// When it is not in the vocabulary or the context is full.
     pub fn decode(&mut self, token: u32) -> Result<&[f32]> {
         self.check(&[token])?;
-        self.forward(&[token], Phase::Decode, &mut Unobserved)?;
+        match &mut self.hybrid {
+            Some(hybrid) => hybrid.decode(&mut self.engine, token)?,
+            None => self.forward(&[token], Phase::Decode, &mut Unobserved)?,
+        }
         Ok(&self.engine.state.logits)
     }
 
@@ -147,6 +190,9 @@ impl<'m> Executor<'m> {
         let first = engine.kv.n_past();
         engine.kv.advance(tokens.len());
         engine.output(tokens.len(), first, phase, observer);
+        if phase == Phase::Decode {
+            engine.stats.end_token();
+        }
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ mod engine;
 pub mod ffn;
 pub mod forward;
 pub mod kv_cache;
+pub mod hybrid;
 mod linear;
 mod matvec;
 mod norm;
@@ -16,5 +17,6 @@ mod sum;
 
 pub use ffn::{MaskSource, Mode};
 pub use forward::{Executor, ExecutorParams, Observer};
+pub use hybrid::{CardTimes, check_card};
 pub use kv_cache::{KvCache, KvType};
 pub use stats::{FfnStats, Recall, dense_bytes};

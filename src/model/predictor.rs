@@ -147,9 +147,13 @@ impl Signs {
         Ok(Self { source: gguf.source().clone(), data: tensor.data.clone(), row_bytes })
     }
 
+    /// The signs of `n` rows from `first` on.
+    pub fn rows(&self, first: usize, n: usize) -> &[u8] {
+        &self.source[self.data.clone()][first * self.row_bytes..][..n * self.row_bytes]
+    }
+
     /// Scores of the rows from `first` on against the signs of `x`.
     pub fn scores(&self, first: usize, x: &[u64], out: &mut [f32]) {
-        let rows = &self.source[self.data.clone()][first * self.row_bytes..][..out.len() * self.row_bytes];
-        agreement(rows, self.row_bytes, x, out);
+        agreement(self.rows(first, out.len()), self.row_bytes, x, out);
     }
 }

@@ -87,10 +87,8 @@ pub enum Part {
     Attention(usize),
     /// Norms and biases, one behind the other.
     Small,
-    /// Keys of the whole context.
-    Keys,
-    /// Its values.
-    Values,
+    /// Keys, then values, of the whole context.
+    Cache,
     /// The mask matrix, or the hot rows of it.
     Mask,
     /// Hot rows of up.
@@ -107,7 +105,7 @@ pub enum Part {
 
 /// What a layer has on the card under `choice`, in the order in which it lies in the layer's allocation: bytes of each
 /// part, before they are rounded up to [`ALIGN`]. What is not there has none.
-pub fn layer_parts(layer: &LayerWork, choice: LayerChoice, run: &Run) -> [(Part, u64); 13] {
+pub fn layer_parts(layer: &LayerWork, choice: LayerChoice, run: &Run) -> [(Part, u64); 12] {
     const BIAS: u64 = 4;
     let (n_ff, n_hot) = (layer.n_ff() as u64, choice.n_hot as u64);
     let given = |there: bool, bytes: u64| if there { bytes } else { 0 };
@@ -115,7 +113,7 @@ pub fn layer_parts(layer: &LayerWork, choice: LayerChoice, run: &Run) -> [(Part,
     let n_head_kv = (layer.n_kv / layer.head_dim) as u64;
     // Executor and loader refuse heads that are not whole blocks.
     let row = run.kv_type.row_bytes(layer.head_dim).unwrap_or(4 * layer.head_dim) as u64;
-    let cache = given(choice.attention, run.n_ctx as u64 * n_head_kv * row);
+    let cache = given(choice.attention, 2 * run.n_ctx as u64 * n_head_kv * row);
     let (fixed, per_neuron) =
         layer.predictor.filter(|_| choice.predictor).map_or((0, 0), |p| (p.fixed_bytes, p.row_bytes));
     let n_scored = given(per_neuron > 0, n_ff - n_hot);
@@ -125,8 +123,7 @@ pub fn layer_parts(layer: &LayerWork, choice: LayerChoice, run: &Run) -> [(Part,
         (Part::Attention(2), attention(2)),
         (Part::Attention(3), attention(3)),
         (Part::Small, given(choice.attention || choice.has_ffn(), layer.small_bytes)),
-        (Part::Keys, cache),
-        (Part::Values, cache),
+        (Part::Cache, cache),
         (Part::Mask, layer.mask.row_bytes * if choice.mask { n_ff } else { n_hot }),
         (Part::Up, layer.up.map_or(0, |up| up.row_bytes * n_hot)),
         (Part::Down, layer.down.row_bytes * n_hot),
@@ -142,7 +139,7 @@ pub fn of_layer(layer: &LayerWork, choice: LayerChoice, run: &Run) -> Account {
     for (part, bytes) in layer_parts(layer, choice, run) {
         let place = match part {
             Part::Attention(_) | Part::Small => &mut account.attention,
-            Part::Keys | Part::Values => &mut account.kv_cache,
+            Part::Cache => &mut account.kv_cache,
             Part::Mask => &mut account.mask,
             Part::Up | Part::Down => &mut account.hot,
             Part::PredictorInput | Part::PredictorOutput | Part::PredictorBias => &mut account.predictor,
@@ -157,15 +154,122 @@ pub fn of_head(work: &Workload) -> Account {
     Account { head: aligned(work.head.bytes) + aligned(8 * work.n_embd as u64), ..Account::default() }.rounded()
 }
 
-/// What is needed as soon as anything is computed on the card: activations of a batch, logits, the masks and lists of
-/// a token, and two vectors each way between the sides.
-pub fn scratch(work: &Workload, run: &Run) -> Account {
+/// Bytes of weights that travel to the card at once: for a prefill, and when they are loaded. No more than the largest
+/// layer's neurons have.
+pub fn tile_bytes(work: &Workload) -> u64 {
+    const MOST: u64 = 16 << 20;
+    let rows = |l: &LayerWork| (l.mask.row_bytes + l.up.map_or(0, |up| up.row_bytes)).max(l.down.row_bytes);
+    let most = work.layers.iter().map(|l| rows(l) * l.n_ff() as u64 + 2 * ALIGN).max().unwrap_or(0);
+    allocated(most.min(MOST))
+}
+
+/// Buffers of so many bytes on the card: two that the bus fills, and one for what is taken apart.
+const TILES: u64 = 3;
+
+/// A part of the memory that is needed as soon as anything is computed on the card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScratchPart {
+    /// State of the token.
+    Token,
+    /// Frequencies of the rotary embedding.
+    Frequencies,
+    /// Residual streams.
+    X,
+    /// The same, normalised.
+    Normed,
+    /// The same of one token, quantized.
+    Normed8,
+    /// What attention adds.
+    AttnOut,
+    /// What the hot neurons add.
+    FfnOut,
+    /// Queries, and the same for keys, values, and what attention made of them.
+    Q,
+    /// See above.
+    K,
+    /// See above.
+    V,
+    /// See above.
+    Attn,
+    /// What attention made of one token's queries, quantized.
+    Attn8,
+    /// Partial results of attention.
+    AttnPartial,
+    /// Activations of neurons.
+    Act,
+    /// What neurons' vectors are multiplied with.
+    H,
+    /// Slots that are active for a token, their activations, and how many they are.
+    List,
+    /// See above.
+    ListAct,
+    /// See above.
+    ListLen,
+    /// Partial sums of neurons.
+    DownPartial,
+    /// Neurons that were active for a token, by layer.
+    Counts,
+    /// Scores of a predictor.
+    Scores,
+    /// Hidden values of a predictor.
+    Hidden,
+    /// The same, quantized.
+    Hidden8,
+    /// Logits of a token.
+    Logits,
+    /// Activations of a batch, as products read them.
+    Packed,
+}
+
+/// What is needed as soon as anything is computed on the card, in the order in which it lies in its allocation: bytes of
+/// each part, before they are rounded up to [`ALIGN`].
+pub fn scratch_parts(work: &Workload, run: &Run) -> [(ScratchPart, u64); 25] {
+    use ScratchPart as P;
     const FLOAT: u64 = 4;
     let most = |of: fn(&LayerWork) -> usize| work.layers.iter().map(of).max().unwrap_or(0) as u64;
     let (n_embd, n_q, n_kv, n_ff) = (work.n_embd as u64, most(|l| l.n_q), most(|l| l.n_kv), most(LayerWork::n_ff));
-    // x, its norm, what attention and FFN add; q and attention's result; k and v; activations and h.
-    let vectors = [n_embd, n_embd, n_embd, n_embd, n_q, n_q, n_kv, n_kv, n_ff, n_ff];
-    let batch: u64 = vectors.iter().map(|n| aligned(FLOAT * n * run.n_ubatch as u64)).sum();
-    let token = aligned(FLOAT * work.n_vocab as u64) + 2 * aligned(FLOAT * n_ff) + 4 * aligned(FLOAT * n_embd);
-    Account { scratch: batch + token, ..Account::default() }.rounded()
+    let head_dim = most(|l| l.head_dim);
+    let n_head = n_q / head_dim.max(1);
+    let batch = |n: u64| FLOAT * n * run.n_ubatch as u64;
+    let quantized = |n: u64| n + n / 4;
+    // Halves, and a scale for each 32 of them.
+    let packed = n_embd.max(n_q).max(n_ff).div_ceil(32) * (32 * 2 + FLOAT) * run.n_ubatch as u64;
+    let hidden = work.layers.iter().filter_map(|l| l.predictor).map(|p| p.n_hidden).max().unwrap_or(0) as u64;
+    // Bounds of what the kernels ask for: 4096 pieces of heads, or all heads; 384 tiles of 256 columns, or all columns.
+    let attention = FLOAT * (n_head.max(4096) * (head_dim + 2) + n_head);
+    let down = FLOAT * (1024 + (384 * 256).max(n_embd + 256));
+    [
+        (P::Token, 256),
+        (P::Frequencies, FLOAT * head_dim),
+        (P::X, batch(n_embd)),
+        (P::Normed, batch(n_embd)),
+        (P::Normed8, quantized(n_embd)),
+        (P::AttnOut, batch(n_embd)),
+        (P::FfnOut, batch(n_embd)),
+        (P::Q, batch(n_q)),
+        (P::K, batch(n_kv)),
+        (P::V, batch(n_kv)),
+        (P::Attn, batch(n_q)),
+        (P::Attn8, quantized(n_q)),
+        (P::AttnPartial, attention),
+        (P::Act, batch(n_ff)),
+        (P::H, batch(n_ff)),
+        (P::List, FLOAT * n_ff),
+        (P::ListAct, FLOAT * n_ff),
+        (P::ListLen, FLOAT),
+        (P::DownPartial, down),
+        (P::Counts, 2 * FLOAT * work.layers.len() as u64),
+        (P::Scores, FLOAT * n_ff),
+        (P::Hidden, FLOAT * hidden),
+        (P::Hidden8, quantized(hidden)),
+        (P::Logits, FLOAT * work.n_vocab as u64),
+        (P::Packed, packed),
+    ]
+}
+
+/// What [`scratch_parts`] take.
+pub fn scratch(work: &Workload, run: &Run) -> Account {
+    let bytes = scratch_parts(work, run).iter().map(|(_, bytes)| aligned(*bytes)).sum();
+    let tiles = TILES * tile_bytes(work);
+    Account { scratch: allocated(bytes) + tiles, rounding: 0, ..Account::default() }
 }

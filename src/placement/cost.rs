@@ -71,7 +71,7 @@ fn seconds(bandwidths: &Bandwidths, dtype: GgmlType, way: Way, bytes: f64) -> f6
         }
 }
 
-fn all(bandwidths: &Bandwidths, block: Block) -> f64 {
+fn all_of(bandwidths: &Bandwidths, block: Block) -> f64 {
     seconds(bandwidths, block.dtype, Way::Dot { listed: false }, block.bytes as f64)
 }
 
@@ -107,14 +107,14 @@ impl<'a> Cost<'a> {
 
     fn attention_on_cpu(&self, layer: &LayerWork) -> f64 {
         let cpu = self.cpu();
-        let weights: f64 = layer.attention.iter().map(|b| all(&cpu.bandwidth, *b)).sum();
+        let weights: f64 = layer.attention.iter().map(|b| all_of(&cpu.bandwidth, *b)).sum();
         let values = 3 * self.work.n_embd + 2 * layer.n_q + 3 * layer.n_kv;
         weights + self.kv_seconds(&cpu.bandwidth, layer) + ATTENTION_REGIONS * cpu.region + values as f64 * cpu.value
     }
 
     fn attention_on_gpu(&self, device: &Device, layer: &LayerWork) -> f64 {
         let gpu = &device.gpu;
-        let weights: f64 = layer.attention.iter().map(|b| all(&gpu.bandwidth, *b)).sum();
+        let weights: f64 = layer.attention.iter().map(|b| all_of(&gpu.bandwidth, *b)).sum();
         weights + self.kv_seconds(&gpu.bandwidth, layer) + ATTENTION_KERNELS * gpu.kernel
     }
 
@@ -248,6 +248,50 @@ impl<'a> Cost<'a> {
         LayerTime { attention: self.attention_on_cpu(layer), cpu: ffn, together: ffn, ..LayerTime::default() }
     }
 
+    /// Seconds on the card and on the CPU for reading what layer `i` needs, at the full speed of each memory: the weights
+    /// of what fires, without keys and values.
+    pub fn reading(&self, i: usize, choice: LayerChoice) -> (f64, f64) {
+        let layer = &self.work.layers[i];
+        let cpu = &self.cpu().bandwidth;
+        let gpu = self.hardware.device.as_ref().map_or(cpu, |d| &d.gpu.bandwidth);
+        let stream = Way::Dot { listed: false };
+        let dense = self.run.method == Method::Dense;
+        let n_ff = layer.n_ff() as f64;
+        let (hot, all) = if dense { (choice.n_hot as f64, n_ff) } else { self.fired(i, choice.n_hot) };
+        let cold = all - hot;
+        let of =
+            |side: &Bandwidths, n: f64, rows: NeuronRows| seconds(side, rows.dtype, stream, n * rows.row_bytes as f64);
+        let neurons = |side: &Bandwidths, n: f64| layer.up.map_or(0.0, |up| of(side, n, up)) + of(side, n, layer.down);
+        let attention = |side: &Bandwidths| layer.attention.iter().map(|b| all_of(side, *b)).sum::<f64>();
+        let (mut on_gpu, mut on_cpu) = (neurons(gpu, hot), neurons(cpu, cold));
+        if choice.attention {
+            on_gpu += attention(gpu);
+        } else {
+            on_cpu += attention(cpu);
+        }
+        let n_mask = if choice.mask { n_ff } else { choice.n_hot as f64 };
+        on_gpu += of(gpu, n_mask, layer.mask);
+        let n_cold = n_ff - n_mask;
+        match layer.predictor.filter(|_| self.run.method == Method::Predicted && !choice.mask && n_cold > 0.0) {
+            Some(p) => {
+                let side = if choice.predictor { gpu } else { cpu };
+                let scored = seconds(side, p.dtype, stream, p.bytes(layer.n_ff(), choice.n_hot) as f64);
+                *(if choice.predictor { &mut on_gpu } else { &mut on_cpu }) += scored;
+                on_cpu += of(cpu, (cold * p.active_per_fired).min(n_cold), layer.mask);
+            }
+            None => on_cpu += of(cpu, n_cold, layer.mask),
+        }
+        (on_gpu, on_cpu)
+    }
+
+    /// The same for the head.
+    pub fn reading_head(&self, on_gpu: bool) -> (f64, f64) {
+        match self.hardware.device.as_ref().filter(|_| on_gpu) {
+            Some(device) => (all_of(&device.gpu.bandwidth, self.work.head), 0.0),
+            None => (0.0, all_of(&self.cpu().bandwidth, self.work.head)),
+        }
+    }
+
     /// Seconds of the head, on the card or not, with what brings the residual stream there and the logits back.
     pub fn head(&self, on_gpu: bool, home: Side) -> f64 {
         let cpu = self.cpu();
@@ -256,11 +300,11 @@ impl<'a> Cost<'a> {
         match &self.hardware.device {
             Some(device) if on_gpu => {
                 let logits = 4.0 * self.work.n_vocab as f64 / device.bus.bandwidth;
-                all(&device.gpu.bandwidth, self.work.head) + 2.0 * device.gpu.kernel + logits + crossing
+                all_of(&device.gpu.bandwidth, self.work.head) + 2.0 * device.gpu.kernel + logits + crossing
             }
             _ => {
                 let values = 3.0 * self.work.n_embd as f64 + self.work.n_vocab as f64;
-                all(&cpu.bandwidth, self.work.head) + cpu.region + values * cpu.value + crossing
+                all_of(&cpu.bandwidth, self.work.head) + cpu.region + values * cpu.value + crossing
             }
         }
     }

@@ -84,6 +84,11 @@ impl Placement {
         self.scattered.as_ref().map(|layers| (&*layers[layer].0, &*layers[layer].1))
     }
 
+    /// Whether no neuron is hot.
+    pub fn is_all_cold(&self) -> bool {
+        self.scattered.is_none() && self.n_hot.iter().all(|n| *n == 0)
+    }
+
     /// Size of the hot prefix of a layer.
     pub fn n_hot(&self, layer: usize) -> usize {
         self.n_hot[layer]

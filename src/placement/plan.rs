@@ -193,6 +193,11 @@ impl<'a> Planner<'a> {
         self.prepare().plan(budget)
     }
 
+    /// The fastest plan within `budget`, which the card may have or not, and is enough for something.
+    pub fn within(self, budget: Bytes) -> Plan {
+        self.prepare().within(budget)
+    }
+
     /// The least budget with which anything can be computed on the card.
     pub fn least(&self) -> Bytes {
         let scratch = budget::scratch(self.work, self.run).sum();
@@ -211,7 +216,7 @@ impl<'a> Planner<'a> {
         let predicted = self.run.method == Method::Predicted && layer.predictor.is_some();
         let mut out = Vec::new();
         for attention in [false, true] {
-            if layer.down_by_columns {
+            if !layer.divisible {
                 out.push(LayerChoice { attention, ..LayerChoice::default() });
                 continue;
             }
@@ -247,6 +252,31 @@ impl<'a> Planner<'a> {
             Item { bytes: head_bytes, cost: picoseconds(cost.head(true, home)) },
         ]);
         Problem::new(&classes)
+    }
+
+    /// The plan that makes these choices, by layer, whatever they cost; its bound is its own time.
+    ///
+    /// # Errors
+    /// When they are not possible: not one per layer, or more neurons than there are.
+    pub fn of_choices(&self, choices: &[LayerChoice], head: Side) -> Result<Plan> {
+        let layers = &self.work.layers;
+        ensure!(choices.len() == layers.len(), "{} choices for {} layers", choices.len(), layers.len());
+        for (i, (choice, layer)) in choices.iter().zip(layers).enumerate() {
+            let possible = choice.n_hot <= layer.n_ff() && (layer.divisible || !choice.has_ffn());
+            ensure!(possible, "layer {i}: {} of {} neurons hot", choice.n_hot, layer.n_ff());
+        }
+        let cost = Cost::new(self.hardware, self.work, self.run);
+        Ok(self.describe(&cost, choices, head, Side::Gpu, None))
+    }
+
+    /// Seconds per token below which `plan` cannot come: both memories are read at their full speed, at the same time,
+    /// and nothing else takes any. Keys and values do not count.
+    pub fn least_seconds(&self, plan: &Plan) -> f64 {
+        let cost = Cost::new(self.hardware, self.work, self.run);
+        let layers = plan.layers.iter().enumerate().map(|(i, l)| cost.reading(i, l.choice));
+        let both = layers.chain([cost.reading_head(plan.head == Side::Gpu)]);
+        let (gpu, cpu) = both.fold((0.0, 0.0), |(g, c), (gpu, cpu)| (g + gpu, c + cpu));
+        gpu.max(cpu)
     }
 
     /// The plan without a card.

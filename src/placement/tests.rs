@@ -50,6 +50,7 @@ fn distinct(n_layer: usize, n_embd: usize, n_ff: usize, seed: u64) -> Workload {
             up: Some(rows),
             down: rows,
             down_by_columns: false,
+            divisible: true,
             stats: NeuronStats { mass: rates.clone(), rates, cold: None },
             predictor: None,
         }
@@ -155,7 +156,7 @@ fn a_slow_bus_leaves_everything_to_the_cpu_and_says_so() {
     hardware.device.as_mut().unwrap().bus.rendezvous = 1.0;
     let run = run(Method::Exact);
     let planner = Planner { hardware: &hardware, work: &work, run: &run };
-    let plan = planner.plan(Some(Bytes(16 << 20))).unwrap();
+    let plan = planner.plan(Some(Bytes(20 << 20))).unwrap();
     assert!(plan.is_cpu_only());
     assert!(Explained::new(&planner.prepare(), &plan).table(false).contains("nothing is on the card"));
 }

@@ -36,6 +36,8 @@ pub struct NeuronStats {
 /// What a layer's predictor reads.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PredictorWork {
+    /// Hidden values; 0 where there are none.
+    pub n_hidden: usize,
     /// Bytes however many neurons are scored.
     pub fixed_bytes: u64,
     /// Bytes per neuron that is scored.
@@ -55,7 +57,7 @@ impl PredictorWork {
         // Nothing fired on few tokens: that tells nothing.
         let active_per_fired = if ratio.is_finite() { ratio } else { ASSUMED_ACTIVE };
         let (fixed_bytes, row_bytes) = (fixed_bytes as u64, row_bytes as u64);
-        Self { fixed_bytes, row_bytes, dtype, active_per_fired, n_always: 0 }
+        Self { n_hidden: 0, fixed_bytes, row_bytes, dtype, active_per_fired, n_always: 0 }
     }
 
     /// Of `n_ff` neurons those behind the first `n_hot` that are scored.
@@ -81,7 +83,8 @@ impl From<&Predictor> for PredictorWork {
     fn from(predictor: &Predictor) -> Self {
         let (fixed, row, dtype) = predictor.sizes();
         let (active, fired) = predictor.measured.map_or((0.0, 0.0), |m| (m.active, m.fired));
-        Self { n_always: predictor.n_always, ..Self::new(fixed, row, dtype, active, fired) }
+        let n_hidden = predictor.input().map_or(0, |m| m.n_rows);
+        Self { n_hidden, n_always: predictor.n_always, ..Self::new(fixed, row, dtype, active, fired) }
     }
 }
 
@@ -106,6 +109,8 @@ pub struct LayerWork {
     pub down: NeuronRows,
     /// Whether down is stored by columns, as plain files have it: then it cannot be divided, and nothing of it skipped.
     pub down_by_columns: bool,
+    /// Whether some of its neurons may be on a card: not where down is stored by columns, or losslessly.
+    pub divisible: bool,
     /// Who fires.
     pub stats: NeuronStats,
     /// Absent where the mask is computed exactly.
@@ -179,6 +184,7 @@ impl Workload {
                 up: group.ffn_gate.is_some().then(|| row(&group.ffn_up)),
                 down,
                 down_by_columns: matches!(group.ffn_down, Down::Columns(_)),
+                divisible: matches!(group.ffn_down, Down::Rows(_)),
                 stats,
                 predictor: group.predictor.as_ref().map(PredictorWork::from),
             }
@@ -216,6 +222,7 @@ impl Workload {
             up: shape.gated.then_some(rows),
             down: rows,
             down_by_columns: false,
+            divisible: true,
             // What fires counts the same, whoever it is.
             stats: NeuronStats { mass: rates.clone(), rates, cold: None },
             predictor: None,
@@ -236,7 +243,8 @@ impl Workload {
         let dtype = GgmlType::Q4_0;
         let rank = (self.n_embd / 8).next_multiple_of(dtype.block_len());
         let bytes = |n: usize| n.div_ceil(dtype.block_len()) * dtype.block_bytes();
-        let predictor = PredictorWork::new(rank * bytes(self.n_embd), bytes(rank) + 4, dtype, 0.0, 0.0);
+        let sized = PredictorWork::new(rank * bytes(self.n_embd), bytes(rank) + 4, dtype, 0.0, 0.0);
+        let predictor = PredictorWork { n_hidden: rank, ..sized };
         self.layers.iter_mut().for_each(|l| l.predictor = Some(predictor));
     }
 
@@ -250,7 +258,7 @@ impl Workload {
 
     /// Whether neurons can be divided between devices: not in plain files.
     pub fn can_be_divided(&self) -> bool {
-        self.layers.iter().all(|l| !l.down_by_columns)
+        self.layers.iter().all(|l| l.divisible)
     }
 }
 

@@ -76,7 +76,8 @@ impl LayerPredictor {
         let always = |id: &&NeuronId| self.bias.get(id.0 as usize).is_some_and(|b| *b >= ALWAYS);
         let n_always = order.iter().take_while(always).count();
         let (fixed, row) = (self.weights.common_bytes(), self.weights.score_row() + 4);
-        Some(PredictorWork { n_always, ..PredictorWork::new(fixed, row, dtype, m.active, m.fired) })
+        let n_hidden = self.weights.n_hidden();
+        Some(PredictorWork { n_hidden, n_always, ..PredictorWork::new(fixed, row, dtype, m.active, m.fired) })
     }
 
     /// Bytes in a file, biases included.

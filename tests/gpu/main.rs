@@ -11,12 +11,18 @@ mod device;
 #[path = "../support/emulator.rs"]
 mod emulator;
 mod ffn;
+mod hybrid;
 mod matvec;
 mod gemm;
 mod norm;
 mod operands;
 mod predict;
+#[path = "../support/predictors.rs"]
+mod predictors;
 mod probe;
+#[path = "../support/real.rs"]
+#[allow(dead_code, reason = "other tests use the rest")]
+mod real;
 mod rope;
 mod select;
 mod tiles;

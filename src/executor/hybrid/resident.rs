@@ -1,0 +1,269 @@
+//! What of a model is in the card's memory, laid out as it was accounted.
+
+use crate::gpu::matrix::{DeviceMatrix, Uploader};
+use crate::gpu::ops::norm::Norm as NormOp;
+use crate::gpu::ops::rope::KvLayer;
+use crate::gpu::{Arena, Device, Kernels, Ptr, Stream};
+use crate::model::{Config, Down, Layer, Linear, Matrix, Model, Norm, Predictor, Scores};
+use crate::placement::budget::{Part, aligned, allocated, layer_parts, tile_bytes};
+use crate::placement::plan::{LayerChoice, Plan, Run, Side};
+use crate::placement::workload::Workload;
+use crate::units::Bytes;
+use anyhow::{Context, Result, ensure};
+
+/// A matrix on the card, and its bias.
+#[derive(Clone, Copy)]
+pub(super) struct CardLinear {
+    pub matrix: DeviceMatrix,
+    /// [`Ptr::NULL`] where there is none.
+    pub bias: Ptr,
+}
+
+/// Attention of a layer.
+pub(super) struct CardAttention {
+    pub q: CardLinear,
+    pub k: CardLinear,
+    pub v: CardLinear,
+    pub output: CardLinear,
+    pub cache: KvLayer,
+}
+
+/// How the scores of cold neurons come about.
+pub(super) enum CardScores {
+    /// Rows of signs.
+    Signs(Ptr),
+    /// Two matrices; the second has the cold neurons only.
+    Factors { input: DeviceMatrix, hidden_bias: Ptr, output: DeviceMatrix },
+}
+
+/// A layer's predictor.
+pub(super) struct CardPredictor {
+    pub scores: CardScores,
+    /// `[n_ff - n_hot]`.
+    pub bias: Ptr,
+    /// Slots below it are active, whatever their score.
+    pub n_always: usize,
+}
+
+/// What the card has of a layer.
+pub(super) struct CardLayer {
+    pub choice: LayerChoice,
+    pub attn_norm: Option<NormOp>,
+    pub ffn_norm: Option<NormOp>,
+    pub attention: Option<CardAttention>,
+    /// All rows, or the hot ones.
+    pub mask: Option<DeviceMatrix>,
+    /// Hot rows; absent where there is no gate: the mask matrix is up then.
+    pub up: Option<DeviceMatrix>,
+    pub down: Option<DeviceMatrix>,
+    pub predictor: Option<CardPredictor>,
+    /// Owns all of it.
+    arena: Option<Arena>,
+}
+
+/// The head.
+pub(super) struct CardHead {
+    pub norm: NormOp,
+    pub matrix: DeviceMatrix,
+    arena: Arena,
+}
+
+/// The weights on the card.
+pub(super) struct Resident {
+    /// By number.
+    pub layers: Vec<CardLayer>,
+    pub head: Option<CardHead>,
+}
+
+/// Takes weights to the card.
+struct Loader<'a> {
+    kernels: &'a Kernels,
+    stream: &'a Stream,
+    config: &'a Config,
+    uploader: Uploader,
+}
+
+impl Resident {
+    /// Allocates and uploads what `plan` has on the card.
+    pub fn load(
+        model: &Model,
+        work: &Workload,
+        run: &Run,
+        plan: &Plan,
+        kernels: &Kernels,
+        stream: &Stream,
+    ) -> Result<Self> {
+        let device = stream.device();
+        let uploader = Uploader::new(device, Bytes(tile_bytes(work)))?;
+        let mut loader = Loader { kernels, stream, config: &model.config, uploader };
+        let mut layers = Vec::with_capacity(plan.layers.len());
+        for (i, planned) in plan.layers.iter().enumerate() {
+            let parts = layer_parts(&work.layers[i], planned.choice, run);
+            let layer = &model.weights.layers[i];
+            layers.push(loader.layer(i, layer, planned.choice, &parts, run).with_context(|| format!("layer {i}"))?);
+        }
+        let head = match plan.head {
+            Side::Gpu => Some(loader.head(model).context("head")?),
+            Side::Cpu => None,
+        };
+        // The staging memory is in use until here.
+        stream.synchronize()?;
+        Ok(Self { layers, head })
+    }
+
+    /// Bytes that were allocated.
+    pub fn n_bytes(&self) -> u64 {
+        let layers = self.layers.iter().filter_map(|l| l.arena.as_ref());
+        layers.chain(self.head.as_ref().map(|h| &h.arena)).map(|a| a.buffer().len()).sum()
+    }
+}
+
+/// Writes small vectors one behind the other.
+struct Vectors<'a> {
+    stream: &'a Stream,
+    next: Ptr,
+    end: u64,
+}
+
+impl Vectors<'_> {
+    fn take(&mut self, values: Option<&[f32]>) -> Result<Ptr> {
+        let Some(values) = values else { return Ok(Ptr::NULL) };
+        let at = self.next;
+        self.next = at.offset(size_of_val(values) as u64);
+        ensure!(self.next.0 <= self.end, "norms and biases take more than was planned for");
+        ensure!(values.len().is_multiple_of(4), "a vector of {}; the card takes multiples of 4", values.len());
+        self.stream.write(at, values)?;
+        Ok(at)
+    }
+
+    fn norm(&mut self, config: &Config, norm: &Norm) -> Result<NormOp> {
+        let weight = self.take(Some(&norm.weight))?;
+        let bias = self.take(norm.bias.as_deref())?;
+        Ok(NormOp { kind: config.norm, eps: config.norm_eps, weight, bias })
+    }
+}
+
+impl Loader<'_> {
+    fn device(&self) -> &Device {
+        self.stream.device()
+    }
+
+    /// The rows of `matrix` from `first` on, `n` of them, at `ptr`.
+    fn rows(&mut self, ptr: Ptr, matrix: &Matrix, first: usize, n: usize) -> Result<DeviceMatrix> {
+        let on_card = DeviceMatrix::at(ptr, matrix.dtype(), n, matrix.n_cols);
+        let on_card = on_card.with_context(|| matrix.name().to_owned())?;
+        let bytes = &matrix.bytes()[first * matrix.row_bytes()..][..n * matrix.row_bytes()];
+        self.uploader.rows(self.kernels, self.stream, &on_card, 0, bytes).with_context(|| matrix.name().to_owned())?;
+        Ok(on_card)
+    }
+
+    fn layer(
+        &mut self,
+        i: usize,
+        layer: &Layer,
+        choice: LayerChoice,
+        parts: &[(Part, u64)],
+        run: &Run,
+    ) -> Result<CardLayer> {
+        let total: u64 = parts.iter().map(|(_, bytes)| aligned(*bytes)).sum();
+        let empty = CardLayer {
+            choice,
+            attn_norm: None,
+            ffn_norm: None,
+            attention: None,
+            mask: None,
+            up: None,
+            down: None,
+            predictor: None,
+            arena: None,
+        };
+        if total == 0 {
+            return Ok(empty);
+        }
+        let mut arena = Arena::new(self.device(), total, &format!("weights of layer {i}"))?;
+        let mut places = Vec::with_capacity(parts.len());
+        for (part, bytes) in parts {
+            places.push((*part, if *bytes > 0 { arena.take(*bytes, &format!("{part:?}"))? } else { Ptr::NULL }));
+        }
+        let place = |wanted: Part| places.iter().find(|(p, _)| *p == wanted).map_or(Ptr::NULL, |(_, ptr)| *ptr);
+        let small = place(Part::Small);
+        let n_small = parts.iter().find(|(p, _)| *p == Part::Small).map_or(0, |(_, n)| *n);
+        let mut vectors = Vectors { stream: self.stream, next: small, end: small.0 + n_small };
+        let config = self.config;
+        let attn_norm = Some(vectors.norm(config, &layer.attn_norm)?);
+        let ffn_norm = layer.ffn_norm.as_ref().map(|n| vectors.norm(config, n)).transpose()?;
+        let mut linear = |n: usize, linear: &Linear| -> Result<CardLinear> {
+            let bias = vectors.take(linear.bias.as_deref())?;
+            let matrix = self.rows(place(Part::Attention(n)), &linear.weight, 0, linear.weight.n_rows)?;
+            Ok(CardLinear { matrix, bias })
+        };
+        let attention = if choice.attention {
+            let cache = KvLayer {
+                ptr: place(Part::Cache),
+                dtype: run.kv_type,
+                n_ctx: run.n_ctx,
+                n_head_kv: config.n_head_kv,
+                head_dim: config.head_dim,
+            };
+            let (q, k) = (linear(0, &layer.attn_q)?, linear(1, &layer.attn_k)?);
+            Some(CardAttention { q, k, v: linear(2, &layer.attn_v)?, output: linear(3, &layer.attn_output)?, cache })
+        } else {
+            None
+        };
+        let group = &layer.ffn[0];
+        let (n_ff, n_hot) = (group.n_ff(), choice.n_hot);
+        let n_mask = if choice.mask { n_ff } else { n_hot };
+        let mask = (n_mask > 0).then(|| self.rows(place(Part::Mask), group.mask_matrix(), 0, n_mask)).transpose()?;
+        let up = group.ffn_gate.as_ref().filter(|_| n_hot > 0).map(|_| &group.ffn_up);
+        let up = up.map(|up| self.rows(place(Part::Up), up, 0, n_hot)).transpose()?;
+        let down = match &group.ffn_down {
+            Down::Rows(down) if n_hot > 0 => Some(self.rows(place(Part::Down), down, 0, n_hot)?),
+            _ => None,
+        };
+        ensure!(n_hot == 0 || down.is_some(), "its neurons cannot be divided");
+        let predictor = match group.predictor.as_ref().filter(|_| choice.predictor && n_hot < n_ff) {
+            Some(p) => Some(self.predictor(p, n_hot, &place)?),
+            None => None,
+        };
+        Ok(CardLayer { attn_norm, ffn_norm, attention, mask, up, down, predictor, arena: Some(arena), ..empty })
+    }
+
+    fn predictor(&mut self, p: &Predictor, n_hot: usize, place: &dyn Fn(Part) -> Ptr) -> Result<CardPredictor> {
+        let n_cold = p.bias.len() - n_hot;
+        let bias = place(Part::PredictorBias);
+        self.stream.write(bias, &p.bias[n_hot..])?;
+        let scores = match &p.scores {
+            Scores::Signs(signs) => {
+                let at = place(Part::PredictorOutput);
+                self.stream.write(at, signs.rows(n_hot, n_cold))?;
+                CardScores::Signs(at)
+            }
+            Scores::Factors { input, bias, output } => {
+                let on_card = self.rows(place(Part::PredictorInput), input, 0, input.n_rows)?;
+                let hidden_bias = match bias {
+                    Some(bias) => {
+                        let at = on_card.ptr().offset(input.n_bytes() as u64);
+                        ensure!(at.0.is_multiple_of(4), "{}: an odd number of bytes", input.name());
+                        self.stream.write(at, bias)?;
+                        at
+                    }
+                    None => Ptr::NULL,
+                };
+                let output = self.rows(place(Part::PredictorOutput), output, n_hot, n_cold)?;
+                CardScores::Factors { input: on_card, hidden_bias, output }
+            }
+        };
+        Ok(CardPredictor { scores, bias, n_always: p.n_always })
+    }
+
+    fn head(&mut self, model: &Model) -> Result<CardHead> {
+        let (matrix, norm) = (model.weights.head(), &model.weights.output_norm);
+        let (bytes, small) = (matrix.n_bytes() as u64, 8 * matrix.n_cols as u64);
+        let mut arena = Arena::new(self.device(), allocated(aligned(bytes) + aligned(small)), "the head")?;
+        let at = arena.take(bytes, "its matrix")?;
+        let vectors = arena.take(small, "its norm")?;
+        let matrix = self.rows(at, matrix, 0, matrix.n_rows)?;
+        let norm = Vectors { stream: self.stream, next: vectors, end: vectors.0 + small }.norm(self.config, norm)?;
+        Ok(CardHead { norm, matrix, arena })
+    }
+}

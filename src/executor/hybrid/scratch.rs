@@ -1,0 +1,63 @@
+//! The card's working memory: one allocation, laid out as it was accounted.
+
+use crate::executor::attention::Rotation;
+use crate::gpu::ops::attention::attention_scratch;
+use crate::gpu::ops::down;
+use crate::gpu::ops::rope::KvLayer;
+use crate::gpu::{Arena, Ptr, Stream};
+use crate::model::{Down, Model};
+use crate::placement::budget::{ScratchPart, aligned, scratch_parts};
+use crate::placement::plan::Run;
+use crate::placement::workload::Workload;
+use anyhow::{Result, ensure};
+
+/// Where everything is.
+pub(super) struct Scratch {
+    parts: Vec<(ScratchPart, Ptr)>,
+    arena: Arena,
+}
+
+impl Scratch {
+    /// Allocates the working memory for `model`, and fills in what does not change.
+    pub fn new(model: &Model, work: &Workload, run: &Run, rotation: &Rotation, stream: &Stream) -> Result<Self> {
+        let planned = scratch_parts(work, run);
+        let total: u64 = planned.iter().map(|(_, bytes)| aligned(*bytes)).sum();
+        let mut arena = Arena::new(stream.device(), total, "working memory")?;
+        let mut parts = Vec::with_capacity(planned.len());
+        for (part, bytes) in planned {
+            parts.push((part, arena.take(bytes, &format!("{part:?}"))?));
+        }
+        let scratch = Self { parts, arena };
+        // Counters and states begin at 0.
+        stream.fill(scratch.arena.buffer().ptr(), 0, scratch.arena.buffer().len())?;
+        stream.write(scratch.at(ScratchPart::Frequencies), rotation.frequencies())?;
+        let bytes = |part: ScratchPart| planned.iter().find(|(p, _)| *p == part).map_or(0, |(_, n)| *n);
+        let config = &model.config;
+        let cache = KvLayer {
+            ptr: Ptr::NULL,
+            dtype: run.kv_type,
+            n_ctx: run.n_ctx,
+            n_head_kv: config.n_head_kv,
+            head_dim: config.head_dim,
+        };
+        let attention = attention_scratch(config.n_head, &cache)?;
+        ensure!(attention <= bytes(ScratchPart::AttnPartial), "attention takes more memory than was planned for");
+        for layer in &model.weights.layers {
+            if let Down::Rows(down) = &layer.ffn[0].ffn_down {
+                let sums = down::scratch_bytes(down.dtype(), down.n_cols)?;
+                ensure!(sums <= bytes(ScratchPart::DownPartial), "sums take more memory than was planned for");
+            }
+        }
+        Ok(scratch)
+    }
+
+    /// Where a part begins.
+    pub fn at(&self, part: ScratchPart) -> Ptr {
+        self.parts.iter().find(|(p, _)| *p == part).map_or(Ptr::NULL, |(_, ptr)| *ptr)
+    }
+
+    /// Bytes that were allocated.
+    pub fn n_bytes(&self) -> u64 {
+        self.arena.buffer().len()
+    }
+}

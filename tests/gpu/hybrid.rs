@@ -1,0 +1,290 @@
+//! Whole tokens: what card and CPU compute together is what the CPU computes alone, however the model is divided.
+
+use super::predictors::{ROOM, network, oracle, signs, with_predictor};
+use super::{alone, emulated, gpu, real, text};
+use anyhow::Result;
+use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
+use powerinfer::gpu::Kernels;
+use powerinfer::model::{ALWAYS, Model};
+use powerinfer::placement::Placement;
+use powerinfer::placement::hardware::Hardware;
+use powerinfer::placement::plan::{LayerChoice, Method, Plan, PlannedLayer, Planner, Run, Side};
+use powerinfer::placement::workload::Workload;
+use powerinfer::variant::Options;
+
+/// How far logits may be apart: sums run in another order in 32 bits, over six layers, and logits are about 10.
+const F16_TOLERANCE: f32 = 2e-3;
+/// With weights of 8 bits so is rounding of activations to bytes: a sum that differs in its last bit may round an
+/// activation to the next of 127 steps. (Prefill and decode on the CPU differ by as much.)
+const Q8_TOLERANCE: f32 = 0.2;
+/// Prefill on the card rounds activations to 11 bits.
+const PREFILL_TOLERANCE: f32 = 2e-2;
+const N_TOKENS: usize = 4;
+
+fn hardware() -> Hardware {
+    Hardware::parse(include_str!("../../hardware/rtx-4090-ddr5.toml")).expect("it is part of the repository")
+}
+
+fn params(mode: Mode) -> ExecutorParams {
+    ExecutorParams { kv_type: KvType::F16, ..real::params(mode, 2) }
+}
+
+/// A plan with the same choice for all layers but those that `other` names.
+fn plan(model: &Model, mode: Mode, head: Side, choice: impl Fn(usize) -> LayerChoice) -> Result<Plan> {
+    let p = params(mode);
+    let method = match mode {
+        Mode::Dense => Method::Dense,
+        Mode::Exact => Method::Exact,
+        Mode::Predicted => Method::Predicted,
+    };
+    let run = Run { n_ctx: p.n_ctx, n_past: p.n_ctx, kv_type: p.kv_type.dtype(), n_ubatch: p.n_ubatch, method };
+    let work = Workload::of(model);
+    let choices: Vec<_> = (0..model.config.n_layer).map(choice).collect();
+    Planner { hardware: &hardware(), work: &work, run: &run }.of_choices(&choices, head)
+}
+
+/// Largest difference between logits of the CPU alone and of both.
+fn difference(model: &Model, mode: Mode, plan: Plan) -> Result<f32> {
+    let Some(device) = gpu() else { return Ok(0.0) };
+    let tokens = real::story(N_TOKENS)?;
+    // Hot neurons are computed by their true mask: that makes a difference in mode predicted.
+    let whole = |l: &PlannedLayer| if l.choice.mask { l.n_ff } else { l.choice.n_hot };
+    let placement = match mode {
+        Mode::Predicted => Placement::new(model, plan.layers.iter().map(whole).collect())?,
+        Mode::Dense | Mode::Exact => Placement::all_cold(model),
+    };
+    let alone = real::decode(&mut Executor::new(model, placement, params(mode))?, &tokens)?;
+    let mut both = Executor::on_card(model, &device, plan, params(mode))?;
+    assert!(both.plan().is_some(), "the card has nothing to do");
+    let together = real::decode(&mut both, &tokens)?;
+    let again = real::decode(&mut both, &tokens)?;
+    assert_eq!(together, again, "the same tokens give the same bits");
+    Ok(alone.iter().zip(&together).map(|(a, b)| apart(a, b)).fold(0.0, f32::max))
+}
+
+/// Ways to divide a layer of `n_ff` neurons, with names.
+fn ways(n_ff: usize) -> Vec<(&'static str, LayerChoice)> {
+    let half = n_ff / 2;
+    let choice = |attention, mask, n_hot| LayerChoice { attention, mask, predictor: false, n_hot };
+    vec![
+        ("all on the card", choice(true, false, n_ff)),
+        ("half hot, mask on the card", choice(true, true, half)),
+        ("nothing hot, mask on the card", choice(true, true, 0)),
+        ("half hot", choice(true, false, half)),
+        ("only attention", choice(true, false, 0)),
+        ("attention on the CPU, half hot", choice(false, false, half)),
+        ("attention on the CPU, mask on the card", choice(false, true, 32)),
+    ]
+}
+
+fn every_way(model: &Model, tolerance: f32) -> Result<()> {
+    if gpu().is_none() {
+        return Ok(());
+    }
+    for (name, choice) in ways(model.config.n_ff[0]) {
+        for mode in [Mode::Exact, Mode::Dense] {
+            let apart = difference(model, mode, plan(model, mode, Side::Gpu, |_| choice)?)?;
+            assert!(apart < tolerance, "{name}, {}: {apart}", mode.name());
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn hybrid_in_every_division_of_a_layer_f16() -> Result<()> {
+    if gpu().is_none() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let model = real::split(real::source(), Options::default(), &dir.path().join("f16.gguf"))?;
+    every_way(&model, F16_TOLERANCE)
+}
+
+#[test]
+fn hybrid_in_every_division_of_a_layer_q8() -> Result<()> {
+    let gguf = powerinfer::gguf::Gguf::from_source(powerinfer::embedded::source())?;
+    every_way(&Model::new(gguf, None)?, Q8_TOLERANCE)
+}
+
+/// Largest difference between logits after prefills of the CPU alone and of both, in batches of several sizes, and of a
+/// token that is decoded behind them.
+fn prefill_difference(model: &Model, plan: Plan) -> Result<f32> {
+    let Some(device) = gpu() else { return Ok(0.0) };
+    let tokens = real::story(24)?;
+    let mut alone = Executor::new(model, Placement::all_cold(model), params(Mode::Exact))?;
+    let mut both = Executor::on_card(model, &device, plan, params(Mode::Exact))?;
+    let mut most = 0.0f32;
+    for piece in [&tokens[..17], &tokens[17..19], &tokens[19..23]] {
+        let logits = both.prefill(piece)?.to_vec();
+        most = most.max(apart(alone.prefill(piece)?, &logits));
+    }
+    assert_eq!(both.kv().n_past(), 23);
+    let logits = both.decode(tokens[23])?.to_vec();
+    Ok(most.max(apart(alone.decode(tokens[23])?, &logits)))
+}
+
+fn apart(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let pairs = a.iter().zip(b);
+    pairs.map(|(a, b)| if a.is_nan() || b.is_nan() { f32::INFINITY } else { (a - b).abs() }).fold(0.0, f32::max)
+}
+
+#[test]
+fn hybrid_prefill_in_every_division_of_a_layer() -> Result<()> {
+    if gpu().is_none() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let model = real::split(real::source(), Options::default(), &dir.path().join("f16.gguf"))?;
+    for (name, choice) in ways(model.config.n_ff[0]) {
+        for head in [Side::Gpu, Side::Cpu] {
+            let choice = |i| if head == Side::Cpu && i != 2 { LayerChoice::default() } else { choice };
+            let apart = prefill_difference(&model, plan(&model, Mode::Exact, head, choice)?)?;
+            assert!(apart < PREFILL_TOLERANCE, "{name}, head {head:?}: {apart}");
+        }
+    }
+    // A plain file: its neurons cannot be divided.
+    let plain = real::source();
+    let attention = LayerChoice { attention: true, ..LayerChoice::default() };
+    let apart = prefill_difference(plain, plan(plain, Mode::Exact, Side::Gpu, |_| attention)?)?;
+    assert!(apart < PREFILL_TOLERANCE, "plain: {apart}");
+    Ok(())
+}
+
+#[test]
+fn hybrid_with_layers_on_the_cpu() -> Result<()> {
+    if gpu().is_none() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let model = real::split(real::source(), Options::default(), &dir.path().join("f16.gguf"))?;
+    let n_ff = model.config.n_ff[0];
+    let card = LayerChoice { attention: true, mask: true, predictor: false, n_hot: n_ff / 4 };
+    let last = model.config.n_layer - 1;
+    /// Whether a layer is on the CPU, by its number and that of the last one.
+    type OnCpu = fn(usize, usize) -> bool;
+    let routes: [(&str, OnCpu); 5] = [
+        ("the first", |i, _| i < 2),
+        ("the last", |i, last| i == last),
+        ("in the middle", |i, _| i == 2 || i == 3),
+        ("every second", |i, _| i % 2 == 0),
+        ("none", |_, _| false),
+    ];
+    for (name, on_cpu) in routes {
+        for head in [Side::Gpu, Side::Cpu] {
+            let choice = |i| if on_cpu(i, last) { LayerChoice::default() } else { card };
+            let apart = difference(&model, Mode::Exact, plan(&model, Mode::Exact, head, choice)?)?;
+            assert!(apart < F16_TOLERANCE, "{name}, head {head:?}: {apart}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn hybrid_with_predictors_on_either_side() -> Result<()> {
+    if gpu().is_none() {
+        return Ok(());
+    }
+    // Agreement of signs is a number of elements, so who is named is the same to the last neuron.
+    const AGREE: f32 = -8.0;
+    for (name, bias, parts) in [
+        ("factors", ROOM, oracle as fn(&_) -> _),
+        ("a network", ROOM, network),
+        ("signs", AGREE, signs),
+        ("everybody", ALWAYS, signs),
+    ] {
+        let (_folder, model) = with_predictor(&|_, _| bias, parts)?;
+        let n_ff = model.config.n_ff[0];
+        for (on_card, mask, n_hot) in
+            [(true, false, n_ff / 2), (true, false, 0), (false, false, n_ff / 2), (false, true, 0)]
+        {
+            let choice = LayerChoice { attention: true, mask, predictor: on_card, n_hot };
+            let apart = difference(&model, Mode::Predicted, plan(&model, Mode::Predicted, Side::Gpu, |_| choice)?)?;
+            assert!(apart < F16_TOLERANCE, "{name}, {choice:?}: {apart}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn hybrid_takes_what_is_accounted() {
+    if emulated() {
+        return;
+    }
+    // Alone, for what other tests take would count, too.
+    if let Some(output) = alone("hybrid::memory_is_what_is_accounted", ("EMU_SEED", "7")) {
+        assert!(output.status.success(), "{}", text(&output));
+    }
+}
+
+#[test]
+#[ignore = "run by the test above, alone"]
+fn memory_is_what_is_accounted() -> Result<()> {
+    let Some(device) = gpu() else { return Ok(()) };
+    let gguf = powerinfer::gguf::Gguf::from_source(powerinfer::embedded::source())?;
+    let model = Model::new(gguf, None)?;
+    for (name, choice) in ways(model.config.n_ff[0]) {
+        let plan = plan(&model, Mode::Exact, Side::Gpu, |_| choice)?;
+        let accounted = plan.account.sum();
+        let before = device.memory()?.0.0;
+        // Kernels are the driver's own, and not counted.
+        let kernels = Kernels::load(&device)?;
+        let of_kernels = before - device.memory()?.0.0;
+        drop(kernels);
+        let executor = Executor::on_card(&model, &device, plan, params(Mode::Exact))?;
+        let gone = before - device.memory()?.0.0;
+        assert_eq!(executor.card_bytes().0, accounted, "{name}");
+        assert_eq!(gone, accounted + of_kernels, "{name}: {accounted} for us, {of_kernels} for kernels");
+    }
+    Ok(())
+}
+
+fn embedded() -> Result<Model> {
+    Model::new(powerinfer::gguf::Gguf::from_source(powerinfer::embedded::source())?, None)
+}
+
+#[test]
+#[ignore = "run by the tests below, with errors injected"]
+fn a_card_fails() -> Result<()> {
+    let device = gpu().expect("under the emulator");
+    let model = embedded()?;
+    let (_, choice) = ways(model.config.n_ff[0])[1];
+    let plan = plan(&model, Mode::Exact, Side::Gpu, |_| choice)?;
+    let mut executor = match Executor::on_card(&model, &device, plan, params(Mode::Exact)) {
+        Ok(executor) => executor,
+        Err(error) => {
+            println!("at load: {error:#}");
+            return Ok(());
+        }
+    };
+    for token in real::story(8)? {
+        if let Err(error) = executor.decode(token) {
+            println!("in a token: {error:#}");
+            println!("then: {:#}", executor.decode(token).unwrap_err());
+            println!("and: {:#}", executor.prefill(&[token; 8]).unwrap_err());
+            return Ok(());
+        }
+    }
+    panic!("nothing failed");
+}
+
+#[test]
+fn hybrid_errors_are_one_line() {
+    if emulated() {
+        return;
+    }
+    for (setting, says) in [
+        (("EMU_VRAM", "104M"), vec!["at load: ", "out of device memory", "--vram-budget"]),
+        (
+            ("EMU_FAIL", "kernel:down_q8_0@9=700"),
+            vec!["in a token: ", "then: the card has failed before", "and: the card has failed"],
+        ),
+        (("EMU_FAIL", "cuGraphLaunch@3=999"), vec!["in a token: ", "then: the card has failed before"]),
+        (("EMU_FAIL", "cuModuleLoadDataEx@2=218"), vec!["at load: ", "compiling PTX"]),
+    ] {
+        let Some(output) = alone("hybrid::a_card_fails", setting) else { return };
+        let said = text(&output);
+        assert!(output.status.success(), "{setting:?}: {said}");
+        assert!(says.iter().all(|s| said.contains(s)), "{setting:?}: {said}");
+    }
+}
