@@ -9,17 +9,19 @@ use ablation::Ablation;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use common::args::Compute;
+use common::card::{Placed, Where};
 use common::models;
-use common::plan;
+use common::plan::{self, Vram};
 use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
 use kl::{Comparison, KlArgs};
 use powerinfer::cpu::Pool;
-use powerinfer::executor::{Executor, ExecutorParams, FfnStats, Mode};
+use powerinfer::executor::{ExecutorParams, FfnStats, Mode};
 use powerinfer::files::check_writable;
+use powerinfer::gpu::{Chosen, choose};
 use powerinfer::measure::STORY;
 use powerinfer::measure::perplexity::{check_windows, perplexity};
 use powerinfer::measure::roofline::{Limit, limit};
-use powerinfer::measure::row::{Format, Predicted, Row, render};
+use powerinfer::measure::row::{Format, OnCard, Predicted, Row, render};
 use powerinfer::measure::speed::{Test, bytes_per_token, speed};
 use powerinfer::model::Model;
 use powerinfer::placement::hardware::Hardware;
@@ -39,7 +41,7 @@ Examples:
   powerinfer-bench -m q4_0.gguf --kl wiki.test.raw --chunks 20 --mode dense --kl-base f16.gguf    what quantizing costs
   powerinfer-bench --synthetic 7b -p 0 --mode dense,exact    the shape of a 7B, random weights, 10 % of neurons fire
   powerinfer-bench --synthetic 70b-40:q4_0:0.05 -p 0 -n 16   half the layers of a 70B, 5 % fire
-  powerinfer-bench --hardware this-machine.toml              what the planner must know of this processor
+  powerinfer-bench --hardware this-machine.toml              what the planner must know of this machine
   powerinfer-bench --synthetic 1b-8 -p 0 -n 32 --predict     the planner's prediction beside what is measured
   powerinfer-bench --synthetic 1b:f16 --synthetic-plain      the same weights as a plain file, for llama.cpp too
 
@@ -91,9 +93,14 @@ struct Args {
     /// Read special tokens that are written in the text as such
     #[arg(long)]
     parse_special: bool,
-    /// Measure this processor as the planner sees it, write that to a file (TOML) and exit
+    /// Measure this machine as the planner sees it, write that to a file (TOML) and exit
     #[arg(long, value_name = "FILE")]
     hardware: Option<PathBuf>,
+    /// Plan with this description of the machine, not with what is measured (TOML)
+    #[arg(long, value_name = "FILE")]
+    machine: Option<PathBuf>,
+    #[command(flatten)]
+    vram: Vram,
     /// After each tg test say on stderr what the planner's time model, measured now, had predicted
     #[arg(long)]
     predict: bool,
@@ -123,10 +130,10 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     catch_ctrl_c(Again::Exits)?;
-    args.compute.tell_limits();
     if let Some(path) = &args.hardware {
         return write_hardware(&args, path);
     }
+    let chosen = args.compute.choose_device()?;
     tests(&args)?;
     let bar = Bar::new();
     let synthetic = args.synthetic.file(&bar)?;
@@ -135,7 +142,7 @@ fn run(args: Args) -> Result<()> {
     let model = models::open(models::open_file(path)?, args.compute.activation, check)?;
     let work = Work::new(&args, &model, &bar)?;
     let mut rows = Vec::new();
-    let measured = work.measure(&args, &model, &bar, &mut rows);
+    let measured = work.measure(&args, &chosen, &model, &bar, &mut rows);
     drop(bar);
     // What was measured before something went wrong is not lost.
     if measured.is_ok() || !rows.is_empty() {
@@ -149,7 +156,14 @@ fn write_hardware(args: &Args, path: &Path) -> Result<()> {
     check_writable(path)?;
     let threads = args.threads.first().copied().unwrap_or_else(common::default_threads);
     common::warn_of_threads(threads);
-    let hardware = plan::measure(threads, args.compute.isa(), &MEASURED, &Bar::new())?;
+    let device = match choose(args.compute.device_choice()?)? {
+        Chosen::Cuda(device) => Some(device),
+        Chosen::Cpu { why } => {
+            why.iter().for_each(|why| tell!("note: measuring the CPU alone: {why}"));
+            None
+        }
+    };
+    let hardware = plan::measure(threads, args.compute.isa(), &MEASURED, device.as_ref(), &Bar::new())?;
     hardware.write(path)?;
     print(hardware.to_toml())
 }
@@ -195,17 +209,17 @@ impl Work {
         Ok(Self { threads, tests, tokens, perplexity, kl: Comparison::new(args, model, bar)? })
     }
 
-    fn measure(&self, args: &Args, model: &Model, bar: &Bar, rows: &mut Vec<Row>) -> Result<()> {
+    fn measure(&self, args: &Args, chosen: &Chosen, model: &Model, bar: &Bar, rows: &mut Vec<Row>) -> Result<()> {
         for &n_threads in &self.threads {
             let decodes = self.tests.iter().any(|t| t.n_prompt == 0);
             let measured = || -> Result<Limit> { Ok(limit(model, args.compute.isa(), &Pool::new(n_threads)?)) };
             let limit = decodes.then(measured).transpose()?;
             let kv_type = args.compute.cache_type.dtype();
             let types = plan::types_of(model, kv_type);
-            let hardware = || plan::measure(n_threads, args.compute.isa(), &types, bar);
+            let hardware = || plan::measure(n_threads, args.compute.isa(), &types, None, bar);
             let hardware = (args.predict && decodes).then(hardware).transpose()?;
             for mode in args.mode.iter().map(|mode| args.ablation.mode(*mode)) {
-                let bench = Bench { args, model, n_threads, mode, limit };
+                let bench = Bench { args, chosen, model, n_threads, mode, limit };
                 for &test in &self.tests {
                     rows.push(bench.speed(test, &self.tokens, bar)?);
                     if let (Some(hardware), 0) = (&hardware, test.n_prompt) {
@@ -267,8 +281,14 @@ fn feed(args: &Args, model: &Model) -> Result<Vec<u32>> {
     Ok(tokens)
 }
 
+/// Who computed.
+fn backend(card: Option<&OnCard>) -> String {
+    if card.is_some() { "CUDA" } else { "CPU" }.to_owned()
+}
+
 struct Bench<'a> {
     args: &'a Args,
+    chosen: &'a Chosen,
     model: &'a Model,
     n_threads: usize,
     mode: Mode,
@@ -276,8 +296,11 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn executor(&self, n_ctx: usize) -> Result<Executor<'_>> {
-        Executor::new(self.model, self.args.ablation.placement(self.mode, self.model)?, self.params(n_ctx))
+    fn executor(&self, n_ctx: usize) -> Result<Placed<'_>> {
+        let args = self.args;
+        let hardware = args.machine.as_deref();
+        let place = Where { compute: &args.compute, chosen: self.chosen, vram: &args.vram, hardware };
+        place.executor(self.model, args.ablation.placement(self.mode, self.model)?, self.params(n_ctx))
     }
 
     fn params(&self, n_ctx: usize) -> ExecutorParams {
@@ -304,7 +327,10 @@ impl Bench<'_> {
     /// `--predict`: compares the last row with the time model.
     fn predict(&self, test: Test, hardware: &Hardware, rows: &[Row]) -> Result<()> {
         let Some(row) = rows.last() else { return Ok(()) };
-        let predicted = plan::predict(self.model, &self.params(test.n_gen), test.n_gen / 2, hardware)?;
+        let predicted = match &row.card {
+            Some(card) => card.planned_ts,
+            None => plan::predict(self.model, &self.params(test.n_gen), test.n_gen / 2, hardware)?,
+        };
         let (mode, threads, off) = (self.mode.name(), self.n_threads, 100.0 * (predicted / row.avg_ts - 1.0));
         tell!(
             "predicted {mode} -t {threads} {}: {predicted:.2} t/s, measured {:.2}: {off:+.1} %",
@@ -321,7 +347,7 @@ impl Bench<'_> {
             model_type: self.model.config.name.clone(),
             model_size: self.model.n_bytes(),
             synthetic: self.model.is_synthetic(),
-            backend: "CPU".to_owned(),
+            backend: backend(None),
             n_threads: self.n_threads,
             mode: self.mode.name().to_owned(),
             hot: self.args.ablation.hot(self.mode).to_owned(),
@@ -342,25 +368,32 @@ impl Bench<'_> {
             perplexity: None,
             stderr: None,
             predicted: None,
+            card: None,
             kl: None,
         }
     }
 
     fn speed(&self, test: Test, tokens: &[u32], bar: &Bar) -> Result<Row> {
-        let mut executor = self.executor(test.n_prompt + test.n_gen)?;
-        let speed = speed(self.model, &mut executor, test, tokens, self.args.repetitions, bar)?;
+        let mut placed = self.executor(test.n_prompt + test.n_gen)?;
+        let speed = speed(self.model, &mut placed.executor, test, tokens, self.args.repetitions, bar)?;
+        let executor = &placed.executor;
         self.args.synthetic.tell_density(executor.stats(), self.model.config.n_layer);
+        let card = placed.on_card()?;
+        // The limit is that of the CPU's memory.
+        let limit = self.limit.filter(|_| test.n_prompt == 0 && card.is_none());
         Ok(Row {
+            backend: backend(card.as_ref()),
             n_prompt: test.n_prompt,
             n_gen: test.n_gen,
             avg_ts: speed.mean(),
             stddev_ts: speed.stddev(),
             bytes_per_token: Some(speed.bytes_per_token),
-            gb_per_s: self.limit.map(|_| speed.bytes_per_token * speed.mean() / 1e9).filter(|_| test.n_prompt == 0),
-            limit_gb_per_s: self.limit.map(|limit| limit.best() / 1e9).filter(|_| test.n_prompt == 0),
+            gb_per_s: limit.map(|_| speed.bytes_per_token * speed.mean() / 1e9),
+            limit_gb_per_s: limit.map(|limit| limit.best() / 1e9),
             ffn_bytes_per_token: self.ffn_bytes(executor.stats()),
             ffn_density: speed.ffn_density,
             predicted: self.predicted(executor.stats(), speed.mean()),
+            card,
             samples_ts: speed.samples,
             ..self.row(test.name(), self.args.text())
         })
@@ -368,10 +401,11 @@ impl Bench<'_> {
 
     fn perplexity(&self, Scored { name, tokens, bos }: &Scored, bar: &Bar) -> Result<Row> {
         let n_ctx = self.args.ctx_size;
-        let mut executor = self.executor(n_ctx)?;
+        let mut placed = self.executor(n_ctx)?;
         let start = Instant::now();
-        let result = perplexity(&mut executor, tokens, n_ctx, *bos, self.mode.into(), self.args.chunks, bar)
+        let result = perplexity(&mut placed.executor, tokens, n_ctx, *bos, self.mode.into(), self.args.chunks, bar)
             .with_context(|| name.clone())?;
+        let (executor, card) = (&placed.executor, placed.on_card()?);
         let n_tokens = result.n_windows * n_ctx;
         let speed = n_tokens as f64 / start.elapsed().as_secs_f64();
         let n_ubatch = self.args.compute.n_ubatch();
@@ -390,6 +424,8 @@ impl Bench<'_> {
             predicted: self.predicted(executor.stats(), speed),
             perplexity: Some(result.value),
             stderr: Some(result.stderr),
+            backend: backend(card.as_ref()),
+            card,
             ..self.row("ppl".to_owned(), name)
         })
     }

@@ -4,6 +4,7 @@ use crate::common::models;
 use crate::{Args, Bench, Scored};
 use anyhow::{Context, Result};
 use powerinfer::executor::Mode;
+use powerinfer::gpu::Chosen;
 use powerinfer::measure::divergence::{check_vocabularies, divergence};
 use powerinfer::measure::row::{Kl, Row};
 use powerinfer::measure::speed::{Test, bytes_per_token};
@@ -50,12 +51,16 @@ impl Comparison {
         let (args, Scored { name, tokens, bos }) = (bench.args, &self.text);
         let n_ctx = args.ctx_size;
         let base = self.base.as_ref().unwrap_or(bench.model);
-        let dense = Bench { model: base, mode: Mode::Dense, ..*bench };
+        // A card holds one of them; the reference can wait.
+        let alone = Chosen::Cpu { why: None };
+        let dense = Bench { model: base, mode: Mode::Dense, chosen: &alone, ..*bench };
         let mut reference = dense.executor(n_ctx)?;
-        let mut executor = bench.executor(n_ctx)?;
-        executor.set_audit(AUDITED);
-        let compared = divergence(&mut reference, &mut executor, tokens, n_ctx, *bos, args.chunks, progress)
-            .with_context(|| name.clone())?;
+        let mut placed = bench.executor(n_ctx)?;
+        placed.executor.set_audit(AUDITED);
+        let compared =
+            divergence(&mut reference.executor, &mut placed.executor, tokens, n_ctx, *bos, args.chunks, progress)
+                .with_context(|| name.clone())?;
+        let (executor, card) = (&placed.executor, placed.on_card()?);
         let n_tokens = compared.perplexity.n_windows * n_ctx;
         let speed = n_tokens as f64 / compared.decoding.as_secs_f64();
         let decoded = Test { n_prompt: 0, n_gen: n_ctx };
@@ -71,6 +76,8 @@ impl Comparison {
             ffn_density: compared.perplexity.ffn_density,
             perplexity: Some(compared.perplexity.value),
             stderr: Some(compared.perplexity.stderr),
+            backend: super::backend(card.as_ref()),
+            card,
             kl: Some(Kl { kl_base: base.gguf.source().name().to_owned(), divergence: compared.divergence }),
             ..bench.row("kl".to_owned(), name)
         })

@@ -7,10 +7,11 @@ mod report;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use common::args::Compute;
+use common::card::Where;
 use common::models;
 use common::plan::{self, PlanArgs};
 use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
-use powerinfer::executor::{Executor, ExecutorParams, Mode};
+use powerinfer::executor::{ExecutorParams, Mode};
 use powerinfer::generate::{Limits, Stop, generate};
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
@@ -130,7 +131,7 @@ fn run(args: Args) -> Result<()> {
     let params = sampler_params(&args);
     params.validate()?;
     let seed = params.seed;
-    args.compute.tell_limits();
+    let chosen = args.compute.choose_device()?;
     let talk = args.interactive || args.conversation;
     let prompt = if talk { given_prompt(&args)? } else { prompt(&args)? };
     let talk = talk || prompt.is_none();
@@ -143,7 +144,10 @@ fn run(args: Args) -> Result<()> {
     let model = models::open(models::open_file(args.model.as_deref())?, args.compute.activation, check)?;
     let tokenizer = models::tokenizer(&model.gguf)?;
     drop(bar);
-    let mut executor = Executor::new(&model, Placement::all_cold(&model), executor_params(&args, &model)?)?;
+    let (vram, hardware) = (&args.plan.vram, args.plan.hardware.as_deref());
+    let place = Where { compute: &args.compute, chosen: &chosen, vram, hardware };
+    let placed = place.executor(&model, Placement::all_cold(&model), executor_params(&args, &model)?)?;
+    let mut executor = placed.executor;
     if args.stats {
         executor.set_audit(AUDITED);
     }
@@ -198,7 +202,8 @@ fn dry_run(args: &Args) -> Result<()> {
     let work = Workload::of(&model);
     let run = plan::run_of(&params, params.n_ctx)?;
     let given = args.plan.hardware.as_deref();
-    let hardware = plan::hardware(given, &work, &run, params.n_threads, params.isa, &Bar::new())?;
+    let choice = args.compute.device_choice()?;
+    let hardware = plan::hardware(given, choice, &work, &run, params.n_threads, params.isa, &Bar::new())?;
     plan::show(&args.plan, args.json, &hardware, &work, &run)
 }
 

@@ -11,6 +11,7 @@ use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
 use powerinfer::files::check_writable;
 use powerinfer::gguf::Gguf;
+use powerinfer::gpu::DeviceChoice;
 use powerinfer::measure::{STORY, kl::mean_kl};
 use powerinfer::model::{Activation, Model};
 use powerinfer::placement::Placement;
@@ -135,7 +136,7 @@ fn run(args: Args) -> Result<()> {
     }
     let (source, mut plan) = decide(&args, path, &bar)?;
     let predictors = predictors(&args, &source)?;
-    if args.plan.vram_budget.is_some() {
+    if args.plan.vram.is_given() {
         let work = workload(&args, &source, &plan, predictors.as_ref());
         let (hardware, run) = setting(&args, &work, n_threads, &bar)?;
         let n_hot = plan::plan(&args.plan, &hardware, &work, &run)?.n_hot();
@@ -213,7 +214,8 @@ fn setting(args: &Args, work: &Workload, n_threads: usize, bar: &Bar) -> Result<
     let n_ctx = args.ctx_size;
     ensure!(n_ctx > 0, "-c 0: a context needs at least one token");
     let run = Run { n_ctx, n_past: n_ctx, kv_type: KvType::F16.dtype(), n_ubatch: N_UBATCH, method: args.mode };
-    let hardware = plan::hardware(args.plan.hardware.as_deref(), work, &run, n_threads, Isa::detect(), bar)?;
+    let given = args.plan.hardware.as_deref();
+    let hardware = plan::hardware(given, DeviceChoice::Auto, work, &run, n_threads, Isa::detect(), bar)?;
     Ok((hardware, run))
 }
 

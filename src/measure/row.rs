@@ -63,6 +63,9 @@ pub struct Row {
     /// What the predictors did, in mode `predicted`; tables without such a row have no columns for it.
     #[serde(flatten)]
     pub predicted: Option<Predicted>,
+    /// What the card did, where one computed; tables without such a row have no columns for it.
+    #[serde(flatten)]
+    pub card: Option<OnCard>,
     /// What a `kl` row says; tables without such a row have no columns for it.
     #[serde(flatten)]
     pub kl: Option<Kl>,
@@ -91,6 +94,33 @@ impl Predicted {
             predictor_recall: stats.recall().map(|recall| recall.by_mass()),
         }
     }
+}
+
+/// The columns of rows that a card had a part in.
+#[derive(Debug, Clone, Serialize)]
+pub struct OnCard {
+    /// The card.
+    pub device: String,
+    /// Bytes that it might take.
+    pub vram_budget: u64,
+    /// Bytes that the plan accounts.
+    pub vram_accounted: u64,
+    /// Bytes that were allocated.
+    pub vram_allocated: u64,
+    /// Bytes of the card that are gone since it was opened, by its own count; includes modules and the context's growth.
+    pub vram_used: u64,
+    /// Share of neurons that are hot.
+    pub hot_share: f64,
+    /// Share of the time in which the CPU computed.
+    pub cpu_busy: f64,
+    /// Share of the time in which the card waited for the CPU.
+    pub card_waits: f64,
+    /// Pieces that the card handed to the CPU, per token.
+    pub tasks_per_token: f64,
+    /// Tokens per second that the plan expects.
+    pub planned_ts: f64,
+    /// Tokens per second if both memories were read at their full speed all the time.
+    pub limit_ts: f64,
 }
 
 /// The columns of `kl` rows.
@@ -155,6 +185,9 @@ fn markdown(rows: &[Row]) -> String {
     if has.predicted {
         titles.extend(PREDICTED_TITLES.map(str::to_owned));
     }
+    if has.card {
+        titles.extend(CARD_TITLES.map(str::to_owned));
+    }
     if has.kl {
         titles.extend(KL_TITLES.map(str::to_owned));
     }
@@ -185,6 +218,11 @@ fn markdown(rows: &[Row]) -> String {
                 row.predicted.as_ref().map_or_else(|| [(); PREDICTED_TITLES.len()].map(|()| dash()), predicted_cells),
             );
         }
+        if has.card {
+            more.extend(
+                row.card.as_ref().map_or_else(|| [(); CARD_TITLES.len()].map(|()| dash()), |c| card_cells(c, row)),
+            );
+        }
         if has.kl {
             more.extend(row.kl.as_ref().map_or_else(|| [(); KL_TITLES.len()].map(|()| dash()), |kl| kl_cells(kl, row)));
         }
@@ -213,13 +251,18 @@ fn markdown(rows: &[Row]) -> String {
 #[derive(Clone, Copy)]
 struct Groups {
     predicted: bool,
+    card: bool,
     kl: bool,
 }
 
 impl Groups {
     /// Those that a row needs.
     fn of(rows: &[Row]) -> Self {
-        Self { predicted: rows.iter().any(|row| row.predicted.is_some()), kl: rows.iter().any(|row| row.kl.is_some()) }
+        Self {
+            predicted: rows.iter().any(|row| row.predicted.is_some()),
+            card: rows.iter().any(|row| row.card.is_some()),
+            kl: rows.iter().any(|row| row.kl.is_some()),
+        }
     }
 }
 
@@ -231,6 +274,21 @@ fn predicted_cells(p: &Predicted) -> [String; PREDICTED_TITLES.len()] {
         format!("{:.2} MiB", p.predictor_bytes_per_token / (1 << 20) as f64),
         format!("{:.1} %", 100.0 * p.predictor_time),
         p.predictor_recall.map_or_else(|| "-".to_owned(), |recall| format!("{:.3} %", 100.0 * recall)),
+    ]
+}
+
+const CARD_TITLES: [&str; 7] =
+    ["device", "on the card", "hot", "CPU busy", "card waits", "planned t/s", "of both limits"];
+
+fn card_cells(c: &OnCard, row: &Row) -> [String; CARD_TITLES.len()] {
+    [
+        c.device.replace('|', "/"),
+        crate::units::Bytes(c.vram_allocated).to_string(),
+        format!("{:.1} %", 100.0 * c.hot_share),
+        format!("{:.0} %", 100.0 * c.cpu_busy),
+        format!("{:.0} %", 100.0 * c.card_waits),
+        format!("{:.2}", c.planned_ts),
+        format!("{:.0} %", 100.0 * row.avg_ts / c.limit_ts),
     ]
 }
 
@@ -312,6 +370,19 @@ fn fields(row: &Row, has: Groups) -> Result<Vec<(String, serde_json::Value)>> {
         "stderr",
     ];
     let of_predicted = ["ffn_named", "predictor_bytes_per_token", "predictor_time", "predictor_recall"];
+    let of_card = [
+        "device",
+        "vram_budget",
+        "vram_accounted",
+        "vram_allocated",
+        "vram_used",
+        "hot_share",
+        "cpu_busy",
+        "card_waits",
+        "tasks_per_token",
+        "planned_ts",
+        "limit_ts",
+    ];
     let of_kl = [
         "kl_base",
         "kl_tokens",
@@ -336,7 +407,8 @@ fn fields(row: &Row, has: Groups) -> Result<Vec<(String, serde_json::Value)>> {
     ];
     let value = |name: &&str| ((*name).to_owned(), map.get(*name).cloned().unwrap_or_default());
     let of_predicted = of_predicted.iter().filter(|_| has.predicted);
-    Ok(order.iter().chain(of_predicted).chain(of_kl.iter().filter(|_| has.kl)).map(value).collect())
+    let of_card = of_card.iter().filter(|_| has.card);
+    Ok(order.iter().chain(of_predicted).chain(of_card).chain(of_kl.iter().filter(|_| has.kl)).map(value).collect())
 }
 
 fn plain(value: &serde_json::Value) -> String {
@@ -367,7 +439,7 @@ fn sql(rows: &[Row]) -> Result<String> {
     let mut out = String::new();
     for (i, row) in rows.iter().enumerate() {
         // All columns, whatever the rows: rows of several runs go into one table.
-        let fields = fields(row, Groups { predicted: true, kl: true })?;
+        let fields = fields(row, Groups { predicted: true, card: true, kl: true })?;
         let names: Vec<_> = fields.iter().map(|(name, _)| name.as_str()).collect();
         if i == 0 {
             let text = [
@@ -382,6 +454,7 @@ fn sql(rows: &[Row]) -> Result<String> {
                 "test",
                 "samples_ts",
                 "isa",
+                "device",
                 "kl_base",
             ];
             let kind = |name: &&str| if text.contains(name) { "TEXT" } else { "REAL" };
@@ -400,174 +473,4 @@ fn sql(rows: &[Row]) -> Result<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn row() -> Row {
-        Row {
-            build: "0.1.0".to_owned(),
-            model_filename: "it's \"a\" file.gguf".to_owned(),
-            model_type: "tiny".to_owned(),
-            model_size: 1024,
-            synthetic: false,
-            backend: "CPU".to_owned(),
-            n_threads: 2,
-            mode: "exact".to_owned(),
-            hot: "none".to_owned(),
-            text: "real".to_owned(),
-            test: "tg128".to_owned(),
-            n_prompt: 0,
-            n_gen: 128,
-            n_ctx: None,
-            avg_ts: 10.5,
-            stddev_ts: 0.25,
-            samples_ts: vec![10.25, 10.75],
-            isa: "plain".to_owned(),
-            bytes_per_token: Some(1048576.0),
-            ffn_bytes_per_token: Some(524288.0),
-            gb_per_s: Some(12.0),
-            limit_gb_per_s: Some(16.0),
-            ffn_density: Some(0.125),
-            perplexity: None,
-            stderr: None,
-            predicted: None,
-            kl: None,
-        }
-    }
-
-    fn predicted_row() -> Row {
-        let predicted = Predicted {
-            ffn_named: 0.15625,
-            predictor_bytes_per_token: 2097152.0,
-            predictor_time: 0.0625,
-            predictor_recall: Some(0.998),
-        };
-        Row { mode: "predicted".to_owned(), predicted: Some(predicted), ..row() }
-    }
-
-    fn kl_row() -> Row {
-        let divergence = Divergence {
-            kl_tokens: 255,
-            kl_mean: 0.0125,
-            kl_stderr: 0.0005,
-            kl_median: 0.0,
-            kl_90: 0.01,
-            kl_95: 0.02,
-            kl_99: 0.03,
-            kl_99_9: 0.04,
-            kl_max: 1e-9,
-            same_top: 0.975,
-            same_top_stderr: 0.0025,
-            base_perplexity: 6.25,
-            base_stderr: 0.5,
-            perplexity_ratio: 1.125,
-            perplexity_ratio_stderr: 0.0625,
-            dp_mean: -0.03125,
-            dp_mean_stderr: 0.001,
-            dp_rms: 0.0625,
-            dp_rms_stderr: 0.002,
-        };
-        let kl = Some(Kl { kl_base: "a|b.gguf".to_owned(), divergence });
-        Row { test: "kl".to_owned(), perplexity: Some(7.03125), stderr: Some(0.25), kl, ..row() }
-    }
-
-    #[test]
-    fn json_is_a_list_with_the_names_that_scripts_rely_on() {
-        let json: serde_json::Value = serde_json::from_str(&render(&[row()], Format::Json).unwrap()).unwrap();
-        let first = &json[0];
-        for name in ["test", "n_prompt", "n_gen", "mode", "n_threads", "avg_ts", "stddev_ts", "bytes_per_token"] {
-            assert!(!first[name].is_null(), "{name}");
-        }
-        assert_eq!(first["ffn_density"].as_f64(), Some(0.125));
-        assert!(first["perplexity"].is_null());
-    }
-
-    #[test]
-    fn every_field_of_a_row_has_its_column() {
-        for row in [row(), kl_row(), predicted_row()] {
-            let object = serde_json::to_value(&row).unwrap();
-            let mut names: Vec<_> = object.as_object().unwrap().keys().cloned().collect();
-            let mut columns: Vec<_> = fields(&row, Groups::of(std::slice::from_ref(&row)))
-                .unwrap()
-                .into_iter()
-                .map(|(name, _)| name)
-                .collect();
-            names.sort();
-            columns.sort();
-            assert_eq!(names, columns);
-        }
-    }
-
-    #[test]
-    fn columns_of_kl_are_there_when_a_row_needs_them() {
-        let (without, with) = ([row()], [row(), kl_row()]);
-        for format in [Format::Md, Format::Csv, Format::Json, Format::Jsonl] {
-            let out = render(&without, format).unwrap();
-            assert!(!out.contains("kl_") && !out.contains("KL"), "{out}");
-        }
-        let csv = render(&with, Format::Csv).unwrap();
-        let n_columns: Vec<_> = csv.lines().map(|l| l.split(',').count()).collect();
-        assert_eq!(n_columns, [45; 3], "{csv}");
-        assert!(csv.contains(",kl_99_9,") && csv.contains("\"0.0125\""), "{csv}");
-        let json: serde_json::Value = serde_json::from_str(&render(&with, Format::Json).unwrap()).unwrap();
-        assert!(json[0].get("kl_mean").is_none());
-        assert_eq!([&json[1]["kl_mean"], &json[1]["perplexity"]].map(|v| v.as_f64()), [Some(0.0125), Some(7.03125)]);
-    }
-
-    #[test]
-    fn sql_has_one_table_for_rows_of_every_kind() {
-        let create = |rows: &[Row]| render(rows, Format::Sql).unwrap().split_once(';').unwrap().0.to_owned();
-        assert_eq!(create(&[row()]), create(&[kl_row()]));
-        assert!(create(&[row()]).contains("kl_base TEXT,\n  kl_tokens REAL"));
-    }
-
-    #[test]
-    fn a_markdown_table_says_what_exactly_nothing_is() {
-        let md = render(&[row(), kl_row()], Format::Md).unwrap();
-        let lines: Vec<_> = md.lines().collect();
-        let n_cells = |line: &str| line.matches('|').count();
-        assert!(lines.iter().all(|l| n_cells(l) == 26), "{md}");
-        let cells = [
-            " a/b.gguf |",
-            "| 0.012500 ± 0.000500 |",
-            "|      0 |",
-            "| 0.000000 |",
-            "97.500 ± 0.250 %",
-            "10.50 ± 0.25",
-        ];
-        let more = ["7.0312 ± 0.2500", "6.2500 ± 0.5000", "1.125000 ± 0.062500", "-3.125 ± 0.100 %", "6.250 ± 0.200 %"];
-        for cell in cells.iter().chain(&more) {
-            assert!(lines[3].contains(cell), "{cell}: {md}");
-        }
-    }
-
-    #[test]
-    fn columns_of_predictors_are_there_when_a_row_needs_them() {
-        let md = render(&[row(), predicted_row()], Format::Md).unwrap();
-        for cell in ["15.62 %", "2.00 MiB |", "| 99.800 % |", "| its time |"] {
-            assert!(md.contains(cell), "{cell}: {md}");
-        }
-        assert!(render(&[row(), predicted_row()], Format::Csv).unwrap().contains(",predictor_recall"));
-        assert!(!render(&[row()], Format::Csv).unwrap().contains("predictor"));
-    }
-
-    #[test]
-    fn quotes_are_doubled_in_csv_and_sql() {
-        let csv = render(&[row()], Format::Csv).unwrap();
-        assert!(csv.contains("\"it's \"\"a\"\" file.gguf\""), "{csv}");
-        let sql = render(&[row()], Format::Sql).unwrap();
-        assert!(sql.contains("'it''s \"a\" file.gguf'") && sql.contains("NULL"), "{sql}");
-    }
-
-    #[test]
-    fn a_markdown_table_has_a_line_per_row() {
-        let md = render(&[row(), row()], Format::Md).unwrap();
-        assert_eq!(md.lines().count(), 4);
-        assert!(!md.contains("synthetic"), "{md}");
-        let synthetic = render(&[Row { synthetic: true, ..row() }], Format::Md).unwrap();
-        assert!(synthetic.contains("| tiny (synthetic) |"), "{synthetic}");
-        for cell in ["12.50 %", "75 %", "10.50 ± 0.25", "1.00"] {
-            assert!(md.contains(cell), "{cell}: {md}");
-        }
-    }
-}
+mod tests;

@@ -1,8 +1,11 @@
 //! Arguments that `run` and `bench` have in common.
 
+use super::terminal::tell;
+use anyhow::{Result, ensure};
 use clap::Args;
 use powerinfer::cpu::Isa;
 use powerinfer::executor::KvType;
+use powerinfer::gpu::{Chosen, DeviceChoice, choose};
 use powerinfer::model::Activation;
 
 /// How a model is read and computed.
@@ -21,7 +24,10 @@ pub struct Compute {
     /// Type of the KV cache: f16, q8_0 or f32
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub cache_type: KvType,
-    /// Taken for llama.cpp's sake: this version computes on the CPU (-ngl)
+    /// Where to compute: cpu, cuda (the first card), cuda:N, or auto: a card where there is one
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Taken for llama.cpp's sake: 0 is --device cpu; else --vram-budget says how much a card holds (-ngl)
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub n_gpu_layers: Option<i64>,
     /// Activation function of the FFN: silu, relu or relu2 [default: what the file says]
@@ -43,10 +49,32 @@ impl Compute {
         self.batch_size.map_or(self.ubatch_size, |n| n.min(self.ubatch_size))
     }
 
-    /// Says so where a flag asks for what this version does not do.
-    pub fn tell_limits(&self) {
+    /// Opens the device that the flags ask for, and says in one line where it is computed when that needs saying.
+    ///
+    /// # Errors
+    /// When a card was asked for by name and cannot be used.
+    pub fn choose_device(&self) -> Result<Chosen> {
+        let chosen = choose(self.device_choice()?)?;
         if self.n_gpu_layers.is_some_and(|n| n != 0) {
-            super::terminal::tell!("note: this version computes on the CPU; -ngl is ignored");
+            tell!("note: -ngl is ignored: --vram-budget says how much of a model a card holds");
         }
+        match &chosen {
+            Chosen::Cpu { why: Some(why) } => tell!("note: computing on the CPU: {why}"),
+            Chosen::Cpu { why: None } => {}
+            Chosen::Cuda(_) => {}
+        }
+        Ok(chosen)
+    }
+
+    /// `--device` and `-ngl` together.
+    ///
+    /// # Errors
+    /// When they contradict each other.
+    pub fn device_choice(&self) -> Result<DeviceChoice> {
+        if self.n_gpu_layers != Some(0) {
+            return Ok(self.device);
+        }
+        ensure!(!matches!(self.device, DeviceChoice::Cuda(_)), "-ngl 0 is the CPU, and --device is {}", self.device);
+        Ok(DeviceChoice::Cpu)
     }
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "no command uses all of it")]
 
 pub mod args;
+pub mod card;
 pub mod models;
 pub mod plan;
 pub mod terminal;

@@ -6,6 +6,8 @@ use clap::Args;
 use powerinfer::cpu::cores::usable_cores;
 use powerinfer::cpu::{Isa, Pool, check_supported};
 use powerinfer::executor::ExecutorParams;
+use powerinfer::gpu::probe::{self as gpu_probe, Effort};
+use powerinfer::gpu::{Chosen, Device, DeviceChoice, choose};
 use powerinfer::model::{Model, NeuronId};
 use powerinfer::placement::explain::Explained;
 use powerinfer::placement::hardware::Hardware;
@@ -29,12 +31,40 @@ pub struct PlanArgs {
     /// Description of the machine to plan for (TOML; see the folder `hardware`) [default: this machine, measured once]
     #[arg(long, value_name = "FILE")]
     pub hardware: Option<PathBuf>,
-    /// Device memory that a plan may take: a number with a unit, as 8GiB or 8GB [default: all but the driver's own]
-    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
-    pub vram_budget: Option<Bytes>,
+    #[command(flatten)]
+    pub vram: Vram,
     /// With --dry-run: a line for every layer
     #[arg(long, requires = "dry_run")]
     pub explain: bool,
+}
+
+/// How much of a card a plan may take.
+#[derive(Args)]
+pub struct Vram {
+    /// Device memory that a plan may take: a number with a unit, as 8GiB or 8GB [default: all but the driver's own]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
+    pub vram_budget: Option<Bytes>,
+    /// The same with what the driver takes for itself, as measured: a limit for all that is seen of this program on the card
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, conflicts_with = "vram_budget")]
+    pub vram_total: Option<Bytes>,
+}
+
+impl Vram {
+    /// Whether the user has said something.
+    pub fn is_given(&self) -> bool {
+        self.vram_budget.or(self.vram_total).is_some()
+    }
+
+    /// The budget of a plan on `hardware`.
+    pub fn budget(&self, hardware: &Hardware) -> Result<Option<Bytes>> {
+        let Some(total) = self.vram_total else { return Ok(self.vram_budget) };
+        let Some(device) = &hardware.device else {
+            bail!("--vram-total: {} has no graphics card; describe one with --hardware FILE", hardware.name)
+        };
+        let context = device.gpu.context;
+        ensure!(context < total, "--vram-total: {total} are less than the {context} that the driver takes for itself");
+        Ok(Some(Bytes(total.0 - context.0)))
+    }
 }
 
 /// A shape in place of a model: `NAME[:TYPE[:DENSITY]]`.
@@ -100,6 +130,7 @@ pub fn workload_of_split(model: &Model, plan: &variant::Plan, predictors: Option
             }
         };
         layer.down_by_columns = false;
+        layer.divisible = matches!(down, DownPlan::Rows(_));
     }
     for (layer, (planned, fitted)) in
         work.layers.iter_mut().zip(plan.layers.iter().zip(predictors.map_or(&[][..], |p| &p.layers)))
@@ -123,9 +154,11 @@ fn types(work: &Workload, kv_type: GgmlType) -> Vec<GgmlType> {
     types
 }
 
-/// The file that was given, or this machine: measured now, or before with the same processor, threads and version.
+/// The file that was given, or this machine with the card of `choice`: measured now, or before with the same processor,
+/// threads, card and version.
 pub fn hardware(
     given: Option<&Path>,
+    choice: DeviceChoice,
     work: &Workload,
     run: &Run,
     threads: usize,
@@ -135,9 +168,13 @@ pub fn hardware(
     if let Some(path) = given {
         return Hardware::read(path);
     }
+    let device = match choose(choice)? {
+        Chosen::Cuda(device) => Some(device),
+        Chosen::Cpu { .. } => None,
+    };
     let wanted = types(work, run.kv_type);
     let folder = super::cache_folder();
-    let path = folder.as_ref().map(|f| f.join(cache_name(threads, isa)));
+    let path = folder.as_ref().map(|f| f.join(cache_name(threads, isa, device.as_ref())));
     let known = path.as_deref().and_then(|p| Hardware::read(p).ok());
     if let Some(known) =
         known.as_ref().filter(|h| wanted.iter().all(|t| h.cpu.bandwidth.by_type.contains_key(t.name())))
@@ -148,7 +185,7 @@ pub fn hardware(
     types.extend(known.iter().flat_map(|h| h.cpu.bandwidth.by_type.keys()).filter_map(|n| GgmlType::from_name(n)));
     types.sort_by_key(|t| t.id());
     types.dedup();
-    let measured = measure(threads, isa, &types, progress)?;
+    let measured = measure(threads, isa, &types, device.as_ref(), progress)?;
     if let (Some(folder), Some(path)) = (folder, path) {
         // A cache that cannot be written only costs the next run a few seconds.
         if std::fs::create_dir_all(&folder).is_ok() && measured.write(&path).is_ok() {
@@ -158,26 +195,44 @@ pub fn hardware(
     Ok(measured)
 }
 
-/// This machine, measured now.
-pub fn measure(threads: usize, isa: Isa, types: &[GgmlType], progress: &dyn Progress) -> Result<Hardware> {
+/// This machine, measured now, with `device` where one is given.
+pub fn measure(
+    threads: usize,
+    isa: Isa,
+    types: &[GgmlType],
+    device: Option<&Device>,
+    progress: &dyn Progress,
+) -> Result<Hardware> {
     let pool = Pool::new(threads)?;
     let cpu = probe::measure(&pool, isa, types, progress)?;
-    Ok(Hardware { name: format!("{}, {threads} threads, {isa}", cpu_name()), cpu, device: None })
+    let mut name = format!("{}, {threads} threads, {isa}", cpu_name());
+    let card = device.map(|d| gpu_probe::measure(d, types, &Effort::default(), progress).context("measuring the card"));
+    if let Some(device) = device {
+        name.push_str(&format!(", {}", shortened(device.name())));
+    }
+    Ok(Hardware { name, cpu, device: card.transpose()? })
 }
 
 /// What the system calls the processor.
 fn cpu_name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':').map(|(_, n)| n.trim()));
-    let name = name.unwrap_or(std::env::consts::ARCH);
-    name.chars().filter(|c| !c.is_control()).take(100).collect()
+    shortened(name.unwrap_or(std::env::consts::ARCH))
 }
 
-fn cache_name(threads: usize, isa: Isa) -> String {
-    let name: String =
-        cpu_name().chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+/// The part of a name that a line has room for.
+fn shortened(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(60).collect()
+}
+
+fn cache_name(threads: usize, isa: Isa, device: Option<&Device>) -> String {
+    let plain = |name: &str| -> String {
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
+    };
+    let name = plain(&cpu_name());
+    let card = device.map_or_else(String::new, |d| format!("-{}-{}", plain(&shortened(d.name())), d.ordinal()));
     let (cores, version) = (usable_cores(), env!("CARGO_PKG_VERSION"));
-    format!("hardware-{name}-{cores}c-t{threads}-{isa}-v{version}.toml")
+    format!("hardware-{name}-{cores}c-t{threads}-{isa}{card}-v{version}.toml")
 }
 
 /// What is planned for a run with `params`, timed when `n_past` tokens are in the context.
@@ -186,25 +241,20 @@ pub fn run_of(params: &ExecutorParams, n_past: usize) -> Result<Run> {
     Ok(Run { n_ctx: params.n_ctx, n_past, kv_type: params.kv_type.dtype(), n_ubatch: params.n_ubatch, method })
 }
 
-/// Makes ready for the plan that the flags ask for.
-fn prepare<'a>(args: &PlanArgs, hardware: &'a Hardware, work: &'a Workload, run: &'a Run) -> Result<Prepared<'a>> {
-    ensure!(
-        hardware.device.is_none() || work.can_be_divided() || args.vram_budget.is_none(),
-        "{}: its neurons are not stored hot first; powerinfer-split makes a variant that can be divided",
-        work.name
-    );
-    Ok(Planner { hardware, work, run }.prepare())
+/// Makes ready for plans.
+fn prepare<'a>(hardware: &'a Hardware, work: &'a Workload, run: &'a Run) -> Prepared<'a> {
+    Planner { hardware, work, run }.prepare()
 }
 
 /// Makes the plan that the flags ask for.
 pub fn plan(args: &PlanArgs, hardware: &Hardware, work: &Workload, run: &Run) -> Result<Plan> {
-    prepare(args, hardware, work, run)?.plan(args.vram_budget)
+    prepare(hardware, work, run).plan(args.vram.budget(hardware)?)
 }
 
 /// `--dry-run`: prints the plan.
 pub fn show(args: &PlanArgs, json: bool, hardware: &Hardware, work: &Workload, run: &Run) -> Result<()> {
-    let prepared = prepare(args, hardware, work, run)?;
-    let plan = prepared.plan(args.vram_budget)?;
+    let prepared = prepare(hardware, work, run);
+    let plan = prepared.plan(args.vram.budget(hardware)?)?;
     let explained = Explained::new(&prepared, &plan);
     if json {
         return print(serde_json::to_string_pretty(&explained.json())? + "\n");

@@ -1,0 +1,145 @@
+//! Runs that a card has a part in: the plan that the flags ask for, and what is said of it.
+
+use super::args::Compute;
+use super::plan::{self, Vram};
+use super::terminal::{Bar, tell};
+use anyhow::{Result, ensure};
+use powerinfer::executor::{Executor, ExecutorParams, check_card};
+use powerinfer::gpu::{Chosen, Device, DeviceChoice};
+use powerinfer::measure::row::OnCard;
+use powerinfer::model::Model;
+use powerinfer::placement::Placement;
+use powerinfer::placement::plan::{Plan, Planner};
+use powerinfer::placement::workload::Workload;
+use powerinfer::units::Bytes;
+use std::path::Path;
+
+/// Where to compute, and with how much of it.
+pub struct Where<'a> {
+    /// `--device`.
+    pub compute: &'a Compute,
+    /// What that gave.
+    pub chosen: &'a Chosen,
+    /// `--vram-budget` and `--vram-total`.
+    pub vram: &'a Vram,
+    /// `--hardware`.
+    pub hardware: Option<&'a Path>,
+}
+
+/// Memory that is left alone where the user gives no budget: for modules, and for what others do with the card.
+const SPARE: u64 = 128 << 20;
+
+/// An executor with what it was planned with, where a card has a part.
+pub struct Placed<'m> {
+    /// Ready to run.
+    pub executor: Executor<'m>,
+    card: Option<Card>,
+}
+
+struct Card {
+    device: Device,
+    budget: Bytes,
+    /// Free before anything was taken there.
+    free: Bytes,
+    limit_ts: f64,
+}
+
+impl Where<'_> {
+    /// An executor of `model` on the card that was chosen, as far as there is one; else on the CPU under `placement`.
+    pub fn executor<'m>(&self, model: &'m Model, placement: Placement, params: ExecutorParams) -> Result<Placed<'m>> {
+        let alone = |placement, params| Ok(Placed { executor: Executor::new(model, placement, params)?, card: None });
+        let auto = self.compute.device == DeviceChoice::Auto;
+        let Chosen::Cuda(device) = self.chosen else {
+            if self.vram.is_given() {
+                tell!("note: computing on the CPU: --vram-budget and --vram-total have no meaning");
+            }
+            return alone(placement, params);
+        };
+        if !placement.is_all_cold() {
+            tell!("note: computing on the CPU: --hot compares placements there");
+            return alone(placement, params);
+        }
+        if let Err(why) = check_card(model, &params) {
+            if !auto {
+                return Err(why.context(format!("--device {}", self.compute.device)));
+            }
+            tell!("note: computing on the CPU: {why:#}");
+            return alone(placement, params);
+        }
+        params.mode.check(model)?;
+        let work = Workload::of(model);
+        let run = plan::run_of(&params, params.n_ctx)?;
+        let choice = self.compute.device_choice()?;
+        let (threads, isa) = (params.n_threads, params.isa);
+        let measured = plan::hardware(self.hardware, choice, &work, &run, threads, isa, &Bar::new());
+        let hardware = match measured {
+            Err(why) if auto && self.hardware.is_none() => {
+                tell!("note: computing on the CPU: {why:#}");
+                return alone(placement, params);
+            }
+            measured => measured?,
+        };
+        let (free, _) = device.memory()?;
+        let planner = Planner { hardware: &hardware, work: &work, run: &run };
+        let plan = match self.vram.budget(&hardware)? {
+            Some(budget) => planner.plan(Some(budget))?,
+            None => match Bytes(free.0.saturating_sub(SPARE)) {
+                some if hardware.device.is_some() && some >= planner.least() => planner.within(some),
+                some => {
+                    let least = planner.least();
+                    let why = format!("{some} of {} are free, and {least} are needed", device.name());
+                    ensure!(auto, "--device {}: {why}; lower -ub or -c", self.compute.device);
+                    tell!("note: computing on the CPU: {why}");
+                    return alone(placement, params);
+                }
+            },
+        };
+        let budget = plan.budget.unwrap_or_default();
+        if plan.is_cpu_only() {
+            tell!("note: computing on the CPU: with {budget} {} would not make it faster", device.name());
+            return alone(placement, params);
+        }
+        tell!("{}: {}", device.name(), described(&plan, budget));
+        let limit_ts = 1.0 / planner.least_seconds(&plan);
+        let executor = Executor::on_card(model, device, plan, params)?;
+        Ok(Placed { executor, card: Some(Card { device: device.clone(), budget, free, limit_ts }) })
+    }
+}
+
+fn described(plan: &Plan, budget: Bytes) -> String {
+    let attention = plan.layers.iter().filter(|l| l.choice.attention).count();
+    let masks = plan.layers.iter().filter(|l| l.choice.mask || l.choice.n_hot == l.n_ff).count();
+    let n = plan.layers.len();
+    format!(
+        "{} of {budget}: attention of {attention} and masks of {masks} of {n} layers, {:.1} % of neurons ({:.1} % of \
+         activation mass); {:.1} tokens/s expected",
+        plan.account.taken(),
+        100.0 * plan.hot_share(),
+        100.0 * plan.mass_covered(),
+        plan.tokens_per_second()
+    )
+}
+
+impl Placed<'_> {
+    /// What the card did since the last reset of the executor's counts.
+    pub fn on_card(&self) -> Result<Option<OnCard>> {
+        let (Some(card), Some(plan), Some(times)) = (&self.card, self.executor.plan(), self.executor.card_times())
+        else {
+            return Ok(None);
+        };
+        let n = times.n_tokens.max(1) as f64;
+        Ok(Some(OnCard {
+            device: card.device.name().to_owned(),
+            vram_budget: card.budget.0,
+            vram_accounted: plan.account.sum(),
+            vram_allocated: self.executor.card_bytes().0,
+            vram_used: card.free.0.saturating_sub(card.device.memory()?.0.0),
+            hot_share: plan.hot_share(),
+            cpu_busy: times.cpu.as_secs_f64() / times.total.as_secs_f64().max(1e-9),
+            card_waits: times.waited.as_secs_f64() / times.total.as_secs_f64().max(1e-9),
+            tasks_per_token: times.n_tasks as f64 / n,
+            planned_ts: plan.tokens_per_second(),
+            limit_ts: card.limit_ts,
+        }))
+    }
+}

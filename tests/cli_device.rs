@@ -1,0 +1,75 @@
+//! `--device` on machines without a card, and what stands in its way.
+
+mod common;
+
+use common::{Outcome, Tiny, refused, tool, usage_error};
+use std::process::Command;
+use tempfile::TempDir;
+
+const NO_DRIVER: &str = "no NVIDIA driver (libcuda.so.1 not found)";
+
+/// `run` on a small model, and the folder that holds it.
+struct Run {
+    command: Command,
+    _folder: TempDir,
+}
+
+impl Run {
+    fn ok(mut self) -> Outcome {
+        Outcome::from(self.command.output().unwrap()).ok()
+    }
+}
+
+/// `run` with these flags. None where this machine has a driver: then these are not its errors.
+fn run(args: &[&str]) -> Option<Run> {
+    let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib/wsl/lib", "/usr/lib", "/usr/local/cuda/compat"];
+    if folders.iter().any(|f| std::path::Path::new(f).join("libcuda.so.1").exists()) {
+        common::skipped("this machine has an NVIDIA driver");
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let model = Tiny::new().written(folder.path(), "tiny.gguf");
+    let mut command = tool("run");
+    // Elsewhere a stand-in may be found.
+    command.env_remove("LD_LIBRARY_PATH").arg("-m").arg(model).args(["-p", "x", "-n", "2", "--temp", "0"]).args(args);
+    Some(Run { command, _folder: folder })
+}
+
+fn notes(outcome: &Outcome) -> Vec<&str> {
+    outcome.stderr.lines().filter_map(|l| l.strip_prefix("note: ")).filter(|l| !l.contains("plain file")).collect()
+}
+
+#[test]
+fn without_a_driver_auto_computes_on_the_cpu_and_says_why_in_one_line() {
+    let Some(auto) = run(&[]).map(Run::ok) else { return };
+    assert_eq!(notes(&auto), [format!("computing on the CPU: {NO_DRIVER}")]);
+    let cpu = run(&["--device", "cpu"]).unwrap().ok();
+    assert!(notes(&cpu).is_empty(), "{}", cpu.stderr);
+    assert_eq!(auto.stdout, cpu.stdout);
+}
+
+#[test]
+fn without_a_driver_asking_for_a_card_is_an_error() {
+    for device in ["cuda", "cuda:3", "CUDA:0"] {
+        let Some(mut run) = run(&["--device", device]) else { return };
+        refused(&mut run.command, &[NO_DRIVER]);
+    }
+    let mut bench = tool("bench");
+    refused(bench.env_remove("LD_LIBRARY_PATH").args(["--device", "cuda"]), &[NO_DRIVER]);
+}
+
+#[test]
+fn a_device_that_is_not_known_is_wrong_usage() {
+    usage_error("run", &["--device", "gpu", "-p", "x"], "cuda:N");
+    usage_error("run", &["--device", "cuda:x", "-p", "x"], "cuda:N");
+    usage_error("bench", &["--device", ""], "--device");
+}
+
+#[test]
+fn ngl_is_the_cpu_or_points_to_the_budget() {
+    let Some(none) = run(&["-ngl", "0"]).map(Run::ok) else { return };
+    assert!(notes(&none).is_empty(), "{}", none.stderr);
+    let some = run(&["-ngl", "99"]).unwrap().ok();
+    assert_eq!(notes(&some).iter().filter(|l| l.contains("--vram-budget")).count(), 1, "{}", some.stderr);
+    refused(&mut run(&["-ngl", "0", "--device", "cuda"]).unwrap().command, &["-ngl 0", "cuda:0"]);
+}
