@@ -79,12 +79,16 @@ impl Where<'_> {
             }
             measured => measured?,
         };
+        if hardware.device.is_none() && !self.vram.is_given() {
+            tell!("note: computing on the CPU: {} is described without a graphics card", hardware.name);
+            return alone(placement, params);
+        }
         let (free, _) = device.memory()?;
         let planner = Planner { hardware: &hardware, work: &work, run: &run };
         let plan = match self.vram.budget(&hardware)? {
             Some(budget) => planner.plan(Some(budget))?,
             None => match Bytes(free.0.saturating_sub(SPARE)) {
-                some if hardware.device.is_some() && some >= planner.least() => planner.within(some),
+                some if some >= planner.least() => planner.within(some),
                 some => {
                     let least = planner.least();
                     let why = format!("{some} of {} are free, and {least} are needed", device.name());
