@@ -163,7 +163,7 @@ fn plans_know_the_predictor_before_and_after_it_is_packed_in() {
     Outcome::from(place.fit(&profile, "lowrank", &predictor).output().unwrap()).ok();
     let card = concat!(env!("CARGO_MANIFEST_DIR"), "/hardware/rtx-4090-ddr5.toml");
     let planned = |command: &mut Command, last: &[&str]| {
-        command.args(["--dry-run", "--json", "--hardware", card, "--vram-budget", "16MiB", "-c", "128"]).args(last);
+        command.args(["--dry-run", "--json", "--hardware", card, "--vram-budget", "20MiB", "-c", "128"]).args(last);
         let outcome = Outcome::from(command.output().unwrap()).ok();
         (serde_json::from_str::<Value>(&outcome.stdout).unwrap(), outcome.stderr)
     };
