@@ -166,7 +166,8 @@ template <int TYPE, int PIECES> DEVICE void attend(const float* q, int q_stride,
     float4 sums[PIECES][4];
 #pragma unroll
     for (int r = 0; r < 4; r++) {
-        most[r] = -infinite();
+        // Not minus infinity, whose difference to a score that has overflowed would be no number.
+        most[r] = -1e38f;
         total[r] = 0.0f;
 #pragma unroll
         for (int c = 0; c < PIECES; c++) sums[c][r] = {0.0f, 0.0f, 0.0f, 0.0f};
