@@ -4,7 +4,7 @@ use super::matrix::{DeviceMatrix, planes};
 use super::ops::gemm::STEP;
 use super::ops::repack::repack;
 use super::{Device, DeviceBuffer, Event, Kernels, Pinned, Stream};
-use crate::placement::budget::{ALIGN, allocated};
+use crate::placement::budget::ALIGN;
 use crate::quant::GgmlType;
 use crate::units::Bytes;
 use anyhow::{Context, Result, ensure};
@@ -13,8 +13,6 @@ use std::ops::Range;
 
 /// Bytes that a thread copies at a time: one alone does not keep up with the bus.
 const PIECE: usize = 1 << 20;
-/// Buffers of a tile's size on the card: two that the bus fills by turns, and one for weights that are taken apart.
-const ON_CARD: u64 = 3;
 
 /// Rows of weights as they are in the file.
 #[derive(Debug, Clone, Copy)]
@@ -65,12 +63,8 @@ pub struct Tiles {
 }
 
 impl Tiles {
-    /// What buffers for tiles of `bytes` take on the card.
-    pub fn device_bytes(bytes: Bytes) -> Bytes {
-        Bytes(ON_CARD * allocated(bytes.0))
-    }
-
-    /// Buffers for tiles of at most `bytes`: [`Tiles::device_bytes`] on the card, and twice `bytes`, pinned, on the processor.
+    /// Buffers for tiles of at most `bytes`: three of them on the card, as `placement::budget` accounts them, and two, pinned,
+    /// on the processor.
     ///
     /// # Errors
     /// When there is not so much.
