@@ -109,7 +109,7 @@ def sha256(data):
 def manifest(folder, built):
     """The text of MANIFEST.toml."""
     lines = [
-        "# Written by scripts/kernels.py build. tests/kernel_manifest.rs compares it with the files.",
+        "# Written by scripts/kernels.py build. tests/house/kernel_manifest.rs compares it with the files.",
         f'nvrtc = "{NVRTC}"',
         f'headers = "{HEADERS}"',
         "options = [" + ", ".join(f'"{o}"' for o in OPTIONS) + "]",

@@ -1,6 +1,7 @@
 //! The code around the kernels: opening a card, its memory, streams, graphs, launches, and the mailbox in mapped memory.
 
-use super::{alone, emulated, emulator, gpu, say, text};
+use super::support::emulator;
+use super::{alone, emulated, gpu, say, text};
 use powerinfer::gpu::mailbox::{Job, Layout, Sizes, Wait};
 use powerinfer::gpu::ops::token::{self, Answer, Copied};
 use powerinfer::gpu::{Arena, Args, Device, DeviceBuffer, Event, Graph, Kernels, Mailbox, Mapped, Pinned, Ptr, Stream};

@@ -1,7 +1,8 @@
 //! Whole tokens: what card and CPU compute together is what the CPU computes alone, however the model is divided.
 
-use super::predictors::{ROOM, network, oracle, signs, with_predictor};
-use super::{alone, emulated, gpu, real, text};
+use super::support::predictors::{ROOM, network, oracle, signs, with_predictor};
+use super::support::real;
+use super::{alone, emulated, gpu, text};
 use anyhow::Result;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
 use powerinfer::gpu::Kernels;

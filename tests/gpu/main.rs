@@ -8,23 +8,18 @@ mod attention;
 mod attention_prefill;
 mod card;
 mod device;
-#[path = "../support/emulator.rs"]
-mod emulator;
 mod ffn;
 mod hybrid;
-mod matvec;
 mod gemm;
+mod matvec;
 mod norm;
 mod operands;
 mod predict;
-#[path = "../support/predictors.rs"]
-mod predictors;
 mod probe;
-#[path = "../support/real.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
-mod real;
 mod rope;
 mod select;
+#[path = "../support/mod.rs"]
+mod support;
 mod tiles;
 mod token;
 
@@ -32,6 +27,7 @@ use powerinfer::gpu::Device;
 use std::env;
 use std::io::Write;
 use std::process::{Command, Output};
+use support::emulator;
 
 /// Set where the tests run under the emulator.
 const UNDER_EMULATOR: &str = "POWERINFER_UNDER_EMULATOR";

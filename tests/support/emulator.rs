@@ -1,6 +1,5 @@
 //! The emulated device: a stand-in for `libcuda.so.1` that runs the kernels' own source on the processor. What is
 //! started with `command` finds it in the place of the driver. See tests/emulator/.
-#![allow(dead_code, reason = "no test uses all of it")]
 
 use std::env;
 use std::ffi::OsStr;

@@ -1,5 +1,4 @@
 //! Predictors made by hand, packed into a variant of the F16 source.
-#![allow(dead_code, reason = "no test uses all of it")]
 
 use super::real;
 use anyhow::Result;

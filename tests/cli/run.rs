@@ -1,8 +1,6 @@
 //! `powerinfer-run`: prompts, conversations, JSON, vocabularies.
 
-mod common;
-
-use common::{Outcome, Tiny, refused, refused_by, tool};
+use crate::support::{Outcome, Tiny, refused, refused_by, tool};
 use powerinfer::gguf::write::Value;
 use std::io::Write;
 use std::path::Path;

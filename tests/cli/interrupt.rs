@@ -1,9 +1,7 @@
 //! Ctrl-C: exit code 130, soon, and no file that is half written.
 #![cfg(unix)]
 
-mod common;
-
-use common::{Outcome, Tiny, names_in, tool};
+use crate::support::{Outcome, Tiny, names_in, skipped, tool};
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -54,7 +52,7 @@ fn split_leaves_neither_a_file_nor_a_part_of_one() {
         std::thread::sleep(Duration::from_millis(1));
     }
     if !interrupt(child) {
-        common::skipped("split was done before it could be interrupted");
+        skipped("split was done before it could be interrupted");
         return;
     }
     assert_eq!(names_in(folder.path()), before);
@@ -71,7 +69,7 @@ fn a_synthetic_model_leaves_neither_a_file_nor_a_part_of_one() {
         std::thread::sleep(Duration::from_millis(1));
     }
     if !interrupt(child) {
-        common::skipped("it was done before it could be interrupted");
+        skipped("it was done before it could be interrupted");
         return;
     }
     assert!(names_in(folder.path()).is_empty(), "{:?}", names_in(folder.path()));
@@ -109,7 +107,7 @@ fn bench_and_profile_stop_and_write_nothing() {
         std::thread::sleep(Duration::from_millis(500));
         assert!(interrupt(child), "a minute's work in no time");
     }
-    // Apart from what a profile can go on from (tests/cli_resume.rs).
+    // Apart from what a profile can go on from (resume.rs).
     let left: Vec<_> = names_in(folder.path()).into_iter().filter(|name| name != "out.part").collect();
     assert_eq!(left, before);
 }

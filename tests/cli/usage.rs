@@ -1,8 +1,6 @@
 //! Flags, help, and refusals that all commands share.
 
-mod common;
-
-use common::{Outcome, Tiny, refused, refused_by, tool, usage_error};
+use crate::support::{Outcome, Tiny, refused, refused_by, tool, usage_error};
 use std::io::Read;
 use std::process::Stdio;
 

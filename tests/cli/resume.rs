@@ -1,9 +1,7 @@
 //! A profile that is interrupted, by Ctrl-C or worse, is that of an unbroken run.
 #![cfg(unix)]
 
-mod common;
-
-use common::{Outcome, Random, names_in, refused, tool};
+use crate::support::{Outcome, Random, names_in, refused, skipped, tool};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -99,7 +97,7 @@ fn killed_twenty_times_at_any_point_it_ends_as_if_nothing_had_been() {
 fn ctrl_c_says_how_to_go_on() {
     let place = Place::new(600);
     let Some(output) = place.stopped("stopped", "-INT") else {
-        common::skipped("it was done before it could be interrupted");
+        skipped("it was done before it could be interrupted");
         return;
     };
     let outcome = Outcome::from(output);
@@ -118,7 +116,7 @@ fn ctrl_c_says_how_to_go_on() {
 fn checkpoints_of_other_jobs_and_damaged_ones_are_refused() {
     let place = Place::new(400);
     if place.stopped("p", "-INT").is_none() {
-        common::skipped("it was done before it could be interrupted");
+        skipped("it was done before it could be interrupted");
         return;
     }
     let part = std::fs::read(place.at("p.part")).unwrap();

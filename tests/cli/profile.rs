@@ -1,8 +1,6 @@
-//! Profiles of large corpora: parts, samples, comparisons, and what is refused. Interruptions: tests/cli_resume.rs.
+//! Profiles of large corpora: parts, samples, comparisons, and what is refused. Interruptions: resume.rs.
 
-mod common;
-
-use common::{Outcome, Random, Tiny, names_in, refused, tool, usage_error};
+use crate::support::{Outcome, Random, Tiny, names_in, refused, tool, usage_error};
 use powerinfer::profile::Profile;
 use powerinfer::profile::samples::Samples;
 use std::path::{Path, PathBuf};

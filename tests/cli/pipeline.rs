@@ -1,8 +1,6 @@
 //! profile, split, run: the whole way on a tiny model, and what is refused on it.
 
-mod common;
-
-use common::{Outcome, Tiny, names_in, refused, sh, tool};
+use crate::support::{Outcome, Tiny, names_in, refused, sh, skipped, tool};
 use powerinfer::gguf::write::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -265,7 +263,7 @@ fn a_full_disk_is_one_line_and_leaves_no_file() {
         let arguments = [Path::new("sh"), Path::new("sh"), &disk, &model, &profile, &place.text];
         let outcome = Outcome::from(sh(&script, &arguments).output().unwrap());
         if outcome.code == Some(77) || outcome.stderr.contains("unshare") {
-            common::skipped(&format!("no small disk can be mounted here ({})", outcome.stderr.trim()));
+            skipped(&format!("no small disk can be mounted here ({})", outcome.stderr.trim()));
             return;
         }
         assert_eq!(outcome.code, Some(1), "{}\n{}", outcome.stdout, outcome.stderr);

@@ -1,8 +1,6 @@
 //! `--device` on machines without a card, and what stands in its way.
 
-mod common;
-
-use common::{Outcome, Tiny, refused, tool, usage_error};
+use crate::support::{Outcome, Tiny, refused, skipped, tool, usage_error};
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -24,7 +22,7 @@ impl Run {
 fn run(args: &[&str]) -> Option<Run> {
     let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib/wsl/lib", "/usr/lib", "/usr/local/cuda/compat"];
     if folders.iter().any(|f| std::path::Path::new(f).join("libcuda.so.1").exists()) {
-        common::skipped("this machine has an NVIDIA driver");
+        skipped("this machine has an NVIDIA driver");
         return None;
     }
     let folder = tempfile::tempdir().unwrap();

@@ -1,8 +1,6 @@
 //! `split --type q4_k_m` and `split --quantize-only`.
 
-mod common;
-
-use common::{Outcome, Tiny, names_in, refused, tool, usage_error};
+use crate::support::{Outcome, Tiny, names_in, refused, tool, usage_error};
 use powerinfer::gguf::Gguf;
 use powerinfer::gguf::write::{PlannedTensor, Value};
 use powerinfer::quant::{GgmlType, convert};

@@ -1,12 +1,7 @@
 //! `powerinfer-bench --synthetic`: written once, as sparse as asked for, exact, and marked as what it is.
 
-mod common;
-#[path = "support/compare.rs"]
-#[allow(dead_code, reason = "shared with other tests, which use other parts")]
-mod compare;
-
-use common::{Outcome, names_in, refused, tool, usage_error};
-use compare::same_bits;
+use crate::support::compare::same_bits;
+use crate::support::{Outcome, names_in, refused, skipped, tool, usage_error};
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode, Observer};
 use powerinfer::files::free_space;
@@ -213,7 +208,7 @@ fn what_cannot_be_made_is_refused() {
         let name = folder.path().display().to_string();
         refused(&mut bench(folder.path(), &["--synthetic", endless]), &[&name, "TiB are needed", "too few"]);
     } else {
-        common::skipped("the disk does not tell its free space, or has enough");
+        skipped("the disk does not tell its free space, or has enough");
     }
     assert_eq!(names_in(folder.path()), ["file"]);
 }

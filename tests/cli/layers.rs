@@ -1,8 +1,6 @@
 //! Each layer is planned, ordered and described by its own counts, however many there are.
 
-mod common;
-
-use common::{Outcome, Tiny, tool};
+use crate::support::{Outcome, Tiny, tool};
 use powerinfer::gguf::Gguf;
 use powerinfer::model::{ColdQuantiles, Model, NeuronId, NeuronIndex};
 use powerinfer::profile::samples::SampleKey;

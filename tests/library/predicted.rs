@@ -1,11 +1,7 @@
 //! Predicted mode: what a predictor names is computed, what it misses is missing, and both are counted.
 
-#[path = "support/real.rs"]
-#[allow(dead_code, reason = "other tests use the rest")]
-mod real;
-#[path = "support/predictors.rs"]
-mod predictors;
-
+use crate::support::predictors::{ROOM, network, oracle, signs, with_predictor};
+use crate::support::real;
 use anyhow::{Context, Result};
 use powerinfer::executor::Mode;
 use powerinfer::gguf::Gguf;
@@ -14,7 +10,6 @@ use powerinfer::model::{ALWAYS, Model, NeuronId};
 use powerinfer::placement::Placement;
 use powerinfer::progress::Silent;
 use powerinfer::variant::{self, Options};
-use predictors::{ROOM, network, oracle, signs, with_predictor};
 
 const N_TOKENS: usize = 96;
 

@@ -1,8 +1,15 @@
-//! What the tests of hostile files and of the commands share.
-#![allow(dead_code, unused_imports, reason = "no test uses all of it")]
+//! What the crates of tests share; each takes it in once.
+#![allow(dead_code, unused_imports, reason = "no crate uses all of it")]
 
 mod command;
+pub mod compare;
+pub mod convert;
+pub mod emulator;
+pub mod predictors;
 mod raw;
+pub mod real;
+pub mod reference;
+pub mod small;
 mod tiny;
 
 pub use command::{Outcome, file, names_in, refused, refused_by, sh, tool, usage_error};

@@ -1,9 +1,7 @@
 //! Bad models: each is refused in one line that says which file, what in it, and why, within 300 MB of memory.
 #![cfg(unix)]
 
-mod common;
-
-use common::{Raw, Tiny, patch_key, patch_tensor, refused_by};
+use crate::support::{Outcome, Raw, Tiny, patch_key, patch_tensor, refused_by, tool};
 use powerinfer::gguf::write::Value;
 use powerinfer::quant::GgmlType;
 use std::fs::File;
@@ -347,8 +345,8 @@ fn weights_that_are_no_numbers_are_found_where_they_are() {
     let (out, garbage) = (folder.path().join("out"), folder.path().join("a.profile"));
     let good = Tiny::new().written(folder.path(), "good.gguf");
     refused_by("split", &[&"-m", &good, &"--profile", &garbage, &"-o", &out], &["a.profile", "No such file"]);
-    let made = common::tool("profile").arg("-m").arg(&good).arg("-f").arg(&text).arg("-o").arg(&garbage).output();
-    common::Outcome::from(made.unwrap()).ok();
+    let made = tool("profile").arg("-m").arg(&good).arg("-f").arg(&text).arg("-o").arg(&garbage).output();
+    Outcome::from(made.unwrap()).ok();
     for (value, shown) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
         let mut tiny = Tiny::new();
         // Row 3, column 5 of 32 columns.

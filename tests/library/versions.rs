@@ -1,9 +1,6 @@
 //! GGUF versions 1, 2 and 3 hold the same model, and metadata of all types are read right in each.
 
-#[path = "support/small.rs"]
-#[allow(dead_code, reason = "shared with other tests, which use other parts")]
-mod small;
-
+use crate::support::small::{self, Kind, Scalar, Tensors};
 use anyhow::Result;
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
@@ -12,7 +9,6 @@ use powerinfer::gguf::value::ValueType;
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
 use powerinfer::quant::GgmlType;
-use small::{Kind, Scalar, Tensors};
 
 const VERSIONS: [u32; 3] = [1, 2, 3];
 

@@ -1,8 +1,6 @@
 //! From samples to predicted decode on the command line: fitted, packed in, run, and measured against dense.
 
-mod common;
-
-use common::{Outcome, Tiny, names_in, refused, tool};
+use crate::support::{Outcome, Tiny, names_in, refused, tool};
 use powerinfer::measure::STORY;
 use serde_json::Value;
 use std::path::{Path, PathBuf};

@@ -1,14 +1,8 @@
 //! The dense pass computes what PyTorch computes with the same weights, and so does the exact one.
 
-#[path = "support/compare.rs"]
-#[allow(dead_code, reason = "shared with other tests, which use other parts")]
-mod compare;
-#[path = "support/real.rs"]
-#[allow(dead_code, reason = "shared with other tests, which use other parts")]
-mod real;
-
+use crate::support::compare::{best, max_difference};
+use crate::support::real::{self, encode, executor, golden, source};
 use anyhow::Result;
-use compare::{best, max_difference};
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
 use powerinfer::measure::perplexity::perplexity;
@@ -17,7 +11,6 @@ use powerinfer::placement::Placement;
 use powerinfer::progress::Silent;
 use powerinfer::quant::GgmlType;
 use powerinfer::variant::{Options, Recipe};
-use real::{encode, executor, golden, source};
 
 /// Largest difference of a logit to PyTorch's that is accepted. Measured: 9.6e-6; both sides sum in 32 bits, in
 /// different orders.

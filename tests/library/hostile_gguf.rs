@@ -1,8 +1,6 @@
 //! The reader of GGUF files neither panics nor gives in, whatever the bytes.
 
-mod common;
-
-use common::{Random, Tiny};
+use crate::support::{Random, Tiny};
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
 use powerinfer::gguf::Gguf;

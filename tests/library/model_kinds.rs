@@ -1,16 +1,9 @@
 //! Models of every kind that can be described compute what a naive forward pass in 64 bits does.
 
-#[path = "support/compare.rs"]
-#[allow(dead_code, reason = "shared with other tests, which use other parts")]
-mod compare;
-#[path = "support/reference.rs"]
-mod reference;
-#[path = "support/small.rs"]
-#[allow(dead_code, reason = "shared with other tests, which use other parts")]
-mod small;
-
+use crate::support::compare::same_bits;
+use crate::support::small::{Kind, Pairing, Random, Tensors};
+use crate::support::{reference, small};
 use anyhow::Result;
-use compare::same_bits;
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
 use powerinfer::gguf::Gguf;
@@ -20,7 +13,6 @@ use powerinfer::profile::{Fingerprint, LayerCounts, Profile, ProfiledText};
 use powerinfer::progress::Silent;
 use powerinfer::quant::GgmlType;
 use powerinfer::variant::{self, Options, Plan};
-use small::{Kind, Pairing, Random, Tensors};
 use std::path::Path;
 
 const N_TOKENS: usize = 24;

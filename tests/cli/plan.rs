@@ -1,8 +1,6 @@
 //! Plans on the command line: dry runs, hardware files, budgets.
 
-mod common;
-
-use common::{Outcome, tool, usage_error};
+use crate::support::{Outcome, tool, usage_error};
 use serde_json::Value;
 
 const CARD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/hardware/rtx-4090-ddr5.toml");

@@ -1,16 +1,9 @@
 //! Exact mode loses nothing: on one file its logits are those of dense mode bit for bit, however it is run.
 
-#[path = "support/compare.rs"]
-#[allow(dead_code, reason = "shared with other tests, which use other parts")]
-mod compare;
-#[path = "support/convert.rs"]
-mod convert;
-#[path = "support/real.rs"]
-#[allow(dead_code, reason = "shared with other tests, which use other parts")]
-mod real;
-
+use crate::support::compare::{best, max_difference, same_bits};
+use crate::support::real::{decode, executor, executor_on, golden, placed, prefill, source, split, story};
+use crate::support::{convert, real};
 use anyhow::{Context, Result, ensure};
-use compare::{best, max_difference, same_bits};
 use powerinfer::cpu::Isa;
 use powerinfer::executor::ffn::Fired;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, MaskSource, Mode};
@@ -23,7 +16,6 @@ use powerinfer::placement::Placement;
 use powerinfer::progress::Silent;
 use powerinfer::quant::GgmlType;
 use powerinfer::variant::{DownType, Options, Recipe};
-use real::{decode, executor, executor_on, golden, placed, prefill, source, split, story};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -144,7 +136,7 @@ fn exact_is_dense_bit_for_bit_in_every_type_on_every_instruction_set_with_1_to_8
 }
 
 #[test]
-#[ignore = "takes minutes: cargo test --release --test exact -- --ignored"]
+#[ignore = "takes minutes: cargo test --release --test library exact:: -- --ignored"]
 fn exact_is_dense_bit_for_bit_everywhere_over_a_thousand_tokens() -> Result<()> {
     exact_is_dense_everywhere(N_TOKENS, N_TOKENS)
 }

@@ -1,8 +1,6 @@
 //! `powerinfer-bench`: a row per test, mode and thread count, in every format.
 
-mod common;
-
-use common::{Outcome, Tiny, refused_by, tool};
+use crate::support::{Outcome, Tiny, refused, refused_by, tool, usage_error};
 use powerinfer::measure::STORY;
 use serde_json::Value;
 use std::path::Path;
@@ -104,11 +102,11 @@ fn texts_to_feed_that_are_missing_or_empty_are_refused() {
         command.args(args.map(|a| a.as_ref())).arg("-m").arg(model).arg("--text").arg(text);
         command
     };
-    common::refused(&mut with(&model, Path::new("/no/such/text")), &["/no/such/text", "No such file"]);
-    common::refused(&mut with(&model, &empty), &["empty.txt", "empty"]);
+    refused(&mut with(&model, Path::new("/no/such/text")), &["/no/such/text", "No such file"]);
+    refused(&mut with(&model, &empty), &["empty.txt", "empty"]);
     tiny.remove("tokenizer.");
     let model = tiny.written(folder.path(), "none.gguf");
-    common::refused(&mut with(&model, Path::new("real")), &["none.gguf", "--text random"]);
+    refused(&mut with(&model, Path::new("real")), &["none.gguf", "--text random"]);
     Outcome::from(with(&model, Path::new("random")).output().unwrap()).ok();
 }
 
@@ -195,7 +193,7 @@ fn what_cannot_be_compared_is_refused_by_name() {
     refused(&["text.txt", "not UTF-8 (byte 16)"]);
     std::fs::write(&text, "once upon a time there was a dog").unwrap();
     refused_by("bench", &[&"-m", &model, &"--kl", &text, &"-c", &"16", &"--chunks", &"0"], &["text.txt", "--chunks 0"]);
-    common::usage_error("bench", &["--kl-base", "a.gguf"], "--kl");
+    usage_error("bench", &["--kl-base", "a.gguf"], "--kl");
 
     let against = |tiny: &Tiny, name: &str, wanted: &[&str]| {
         let base = tiny.written(folder.path(), name);

@@ -1,0 +1,12 @@
+//! The library, called from outside: files, tokens, and logits against other ways to compute them.
+
+mod exact;
+mod golden;
+mod hostile_gguf;
+mod model_kinds;
+mod predicted;
+mod registry;
+#[path = "../support/mod.rs"]
+mod support;
+mod tokenizer;
+mod versions;
