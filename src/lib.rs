@@ -22,6 +22,7 @@ pub mod embedded;
 pub mod cpu;
 pub mod model;
 pub mod tokenizer;
+pub mod shapes;
 pub mod placement;
 pub mod gpu;
 pub mod executor;

@@ -5,7 +5,7 @@ mod common;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use common::models;
-use common::plan::{self, PlanArgs, ShapeSpec};
+use common::plan::{self, PlanArgs};
 use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
@@ -21,6 +21,7 @@ use powerinfer::placement::workload::Workload;
 use powerinfer::predictor::Predictors;
 use powerinfer::profile::{Kinship, Profile};
 use powerinfer::progress::Progress;
+use powerinfer::shapes::{self, Sized};
 use powerinfer::tokenizer::Special;
 use powerinfer::units::Bytes;
 use powerinfer::variant::{self, DownType, Options, Plan, Recipe};
@@ -83,10 +84,9 @@ struct Args {
     no_kl: bool,
     #[command(flatten)]
     plan: PlanArgs,
-    /// With --dry-run: plan for a model of this shape instead: llama-2-7b, mistral-7b, falcon-40b, llama-70b, opt-30b or
-    /// opt-175b; of this type [q4_0], in which this share of FFN neurons fires [as published for sparse ones]
-    #[arg(long, value_name = "NAME[:TYPE[:DENSITY]]", requires = "dry_run", conflicts_with_all = ["model", "profile", "recipe", "down", "predictor"])]
-    shape: Option<ShapeSpec>,
+    #[arg(long, value_name = "NAME[-LAYERS][:TYPE[:DENSITY]]", requires = "dry_run", help = shape_help(),
+        conflicts_with_all = ["model", "profile", "recipe", "down", "predictor"])]
+    shape: Option<Sized>,
     /// What to plan for: dense, exact, or predicted (by --predictor; without one, factors of rank n_embd / 8 are assumed)
     #[arg(long, value_name = "MODE", default_value = "exact", value_parser = plan::method)]
     mode: Method,
@@ -96,6 +96,15 @@ struct Args {
     /// With --dry-run: one JSON object instead of a table
     #[arg(long, requires = "dry_run")]
     json: bool,
+}
+
+/// Of `--shape`.
+fn shape_help() -> String {
+    let known = shapes::known(false);
+    format!(
+        "With --dry-run: plan for a model of this shape instead: {known}; with so many layers, of this type [q4_0], in \
+         which this share of FFN neurons fires [as published for sparse ones]"
+    )
 }
 
 fn main() -> ExitCode {
@@ -109,7 +118,7 @@ fn run(args: Args) -> Result<()> {
     rayon::ThreadPoolBuilder::new().num_threads(n_threads).build_global().context("threads cannot be started")?;
     let bar = Bar::new();
     if let Some(shape) = &args.shape {
-        let mut work = shape.workload()?;
+        let mut work = Workload::of_shape(shape)?;
         assume_predictors(&args, &mut work);
         return dry_run(&args, work, n_threads, &bar);
     }

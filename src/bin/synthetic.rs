@@ -8,6 +8,7 @@ use powerinfer::executor::FfnStats;
 use powerinfer::files::free_space;
 use powerinfer::gguf::Gguf;
 use powerinfer::progress::Progress;
+use powerinfer::shapes;
 use powerinfer::synthetic::{Layout, Spec, n_bytes, write};
 use powerinfer::units::Bytes;
 use std::path::{Path, PathBuf};
@@ -18,12 +19,19 @@ const STRAYS: f64 = 0.3;
 /// Header and padding, with room to spare.
 const BESIDE_TENSORS: u64 = 16 << 20;
 
+/// Of `--synthetic`.
+fn help() -> String {
+    let known = shapes::known(true);
+    format!(
+        "Measure a model of this shape with random weights instead: {known}; with so many layers, of this type [q4_0], in \
+         which this share of FFN neurons fires [0.1]"
+    )
+}
+
 /// Which synthetic model to measure, and where it is kept.
 #[derive(Args)]
 pub struct Synthetic {
-    /// Measure a model of this shape with random weights instead: 1b, 3b, 7b, mistral-7b, 8b, 13b or 70b, with -N for N
-    /// layers only; of this type [q4_0], in which this share of FFN neurons fires [0.1]
-    #[arg(long, value_name = "SHAPE[-N][:TYPE[:DENSITY]]", conflicts_with = "model")]
+    #[arg(long, value_name = "NAME[-LAYERS][:TYPE[:DENSITY]]", conflicts_with = "model", help = help())]
     synthetic: Option<Spec>,
     /// The same weights as a plain file, which llama.cpp opens, too (and takes for SiLU)
     #[arg(long, requires = "synthetic")]
@@ -77,8 +85,8 @@ impl Synthetic {
     /// Says so where the last layer does not fire as often as was asked for.
     pub fn tell_density(&self, stats: &FfnStats, n_layer: usize) {
         let (Some(spec), Some(density)) = (self.synthetic, stats.layer_density(n_layer - 1)) else { return };
-        if (density / spec.density - 1.0).abs() > STRAYS {
-            let (is, asked) = (100.0 * density, 100.0 * spec.density);
+        if (density / spec.density() - 1.0).abs() > STRAYS {
+            let (is, asked) = (100.0 * density, 100.0 * spec.density());
             tell!("note: {is:.2} % of the last layer's neurons fired, and {asked:.2} % were asked for");
         }
     }

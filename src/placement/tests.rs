@@ -3,7 +3,7 @@
 use super::explain::Explained;
 use super::hardware::{Bandwidth, Bandwidths, Bus, Cpu, Device, Gpu, Hardware};
 use super::plan::{Method, Plan, Planner, Run, Side};
-use super::workload::{Block, LayerWork, NeuronRows, NeuronStats, SHAPES, Workload};
+use super::workload::{Block, LayerWork, NeuronRows, NeuronStats, Workload};
 use super::{budget, rates};
 use crate::quant::GgmlType;
 use crate::units::Bytes;
@@ -183,8 +183,8 @@ fn eighty_layers_of_28672_neurons_are_planned_and_proved_at_once() {
 #[test]
 fn shapes_have_the_sizes_of_their_models() {
     let gb = |name: &str| {
-        let shape = SHAPES.iter().find(|s| s.name == name).unwrap();
-        Workload::of_shape(shape, GgmlType::F16, shape.density).unwrap().n_bytes() as f64 / 2e9
+        let sized = format!("{name}:f16").parse().unwrap();
+        Workload::of_shape(&sized).unwrap().n_bytes() as f64 / 2e9
     };
     // Parameters in 10^9, without the input embedding.
     for (name, parameters) in [

@@ -2,7 +2,8 @@
 
 use crate::model::{ColdQuantiles, Down, Matrix, Model, Predictor};
 use crate::quant::GgmlType;
-use anyhow::{Context, Result, ensure};
+use crate::shapes::Sized;
+use anyhow::Result;
 
 /// A matrix that is read as a whole.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -194,21 +195,14 @@ impl Workload {
         Self { name: config.name.clone(), n_embd, n_vocab, head: block(model.weights.head()), layers }
     }
 
-    /// The workload of one of [`SHAPES`] with all matrices of `dtype` (the head of 8 bits where that has fewer, as `split`
-    /// makes it), whose neurons fire by the power law.
+    /// The workload of a known shape (the head as `split` makes it), whose neurons fire by the power law.
     ///
     /// # Errors
     /// When a row is not whole blocks of the type.
-    pub fn of_shape(shape: &Shape, dtype: GgmlType, density: f64) -> Result<Self> {
-        ensure!(density > 0.0 && density <= 1.0, "density {density}: must be above 0 and at most 1");
-        let row = |dtype: GgmlType, n: usize| {
-            let bytes = dtype.row_bytes(n);
-            bytes.with_context(|| format!("rows of {n}, which {} has, are not whole {dtype} blocks", shape.name))
-        };
-        let n_embd = shape.n_embd;
-        let head_dim = n_embd / shape.n_head;
-        let n_kv = head_dim * shape.n_head_kv;
-        let bytes = row(dtype, n_embd)? as u64;
+    pub fn of_shape(sized: &Sized) -> Result<Self> {
+        let (shape, dtype, density) = (sized.shape, sized.dtype, sized.density.unwrap_or(sized.shape.density));
+        let (n_embd, n_kv) = (shape.n_embd, shape.n_kv());
+        let bytes = sized.row_bytes(dtype, n_embd)? as u64;
         let block = |n_rows: usize| Block { bytes: bytes * n_rows as u64, dtype };
         let rows = NeuronRows { row_bytes: bytes, dtype };
         let rates: Vec<f32> = super::rates::power_law(shape.n_ff, density).iter().map(|r| *r as f32).collect();
@@ -217,23 +211,23 @@ impl Workload {
             small_bytes: 8 * n_embd as u64,
             n_q: n_embd,
             n_kv,
-            head_dim,
+            head_dim: n_embd / shape.n_head,
             mask: rows,
             up: shape.gated.then_some(rows),
             down: rows,
             down_by_columns: false,
             divisible: true,
-            // What fires counts the same, whoever it is.
+            // What fires counts the same, whichever neuron it is.
             stats: NeuronStats { mass: rates.clone(), rates, cold: None },
             predictor: None,
         };
-        let head = if dtype.block_bytes() < dtype.block_len() { GgmlType::Q8_0 } else { dtype };
+        let head = sized.outer_type();
         Ok(Self {
-            name: format!("{} {dtype} d={density}", shape.name),
+            name: format!("{} {dtype} d={density}", sized.with_suffix(shape.name)),
             n_embd,
             n_vocab: shape.n_vocab,
-            head: Block { bytes: row(head, n_embd)? as u64 * shape.n_vocab as u64, dtype: head },
-            layers: vec![layer; shape.n_layer],
+            head: Block { bytes: sized.row_bytes(head, n_embd)? as u64 * shape.n_vocab as u64, dtype: head },
+            layers: vec![layer; sized.n_layer],
         })
     }
 
@@ -265,43 +259,3 @@ impl Workload {
 /// Neurons that a predictor is assumed to name for each one that fires, where none has been measured. Factors of rank
 /// `n_embd / 8` name 1.4 on synthetic models of 7B, which are made of such, and 1.9 on the embedded one at `n_embd / 2`.
 const ASSUMED_ACTIVE: f64 = 1.5;
-
-/// A known model without its weights.
-#[derive(Debug, PartialEq)]
-pub struct Shape {
-    /// What the user calls it.
-    pub name: &'static str,
-    /// Layers.
-    pub n_layer: usize,
-    /// Width of the residual stream.
-    pub n_embd: usize,
-    /// FFN neurons of a layer.
-    pub n_ff: usize,
-    /// Query heads.
-    pub n_head: usize,
-    /// Key and value heads.
-    pub n_head_kv: usize,
-    /// Entries of the vocabulary.
-    pub n_vocab: usize,
-    /// Whether the FFN has a gate.
-    pub gated: bool,
-    /// Share of neurons that fire in the sparse model of this shape, where the user gives none.
-    pub density: f64,
-}
-
-const fn shape(name: &'static str, n_layer: usize, n_embd: usize, n_ff: usize, heads: (usize, usize)) -> Shape {
-    let (n_head, n_head_kv) = heads;
-    Shape { name, n_layer, n_embd, n_ff, n_head, n_head_kv, n_vocab: 32_000, gated: true, density: 0.1 }
-}
-
-/// Shapes that plans are made for without a model. Densities are assumptions: ProSparse's 89 % sparsity for LLaMA-2 7B
-/// (arXiv 2402.13516), TurboSparse's and Bamboo's 85 to 90 % for Mistral, 28 to 33 % firing in ReluLLaMA (its model
-/// cards), and 3 to 10 % for the ungated ReLU models (arXiv 2310.17157 for OPT).
-pub static SHAPES: [Shape; 6] = [
-    Shape { density: 0.11, ..shape("llama-2-7b", 32, 4096, 11_008, (32, 32)) },
-    Shape { density: 0.12, ..shape("mistral-7b", 32, 4096, 14_336, (32, 8)) },
-    Shape { n_vocab: 65_024, gated: false, density: 0.07, ..shape("falcon-40b", 60, 8192, 32_768, (128, 8)) },
-    Shape { density: 0.3, ..shape("llama-70b", 80, 8192, 28_672, (64, 8)) },
-    Shape { n_vocab: 50_272, gated: false, density: 0.06, ..shape("opt-30b", 48, 7168, 28_672, (56, 56)) },
-    Shape { n_vocab: 50_272, gated: false, density: 0.05, ..shape("opt-175b", 96, 12_288, 49_152, (96, 96)) },
-];

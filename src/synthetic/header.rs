@@ -15,18 +15,18 @@ const N_SPECIAL: usize = 3;
 
 /// Keys and values of `spec`'s file; `n_hot` is the planned hot prefix of each layer.
 pub(super) fn metadata(spec: &Spec, layout: Layout, n_hot: usize) -> MetadataBuilder {
-    let shape = spec.shape;
+    let shape = spec.sized.shape;
     let mut out = MetadataBuilder::default();
     let text = |s: &str| Value::Str(s.to_owned());
     out.add("general.architecture", &text("llama"));
     out.add("general.name", &Value::Str(spec.name()));
-    if let Some(file_type) = variant::file_type(spec.dtype) {
+    if let Some(file_type) = variant::file_type(spec.sized.dtype) {
         out.add("general.file_type", &Value::U32(file_type));
     }
     out.add("general.quantization_version", &Value::U32(QUANTIZATION_VERSION));
     for (key, value) in [
         ("llama.vocab_size", shape.n_vocab),
-        ("llama.block_count", spec.n_layer),
+        ("llama.block_count", spec.sized.n_layer),
         ("llama.context_length", N_CTX_TRAIN as usize),
         ("llama.embedding_length", shape.n_embd),
         ("llama.feed_forward_length", shape.n_ff),
@@ -43,10 +43,10 @@ pub(super) fn metadata(spec: &Spec, layout: Layout, n_hot: usize) -> MetadataBui
     out.add(SYNTHETIC_KEY, &Value::Bool(true));
     out.add(&format!("{SYNTHETIC_KEY}.version"), &Value::U32(VERSION));
     out.add(&format!("{SYNTHETIC_KEY}.seed"), &Value::U64(spec.seed));
-    out.add(&format!("{SYNTHETIC_KEY}.density"), &Value::F32(spec.density as f32));
+    out.add(&format!("{SYNTHETIC_KEY}.density"), &Value::F32(spec.density() as f32));
     if layout == Layout::Variant {
         out.add("powerinfer.version", &Value::U32(variant::VERSION));
-        out.add("powerinfer.n_hot", &Value::ArrayU32(vec![n_hot as u32; spec.n_layer]));
+        out.add("powerinfer.n_hot", &Value::ArrayU32(vec![n_hot as u32; spec.sized.n_layer]));
     }
     out
 }

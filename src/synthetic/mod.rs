@@ -10,5 +10,5 @@ mod spec;
 mod weights;
 mod write;
 
-pub use spec::{Layout, SHAPES, Shape, Spec};
+pub use spec::{Layout, Spec};
 pub use write::{n_bytes, write};

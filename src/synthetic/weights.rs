@@ -146,10 +146,10 @@ pub(super) struct Norms {
 impl Norms {
     /// Before the FFN of `layer`, or before its attention.
     pub fn new(spec: &Spec, layer: usize, after_attention: bool) -> Self {
-        let per_layer = (FFN_GROWTH + ATTN_GROWTH * ATTN_MEAN) / spec.n_layer as f64;
-        let attention = ATTN_GROWTH * ATTN_MEAN / spec.n_layer as f64;
+        let per_layer = (FFN_GROWTH + ATTN_GROWTH * ATTN_MEAN) / spec.sized.n_layer as f64;
+        let attention = ATTN_GROWTH * ATTN_MEAN / spec.sized.n_layer as f64;
         let variance = 1.0 + layer as f64 * per_layer + if after_attention { attention } else { 0.0 };
-        let (n, constant) = (spec.shape.n_embd as f64, N_CONSTANT as f64);
+        let (n, constant) = (spec.sized.shape.n_embd as f64, N_CONSTANT as f64);
         let square = ((n - constant) * variance + constant) / n;
         Self { data: (square / variance).sqrt() as f32, constant: square.sqrt() as f32 }
     }
@@ -167,9 +167,9 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// When the type cannot be written or rows are not whole blocks.
     pub fn new(spec: &'a Spec, layout: Layout) -> Result<Self> {
-        let shape = spec.shape;
-        let (n_embd, n_layer, dtype) = (shape.n_embd, spec.n_layer as f64, spec.dtype);
-        let rates = power_law(shape.n_ff, spec.density);
+        let shape = spec.sized.shape;
+        let (n_embd, n_layer, dtype) = (shape.n_embd, spec.sized.n_layer as f64, spec.sized.dtype);
+        let rates = power_law(shape.n_ff, spec.density());
         let units: Vec<Unit> = rates.iter().map(|r| Unit::firing(*r)).collect();
         let n_data = (n_embd - N_CONSTANT) as f64;
         // `up` gives numbers of variance 1, so this is the variance that rows of square 1 would add up to.
@@ -191,13 +191,13 @@ impl<'a> Weights<'a> {
 
     /// Which neuron lies in each slot of a variant.
     pub fn ids(&self, layer: usize) -> Vec<u32> {
-        permutation(self.key(Matrix::Order, layer, 0), self.spec.shape.n_ff)
+        permutation(self.key(Matrix::Order, layer, 0), self.spec.sized.shape.n_ff)
     }
 
     /// By row of the file, which slot of the variant its neuron has.
     fn slots(&self, layer: usize) -> Vec<u32> {
         if self.layout == Layout::Variant {
-            return (0..self.spec.shape.n_ff as u32).collect();
+            return (0..self.spec.sized.shape.n_ff as u32).collect();
         }
         let ids = self.ids(layer);
         let mut slots = vec![0; ids.len()];
@@ -249,7 +249,7 @@ impl<'a> Weights<'a> {
         let slots = self.slots(layer);
         let mut stream = Stream::new(self.key(Matrix::Signs, layer, 0));
         let sign = |_| if stream.next() & 1 == 0 { 1.0 } else { -1.0 };
-        let signs: Vec<f32> = (0..self.spec.shape.n_embd).map(sign).collect();
+        let signs: Vec<f32> = (0..self.spec.sized.shape.n_embd).map(sign).collect();
         let (common, noise) = ((1.0 - NOISE).sqrt(), NOISE.sqrt());
         Box::new(move |row, values, out| {
             let slot = slots[row] as usize;

@@ -57,7 +57,7 @@ pub fn write(spec: &Spec, layout: Layout, path: &Path, progress: &dyn Progress) 
     let (rates, mass) = index(&weights.rates, &weights.units);
     let n_hot = variant::planned_hot(&rates);
     let mut writer = Writer::create(path, &metadata(spec, layout, n_hot), &planned, ALIGNMENT)?;
-    let n_embd = spec.shape.n_embd;
+    let n_embd = spec.sized.shape.n_embd;
     let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     for Tensor { planned, content, layer } in &tensors {
         let bytes = match content {
@@ -67,7 +67,7 @@ pub fn write(spec: &Spec, layout: Layout, path: &Path, progress: &dyn Progress) 
             }
             Content::AttnNorm => floats(&Norms::new(spec, *layer, false).weights(n_embd, false)),
             Content::FfnNorm => floats(&Norms::new(spec, *layer, true).weights(n_embd, true)),
-            Content::OutputNorm => floats(&Norms::new(spec, spec.n_layer, false).weights(n_embd, false)),
+            Content::OutputNorm => floats(&Norms::new(spec, spec.sized.n_layer, false).weights(n_embd, false)),
             Content::Ids => weights.ids(*layer).iter().flat_map(|id| id.to_le_bytes()).collect(),
             Content::Rates => floats(&rates),
             Content::Mass => floats(&mass),
@@ -81,14 +81,14 @@ pub fn write(spec: &Spec, layout: Layout, path: &Path, progress: &dyn Progress) 
 
 /// All tensors, in llama.cpp's usual order.
 fn tensors(spec: &Spec, layout: Layout) -> Vec<Tensor> {
-    let s = spec.shape;
+    let s = spec.sized.shape;
     let mut out = Vec::new();
     let mut add = |layer: usize, name: String, content: Content, dtype: GgmlType, dims: &[usize]| {
         out.push(Tensor { planned: PlannedTensor { name, dtype, dims: dims.to_vec() }, content, layer });
     };
     let (outer, inner, float) = (spec.matrix_type(true), spec.matrix_type(false), GgmlType::F32);
     add(0, "token_embd.weight".to_owned(), Content::Rows(Matrix::TokenEmbd), outer, &[s.n_embd, s.n_vocab]);
-    for layer in 0..spec.n_layer {
+    for layer in 0..spec.sized.n_layer {
         let mut add = |name: &str, content: Content, dtype: GgmlType, dims: &[usize]| {
             add(layer, format!("blk.{layer}.{name}"), content, dtype, dims);
         };

@@ -4,7 +4,7 @@ use super::terminal::{print, tell};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use powerinfer::cpu::cores::usable_cores;
-use powerinfer::cpu::{Isa, Pool, check_supported};
+use powerinfer::cpu::{Isa, Pool};
 use powerinfer::executor::ExecutorParams;
 use powerinfer::gpu::probe::{self as gpu_probe, Effort};
 use powerinfer::gpu::{Chosen, Device, DeviceChoice, choose};
@@ -13,14 +13,13 @@ use powerinfer::placement::explain::Explained;
 use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::plan::{Method, Plan, Planner, Prepared, Run};
 use powerinfer::placement::probe;
-use powerinfer::placement::workload::{NeuronRows, NeuronStats, SHAPES, Shape, Workload};
+use powerinfer::placement::workload::{NeuronRows, NeuronStats, Workload};
 use powerinfer::predictor::Predictors;
 use powerinfer::progress::Progress;
 use powerinfer::quant::GgmlType;
 use powerinfer::units::Bytes;
 use powerinfer::variant::{self, DownPlan};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 /// What a plan is made for.
 #[derive(Args)]
@@ -64,47 +63,6 @@ impl Vram {
         let context = device.gpu.context;
         ensure!(context < total, "--vram-total: {total} are less than the {context} that the driver takes for itself");
         Ok(Some(Bytes(total.0 - context.0)))
-    }
-}
-
-/// A shape in place of a model: `NAME[:TYPE[:DENSITY]]`.
-#[derive(Debug, Clone)]
-pub struct ShapeSpec {
-    shape: &'static Shape,
-    dtype: GgmlType,
-    density: f64,
-}
-
-impl FromStr for ShapeSpec {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let mut parts = text.split(':');
-        let name = parts.next().unwrap_or_default();
-        let shape = SHAPES.iter().find(|s| s.name.eq_ignore_ascii_case(name)).with_context(|| {
-            let known: Vec<_> = SHAPES.iter().map(|s| s.name).collect();
-            format!("shape \"{name}\" is not known; {} are", known.join(", "))
-        })?;
-        let dtype = match parts.next() {
-            None | Some("") => GgmlType::Q4_0,
-            Some(name) => GgmlType::from_name(name).with_context(|| format!("type \"{name}\" is not known"))?,
-        };
-        check_supported(dtype)?;
-        let density = match parts.next() {
-            None | Some("") => shape.density,
-            Some(text) => text.parse().with_context(|| format!("density \"{text}\""))?,
-        };
-        ensure!(parts.next().is_none(), "more than NAME:TYPE:DENSITY");
-        let spec = Self { shape, dtype, density };
-        spec.workload()?;
-        Ok(spec)
-    }
-}
-
-impl ShapeSpec {
-    /// What a model of this shape needs.
-    pub fn workload(&self) -> Result<Workload> {
-        Workload::of_shape(self.shape, self.dtype, self.density)
     }
 }
 
