@@ -1,6 +1,6 @@
 //! `powerinfer-bench`: a row per test, mode and thread count, in every format.
 
-use crate::support::{Outcome, Tiny, refused, refused_by, tool, usage_error};
+use crate::support::{ModelFile, Outcome, refused, refused_by, tool, usage_error};
 use powerinfer::measure::STORY;
 use serde_json::Value;
 use std::path::Path;
@@ -49,7 +49,7 @@ fn the_embedded_model_gives_a_row_per_test_and_mode() {
 #[test]
 fn every_format_has_a_line_per_row() {
     let folder = tempfile::tempdir().unwrap();
-    let model = Tiny::new().written(folder.path(), "tiny.gguf");
+    let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
     let args = ["-p", "8,16", "-n", "4", "-r", "2", "-t", "1,2", "--mode", "dense,exact"];
     let out = |format: &str| bench(Some(&model), &[&args[..], &["-o", format]].concat());
     let rows: Vec<Value> = serde_json::from_str(&out("json")).unwrap();
@@ -71,7 +71,7 @@ fn every_format_has_a_line_per_row() {
 #[test]
 fn perplexity_is_a_row_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
-    let model = Tiny::new().written(folder.path(), "tiny.gguf");
+    let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
     let text = folder.path().join("text.txt");
     std::fs::write(&text, "once upon a time there was a dog\n".repeat(8)).unwrap();
     let out = bench(Some(&model), &["--perplexity", text.to_str().unwrap(), "-c", "32", "-t", "1", "-o", "json"]);
@@ -92,7 +92,7 @@ fn perplexity_is_a_row_of_its_own() {
 #[test]
 fn texts_to_feed_that_are_missing_or_empty_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let mut tiny = Tiny::new();
+    let mut tiny = ModelFile::tiny();
     let model = tiny.written(folder.path(), "tiny.gguf");
     let empty = folder.path().join("empty.txt");
     std::fs::write(&empty, "").unwrap();
@@ -158,7 +158,7 @@ fn the_file_that_was_quantized_can_be_the_reference() {
 #[test]
 fn divergence_is_shown_in_every_format() {
     let folder = tempfile::tempdir().unwrap();
-    let model = Tiny::new().written(folder.path(), "tiny.gguf");
+    let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
     let text = folder.path().join("text.txt");
     std::fs::write(&text, "once upon a time there was a dog\n".repeat(8)).unwrap();
     let out = |format: &str| {
@@ -180,7 +180,7 @@ fn divergence_is_shown_in_every_format() {
 #[test]
 fn what_cannot_be_compared_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
-    let mut tiny = Tiny::new();
+    let mut tiny = ModelFile::tiny();
     let model = tiny.written(folder.path(), "tiny.gguf");
     let text = folder.path().join("text.txt");
     let refused = |wanted: &[&str]| refused_by("bench", &[&"-m", &model, &"--kl", &text, &"-c", &"32"], wanted);
@@ -195,7 +195,7 @@ fn what_cannot_be_compared_is_refused_by_name() {
     refused_by("bench", &[&"-m", &model, &"--kl", &text, &"-c", &"16", &"--chunks", &"0"], &["text.txt", "--chunks 0"]);
     usage_error("bench", &["--kl-base", "a.gguf"], "--kl");
 
-    let against = |tiny: &Tiny, name: &str, wanted: &[&str]| {
+    let against = |tiny: &ModelFile, name: &str, wanted: &[&str]| {
         let base = tiny.written(folder.path(), name);
         refused_by("bench", &[&"-m", &model, &"--kl", &text, &"-c", &"16", &"--kl-base", &base], wanted);
     };

@@ -1,6 +1,6 @@
 //! `--device` on machines without a card, and what stands in its way.
 
-use crate::support::{Outcome, Tiny, refused, skipped, tool, usage_error};
+use crate::support::{ModelFile, Outcome, refused, skipped, tool, usage_error};
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -26,7 +26,7 @@ fn run(args: &[&str]) -> Option<Run> {
         return None;
     }
     let folder = tempfile::tempdir().unwrap();
-    let model = Tiny::new().written(folder.path(), "tiny.gguf");
+    let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
     let mut command = tool("run");
     // Elsewhere a stand-in may be found.
     command.env_remove("LD_LIBRARY_PATH").arg("-m").arg(model).args(["-p", "x", "-n", "2", "--temp", "0"]).args(args);

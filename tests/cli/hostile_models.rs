@@ -1,8 +1,7 @@
 //! Bad models: each is refused in one line that says which file, what in it, and why, within 300 MB of memory.
 #![cfg(unix)]
 
-use crate::support::{Outcome, Raw, Tiny, patch_key, patch_tensor, refused_by, tool};
-use powerinfer::gguf::write::Value;
+use crate::support::{ModelFile, Outcome, Raw, Value, patch_key, patch_tensor, refused_by, tool};
 use powerinfer::quant::GgmlType;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -25,8 +24,8 @@ fn bytes_are_refused(bytes: &[u8], wanted: &[&str]) {
 
 /// A tiny model with changes is refused.
 #[track_caller]
-fn changed(change: impl FnOnce(&mut Tiny), wanted: &[&str]) {
-    let mut tiny = Tiny::new();
+fn changed(change: impl FnOnce(&mut ModelFile), wanted: &[&str]) {
+    let mut tiny = ModelFile::tiny();
     change(&mut tiny);
     bytes_are_refused(&tiny.bytes(), wanted);
 }
@@ -34,18 +33,18 @@ fn changed(change: impl FnOnce(&mut Tiny), wanted: &[&str]) {
 /// A tiny model whose bytes are patched is refused.
 #[track_caller]
 fn patched(patch: impl FnOnce(&mut [u8]), wanted: &[&str]) {
-    let mut bytes = Tiny::new().bytes();
+    let mut bytes = ModelFile::tiny().bytes();
     patch(&mut bytes);
     bytes_are_refused(&bytes, wanted);
 }
 
-fn u32_is(key: &'static str, value: u32) -> impl FnOnce(&mut Tiny) {
+fn u32_is(key: &'static str, value: u32) -> impl FnOnce(&mut ModelFile) {
     move |tiny| {
         tiny.set(key, Value::U32(value));
     }
 }
 
-fn f32_is(key: &'static str, value: f32) -> impl FnOnce(&mut Tiny) {
+fn f32_is(key: &'static str, value: f32) -> impl FnOnce(&mut ModelFile) {
     move |tiny| {
         tiny.set(key, Value::F32(value));
     }
@@ -79,7 +78,7 @@ fn every_command_refuses_what_is_no_model_file() {
 
 #[test]
 fn a_file_cut_short_is_refused() {
-    let bytes = Tiny::new().bytes();
+    let bytes = ModelFile::tiny().bytes();
     for n in [4, 8, 20, 24, 100, 3000, 9000, bytes.len() / 2, bytes.len() - 1] {
         bytes_are_refused(&bytes[..n], &[]);
     }
@@ -213,10 +212,10 @@ fn tensor_types_that_cannot_be_computed_with_are_refused_by_name() {
     patched(kind(24), &["blk.0.ffn_up.weight", "I8"]);
     patched(kind(17), &["blk.0.ffn_up.weight", "IQ2_XS"]);
     let iq2_xs =
-        |tiny: &mut Tiny| tiny.tensor("blk.0.ffn_down.weight").0.dtype = GgmlType::from_name("IQ2_XS").unwrap();
-    let mut tiny = Tiny::sized(32, 256);
+        |tiny: &mut ModelFile| tiny.tensor("blk.0.ffn_down.weight").dtype = GgmlType::from_name("IQ2_XS").unwrap();
+    let mut tiny = ModelFile::sized(32, 256);
     iq2_xs(&mut tiny);
-    tiny.tensor("blk.0.ffn_down.weight").1.truncate(32 * 74);
+    tiny.tensor("blk.0.ffn_down.weight").bytes.truncate(32 * 74);
     bytes_are_refused(&tiny.bytes(), &["blk.0.ffn_down.weight", "IQ2_XS, which is not supported yet"]);
     let norm = |b: &mut [u8]| patch_tensor(b, "output_norm.weight", None, Some(26), None);
     patched(norm, &["output_norm.weight", "I32"]);
@@ -224,11 +223,11 @@ fn tensor_types_that_cannot_be_computed_with_are_refused_by_name() {
 
 #[test]
 fn what_is_there_twice_is_refused() {
-    let again = |tiny: &mut Tiny| {
+    let again = |tiny: &mut ModelFile| {
         tiny.set_again("llama.block_count", Value::U32(3));
     };
     changed(again, &["llama.block_count", "twice"]);
-    let again = |tiny: &mut Tiny| {
+    let again = |tiny: &mut ModelFile| {
         let copy = tiny.tensor("output_norm.weight").clone();
         tiny.push(copy);
     };
@@ -237,10 +236,10 @@ fn what_is_there_twice_is_refused() {
 
 #[test]
 fn missing_and_unknown_tensors_are_refused_by_name() {
-    changed(|t| t.tensor("blk.1.attn_k.weight").0.name = "blk.1.attn_z.weight".into(), &["blk.1.attn_k.weight"]);
-    let extra = |tiny: &mut Tiny| {
+    changed(|t| t.tensor("blk.1.attn_k.weight").name = "blk.1.attn_z.weight".into(), &["blk.1.attn_k.weight"]);
+    let extra = |tiny: &mut ModelFile| {
         let mut copy = tiny.tensor("output_norm.weight").clone();
-        copy.0.name = "surprise.weight".into();
+        copy.name = "surprise.weight".into();
         tiny.push(copy);
     };
     changed(extra, &["surprise.weight"]);
@@ -251,7 +250,7 @@ fn alignments_that_are_no_power_of_two_are_refused() {
     for n in [0, 24, 1, 1 << 30] {
         changed(u32_is("general.alignment", n), &["general.alignment", &format!(" {n} ")]);
     }
-    let text = |tiny: &mut Tiny| {
+    let text = |tiny: &mut ModelFile| {
         tiny.set("general.alignment", Value::Str("32".into()));
     };
     changed(text, &["general.alignment"]);
@@ -260,13 +259,13 @@ fn alignments_that_are_no_power_of_two_are_refused() {
 #[test]
 fn architectures_and_tokenizers_that_are_not_known_are_refused_by_name() {
     let text = |key: &'static str, value: &'static str| {
-        move |tiny: &mut Tiny| {
+        move |tiny: &mut ModelFile| {
             tiny.set(key, Value::Str(value.to_owned()));
         }
     };
     changed(text("general.architecture", "mamba"), &["general.architecture", "mamba", "llama"]);
     changed(text("tokenizer.ggml.model", "bert"), &["tokenizer.ggml.model", "bert"]);
-    let pre = |tiny: &mut Tiny| {
+    let pre = |tiny: &mut ModelFile| {
         text("tokenizer.ggml.model", "gpt2")(tiny);
         text("tokenizer.ggml.pre", "klingon")(tiny);
     };
@@ -287,12 +286,12 @@ fn missing_keys_are_named() {
         "tokenizer.ggml.tokens",
         "tokenizer.ggml.model",
     ] {
-        let remove = |tiny: &mut Tiny| {
+        let remove = |tiny: &mut ModelFile| {
             tiny.remove(key);
         };
         changed(remove, &[key, "the key is missing"]);
     }
-    let none = |tiny: &mut Tiny| {
+    let none = |tiny: &mut ModelFile| {
         tiny.remove("tokenizer.");
     };
     changed(none, &["tokenizer.ggml.model", "the file has no tokenizer"]);
@@ -331,7 +330,7 @@ fn floats_that_are_no_numbers_are_refused_by_key() {
     changed(f32_is("llama.rope.scale_linear", -2.0), &["llama.rope"]);
     changed(f32_is("llama.attention.layer_norm_rms_epsilon", -1.0), &["llama.attention.layer_norm_rms_epsilon"]);
     changed(f32_is("llama.block_count", 2.0), &["llama.block_count"]);
-    let text = |tiny: &mut Tiny| {
+    let text = |tiny: &mut ModelFile| {
         tiny.set("llama.context_length", Value::Str("many".into()));
     };
     changed(text, &["llama.context_length"]);
@@ -343,12 +342,12 @@ fn weights_that_are_no_numbers_are_found_where_they_are() {
     let text = folder.path().join("story.txt");
     std::fs::write(&text, "once upon a time").unwrap();
     let (out, garbage) = (folder.path().join("out"), folder.path().join("a.profile"));
-    let good = Tiny::new().written(folder.path(), "good.gguf");
+    let good = ModelFile::tiny().written(folder.path(), "good.gguf");
     refused_by("split", &[&"-m", &good, &"--profile", &garbage, &"-o", &out], &["a.profile", "No such file"]);
     let made = tool("profile").arg("-m").arg(&good).arg("-f").arg(&text).arg("-o").arg(&garbage).output();
     Outcome::from(made.unwrap()).ok();
     for (value, shown) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf")] {
-        let mut tiny = Tiny::new();
+        let mut tiny = ModelFile::tiny();
         // Row 3, column 5 of 32 columns.
         tiny.poke("blk.1.ffn_up.weight", 3 * 32 + 5, value);
         let model = tiny.written(folder.path(), "nan.gguf");
@@ -360,7 +359,7 @@ fn weights_that_are_no_numbers_are_found_where_they_are() {
         assert!(!out.exists());
     }
     // Where nobody looks, nothing crashes either: the sampler refuses logits that are no numbers.
-    let mut tiny = Tiny::new();
+    let mut tiny = ModelFile::tiny();
     let model = tiny.poke("output_norm.weight", 0, f32::NAN).written(folder.path(), "nan.gguf");
     for mode in ["dense", "exact"] {
         refused_by("run", &[&"-m", &model, &"-p", &"x", &"-n", &"1", &"--mode", &mode], &["NaN"]);

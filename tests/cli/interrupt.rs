@@ -1,7 +1,7 @@
 //! Ctrl-C: exit code 130, soon, and no file that is half written.
 #![cfg(unix)]
 
-use crate::support::{Outcome, Tiny, names_in, skipped, tool};
+use crate::support::{ModelFile, Outcome, names_in, skipped, tool};
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -35,7 +35,7 @@ fn is_there(folder: &Path, suffix: &str) -> bool {
 #[test]
 fn split_leaves_neither_a_file_nor_a_part_of_one() {
     let folder = tempfile::tempdir().unwrap();
-    let model = Tiny::large().written(folder.path(), "large.gguf");
+    let model = ModelFile::large().written(folder.path(), "large.gguf");
     let (text, profile) = (folder.path().join("story.txt"), folder.path().join("large.profile"));
     std::fs::write(&text, "once").unwrap();
     let mut command = tool("profile");
@@ -78,7 +78,7 @@ fn a_synthetic_model_leaves_neither_a_file_nor_a_part_of_one() {
 #[test]
 fn run_stops_in_the_middle_of_a_text() {
     let folder = tempfile::tempdir().unwrap();
-    let model = Tiny::new().written(folder.path(), "tiny.gguf");
+    let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
     let mut command = tool("run");
     command.arg("-m").arg(&model).args(["-p", "x", "--ignore-eos", "-n", "-1", "-c", "200000", "-t", "1"]);
     let mut child = start(&mut command);
@@ -94,7 +94,7 @@ fn run_stops_in_the_middle_of_a_text() {
 #[test]
 fn bench_and_profile_stop_and_write_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let model = Tiny::new().written(folder.path(), "tiny.gguf");
+    let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
     let text = folder.path().join("long.txt");
     std::fs::write(&text, "once upon a time there was a dog\n".repeat(100_000)).unwrap();
     let before = names_in(folder.path());

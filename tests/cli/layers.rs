@@ -1,6 +1,6 @@
 //! Each layer is planned, ordered and described by its own counts, however many there are.
 
-use crate::support::{Outcome, Tiny, tool};
+use crate::support::{ModelFile, Outcome, tool};
 use powerinfer::gguf::Gguf;
 use powerinfer::model::{ColdQuantiles, Model, NeuronId, NeuronIndex};
 use powerinfer::profile::samples::SampleKey;
@@ -65,7 +65,7 @@ fn sets(layers: &[LayerCounts]) -> FiredSets {
 impl Place {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let model = Tiny::zeros(N_LAYER, N_FF).written(folder.path(), "model.gguf");
+        let model = ModelFile::zeros(N_LAYER, N_FF).written(folder.path(), "model.gguf");
         let machine = folder.path().join("machine.toml");
         std::fs::write(&machine, MACHINE).unwrap();
         Self { folder, model, machine }

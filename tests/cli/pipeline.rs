@@ -1,7 +1,6 @@
 //! profile, split, run: the whole way on a tiny model, and what is refused on it.
 
-use crate::support::{Outcome, Tiny, names_in, refused, sh, skipped, tool};
-use powerinfer::gguf::write::Value;
+use crate::support::{ModelFile, Outcome, Value, names_in, refused, sh, skipped, tool};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -17,7 +16,7 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let model = Tiny::new().written(folder.path(), "tiny.gguf");
+        let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
         let text = folder.path().join("story.txt");
         std::fs::write(&text, STORY.repeat(6)).unwrap();
         Self { folder, model, text }
@@ -170,9 +169,9 @@ fn texts_that_cannot_be_profiled_are_refused_and_leave_no_file() {
 fn a_profile_of_another_model_is_refused() {
     let place = Place::new();
     let profile = place.profiled("tiny.profile");
-    let mut other = Tiny::sized(32, 96);
+    let mut other = ModelFile::sized(32, 96);
     other.set("general.name", Value::Str("other".into()));
-    let mut reweighted = Tiny::new();
+    let mut reweighted = ModelFile::tiny();
     (0..64 * 32).for_each(|i| {
         reweighted.poke("blk.1.ffn_gate.weight", i, (i % 7) as f32 - 3.0);
     });
@@ -244,7 +243,7 @@ fn an_output_that_cannot_be_written_is_refused_and_nothing_is_left() {
 #[test]
 fn a_full_disk_is_one_line_and_leaves_no_file() {
     let place = Place::new();
-    let mut wide = Tiny::sized(32, 4096);
+    let mut wide = ModelFile::sized(32, 4096);
     wide.set("general.name", Value::Str("wide".into()));
     let model = wide.written(place.folder.path(), "wide.gguf");
     let profile = place.at("wide.profile");

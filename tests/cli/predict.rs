@@ -1,6 +1,6 @@
 //! From samples to predicted decode on the command line: fitted, packed in, run, and measured against dense.
 
-use crate::support::{Outcome, Tiny, names_in, refused, tool};
+use crate::support::{ModelFile, Outcome, names_in, refused, tool};
 use powerinfer::measure::STORY;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -127,7 +127,7 @@ fn what_does_not_belong_together_is_refused_and_leaves_nothing() {
     let before = names_in(place.folder.path());
 
     let out = place.at("out.gguf");
-    let tiny = Tiny::new().written(place.folder.path(), "tiny.gguf");
+    let tiny = ModelFile::tiny().written(place.folder.path(), "tiny.gguf");
     let story = place.text.clone();
     refused(&mut place.split(&tiny, &predictor, &out), &["another model"]);
     refused(&mut place.split(&place.model, &predictor, &out), &["is no variant", "--profile"]);

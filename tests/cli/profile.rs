@@ -1,6 +1,6 @@
 //! Profiles of large corpora: parts, samples, comparisons, and what is refused. Interruptions: resume.rs.
 
-use crate::support::{Outcome, Random, Tiny, names_in, refused, tool, usage_error};
+use crate::support::{ModelFile, Outcome, Random, names_in, refused, tool, usage_error};
 use powerinfer::profile::Profile;
 use powerinfer::profile::samples::Samples;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let model = Tiny::new().written(folder.path(), "tiny.gguf");
+        let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
         Self { folder, model }
     }
 
@@ -25,7 +25,7 @@ impl Place {
 
     /// A text of random words.
     fn text(&self, name: &str, n_words: usize) -> PathBuf {
-        let mut random = Random(n_words as u64);
+        let mut random = Random::new(n_words as u64);
         let words = ["once", "upon", "a", "time", "dog", "ran", "to", "the", "house\n", "who"];
         let text: Vec<_> = (0..n_words).map(|_| words[random.below(words.len())]).collect();
         std::fs::write(self.at(name), text.join(" ")).unwrap();
@@ -157,7 +157,7 @@ fn reuse_and_fired_sets_agree_with_the_counts() {
 #[test]
 fn a_model_without_a_tokenizer_is_profiled_with_random_tokens() {
     let place = Place::new();
-    let mut tiny = Tiny::new();
+    let mut tiny = ModelFile::tiny();
     tiny.remove("tokenizer.");
     let model = tiny.written(place.folder.path(), "mute.gguf");
     let command = |name: &str, more: &[&str]| {
@@ -198,7 +198,7 @@ fn profiles_are_compared_and_shown() {
     let shown = run(&[Path::new("--show"), &a]);
     assert!(shown.contains("tokens sampled") && shown.contains("99 %"), "{shown}");
 
-    let other = Tiny::sized(32, 96).written(place.folder.path(), "other.gguf");
+    let other = ModelFile::sized(32, 96).written(place.folder.path(), "other.gguf");
     let c = place.at("c");
     let mut command = tool("profile");
     command.arg("-m").arg(other).arg("-f").arg(place.at("a.txt")).arg("-o").arg(&c);
@@ -229,8 +229,8 @@ fn texts_shorter_than_a_window_are_one_short_window() {
 fn weights_that_give_no_numbers_are_refused() {
     let place = Place::new();
     let text = place.text("a.txt", 30);
-    let with = |poke: &dyn Fn(&mut Tiny)| {
-        let mut tiny = Tiny::new();
+    let with = |poke: &dyn Fn(&mut ModelFile)| {
+        let mut tiny = ModelFile::tiny();
         poke(&mut tiny);
         tiny.written(place.folder.path(), "tiny.gguf");
     };
@@ -271,7 +271,7 @@ fn other_versions_and_cut_files_are_refused() {
     let mut long = whole.clone();
     long.push(0);
     refuse(&long, &["bad", "1 bytes follow"]);
-    let mut random = Random(3);
+    let mut random = Random::new(3);
     let samples_begin = whole.len() - 10 * (48 + 2 * 32 * 2) - 28;
     for _ in 0..20 {
         let mut flipped = whole.clone();

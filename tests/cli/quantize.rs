@@ -1,8 +1,7 @@
 //! `split --type q4_k_m` and `split --quantize-only`.
 
-use crate::support::{Outcome, Tiny, names_in, refused, tool, usage_error};
+use crate::support::{ModelFile, Outcome, Tensor, Value, names_in, refused, tool, usage_error};
 use powerinfer::gguf::Gguf;
-use powerinfer::gguf::write::{PlannedTensor, Value};
 use powerinfer::quant::{GgmlType, convert};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -73,13 +72,12 @@ fn a_story_model_is_quantized_to_ordinary_files_that_run() {
 #[test]
 fn a_model_of_an_unknown_architecture_is_quantized() {
     let folder = tempfile::tempdir().unwrap();
-    let mut model = Tiny::sized(256, 512);
+    let mut model = ModelFile::sized(256, 512);
     model.set("general.architecture", Value::Str("whatever".into()));
-    model.set("whatever.thing", Value::ArrayU32(vec![1, 2, 3]));
+    model.set("whatever.thing", Value::u32s(&[1, 2, 3]));
     model.set("general.file_type", Value::U32(0));
     let mut add = |name: &str, dtype: GgmlType, dims: &[usize]| {
-        let plan = PlannedTensor { name: name.to_owned(), dtype, dims: dims.to_vec() };
-        model.push((plan, Vec::new()));
+        model.push(Tensor::zeros(name, dtype, dims));
     };
     let i8 = GgmlType::from_name("I8").unwrap();
     let kept = [
@@ -129,14 +127,14 @@ fn a_model_of_an_unknown_architecture_is_quantized() {
 fn what_cannot_be_quantized_is_refused_and_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let (plain, q8, out) = (Tiny::new().written(folder.path(), "tiny.gguf"), at("q8.gguf"), at("out.gguf"));
+    let (plain, q8, out) = (ModelFile::tiny().written(folder.path(), "tiny.gguf"), at("q8.gguf"), at("out.gguf"));
     Outcome::from(quantize(&plain, &q8, "q8_0").output().unwrap()).ok();
     refused(&mut quantize(&q8, &out, "q4_0"), &["q8.gguf", "token_embd.weight", "Q8_0 already", "--type needs"]);
     let variant = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-stories-q8_0-variant.gguf");
     refused(&mut quantize(&variant, &out, "q8_0"), &["variant.gguf", "is a variant"]);
-    let vocabulary = Tiny::vocabulary_only().written(folder.path(), "vocabulary.gguf");
+    let vocabulary = ModelFile::vocabulary_only().written(folder.path(), "vocabulary.gguf");
     refused(&mut quantize(&vocabulary, &out, "q8_0"), &["vocabulary.gguf", "no F32, F16 or BF16 matrix"]);
-    let mut broken = Tiny::new();
+    let mut broken = ModelFile::tiny();
     broken.poke("blk.1.ffn_up.weight", 40, f32::NAN);
     let broken = broken.written(folder.path(), "broken.gguf");
     refused(&mut quantize(&broken, &out, "q8_0"), &["broken.gguf", "blk.1.ffn_up.weight", "row 1, column 8", "NaN"]);
@@ -154,7 +152,7 @@ fn a_narrow_model_gets_q8_0_in_place_of_the_mix_with_one_note() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let (model, text, profile, out) =
-        (Tiny::new().written(folder.path(), "tiny.gguf"), at("t.txt"), at("p"), at("variant.gguf"));
+        (ModelFile::tiny().written(folder.path(), "tiny.gguf"), at("t.txt"), at("p"), at("variant.gguf"));
     std::fs::write(&text, "once upon a time there was a little dog who liked to run\n").unwrap();
     let mut command = tool("profile");
     Outcome::from(command.arg("-m").arg(&model).arg("-f").arg(&text).arg("-o").arg(&profile).output().unwrap()).ok();

@@ -15,7 +15,7 @@ impl Place {
     /// With a text of `n` sentences for the embedded model.
     fn new(n: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut random = Random(n as u64);
+        let mut random = Random::new(n as u64);
         let words = ["dog", "girl", "house", "big", "red", "ran", "was", "happy", "tree", "ball"];
         let mut word = || words[random.below(words.len())];
         let text: String =
@@ -71,7 +71,7 @@ fn killed_twenty_times_at_any_point_it_ends_as_if_nothing_had_been() {
     let begun = Instant::now();
     let unbroken = place.unbroken();
     let once = begun.elapsed();
-    let mut random = Random(std::process::id().into());
+    let mut random = Random::new(std::process::id().into());
     let (mut resumed, mut finished) = (0, 0);
     for _ in 0..20 {
         let mut child = place.command("killed", &[]).spawn().unwrap();
@@ -142,7 +142,7 @@ fn checkpoints_of_other_jobs_and_damaged_ones_are_refused() {
     write(&place.at("text.txt"), &text);
     assert!(std::fs::read(place.at("p.part")).unwrap() == part, "a refusal leaves the checkpoint as it is");
 
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     let mut damaged: Vec<Vec<u8>> = [0, 7, 12, 100, part.len() / 2, part.len() - 1].map(|n| part[..n].to_vec()).into();
     damaged.extend((0..6).map(|_| {
         let mut flipped = part.clone();

@@ -1,7 +1,6 @@
 //! `powerinfer-run`: prompts, conversations, JSON, vocabularies.
 
-use crate::support::{Outcome, Tiny, refused, refused_by, tool};
-use powerinfer::gguf::write::Value;
+use crate::support::{ModelFile, Outcome, Value, refused, refused_by, tool};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -25,7 +24,7 @@ fn feed(command: &mut Command, input: &[u8]) -> Outcome {
 
 fn tiny() -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();
-    let model = Tiny::new().written(folder.path(), "tiny.gguf");
+    let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
     (folder, model)
 }
 
@@ -96,7 +95,7 @@ fn an_empty_prompt_begins_a_text_where_the_vocabulary_says_how() {
     let outcome = Outcome::from(run(&model, &["-p", "", "-n", "3", "--ignore-eos"]).output().unwrap()).ok();
     assert!(outcome.stderr.contains("prefill"), "{}", outcome.stderr);
     feed(&mut run(&model, &["-n", "1"]), b"").ok();
-    let mut tiny = Tiny::new();
+    let mut tiny = ModelFile::tiny();
     tiny.set("tokenizer.ggml.add_bos_token", Value::Bool(false));
     let model = tiny.written(folder.path(), "no-bos.gguf");
     refused(&mut run(&model, &["-p", "", "-n", "3"]), &["the prompt is empty"]);
@@ -134,7 +133,7 @@ fn json_is_one_object_with_text_and_tokens() {
 #[test]
 fn a_file_with_only_a_vocabulary_tokenizes_and_does_not_run() {
     let folder = tempfile::tempdir().unwrap();
-    let vocabulary = Tiny::vocabulary_only().written(folder.path(), "vocabulary.gguf");
+    let vocabulary = ModelFile::vocabulary_only().written(folder.path(), "vocabulary.gguf");
     let outcome = Outcome::from(run(&vocabulary, &["--tokenize", "-p", "ab"]).output().unwrap()).ok();
     // BOS, the space in front, a, b.
     assert_eq!(outcome.stdout, "1 259 260 261\n");
@@ -171,7 +170,7 @@ fn a_conversation_survives_a_full_context() {
 fn a_conversation_with_a_template_needs_one_in_the_file() {
     let (folder, model) = tiny();
     refused(&mut run(&model, &["-cnv"]), &["tiny.gguf", "has no chat template", "-i"]);
-    let mut tiny = Tiny::new();
+    let mut tiny = ModelFile::tiny();
     tiny.set("tokenizer.chat_template", Value::Str(TEMPLATE.to_owned()));
     tiny.set("llama.context_length", Value::U32(512));
     let model = tiny.written(folder.path(), "chat.gguf");

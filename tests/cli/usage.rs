@@ -1,6 +1,6 @@
 //! Flags, help, and refusals that all commands share.
 
-use crate::support::{Outcome, Tiny, refused, refused_by, tool, usage_error};
+use crate::support::{ModelFile, Outcome, refused, refused_by, tool, usage_error};
 use std::io::Read;
 use std::process::Stdio;
 
@@ -38,7 +38,7 @@ fn wrong_usage_is_exit_code_2_and_names_the_flag() {
 #[test]
 fn values_out_of_range_are_refused_and_name_the_flag() {
     let folder = tempfile::tempdir().unwrap();
-    let model = Tiny::new().written(folder.path(), "tiny.gguf");
+    let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
     for (flag, value) in [
         ("--temp", "nan"),
         ("--temp", "inf"),
@@ -66,7 +66,7 @@ fn values_out_of_range_are_refused_and_name_the_flag() {
 #[test]
 fn a_context_that_does_not_fit_in_memory_is_refused_and_names_the_flag() {
     let folder = tempfile::tempdir().unwrap();
-    let model = Tiny::new().written(folder.path(), "tiny.gguf");
+    let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
     for n_ctx in ["10000000", "1000000000000", "18446744073709551615"] {
         let mut command = tool("run");
         command.arg("-m").arg(&model).args(["-p", "x", "-n", "1", "-t", "1", "-c", n_ctx]);
@@ -77,7 +77,7 @@ fn a_context_that_does_not_fit_in_memory_is_refused_and_names_the_flag() {
 #[test]
 fn without_colour_and_without_a_terminal_there_are_no_escape_sequences() {
     let folder = tempfile::tempdir().unwrap();
-    let model = Tiny::new().written(folder.path(), "tiny.gguf");
+    let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
     for (variable, value) in [("NO_COLOR", "1"), ("TERM", "xterm-256color")] {
         // Outcome itself looks for them on stderr.
         let run = |name: &str, args: &[&str]| {
@@ -96,7 +96,7 @@ fn without_colour_and_without_a_terminal_there_are_no_escape_sequences() {
 #[test]
 fn a_full_disk_behind_stdout_is_one_line_and_exit_code_1() {
     let folder = tempfile::tempdir().unwrap();
-    let model = Tiny::new().written(folder.path(), "tiny.gguf");
+    let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
     let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
     for (name, args) in [
         ("run", ["-p", "x", "-n", "4"]),
@@ -120,7 +120,7 @@ fn a_full_disk_behind_stdout_is_one_line_and_exit_code_1() {
 #[test]
 fn a_full_disk_behind_stderr_does_not_stop_the_text() {
     let folder = tempfile::tempdir().unwrap();
-    let model = Tiny::new().written(folder.path(), "tiny.gguf");
+    let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
     let mut command = tool("run");
     command.arg("-m").arg(&model).args(["-p", "hello", "-n", "4"]).stderr(full);
@@ -133,7 +133,7 @@ fn a_full_disk_behind_stderr_does_not_stop_the_text() {
 #[test]
 fn a_reader_that_leaves_is_no_error() {
     let folder = tempfile::tempdir().unwrap();
-    let model = Tiny::new().written(folder.path(), "tiny.gguf");
+    let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
     let text = ["-p", "x", "-n", "-1", "-c", "2000", "--ignore-eos"];
     let talk = ["-i", "-p", "x", "-n", "-1", "-c", "2000", "--ignore-eos"];
     for (name, args) in [("run", &text[..]), ("run", &talk), ("bench", &["-p", "4", "-n", "0"]), ("run", &["--help"])] {

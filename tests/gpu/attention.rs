@@ -1,7 +1,8 @@
 //! Attention over the cache.
 
-use super::card::{Card, Random, assert_close};
+use super::card::{Card, assert_close};
 use super::rope::{row_of, stored, values_of};
+use super::support::Random;
 use powerinfer::cpu::{ActKind, Activations};
 use powerinfer::gpu::Ptr;
 use powerinfer::gpu::ops::attention::{Attend, attention, attention_scratch};
@@ -19,7 +20,7 @@ fn random_cache(random: &mut Random, cache: &KvLayer) -> Vec<u8> {
     let (n_rows, d) = (cache.n_head_kv * cache.n_ctx, cache.head_dim);
     let (mut bytes, mut scales) = (Vec::new(), Vec::new());
     for _ in 0..2 * n_rows {
-        let row = stored(cache.dtype, &random.floats(d));
+        let row = stored(cache.dtype, &random.values(d));
         let quants = if cache.dtype == GgmlType::Q8_0 { d } else { row.len() };
         bytes.extend(&row[..quants]);
         scales.extend(&row[quants..]);
@@ -64,7 +65,7 @@ fn check(card: &Card, random: &mut Random, n_head: usize, mut cache: KvLayer, po
     for position in positions {
         let what = format!("{n_head}/{} heads of {d}, {}, position {position}", cache.n_head_kv, cache.dtype);
         // Scores of a few units, so that some positions matter more than others.
-        let q: Vec<f32> = random.floats(n).iter().map(|v| v * 4.0).collect();
+        let q: Vec<f32> = random.values(n).iter().map(|v| v * 4.0).collect();
         let mut state = vec![0u32; TOKEN_BYTES as usize / 4];
         state[1] = *position as u32;
         let (q_on_card, state) = (card.put(&q), card.put(&state));
@@ -90,7 +91,7 @@ fn cache(dtype: GgmlType, n_ctx: usize, n_head_kv: usize, head_dim: usize) -> Kv
 #[test]
 fn heads_attend_to_all_positions_up_to_their_own() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     for dtype in [GgmlType::F16, GgmlType::Q8_0, GgmlType::F32] {
         for (n_head, n_head_kv, head_dim) in [(4, 4, 32), (4, 2, 64), (3, 1, 128), (7, 1, 96), (2, 1, 256), (10, 1, 64)]
         {
@@ -108,7 +109,7 @@ fn heads_attend_to_all_positions_up_to_their_own() {
 #[test]
 fn more_positions_than_all_blocks_have_at_least_are_divided_evenly() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     // 512 blocks for 128 heads: four for each, whatever the context.
     let n_ctx = 64 * 4 * 3 + 5;
     check(&card, &mut random, 128, cache(GgmlType::F16, n_ctx, 128, 16), &[64 * 4, n_ctx - 1]);
@@ -117,7 +118,7 @@ fn more_positions_than_all_blocks_have_at_least_are_divided_evenly() {
 #[test]
 fn a_key_that_is_no_number_is_not_hidden() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     for (dtype, n_ctx) in [(GgmlType::F16, 40), (GgmlType::F16, 200), (GgmlType::Q8_0, 200)] {
         let mut layer = cache(dtype, n_ctx, 1, 32);
         let mut bytes = random_cache(&mut random, &layer);
@@ -129,7 +130,7 @@ fn a_key_that_is_no_number_is_not_hidden() {
         let memory = card.put(&bytes);
         layer.ptr = memory.ptr();
         let scratch = card.zeros(attention_scratch(1, &layer).unwrap());
-        let (q, out) = (card.put(&random.floats(32)), card.room::<f32>(32));
+        let (q, out) = (card.put(&random.values(32)), card.room::<f32>(32));
         for (position, broken) in [(n_ctx / 2 - 1, false), (n_ctx / 2, true), (n_ctx - 1, true)] {
             let mut state = vec![0u32; TOKEN_BYTES as usize / 4];
             state[1] = position as u32;

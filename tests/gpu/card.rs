@@ -1,10 +1,9 @@
-//! What the tests of kernels share: a card with its kernels, memory in and out, random numbers.
+//! What the tests of kernels share: a card with its kernels, memory in and out.
 
 use super::gpu;
 use powerinfer::cpu::{ActKind, Activations};
 use powerinfer::gpu::{Device, DeviceBuffer, Kernels, Mapped, Plain, Ptr, Stream};
 use std::sync::OnceLock;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A card, all kernels, and a stream.
 pub struct Card {
@@ -76,44 +75,6 @@ impl Card {
                 assert!(same, "token {token}: scale {i}: {got} instead of {expected}");
             }
         }
-    }
-}
-
-/// Random numbers: new ones in every run, and the seed is told where a test fails.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new() -> Self {
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let seed = std::env::var("SEED").ok().map_or(time.as_nanos() as u64, |s| s.parse().unwrap());
-        println!("SEED={seed}");
-        Self(seed)
-    }
-
-    /// splitmix64
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ z >> 31
-    }
-
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
-    }
-
-    /// In -1..1.
-    pub fn float(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-
-    pub fn floats(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.float()).collect()
-    }
-
-    /// Values of which about the share `active` is not 0.
-    pub fn sparse(&mut self, n: usize, active: f32) -> Vec<f32> {
-        (0..n).map(|_| if self.float() < 2.0 * active - 1.0 { self.float() } else { 0.0 }).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Norms, merging and quantization.
 
-use super::card::{Card, Random, assert_close};
+use super::card::{Card, assert_close};
+use super::support::Random;
 use powerinfer::gpu::ops::norm::{Acts, Merge, Norm, merge_norm, norm, quantize, x8_bytes};
 use powerinfer::gpu::{DeviceBuffer, Ptr};
 use powerinfer::model::NormKind;
@@ -37,8 +38,8 @@ const EPS: f32 = 1e-5;
 
 impl Case {
     fn new(card: &Card, random: &mut Random, n: usize, kind: NormKind, bias: bool) -> Self {
-        let weight = random.floats(n);
-        let bias = bias.then(|| random.floats(n));
+        let weight = random.values(n);
+        let bias = bias.then(|| random.values(n));
         let on_card = (card.put(&weight), card.put(bias.as_deref().unwrap_or_default()));
         Self { kind, weight, bias, on_card }
     }
@@ -58,13 +59,13 @@ impl Case {
 #[test]
 fn norms_are_those_of_the_processor() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     for (n, n_tokens) in [(32, 1), (96, 3), (4096, 1), (4096 + 32, 2), (5120, 1), (16384, 1)] {
         for (kind, bias) in [(NormKind::Rms, false), (NormKind::Layer, true), (NormKind::Rms, true)] {
             // An offset makes the mean large beside what is left of the values.
             for (scale, offset) in [(1.0, 0.0), (0.01, 1000.0), (1e-9, 0.0), (1e15, 0.0)] {
                 let case = Case::new(&card, &mut random, n, kind, bias);
-                let x: Vec<f32> = random.floats(n * n_tokens).iter().map(|v| v * scale + offset).collect();
+                let x: Vec<f32> = random.values(n * n_tokens).iter().map(|v| v * scale + offset).collect();
                 let x_on_card = card.put(&x);
                 let (out, x8) = (card.room::<f32>(x.len()), card.room::<u8>(x8_bytes(n) as usize * n_tokens));
                 let acts = Acts { f32: out.ptr(), x8: x8.ptr() };
@@ -80,9 +81,9 @@ fn norms_are_those_of_the_processor() {
 #[test]
 fn a_norm_of_something_that_is_no_number_is_none() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     let case = Case::new(&card, &mut random, 64, NormKind::Rms, false);
-    let mut x = random.floats(64);
+    let mut x = random.values(64);
     x[random.below(64)] = f32::NAN;
     let (x, out) = (card.put(&x), card.room::<f32>(64));
     norm(card.kernels, &card.stream, x.ptr(), 64, 1, &case.norm(), Acts { f32: out.ptr(), x8: Ptr::NULL }).unwrap();
@@ -92,11 +93,11 @@ fn a_norm_of_something_that_is_no_number_is_none() {
 #[test]
 fn parts_are_merged_before_the_norm() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     for n in [32, 2048, 4128] {
         for with in 0..4 {
             let case = Case::new(&card, &mut random, n, NormKind::Rms, false);
-            let (x, a, b) = (random.floats(n), random.floats(n), random.floats(n));
+            let (x, a, b) = (random.values(n), random.values(n), random.values(n));
             let (x_on_card, a_on_card, b_on_card) = (card.put(&x), card.put(&a), card.put(&b));
             let (out, x8) = (card.room::<f32>(n), card.room::<u8>(x8_bytes(n) as usize));
             let given = |bit: usize, ptr: Ptr| if with & bit != 0 { ptr } else { Ptr::NULL };
@@ -117,9 +118,9 @@ fn parts_are_merged_before_the_norm() {
 #[test]
 fn activations_are_quantized_bit_for_bit() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     for (n, n_tokens) in [(32, 1), (64, 5), (4096, 1), (11008, 2)] {
-        let mut x: Vec<f32> = random.floats(n * n_tokens);
+        let mut x: Vec<f32> = random.values(n * n_tokens);
         for block in x.chunks_exact_mut(32) {
             let scale = [1.0, 1e-45, 1e-38, 1e-36, 1e30, 3e38, 0.0][random.below(7)];
             block.iter_mut().for_each(|v| *v *= scale);

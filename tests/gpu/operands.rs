@@ -1,50 +1,16 @@
 //! Random operands for the kernels that read weights, here and on the device, and what plain Rust makes of them.
 
+use super::support::Random;
 use powerinfer::cpu::{Activations, Isa, Rows};
 use powerinfer::gpu::matrix::{DeviceMatrix, Uploader, takes_floats};
 use powerinfer::gpu::ops::norm::{Acts, x8_bytes};
 use powerinfer::gpu::{Device, DeviceBuffer, Kernels, Ptr, Stream};
 use powerinfer::quant::{GgmlType, convert};
 use powerinfer::units::Bytes;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Every type that has kernels.
 pub const TYPES: [GgmlType; 7] =
     [GgmlType::F32, GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0, GgmlType::Q4_0, GgmlType::Q4_K, GgmlType::Q6_K];
-
-/// A source of numbers that differs from run to run; what it began with is printed, for a test that fails.
-pub struct Random(u64);
-
-impl Random {
-    /// Begins anew.
-    pub fn new() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
-        println!("random numbers from {now}");
-        Self(now | 1)
-    }
-
-    fn bits(&mut self) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 32) as u32
-    }
-
-    /// Less than `n`.
-    pub fn below(&mut self, n: usize) -> usize {
-        self.bits() as usize % n
-    }
-
-    /// `n` values in -1 to 1.
-    pub fn values(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.bits() as f32 / u32::MAX as f32 * 2.0 - 1.0).collect()
-    }
-
-    /// About `share` of the numbers below `n`, in rising order.
-    pub fn some(&mut self, n: usize, share: f32) -> Vec<u32> {
-        (0..n as u32).filter(|_| (self.bits() as f32) < share * u32::MAX as f32).collect()
-    }
-}
 
 /// The device with what every test needs.
 pub struct Bench {
@@ -61,7 +27,7 @@ impl Bench {
         let device = super::gpu()?;
         let stream = Stream::new(&device).unwrap();
         let kernels = Kernels::load(&device).unwrap();
-        Some(Self { device, stream, kernels, random: Random::new(), buffers: Vec::new() })
+        Some(Self { device, stream, kernels, random: Random::anew(), buffers: Vec::new() })
     }
 
     /// Begins another case: frees all that was handed out. However little is asked for, the driver takes a large piece.

@@ -1,6 +1,7 @@
 //! Predictors.
 
-use super::card::{Card, Random};
+use super::card::Card;
+use super::support::Random;
 use powerinfer::cpu::signs;
 use powerinfer::gpu::Ptr;
 use powerinfer::gpu::ops::norm::x8_bytes;
@@ -9,9 +10,9 @@ use powerinfer::gpu::ops::predict::{hidden, sign_scores};
 #[test]
 fn scores_of_signs_are_those_of_the_processor() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     for (n_embd, n_rows) in [(32, 1), (96, 70), (128, 257), (4096, 333), (4128, 9), (16384, 3)] {
-        let mut x = random.floats(n_embd);
+        let mut x = random.values(n_embd);
         (x[0], x[1], x[2]) = (-0.0, f32::NAN, 0.0);
         let rows: Vec<u8> = (0..n_rows * n_embd / 8).map(|_| random.next() as u8).collect();
         let (rows_on_card, x_on_card, scores) = (card.put(&rows), card.put(&x), card.room::<f32>(n_rows));
@@ -27,10 +28,10 @@ fn scores_of_signs_are_those_of_the_processor() {
 #[test]
 fn hidden_values_get_their_bias_and_lose_what_is_negative() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     for n in [1, 30, 32, 96, 1024, 1056] {
         for with_bias in [false, true] {
-            let (mut h, bias) = (random.floats(n), random.floats(n));
+            let (mut h, bias) = (random.values(n), random.values(n));
             h[n / 2] = f32::NAN;
             let expected: Vec<f32> = match with_bias {
                 true => h.iter().zip(&bias).map(|(h, b)| (h + b).max(0.0)).collect(),

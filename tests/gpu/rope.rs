@@ -1,6 +1,7 @@
 //! Rotary embedding and the write into the cache.
 
-use super::card::{Card, Random, assert_close};
+use super::card::{Card, assert_close};
+use super::support::Random;
 use half::f16;
 use powerinfer::gpu::Ptr;
 use powerinfer::gpu::ops::rope::{KvLayer, Rope, RopeStore, rope_store};
@@ -84,9 +85,9 @@ fn check(card: &Card, random: &mut Random, case: &Case, kind: RopeKind, dtype: G
     let Case { heads: (n_head, n_head_kv), head_dim, n_dims, n_ctx, first, n_tokens } = *case;
     let what = format!("{n_head}/{n_head_kv} heads of {head_dim}, {kind:?}, {dtype}, position {first}");
     let frequencies: Vec<f32> = (0..n_dims / 2).map(|i| 10000f32.powf(-2.0 * i as f32 / n_dims as f32)).collect();
-    let q = random.floats(n_tokens * n_head * head_dim);
-    let mut v = random.floats(n_tokens * n_head_kv * head_dim);
-    let k = random.floats(v.len());
+    let q = random.values(n_tokens * n_head * head_dim);
+    let mut v = random.values(n_tokens * n_head_kv * head_dim);
+    let k = random.values(v.len());
     if dtype == GgmlType::Q8_0 {
         // Blocks that are all zero, tiny, not finite, and between steps.
         v[..QK].fill(0.0);
@@ -147,7 +148,7 @@ fn check(card: &Card, random: &mut Random, case: &Case, kind: RopeKind, dtype: G
 #[test]
 fn heads_are_rotated_and_stored_at_their_positions() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     let case =
         |heads, head_dim, n_dims, n_ctx, first, n_tokens| Case { heads, head_dim, n_dims, n_ctx, first, n_tokens };
     for kind in [RopeKind::Interleaved, RopeKind::Halves, RopeKind::None] {

@@ -1,6 +1,7 @@
 //! Lists of active slots, and their posting.
 
-use super::card::{Card, Random};
+use super::card::Card;
+use super::support::Random;
 use powerinfer::gpu::mailbox::{POST_N, POSTED};
 use powerinfer::gpu::ops::select::{HotList, Posting, Scored, Slots, select_act, select_score};
 use powerinfer::gpu::ops::token::{Job, TOKEN_BYTES};
@@ -24,7 +25,7 @@ struct Room {
 
 impl Room {
     fn new(card: &Card, random: &mut Random, n_ff: usize, n_embd: usize) -> Self {
-        let x = random.floats(n_embd);
+        let x = random.values(n_embd);
         let mapped = card.mapped(ARRAYS as usize + 4 * (n_embd + 2 * n_ff));
         card.poke(mapped.ptr().offset(ARRAYS), &vec![UNTOUCHED; n_embd + 2 * n_ff]);
         let mut state = vec![0u32; TOKEN_BYTES as usize / 4];
@@ -89,7 +90,7 @@ impl Room {
 #[test]
 fn active_slots_are_listed_in_order_and_the_cold_ones_posted() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     for (n_ff, n_embd) in [(1, 4), (33, 32), (1024, 64), (1025, 32), (2999, 4096), (5000, 36)] {
         let mut hots = vec![0, 1.min(n_ff), n_ff / 3, n_ff - 1, n_ff, random.below(n_ff)];
         hots.extend((1024 < n_ff).then_some(1024));
@@ -136,7 +137,7 @@ fn active_slots_are_listed_in_order_and_the_cold_ones_posted() {
 #[test]
 fn hot_slots_alone_are_listed_without_a_mailbox() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     for n_hot in [0, 1, 1024, 2500] {
         let act = random.sparse(n_hot.max(1), 0.2);
         let room = Room::new(&card, &mut random, 2500, 4);
@@ -152,10 +153,10 @@ fn hot_slots_alone_are_listed_without_a_mailbox() {
 #[test]
 fn slots_that_a_predictor_names_are_posted_without_activations() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     for (n_ff, n_hot, n_always) in [(40, 0, 0), (40, 39, 0), (3000, 1000, 1500), (3000, 1500, 1000), (2048, 1024, 0)] {
         for shift in [0.0, -3.0, 3.0] {
-            let (mut scores, mut bias) = (random.floats(n_ff), random.floats(n_ff));
+            let (mut scores, mut bias) = (random.values(n_ff), random.values(n_ff));
             bias.iter_mut().for_each(|b| *b += shift);
             // What is always active has no score; what is hot is not asked about; 0 is enough.
             scores[..n_always].fill(f32::NAN);
@@ -177,7 +178,7 @@ fn slots_that_a_predictor_names_are_posted_without_activations() {
 #[test]
 fn nothing_is_posted_once_a_wait_has_run_out() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     let room = Room::new(&card, &mut random, 3000, 64);
     let mut state = card.get::<u32>(room.token.ptr(), TOKEN_BYTES as usize / 4);
     state[2] = 1;
@@ -194,7 +195,7 @@ fn nothing_is_posted_once_a_wait_has_run_out() {
 #[test]
 fn sizes_that_do_not_fit_are_refused() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     let room = Room::new(&card, &mut random, 64, 4);
     let (hot, mut posting) = (room.hot_list(), room.posting(0));
     let scored = Scored { scores: Ptr::NULL, bias: Ptr::NULL, n_always: 0 };

@@ -1,6 +1,7 @@
 //! Tokens from their beginning to their end, with a thread that answers through the mailbox.
 
-use super::card::{Card, Random};
+use super::card::Card;
+use super::support::Random;
 use powerinfer::gpu::mailbox::{
     Addresses, DONE, FAILED, Job as Came, Layout, POSTED, REPLIED, STOP, Sizes, TOKEN, Wait,
 };
@@ -32,7 +33,7 @@ impl Words {
     fn new(card: &Card, random: &mut Random, n: usize, first: u32) -> Self {
         let mapped = card.mapped(ARRAYS as usize + 3 * 4 * n);
         let words =
-            Self { token: card.zeros(TOKEN_BYTES), x: card.room::<f32>(n), values: random.floats(n), n, mapped };
+            Self { token: card.zeros(TOKEN_BYTES), x: card.room::<f32>(n), values: random.values(n), n, mapped };
         card.poke(words.reply(), &vec![7.0f32; n]);
         card.poke(words.in_x(), &words.values);
         words.begin(card, first);
@@ -92,7 +93,7 @@ impl Words {
 #[test]
 fn a_token_begins_with_what_the_processor_wrote() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     for n in [4, 32, 4096, 5000] {
         let words = Words::new(&card, &mut random, n, 9);
         assert_eq!(words.x(&card), words.values);
@@ -103,7 +104,7 @@ fn a_token_begins_with_what_the_processor_wrote() {
 #[test]
 fn tickets_wrap() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     let first = u32::MAX - 1;
     let words = Words::new(&card, &mut random, 64, first);
     for job in 0..5 {
@@ -133,7 +134,7 @@ fn tickets_wrap() {
 #[test]
 fn a_wait_that_runs_out_says_which_and_ends_all_later_ones() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     let words = Words::new(&card, &mut random, 96, 100);
     words.mapped.word(REPLIED).store(102, Release);
     words.post(&card, 3);
@@ -154,7 +155,7 @@ fn a_wait_that_runs_out_says_which_and_ends_all_later_ones() {
 #[test]
 fn a_stop_ends_a_wait() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     let words = Words::new(&card, &mut random, 32, 1);
     words.post(&card, 0);
     let start = Instant::now();
@@ -171,7 +172,7 @@ fn a_stop_ends_a_wait() {
 #[test]
 fn nothing_is_waited_for_when_nothing_was_posted() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     let words = Words::new(&card, &mut random, 32, 1);
     let start = Instant::now();
     words.take(&card, 0, LONG);
@@ -235,11 +236,11 @@ fn answer(x: &[f32], list: &[u32], act: &[f32]) -> Vec<f32> {
 #[test]
 fn one_graph_serves_all_tokens() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     let sizes = Sizes { n_embd: N_EMBD, n_ff: N_FF, n_vocab: N_EMBD, n_layer: N_LAYER };
     let layout = Layout::new(sizes);
     let mut mailbox = Mailbox::new(card.mapped(layout.bytes), layout).unwrap();
-    let hot_part = random.floats(N_EMBD);
+    let hot_part = random.values(N_EMBD);
     let layers = Layers {
         x: card.room::<f32>(N_EMBD),
         normed: card.room::<f32>(N_EMBD),
@@ -255,7 +256,7 @@ fn one_graph_serves_all_tokens() {
     let limit = Duration::from_millis(u64::from(LONG));
     let wait = Wait { limit, alive: &|| card.stream.query().map(drop) };
     for position in 0..20 {
-        let in_x = random.floats(N_EMBD);
+        let in_x = random.values(N_EMBD);
         let acts: Vec<Vec<f32>> = (0..N_LAYER)
             .map(|_| {
                 let active = [0.0, 0.05, 0.5][random.below(3)];
@@ -301,13 +302,13 @@ fn one_graph_serves_all_tokens() {
 #[test]
 fn all_logits_arrive_before_the_end_is_told() {
     let Some(card) = Card::open() else { return };
-    let mut random = Random::new();
+    let mut random = Random::anew();
     for n_vocab in [1, 7, 4099, 151_936] {
         let sizes = Sizes { n_embd: 32, n_ff: 32, n_vocab, n_layer: 40 };
         let layout = Layout::new(sizes);
         let mut mailbox = Mailbox::new(card.mapped(layout.bytes), layout).unwrap();
         let to = mailbox.addresses();
-        let (logits, counts) = (random.floats(n_vocab), (0..80).map(|_| random.next() as u32).collect::<Vec<_>>());
+        let (logits, counts) = (random.values(n_vocab), (0..80).map(|_| random.next() as u32).collect::<Vec<_>>());
         let (logits_on_card, counts_on_card) = (card.put(&logits), card.put(&counts));
         let token = card.zeros(TOKEN_BYTES);
         for position in 0..3 {

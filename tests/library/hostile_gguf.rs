@@ -1,6 +1,6 @@
 //! The reader of GGUF files neither panics nor gives in, whatever the bytes.
 
-use crate::support::{Random, Tiny};
+use crate::support::{ModelFile, Random};
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
 use powerinfer::gguf::Gguf;
@@ -30,7 +30,7 @@ fn use_file(path: &Path) -> anyhow::Result<()> {
 
 /// A model so small that its header is the larger part of it.
 fn smallest() -> Vec<u8> {
-    Tiny::sized(4, 8).bytes()
+    ModelFile::sized(4, 8).bytes()
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn the_valid_file_that_the_others_are_made_of_is_accepted() {
 fn a_file_cut_anywhere_is_refused_in_one_line_that_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("cut.gguf");
-    let bytes = Tiny::new().bytes();
+    let bytes = ModelFile::tiny().bytes();
     let first_tensor = b"token_embd.weight";
     let header = bytes.windows(first_tensor.len()).position(|w| w == first_tensor).unwrap();
     // Every thousandth byte of the file, and all of the last keys and the tensor infos.
@@ -64,7 +64,7 @@ fn twenty_thousand_mutations_do_not_panic() {
     let path = folder.path().join("mutated.gguf");
     let original = smallest();
     let first_tensor = original.windows(16).position(|w| w == b"token_embd.weigh").unwrap();
-    let mut random = Random(20_260_729);
+    let mut random = Random::new(20_260_729);
     let mut accepted = 0;
     for i in 0..20_000 {
         let mut bytes = original.clone();

@@ -1,8 +1,8 @@
 //! Real vocabularies give the ids that llama.cpp gives, and SentencePiece joins as a naive version of it does.
 
+use crate::support::Random;
 use anyhow::{Context, Result, ensure};
 use powerinfer::gguf::Gguf;
-
 use powerinfer::tokenizer::{Special, TextStream, Tokenizer, Vocab, read_vocab};
 use std::collections::HashMap;
 use std::io::Write;
@@ -33,7 +33,7 @@ fn llama_spm_joins_corpus_like_text_as_the_naive_version_does() -> Result<()> {
     let chars: Vec<char> = texts.chars().collect();
     let words: Vec<String> =
         vocab.tokens[300..].iter().map(|token| String::from_utf8_lossy(token).replace('\u{2581}', " ")).collect();
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     same_as_naive(&vocab, 4000, || match random.below(3) {
         0 => (0..random.below(60)).map(|_| chars[random.below(chars.len())]).collect(),
         1 => chars[random.below(chars.len())].to_string().repeat(random.below(40)),
@@ -43,7 +43,7 @@ fn llama_spm_joins_corpus_like_text_as_the_naive_version_does() -> Result<()> {
 
 #[test]
 fn a_made_up_spm_vocabulary_joins_as_the_naive_version_does() -> Result<()> {
-    let mut random = Random(3);
+    let mut random = Random::new(3);
     let mut tokens: Vec<Vec<u8>> = ["<unk>", "<s>", "</s>"].map(Into::into).to_vec();
     tokens.extend((0..=255).map(|byte| format!("<0x{byte:02X}>").into_bytes()));
     let letters = ["\u{2581}", "a", "b", "c", "d", "e", "é", "日"];
@@ -149,15 +149,4 @@ fn naive(vocab: &Vocab, ids: &HashMap<&[u8], u32>, text: &str) -> Result<Vec<u32
         }
     }
     Ok(out)
-}
-
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((self.0 >> 11) % n as u64) as usize
-    }
 }

@@ -1,6 +1,7 @@
 //! GGUF versions 1, 2 and 3 hold the same model, and metadata of all types are read right in each.
 
-use crate::support::small::{self, Kind, Scalar, Tensors};
+use crate::support::kind::Kind;
+use crate::support::{ModelFile, Tensor, Value};
 use anyhow::Result;
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
@@ -12,10 +13,10 @@ use powerinfer::quant::GgmlType;
 
 const VERSIONS: [u32; 3] = [1, 2, 3];
 
-fn open(version: u32, metadata: &[(String, Scalar)], tensors: &Tensors) -> Result<Gguf> {
+fn open(version: u32, file: &ModelFile) -> Result<Gguf> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("model.gguf");
-    std::fs::write(&path, small::gguf(version, metadata, tensors))?;
+    std::fs::write(&path, file.bytes_in(version))?;
     Gguf::open(&path)
 }
 
@@ -38,10 +39,10 @@ fn logits(gguf: Gguf) -> Result<Vec<u32>> {
 fn all_versions_of_a_file_give_the_same_logits() -> Result<()> {
     for dtype in [GgmlType::F32, GgmlType::F16, GgmlType::BF16] {
         let kind = Kind { dtype, n_ff: vec![33, 70], biases: true, rope_freqs: true, ..Kind::default() };
-        let (metadata, weights) = (small::metadata(&kind), small::weights(&kind, 3));
+        let file = kind.file(&kind.weights(3));
         let mut found = Vec::new();
         for version in VERSIONS {
-            let gguf = open(version, &metadata, &weights)?;
+            let gguf = open(version, &file)?;
             assert_eq!(gguf.version(), version);
             found.push(logits(gguf)?);
         }
@@ -52,41 +53,38 @@ fn all_versions_of_a_file_give_the_same_logits() -> Result<()> {
     Ok(())
 }
 
-fn entries(list: Vec<(&str, Scalar)>) -> Vec<(String, Scalar)> {
-    list.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
-}
-
-fn one_tensor() -> Tensors {
-    let kind = Kind::default();
-    small::weights(&kind, 1).into_iter().filter(|(name, _)| name == "output_norm.weight").collect()
+/// A file of one tensor with these keys.
+fn file(keys: Vec<(&str, Value)>) -> ModelFile {
+    let keys = keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    ModelFile { keys, tensors: vec![Tensor::zeros("output_norm.weight", GgmlType::F32, &[40])] }
 }
 
 #[test]
 fn scalars_of_every_type_are_read_right() -> Result<()> {
-    let metadata = entries(vec![
-        ("u8", Scalar::U8(u8::MAX)),
-        ("i8", Scalar::I8(-128)),
-        ("u16", Scalar::U16(u16::MAX)),
-        ("i16", Scalar::I16(-32768)),
-        ("u32", Scalar::U32(u32::MAX)),
-        ("i32", Scalar::I32(i32::MIN)),
-        ("f32", Scalar::F32(0.1)),
-        ("true", Scalar::Bool(true)),
-        ("false", Scalar::Bool(false)),
-        ("string", Scalar::Str("Zoë — 你好 🦀".to_owned())),
-        ("empty", Scalar::Str(String::new())),
-        ("u64", Scalar::U64(u64::MAX)),
-        ("i64", Scalar::I64(i64::MIN)),
-        ("f64", Scalar::F64(-1.5e-3)),
-        ("positive i8", Scalar::I8(100)),
-        ("positive i16", Scalar::I16(30000)),
-        ("positive i32", Scalar::I32(i32::MAX)),
-        ("positive i64", Scalar::I64(i64::MAX)),
+    let file = file(vec![
+        ("u8", Value::U8(u8::MAX)),
+        ("i8", Value::I8(-128)),
+        ("u16", Value::U16(u16::MAX)),
+        ("i16", Value::I16(-32768)),
+        ("u32", Value::U32(u32::MAX)),
+        ("i32", Value::I32(i32::MIN)),
+        ("f32", Value::F32(0.1)),
+        ("true", Value::Bool(true)),
+        ("false", Value::Bool(false)),
+        ("string", Value::Str("Zoë — 你好 🦀".to_owned())),
+        ("empty", Value::Str(String::new())),
+        ("u64", Value::U64(u64::MAX)),
+        ("i64", Value::I64(i64::MIN)),
+        ("f64", Value::F64(-1.5e-3)),
+        ("positive i8", Value::I8(100)),
+        ("positive i16", Value::I16(30000)),
+        ("positive i32", Value::I32(i32::MAX)),
+        ("positive i64", Value::I64(i64::MAX)),
     ]);
     for version in VERSIONS {
-        let gguf = open(version, &metadata, &one_tensor())?;
+        let gguf = open(version, &file)?;
         let m = gguf.metadata();
-        assert_eq!(m.entries().len(), metadata.len());
+        assert_eq!(m.entries().len(), file.keys.len());
         for (key, value) in [
             ("u8", 255),
             ("u16", 65535),
@@ -118,24 +116,24 @@ fn arrays_of_every_type_are_read_in_place() -> Result<()> {
     fn bytes<const N: usize>(values: [[u8; N]; 3]) -> Vec<u8> {
         values.concat()
     }
-    let metadata = entries(vec![
-        ("u8", Scalar::Array(0, 3, vec![0, 1, 255])),
-        ("i8", Scalar::Array(1, 3, bytes([-128i8, 0, 127].map(i8::to_le_bytes)))),
-        ("u16", Scalar::Array(2, 3, bytes([0u16, 1, u16::MAX].map(u16::to_le_bytes)))),
-        ("i16", Scalar::Array(3, 3, bytes([i16::MIN, 0, i16::MAX].map(i16::to_le_bytes)))),
-        ("u32", Scalar::Array(4, 3, bytes([0u32, 1, u32::MAX].map(u32::to_le_bytes)))),
-        ("i32", Scalar::Array(5, 3, bytes([i32::MIN, 0, i32::MAX].map(i32::to_le_bytes)))),
-        ("f32", Scalar::Array(6, 3, bytes([-0.5f32, 0.1, f32::MAX].map(f32::to_le_bytes)))),
-        ("bool", Scalar::Array(7, 3, vec![0, 1, 0])),
-        ("strings", Scalar::Strings(vec!["", "a", "你好"])),
-        ("u64", Scalar::Array(10, 3, bytes([0u64, 1, i64::MAX as u64].map(u64::to_le_bytes)))),
-        ("i64", Scalar::Array(11, 3, bytes([i64::MIN, 0, i64::MAX].map(i64::to_le_bytes)))),
-        ("none", Scalar::Array(4, 0, Vec::new())),
-        ("no strings", Scalar::Strings(Vec::new())),
-        ("last", Scalar::U32(7)),
+    let file = file(vec![
+        ("u8", Value::Array(0, 3, vec![0, 1, 255])),
+        ("i8", Value::Array(1, 3, bytes([-128i8, 0, 127].map(i8::to_le_bytes)))),
+        ("u16", Value::Array(2, 3, bytes([0u16, 1, u16::MAX].map(u16::to_le_bytes)))),
+        ("i16", Value::Array(3, 3, bytes([i16::MIN, 0, i16::MAX].map(i16::to_le_bytes)))),
+        ("u32", Value::Array(4, 3, bytes([0u32, 1, u32::MAX].map(u32::to_le_bytes)))),
+        ("i32", Value::Array(5, 3, bytes([i32::MIN, 0, i32::MAX].map(i32::to_le_bytes)))),
+        ("f32", Value::Array(6, 3, bytes([-0.5f32, 0.1, f32::MAX].map(f32::to_le_bytes)))),
+        ("bool", Value::Array(7, 3, vec![0, 1, 0])),
+        ("strings", Value::strings(&["", "a", "你好"])),
+        ("u64", Value::Array(10, 3, bytes([0u64, 1, i64::MAX as u64].map(u64::to_le_bytes)))),
+        ("i64", Value::Array(11, 3, bytes([i64::MIN, 0, i64::MAX].map(i64::to_le_bytes)))),
+        ("none", Value::Array(4, 0, Vec::new())),
+        ("no strings", Value::Strings(Vec::new())),
+        ("last", Value::U32(7)),
     ]);
     for version in VERSIONS {
-        let gguf = open(version, &metadata, &one_tensor())?;
+        let gguf = open(version, &file)?;
         let array = |key: &str| gguf.metadata().array(key).unwrap().unwrap();
         for (key, values) in [
             ("u8", [0, 1, 255]),

@@ -1,7 +1,7 @@
 //! The forward pass once more: naive, in 64 bits, and sharing nothing with the library.
 #![allow(clippy::needless_range_loop, reason = "the formulas have indices")]
 
-use super::small::{EPS, Kind, Pairing, Tensors};
+use super::kind::{EPS, Kind, Pairing, Tensors};
 
 /// Logits after each of `tokens`.
 pub fn logits(kind: &Kind, weights: &Tensors, tokens: &[usize]) -> Vec<Vec<f64>> {
