@@ -67,7 +67,8 @@ if wants tests; then
     echo "== compute-sanitizer: not installed"
   fi
   echo "== this machine, as the planner sees it"
-  "$bin/powerinfer-bench" --hardware "$out/machine.toml" --device cuda -t "$threads"
+  rm -f "$out/machine.toml"
+  "$bin/powerinfer-bench" --measure-hardware "$out/machine.toml" --device cuda -t "$threads"
 fi
 for part in 7b mistral; do
   if wants $part; then

@@ -121,6 +121,20 @@ pub fn check_writable(target: &Path) -> Result<()> {
     AtomicFile::create(target).map(drop)
 }
 
+/// Holds that no file is at `target`: for what a user may have written by hand. Devices and pipes are none.
+///
+/// # Errors
+/// When there is one.
+pub fn check_new(target: &Path) -> Result<()> {
+    let is_there = fs::metadata(target).is_ok_and(|m| m.is_file());
+    anyhow::ensure!(
+        !is_there,
+        "{}: already exists and is not overwritten; remove it or name another file",
+        target.display()
+    );
+    Ok(())
+}
+
 /// Bytes that may still be written to the disk of `folder`, where the system tells.
 pub fn free_space(folder: &Path) -> Option<u64> {
     #[cfg(unix)]
@@ -173,6 +187,16 @@ mod tests {
         write_whole(&target, b"new").unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"new");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_not_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("out.toml");
+        check_new(&target).unwrap();
+        fs::write(&target, b"by hand").unwrap();
+        let error = check_new(&target).unwrap_err().to_string();
+        assert!(error.contains("out.toml: already exists"), "{error}");
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Stop {
 pub struct Generated {
     /// Tokens generated, without the one that ended the text.
     pub tokens: Vec<u32>,
-    /// Their text.
+    /// Their text, without special tokens.
     pub text: String,
     /// Tokens prefilled.
     pub n_prompt: usize,
@@ -58,6 +58,8 @@ pub struct Limits {
     pub n_predict: Option<usize>,
     /// Never end the text.
     pub ignore_eos: bool,
+    /// Print special tokens as the vocabulary spells them, with the one that ends the text.
+    pub show_special: bool,
 }
 
 /// Continues what `executor` holds by `prompt` and then by generated tokens. `print` gets the text as it comes, whole
@@ -115,6 +117,7 @@ pub fn generate(
 
     let start = Instant::now();
     let mut stream = TextStream::new();
+    let mut end = None;
     out.stop = loop {
         if user.cancelled() {
             break Stop::Interrupted;
@@ -128,6 +131,7 @@ pub fn generate(
         }
         let token = sampler.sample(&logits)?;
         if tokenizer.is_end_of_generation(token) {
+            end = Some(token);
             break Stop::EndOfText;
         }
         sampler.accept(token);
@@ -135,6 +139,9 @@ pub fn generate(
         let piece = stream.push(tokenizer.token_bytes(token));
         out.text += &piece;
         print(&piece)?;
+        if limits.show_special {
+            print(&tokenizer.unprinted_text(token))?;
+        }
         if limits.n_predict == Some(out.tokens.len()) {
             break Stop::Length;
         }
@@ -148,6 +155,9 @@ pub fn generate(
     let rest = stream.finish();
     out.text += &rest;
     print(&rest)?;
+    if let Some(end) = end.filter(|_| limits.show_special) {
+        print(&tokenizer.unprinted_text(end))?;
+    }
     out.decode = start.elapsed();
     Ok(out)
 }

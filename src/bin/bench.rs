@@ -16,7 +16,7 @@ use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
 use kl::{Comparison, KlArgs};
 use powerinfer::cpu::Pool;
 use powerinfer::executor::{ExecutorParams, FfnStats, Mode};
-use powerinfer::files::check_writable;
+use powerinfer::files::{check_new, check_writable};
 use powerinfer::gpu::{Chosen, choose};
 use powerinfer::measure::STORY;
 use powerinfer::measure::perplexity::{check_windows, perplexity};
@@ -41,14 +41,14 @@ Examples:
   powerinfer-bench -m q4_0.gguf --kl wiki.test.raw --chunks 20 --mode dense --kl-base f16.gguf    what quantizing costs
   powerinfer-bench --synthetic 7b -p 0 --mode dense,exact    the shape of a 7B, random weights, 10 % of neurons fire
   powerinfer-bench --synthetic 70b-40:q4_0:0.05 -p 0 -n 16   half the layers of a 70B, 5 % fire
-  powerinfer-bench --hardware this-machine.toml              what the planner must know of this machine
+  powerinfer-bench --measure-hardware this-machine.toml      what the planner must know of this machine
   powerinfer-bench --synthetic 1b-8 -p 0 -n 32 --predict     the planner's prediction beside what is measured
   powerinfer-bench --synthetic 1b:f16 --synthetic-plain      the same weights as a plain file, for llama.cpp too
 
 Speed tests feed given tokens, as llama-bench does. Random tokens say nothing about hot and cold neurons, so real
 text is the default; every row says which it was. A synthetic model understands no text, so there random ones are.";
 
-/// Types that `--hardware` measures: those that models come in.
+/// Types that `--measure-hardware` measures: those that models come in.
 const MEASURED: [GgmlType; 5] = [GgmlType::F16, GgmlType::Q8_0, GgmlType::Q4_0, GgmlType::Q4_K, GgmlType::Q6_K];
 
 /// Measure tokens per second, FFN density and bytes per token, or perplexity, or KL divergence from dense.
@@ -90,15 +90,15 @@ struct Args {
     /// Score at most this many windows
     #[arg(long, value_name = "N")]
     chunks: Option<usize>,
-    /// Read special tokens that are written in the text as such
+    /// Parse special tokens written in the text (</s> and the like) instead of reading them as plain text
     #[arg(long)]
     parse_special: bool,
-    /// Measure this machine as the planner sees it, write that to a file (TOML) and exit
+    /// Description of the machine to plan with (TOML; see the folder `hardware`) [default: this machine, measured once]
     #[arg(long, value_name = "FILE")]
     hardware: Option<PathBuf>,
-    /// Plan with this description of the machine, not with what is measured (TOML)
-    #[arg(long, value_name = "FILE")]
-    machine: Option<PathBuf>,
+    /// Measure this machine as the planner sees it, write that to a new file (TOML) and exit
+    #[arg(long, value_name = "OUT", conflicts_with = "hardware")]
+    measure_hardware: Option<PathBuf>,
     #[command(flatten)]
     vram: Vram,
     /// After each tg test say on stderr what the planner's time model, measured now, had predicted
@@ -130,9 +130,11 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     catch_ctrl_c(Again::Exits)?;
-    if let Some(path) = &args.hardware {
+    if let Some(path) = &args.measure_hardware {
         return write_hardware(&args, path);
     }
+    // Where the CPU computes alone it is not needed; a wrong one is not passed over.
+    args.hardware.as_deref().map(Hardware::read).transpose()?;
     let chosen = args.compute.choose_device()?;
     tests(&args)?;
     let bar = Bar::new();
@@ -151,8 +153,9 @@ fn run(args: Args) -> Result<()> {
     measured
 }
 
-/// `--hardware`.
+/// `--measure-hardware`.
 fn write_hardware(args: &Args, path: &Path) -> Result<()> {
+    check_new(path)?;
     check_writable(path)?;
     let threads = args.threads.first().copied().unwrap_or_else(common::default_threads);
     common::warn_of_threads(threads);
@@ -164,6 +167,7 @@ fn write_hardware(args: &Args, path: &Path) -> Result<()> {
         }
     };
     let hardware = plan::measure(threads, args.compute.isa(), &MEASURED, device.as_ref(), &Bar::new())?;
+    check_new(path)?;
     hardware.write(path)?;
     print(hardware.to_toml())
 }
@@ -298,7 +302,7 @@ struct Bench<'a> {
 impl Bench<'_> {
     fn executor(&self, n_ctx: usize) -> Result<Placed<'_>> {
         let args = self.args;
-        let hardware = args.machine.as_deref();
+        let hardware = args.hardware.as_deref();
         let place = Where { compute: &args.compute, chosen: self.chosen, vram: &args.vram, hardware };
         place.executor(self.model, args.ablation.placement(self.mode, self.model)?, self.params(n_ctx))
     }

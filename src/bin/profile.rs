@@ -74,7 +74,7 @@ struct Args {
     /// Activation function of the FFN: silu, relu or relu2 [default: what the file says]
     #[arg(long, value_name = "NAME")]
     activation: Option<Activation>,
-    /// Read special tokens that are written in the texts (such as <|endoftext|>) as such
+    /// Parse special tokens written in the texts (such as <|endoftext|>) instead of reading them as plain text
     #[arg(long)]
     parse_special: bool,
     /// Write down what is done at most this often; 0 is after every window

@@ -58,13 +58,13 @@ pub fn layers(model: &Model, executor: &Executor) {
     }
 }
 
-/// Everything about a generation as one JSON object, to stdout.
-pub fn json(model: &Model, executor: &Executor, prompt: &str, result: &Generated, seed: u64) -> Result<()> {
+/// Everything about a generation as one JSON object, to stdout. `texts` are the prompt and what was shown of the answer.
+pub fn json(model: &Model, executor: &Executor, texts: (&str, &str), result: &Generated, seed: u64) -> Result<()> {
     let (prefill, decode) = (result.prefill.as_secs_f64(), result.decode.as_secs_f64());
     let object = serde_json::json!({
         "model": model.gguf.source().name(),
-        "prompt": prompt,
-        "text": result.text,
+        "prompt": texts.0,
+        "text": texts.1,
         "tokens": result.tokens,
         "n_prompt": result.n_prompt,
         "n_gen": result.tokens.len(),

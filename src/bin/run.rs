@@ -91,13 +91,16 @@ struct Args {
     #[arg(short, long, conflicts_with_all = ["json", "tokenize", "no_display_prompt"])]
     interactive: bool,
     /// Conversation with the file's chat template (-cnv)
-    #[arg(long, conflicts_with_all = ["json", "tokenize", "no_display_prompt", "special"])]
+    #[arg(long, conflicts_with_all = ["json", "tokenize", "no_display_prompt", "parse_special"])]
     conversation: bool,
     /// Do not print the prompt before the text
     #[arg(long)]
     no_display_prompt: bool,
-    /// Read special tokens that are written in the prompt as such
+    /// Parse special tokens written in the prompt (</s> and the like) instead of reading them as plain text
     #[arg(long)]
+    parse_special: bool,
+    /// Print the special tokens that are generated, too, among them the one that ends the text
+    #[arg(long, conflicts_with = "tokenize")]
     special: bool,
     /// Print FFN sparsity layer by layer; in a conversation, also timings after each answer
     #[arg(long)]
@@ -158,28 +161,38 @@ fn run(args: Args) -> Result<()> {
             "note: a plain file: exact mode skips only rows of ffn_up; powerinfer-split makes a variant that also skips ffn_down"
         );
     }
-    let limits = Limits { n_predict: usize::try_from(args.n_predict).ok(), ignore_eos: args.ignore_eos };
+    let limits = Limits {
+        n_predict: usize::try_from(args.n_predict).ok(),
+        ignore_eos: args.ignore_eos,
+        show_special: args.special,
+    };
     if talk {
         let setup = repl::Setup {
             model: &model,
             tokenizer: &tokenizer,
             limits,
             template: args.conversation,
-            special: if args.special { Special::Parse } else { Special::AsText },
+            special: special(&args),
             stats: args.stats.then_some(seed),
         };
         return repl::run(&setup, &mut executor, &mut sampler, prompt);
     }
     let text = prompt.context("no prompt")?;
-    let special = if args.special { Special::Parse } else { Special::AsText };
-    let tokens = tokenizer.encode_prompt(&text, special, true)?;
+    let tokens = tokenizer.encode_prompt(&text, special(&args), true)?;
     if !args.json && !args.no_display_prompt {
         print(&text)?;
     }
-    let mut show = |piece: &str| if args.json { Ok(()) } else { print(piece) };
+    let mut shown = String::new();
+    let mut show = |piece: &str| {
+        if args.json {
+            shown += piece;
+            return Ok(());
+        }
+        print(piece)
+    };
     let result = generate(&mut executor, &tokenizer, &mut sampler, &tokens, limits, &Bar::new(), &mut show)?;
     if args.json {
-        report::json(&model, &executor, &text, &result, seed)?;
+        report::json(&model, &executor, (&text, &shown), &result, seed)?;
     } else {
         print("\n")?;
     }
@@ -281,11 +294,15 @@ fn given_prompt(args: &Args) -> Result<Option<String>> {
     }
 }
 
+/// How special tokens count that are written in the prompt.
+fn special(args: &Args) -> Special {
+    if args.parse_special { Special::Parse } else { Special::AsText }
+}
+
 fn tokenize(args: &Args) -> Result<()> {
     let text = prompt(args)?.context("--tokenize needs a prompt: give -p, -f, or pipe one in")?;
     let tokenizer: Tokenizer = models::tokenizer(&models::open_file(args.model.as_deref())?)?;
-    let special = if args.special { Special::Parse } else { Special::AsText };
-    let ids = tokenizer.encode_prompt(&text, special, !args.no_bos)?;
+    let ids = tokenizer.encode_prompt(&text, special(args), !args.no_bos)?;
     let ids: Vec<_> = ids.iter().map(u32::to_string).collect();
     print(ids.join(" ") + "\n")
 }

@@ -182,6 +182,11 @@ impl Tokenizer {
         self.tokens.get(id as usize).map_or(Cow::Borrowed(""), |token| String::from_utf8_lossy(token))
     }
 
+    /// The text of a token that prints nothing, as special tokens do; empty for others.
+    pub fn unprinted_text(&self, id: u32) -> Cow<'_, str> {
+        if self.token_bytes(id).is_empty() { self.token_text(id) } else { Cow::Borrowed("") }
+    }
+
     /// What was odd about the vocabulary but did not prevent its use; one line each.
     pub fn notes(&self) -> &[String] {
         &self.notes

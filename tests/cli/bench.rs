@@ -47,6 +47,18 @@ fn the_embedded_model_gives_a_row_per_test_and_mode() {
 }
 
 #[test]
+fn a_description_of_a_machine_is_read_and_never_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("machine.toml");
+    std::fs::write(&path, "by hand").unwrap();
+    for flag in ["--measure-hardware", "--hardware"] {
+        refused_by("bench", &[&flag, &path, &"-p", &"4", &"-n", &"0"], &["machine.toml"]);
+    }
+    refused_by("bench", &[&"--measure-hardware", &path], &["already exists", "name another file"]);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "by hand");
+}
+
+#[test]
 fn every_format_has_a_line_per_row() {
     let folder = tempfile::tempdir().unwrap();
     let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");

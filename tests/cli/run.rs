@@ -1,6 +1,6 @@
 //! `powerinfer-run`: prompts, conversations, JSON, vocabularies.
 
-use crate::support::{ModelFile, Outcome, Value, refused, refused_by, tool};
+use crate::support::{ModelFile, Outcome, Value, refused, refused_by, tool, usage_error};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -38,6 +38,21 @@ fn the_embedded_model_tells_the_same_story_each_time() {
     let first = story();
     assert!(first.starts_with("Once upon a time") && first.len() > 20, "{first}");
     assert_eq!(first, story());
+}
+
+#[test]
+fn special_tokens_are_read_on_request_and_printed_on_request() {
+    let run = |args: &[&str]| Outcome::from(tool("run").args(args).args(["-t", "1"]).output().unwrap()).ok().stdout;
+    let story = |flags: &[&str]| run(&[&["-p", "The End", "--temp", "0"], flags].concat());
+    let (plain, special) = (story(&[]), story(&["--special"]));
+    let end = special.trim_end().strip_prefix(plain.trim_end_matches('\n')).expect("the same text, and more");
+    assert_eq!(end, "<|endoftext|>");
+    let json: serde_json::Value = serde_json::from_str(&story(&["--special", "--json"])).unwrap();
+    assert!(json["text"].as_str().unwrap().ends_with(end) && json["stop"] == "eos", "{json}");
+    let ids = |flags: &[&str]| run(&[&["--tokenize", "--no-bos", "-p", end], flags].concat());
+    assert_eq!(ids(&["--parse-special"]).split_whitespace().count(), 1);
+    assert!(ids(&[]).split_whitespace().count() > 1);
+    usage_error("run", &["--tokenize", "--special", "-p", "x"], "--special");
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn a_full_disk_behind_stdout_is_one_line_and_exit_code_1() {
     let full = || std::fs::File::options().write(true).open("/dev/full").unwrap();
     for (name, args) in [
         ("run", ["-p", "x", "-n", "4"]),
-        ("run", ["-p", "x", "--tokenize", "--special"]),
+        ("run", ["-p", "x", "--tokenize", "--parse-special"]),
         ("run", ["-p", "x", "-n1", "--json"]),
         ("run", ["-i", "-p", "x", "-n1"]),
         ("bench", ["-p", "4", "-n", "0"]),
