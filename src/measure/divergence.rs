@@ -8,12 +8,12 @@ use crate::model::Model;
 use crate::progress::{self, Progress};
 use crate::tokenizer::read_vocab;
 use anyhow::{Result, ensure};
-use serde::Serialize;
 use std::time::{Duration, Instant};
 
 /// Predictions of a text compared with those of a reference. Errors are standard errors over the predictions; shares
 /// and probabilities are between 0 and 1. The names are those of the columns in tables.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
+#[cfg_attr(test, derive(serde::Serialize))]
 pub struct Divergence {
     /// Predictions that were compared.
     pub kl_tokens: usize,

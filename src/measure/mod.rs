@@ -1,7 +1,9 @@
 //! Measuring a model: perplexity, divergence from another one, and speed.
 
+mod columns;
 pub mod density;
 pub mod divergence;
+pub mod export;
 pub mod kl;
 pub mod perplexity;
 pub mod roofline;

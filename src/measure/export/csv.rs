@@ -1,0 +1,17 @@
+//! Comma-separated values, each in quotes, below a line of names.
+
+use super::plain;
+use crate::measure::columns::{fields, groups_of};
+use crate::measure::row::Row;
+
+/// Nothing where there are no rows.
+pub(super) fn table(rows: &[Row]) -> String {
+    let fields = fields(groups_of(rows));
+    let names = fields.iter().map(|field| field.name.to_owned()).collect::<Vec<_>>();
+    let lines = rows.iter().map(|row| {
+        let quoted = fields.iter().map(|field| format!("\"{}\"", plain(&(field.value)(row)).replace('"', "\"\"")));
+        quoted.collect::<Vec<_>>()
+    });
+    let names = rows.first().map(|_| names);
+    names.into_iter().chain(lines).map(|line| line.join(",") + "\n").collect()
+}
