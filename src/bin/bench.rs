@@ -20,12 +20,15 @@ use powerinfer::files::{check_new, check_writable};
 use powerinfer::gpu::{Chosen, choose};
 use powerinfer::measure::STORY;
 use powerinfer::measure::export::{Format, render};
+use powerinfer::measure::machine::{measure, types_of};
 use powerinfer::measure::perplexity::{check_windows, perplexity};
 use powerinfer::measure::roofline::{Limit, limit};
 use powerinfer::measure::row::{OnCard, Predicted, Row};
 use powerinfer::measure::speed::{Test, bytes_per_token, speed};
 use powerinfer::model::Model;
 use powerinfer::placement::hardware::Hardware;
+use powerinfer::placement::plan::Planner;
+use powerinfer::placement::workload::Workload;
 use powerinfer::quant::GgmlType;
 use powerinfer::tokenizer::{Special, Tokenizer};
 use std::path::{Path, PathBuf};
@@ -167,7 +170,7 @@ fn write_hardware(args: &Args, path: &Path) -> Result<()> {
             None
         }
     };
-    let hardware = plan::measure(threads, args.compute.isa(), &MEASURED, device.as_ref(), &Bar::new())?;
+    let hardware = measure(threads, args.compute.isa(), &MEASURED, device.as_ref(), &Bar::new())?;
     check_new(path)?;
     hardware.write(path)?;
     print(hardware.to_toml())
@@ -220,8 +223,8 @@ impl Work {
             let measured = || -> Result<Limit> { Ok(limit(model, args.compute.isa(), &Pool::new(n_threads)?)) };
             let limit = decodes.then(measured).transpose()?;
             let kv_type = args.compute.cache_type.dtype();
-            let types = plan::types_of(model, kv_type);
-            let hardware = || plan::measure(n_threads, args.compute.isa(), &types, None, bar);
+            let types = types_of(&Workload::of(model), kv_type);
+            let hardware = || measure(n_threads, args.compute.isa(), &types, None, bar);
             let hardware = (args.predict && decodes).then(hardware).transpose()?;
             for mode in args.mode.iter().map(|mode| args.ablation.mode(*mode)) {
                 let bench = Bench { args, chosen, model, n_threads, mode, limit };
@@ -334,7 +337,11 @@ impl Bench<'_> {
         let Some(row) = rows.last() else { return Ok(()) };
         let predicted = match &row.card {
             Some(card) => card.planned_ts,
-            None => plan::predict(self.model, &self.params(test.n_gen), test.n_gen / 2, hardware)?,
+            None => {
+                let work = &Workload::of(self.model);
+                let run = &plan::run_of(&self.params(test.n_gen), test.n_gen / 2)?;
+                Planner { hardware, work, run }.cpu_only(None).tokens_per_second()
+            }
         };
         let (mode, threads, off) = (self.mode.name(), self.n_threads, 100.0 * (predicted / row.avg_ts - 1.0));
         tell!(

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use common::args::Compute;
 use common::card::Where;
+use common::hardware::hardware;
 use common::models;
 use common::plan::{self, PlanArgs};
 use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
@@ -216,7 +217,7 @@ fn dry_run(args: &Args) -> Result<()> {
     let run = plan::run_of(&params, params.n_ctx)?;
     let given = args.plan.hardware.as_deref();
     let choice = args.compute.device_choice()?;
-    let hardware = plan::hardware(given, choice, &work, &run, params.n_threads, params.isa, &Bar::new())?;
+    let hardware = hardware(given, choice, &work, &run, params.n_threads, params.isa, &Bar::new())?;
     plan::show(&args.plan, args.json, &hardware, &work, &run)
 }
 

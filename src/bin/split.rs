@@ -1,9 +1,11 @@
 //! `powerinfer-split`: writes a variant of a model whose neurons lie hot first.
 
 mod common;
+mod workload;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use common::hardware::hardware;
 use common::models;
 use common::plan::{self, PlanArgs};
 use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
@@ -27,6 +29,7 @@ use powerinfer::units::Bytes;
 use powerinfer::variant::{self, DownType, Options, Plan, Recipe};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use workload::workload_of_split;
 
 /// Tokens of text over which the cost of quantizing is measured.
 const KL_TOKENS: usize = 256;
@@ -203,7 +206,7 @@ fn decide(args: &Args, path: &Path, bar: &Bar) -> Result<(Model, Plan)> {
 
 /// What is planned for.
 fn workload(args: &Args, source: &Model, plan: &Plan, predictors: Option<&Predictors>) -> Workload {
-    let mut work = plan::workload_of_split(source, plan, predictors);
+    let mut work = workload_of_split(source, plan, predictors);
     if predictors.is_none() {
         assume_predictors(args, &mut work);
     }
@@ -224,7 +227,7 @@ fn setting(args: &Args, work: &Workload, n_threads: usize, bar: &Bar) -> Result<
     ensure!(n_ctx > 0, "-c 0: a context needs at least one token");
     let run = Run { n_ctx, n_past: n_ctx, kv_type: KvType::F16.dtype(), n_ubatch: N_UBATCH, method: args.mode };
     let given = args.plan.hardware.as_deref();
-    let hardware = plan::hardware(given, DeviceChoice::Auto, work, &run, n_threads, Isa::detect(), bar)?;
+    let hardware = hardware(given, DeviceChoice::Auto, work, &run, n_threads, Isa::detect(), bar)?;
     Ok((hardware, run))
 }
 

@@ -1,10 +1,11 @@
-//! Measuring a model: perplexity, divergence from another one, and speed.
+//! Measuring a model (perplexity, divergence from another one, speed) and the machine.
 
 mod columns;
 pub mod density;
 pub mod divergence;
 pub mod export;
 pub mod kl;
+pub mod machine;
 pub mod perplexity;
 pub mod roofline;
 pub mod row;

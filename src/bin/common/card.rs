@@ -1,6 +1,7 @@
 //! Runs that a card has a part in: the plan that the flags ask for, and what is said of it.
 
 use super::args::Compute;
+use super::hardware::hardware;
 use super::plan::{self, Vram};
 use super::terminal::{Bar, tell};
 use anyhow::{Result, ensure};
@@ -71,7 +72,7 @@ impl Where<'_> {
         let run = plan::run_of(&params, params.n_ctx)?;
         let choice = self.compute.device_choice()?;
         let (threads, isa) = (params.n_threads, params.isa);
-        let measured = plan::hardware(self.hardware, choice, &work, &run, threads, isa, &Bar::new());
+        let measured = hardware(self.hardware, choice, &work, &run, threads, isa, &Bar::new());
         let hardware = match measured {
             Err(why) if auto && self.hardware.is_none() => {
                 tell!("note: computing on the CPU: {why:#}");

@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod card;
+pub mod hardware;
 pub mod models;
 pub mod plan;
 pub mod terminal;

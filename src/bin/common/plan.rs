@@ -1,25 +1,15 @@
-//! Plans on the command line: `--dry-run` of `split` and `run`, hardware files, and the cache of what was measured.
+//! Plans on the command line: the flags of `--dry-run`, `--hardware` and budgets, and what they ask for.
 
-use super::terminal::{print, tell};
-use anyhow::{Context, Result, bail, ensure};
+use super::terminal::print;
+use anyhow::{Result, bail, ensure};
 use clap::Args;
-use powerinfer::cpu::cores::usable_cores;
-use powerinfer::cpu::{Isa, Pool};
 use powerinfer::executor::ExecutorParams;
-use powerinfer::gpu::probe::{self as gpu_probe, Effort};
-use powerinfer::gpu::{Chosen, Device, DeviceChoice, choose};
-use powerinfer::model::{Model, NeuronId};
 use powerinfer::placement::explain::Explained;
 use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::plan::{Method, Plan, Planner, Prepared, Run};
-use powerinfer::placement::probe;
-use powerinfer::placement::workload::{NeuronRows, NeuronStats, Workload};
-use powerinfer::predictor::Predictors;
-use powerinfer::progress::Progress;
-use powerinfer::quant::GgmlType;
+use powerinfer::placement::workload::Workload;
 use powerinfer::units::Bytes;
-use powerinfer::variant::{self, DownPlan};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What a plan is made for.
 #[derive(Args)]
@@ -66,133 +56,6 @@ impl Vram {
     }
 }
 
-/// What `split` would make of `model`: types and order of `plan`, with `predictors` packed in.
-pub fn workload_of_split(model: &Model, plan: &variant::Plan, predictors: Option<&Predictors>) -> Workload {
-    let mut work = Workload::with_types(model, &|name, source, n_cols| plan.matrix_type(name, source, n_cols));
-    let n_embd = model.config.n_embd;
-    for (layer, (planned, down)) in work.layers.iter_mut().zip(plan.layers.iter().zip(&plan.down)) {
-        let order: &[NeuronId] = &planned.order;
-        debug_assert_eq!(order.len(), layer.n_ff());
-        layer.stats =
-            NeuronStats { rates: planned.rates.clone(), mass: planned.mass.clone(), cold: planned.cold.clone() };
-        let rows = |dtype: GgmlType| {
-            let row_bytes = dtype.row_bytes(n_embd).map_or(layer.down.row_bytes, |n| n as u64);
-            NeuronRows { row_bytes, dtype }
-        };
-        layer.down = match down {
-            DownPlan::Rows(dtype) => rows(*dtype),
-            // Quants of a row, and 16-bit scales of its elements for 32 neurons together.
-            DownPlan::Lossless(dtype) => {
-                let quants = if *dtype == GgmlType::Q4_0 { n_embd / 2 } else { n_embd };
-                NeuronRows { row_bytes: (quants + n_embd / 16) as u64, dtype: *dtype }
-            }
-        };
-        layer.down_by_columns = false;
-        layer.divisible = matches!(down, DownPlan::Rows(_));
-    }
-    for (layer, (planned, fitted)) in
-        work.layers.iter_mut().zip(plan.layers.iter().zip(predictors.map_or(&[][..], |p| &p.layers)))
-    {
-        layer.predictor = fitted.work(&planned.order);
-    }
-    work
-}
-
-/// Types that a model's matrices have: what is measured.
-fn types(work: &Workload, kv_type: GgmlType) -> Vec<GgmlType> {
-    let mut types = vec![kv_type, work.head.dtype];
-    for layer in &work.layers {
-        types.extend(layer.attention.iter().map(|b| b.dtype));
-        types.extend([Some(layer.mask), layer.up, Some(layer.down)].into_iter().flatten().map(|r| r.dtype));
-        // Signs are no numbers to multiply.
-        types.extend(layer.predictor.map(|p| p.dtype).filter(|t| *t != GgmlType::I8));
-    }
-    types.sort_by_key(|t| t.id());
-    types.dedup();
-    types
-}
-
-/// The file that was given, or this machine with the card of `choice`: measured now, or before with the same processor,
-/// threads, card and version.
-pub fn hardware(
-    given: Option<&Path>,
-    choice: DeviceChoice,
-    work: &Workload,
-    run: &Run,
-    threads: usize,
-    isa: Isa,
-    progress: &dyn Progress,
-) -> Result<Hardware> {
-    if let Some(path) = given {
-        return Hardware::read(path);
-    }
-    let device = match choose(choice)? {
-        Chosen::Cuda(device) => Some(device),
-        Chosen::Cpu { .. } => None,
-    };
-    let wanted = types(work, run.kv_type);
-    let folder = super::cache_folder();
-    let path = folder.as_ref().map(|f| f.join(cache_name(threads, isa, device.as_ref())));
-    let known = path.as_deref().and_then(|p| Hardware::read(p).ok());
-    if let Some(known) =
-        known.as_ref().filter(|h| wanted.iter().all(|t| h.cpu.bandwidth.by_type.contains_key(t.name())))
-    {
-        return Ok(known.clone());
-    }
-    let mut types: Vec<GgmlType> = wanted;
-    types.extend(known.iter().flat_map(|h| h.cpu.bandwidth.by_type.keys()).filter_map(|n| GgmlType::from_name(n)));
-    types.sort_by_key(|t| t.id());
-    types.dedup();
-    let measured = measure(threads, isa, &types, device.as_ref(), progress)?;
-    if let (Some(folder), Some(path)) = (folder, path) {
-        // A cache that cannot be written only costs the next run a few seconds.
-        if std::fs::create_dir_all(&folder).is_ok() && measured.write(&path).is_ok() {
-            tell!("hardware: measured, kept in {}", path.display());
-        }
-    }
-    Ok(measured)
-}
-
-/// This machine, measured now, with `device` where one is given.
-pub fn measure(
-    threads: usize,
-    isa: Isa,
-    types: &[GgmlType],
-    device: Option<&Device>,
-    progress: &dyn Progress,
-) -> Result<Hardware> {
-    let pool = Pool::new(threads)?;
-    let cpu = probe::measure(&pool, isa, types, progress)?;
-    let mut name = format!("{}, {threads} threads, {isa}", cpu_name());
-    let card = device.map(|d| gpu_probe::measure(d, types, &Effort::default(), progress).context("measuring the card"));
-    if let Some(device) = device {
-        name.push_str(&format!(", {}", shortened(device.name())));
-    }
-    Ok(Hardware { name, cpu, device: card.transpose()? })
-}
-
-/// What the system calls the processor.
-fn cpu_name() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':').map(|(_, n)| n.trim()));
-    shortened(name.unwrap_or(std::env::consts::ARCH))
-}
-
-/// The part of a name that a line has room for.
-fn shortened(name: &str) -> String {
-    name.chars().filter(|c| !c.is_control()).take(60).collect()
-}
-
-fn cache_name(threads: usize, isa: Isa, device: Option<&Device>) -> String {
-    let plain = |name: &str| -> String {
-        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
-    };
-    let name = plain(&cpu_name());
-    let card = device.map_or_else(String::new, |d| format!("-{}-{}", plain(&shortened(d.name())), d.ordinal()));
-    let (cores, version) = (usable_cores(), env!("CARGO_PKG_VERSION"));
-    format!("hardware-{name}-{cores}c-t{threads}-{isa}{card}-v{version}.toml")
-}
-
 /// What is planned for a run with `params`, timed when `n_past` tokens are in the context.
 pub fn run_of(params: &ExecutorParams, n_past: usize) -> Result<Run> {
     let method = method(params.mode.name())?;
@@ -227,16 +90,4 @@ pub fn method(name: &str) -> Result<Method> {
         Some(method) => Ok(method),
         None => bail!("mode \"{name}\" is not known; dense, exact and predicted are"),
     }
-}
-
-/// Measures this machine and says how fast `model` should be, for comparing with how fast it is.
-pub fn predict(model: &Model, params: &ExecutorParams, n_past: usize, hardware: &Hardware) -> Result<f64> {
-    let work = Workload::of(model);
-    let run = run_of(params, n_past)?;
-    Ok(Planner { hardware, work: &work, run: &run }.cpu_only(None).tokens_per_second())
-}
-
-/// Types that `model` has, and the KV cache.
-pub fn types_of(model: &Model, kv_type: GgmlType) -> Vec<GgmlType> {
-    types(&Workload::of(model), kv_type)
 }

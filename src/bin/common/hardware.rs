@@ -1,0 +1,61 @@
+//! The machine that is planned for: as a file describes it, or as measured, which is kept in the cache folder.
+
+use super::terminal::tell;
+use anyhow::Result;
+use powerinfer::cpu::Isa;
+use powerinfer::cpu::cores::usable_cores;
+use powerinfer::gpu::{Chosen, Device, DeviceChoice, choose};
+use powerinfer::measure::machine::{cpu_name, distinct, measure, shortened, types_of};
+use powerinfer::placement::hardware::Hardware;
+use powerinfer::placement::plan::Run;
+use powerinfer::placement::workload::Workload;
+use powerinfer::progress::Progress;
+use powerinfer::quant::GgmlType;
+use std::path::Path;
+
+/// The file that was given, or this machine with the card of `choice`: measured now, or before with the same processor,
+/// threads, card and version.
+pub fn hardware(
+    given: Option<&Path>,
+    choice: DeviceChoice,
+    work: &Workload,
+    run: &Run,
+    threads: usize,
+    isa: Isa,
+    progress: &dyn Progress,
+) -> Result<Hardware> {
+    if let Some(path) = given {
+        return Hardware::read(path);
+    }
+    let device = match choose(choice)? {
+        Chosen::Cuda(device) => Some(device),
+        Chosen::Cpu { .. } => None,
+    };
+    let mut types = types_of(work, run.kv_type);
+    let folder = super::cache_folder();
+    let path = folder.as_ref().map(|f| f.join(cache_name(threads, isa, device.as_ref())));
+    let known = path.as_deref().and_then(|p| Hardware::read(p).ok());
+    if let Some(known) = known.as_ref().filter(|h| types.iter().all(|t| h.cpu.bandwidth.by_type.contains_key(t.name())))
+    {
+        return Ok(known.clone());
+    }
+    types.extend(known.iter().flat_map(|h| h.cpu.bandwidth.by_type.keys()).filter_map(|n| GgmlType::from_name(n)));
+    let measured = measure(threads, isa, &distinct(types), device.as_ref(), progress)?;
+    if let (Some(folder), Some(path)) = (folder, path) {
+        // A cache that cannot be written only costs the next run a few seconds.
+        if std::fs::create_dir_all(&folder).is_ok() && measured.write(&path).is_ok() {
+            tell!("hardware: measured, kept in {}", path.display());
+        }
+    }
+    Ok(measured)
+}
+
+fn cache_name(threads: usize, isa: Isa, device: Option<&Device>) -> String {
+    let plain = |name: &str| -> String {
+        name.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect()
+    };
+    let name = plain(&cpu_name());
+    let card = device.map_or_else(String::new, |d| format!("-{}-{}", plain(&shortened(d.name())), d.ordinal()));
+    let (cores, version) = (usable_cores(), env!("CARGO_PKG_VERSION"));
+    format!("hardware-{name}-{cores}c-t{threads}-{isa}{card}-v{version}.toml")
+}
