@@ -46,20 +46,20 @@ impl FromStr for Bytes {
     fn from_str(text: &str) -> Result<Self> {
         let shown: String = text.chars().take(40).collect();
         let trimmed = text.trim();
-        ensure!(!trimmed.is_empty(), "a size is missing: write it as 8GiB or 8GB");
+        ensure!(!trimmed.is_empty(), "a size is missing; write one such as 8GiB or 8GB");
         ensure!(!trimmed.starts_with('-'), "size \"{shown}\" is negative");
         let digits = trimmed.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(trimmed.len());
         let (number, unit) = (&trimmed[..digits], trimmed[digits..].trim_start().to_ascii_lowercase());
         let whole = number.bytes().any(|b| b.is_ascii_digit()) && number.matches('.').count() <= 1;
-        ensure!(whole && number.len() <= 20, "size \"{shown}\" is no number with a unit, as 8GiB or 8GB are");
+        ensure!(whole && number.len() <= 20, "size \"{shown}\" is not a number with a unit, such as 8GiB or 8GB");
         let Some((_, factor)) = SIZES.iter().find(|(name, _)| *name == unit) else {
             let prefix = matches!(unit.as_str(), "k" | "m" | "g" | "t");
             ensure!(
                 !prefix,
-                "size \"{shown}\" may mean {number}{0}B or {number}{0}iB; write one of them",
+                "size \"{shown}\" can mean {number}{0}B or {number}{0}iB; write one or the other",
                 unit.to_uppercase()
             );
-            ensure!(!unit.is_empty(), "size \"{shown}\" has no unit; write it as 8GiB or 8GB");
+            ensure!(!unit.is_empty(), "size \"{shown}\" has no unit; write it with one, such as 8GiB or 8GB");
             bail!("size \"{shown}\": unit \"{unit}\" is not known; B, KB, MB, GB, TB and KiB, MiB, GiB, TiB are");
         };
         // Whole numbers stay exact; a fraction is worth the 53 bits of a float.
@@ -68,7 +68,7 @@ impl FromStr for Bytes {
         let part = format!("0.{fraction}0").parse::<f64>().unwrap_or(0.0) * *factor as f64;
         let bytes = whole.and_then(|n| n.checked_mul(*factor)?.checked_add(part as u64));
         let Some(bytes) = bytes.filter(|n| *n <= 1 << 60) else { bail!("size \"{shown}\" is too large") };
-        ensure!(bytes > 0, "size \"{shown}\" is nothing; it must be more than 0");
+        ensure!(bytes > 0, "size \"{shown}\" is zero; it must be more than that");
         Ok(Self(bytes))
     }
 }
@@ -96,18 +96,18 @@ mod tests {
             ("  ", "missing"),
             ("-1GB", "\"-1GB\" is negative"),
             ("0", "no unit"),
-            ("0GB", "\"0GB\" is nothing"),
-            ("0.1B", "is nothing"),
+            ("0GB", "\"0GB\" is zero"),
+            ("0.1B", "is zero"),
             ("8", "no unit"),
             ("8G", "8GB or 8GiB"),
             ("8 gigs", "\"gigs\" is not known"),
-            ("GiB", "no number"),
-            ("1.2.3GB", "no number"),
+            ("GiB", "not a number"),
+            ("1.2.3GB", "not a number"),
             ("1e3GB", "not known"),
-            ("nan", "no number"),
+            ("nan", "not a number"),
             ("8GiBs", "not known"),
             ("99999999999TB", "too large"),
-            ("99999999999999999999999GB", "no number"),
+            ("99999999999999999999999GB", "not a number"),
         ] {
             let error = text.parse::<Bytes>().unwrap_err().to_string();
             assert!(error.contains(says) && !error.contains('\n'), "{text:?}: {error}");

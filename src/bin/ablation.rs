@@ -12,11 +12,11 @@ const SEED: u64 = 1;
 /// What to do without.
 #[derive(clap::Args)]
 pub struct Ablation {
-    /// Neurons of the hot shard, which is computed by its true mask: none, profile (those that the file plans) or random
-    /// (as many, chosen by chance)
+    /// Neurons of the hot shard, which is computed by its true mask: none, profile (as planned in the file) or random (the
+    /// same number, chosen at random)
     #[arg(long, value_name = "none|random|profile", default_value = "none")]
     hot: Hot,
-    /// Predictor of mode predicted: stored, or none, which makes it exact
+    /// Predictor for mode predicted: stored, or none (which makes it exact)
     #[arg(long, value_name = "none|stored", default_value = "stored")]
     predictor: Stored,
 }

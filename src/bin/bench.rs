@@ -45,12 +45,12 @@ Examples:
   powerinfer-bench -m q4_0.gguf --kl wiki.test.raw --chunks 20 --mode dense --kl-base f16.gguf    what quantizing costs
   powerinfer-bench --synthetic 7b -p 0 --mode dense,exact    the shape of a 7B, random weights, 10 % of neurons fire
   powerinfer-bench --synthetic 70b-40:q4_0:0.05 -p 0 -n 16   half the layers of a 70B, 5 % fire
-  powerinfer-bench --measure-hardware this-machine.toml      what the planner must know of this machine
-  powerinfer-bench --synthetic 1b-8 -p 0 -n 32 --predict     the planner's prediction beside what is measured
+  powerinfer-bench --measure-hardware this-machine.toml      measure this machine for the planner
+  powerinfer-bench --synthetic 1b-8 -p 0 -n 32 --predict     the planner's prediction next to the measurement
   powerinfer-bench --synthetic 1b:f16 --synthetic-plain      the same weights as a plain file, for llama.cpp too
 
-Speed tests feed given tokens, as llama-bench does. Random tokens say nothing about hot and cold neurons, so real
-text is the default; every row says which it was. A synthetic model understands no text, so there random ones are.";
+Speed tests feed fixed tokens, as llama-bench does. Random tokens say nothing about hot and cold neurons, so real
+text is the default; every row says which was used. A synthetic model has no use for real text, so its default is random.";
 
 /// Types that `--measure-hardware` measures: those that models come in.
 const MEASURED: [GgmlType; 5] = [GgmlType::F16, GgmlType::Q8_0, GgmlType::Q4_0, GgmlType::Q4_K, GgmlType::Q6_K];
@@ -74,7 +74,7 @@ struct Args {
     /// Threads [default: all cores]
     #[arg(short, long, value_name = "N,N", value_delimiter = ',')]
     threads: Vec<usize>,
-    /// What to compute of the FFN: dense, exact, predicted
+    /// Which neurons of the FFN to compute: dense, exact, predicted
     #[arg(long, value_name = "MODE,MODE", value_delimiter = ',', default_value = "exact")]
     mode: Vec<Mode>,
     /// Tokens to feed: real (a built-in story), random, or a text file [default: real, or random with --synthetic]
@@ -83,7 +83,7 @@ struct Args {
     /// Output format: md, csv, json, jsonl or sql
     #[arg(short, long, value_name = "FORMAT", default_value = "md")]
     output: Format,
-    /// Perplexity of a text: windows of -c tokens, second half scored
+    /// Perplexity of a text: windows of -c tokens, the second half of each scored
     #[arg(long, value_name = "FILE")]
     perplexity: Option<PathBuf>,
     #[command(flatten)]
@@ -100,12 +100,12 @@ struct Args {
     /// Description of the machine to plan with (TOML; see the folder `hardware`) [default: this machine, measured once]
     #[arg(long, value_name = "FILE")]
     hardware: Option<PathBuf>,
-    /// Measure this machine as the planner sees it, write that to a new file (TOML) and exit
+    /// Measure this machine for the planner, write the description to a new file (TOML) and exit
     #[arg(long, value_name = "OUT", conflicts_with = "hardware")]
     measure_hardware: Option<PathBuf>,
     #[command(flatten)]
     vram: Vram,
-    /// After each tg test say on stderr what the planner's time model, measured now, had predicted
+    /// After each tg test, say on stderr what the planner predicted from a measurement made just before
     #[arg(long)]
     predict: bool,
     #[command(flatten)]
@@ -166,7 +166,7 @@ fn write_hardware(args: &Args, path: &Path) -> Result<()> {
     let device = match choose(args.compute.device_choice()?)? {
         Chosen::Cuda(device) => Some(device),
         Chosen::Cpu { why } => {
-            why.iter().for_each(|why| tell!("note: measuring the CPU alone: {why}"));
+            why.iter().for_each(|why| tell!("note: measuring only the CPU: {why}"));
             None
         }
     };

@@ -18,10 +18,10 @@ const AUDITED: u64 = 16;
 /// What to compare, and with what.
 #[derive(clap::Args)]
 pub struct KlArgs {
-    /// KL divergence of each --mode from dense over a text: both decode windows of -c tokens, second half scored
+    /// KL divergence of each --mode from dense over a text: both decode windows of -c tokens, the second half of each scored
     #[arg(long, value_name = "FILE")]
     pub kl: Option<PathBuf>,
-    /// Compare with dense of this model instead, such as the file that was quantized
+    /// Compare with this model in dense mode instead, such as the file that was quantized
     #[arg(long, value_name = "MODEL", requires = "kl")]
     kl_base: Option<PathBuf>,
 }

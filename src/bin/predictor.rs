@@ -27,18 +27,18 @@ const PROFILING: [&str; 11] = [
 /// Which predictors to fit, and to what.
 #[derive(Args)]
 pub struct PredictorArgs {
-    /// Fit predictors, which tell who may fire, instead of making a profile: sign, lowrank, mlp, or auto for the best of each
-    /// layer
+    /// Fit predictors of which neurons fire instead of making a profile: sign, lowrank, mlp, or auto (the best for each
+    /// layer)
     #[arg(long, value_name = "KIND", requires = "samples_from")]
     predictor: Option<Choice>,
-    /// Profile made with --samples, to which predictors are fitted
+    /// Profile made with --samples, to fit the predictors to
     #[arg(long, value_name = "PROFILE", requires = "predictor", conflicts_with_all = PROFILING, conflicts_with = "plot")]
     samples_from: Option<PathBuf>,
-    /// Share of the activation mass that predictors are to keep, on text that they were not fitted to [default: 0.996 for
-    /// sign, 0.991 for lowrank, 0.995 for mlp]
+    /// Share of the activation mass that the predictors must keep on held-out text [default: 0.996 for sign, 0.991 for
+    /// lowrank, 0.995 for mlp]
     #[arg(long, value_name = "SHARE", requires = "predictor")]
     target: Option<f64>,
-    /// Rank or hidden units in every layer, a multiple of 32 [default: what is predicted to be fastest]
+    /// Rank or hidden units in every layer, a multiple of 32 [default: whatever is predicted to be fastest]
     #[arg(long, value_name = "N", requires = "predictor")]
     predictor_size: Option<usize>,
 }
@@ -70,7 +70,7 @@ pub fn fit(args: &crate::Args, wanted: &Wanted, output: &Path) -> Result<()> {
     match profile.fingerprint.kinship(&Fingerprint::of(&model)?) {
         Kinship::Same => {}
         Kinship::Sibling => tell!("note: {}: was made with another quantization of the model", shown()),
-        Kinship::OtherWeights => bail!("{}: was made with a model of other weights ({})", shown(), profile.name),
+        Kinship::OtherWeights => bail!("{}: was made with a model that has other weights ({})", shown(), profile.name),
         Kinship::OtherFamily => bail!("{}: was made with another model ({}, {})", shown(), profile.name, profile.arch),
     }
     drop(profile);

@@ -32,7 +32,7 @@ Examples:
   powerinfer-profile -m model.gguf --predictor lowrank --samples-from model.profile -o model.predictor
 
 The profile does not depend on the number of threads, nor on interruptions: the same model and text give the same bytes.
-A run that was stopped goes on from OUT.part when the same command is given again.";
+An interrupted run resumes from OUT.part when the same command is run again.";
 
 /// Run a model densely over text and count which FFN neurons fire.
 #[derive(Parser)]
@@ -47,7 +47,7 @@ struct Args {
     /// Profile this many random tokens instead of texts, for a model without a tokenizer
     #[arg(long, value_name = "N", conflicts_with_all = ["file", "tokens", "parse_special"])]
     random_tokens: Option<u64>,
-    /// Profile to write, or with --predictor the predictors
+    /// Profile to write; with --predictor, the file of predictors
     #[arg(short, long, value_name = "PROFILE", required_unless_present_any = ["show", "compare"])]
     output: Option<PathBuf>,
     /// Tokens per window [default: the model's training context, at most 512]
@@ -56,16 +56,16 @@ struct Args {
     /// Profile at most this many tokens, shared evenly between the texts
     #[arg(long, value_name = "N")]
     tokens: Option<u64>,
-    /// Profile the I-th of N parts of the windows (1/8 to 8/8); --merge puts the parts together
+    /// Profile only the I-th of N parts of the windows (1/8 to 8/8); --merge combines the parts
     #[arg(long, value_name = "I/N", default_value = "1/1")]
     shard: Shard,
-    /// Keep the inputs of the FFN for this many tokens: what predictors are fitted to
+    /// Keep the FFN inputs of this many tokens, for fitting predictors
     #[arg(long, value_name = "N", default_value_t = 0)]
     samples: u64,
-    /// Memory, and disk, that samples may take
+    /// Memory and disk space that samples may take
     #[arg(long, value_name = "SIZE", default_value = "1GiB")]
     samples_cap: Bytes,
-    /// Chooses the tokens that are sampled, and --random-tokens
+    /// Seed for choosing which tokens are sampled, and for --random-tokens
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Threads [default: all cores]
@@ -77,13 +77,13 @@ struct Args {
     /// Parse special tokens written in the texts (such as <|endoftext|>) instead of reading them as plain text
     #[arg(long)]
     parse_special: bool,
-    /// Write down what is done at most this often; 0 is after every window
+    /// Write a checkpoint at most this often; 0: after every window
     #[arg(long, value_name = "N", default_value_t = 30.0, hide = true)]
     checkpoint_seconds: f64,
     /// Add up profiles of the same model instead of making one
     #[arg(long, value_name = "PROFILE", num_args = 1.., conflicts_with_all = MAKING, conflicts_with_all = ["show", "compare"])]
     merge: Vec<PathBuf>,
-    /// Print what a profile says instead of making one
+    /// Print a summary of a profile instead of making one
     #[arg(long, value_name = "PROFILE", conflicts_with_all = MAKING, conflicts_with = "compare")]
     show: Option<PathBuf>,
     /// Print how two profiles of one model differ
@@ -207,14 +207,14 @@ fn make(args: &Args, output: &Path) -> Result<(Profile, Option<Samples>)> {
     if lasting {
         remove_leftovers(output);
         if let Some((done, all)) = job.resume(&part)? {
-            tell!("{}: goes on after {done} of {all} windows", part.display());
+            tell!("{}: resuming after {done} of {all} windows", part.display());
         }
     }
     let every = Duration::try_from_secs_f64(args.checkpoint_seconds).context("--checkpoint-seconds")?;
     let result = job.run(lasting.then(|| Checkpoint::new(&part, every)), &bar);
     drop(bar);
     if result.as_ref().is_err_and(|e| e.is::<Interrupted>()) && part.exists() {
-        tell!("note: what is done is kept in {}; the same command goes on from there", part.display());
+        tell!("note: progress is saved in {}; run the same command again to resume", part.display());
     }
     let Collected { profile, samples, warning } = result?;
     if let Some(warning) = warning {
@@ -233,7 +233,7 @@ fn params(args: &Args, model: &Model) -> Result<CollectParams> {
     let n_ctx_train = model.config.n_ctx_train;
     let n_ctx = args.ctx_size.unwrap_or(n_ctx_train.min(512));
     if n_ctx > n_ctx_train {
-        tell!("warning: -c {n_ctx} is beyond the {n_ctx_train} tokens that the model was trained for");
+        tell!("warning: -c {n_ctx} is more than the {n_ctx_train} tokens that the model was trained on");
     }
     let n_threads = args.threads.unwrap_or_else(common::default_threads);
     ensure!((1..=1024).contains(&n_threads), "-t {n_threads}: 1 to 1024 threads are possible");
@@ -259,7 +259,7 @@ fn n_samples(args: &Args, model: &Model) -> Result<usize> {
     let each = Samples::token_bytes(model.config.n_layer, model.config.n_embd);
     let (cap, asked) = (args.samples_cap, args.samples);
     let fit = cap.0 / each;
-    ensure!(asked == 0 || fit > 0, "--samples-cap {cap}: one token takes {}", Bytes(each));
+    ensure!(asked == 0 || fit > 0, "--samples-cap {cap}: a single token takes {}", Bytes(each));
     if asked > fit {
         let all = Bytes(asked.saturating_mul(each));
         tell!("note: --samples {asked} would take {all}; {fit} fit in --samples-cap {cap}");

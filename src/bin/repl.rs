@@ -16,10 +16,10 @@ use std::io::{self, IsTerminal, stdin};
 
 const HELP: &str = "\
 /help    this list
-/reset   forget everything said so far; without a chat template, so does the end of the model's text
+/reset   forget everything said so far (without a chat template, so does the end of the model's text)
 /stats   tokens in the context, and what share of FFN neurons fired
 /exit    leave (also Ctrl-D)
-Ctrl-C stops an answer. A line that does not begin with / is said to the model.";
+Ctrl-C stops an answer. Any line that does not begin with / goes to the model.";
 
 /// What a conversation is held with.
 pub struct Setup<'a> {
@@ -73,7 +73,7 @@ fn history(setup: &Setup) -> Result<History> {
     }
     let name = setup.model.gguf.source().name();
     let source = setup.model.gguf.metadata().str("tokenizer.chat_template")?;
-    let source = source.with_context(|| format!("{name}: has no chat template; use -i to go on with plain text"))?;
+    let source = source.with_context(|| format!("{name}: has no chat template; use -i to continue plain text"))?;
     let template = ChatTemplate::new(source).with_context(|| name.to_owned())?;
     Ok(History::Messages(Box::new(template), Vec::new()))
 }
@@ -172,7 +172,7 @@ impl Repl<'_, '_> {
                 self.reset_text();
                 tell!("(the text has ended; the next line begins a new one)");
             }
-            Stop::ContextFull => tell!("the context is full; /reset starts anew, -c makes it larger"),
+            Stop::ContextFull => tell!("the context is full; /reset starts over, a larger -c gives more room"),
             Stop::Interrupted => tell!("(stopped)"),
             _ => {}
         }

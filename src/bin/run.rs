@@ -30,13 +30,13 @@ const AUDITED: u64 = 16;
 
 const EXAMPLES: &str = "\
 Examples:
-  powerinfer-run -p \"Once upon a time\"                  the embedded model tells a story
+  powerinfer-run -p \"Once upon a time\"                  a story by the embedded model
   powerinfer-run -m model.gguf -p \"Hello\" -n 64 --temp 0
   echo \"Hello\" | powerinfer-run -m model.gguf
-  powerinfer-run -m chat.gguf -cnv                      talk, with the file's chat template
+  powerinfer-run -m chat.gguf -cnv                      chat, with the file's chat template
   powerinfer-run -m model.gguf --tokenize -p \"Hello\"    print token ids and exit
 
-Text goes to stdout as it comes, everything else to stderr.";
+Generated text goes to stdout as it arrives, everything else to stderr.";
 
 /// Generate text, computing only the neurons that fire.
 #[derive(Parser)]
@@ -45,22 +45,22 @@ struct Args {
     /// Model (GGUF, plain or variant) [default: the embedded model]
     #[arg(short, long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// Prompt [default: standard input where it is piped, a conversation otherwise]
+    /// Prompt [default: standard input if it is piped, otherwise a conversation]
     #[arg(short, long, value_name = "TEXT", conflicts_with = "file", allow_hyphen_values = true)]
     prompt: Option<OsString>,
     /// Read the prompt from a file
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Tokens to generate; -1 until the text ends or the context is full
+    /// Number of tokens to generate; -1: until the text ends or the context is full
     #[arg(short = 'n', long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
     n_predict: i64,
-    /// Context in tokens; 0 for the model's training context [default: that, at most 4096]
+    /// Context size in tokens; 0: the model's training context [default: the training context, at most 4096]
     #[arg(short, long, value_name = "N")]
     ctx_size: Option<usize>,
     /// Threads [default: all cores]
     #[arg(short, long, value_name = "N")]
     threads: Option<usize>,
-    /// Seed of the sampler; -1 for a new one each time
+    /// Seed for sampling; -1: a new one each time
     #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
     seed: i64,
     /// Temperature; 0 is greedy
@@ -69,50 +69,50 @@ struct Args {
     /// Keep the K most likely tokens; 0 keeps all
     #[arg(long, value_name = "K", default_value_t = 40, allow_negative_numbers = true)]
     top_k: i32,
-    /// Keep the most likely tokens that make up this probability; 1 keeps all
+    /// Keep the most likely tokens whose probabilities add up to P; 1 keeps all
     #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
     top_p: f32,
-    /// Keep tokens at least this probable relative to the best; 0 keeps all
+    /// Keep tokens at least P times as likely as the most likely one; 0 keeps all
     #[arg(long, value_name = "P", default_value_t = 0.05, allow_negative_numbers = true)]
     min_p: f32,
-    /// Weaken tokens that came lately; 1 is off
+    /// Penalty for repeating recent tokens; 1 is off
     #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
     repeat_penalty: f32,
-    /// How many of the last tokens count as lately; -1 for all
+    /// How many of the last tokens count as recent; -1: all of them
     #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true)]
     repeat_last_n: i32,
-    /// Do not stop where the model would end its text
+    /// Keep generating where the model would end its text
     #[arg(long)]
     ignore_eos: bool,
-    /// What to compute of the FFN: dense, exact (only neurons that fire, the same result), or predicted (only neurons
-    /// that a predictor names: faster, not quite the same)
+    /// Which neurons of the FFN to compute: dense (all), exact (only those that fire; the same result) or predicted (only
+    /// those that a predictor expects to fire; faster, with a slightly different result)
     #[arg(long, value_name = "MODE", default_value = "exact")]
     mode: Mode,
-    /// Go on with what you type, until the model ends its text
+    /// Keep the text going: each line that you type continues it, until the model ends it
     #[arg(short, long, conflicts_with_all = ["json", "tokenize", "no_display_prompt"])]
     interactive: bool,
-    /// Conversation with the file's chat template (-cnv)
+    /// Chat, with the file's chat template (-cnv)
     #[arg(long, conflicts_with_all = ["json", "tokenize", "no_display_prompt", "parse_special"])]
     conversation: bool,
-    /// Do not print the prompt before the text
+    /// Do not print the prompt before the generated text
     #[arg(long)]
     no_display_prompt: bool,
     /// Parse special tokens written in the prompt (</s> and the like) instead of reading them as plain text
     #[arg(long)]
     parse_special: bool,
-    /// Print the special tokens that are generated, too, among them the one that ends the text
+    /// Print generated special tokens as text, including the one that ends the text
     #[arg(long, conflicts_with = "tokenize")]
     special: bool,
-    /// Print FFN sparsity layer by layer; in a conversation, also timings after each answer
+    /// Print FFN sparsity per layer; in a conversation, also timings after each answer
     #[arg(long)]
     stats: bool,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
-    /// Print the token ids of the prompt and exit; the file may hold just a vocabulary
+    /// Print the token ids of the prompt and exit; a file with only a vocabulary is enough
     #[arg(long)]
     tokenize: bool,
-    /// With --tokenize: without the token that begins a text
+    /// With --tokenize: leave out the token that begins a text
     #[arg(long, requires = "tokenize")]
     no_bos: bool,
     #[command(flatten)]
@@ -159,7 +159,7 @@ fn run(args: Args) -> Result<()> {
     let load = start.elapsed().as_secs_f64();
     if args.mode != Mode::Dense && model.config.activation.activation.is_sparse() && !model.is_variant() {
         tell!(
-            "note: a plain file: exact mode skips only rows of ffn_up; powerinfer-split makes a variant that also skips ffn_down"
+            "note: this is a plain file, of which exact mode skips only rows of ffn_up; powerinfer-split makes a variant that also skips ffn_down"
         );
     }
     let limits = Limits {
@@ -242,7 +242,7 @@ fn executor_params(args: &Args, model: &Model) -> Result<ExecutorParams> {
         Some(n) => n,
     };
     if n_ctx > trained {
-        tell!("warning: -c {n_ctx} is beyond the {trained} tokens that the model was trained for");
+        tell!("warning: -c {n_ctx} is more than the {trained} tokens that the model was trained on");
     }
     let n_threads = args.threads.unwrap_or_else(common::default_threads);
     common::warn_of_threads(n_threads);

@@ -46,10 +46,10 @@ Examples:
   powerinfer-split -m model.gguf --profile model.profile --dry-run --hardware hardware/rtx-4090-ddr5.toml --explain
   powerinfer-split --shape llama-70b:q4_0 --dry-run --hardware hardware/rtx-4090-ddr5.toml --vram-budget 20GiB
 
-A variant is for powerinfer's tools: llama.cpp does not open it, because ffn_down is transposed.
-With --quantize-only the file is an ordinary one of any architecture, which llama.cpp opens.";
+Only powerinfer's tools open a variant: llama.cpp cannot, because ffn_down is transposed.
+With --quantize-only the model may be of any architecture, and the output is an ordinary file that llama.cpp opens.";
 
-/// Write a variant of a model: neurons in falling order of activation, ffn_down transposed, with an index.
+/// Write a variant of a model: neurons in descending order of activity, ffn_down transposed, with an index.
 #[derive(Parser)]
 #[command(name = "powerinfer-split", version, after_help = EXAMPLES)]
 struct Args {
@@ -59,21 +59,21 @@ struct Args {
     /// Profile of this model, or of another quantization of it
     #[arg(long, value_name = "PROFILE", required_unless_present_any = ["quantize_only", "shape", "predictor"])]
     profile: Option<PathBuf>,
-    /// Predictor to pack in, from powerinfer-profile --predictor; without --profile, into a variant that there is
+    /// Predictor to pack into the variant, from powerinfer-profile --predictor; without --profile, -m is a variant already
     #[arg(long, value_name = "FILE")]
     predictor: Option<PathBuf>,
-    /// Variant to write, or ordinary file with --quantize-only
+    /// Variant to write; with --quantize-only, an ordinary file
     #[arg(short, long, value_name = "OUT", required_unless_present = "dry_run")]
     output: Option<PathBuf>,
     /// Convert all matrices of an F32, F16 or BF16 source: f16, bf16, q8_0, q4_0 or q4_k_m (Q4_K, with Q6_K where it
     /// matters most)
     #[arg(long = "type", value_name = "TYPE")]
     recipe: Option<Recipe>,
-    /// Only convert the matrices to --type: an ordinary file, neurons and tensors as they were
+    /// Only convert the matrices to --type: writes an ordinary file and leaves the order of neurons and tensors alone
     #[arg(long, requires = "recipe", conflicts_with_all = ["profile", "predictor", "down", "activation", "no_kl"])]
     quantize_only: bool,
-    /// Type of the transposed ffn_down of a quantized source: q8_0, same, or lossless (Q8_0 and Q4_0: the source's
-    /// quants and scales, for more bytes) [default: q8_0]
+    /// Type of the transposed ffn_down of a quantized source: q8_0, same, or lossless (Q8_0 and Q4_0: keeps the
+    /// source's quants and scales, for more bytes) [default: q8_0]
     #[arg(long, value_name = "TYPE")]
     down: Option<DownType>,
     /// Threads [default: all cores]
@@ -82,7 +82,7 @@ struct Args {
     /// Activation function of the FFN: silu, relu or relu2 [default: what the file says]
     #[arg(long, value_name = "NAME")]
     activation: Option<Activation>,
-    /// Do not measure what quantizing costs
+    /// Do not measure the KL divergence that quantizing causes
     #[arg(long)]
     no_kl: bool,
     #[command(flatten)]
@@ -90,10 +90,10 @@ struct Args {
     #[arg(long, value_name = "NAME[-LAYERS][:TYPE[:DENSITY]]", requires = "dry_run", help = shape_help(),
         conflicts_with_all = ["model", "profile", "recipe", "down", "predictor"])]
     shape: Option<Sized>,
-    /// What to plan for: dense, exact, or predicted (by --predictor; without one, factors of rank n_embd / 8 are assumed)
+    /// Mode to plan for: dense, exact, or predicted (with --predictor; without it, factors of rank n_embd / 8 are assumed)
     #[arg(long, value_name = "MODE", default_value = "exact", value_parser = plan::method)]
     mode: Method,
-    /// Context in tokens that a plan is made for
+    /// Context size in tokens to plan for
     #[arg(short, long, value_name = "N", default_value_t = 4096)]
     ctx_size: usize,
     /// With --dry-run: one JSON object instead of a table
@@ -105,8 +105,8 @@ struct Args {
 fn shape_help() -> String {
     let known = shapes::known(false);
     format!(
-        "With --dry-run: plan for a model of this shape instead: {known}; with so many layers, of this type [q4_0], in \
-         which this share of FFN neurons fires [as published for sparse ones]"
+        "With --dry-run: plan for a model of this shape instead of a file: {known}. LAYERS changes the number of layers, TYPE is \
+         that of the weights [q4_0], DENSITY the share of FFN neurons that fire [as published for sparse models]"
     )
 }
 
@@ -127,7 +127,7 @@ fn run(args: Args) -> Result<()> {
     }
     let path = args.model.as_deref().context("-m: a model is missing")?;
     if args.plan.dry_run {
-        ensure!(!args.quantize_only, "--dry-run: --quantize-only has no plan");
+        ensure!(!args.quantize_only, "--dry-run: there is no plan for --quantize-only");
         let (source, plan) = decide(&args, path, &bar)?;
         let predictors = predictors(&args, &source)?;
         return dry_run(&args, workload(&args, &source, &plan, predictors.as_ref()), n_threads, &bar);
@@ -142,7 +142,7 @@ fn run(args: Args) -> Result<()> {
     if args.profile.is_none() {
         let source = models::open(Gguf::open(path)?, args.activation, Some(&bar))?;
         predictors(&args, &source)?;
-        let predictor = packed(&args)?.context("--predictor: nothing to pack in")?;
+        let predictor = packed(&args)?.context("--predictor: nothing to pack")?;
         variant::pack(&source, &predictor, output, &bar)?;
         return tell_written(&args, output, &source).map(drop);
     }
@@ -216,7 +216,7 @@ fn workload(args: &Args, source: &Model, plan: &Plan, predictors: Option<&Predic
 /// Where predictors are planned for and none is there.
 fn assume_predictors(args: &Args, work: &mut Workload) {
     if args.mode == Method::Predicted {
-        tell!("note: no --predictor is given: planning as if factors of rank n_embd / 8 were the predictor");
+        tell!("note: no --predictor given; planning as if the predictor were factors of rank n_embd / 8");
         work.assume_predictors();
     }
 }

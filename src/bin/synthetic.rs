@@ -23,8 +23,8 @@ const BESIDE_TENSORS: u64 = 16 << 20;
 fn help() -> String {
     let known = shapes::known(true);
     format!(
-        "Measure a model of this shape with random weights instead: {known}; with so many layers, of this type [q4_0], in \
-         which this share of FFN neurons fires [0.1]"
+        "Measure a model of this shape with random weights instead of a file: {known}. LAYERS changes the number of layers, TYPE \
+         is that of the weights [q4_0], DENSITY the share of FFN neurons that fire [0.1]"
     )
 }
 
@@ -33,10 +33,10 @@ fn help() -> String {
 pub struct Synthetic {
     #[arg(long, value_name = "NAME[-LAYERS][:TYPE[:DENSITY]]", conflicts_with = "model", help = help())]
     synthetic: Option<Spec>,
-    /// The same weights as a plain file, which llama.cpp opens, too (and takes for SiLU)
+    /// The same weights as a plain file, which llama.cpp opens too (but runs with SiLU)
     #[arg(long, requires = "synthetic")]
     synthetic_plain: bool,
-    /// Layers of the synthetic model [default: as many as the shape has]
+    /// Number of layers of the synthetic model [default: that of the shape]
     #[arg(long, value_name = "N", requires = "synthetic")]
     synthetic_layers: Option<usize>,
     /// Seed of the synthetic model's weights
@@ -67,7 +67,7 @@ impl Synthetic {
             if kept.metadata().str("general.name")? != Some(&spec.name()) {
                 bail!("{}: is not the synthetic model that its name promises; remove it", path.display());
             }
-            tell!("synthetic: {}: {} written before", path.display(), spec.name());
+            tell!("synthetic: {}: {} written earlier", path.display(), spec.name());
             return Ok(Some(path));
         }
         std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
@@ -87,7 +87,7 @@ impl Synthetic {
         let (Some(spec), Some(density)) = (self.synthetic, stats.layer_density(n_layer - 1)) else { return };
         if (density / spec.density() - 1.0).abs() > STRAYS {
             let (is, asked) = (100.0 * density, 100.0 * spec.density());
-            tell!("note: {is:.2} % of the last layer's neurons fired, and {asked:.2} % were asked for");
+            tell!("note: {is:.2} % of the last layer's neurons fired; {asked:.2} % were asked for");
         }
     }
 }
@@ -95,7 +95,7 @@ impl Synthetic {
 fn check_space(folder: &Path, wanted: u64) -> Result<()> {
     let Some(free) = free_space(folder).filter(|free| *free < wanted) else { return Ok(()) };
     bail!(
-        "{}: {} are needed and {} are free: {} too few; name a folder on another disk with --cache-dir",
+        "{}: {} needed, but only {} free ({} short); choose a folder on another disk with --cache-dir",
         folder.display(),
         Bytes(wanted),
         Bytes(free),

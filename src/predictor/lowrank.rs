@@ -1,4 +1,4 @@
-//! Two factors of the mask matrix that keep what matters for who fires, in closed form.
+//! Two factors of the mask matrix that keep what matters for which neurons fire, in closed form.
 //!
 //! Of all predictors of rank r, the least sum of `weight * (error of a neuron's pre-activation)^2` is that of the leading
 //! directions of `sqrt(D) W C W^T sqrt(D)` (D: weights, C: covariance of the inputs): reduced-rank regression. They are

@@ -102,10 +102,10 @@ pub(super) fn read(path: &Path, task: &Task, gathered: &mut Gathered) -> Result<
     }
     let shown = path.display();
     let file = SectionFile::open(path, MAGIC, &[VERSION], WHAT);
-    let mut file = file.with_context(|| format!("{shown}: cannot be gone on from; delete it to begin anew"))?;
+    let mut file = file.with_context(|| format!("{shown}: cannot be resumed; delete it to start over"))?;
     same_job(&mut file, task).with_context(|| shown.to_string())?;
     let done = read_into(&mut file, task, gathered);
-    done.map(Some).with_context(|| format!("{shown}: cannot be gone on from; delete it to begin anew"))
+    done.map(Some).with_context(|| format!("{shown}: cannot be resumed; delete it to start over"))
 }
 
 fn required(file: &mut SectionFile, tag: &Tag) -> Result<Vec<u8>> {
@@ -113,7 +113,7 @@ fn required(file: &mut SectionFile, tag: &Tag) -> Result<Vec<u8>> {
 }
 
 fn same_job(file: &mut SectionFile, task: &Task) -> Result<()> {
-    const HELP: &str = "give the arguments that it was made with to go on, or delete it to begin anew";
+    const HELP: &str = "give the arguments it was made with to resume, or delete it to start over";
     let bytes = required(file, b"JOBD")?;
     let mut r = Reader { bytes: &bytes };
     let mut theirs = Vec::new();
@@ -124,9 +124,9 @@ fn same_job(file: &mut SectionFile, task: &Task) -> Result<()> {
         match other {
             Some((n, value)) if n == name && value == ours => {}
             Some((n, value)) if n == name && name.starts_with('-') => {
-                bail!("is the checkpoint of another job ({name} {value}, here {ours}); {HELP}")
+                bail!("is the checkpoint of a different run ({name} {value}, here {ours}); {HELP}")
             }
-            _ => bail!("is the checkpoint of another job (its {name} differs); {HELP}"),
+            _ => bail!("is the checkpoint of a different run (its {name} differs); {HELP}"),
         }
     }
     r.end("JOBD")
@@ -135,7 +135,10 @@ fn same_job(file: &mut SectionFile, task: &Task) -> Result<()> {
 fn read_into(file: &mut SectionFile, task: &Task, gathered: &mut Gathered) -> Result<Vec<bool>> {
     let n_ff = &task.model.config.n_ff;
     let done = required(file, b"DONE")?;
-    ensure!(done.len() == task.windows.len() && done.iter().all(|d| *d < 2), "its list of windows is not this job's");
+    ensure!(
+        done.len() == task.windows.len() && done.iter().all(|d| *d < 2),
+        "its list of windows is not that of this run"
+    );
     let done: Vec<bool> = done.iter().map(|d| *d == 1).collect();
     let layers = read_counts(&required(file, b"FIRE")?, &required(file, b"MASS")?, n_ff)?;
     let reuse = ReuseCounts::read(&required(file, b"LRUD")?, n_ff.len())?;
@@ -157,7 +160,7 @@ fn read_into(file: &mut SectionFile, task: &Task, gathered: &mut Gathered) -> Re
     let width = token_bytes(n_ff);
     let mut bits = required(file, b"FSET")?;
     let sets = task.filled(&done, |m| &m.fired_sets);
-    ensure!(bits.len() == sets.len() * width, "its fired sets are not this job's");
+    ensure!(bits.len() == sets.len() * width, "its fired sets are not those of this run");
     for place in sets.into_iter().rev() {
         let row = bits.split_off(bits.len() - width);
         gathered.fired_sets.bits[place * width..(place + 1) * width].copy_from_slice(&row);
@@ -185,6 +188,6 @@ fn read_samples(file: &mut SectionFile, places: &[usize], n_embd: usize, samples
         pending.drain(..whole * 2 * n_embd);
         Ok(())
     })?;
-    ensure!(there && pending.is_empty() && row == places.len() * n_layer, "its samples are not this job's");
+    ensure!(there && pending.is_empty() && row == places.len() * n_layer, "its samples are not those of this run");
     Ok(())
 }

@@ -40,7 +40,7 @@ impl SampleKey {
         let mut keys = Vec::with_capacity(n);
         for _ in 0..n {
             let key = Self { hash: words.u64()?, text: words.array()?, position: words.u64()? };
-            ensure!(key == Self::new(seed, key.text, key.position), "a sampled token has another hash than it should");
+            ensure!(key == Self::new(seed, key.text, key.position), "a sampled token has the wrong hash");
             keys.push(key);
         }
         ensure!(keys.is_sorted_by(|a, b| a < b), "its sampled tokens are not sorted");

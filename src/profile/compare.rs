@@ -77,11 +77,11 @@ pub fn static_hit_rate(profile: &Profile, layer: usize, n_hot: usize) -> f64 {
 pub fn table(a: &Profile, b: &Profile) -> Result<String> {
     match a.fingerprint.kinship(&b.fingerprint) {
         Kinship::Same | Kinship::Sibling => {}
-        Kinship::OtherWeights => bail!("is of a model with other weights ({}) than the first ({})", b.name, a.name),
-        Kinship::OtherFamily => bail!("is of another model ({}) than the first ({})", b.name, a.name),
+        Kinship::OtherWeights => bail!("is of a model with different weights ({}) from the first ({})", b.name, a.name),
+        Kinship::OtherFamily => bail!("is of a different model ({}) from the first ({})", b.name, a.name),
     }
     ensure!(a.activation == b.activation, "was made with activation {}, the first with {}", b.activation, a.activation);
-    ensure!(a.n_ff() == b.n_ff(), "has layers of other sizes than the first");
+    ensure!(a.n_ff() == b.n_ff(), "has layers of different sizes from the first");
     let mut out = format!(
         "A: {} tokens, B: {} tokens; a hot set covers {:.0} % of the firings\n\n",
         a.n_tokens(),
@@ -114,10 +114,11 @@ pub fn table(a: &Profile, b: &Profile) -> Result<String> {
 
 /// Hit rates of the fixed hot set and of an LRU cache of the same size.
 fn hit_table(profile: &Profile) -> String {
-    let mut out = String::from("\nfirings of A that a cache hits, in %: the hottest neurons / the last used\n");
+    let mut out =
+        String::from("\nfirings of A that a cache would hit, in %: the hottest neurons / the most recently used\n");
     if profile.reuse.is_none() {
         out = String::from(
-            "\nfirings of A that the hottest neurons make up, in % (A does not say how soon neurons fire again)\n",
+            "\nfirings of A that the hottest neurons make up, in % (A does not record how soon neurons fire again)\n",
         );
     }
     out += "cache";
@@ -198,7 +199,7 @@ mod tests {
         let a = profile(&[1, 2]);
         assert!(table(&a, &profile(&[2, 1])).unwrap().contains("Jaccard"));
         let other = Profile { fingerprint: Fingerprint { family: [8; 32], samples: vec![] }, ..a.clone() };
-        assert!(table(&a, &other).unwrap_err().to_string().contains("another model"));
+        assert!(table(&a, &other).unwrap_err().to_string().contains("a different model"));
         let weights = Fingerprint { family: [7; 32], samples: vec![2.0, 1.0] };
         assert!(table(&a, &Profile { fingerprint: weights, ..a.clone() }).unwrap_err().to_string().contains("weights"));
         assert!(table(&a, &Profile { activation: "silu".to_owned(), ..a.clone() }).is_err());

@@ -86,7 +86,7 @@ impl FiredSets {
     pub(super) fn read(bytes: &[u8], n_ff: &[usize]) -> Result<Self> {
         let mut r = Reader { bytes };
         let (seed, capacity, n) = (r.u64()?, r.u32()? as usize, r.u32()? as usize);
-        ensure!(n <= capacity, "section FSET has more tokens than it may");
+        ensure!(n <= capacity, "section FSET has more tokens than allowed");
         let keys = SampleKey::read(&mut r, n, seed)?;
         let bits = r.take(n as u64 * token_bytes(n_ff) as u64)?.to_vec();
         r.end("FSET")?;
@@ -95,7 +95,7 @@ impl FiredSets {
         let spare = |layer: usize| if n_ff[layer].is_multiple_of(8) { 0 } else { u8::MAX << (n_ff[layer] % 8) };
         let clean = |token, layer| sets.set(n_ff, layer, token).last().is_none_or(|b| b & spare(layer) == 0);
         let clean = (0..n).all(|token| (0..n_ff.len()).all(|layer| clean(token, layer)));
-        ensure!(clean, "section FSET has neurons that the model has not");
+        ensure!(clean, "section FSET has neurons that the model does not have");
         Ok(sets)
     }
 }

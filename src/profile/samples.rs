@@ -97,7 +97,7 @@ impl Samples {
         );
         let n_embd = self.n_embd();
         let same = self.x.len() == other.x.len() && n_embd == other.n_embd();
-        ensure!(same, "has samples of another size than the others");
+        ensure!(same, "has samples of a different size from the others");
         let row = |x: &[f16], i: usize| x[i * n_embd..(i + 1) * n_embd].iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         let less = |i, j| {
             let layers = self.x.iter().zip(&other.x);
@@ -206,7 +206,7 @@ impl Parser {
     }
 }
 
-const IMPOSSIBLE: &str = "has samples of impossible numbers";
+const IMPOSSIBLE: &str = "has samples whose sizes are impossible";
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! Files of sections, each with a checksum of its own: who does not need a large one need not read it.
+//! Files of sections, each with a checksum of its own: a reader that does not need a large one need not read it.
 
 use crate::files::AtomicFile;
 use anyhow::{Context, Result, bail, ensure};

@@ -75,7 +75,7 @@ fn merges(vocab: &Vocab, ids: &Ids, notes: &mut Vec<String>) -> Result<Vec<(Stri
     }
     if passed_over > 0 {
         notes.push(format!(
-            "{passed_over} of {} merges name tokens that are not in the vocabulary; passed over",
+            "{passed_over} of {} merges name tokens that are not in the vocabulary; they are ignored",
             vocab.merges.len()
         ));
     }

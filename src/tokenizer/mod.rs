@@ -197,7 +197,7 @@ fn pre_tokenizer(vocab: &Vocab, notes: &mut Vec<String>) -> Result<&'static PreT
     let name = match vocab.pre.as_deref() {
         None | Some("") => {
             notes
-                .push("tokenizer.ggml.pre is missing; using \"default\", so some words may be cut differently than in training".to_owned());
+                .push("tokenizer.ggml.pre is missing; using \"default\", so some words may be split differently than in training".to_owned());
             "default"
         }
         Some(name) => name,

@@ -79,7 +79,7 @@ fn merges(pieces: &[Piece]) -> Result<Vec<(String, String)>> {
         }
         ensure!(
             bytes <= MAX_MERGE_BYTES,
-            "SentencePiece vocabulary: its tokens can be cut into each other in too many ways"
+            "SentencePiece vocabulary: its tokens can be split into one another in too many ways"
         );
     }
     found.sort_by(|(a, _), (b, _)| b.score.total_cmp(&a.score).then(a.id.cmp(&b.id)));

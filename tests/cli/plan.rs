@@ -39,7 +39,7 @@ fn budgets_that_are_no_sizes_are_wrong_usage() {
         ("8G", "8GiB"),
         ("8 gigs", "gigs"),
         ("", "missing"),
-        ("0GiB", "nothing"),
+        ("0GiB", "zero"),
     ] {
         usage_error("split", &["--dry-run", "--shape", "mistral-7b", "--vram-budget", size], says);
         usage_error("run", &["--dry-run", "--vram-budget", size], says);

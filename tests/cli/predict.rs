@@ -181,7 +181,7 @@ fn plans_know_the_predictor_before_and_after_it_is_packed_in() {
     let (exact, _) = planned(place.tool("run").arg("-m").arg(&variant), &["--mode", "exact"]);
     assert_ne!(exact["objective_ps"], after["objective_ps"]);
     let (assumed, told) = planned(&mut split(), &["--mode", "predicted"]);
-    assert!(told.contains("no --predictor is given") && told.contains("factors of rank"), "{told}");
+    assert!(told.contains("no --predictor given") && told.contains("factors of rank"), "{told}");
     assert_ne!(assumed["objective_ps"], after["objective_ps"]);
     refused(
         place.tool("run").arg("-m").arg(&place.model).args(["--dry-run", "--mode", "predicted", "--hardware", card]),

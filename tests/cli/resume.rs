@@ -78,7 +78,7 @@ fn killed_twenty_times_at_any_point_it_ends_as_if_nothing_had_been() {
         std::thread::sleep(once.mul_f64(0.35 * random.below(1000) as f64 / 1000.0));
         child.kill().unwrap();
         let output = child.wait_with_output().unwrap();
-        resumed += usize::from(String::from_utf8_lossy(&output.stderr).contains("goes on after"));
+        resumed += usize::from(String::from_utf8_lossy(&output.stderr).contains("resuming after"));
         if place.at("killed").exists() {
             assert!(std::fs::read(place.at("killed")).unwrap() == unbroken, "a profile in the middle of the kills");
             finished += 1;
@@ -102,12 +102,12 @@ fn ctrl_c_says_how_to_go_on() {
     };
     let outcome = Outcome::from(output);
     assert_eq!(outcome.code, Some(130), "{}", outcome.stderr);
-    assert!(outcome.stderr.contains("stopped.part; the same command goes on"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("stopped.part; run the same command again"), "{}", outcome.stderr);
     assert!(outcome.stderr.ends_with("interrupted\n"), "{}", outcome.stderr);
     assert_eq!(names_in(place.folder.path()), ["stopped.part", "text.txt"]);
     let outcome = Outcome::from(place.command("stopped", &["-t", "1"]).output().unwrap());
     // Threads are no part of the job.
-    assert!(outcome.stderr.contains("goes on after"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("resuming after"), "{}", outcome.stderr);
     assert!(std::fs::read(place.at("stopped")).unwrap() == place.unbroken());
     assert_eq!(names_in(place.folder.path()), ["stopped", "text.txt", "unbroken"]);
 }
@@ -120,7 +120,7 @@ fn checkpoints_of_other_jobs_and_damaged_ones_are_refused() {
         return;
     }
     let part = std::fs::read(place.at("p.part")).unwrap();
-    let help = ["p.part", "another job", "delete it to begin anew"];
+    let help = ["p.part", "a different run", "delete it to start over"];
     for (more, says) in [
         (&["--seed", "3"][..], "--seed 0, here 3"),
         (&["--tokens", "100"], "--tokens not given, here 100"),
@@ -151,7 +151,7 @@ fn checkpoints_of_other_jobs_and_damaged_ones_are_refused() {
     }));
     for bytes in damaged {
         write(&place.at("p.part"), &bytes);
-        refused(&mut place.command("p", &[]), &["p.part", "delete it to begin anew"]);
+        refused(&mut place.command("p", &[]), &["p.part", "delete it to start over"]);
     }
     assert!(!place.at("p").exists());
     std::fs::remove_file(place.at("p.part")).unwrap();

@@ -135,7 +135,7 @@ fn a_model_is_written_once_and_again_the_same() {
     assert!(first.stderr.contains("writing ") && first.stderr.contains(name), "{}", first.stderr);
     let bytes = std::fs::read(folder.path().join(name)).unwrap();
     let second = ok(&mut bench(folder.path(), &["--synthetic", "test"]));
-    assert!(second.stderr.contains("written before") && !second.stderr.contains("writing"), "{}", second.stderr);
+    assert!(second.stderr.contains("written earlier") && !second.stderr.contains("writing"), "{}", second.stderr);
     std::fs::remove_file(folder.path().join(name)).unwrap();
     ok(&mut bench(folder.path(), &["--synthetic", "test"]));
     assert!(bytes == std::fs::read(folder.path().join(name)).unwrap(), "other bytes with other threads");
@@ -206,7 +206,7 @@ fn what_cannot_be_made_is_refused() {
     let size = n_bytes(&endless.parse().unwrap(), Layout::Variant).unwrap();
     if free_space(folder.path()).is_some_and(|free| free < size) {
         let name = folder.path().display().to_string();
-        refused(&mut bench(folder.path(), &["--synthetic", endless]), &[&name, "TiB are needed", "too few"]);
+        refused(&mut bench(folder.path(), &["--synthetic", endless]), &[&name, "TiB needed", "short"]);
     } else {
         skipped("the disk does not tell its free space, or has enough");
     }

@@ -11,29 +11,29 @@ use powerinfer::model::Activation;
 /// How a model is read and computed.
 #[derive(Args)]
 pub struct Compute {
-    /// Tokens that prefill computes at once (-ub): more is faster on long prompts, and takes about 0.4 MB of memory
-    /// each for a 7B model
+    /// Tokens that prefill computes at once (-ub): larger batches are faster on long prompts, and for a 7B model take about
+    /// 0.4 MB of memory per token
     #[arg(long, value_name = "N", default_value_t = 512)]
     pub ubatch_size: usize,
-    /// Taken for llama.cpp's sake: at most as many as -b are computed at once [default: -ub]
+    /// For compatibility with llama.cpp: an upper limit on -ub [default: -ub]
     #[arg(short, long, value_name = "N")]
     pub batch_size: Option<usize>,
-    /// Instruction set of the CPU kernels: plain, avx2, avxvnni or avx512 [default: the best there is]
+    /// Instruction set of the CPU kernels: plain, avx2, avxvnni or avx512 [default: the best that the processor has]
     #[arg(long, value_name = "NAME")]
     pub isa: Option<Isa>,
     /// Type of the KV cache: f16, q8_0 or f32
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub cache_type: KvType,
-    /// Where to compute: cpu, cuda (the first card), cuda:N, or auto: a card where there is one
+    /// Where to compute: cpu, cuda (the first card), cuda:N, or auto (a card if there is one)
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
-    /// Taken for llama.cpp's sake: 0 is --device cpu; else --vram-budget says how much a card holds (-ngl)
+    /// For compatibility with llama.cpp (-ngl): 0 means --device cpu; otherwise ignored, as --vram-budget decides
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub n_gpu_layers: Option<i64>,
     /// Activation function of the FFN: silu, relu or relu2 [default: what the file says]
     #[arg(long, value_name = "NAME")]
     pub activation: Option<Activation>,
-    /// Look for NaN and infinity in the weights first
+    /// Check the weights for NaN and infinity first
     #[arg(long)]
     pub check_tensors: bool,
 }
@@ -56,7 +56,7 @@ impl Compute {
     pub fn choose_device(&self) -> Result<Chosen> {
         let chosen = choose(self.device_choice()?)?;
         if self.n_gpu_layers.is_some_and(|n| n != 0) {
-            tell!("note: -ngl is ignored: --vram-budget says how much of a model a card holds");
+            tell!("note: -ngl is ignored: --vram-budget decides how much of the model goes on the card");
         }
         match &chosen {
             Chosen::Cpu { why: Some(why) } => tell!("note: computing on the CPU: {why}"),
@@ -74,7 +74,7 @@ impl Compute {
         if self.n_gpu_layers != Some(0) {
             return Ok(self.device);
         }
-        ensure!(!matches!(self.device, DeviceChoice::Cuda(_)), "-ngl 0 is the CPU, and --device is {}", self.device);
+        ensure!(!matches!(self.device, DeviceChoice::Cuda(_)), "-ngl 0 means the CPU, but --device is {}", self.device);
         Ok(DeviceChoice::Cpu)
     }
 }

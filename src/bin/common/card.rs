@@ -52,7 +52,7 @@ impl Where<'_> {
         let auto = self.compute.device == DeviceChoice::Auto;
         let Chosen::Cuda(device) = self.chosen else {
             if self.vram.is_given() {
-                tell!("note: computing on the CPU: --vram-budget and --vram-total have no meaning");
+                tell!("note: computing on the CPU: --vram-budget and --vram-total have no effect");
             }
             return alone(placement, params);
         };
@@ -92,7 +92,7 @@ impl Where<'_> {
                 some if some >= planner.least() => planner.within(some),
                 some => {
                     let least = planner.least();
-                    let why = format!("{some} of {} are free, and {least} are needed", device.name());
+                    let why = format!("{some} of {} is free, and {least} is needed", device.name());
                     ensure!(auto, "--device {}: {why}; lower -ub or -c", self.compute.device);
                     tell!("note: computing on the CPU: {why}");
                     return alone(placement, params);
@@ -101,7 +101,7 @@ impl Where<'_> {
         };
         let budget = plan.budget.unwrap_or_default();
         if plan.is_cpu_only() {
-            tell!("note: computing on the CPU: with {budget} {} would not make it faster", device.name());
+            tell!("note: computing on the CPU: with {budget}, {} would not make it faster", device.name());
             return alone(placement, params);
         }
         tell!("{}: {}", device.name(), described(&plan, budget));

@@ -61,7 +61,9 @@ pub fn default_threads() -> usize {
 pub fn warn_of_threads(n_threads: usize) {
     let cores = usable_cores();
     if n_threads > cores {
-        terminal::tell!("warning: -t {n_threads}: there are {cores} cores; more threads than cores only slow it down");
+        terminal::tell!(
+            "warning: -t {n_threads}: this machine has {cores} cores; more threads than cores only slow it down"
+        );
     }
 }
 

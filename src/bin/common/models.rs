@@ -25,7 +25,7 @@ pub fn open(gguf: Gguf, activation: Option<Activation>, check: Option<&dyn Progr
     let found = &model.config.activation;
     if model.is_synthetic() {
         tell!(
-            "warning: {}: a synthetic model: its weights are random, its text means nothing",
+            "warning: {}: a synthetic model, whose weights are random and whose text is meaningless",
             model.gguf.source().name()
         );
     }
@@ -55,7 +55,7 @@ pub fn keep_inputs<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>
     let Ok(target) = output.canonicalize() else { return Ok(()) };
     for input in inputs {
         let same = input.canonicalize().is_ok_and(|i| i == target);
-        ensure!(!same, "{}: is an input, and would be overwritten; give -o another name", output.display());
+        ensure!(!same, "{}: is an input and would be overwritten; give another output name", output.display());
     }
     Ok(())
 }

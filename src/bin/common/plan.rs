@@ -14,7 +14,7 @@ use std::path::PathBuf;
 /// What a plan is made for.
 #[derive(Args)]
 pub struct PlanArgs {
-    /// Print the plan (bytes, predicted tokens/s, its proof) and exit
+    /// Print the plan (bytes, predicted tokens/s, proof of optimality) and exit
     #[arg(long)]
     pub dry_run: bool,
     /// Description of the machine to plan for (TOML; see the folder `hardware`) [default: this machine, measured once]
@@ -22,7 +22,7 @@ pub struct PlanArgs {
     pub hardware: Option<PathBuf>,
     #[command(flatten)]
     pub vram: Vram,
-    /// With --dry-run: a line for every layer
+    /// With --dry-run: print a line for every layer
     #[arg(long, requires = "dry_run")]
     pub explain: bool,
 }
@@ -30,10 +30,10 @@ pub struct PlanArgs {
 /// How much of a card a plan may take.
 #[derive(Args)]
 pub struct Vram {
-    /// Device memory that a plan may take: a number with a unit, as 8GiB or 8GB [default: all but the driver's own]
+    /// Device memory that a plan may take: a number with a unit, such as 8GiB or 8GB [default: all but the driver's own]
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub vram_budget: Option<Bytes>,
-    /// The same with what the driver takes for itself, as measured: a limit for all that is seen of this program on the card
+    /// The same with what the driver takes for itself (measured): a limit on everything that this program has on the card
     #[arg(long, value_name = "SIZE", allow_hyphen_values = true, conflicts_with = "vram_budget")]
     pub vram_total: Option<Bytes>,
 }
@@ -51,7 +51,7 @@ impl Vram {
             bail!("--vram-total: {} has no graphics card; describe one with --hardware FILE", hardware.name)
         };
         let context = device.gpu.context;
-        ensure!(context < total, "--vram-total: {total} are less than the {context} that the driver takes for itself");
+        ensure!(context < total, "--vram-total: {total} is less than the {context} that the driver takes for itself");
         Ok(Some(Bytes(total.0 - context.0)))
     }
 }
