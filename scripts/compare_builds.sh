@@ -10,8 +10,8 @@
 # standard output, exit statuses and written files, but not the words on standard error.
 #
 # Only measured numbers are blanked (times, tokens/s, GB/s), and the version in rows of bench. Flags that were renamed stand here
-# as @words, see `spell`. Everything runs with --device cpu; with EMULATOR=FOLDER (of tests/emulator/build.sh) some runs more
-# are made on the emulated card. WORK=FOLDER, new or empty, keeps the files.
+# as @words, see `spell`. Everything runs with --device cpu; with EMULATOR=FOLDER (of tests/emulator/build.sh; or
+# OLD,NEW where kernels changed) some runs more are made on the emulated card. WORK=FOLDER, new or empty, keeps the files.
 set -euo pipefail
 
 results=
@@ -24,7 +24,7 @@ if [[ $# -ne 2 ]]; then
   exit 2
 fi
 repository=$(cd "$(dirname "$0")/.." && pwd)
-declare -A build help
+declare -A build help emulator
 build[old]=$(cd "$1" && pwd)
 build[new]=$(cd "$2" && pwd)
 for side in old new; do
@@ -45,6 +45,10 @@ for side in old new; do
   mkdir -p "$work/$side/cache" "$work/out"
   ln -s "$repository/models" "$repository/hardware" "$repository/tests" "$work/$side/"
 done
+if [[ ${EMULATOR:-} ]]; then
+  emulator[old]=$(cd "${EMULATOR%%,*}" && pwd)
+  emulator[new]=$(cd "${EMULATOR##*,}" && pwd)
+fi
 n_same=0 n_different=0 n_broken=0
 
 # An argument as this build spells it. A word that begins with @ is a flag that was renamed.
@@ -63,7 +67,7 @@ blank() { # SIDE < IN > OUT
   sed -zE \
     -e "s#$work/$1/#WORK/#g" \
     -e 's/"(prefill|decode)_(s|ts)":[0-9.e+-]+/"\1_\2":#/g' \
-    -e 's/"(avg_ts|stddev_ts|gb_per_s|limit_gb_per_s|predictor_time|planned_ts|limit_ts)":( ?)[0-9.e+-]+/"\1":\2#/g' \
+    -e 's/"(avg_ts|stddev_ts|gb_per_s|limit_gb_per_s|predictor_time|planned_ts|limit_ts|cpu_busy|card_waits)":( ?)[0-9.e+-]+/"\1":\2#/g' \
     -e 's/"samples_ts":( ?)\[[^]]*\]/"samples_ts":\1#/g' \
     -e 's/"build":( ?)"[^"]*"/"build":\1#/g' |
     sed -E \
@@ -75,7 +79,7 @@ blank() { # SIDE < IN > OUT
     awk '
       # Rows of bench: a table, csv, or SQL. Columns by name.
       function measured(column) {
-        return column ~ /^"?(build|avg_ts|stddev_ts|samples_ts|gb_per_s|limit_gb_per_s|predictor_time|planned_ts|limit_ts)"?$/
+        return column ~ /^"?(build|avg_ts|stddev_ts|samples_ts|gb_per_s|limit_gb_per_s|predictor_time|planned_ts|limit_ts|cpu_busy|card_waits)"?$/
       }
       /^build,/ { n_csv = split($0, csv, ","); print; next }
       n_csv && /^"/ {
@@ -117,7 +121,7 @@ run_side() { # SIDE TOOL ARGUMENT...
   (
     cd "$work/$side"
     export XDG_CACHE_HOME=$work/$side/cache HOME=$work/$side
-    [[ " $* " == *" --device cuda "* ]] && export LD_LIBRARY_PATH=${EMULATOR:-}
+    [[ " $* " == *" --device cuda "* ]] && export LD_LIBRARY_PATH=${emulator[$side]}
     exec "${build[$side]}/powerinfer-$tool" "${arguments[@]}" < "${IN:-/dev/null}" > "$work/out/$side.1" 2> "$work/out/$side.2"
   ) || status=$?
   echo "$status" > "$work/out/$side.status"
