@@ -1,16 +1,20 @@
 //! The graphics card: its driver, memory, streams and kernels, and the mailbox between it and the processor.
 //!
-//! Nothing of CUDA is needed to build: the driver is looked for when a device is opened. Kernels are in `kernels/`, as
+//! No part of CUDA is needed to build: the driver is looked for when a device is opened. Kernels are in `kernels/`, as
 //! CUDA sources and as the PTX that the driver compiles for the card it finds.
+//!
+//! In code a [`Device`] is an open card; the card itself is called that in texts.
 
 pub mod device;
 mod driver;
+pub mod entries;
 pub mod mailbox;
 pub mod matrix;
 pub mod memory;
 pub mod module;
 pub mod ops;
 pub mod probe;
+pub mod ptx;
 pub mod stream;
 pub mod tiles;
 

@@ -3,7 +3,8 @@
 //! No compiler is needed here: hashes are compared with kernels/ptx/MANIFEST.toml, which `scripts/kernels.py build`
 //! writes. `scripts/kernels.py check` compiles again and compares bytes.
 
-use powerinfer::gpu::module::{FILES, entries};
+use powerinfer::gpu::entries::entries;
+use powerinfer::gpu::ptx::FILES;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
@@ -105,10 +106,12 @@ fn the_oldest_driver_can_load_it() {
 #[test]
 fn the_host_has_all_of_it() {
     let manifest = manifest();
-    let built: BTreeSet<String> =
-        FILES.iter().flat_map(|f| f.targets.iter().map(|(target, _)| format!("{}.sm{target}.ptx", f.name))).collect();
-    let listed: BTreeSet<String> = manifest.ptx.iter().map(|p| p.file.clone()).collect();
-    assert_eq!(built, listed, "FILES of src/gpu/module.rs names the files of kernels/ptx");
+    let targets = FILES.iter().flat_map(|f| f.targets.iter().map(|(target, packed)| (f.name, target, packed)));
+    let carried: BTreeMap<String, String> = targets
+        .map(|(name, target, packed)| (format!("{name}.sm{target}.ptx"), sha256(packed.text().unwrap().as_bytes())))
+        .collect();
+    let listed: BTreeMap<String, String> = manifest.ptx.iter().map(|p| (p.file.clone(), p.sha256.clone())).collect();
+    assert_eq!(carried, listed, "FILES of src/gpu/ptx.rs names the files of kernels/ptx, and has their text");
     let mut all = BTreeMap::new();
     for ptx in &manifest.ptx {
         let text = ptx.text();
