@@ -1,9 +1,9 @@
-//! The other operand of a dot product: activations, in every form that some weight type wants.
+//! The other operand of a dot product: activations, in every form that a weight type needs.
 
 use crate::quant::blocks::QK;
 use std::ops::{Deref, DerefMut};
 
-/// The form in which a weight type wants the activations.
+/// The form in which a weight type needs the activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActKind {
     /// 32-bit floats.
@@ -16,23 +16,23 @@ pub enum ActKind {
     Q8Supers,
 }
 
-/// Elements whose sum is kept: what one 32-bit lane of an 8-bit dot product adds up.
+/// Elements per stored sum: what one 32-bit lane of an 8-bit dot product adds up.
 pub const SUM_LEN: usize = 4;
 
 /// Elements in a group of [`Halves`]: four blocks.
 pub const GROUP: usize = 4 * QK;
-/// 32-bit lanes of the vectors that [`Halves`] is made for.
+/// 32-bit lanes of the vectors that [`Halves`] is laid out for.
 pub const LANES: usize = 16;
 
 /// Quantized activations in groups of four blocks: the first halves of all four, then the second halves, as the low
-/// and high halves of the bytes of four `Q4_0` blocks are. The last group is filled up with zeros.
+/// and high halves of the bytes of four `Q4_0` blocks are. The last group is padded with zeros.
 #[derive(Clone, Copy)]
 pub struct Halves<'a> {
     /// Bytes of the group in that order.
     pub q: &'a [[i8; GROUP]],
     /// Scale of the block to which each lane belongs.
     pub d: &'a [[f32; LANES]],
-    /// The negative sum of the eight bytes that meet in each lane.
+    /// The negated sum of the eight bytes that meet in each lane.
     pub neg_sums: &'a [[i32; LANES]],
 }
 
@@ -40,28 +40,28 @@ pub struct Halves<'a> {
 pub const SUPER: usize = 256;
 
 /// Quantized activations in groups of eight blocks. A super-block of half-bytes has four runs of 32 bytes, whose low
-/// halves are the even blocks and whose high halves are the odd ones. So a group holds the first 16 elements of the even
-/// blocks, the first 16 of the odd ones, the last 16 of the even ones and the last 16 of the odd ones.
+/// halves are the even blocks and whose high halves are the odd ones. So a group holds the first 16 elements of the
+/// even blocks, the first 16 of the odd ones, the last 16 of the even ones and the last 16 of the odd ones.
 #[derive(Clone, Copy)]
 pub struct Supers<'a> {
     /// Bytes of the group in that order.
     pub q: &'a [[i8; SUPER]],
-    /// Of each block its scale, then the negative of that times its sum: what scales and minima are multiplied by.
+    /// For each block its scale, then the negated product of that and its sum: the factors of scales and minima.
     pub factors: &'a [[f32; 2 * SUPER / QK]],
 }
 
-/// One vector of activations in all prepared forms. Those that were not asked for are empty.
+/// One vector of activations in all its forms. Those that were not asked for are empty.
 #[derive(Clone, Copy)]
 pub struct ActRow<'a> {
-    /// The values, always there.
+    /// The values; always present.
     pub f32: &'a [f32],
     /// The values as bytes in -127..=127; value = `q * d`.
     pub q: &'a [i8],
-    /// Scale of each 32 elements.
+    /// One scale per 32 elements.
     pub d: &'a [f32],
-    /// `d` times the sum of `q`, of each 32 elements.
+    /// `d` times the sum of `q`, per 32 elements.
     pub ds: &'a [f32],
-    /// The negative sum of each [`SUM_LEN`] elements of `q`: what a weight type with an offset begins its sums with.
+    /// The negated sum of every [`SUM_LEN`] elements of `q`: where a weight type with an offset starts its sums.
     pub neg_sums: &'a [i32],
     /// The same for [`ActKind::Q8Halves`].
     pub halves: Halves<'a>,
@@ -69,7 +69,7 @@ pub struct ActRow<'a> {
     pub supers: Supers<'a>,
 }
 
-/// Values that begin where a cache line does: 64-byte vectors of them lie in one line each.
+/// Values that start on a cache line, so that each 64-byte vector of them lies in a single line.
 #[derive(Default)]
 struct Buffer<T> {
     all: Vec<T>,
@@ -78,7 +78,7 @@ struct Buffer<T> {
 }
 
 impl<T: Copy + Default> Buffer<T> {
-    /// Makes room for `len` values, whose contents have no meaning.
+    /// Makes room for `len` values, whose contents are unspecified.
     fn resize(&mut self, len: usize) {
         const LINE: usize = 64;
         self.all.resize(len + LINE / size_of::<T>(), T::default());
@@ -127,7 +127,7 @@ pub struct Activations {
 
 impl Activations {
     /// Takes `[n_tokens][n]` values and prepares the forms in `kinds`. Keeps its buffers from call to call.
-    /// `n` must be whole blocks of 32 where `Q8` is asked for; the model's loader has checked that.
+    /// `n` must be a multiple of 32 where `Q8` is asked for; the model's loader has checked that.
     pub fn load(&mut self, x: &[f32], n: usize, kinds: impl IntoIterator<Item = ActKind>) {
         self.n = n;
         self.f32.resize(x.len());
@@ -268,14 +268,14 @@ impl Activations {
     }
 }
 
-/// Scale `max|x| / 127`, values rounded half to even. Returns the scale: not a number where `x` is not all finite,
-/// so that what follows does not look sound.
+/// Scale `max|x| / 127`, values rounded half to even. Returns the scale: NaN unless all of `x` is finite, so that a bad
+/// input does not lead to a plausible result.
 #[inline]
 fn quantize(x: &[f32; QK], q: &mut [i8; QK], neg_sums: &mut [i32; QK / SUM_LEN]) -> f32 {
     let max = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     let poison: f32 = x.iter().map(|v| v * 0.0).sum();
     let d = max / 127.0 + poison;
-    // Values too small for their inverse to be a number count as zero.
+    // Values too small to have a finite inverse count as zero.
     let inverse = Some(127.0 / max).filter(|i| i.is_finite()).unwrap_or(0.0);
     for (q, x) in q.iter_mut().zip(x) {
         // Adding and subtracting 1.5 * 2^23 rounds to an integer, half to even, without a call.

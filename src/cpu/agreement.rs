@@ -4,7 +4,7 @@ use super::testing::{noise, random_rows, stored, x_seen};
 use super::{Activations, Isa, Rows, plain};
 use crate::quant::{GgmlType, convert};
 
-/// The instruction sets of this processor, but for the plain one; says which it has not.
+/// The instruction sets of this processor except the plain one; prints which ones it lacks.
 #[allow(clippy::print_stderr, reason = "what is skipped is said")]
 fn fast() -> Vec<Isa> {
     let (have, lack): (Vec<_>, Vec<_>) =

@@ -1,10 +1,10 @@
-//! Which cores there are for computing.
+//! Which cores are available for computing.
 #![allow(unsafe_code, reason = "the standard library cannot bind threads to cores")]
 
 use std::fs;
 use std::num::NonZero;
 
-/// How many threads can run at once: cores, less what affinity and quotas take away.
+/// How many threads can run at once: the cores, less what affinity and quotas take away.
 pub fn usable_cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
@@ -53,7 +53,8 @@ fn allowed(_: Vec<usize>) -> Vec<usize> {
     Vec::new()
 }
 
-/// Keeps this thread to `cores`, which `performance_cores` gave. A wish: where the system refuses, nothing changes.
+/// Keeps this thread to `cores`, as returned by `performance_cores`. Best effort: if the system refuses, nothing
+/// changes.
 #[cfg(target_os = "linux")]
 pub(super) fn keep_to(cores: &[usize]) {
     // SAFETY: cpu_set_t is an array of integers, for which zero is a value.

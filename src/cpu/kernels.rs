@@ -1,4 +1,4 @@
-//! The table of kernels: for each tensor type that can be computed with, its dot product and its scaled addition.
+//! The table of kernels: the dot product and the scaled addition of each tensor type that is supported.
 
 use super::activations::{ActKind, ActRow};
 use super::isa::Isa;

@@ -1,4 +1,4 @@
-//! Threads for the inside of a token.
+//! The threads that share the work inside a token.
 #![allow(unsafe_code, reason = "pieces of one slice are written by different threads, which a scope bounds")]
 
 mod crew;
@@ -16,7 +16,7 @@ use crew::{Crew, Hand, Job, Lead};
 use region::Instance;
 pub use region::{Region, Work};
 
-/// `fill` cuts this many pieces per thread, so that a thread with half a core does less than the others.
+/// `fill` cuts this many pieces per thread, so that a thread with only half a core does less than the others.
 const PIECES_PER_THREAD: usize = 4;
 
 /// A fixed set of threads over which outputs are divided. Every element of an output is written by exactly one
@@ -26,7 +26,7 @@ pub struct Pool {
     team: Option<Team>,
 }
 
-/// Fields are dropped in this order: the workers have ended when the jobs that `lead` keeps for them go.
+/// Fields are dropped in this order: the workers have ended before the jobs that `lead` keeps for them go.
 struct Team {
     crew: Crew,
     lead: Mutex<Lead>,
@@ -34,7 +34,7 @@ struct Team {
 
 impl Pool {
     /// A pool of `n_threads`; one thread means the caller's own. On hybrid processors the others keep to performance
-    /// cores, where these are enough.
+    /// cores if there are enough of them.
     ///
     /// # Errors
     /// When `n_threads` is 0 or the system refuses to start threads.
@@ -44,7 +44,7 @@ impl Pool {
         Ok(Self { n_threads, team: (n_threads > 1).then(start).transpose()? })
     }
 
-    /// Sets how long threads without work keep their cores: longer where work is known to come soon from outside.
+    /// Sets how long idle threads keep their cores: longer where work is known to arrive soon from outside.
     pub fn set_patience(&self, patience: Duration) {
         if let Some(team) = &self.team {
             team.crew.set_patience(patience);
@@ -56,7 +56,7 @@ impl Pool {
         self.n_threads
     }
 
-    /// The right to lead the crew. None while another has it, as inside a job: the work is then its caller's alone.
+    /// The right to lead the crew. None while another thread has it, as inside a job: the caller then works alone.
     fn lead(&self) -> Option<(MutexGuard<'_, Lead>, &Crew)> {
         let Team { crew, lead } = self.team.as_ref()?;
         match lead.try_lock() {
@@ -67,7 +67,7 @@ impl Pool {
     }
 
     /// Has `prepare` fill in the inputs, computes `len` outputs in chunks of `chunk` (the last may be shorter) and
-    /// returns them. Does not wait for a thread that has lost its core: its chunk is done again.
+    /// returns them. Does not wait for a thread that has lost its core: another one redoes its chunk.
     ///
     /// # Panics
     /// When `compute` does.
@@ -107,7 +107,7 @@ impl Pool {
     }
 
     /// Calls `write(start, piece)` for consecutive pieces of `out`, whose lengths are multiples of `grain` except
-    /// for the last one. For coarse work: waits for every thread that has begun.
+    /// for the last one. Meant for coarse work: waits for every thread that has begun.
     ///
     /// # Panics
     /// When `write` does.

@@ -9,7 +9,7 @@ use crate::quant::convert;
 pub enum Quants {
     /// Signed bytes, as in `Q8_0`.
     Bytes,
-    /// Half-bytes offset by 8: of each 32 the first 16 in the low halves of 16 bytes, as in `Q4_0`.
+    /// Half-bytes offset by 8: the first 16 of each 32 in the low halves of 16 bytes, as in `Q4_0`.
     HalfBytes,
 }
 
@@ -23,7 +23,7 @@ impl Quants {
     }
 }
 
-/// Elements that are added at a time.
+/// Elements added at a time.
 const STEP: usize = 2 * QK;
 
 /// `y[j] += a * (scale[j] * q[j])`, where 0 times anything is 0. `scales` are F16; `y.len()` is a multiple of 32.
@@ -40,7 +40,7 @@ pub fn add_scaled(isa: Isa, quants: Quants, q: &[u8], scales: &[u8], a: f32, y: 
     add(quants, q, scales, a, y);
 }
 
-/// [`add_scaled`] for compilers to vectorise with the features of whoever calls it.
+/// [`add_scaled`], inlined so that the compiler vectorises it with the caller's features.
 #[inline(always)]
 pub(super) fn add(quants: Quants, q: &[u8], scales: &[u8], a: f32, y: &mut [f32]) {
     let mut scale = [0.0; STEP];

@@ -1,4 +1,4 @@
-//! Agreement of signs: how many elements of two vectors have the same one, by exclusive or and a count of bits.
+//! Agreement of signs: how many elements of two vectors have the same sign, by exclusive or and a bit count.
 #![allow(unsafe_code, reason = "a function for processors that count bits; called after asking whether this one does")]
 
 /// Elements in a word.
@@ -9,7 +9,7 @@ pub const fn sign_bytes(n: usize) -> usize {
     n / 8
 }
 
-/// The signs of `x`: bit `j % 64` of word `j / 64` is set where element `j` is negative. What is left of the last word
+/// The signs of `x`: bit `j % 64` of word `j / 64` is set where element `j` is negative. The rest of the last word
 /// is 0.
 pub fn pack(x: &[f32], bits: &mut Vec<u64>) {
     bits.clear();
@@ -17,7 +17,7 @@ pub fn pack(x: &[f32], bits: &mut Vec<u64>) {
 }
 
 /// For each of consecutive `rows` of `row_bytes` signs (bit `j % 8` of byte `j / 8` is set where element `j` is
-/// negative), the elements whose sign is that of `x` less those whose sign is the other.
+/// negative), the number of elements with the sign of `x` minus the number with the other sign.
 pub fn agreement(rows: &[u8], row_bytes: usize, x: &[u64], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("avx512vpopcntdq") && is_x86_feature_detected!("avx512f") {

@@ -16,13 +16,13 @@ pub fn noise(n: usize, seed: u32) -> Vec<f32> {
     (0..n).map(|_| next()).collect()
 }
 
-/// Rows of random bytes with the scales of sound numbers, which hold every pattern of quants, -128 among them.
+/// Rows of random bytes with sane scales, which hold every pattern of quants, -128 among them.
 pub fn random_rows(dtype: GgmlType, n: usize, n_rows: usize, seed: u32) -> Vec<u8> {
     let bytes = dtype.row_bytes(n).unwrap() * n_rows;
     let mut values = noise(bytes, seed);
     let mut row: Vec<u8> = values.drain(..).map(|v| (v * 127.5 + 127.5) as u8).collect();
     let mut decoded = vec![0.0; n * n_rows];
-    // Bytes of scales that make no finite weights are replaced, block by block.
+    // Scales that would make weights too large or not finite are replaced, block by block.
     for block in row.chunks_mut(dtype.block_bytes()) {
         let out = &mut decoded[..dtype.block_len()];
         for patch in 0u8..=255 {
@@ -36,7 +36,7 @@ pub fn random_rows(dtype: GgmlType, n: usize, n_rows: usize, seed: u32) -> Vec<u
     row
 }
 
-/// A row of `dtype` made from `x`, or a random one as long where there is no way to make one, and the values in it.
+/// A row of `dtype` made from `x`, or a random one of that length where `dtype` cannot be written, and its values.
 pub fn stored(dtype: GgmlType, x: &[f32]) -> (Vec<u8>, Vec<f32>) {
     let mut row = random_rows(dtype, x.len(), 1, x.len() as u32);
     if let Ok(quantize) = convert::quantizer(dtype) {
@@ -47,7 +47,7 @@ pub fn stored(dtype: GgmlType, x: &[f32]) -> (Vec<u8>, Vec<f32>) {
     (row, values)
 }
 
-/// The values that a kernel of this kind sees of `x`.
+/// The values of `x` as a kernel of this kind sees them.
 pub fn x_seen(kind: ActKind, x: ActRow) -> Vec<f32> {
     match kind {
         ActKind::F32 => x.f32.to_vec(),

@@ -1,4 +1,4 @@
-//! gguf-rs decodes the scalar metadata of a header that the walk has accepted.
+//! Decodes, with gguf-rs, the scalar metadata of a header that the walk has accepted.
 
 use super::header::{Entry, Header};
 use super::source::Source;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::Cursor;
 
-/// Scalars and strings that are decoded, in bytes. Templates and licences are the longest, some 100 KiB.
+/// The most bytes of scalars and strings that are decoded. Templates and licences are the longest, some 100 KiB.
 const MAX_BYTES: usize = 64 << 20;
 
 /// The values of all scalar and string keys.

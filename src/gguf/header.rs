@@ -1,4 +1,4 @@
-//! The validating walk over a GGUF header: nothing behind it looks at bytes that it has not accepted.
+//! The validating walk over a GGUF header: nothing after it looks at bytes that it has not accepted.
 //!
 //! Source of the format: ggml's `docs/gguf.md`. Files are hostile until they have passed here, so every count,
 //! length and offset is checked against what the file can hold before anything is allocated for it.
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use std::collections::HashSet;
 use std::ops::Range;
 
-/// Accepted at most; the largest models known have some 3,000 tensors and 60 keys.
+/// The most accepted; the largest models known have some 3,000 tensors and 60 keys.
 const MAX_TENSORS: u64 = 1 << 16;
 const MAX_KEYS: u64 = 1 << 16;
 const MAX_KEY_BYTES: u64 = (1 << 16) - 1;

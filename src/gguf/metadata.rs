@@ -43,7 +43,7 @@ impl Metadata {
         self.entries.iter().find(|e| e.key == key)
     }
 
-    /// Whether the key is there, whatever its type.
+    /// Whether the key exists, whatever its type.
     pub fn has(&self, key: &str) -> bool {
         self.entry(key).is_some()
     }
@@ -57,7 +57,7 @@ impl Metadata {
     /// An unsigned integer stored with any integer type.
     ///
     /// # Errors
-    /// When the value is no integer or is negative.
+    /// When the value is not an integer or is negative.
     pub fn u64(&self, key: &str) -> Result<Option<u64>> {
         let Some(value) = self.scalar(key)? else { return Ok(None) };
         let number = value.as_u64().with_context(|| format!("{key}: {value} is not a whole number from 0 up"))?;
@@ -67,7 +67,7 @@ impl Metadata {
     /// As [`Metadata::u64`], for sizes and ids.
     ///
     /// # Errors
-    /// When the value is no integer that fits in 32 bits.
+    /// When the value is not an integer that fits in 32 bits.
     pub fn u32(&self, key: &str) -> Result<Option<u32>> {
         let Some(number) = self.u64(key)? else { return Ok(None) };
         let number = u32::try_from(number).with_context(|| format!("{key}: {number} does not fit in 32 bits"))?;

@@ -35,8 +35,8 @@ impl Source {
         let meta = file.metadata().with_context(|| name.clone())?;
         ensure!(!meta.is_dir(), "{name}: is a folder, not a GGUF file");
         ensure!(meta.len() > 0, "{name}: the file is empty");
-        // SAFETY: the map is private to this process and read-only. That nobody truncates the file meanwhile
-        // is the caller's duty (documented above), as in every program that maps its model.
+        // SAFETY: the map is private to this process and read-only. The caller must see to it that nobody truncates the
+        // file meanwhile (documented above), as in every program that maps its model.
         let map = unsafe { Mmap::map(&file) }.with_context(|| format!("{name}: cannot be mapped"))?;
         let bytes = Backing::Map(map);
         Ok(Self { inner: Arc::new(Inner { name, bytes }) })

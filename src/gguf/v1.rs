@@ -1,16 +1,16 @@
 //! Version 1 metadata, rewritten with the widths of version 3.
 //!
-//! Version 1 counts strings, arrays and dimensions in 32 bits (ggml `docs/gguf.md`, version history). Nothing
-//! else differs, so one rewriting of the metadata lets the rest of the reader know one layout only.
+//! Version 1 counts strings, arrays and dimensions in 32 bits (ggml `docs/gguf.md`, version history). Nothing else
+//! differs, so rewriting the metadata once means that the rest of the reader needs to know only one layout.
 
 use super::cursor::Cursor;
 use super::value::ValueType;
 use anyhow::{Context, Result, ensure};
 
-/// Metadata accepted at most: they are copied, unlike those of later versions.
+/// The most metadata accepted: it is copied, unlike that of later versions.
 const MAX_BYTES: usize = 32 << 20;
 
-/// Reads `n_keys` entries and returns them in version 3 layout. Checks only what it must to find their ends; the
+/// Reads `n_keys` entries and returns them in the layout of version 3. Checks only what it must to find their ends; the
 /// walk checks the result like any other.
 pub(super) fn widen_metadata(cursor: &mut Cursor, n_keys: u64) -> Result<Vec<u8>> {
     let mut out = Vec::new();
@@ -42,7 +42,7 @@ fn widen_value(cursor: &mut Cursor, out: &mut Vec<u8>) -> Result<()> {
             out.extend(bytes);
         }
         None => {
-            // A string takes at least its length field, which bounds what a false count can make us reserve.
+            // A string has at least its length field, which bounds what a false count can make us reserve.
             ensure!(len as usize <= cursor.remaining() / 4, "an array of {len} strings is more than the file holds");
             for _ in 0..len {
                 widen_string(cursor, out)?;

@@ -43,8 +43,8 @@ impl ValueType {
     }
 }
 
-/// An array of scalars or strings, still in the file. Elements are decoded as they are asked for, so that a
-/// vocabulary costs no memory until somebody wants it.
+/// An array of scalars or strings, still in the file. Elements are decoded on demand, so that a vocabulary costs no
+/// memory until it is used.
 #[derive(Clone, Copy)]
 pub struct ArrayView<'a> {
     /// Type of every element.
@@ -55,7 +55,7 @@ pub struct ArrayView<'a> {
 }
 
 impl<'a> ArrayView<'a> {
-    /// `value` is the array as it lies in a version 2 or 3 header, its type and length included.
+    /// `value` is the array as in a header of version 2 or 3, its type and length included.
     pub(super) fn parse(value: &'a [u8]) -> Result<Self> {
         let mut cursor = Cursor::new(value);
         let id = cursor.u32()?;

@@ -1,4 +1,4 @@
-//! GGUF files written as a stream: the header first, then one tensor after another, never whole in memory.
+//! GGUF files written as a stream: the header first, then one tensor after another, never all in memory.
 
 use super::value::ValueType;
 use crate::files::AtomicFile;
@@ -186,10 +186,10 @@ impl Writer {
         Ok(())
     }
 
-    /// Checks that everything planned was written and gives the file its name.
+    /// Checks that everything planned was written, and gives the file its name.
     ///
     /// # Errors
-    /// When something is missing or the disk is full; no file is left then.
+    /// When something is missing or the disk is full; no file is left behind.
     pub fn finish(self) -> Result<()> {
         ensure!(self.current == self.sizes.len(), "{}: incomplete", self.names[self.current]);
         self.file.commit()

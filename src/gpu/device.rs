@@ -1,4 +1,4 @@
-//! A graphics card: choosing it, opening it, and what it is.
+//! A graphics card: choosing and opening it, and what it is.
 #![allow(unsafe_code, reason = "calls the CUDA driver")]
 
 use super::driver::{Api, Code, Context_, driver};
@@ -10,18 +10,18 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// The oldest cards that the kernels are for: Turing. Older ones lack half of the matrix instructions.
+/// The oldest cards that the kernels support: Turing. Older ones lack half of the matrix instructions.
 const NEEDED_CAPABILITY: (u32, u32) = (7, 5);
 
 /// Where to compute, as the user says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DeviceChoice {
-    /// On the first card where there is one, else on the processor.
+    /// On the first card if there is one, else on the processor.
     #[default]
     Auto,
     /// On the processor.
     Cpu,
-    /// On the card of this number, counted as the driver does; an error where it cannot be used.
+    /// On the card of this number, in the driver's order; an error if it cannot be used.
     Cuda(u32),
 }
 
@@ -54,12 +54,12 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
-/// Where it is computed.
+/// Where to compute, once decided.
 #[derive(Debug, Clone)]
 pub enum Chosen {
     /// On the processor alone.
     Cpu {
-        /// Why no card is used, in one line, where the user left the choice open.
+        /// Why no card is used, in one line, if the user left the choice open.
         why: Option<String>,
     },
     /// On this card and the processor.
@@ -81,7 +81,7 @@ pub fn choose(choice: DeviceChoice) -> Result<Chosen> {
     })
 }
 
-/// An open card. Clones are the same card; it is closed with the last of them.
+/// An open card. Clones share it; it is closed with the last of them.
 #[derive(Clone)]
 pub struct Device(Arc<Open>);
 
@@ -104,7 +104,7 @@ impl Device {
     /// Opens the card of this number.
     ///
     /// # Errors
-    /// One line that says what is missing (driver, its version, the card, what the card can) and what helps.
+    /// One line that says what is missing (the driver, its version, the card, a capability) and what helps.
     pub fn open(ordinal: u32) -> Result<Self> {
         let api = driver()?;
         let mut count = 0;
@@ -161,7 +161,7 @@ impl Device {
         self.0.n_sm
     }
 
-    /// Memory that is free now, and all that it has. Other programs use it, too.
+    /// Memory that is free now, and all the memory it has. Other programs use it, too.
     ///
     /// # Errors
     /// When the card has failed.
@@ -183,20 +183,20 @@ impl Device {
         self.call("waiting for it", |api| unsafe { (api.cuCtxSynchronize)() })
     }
 
-    /// Makes this card the one that the calling thread talks to.
+    /// Makes this the card that the calling thread talks to.
     pub(super) fn bind(&self) -> Result<()> {
         // SAFETY: the context is ours and lives as long as `self`.
         let code = unsafe { (self.0.api.cuCtxSetCurrent)(self.0.context) };
         self.0.api.check(code, || format!("{}: using it", self.0.name))
     }
 
-    /// Calls the driver with this card current; a failure names the card and `what` was done.
+    /// Calls the driver with this card current; a failure names the card and `what` was attempted.
     pub(super) fn call(&self, what: &str, f: impl FnOnce(&'static Api) -> Code) -> Result<()> {
         self.bind()?;
         self.0.api.check(f(self.0.api), || format!("{}: {what}", self.0.name))
     }
 
-    /// Calls the driver where a failure cannot be told any more, or is told in another way.
+    /// Calls the driver where a failure can no longer be reported, or is reported in another way.
     pub(super) fn call_code(&self, f: impl FnOnce(&'static Api) -> Code) -> Result<Code> {
         self.bind()?;
         Ok(f(self.0.api))
@@ -216,7 +216,7 @@ impl fmt::Debug for Device {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        // SAFETY: retained once when it was opened. Whatever lives on the card holds a clone, so nothing is left.
+        // SAFETY: retained once, when it was opened. Everything on the card holds a clone, so nothing is left.
         unsafe { (self.api.cuDevicePrimaryCtxRelease_v2)(self.device) };
     }
 }
@@ -228,7 +228,7 @@ fn name_of(api: &Api, device: c_int) -> Result<String> {
     let code = unsafe { (api.cuDeviceGetName)(name.as_mut_ptr(), LEN as c_int, device) };
     api.check(code, || "asking for a card's name".to_owned())?;
     name[LEN - 1] = 0;
-    // SAFETY: ends in 0 at the latest where that was just written.
+    // SAFETY: ends in 0, at the latest where one was just written.
     let name = unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy();
     Ok(name.chars().filter(|c| !c.is_control()).collect())
 }

@@ -1,7 +1,7 @@
 //! The functions of the CUDA driver, found at run time.
 //!
-//! cudarc finds and loads the library. Its own wrappers are not called: they return a Rust enum, in which a code that
-//! a newer driver has invented is undefined behaviour, and they panic where a function is missing.
+//! cudarc finds and loads the library. Its own wrappers are not called: they return a Rust enum, for which a code that
+//! a newer driver has added is undefined behaviour, and they panic if a function is missing.
 #![allow(unsafe_code, reason = "functions of a C library are looked up by name and called")]
 
 use anyhow::{Context, Result, bail, ensure};
@@ -21,7 +21,7 @@ pub(super) type RawEvent = sys::CUevent;
 pub(super) type RawGraph = sys::CUgraph;
 pub(super) type GraphExec = sys::CUgraphExec;
 
-/// Codes that are told apart.
+/// Codes that get their own message.
 pub(super) const OUT_OF_MEMORY: Code = sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY as Code;
 const NO_DEVICE: Code = sys::CUresult::CUDA_ERROR_NO_DEVICE as Code;
 const STUB_LIBRARY: Code = sys::CUresult::CUDA_ERROR_STUB_LIBRARY as Code;
@@ -29,15 +29,15 @@ const DRIVER_MISMATCH: Code = sys::CUresult::CUDA_ERROR_SYSTEM_DRIVER_MISMATCH a
 pub(super) const NOT_FOUND: Code = sys::CUresult::CUDA_ERROR_NOT_FOUND as Code;
 pub(super) const NOT_READY: Code = sys::CUresult::CUDA_ERROR_NOT_READY as Code;
 
-/// The oldest version that the PTX is made for (its ISA 8.0), as the driver counts: CUDA 12.0.
+/// The oldest version that reads the PTX (ISA 8.0), in the driver's numbering: CUDA 12.0.
 const NEEDED: c_int = 12_000;
 /// The drivers that have it.
 const NEEDED_DRIVER: &str = "525";
 
-/// Declares the functions that are used, once: their types, and looking them up.
+/// Declares each function once: its type, and looking it up.
 macro_rules! functions {
     ($($name:ident($($arg:ident: $kind:ty),* $(,)?);)*) => {
-        /// The functions that are used, under their names in the library.
+        /// The functions we use, under their names in the library.
         #[allow(non_snake_case, reason = "the names of the library")]
         pub(super) struct Api {
             $(pub $name: unsafe extern "C" fn($($arg: $kind),*) -> Code,)*
@@ -107,7 +107,7 @@ functions! {
 struct Library;
 
 impl Library {
-    /// Looks for the library in the places of the system.
+    /// Looks for the library in the system's usual places.
     fn load() -> Result<Self> {
         // SAFETY: loading runs the library's initialisers; it is the driver's, or what the user put in its place.
         let present = unsafe { sys::is_culib_present() };
@@ -120,7 +120,7 @@ impl Library {
     /// # Safety
     /// `F` is the type of a pointer to this function.
     unsafe fn get<F: Copy>(&self, name: &str) -> Result<F> {
-        // SAFETY: the library is present, which is what `culib` panics without.
+        // SAFETY: the library is present; without it `culib` would panic.
         let lib = unsafe { sys::culib() };
         // SAFETY: the caller answers for the type; the library stays loaded for as long as the program runs.
         let found = unsafe { lib.get::<F>(name.as_bytes()) };
@@ -130,7 +130,7 @@ impl Library {
     }
 }
 
-/// The driver, initialised: once, and what came of it for every further caller.
+/// The driver, initialised once; later callers get the same result.
 ///
 /// # Errors
 /// One line that says what is missing and what helps.
@@ -148,7 +148,7 @@ fn start() -> Result<Api> {
     let mut version = 0;
     // SAFETY: the pointer is to an int; this call needs no initialised driver.
     let code = unsafe { get_version(&mut version) };
-    // A stub has no version to tell, and says by its code what it is.
+    // A stub has no version, and its code says what it is.
     ensure!(code == 0 || code == STUB_LIBRARY, "the NVIDIA driver does not tell its version (error {code})");
     if code == 0 {
         check_version(version, kernel_driver().as_deref())?;
@@ -168,7 +168,7 @@ fn start() -> Result<Api> {
     }
 }
 
-/// Refuses a driver that is too old; `installed` is its own version where that is known.
+/// Refuses a driver that is too old; `installed` is its own version, if known.
 fn check_version(version: c_int, installed: Option<&str>) -> Result<()> {
     let (major, minor) = (version / 1000, version % 1000 / 10);
     let name = installed.map_or_else(|| "the NVIDIA driver".to_owned(), |v| format!("NVIDIA driver {v}"));
@@ -179,7 +179,7 @@ fn check_version(version: c_int, installed: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// The version of the driver in the kernel, where Linux tells it.
+/// The version of the driver in the kernel, if Linux tells it.
 fn kernel_driver() -> Option<String> {
     version_in(&std::fs::read_to_string("/proc/driver/nvidia/version").ok()?)
 }
@@ -207,7 +207,7 @@ impl Api {
         }
     }
 
-    /// Success, or `what` failed, in one line.
+    /// Success, or that `what` failed, in one line.
     ///
     /// # Errors
     /// When `code` is not 0.

@@ -1,4 +1,4 @@
-//! Weights on the card: matrices in the layout that the kernels read, and the way there from the bytes of a file.
+//! Weights on the card: matrices in the layout that the kernels read, and how the bytes of a file get there.
 
 use super::device::Device;
 use super::memory::{DeviceBuffer, Pinned, Ptr};
@@ -16,7 +16,7 @@ use rayon::prelude::*;
 /// Where the bytes of a type's blocks go: the quants of all blocks of a matrix first, then the scales of all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Planes {
-    /// Ending of the names of the type's kernels.
+    /// Suffix of the names of the type's kernels.
     pub name: &'static str,
     /// Bytes of a block in the first plane: all of them for the types that stay as they are in the file.
     pub quants: usize,
@@ -24,7 +24,7 @@ pub struct Planes {
     pub scales: usize,
 }
 
-/// The layout of `dtype` on the card; as many bytes as in the file.
+/// The layout of `dtype` on the card; it has as many bytes as in the file.
 ///
 /// # Errors
 /// When there are no kernels for the type.
@@ -44,7 +44,7 @@ pub fn planes(dtype: GgmlType) -> Result<Planes> {
     Ok(Planes { name, quants: dtype.block_bytes() - scales, scales })
 }
 
-/// Whether kernels take the activations of this type of weights as floats, not quantized.
+/// Whether kernels for this type of weights read activations as floats, not quantized.
 pub fn takes_floats(dtype: GgmlType) -> bool {
     dtype.block_len() == 1
 }
@@ -60,7 +60,7 @@ pub struct DeviceMatrix {
 }
 
 impl DeviceMatrix {
-    /// Bytes of a matrix: those that it has in the file.
+    /// Bytes of a matrix: as many as it has in the file.
     ///
     /// # Errors
     /// When there are no kernels for the type, or rows are not whole blocks of 32 (256 for the K types).
@@ -72,7 +72,7 @@ impl DeviceMatrix {
         Ok(bytes as u64)
     }
 
-    /// The matrix at `ptr`, where [`DeviceMatrix::bytes`] are allocated. What is in it is whatever was uploaded.
+    /// The matrix at `ptr`, where [`DeviceMatrix::bytes`] are allocated. It holds whatever was uploaded there.
     ///
     /// # Errors
     /// As [`DeviceMatrix::bytes`]; when `ptr` is not a multiple of 256.
@@ -93,7 +93,7 @@ impl DeviceMatrix {
         self.dtype
     }
 
-    /// Rows that there is room for.
+    /// Rows there is room for.
     pub fn n_stored(&self) -> usize {
         self.n_stored
     }
@@ -103,7 +103,7 @@ impl DeviceMatrix {
         self.n_cols
     }
 
-    /// Ending of the names of its kernels.
+    /// Suffix of the names of its kernels.
     pub fn kernel(&self) -> &'static str {
         self.planes.name
     }
@@ -113,7 +113,7 @@ impl DeviceMatrix {
         self.blocks_per_row() * self.dtype.block_bytes()
     }
 
-    /// The form of `x`, a vector of `n_cols`, that the kernels of this type read.
+    /// The form of `x`, a vector of `n_cols`, that kernels for this type read.
     ///
     /// # Errors
     /// When it is not there.
@@ -127,7 +127,7 @@ impl DeviceMatrix {
         self.n_cols / self.dtype.block_len()
     }
 
-    /// Where the quants of row `row` belong, and its scales.
+    /// Where the quants of row `row` belong, and where its scales.
     fn places(&self, row: usize) -> (Ptr, Ptr) {
         let Planes { quants, scales, .. } = self.planes;
         let (block, n_blocks) = ((row * self.blocks_per_row()) as u64, (self.n_stored * self.blocks_per_row()) as u64);
@@ -136,8 +136,8 @@ impl DeviceMatrix {
     }
 }
 
-/// Staging memory through which rows go to the card: two parts on the processor, so that one is filled while the other is
-/// copied, and one on the card for types that are taken apart there.
+/// Staging memory through which rows go to the card: two parts on the processor, so that one is filled while the other
+/// is copied, and one on the card for types that are separated into planes there.
 pub struct Uploader {
     parts: [Pinned; 2],
     next: usize,
@@ -145,22 +145,22 @@ pub struct Uploader {
 }
 
 impl Uploader {
-    /// Memory for pieces of at most `bytes`: so much on the card, and twice that, pinned, on the processor.
+    /// Memory for pieces of at most `bytes`: that much on the card, and twice as much, pinned, on the processor.
     ///
     /// # Errors
-    /// When there is not so much.
+    /// When there is not enough.
     pub fn new(device: &Device, bytes: Bytes) -> Result<Self> {
         let len = usize::try_from(bytes.0).with_context(|| format!("staging memory of {bytes}"))?;
         let part = || Pinned::new(device, len, "staging memory");
         Ok(Self { parts: [part()?, part()?], next: 0, packed: DeviceBuffer::new(device, bytes.0, "staging memory")? })
     }
 
-    /// Enqueues storing `bytes`, rows as they are in the file, as the rows of `matrix` from `first` on. `bytes` have been
-    /// read when it returns; the rows are there when the stream has come so far.
+    /// Enqueues storing `bytes`, rows as they are in the file, as the rows of `matrix` from `first` on. `bytes` have
+    /// been read when it returns; the rows are there once the stream has got that far.
     ///
     /// # Errors
-    /// When these are not whole rows inside of the matrix, when a single block is larger than the staging memory, and
-    /// when the card has failed.
+    /// When these are not whole rows inside the matrix, when a single block is larger than the staging memory, and when
+    /// the card has failed.
     pub fn rows(
         &mut self,
         kernels: &Kernels,
@@ -200,7 +200,7 @@ impl Uploader {
     }
 }
 
-/// Copies with several threads: one alone is slower than the bus, and waits for every page that is not in memory yet.
+/// Copies with several threads: one alone is slower than the bus, and waits for each page that is not yet in memory.
 fn copy(from: &[u8], to: &mut [u8]) {
     const CHUNK: usize = 1 << 20;
     to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
@@ -218,7 +218,7 @@ mod tests {
             assert_eq!(bytes, 7 * dtype.row_bytes(n_cols).unwrap() as u64);
             let matrix = DeviceMatrix::at(Ptr(512), dtype, 7, n_cols).unwrap();
             let (quants, scales) = matrix.places(7);
-            // Behind the last row the first plane ends where the second begins, and that ends with the matrix.
+            // After the last row, the first plane ends where the second begins, and the second ends with the matrix.
             assert_eq!(quants, matrix.places(0).1);
             assert_eq!(scales, Ptr(512 + bytes));
         }

@@ -1,4 +1,4 @@
-//! Memory: on the card, on the processor for copies, and the part of it that both sides see.
+//! Memory: on the card, on the processor for copies, and what both sides see.
 #![allow(unsafe_code, reason = "allocates through the CUDA driver, and gives views of memory that the card sees, too")]
 
 use super::device::Device;
@@ -18,10 +18,10 @@ use std::sync::atomic::AtomicU32;
 pub struct Ptr(pub u64);
 
 impl Ptr {
-    /// Nothing: what a kernel takes for "not given".
+    /// Nothing: to a kernel, "not given".
     pub const NULL: Self = Self(0);
 
-    /// The address `bytes` behind this one.
+    /// The address `bytes` after this one.
     #[must_use]
     pub fn offset(self, bytes: u64) -> Self {
         Self(self.0 + bytes)
@@ -48,7 +48,7 @@ pub unsafe trait Plain: Copy + Default + 'static {}
 macro_rules! plain {
     ($($kind:ty)*) => {
         $(
-            // SAFETY: a number of the machine, or one behind a transparent wrapper.
+            // SAFETY: a primitive number, or one in a transparent wrapper.
             unsafe impl Plain for $kind {}
         )*
     };
@@ -56,7 +56,7 @@ macro_rules! plain {
 
 plain! { u8 i8 u16 i16 u32 i32 u64 i64 f32 half::f16 half::bf16 }
 
-/// Memory on the card that is one allocation of the driver. Freed when dropped, after all work on the card.
+/// Memory on the card, in one allocation of the driver. Freed when dropped, after all work on the card.
 pub struct DeviceBuffer {
     device: Device,
     ptr: Ptr,
@@ -64,16 +64,16 @@ pub struct DeviceBuffer {
 }
 
 impl DeviceBuffer {
-    /// At least `bytes` on `device`, rounded up as [`allocated`] has it, so that what is accounted is what is taken.
+    /// At least `bytes` on `device`, rounded up by [`allocated`], so that what is accounted is what is allocated.
     /// Contents are undefined. `what` is for the error.
     ///
     /// # Errors
-    /// When there is not so much left: what it was for, its size, and what is free.
+    /// When there is not enough left: what it was for, its size, and what is free.
     pub fn new(device: &Device, bytes: u64, what: &str) -> Result<Self> {
         Self::exact(device, allocated(bytes), what)
     }
 
-    /// Exactly `bytes`, for tests that want reading past the end to be seen.
+    /// Exactly `bytes`, for tests that need reads past the end to be caught.
     ///
     /// # Errors
     /// As [`DeviceBuffer::new`].
@@ -95,7 +95,7 @@ impl DeviceBuffer {
         Ok(Self { device: device.clone(), ptr: Ptr(ptr), len: bytes })
     }
 
-    /// As many values as `values` has, with these contents, in an allocation of exactly their size.
+    /// A copy of `values`, in an allocation of exactly their size.
     ///
     /// # Errors
     /// As [`DeviceBuffer::new`], and when copying fails.
@@ -105,7 +105,7 @@ impl DeviceBuffer {
         Ok(buffer)
     }
 
-    /// Where it begins: a multiple of 256, [`Ptr::NULL`] where it is empty.
+    /// Where it begins: a multiple of 256, or [`Ptr::NULL`] if it is empty.
     pub fn ptr(&self) -> Ptr {
         self.ptr
     }
@@ -136,7 +136,7 @@ impl Drop for DeviceBuffer {
     }
 }
 
-/// One allocation whose parts are handed out in order, each at a multiple of [`ALIGN`]. Parts live as long as it does.
+/// One allocation whose parts are handed out in order, each aligned to [`ALIGN`]. Parts live as long as it does.
 pub struct Arena {
     buffer: DeviceBuffer,
     what: String,
@@ -155,7 +155,7 @@ impl Arena {
     /// The next `bytes`, rounded up to a multiple of [`ALIGN`]. Contents are undefined.
     ///
     /// # Errors
-    /// When less is left: the estimate that the arena was made for was wrong, and it is named.
+    /// When less is left: the estimate the arena was made from, which the error names, was wrong.
     pub fn take(&mut self, bytes: u64, part: &str) -> Result<Ptr> {
         let size = bytes.checked_next_multiple_of(ALIGN).with_context(|| format!("{}: {part}", self.what))?;
         ensure!(
@@ -178,12 +178,12 @@ impl Arena {
         self.take((n * size_of::<T>()) as u64, part)
     }
 
-    /// Bytes that are handed out.
+    /// Bytes handed out.
     pub fn used(&self) -> u64 {
         self.used
     }
 
-    /// Bytes that are left.
+    /// Bytes left.
     pub fn left(&self) -> u64 {
         self.buffer.len() - self.used
     }
@@ -194,11 +194,11 @@ impl Arena {
     }
 }
 
-/// Memory of the processor that both sides read and write. For a stand-in of the card that is a thread of this program,
-/// it is ordinary memory, and [`Ptr`]s into it are addresses of the processor.
+/// Memory of the processor that both sides read and write. If a thread of this program stands in for the card, it is
+/// ordinary memory, and [`Ptr`]s into it are addresses of the processor.
 ///
-/// What one side writes belongs to it until it has said so through a word: writes, then a store that releases; a load
-/// that acquires, then reads. Views of what the other side writes may exist in between only.
+/// What one side writes belongs to it until it has said otherwise through a word: writes, then a store that releases; a
+/// load that acquires, then reads. Views of what the other side writes may exist only in between.
 pub struct Mapped {
     host: NonNull<u8>,
     len: usize,
@@ -206,12 +206,12 @@ pub struct Mapped {
     device: Option<Device>,
 }
 
-// SAFETY: owns its memory. Words in it are atomic; who may touch the rest when is the protocol above.
+// SAFETY: owns its memory. Words in it are atomic; the protocol above says who may touch the rest, and when.
 unsafe impl Send for Mapped {}
 // SAFETY: as above.
 unsafe impl Sync for Mapped {}
 
-/// The alignment of a page: no other data share its lines.
+/// The alignment of a page, so that no other data shares its lines.
 const PAGE: usize = 4096;
 
 /// Layout of ordinary memory of `len` bytes.
@@ -240,7 +240,7 @@ impl Mapped {
     /// `len` zeros in ordinary memory, for a stand-in of the card.
     ///
     /// # Errors
-    /// When there is not so much.
+    /// When there is not enough.
     #[cfg(test)]
     pub fn plain(len: usize) -> Result<Self> {
         let layout = pages(len)?;
@@ -250,7 +250,7 @@ impl Mapped {
         Ok(Self { host, len, ptr: Ptr(host.as_ptr() as u64), device: None })
     }
 
-    /// Bytes of it.
+    /// Its bytes.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -278,7 +278,7 @@ impl Mapped {
     /// # Panics
     /// When it is not inside.
     pub fn word(&self, offset: usize) -> &AtomicU32 {
-        // SAFETY: inside and aligned; words are reached as atomics only, on this side, and by aligned loads and stores
+        // SAFETY: inside and aligned; words are accessed only as atomics on this side, and by aligned loads and stores
         // of 4 bytes on the other.
         unsafe { AtomicU32::from_ptr(self.place::<u32>(offset, 1)) }
     }
@@ -298,13 +298,13 @@ impl Mapped {
     /// Stores `values` at byte `offset`.
     ///
     /// # Safety
-    /// Nobody else reads or writes there meanwhile.
+    /// Nothing else reads or writes there meanwhile.
     ///
     /// # Panics
     /// When they are not inside.
     pub unsafe fn store<T: Plain>(&self, offset: usize, values: &[T]) {
         let place = self.place::<T>(offset, values.len());
-        // SAFETY: inside and aligned; not `values`, for no slice reaches in here while somebody writes.
+        // SAFETY: inside and aligned; does not overlap `values`, as no slice of this memory exists while it is written.
         unsafe { std::ptr::copy_nonoverlapping(values.as_ptr(), place, values.len()) }
     }
 }
@@ -321,13 +321,13 @@ impl Drop for Mapped {
     }
 }
 
-/// Memory of the processor for copies to and from the card, which then run at the speed of the bus and beside other
-/// work. While a copy is under way its views wait.
+/// Memory of the processor for copies to and from the card, which then run at the speed of the bus and alongside other
+/// work. Taking a view waits for the copy under way.
 pub struct Pinned {
     device: Device,
     host: NonNull<u8>,
     len: usize,
-    /// The end of the last copy, if that was not waited for.
+    /// The end of the last copy, unless already waited for.
     busy: Option<Event>,
 }
 
@@ -403,7 +403,7 @@ impl Drop for Pinned {
     }
 }
 
-/// `len` zeros that the driver has pinned.
+/// `len` zeros, pinned by the driver.
 fn host_alloc(device: &Device, len: usize, what: &str) -> Result<NonNull<u8>> {
     let flags = CU_MEMHOSTALLOC_DEVICEMAP | CU_MEMHOSTALLOC_PORTABLE;
     let mut host = std::ptr::null_mut();
@@ -418,7 +418,7 @@ fn host_alloc(device: &Device, len: usize, what: &str) -> Result<NonNull<u8>> {
     Ok(host)
 }
 
-/// Frees what [`host_alloc`] gave, after all work on the card.
+/// Frees memory from [`host_alloc`], after all work on the card.
 fn host_free(device: &Device, host: NonNull<u8>) {
     // A card that has failed does nothing with it any more.
     drop(device.synchronize());

@@ -1,4 +1,4 @@
-//! A short measurement of a card: what our own kernels reach on weights in its memory, and the way there and back.
+//! A short measurement of a card: what our own kernels reach on weights in its memory, the bus, and the round trip.
 
 use super::mailbox::{Job, Layout, Mailbox, Sizes, Wait};
 use super::matrix::{DeviceMatrix, planes};
@@ -18,16 +18,16 @@ use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// How much is measured.
+/// How much to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct Effort {
-    /// Bytes of weights of a type, at most half of what is free. Many times as many as the cache has.
+    /// Bytes of weights of each type, at most half of what is free. Many times the size of the cache.
     pub bytes: u64,
     /// Rows of a matrix: neurons of a layer.
     pub n_rows: usize,
     /// Elements of a row.
     pub n_cols: usize,
-    /// Kernels of a graph that only counts them.
+    /// Kernels of the graph that measures what a kernel itself costs.
     pub n_kernels: usize,
     /// Jobs of a token.
     pub n_jobs: u32,
@@ -42,7 +42,7 @@ impl Default for Effort {
     }
 }
 
-/// Measures `device` on rows of those of `types` that there are kernels for: some seconds.
+/// Measures `device` on rows of those of `types` that have kernels. Takes some seconds.
 ///
 /// # Errors
 /// When the card fails or has no memory left, or the user stops it.
@@ -53,7 +53,7 @@ pub fn measure(
     progress: &dyn Progress,
 ) -> Result<hardware::Device> {
     let kernels = Kernels::load(device)?;
-    // With the kernels loaded, and nothing of ours allocated: what is gone now will be gone later.
+    // With the kernels loaded and nothing of ours allocated: what is gone now will be gone later.
     let (free, vram) = device.memory()?;
     let context = Bytes(allocated(vram.0 - free.0).min(vram.0 - 1));
     let probe = Probe { kernels, stream: Stream::new(device)?, effort, free: free.0 };
@@ -104,7 +104,7 @@ impl Probe<'_> {
         self.stream.device()
     }
 
-    /// Seconds of the quickest of some runs of what `enqueue` enqueues.
+    /// Seconds that the work of `enqueue` takes: the fastest of several runs.
     fn seconds(&self, mut enqueue: impl FnMut() -> Result<()>) -> Result<f64> {
         let (begin, end) = (Event::new(self.device())?, Event::new(self.device())?);
         enqueue()?;
@@ -116,7 +116,7 @@ impl Probe<'_> {
             end.wait()?;
             best = best.min(1e-3 * f64::from(begin.elapsed_ms(&end)?));
         }
-        // A clock may be too coarse for what hardly takes time.
+        // The clock may be too coarse for very short work.
         Ok(best.max(1e-9))
     }
 
@@ -126,7 +126,7 @@ impl Probe<'_> {
         self.seconds(|| graph.launch(&self.stream))
     }
 
-    /// Seconds per kernel of a graph, beside what it reads: of kernels that read next to nothing.
+    /// Seconds per kernel of a graph, apart from what it reads: measured with kernels that read next to nothing.
     fn kernel_seconds(&self) -> Result<f64> {
         const N_ROWS: usize = 8;
         const N_COLS: usize = 32;
@@ -146,8 +146,8 @@ impl Probe<'_> {
         Ok(seconds / n as f64)
     }
 
-    /// Of products with all rows, with listed ones, of sums of all rows, of listed ones; `kernel` seconds of each launch
-    /// are not reading.
+    /// Bandwidths of products with all rows, with listed rows, and of sums of all rows, of listed rows. `kernel`
+    /// seconds of each launch do not count as reading.
     fn bandwidth(&self, dtype: GgmlType, kernel: f64) -> Result<Bandwidth> {
         let Effort { n_rows, n_cols, .. } = *self.effort;
         let device = self.device();
@@ -164,7 +164,7 @@ impl Probe<'_> {
         let scratch_bytes = down::scratch_bytes(dtype, n_cols)?;
         let sum = vectors.iter().map(|n| aligned(*n as u64)).sum::<u64>() + aligned((n_rows * float) as u64);
         let mut memory = Arena::new(device, sum + scratch_bytes, "measuring")?;
-        // Weights and activations are of no matter to speed; activations that are 0 would be skipped.
+        // The values of weights do not matter for speed; activations that are 0 would be skipped.
         for buffer in [&weights, memory.buffer()] {
             self.stream.fill(buffer.ptr(), 0x11, buffer.len())?;
         }
@@ -183,11 +183,11 @@ impl Probe<'_> {
         let rate = |rows: usize, launch: &dyn Fn(&DeviceMatrix) -> Result<()>| -> Result<f64> {
             let seconds = self.graph_seconds(|| matrices.iter().try_for_each(launch))?;
             let read = matrices.len() as f64 * rows as f64 * matrices[0].row_bytes() as f64;
-            // Launches that overlap reading cost less than alone.
+            // Launches that overlap with reading cost less than on their own.
             Ok(read / (seconds - matrices.len() as f64 * kernel).max(seconds / 2.0))
         };
         Ok(Bandwidth {
-            // What is computed is as long as the rows are many: `h` has room for it.
+            // There is a result per row: `h` has room for them.
             stream: rate(n_rows, &|m| matvec::matvec(kernels, stream, &[matvec::Part::all(m, h)], acts, None))?,
             gather: rate(listed.len(), &|m| ffn::up(kernels, stream, m, &list, act, acts, h))?,
             add_stream: rate(n_rows, &|m| down::down(kernels, stream, m, &all, act, y, scratch))?,
@@ -229,7 +229,7 @@ impl Probe<'_> {
         for _ in 0..self.effort.passes {
             let token = one_token(&mut mailbox, n_jobs, &[0.0; N], wait, || graph.launch(&self.stream));
             if token.is_err() {
-                // The card must not wait for answers that do not come.
+                // The card must not wait for answers that never come.
                 mailbox.stop();
             }
             best = best.min(token?);
@@ -238,7 +238,7 @@ impl Probe<'_> {
         Ok((best - 2.0 * kernel).max(best / 2.0))
     }
 
-    /// A token of nothing but jobs.
+    /// A token that consists of jobs only.
     fn jobs(&self, mailbox: &Mailbox, state: Ptr, x: Ptr, n: usize, limit: Duration) -> Result<Graph> {
         let (kernels, stream, at) = (&self.kernels, &self.stream, mailbox.addresses());
         let n_jobs = self.effort.n_jobs;
@@ -258,7 +258,7 @@ impl Probe<'_> {
     }
 }
 
-/// Answers all jobs of a token; seconds per job, from the first answer on.
+/// Answers all jobs of a token; returns the seconds per job, from the first answer on.
 fn one_token(
     mailbox: &mut Mailbox,
     n_jobs: u32,

@@ -1,4 +1,4 @@
-//! Work that is enqueued on the card in order: copies, events, and graphs of it that are launched as a whole.
+//! Work enqueued on the card in order: copies, events, and graphs that are launched as a whole.
 #![allow(unsafe_code, reason = "calls the CUDA driver")]
 
 use super::device::Device;
@@ -10,7 +10,7 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::ptr::null_mut;
 
-/// A queue of work on the card. Not ordered with other queues, but for events.
+/// A queue of work on the card. Only events order it with other queues.
 pub struct Stream {
     device: Device,
     raw: RawStream,
@@ -33,7 +33,7 @@ impl Stream {
         Ok(Self { device: device.clone(), raw, capturing: Cell::new(false) })
     }
 
-    /// The card that it is of.
+    /// The card it belongs to.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -68,7 +68,7 @@ impl Stream {
     /// Copies `values` to the card and waits for it.
     ///
     /// # Errors
-    /// When the copy, or what was enqueued before it, fails; inside of [`Stream::capture`].
+    /// When the copy, or what was enqueued before it, fails; inside [`Stream::capture`].
     pub fn write<T: Plain>(&self, to: Ptr, values: &[T]) -> Result<()> {
         self.not_capturing("a copy that is waited for")?;
         if values.is_empty() {
@@ -82,7 +82,7 @@ impl Stream {
         self.synchronize()
     }
 
-    /// Copies from the card, after all that was enqueued before, and waits for it.
+    /// Copies from the card, after everything enqueued before, and waits for it.
     ///
     /// # Errors
     /// As [`Stream::write`].
@@ -112,7 +112,7 @@ impl Stream {
     /// Enqueues a copy of the bytes `range` of `from` to the card. The next view of `from` waits for its end.
     ///
     /// # Errors
-    /// When the range is not inside; when the card has failed; inside of [`Stream::capture`].
+    /// When the range is not inside; when the card has failed; inside [`Stream::capture`].
     pub fn copy_in(&self, to: Ptr, from: &mut Pinned, range: Range<usize>) -> Result<()> {
         self.not_capturing("a copy from staging memory")?;
         let host = from.lend(range.start, range.len())?;
@@ -120,7 +120,7 @@ impl Stream {
             return Ok(());
         }
         self.device.call("copying to it", |api| {
-            // SAFETY: inside of the buffer, which hands out no view and is not freed before the copy has ended.
+            // SAFETY: inside the buffer, which hands out no view and is not freed before the copy has ended.
             unsafe { (api.cuMemcpyHtoDAsync_v2)(to.0, host.cast(), range.len(), self.raw) }
         })?;
         self.lent(from)
@@ -143,7 +143,7 @@ impl Stream {
         self.lent(to)
     }
 
-    /// Marks `pinned` as in use until here; where that fails, waits instead.
+    /// Marks `pinned` as in use up to here; if that fails, waits instead.
     fn lent(&self, pinned: &mut Pinned) -> Result<()> {
         pinned.set_busy(self).inspect_err(|_| drop(self.synchronize()))
     }
@@ -157,7 +157,7 @@ impl Stream {
             return Ok(());
         }
         self.device.call("copying on it", |api| {
-            // SAFETY: addresses of the card, which the driver checks.
+            // SAFETY: addresses on the card, which the driver checks.
             unsafe { (api.cuMemcpyDtoDAsync_v2)(to.0, from.0, bytes as usize, self.raw) }
         })
     }
@@ -171,12 +171,12 @@ impl Stream {
             return Ok(());
         }
         self.device.call("filling its memory", |api| {
-            // SAFETY: an address of the card, which the driver checks.
+            // SAFETY: an address on the card, which the driver checks.
             unsafe { (api.cuMemsetD8Async)(to.0, value, bytes as usize, self.raw) }
         })
     }
 
-    /// Notes in `event` when all that is enqueued now is done.
+    /// Records in `event` when everything enqueued so far is done.
     ///
     /// # Errors
     /// When the card has failed.
@@ -185,7 +185,7 @@ impl Stream {
         self.device.call("recording an event", |api| unsafe { (api.cuEventRecord)(event.raw, self.raw) })
     }
 
-    /// What is enqueued from now on waits for `event`.
+    /// Makes everything enqueued from now on wait for `event`.
     ///
     /// # Errors
     /// When the card has failed.
@@ -194,11 +194,11 @@ impl Stream {
         self.device.call("waiting for an event", |api| unsafe { (api.cuStreamWaitEvent)(self.raw, event.raw, 0) })
     }
 
-    /// The work that `enqueue` enqueues here, for launching again and again; it is not done now. Pointers and numbers
-    /// are those of now.
+    /// The work that `enqueue` enqueues here, to be launched again and again; it is not done now. Pointers and numbers
+    /// keep their present values.
     ///
     /// # Errors
-    /// Those of `enqueue`, and what cannot be captured.
+    /// Those of `enqueue`; when something cannot be captured.
     pub fn capture(&self, enqueue: impl FnOnce() -> Result<()>) -> Result<Graph> {
         self.not_capturing("another capture")?;
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL as u32;
@@ -206,7 +206,7 @@ impl Stream {
             // SAFETY: the stream is ours.
             unsafe { (api.cuStreamBeginCapture_v2)(self.raw, mode) }
         })?;
-        // Ends the capture where `enqueue` panics, too.
+        // Ends the capture even if `enqueue` panics.
         let capture = Capture::of(self);
         let enqueued = enqueue();
         let graph = capture.end();
@@ -245,7 +245,7 @@ impl<'a> Capture<'a> {
         stream.capturing.set(false);
         let mut raw = null_mut();
         stream.device.call("capturing a graph", |api| {
-            // SAFETY: the stream is ours, and captures.
+            // SAFETY: the stream is ours, and capturing.
             unsafe { (api.cuStreamEndCapture)(stream.raw, &mut raw) }
         })?;
         ensure!(!raw.is_null(), "nothing was captured");
@@ -261,7 +261,7 @@ impl Drop for Capture<'_> {
     }
 }
 
-/// A graph that was captured.
+/// A captured graph.
 struct Captured {
     device: Device,
     raw: RawGraph,
@@ -285,13 +285,13 @@ impl Drop for Captured {
     }
 }
 
-/// Captured work. The memory it works on must outlive its runs, and its kernels be loaded.
+/// Captured work. The memory it works on must outlive its runs, and its kernels must stay loaded.
 pub struct Graph {
     device: Device,
     exec: GraphExec,
 }
 
-// SAFETY: the driver's functions may be called from any thread, one at a time for a graph: it is not `Sync`.
+// SAFETY: the driver's functions may be called from any thread, for a graph by one at a time: it is not `Sync`.
 unsafe impl Send for Graph {}
 
 impl Graph {
@@ -305,7 +305,7 @@ impl Graph {
         self.device.call("launching a graph", |api| unsafe { (api.cuGraphLaunch)(self.exec, stream.raw) })
     }
 
-    /// Prepares the first launch, so that it takes no longer than others.
+    /// Prepares the first launch, so that it takes no longer than later ones.
     ///
     /// # Errors
     /// When the card has failed.
@@ -332,7 +332,7 @@ pub struct Event {
 unsafe impl Send for Event {}
 
 impl Event {
-    /// An event that notes the time.
+    /// An event that records the time.
     ///
     /// # Errors
     /// When the card has failed.
@@ -340,7 +340,7 @@ impl Event {
         Self::with(device, sys::CUevent_flags::CU_EVENT_DEFAULT)
     }
 
-    /// An event that notes no time, which costs less.
+    /// An event without a time, which costs less.
     pub(super) fn untimed(device: &Device) -> Result<Self> {
         Self::with(device, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
     }
@@ -352,7 +352,7 @@ impl Event {
         Ok(Self { device: device.clone(), raw })
     }
 
-    /// Waits until it has come; at once where it was never recorded.
+    /// Waits until it has happened; returns at once if it was never recorded.
     ///
     /// # Errors
     /// What went wrong until then.
@@ -361,7 +361,7 @@ impl Event {
         self.device.call("work on the card", |api| unsafe { (api.cuEventSynchronize)(self.raw) })
     }
 
-    /// Whether it has come.
+    /// Whether it has happened.
     ///
     /// # Errors
     /// What went wrong until then.
@@ -374,7 +374,7 @@ impl Event {
         }
     }
 
-    /// Milliseconds from this one to `later`. Both have come, and note the time.
+    /// Milliseconds from this one to `later`. Both must have happened, and record the time.
     ///
     /// # Errors
     /// When they have not.

@@ -1,4 +1,4 @@
-//! Streams weights that are not on the card through it, tile by tile: the next one travels while one is computed with.
+//! Streams weights that are not on the card through it, tile by tile: while one is used, the next is on its way.
 
 use super::matrix::{DeviceMatrix, planes};
 use super::ops::gemm::STEP;
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Bytes that a thread copies at a time: one alone does not keep up with the bus.
+/// Bytes that a thread copies at a time; a single thread does not keep up with the bus.
 const PIECE: usize = 1 << 20;
 
 /// Rows of weights as they are in the file.
@@ -36,7 +36,7 @@ impl FileRows<'_> {
 pub struct Tile<'a> {
     /// Number of the first row.
     pub first: usize,
-    /// How many they are.
+    /// Number of rows.
     pub n_rows: usize,
     /// These rows of each matrix, as matrices of their own: row 0 is row `first`.
     pub matrices: &'a [DeviceMatrix],
@@ -48,7 +48,7 @@ struct Landing {
     buffer: DeviceBuffer,
     /// The copy is done.
     arrived: Event,
-    /// What was computed with it is done.
+    /// What was enqueued with it is done.
     left: Event,
 }
 
@@ -57,17 +57,17 @@ pub struct Tiles {
     copies: Stream,
     landings: [Landing; 2],
     next: usize,
-    /// Planes of the weights that are taken apart; the stream that computes keeps the order here.
+    /// Planes of the weights that are separated; used in the order of the stream that computes.
     apart: DeviceBuffer,
     bytes: usize,
 }
 
 impl Tiles {
-    /// Buffers for tiles of at most `bytes`: three of them on the card, as `placement::budget` accounts them, and two, pinned,
+    /// Buffers for tiles of at most `bytes`: three on the card, as `placement::budget` accounts them, and two, pinned,
     /// on the processor.
     ///
     /// # Errors
-    /// When there is not so much.
+    /// When there is not enough memory.
     pub fn new(device: &Device, bytes: Bytes) -> Result<Self> {
         const WHAT: &str = "tiles of streamed weights";
         let len = usize::try_from(bytes.0).with_context(|| format!("{WHAT}: {bytes}"))?;
@@ -89,14 +89,15 @@ impl Tiles {
         self.landings.iter().map(|l| l.buffer.len()).sum::<u64>() + self.apart.len()
     }
 
-    /// Sends the rows `rows` of all `matrices` to the card, as many at a time as fit, and calls `enqueue` for each tile, in
-    /// order. What it enqueues on `compute` runs when the tile is there, and the buffers are used again when it is
-    /// done; on other streams it must not use the tile. Each row crosses the bus once. Tiles but the last have a multiple
-    /// of 32 rows. All bytes have been read when this returns; the work may not be done. `compute` is always the same.
+    /// Sends the rows `rows` of all `matrices` to the card, as many at a time as fit, and calls `enqueue` for each
+    /// tile, in order. What it enqueues on `compute` runs once the tile is there, and the buffers are reused once it is
+    /// done; work on other streams must not use the tile. Each row crosses the bus once. All tiles but the last have a
+    /// multiple of 32 rows. All bytes have been read when this returns; the work may not be done. `compute` must always
+    /// be the same stream.
     ///
     /// # Errors
-    /// Those of `enqueue`; when there are no kernels for a type, rows are not inside, or 32 of them do not fit; when the
-    /// card has failed.
+    /// Those of `enqueue`; when there are no kernels for a type, rows are out of range, or 32 of them do not fit; when
+    /// the card has failed.
     pub fn for_tiles(
         &mut self,
         kernels: &Kernels,
@@ -168,13 +169,13 @@ impl Tiles {
             there.push(DeviceMatrix::at(ptr, dtype, n_rows, n_cols)?);
         }
         let enqueued = enqueue(&Tile { first: rows.start, n_rows, matrices: &there });
-        // Also after an error: part of it may be enqueued.
+        // After an error, too: some of the work may be enqueued.
         compute.record(&landing.left)?;
         enqueued
     }
 }
 
-/// Where the parts of a tile begin, and its bytes.
+/// Where the parts of a tile begin, and how many bytes it has.
 fn places(row_bytes: &[usize], n_rows: usize) -> (Vec<usize>, usize) {
     let mut end = 0;
     let mut place = |bytes: &usize| {
@@ -185,14 +186,14 @@ fn places(row_bytes: &[usize], n_rows: usize) -> (Vec<usize>, usize) {
     (row_bytes.iter().map(&mut place).collect(), end)
 }
 
-/// Rows of a tile of at most `bytes`: all `n_rows` of them, or else a multiple of the step of products.
+/// Rows of a tile of at most `bytes`: all `n_rows`, or else a multiple of the step of products.
 fn rows_per_tile(row_bytes: &[usize], n_rows: usize, bytes: usize) -> Option<usize> {
     let fits = |n: &usize| places(row_bytes, *n).1 <= bytes;
     if fits(&n_rows) {
         return Some(n_rows);
     }
     let most = bytes / row_bytes.iter().sum::<usize>().max(1);
-    // Rounding up the parts may take the place of one step.
+    // Rounding up the parts may cost one step.
     let steps = most / STEP * STEP;
     [steps, steps.saturating_sub(STEP)].into_iter().filter(|n| *n > 0).find(fits)
 }

@@ -1,15 +1,15 @@
-//! What a layer's FFN costs per token under a predictor, by which kinds and sizes are chosen.
+//! What a layer's FFN costs per token with a predictor, which decides between kinds and sizes.
 
 use crate::model::{Down, NeuronGroup};
 
 /// Speeds of a machine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Costs {
-    /// Bytes per second where rows are read one after another.
+    /// Bytes per second when rows are read one after another.
     pub streamed: f64,
-    /// Bytes per second where rows are picked out.
+    /// Bytes per second when rows are picked out.
     pub gathered: f64,
-    /// Seconds that one more parallel region takes, whatever it reads.
+    /// Seconds that an additional parallel region takes, whatever it reads.
     pub region: f64,
 }
 
@@ -25,14 +25,14 @@ impl Default for Costs {
 pub(super) struct NeuronBytes {
     /// Neurons.
     pub n_ff: f64,
-    /// Of one row of the mask matrix.
+    /// Bytes of one row of the mask matrix.
     pub mask_row: f64,
-    /// Of what else is read where a neuron fires.
+    /// Bytes of what else is read if a neuron fires.
     pub other_rows: f64,
 }
 
 impl NeuronBytes {
-    /// Those of a variant, which is where predictors go: there `down` is by rows.
+    /// Those of a variant, which is where predictors go and where `down` is stored by rows.
     pub fn new(group: &NeuronGroup) -> Self {
         let n_ff = group.n_ff() as f64;
         let down = match &group.ffn_down {
@@ -43,16 +43,16 @@ impl NeuronBytes {
     }
 }
 
-/// What is read of a layer for one token.
+/// What one token reads of a layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Load {
-    /// Bytes of the predictor: rows of neurons that are always active not counted.
+    /// Bytes of the predictor, without the rows of neurons that are always active.
     pub predictor: f64,
     /// Parallel regions that it takes.
     pub regions: f64,
-    /// Share of neurons whose mask row is read; `None` where that is the whole matrix in order.
+    /// Share of neurons whose mask row is read; `None` if that is the whole matrix, in order.
     pub active: Option<f64>,
-    /// Share of neurons of which everything is read.
+    /// Share of neurons whose other rows are read, too.
     pub fired: f64,
 }
 
@@ -67,7 +67,8 @@ impl Costs {
             + load.fired * bytes.n_ff * bytes.other_rows / self.gathered
     }
 
-    /// Share of tokens below which a neuron's inactivity does not pay for `score_row` bytes of scoring.
+    /// If a neuron is inactive for a smaller share of the tokens than this, scoring it (`score_row` bytes) does not
+    /// pay.
     pub(super) fn break_even(&self, bytes: &NeuronBytes, score_row: f64) -> f64 {
         (score_row / self.streamed) / (bytes.mask_row / self.gathered)
     }

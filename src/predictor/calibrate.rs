@@ -1,9 +1,9 @@
-//! From scores to decisions: a bias per neuron such that a layer keeps its share of activation mass at least cost.
+//! From scores to decisions: a bias per neuron with which a layer keeps its share of activation mass at the least cost.
 //!
-//! Every neuron of a layer costs the same, so it is best to fetch those whose expected mass, given their score, is above
-//! one common limit. What is expected follows from a model of each neuron: pre-activation = slope * score + offset +
-//! normal noise, fitted to all tokens and not only to those where it fires, so that neurons that fire rarely have a
-//! sound threshold as well. The limit is then found by what was measured, not by the model.
+//! All neurons of a layer cost the same, so it is best to fetch those whose expected mass, given their score, is above
+//! one common limit. The expectation follows from a model of each neuron: pre-activation = slope * score + offset +
+//! normal noise, fitted to all tokens and not only to those where it fires, so that neurons that rarely fire get a
+//! sound threshold, too. The limit is then found from measured mass, not from the model.
 
 use super::data::{Truth, by_neuron};
 use crate::model::Activation;
@@ -13,22 +13,22 @@ use rayon::prelude::*;
 pub const ALWAYS: f32 = 1e30;
 /// Bias of neurons that are active for none.
 pub const NEVER: f32 = -1e30;
-/// Standard deviations of the score from its mean that are taken for out of reach.
+/// A score this many standard deviations from its mean counts as out of reach.
 const OUT_OF_REACH: f64 = 8.0;
-/// Share of its spread that a neuron's noise is taken for at least.
+/// A neuron's noise counts as at least this share of its spread.
 const LEAST_NOISE: f64 = 1e-3;
-/// Correlation of score and pre-activation under which the score says nothing.
+/// Correlation of score and pre-activation below which the score says nothing.
 const USELESS: f64 = 0.02;
 
-/// What is expected of an activation whose pre-activation is normal with variance 1, by its mean.
+/// The expectation of an activation whose pre-activation is normal with variance 1, by its mean.
 pub(super) struct Expected {
     /// Its logarithm to base 2, at [`LOW`] + i / [`STEPS`].
     log: Vec<f64>,
-    /// 2 where the activation is squared.
+    /// 2 if the activation is squared.
     power: i32,
 }
 
-/// What is less is taken for it.
+/// Anything less counts as this.
 const LOW: f64 = -12.0;
 /// From here on the activation is the pre-activation.
 const HIGH: f64 = 8.0;
@@ -69,7 +69,7 @@ impl Expected {
     }
 }
 
-/// Of `u^power` over the normal density around `t`, from 0 on: all terms are positive, so nothing cancels.
+/// The integral of `u^power` over the normal density around `t`, from 0 on: all terms are positive, so none cancel.
 fn integral(t: f64, power: i32) -> f64 {
     const N: usize = 4000;
     let end = t.max(0.0) + 12.0;
@@ -82,7 +82,7 @@ fn integral(t: f64, power: i32) -> f64 {
     (0..=N).map(value).sum::<f64>() * step / 3.0 / (2.0 * std::f64::consts::PI).sqrt()
 }
 
-/// One neuron: its pre-activation over `noise` is normal with variance 1 and mean `slope * score + offset`.
+/// One neuron: its pre-activation divided by `noise` is normal with variance 1 and mean `slope * score + offset`.
 #[derive(Debug, Clone, Copy)]
 struct Neuron {
     slope: f64,
@@ -94,7 +94,7 @@ struct Neuron {
 }
 
 impl Neuron {
-    /// Logarithm of the mass that is expected at a score.
+    /// Logarithm of the mass expected at a score.
     fn log_mass(&self, score: f64, expected: &Expected) -> f64 {
         self.log_scale + expected.log(self.slope * score + self.offset)
     }
@@ -129,7 +129,7 @@ fn neurons(scores: &[f32], truth: &Truth, expected: &Expected) -> Vec<Neuron> {
     })
 }
 
-/// Bins of [`Limit::find`] per factor of 2, and factors of 2 that they cover.
+/// Bins of [`Limit::find`] per factor of 2, and how many factors of 2 they cover.
 const BINS: f64 = 64.0;
 const OCTAVES: f64 = 80.0;
 
@@ -148,7 +148,7 @@ fn limit(scores: &[f32], truth: &Truth, neurons: &[Neuron], expected: &Expected,
                 for (i, (mass, score)) in truth.mass[row.clone()].iter().zip(&scores[row]).enumerate() {
                     if *mass > 0.0 {
                         let down = (top - neurons[i].log_mass(f64::from(*score), expected)) * BINS;
-                        // Rounded down: what is in a bin is above its lower edge.
+                        // Rounded down: everything in a bin is above its lower edge.
                         let bin = if always[i] { 0 } else { (down.max(0.0) as usize).min(n_bins - 1) };
                         bins[bin] += f64::from(*mass);
                     }
@@ -163,7 +163,7 @@ fn limit(scores: &[f32], truth: &Truth, neurons: &[Neuron], expected: &Expected,
     }
     let wanted = target * bins.iter().sum::<f64>();
     if wanted <= 0.0 {
-        // Where nothing was seen to fire nothing is known of what does.
+        // If nothing was seen to fire, nothing is known about what does.
         return f64::NEG_INFINITY;
     }
     let mut kept = 0.0;
@@ -173,17 +173,18 @@ fn limit(scores: &[f32], truth: &Truth, neurons: &[Neuron], expected: &Expected,
             return top - (i + 1) as f64 / BINS;
         }
     }
-    // All of it: whatever is expected, however little.
+    // All of the mass: every neuron, however little is expected of it.
     f64::NEG_INFINITY
 }
 
-/// Tokens whose sums are made in one piece.
+/// Tokens summed in one piece.
 const TOKENS: usize = 64;
 
-/// Bias per neuron such that `target` of the activation mass of these tokens (0 to 1) is in neurons with score + bias >= 0.
+/// A bias per neuron, such that `target` (0 to 1) of the activation mass of these tokens is in neurons with
+/// score + bias >= 0.
 ///
-/// `scores`: `[n][n_ff]`. A neuron is made [`ALWAYS`] active where it would be inactive for less than `break_even` of the
-/// tokens: scoring it costs more than its mask rows would.
+/// `scores`: `[n][n_ff]`. A neuron becomes [`ALWAYS`] active if it would be inactive for less than `break_even` of the
+/// tokens: scoring it would cost more than its mask row.
 pub(super) fn calibrate(scores: &[f32], truth: &Truth, expected: &Expected, target: f64, break_even: f64) -> Vec<f32> {
     let neurons = neurons(scores, truth, expected);
     let mut always = vec![false; truth.n_ff];
@@ -211,7 +212,7 @@ fn biases(neurons: &[Neuron], expected: &Expected, limit: f64) -> Vec<f32> {
             return ALWAYS;
         }
         if n.slope <= 0.0 {
-            // The score says nothing: it is the same decision for all tokens.
+            // The score says nothing: the decision is the same for all tokens.
             return if n.log_mass(n.score.0, expected) >= limit { ALWAYS } else { NEVER };
         }
         let threshold = (expected.mean(limit - n.log_scale) - n.offset) / n.slope;
@@ -220,7 +221,7 @@ fn biases(neurons: &[Neuron], expected: &Expected, limit: f64) -> Vec<f32> {
     neurons.iter().map(bias).collect()
 }
 
-/// What a predictor does on tokens.
+/// What a predictor does on some tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Measured {
     /// Pairs of token and neuron.
@@ -284,7 +285,7 @@ impl Measured {
         ratio(self.hit, self.fired, 1.0)
     }
 
-    /// Share of the active that fired.
+    /// Share of the active neurons that fired.
     pub fn precision(&self) -> f32 {
         ratio(self.hit, self.active, 1.0)
     }
@@ -299,7 +300,7 @@ impl Measured {
         ratio(self.fired, self.pairs, 0.0)
     }
 
-    /// Share of neurons that are active and fired: whose other rows are read.
+    /// Share of neurons that are active and fired: their other rows are read.
     pub fn hit(&self) -> f32 {
         ratio(self.hit, self.pairs, 0.0)
     }
@@ -309,7 +310,7 @@ impl Measured {
 mod tests {
     use super::*;
 
-    /// Normal numbers, by summing even ones.
+    /// Normal numbers, by summing uniform ones.
     fn normals(n: usize, seed: u64) -> Vec<f32> {
         let mut state = seed;
         let mut next = || {

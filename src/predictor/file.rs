@@ -14,7 +14,7 @@ use std::path::Path;
 const ARCHITECTURE: &str = "powerinfer-predictor";
 const VERSION: u32 = 1;
 const ALIGNMENT: usize = 32;
-/// Layers that are accepted at most, as for models.
+/// The most layers accepted, as for models.
 const MAX_LAYERS: usize = 1024;
 
 fn key(name: &str) -> String {
@@ -25,7 +25,7 @@ fn tensor_name(layer: usize, part: &str) -> String {
     format!("blk.{layer}.ffn_pred_{part}")
 }
 
-/// A figure of a layer and where it is kept.
+/// A figure of a layer, and where it is stored.
 type Figure = (&'static str, fn(&mut LayerMeasures) -> &mut f32);
 
 const FIGURES: [Figure; 6] = [
@@ -83,7 +83,7 @@ impl Predictors {
     /// Checks that they are for `model`, or for the same model in another precision.
     ///
     /// # Errors
-    /// Says what model they are for.
+    /// When they are not; says which model they are for.
     pub fn check(&self, model: &Model) -> Result<Kinship> {
         let (config, name) = (&model.config, &self.name);
         let kinship = self.fingerprint.kinship(&Fingerprint::of(model)?);
@@ -203,7 +203,7 @@ impl<'a> Taker<'a> {
         Ok(tensor)
     }
 
-    /// A matrix whose values are all finite numbers.
+    /// A matrix whose values are all finite.
     fn matrix(&mut self, layer: usize, part: &str) -> Result<Tensor> {
         let info = self.take(layer, part)?;
         let name = &info.name;

@@ -15,10 +15,10 @@ use crate::quant::GgmlType;
 use anyhow::{Context, Result, bail, ensure};
 use std::str::FromStr;
 
-/// Which predictors are wanted.
+/// Which predictors to fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
-    /// In each layer whichever gives the best predicted token time, or none.
+    /// In each layer the one with the best predicted token time, or none.
     Auto,
     /// This kind in every layer.
     Only(Kind),
@@ -43,8 +43,7 @@ impl FromStr for Choice {
 pub struct FitParams {
     /// What to fit.
     pub choice: Choice,
-    /// Share of a layer's activation mass that is to be kept, above 0 and at most 1; [`Kind::default_target`] where not
-    /// given.
+    /// Share of a layer's activation mass to keep, above 0 and at most 1; [`Kind::default_target`] if not given.
     pub target: Option<f64>,
     /// Of everything random.
     pub seed: u64,
@@ -62,12 +61,12 @@ impl FitParams {
 
 /// Fits predictors to all layers of `model`. The result does not depend on threads.
 ///
-/// Memory, beside `model` and `samples`: the mask matrix and two matrices of inputs squared as floats, and 16 bytes per
-/// neuron and token for at most 8,192 tokens (1 GB for a 7B model).
+/// Memory, beyond `model` and `samples`: the mask matrix and two `[n_embd][n_embd]` matrices as floats, and 16 bytes
+/// per neuron and token for at most 8,192 tokens (1 GB for a 7B model).
 ///
 /// # Errors
-/// When the model never gives zeros, samples are too few or not the model's, something is no finite number, or the user
-/// stops it.
+/// When the model's activations are never zero, samples are too few or not the model's, something is not a finite
+/// number, or the user stops it.
 pub fn fit(model: &Model, samples: &Samples, params: &FitParams, progress: &dyn Progress) -> Result<Predictors> {
     if let Some(target) = params.target {
         ensure!(target > 0.0 && target <= 1.0, "target {target}: a share of activation mass is above 0 and at most 1");
@@ -112,14 +111,14 @@ struct Fitter<'a> {
     truth: Truth,
 }
 
-/// A predictor that has its biases, and what a token is predicted to take with it.
+/// A predictor with its biases, and how long a token is predicted to take with it.
 struct Candidate {
     weights: Weights,
     bias: Vec<f32>,
     seconds: f64,
 }
 
-/// Types of the inner and outer factor, the one that is tried first in front: per byte it finds most of what fires.
+/// Types of the inner and outer factor, in the order they are tried: the first finds the most firings per byte.
 const TYPES: [(GgmlType, GgmlType); 4] = [
     (GgmlType::Q4_0, GgmlType::Q4_0),
     (GgmlType::Q8_0, GgmlType::Q4_0),
@@ -127,9 +126,9 @@ const TYPES: [(GgmlType, GgmlType); 4] = [
     (GgmlType::Q4_0, GgmlType::Q8_0),
 ];
 
-/// Tokens whose firings are found at a time.
+/// Tokens whose firings are computed at a time.
 const TRAINED: usize = 2048;
-/// Samples that a network meets in all, as far as the limits on epochs allow; six epochs of 50,000 are enough.
+/// Samples that a network sees in all, as far as the limits on epochs allow; six epochs of 50,000 are enough.
 const EPOCH_SAMPLES: usize = 300_000;
 const EPOCHS: (usize, usize) = (6, 40);
 
@@ -176,7 +175,7 @@ impl<'a> Fitter<'a> {
         if wanted(Kind::Mlp) {
             candidates.push(self.mlp(activation, progress)?);
         }
-        // This takes the mask matrix with it, so it comes last.
+        // This consumes the mask matrix, so it comes last.
         if lowrank {
             candidates.push(self.lowrank(progress)?);
         }
@@ -193,14 +192,14 @@ impl<'a> Fitter<'a> {
         Ok(LayerPredictor { weights, bias, measured })
     }
 
-    /// The layer computed exactly.
+    /// The layer, computed exactly.
     fn none(&self) -> Candidate {
         let all = measure(&self.truth.z, &self.truth, &vec![ALWAYS; self.truth.n_ff]);
         let load = Load { predictor: 0.0, regions: 0.0, active: None, fired: f64::from(all.fired()) };
         Candidate { weights: Weights::None, bias: Vec::new(), seconds: self.params.costs.seconds(&self.bytes, &load) }
     }
 
-    /// Finds the biases, and what it costs.
+    /// Finds the biases, and what the predictor costs.
     fn candidate(&self, weights: Weights) -> Result<Candidate> {
         let scores = weights.scores(&self.x, self.truth.n)?;
         let break_even = self.params.costs.break_even(&self.bytes, weights.score_row() as f64);
@@ -251,7 +250,7 @@ impl<'a> Fitter<'a> {
         let trained = if let Some(hidden) = self.params.hidden {
             mlp::train(&task, hidden, progress)?
         } else {
-            // Biases reach the target whatever the size, so it is the time that tells sizes apart.
+            // Biases reach the target whatever the size, so only the time distinguishes sizes.
             let mut evaluate = |mlp: &Mlp| {
                 let cost = weights(mlp).and_then(|w| self.candidate(w)).map_or(f64::NAN, |c| c.seconds);
                 Evaluation { recall: 1.0, cost }
@@ -262,7 +261,7 @@ impl<'a> Fitter<'a> {
         self.candidate(weights(&trained)?)
     }
 
-    /// The rank and the types that are fastest.
+    /// The fastest rank and types.
     fn lowrank(&mut self, progress: &dyn Progress) -> Result<Candidate> {
         let n_embd = self.train.n_embd;
         let ranks = self.params.hidden.map_or_else(|| lowrank::ladder(n_embd), |rank| vec![rank.min(n_embd)]);
@@ -286,7 +285,7 @@ impl<'a> Fitter<'a> {
         };
         for (i, rank) in ranks.iter().enumerate() {
             if directions.len() < rank * n_embd {
-                // Few layers get to the largest ranks, and finding their directions takes most of the time.
+                // Few layers get as far as the largest ranks, and finding their directions takes most of the time.
                 let n = ranks[i..].iter().rfind(|r| **r <= n_embd * 3 / 16).unwrap_or(&ranks[ranks.len() - 1]);
                 directions = weighted.directions(&inputs, *n, self.params.seed)?;
             }
@@ -302,7 +301,7 @@ impl<'a> Fitter<'a> {
     }
 }
 
-/// The type, or one without blocks where rows of `n` are not whole blocks of it.
+/// The type, or one without blocks if rows of `n` are not whole blocks of it.
 fn fitting(dtype: GgmlType, n: usize) -> GgmlType {
     if n.is_multiple_of(dtype.block_len()) { dtype } else { GgmlType::F16 }
 }

@@ -1,6 +1,7 @@
-//! Dense linear algebra for fitting: products divided among threads, Cholesky factors, symmetric eigenvectors.
+//! Dense linear algebra for fitting: products split over threads, Cholesky factors, symmetric eigenvectors.
 //!
-//! Work is divided in chunks of fixed size, and every number is computed by one chunk: results do not depend on threads.
+//! Work is divided into chunks of fixed size, and every number is computed by one chunk: results do not depend on
+//! threads.
 #![allow(unsafe_code, reason = "the products of `matrixmultiply` take raw pointers; they are called here only")]
 
 use anyhow::{Result, ensure};
@@ -8,9 +9,9 @@ use rayon::prelude::*;
 
 /// Rows of a product that one chunk computes: a whole number of `matrixmultiply`'s blocks.
 const CHUNK: usize = 128;
-/// Columns of eigenvectors that one chunk turns: they stay in cache meanwhile.
+/// Columns of eigenvectors that one chunk rotates: they stay in cache meanwhile.
 const TURNED: usize = 32;
-/// Steps that the eigenvalue iteration may take for one value; 3 are usual.
+/// The most steps of the eigenvalue iteration for one value; 3 are usual.
 const MAX_STEPS: usize = 60;
 
 /// A matrix somewhere in `data`: element `(i, j)` is `data[i * row_step + j * col_step]`.
@@ -30,7 +31,7 @@ impl<'a> View<'a> {
         Self { data, n_rows, n_cols, row_step: n_cols, col_step: 1 }
     }
 
-    /// Rows and columns exchanged.
+    /// Its transpose.
     pub fn t(self) -> Self {
         let Self { data, n_rows, n_cols, row_step, col_step } = self;
         Self { data, n_rows: n_cols, n_cols: n_rows, row_step: col_step, col_step: row_step }
@@ -62,8 +63,8 @@ fn gemm_into(a: View, b: View, c: &mut [f32], c_step: usize, add: bool) {
     assert!(last(&a) <= a.data.len() && last(&b) <= b.data.len());
     assert!(n <= c_step && (m - 1) * c_step + n <= c.len());
     let beta = if add { 1.0 } else { 0.0 };
-    // SAFETY: the asserts above hold the last element of each matrix inside its slice, and `c` is borrowed alone, with
-    // rows that do not overlap.
+    // SAFETY: the asserts above keep the last element of each matrix inside its slice, and `c` is borrowed exclusively,
+    // with rows that do not overlap.
     unsafe {
         matrixmultiply::sgemm(
             m,
@@ -103,14 +104,14 @@ pub(super) fn add_product(a: View, b: View, c: &mut [f32]) {
     });
 }
 
-/// `c += a^T * a` on and below the diagonal (some of what is above it, too); see [`mirror`].
+/// `c += a^T * a` on and below the diagonal (and some of it above); see [`mirror`].
 pub(super) fn add_gram(a: View, c: &mut [f32]) {
     let (n, at) = (a.n_cols, a.t());
     assert_eq!(c.len(), n * n);
     if n == 0 {
         return;
     }
-    // From the last, which is the longest, so that no thread is left with it at the end.
+    // Starting with the last, which is the longest, so that no thread is left with it at the end.
     c.par_chunks_mut(CHUNK * n).enumerate().rev().for_each(|(i, c)| {
         let end = i * CHUNK + c.len() / n;
         gemm_into(at.rows(i * CHUNK, c.len() / n), a.first_cols(end), c, n, true);
@@ -126,7 +127,7 @@ pub(super) fn mirror(c: &mut [f32], n: usize) {
     }
 }
 
-/// Lower factor `l` with `l * l^T = a` (`[n][n]`), or `None` where `a` is not positive definite.
+/// Lower factor `l` with `l * l^T = a` (`[n][n]`), or `None` if `a` is not positive definite.
 fn cholesky(a: &[f64], n: usize) -> Option<Vec<f64>> {
     let mut l = vec![0.0; n * n];
     for i in 0..n {
@@ -147,7 +148,7 @@ fn cholesky(a: &[f64], n: usize) -> Option<Vec<f64>> {
     Some(l)
 }
 
-/// In eight sums, so that the processor can do them at once.
+/// In eight sums, which the processor can compute at once.
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut sums = [0.0; 8];
     let (a8, b8) = (a.chunks_exact(8), b.chunks_exact(8));
@@ -177,8 +178,8 @@ fn invert_lower(l: &[f64], n: usize) -> Vec<f64> {
     inverse
 }
 
-/// `t` with `t * gram * t^T` near the identity (`[n][n]`, lower triangular): as near as floats of 32 bits allow, where
-/// some direction is lost in their rounding; and whether none was.
+/// `t` with `t * gram * t^T` near the identity (`[n][n]`, lower triangular), or as near as 32-bit floats allow if their
+/// rounding loses some direction; and whether it lost none.
 ///
 /// # Errors
 /// When `gram` holds something that is no number.
@@ -209,7 +210,7 @@ pub(super) fn whitener(gram: &[f32], n: usize) -> Result<(Vec<f32>, bool)> {
     }
 }
 
-/// Inverse of a positive definite matrix (`[n][n]`), with a little added to its diagonal where it has to be.
+/// Inverse of a positive definite matrix (`[n][n]`), with a little added to its diagonal if necessary.
 ///
 /// # Errors
 /// As [`whitener`].
@@ -227,8 +228,8 @@ struct Turn {
     sin: f64,
 }
 
-/// Eigenvalues, falling, and eigenvectors as the rows of `[n][n]`, of the symmetric matrix `a`: Householder's
-/// tridiagonal form and the implicit QL iteration (Golub and Van Loan, Matrix Computations, 8.3).
+/// Eigenvalues, in descending order, and eigenvectors, as the rows of `[n][n]`, of the symmetric matrix `a`:
+/// Householder's tridiagonal form and the implicit QL iteration (Golub and Van Loan, Matrix Computations, 8.3).
 ///
 /// # Errors
 /// When `a` holds something that is no number.
@@ -239,7 +240,7 @@ pub(super) fn eigen(a: &[f32], n: usize) -> Result<(Vec<f64>, Vec<f32>)> {
     let turns = implicit_ql(&mut d, &mut e)?;
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|a, b| d[*b].total_cmp(&d[*a]).then(a.cmp(b)));
-    // Columns of the vectors are independent: each chunk makes its own from the identity on.
+    // Columns of the vectors are independent: each chunk builds its own from the identity.
     let columns: Vec<usize> = (0..n).step_by(TURNED).collect();
     let chunks: Vec<Vec<f64>> = columns
         .par_iter()
@@ -282,7 +283,7 @@ fn reflect(q: &mut [f64], v: &[f64], width: usize) {
     }
 }
 
-/// Diagonal, what lies beside it, and the reflectors: the `k`th, over elements from `k + 1` on, has square 2 (or 0).
+/// Diagonal, subdiagonal, and the reflectors: the `k`th, over elements from `k + 1` on, has square 2 (or 0).
 fn tridiagonal(a: &mut [f64], n: usize) -> (Vec<f64>, Vec<f64>, Vec<Vec<f64>>) {
     let (mut d, mut e, mut reflectors) = (vec![0.0; n], vec![0.0; n], Vec::new());
     for k in 0..n {
@@ -312,7 +313,7 @@ fn tridiagonal(a: &mut [f64], n: usize) -> (Vec<f64>, Vec<f64>, Vec<Vec<f64>>) {
     (d, e, reflectors)
 }
 
-/// Turns the tridiagonal matrix (`d`, and `e[i]` between `i` and `i + 1`) into its eigenvalues in `d`.
+/// Replaces the tridiagonal matrix (`d`, and `e[i]` between `i` and `i + 1`) by its eigenvalues in `d`.
 fn implicit_ql(d: &mut [f64], e: &mut [f64]) -> Result<Vec<Turn>> {
     let n = d.len();
     let mut turns = Vec::new();

@@ -1,9 +1,9 @@
 //! Two factors of the mask matrix that keep what matters for which neurons fire, in closed form.
 //!
-//! Of all predictors of rank r, the least sum of `weight * (error of a neuron's pre-activation)^2` is that of the leading
-//! directions of `sqrt(D) W C W^T sqrt(D)` (D: weights, C: covariance of the inputs): reduced-rank regression. They are
-//! found through products with `W^T D W` and C, by subspace iteration, and the inner factor gives coordinates that are
-//! uncorrelated with variance 1. The outer factor is then fitted anew to the inner one as it is stored.
+//! Of all predictors of rank r, the leading directions of `sqrt(D) W C W^T sqrt(D)` (D: weights, C: covariance of the
+//! inputs) have the least sum of `weight * (error of a neuron's pre-activation)^2`: reduced-rank regression. They are
+//! found by subspace iteration, through products with `W^T D W` and C, and the inner factor gives uncorrelated
+//! coordinates of variance 1. The outer factor is then refitted to the inner one as it is stored.
 
 use super::data::Covariance;
 use super::linalg::{self, View, product};
@@ -16,16 +16,16 @@ use rayon::prelude::*;
 
 /// Ranks are multiples of this: the block of most types.
 pub(super) const RANK_STEP: usize = 32;
-/// Iterations. On the embedded model a fourth changes the share of active neurons by less than 0.3 % of all.
+/// Iterations. On the embedded model a fourth changes the share of active neurons by less than 0.3 % of all neurons.
 const ITERATIONS: usize = 3;
-/// Times that directions are made uncorrelated at most.
+/// The most passes that make directions uncorrelated.
 const MOST_PASSES: usize = 4;
-/// Neurons whose weighted rows are held at a time.
+/// Neurons whose weighted rows are held in memory at a time.
 const ROWS: usize = 1024;
-/// Share of the density at 0 that every neuron counts with, so that none is left out.
+/// Every neuron counts with at least this share of the density at 0, so that none is left out.
 const FLOOR: f64 = 0.02;
 
-/// Ranks worth trying, rising. Where inputs are many, a half of them would read as much as is saved.
+/// Ranks worth trying, ascending. With many inputs, a rank of half of them would read as much as it saves.
 pub(super) fn ladder(n_embd: usize) -> Vec<usize> {
     let most = if n_embd >= 1024 { n_embd / 4 } else { n_embd / 2 };
     let mut ranks: Vec<usize> = [(1, 32), (1, 16), (3, 32), (1, 8), (3, 16), (1, 4), (1, 2)]
@@ -37,10 +37,10 @@ pub(super) fn ladder(n_embd: usize) -> Vec<usize> {
     ranks
 }
 
-/// How much a neuron's error matters, from mean and variance of its pre-activation and its mass per activation.
+/// How much a neuron's error matters, from the mean and variance of its pre-activation and its mass per activation.
 ///
 /// Decisions go wrong where the pre-activation is near 0, as often as its density there says, and cost mask rows in
-/// proportion to the error and mass in proportion to its square.
+/// proportion to the error, and mass in proportion to its square.
 pub(super) fn importance(mean: f64, variance: f64) -> f64 {
     if variance <= 0.0 {
         return 0.0;
@@ -49,11 +49,11 @@ pub(super) fn importance(mean: f64, variance: f64) -> f64 {
     (density + FLOOR) / variance
 }
 
-/// A layer's mask matrix as the inputs' spread and the neurons' importance show it.
+/// A layer's mask matrix, weighted by the spread of inputs and the importance of neurons.
 pub(super) struct Weighted {
     /// `[n_ff][n_embd]` mask matrix times the inputs' spread.
     scaled: Vec<f32>,
-    /// `[n_embd][n_embd]`: its rows' squares, times importance.
+    /// `[n_embd][n_embd]`: the products of its rows with themselves, times importance.
     gram: Vec<f32>,
     n_embd: usize,
 }
@@ -81,7 +81,7 @@ impl Weighted {
     /// The first `n` directions: `[n][n_embd]`, of inputs over their spread.
     ///
     /// # Errors
-    /// When something is no finite number.
+    /// When something is not a finite number.
     pub fn directions(&self, inputs: &Covariance, n: usize, seed: u64) -> Result<Vec<f32>> {
         let n_embd = self.n_embd;
         let gram = View::new(&self.gram, n_embd, n_embd);
@@ -97,7 +97,7 @@ impl Weighted {
             let image = product(View::new(&seen, more, n_embd), gram);
             (basis, seen) = orthonormal(image, correlation, more)?;
         }
-        // The best directions within what was found (Rayleigh and Ritz).
+        // The best directions within the span found (Rayleigh and Ritz).
         let image = product(View::new(&seen, more, n_embd), gram);
         let small = product(View::new(&image, more, n_embd), View::new(&seen, more, n_embd).t());
         let (_, vectors) = linalg::eigen(&small, more)?;
@@ -130,11 +130,10 @@ impl Weighted {
     }
 }
 
-/// Rows that span what those of `rows` (`[n][n_embd]`) do, uncorrelated and of variance 1; and these times the
-/// correlations.
+/// Rows with the span of `rows` (`[n][n_embd]`), uncorrelated and of variance 1; and these times the correlations.
 fn orthonormal(mut rows: Vec<f32>, correlation: View, n: usize) -> Result<(Vec<f32>, Vec<f32>)> {
     let n_embd = rows.len() / n;
-    // Twice at least: once loses what is small beside the largest direction.
+    // At least twice: one pass loses what is small beside the largest direction.
     let mut pass = 0;
     loop {
         pass += 1;
@@ -173,7 +172,7 @@ mod tests {
         let weights = weighted.factors(&directions, &inputs, (GgmlType::F32, GgmlType::F32)).unwrap();
         let n = 50;
         let mut x = random(n * n_embd, 4);
-        // An input that is constant says nothing.
+        // A constant input says nothing.
         x.chunks_exact_mut(n_embd).for_each(|x| x[5] = 0.0);
         let truth = product(View::new(&x, n, n_embd), View::new(&mask, n_ff, n_embd).t());
         let scores = weights.scores(&x, n).unwrap();

@@ -1,14 +1,14 @@
 //! Trains the two-layer predictor of PowerInfer (arXiv 2312.12456, section 5.1).
 //!
-//! Scores are `w2 . relu(w1 . x + b1)`, and a neuron is active where its score plus `b2` is not negative. The loss is the
-//! binary cross-entropy of "fires", in which a firing weighs as much as its mass: so outputs rank neurons by the
-//! mass that they are expected to give, which is what a target of recalled mass asks for.
+//! Scores are `w2 . relu(w1 . x + b1)`, and a neuron is active if its score plus `b2` is not negative. The loss is the
+//! binary cross-entropy of "fires", in which each firing is weighted by its mass: outputs therefore rank neurons by the
+//! mass expected of them, which is what a target of recalled mass needs.
 //!
 //! The same task gives the same bytes for any number of threads: batches, blocks of rows, and the order in which their
 //! parts are added up are fixed.
 //!
-//! Memory, beside the task: some `32 * hidden * (n_embd + n_ff)` bytes for weights with their state, and `batch * (8 *
-//! n_ff + 8 * n_embd + 140 * hidden)` for a batch of at most 512 samples; 0.4 GB for 7B models at 512 hidden units.
+//! Memory, beyond the inputs: some `32 * hidden * (n_embd + n_ff)` bytes for weights with their state, and `batch * (8
+//! * n_ff + 8 * n_embd + 140 * hidden)` for a batch of at most 512 samples; 0.4 GB for 7B models at 512 hidden units.
 
 mod firings;
 mod net;
@@ -33,17 +33,17 @@ use rounding::Rounding;
 
 /// Hidden sizes are multiples of this, the block of most types.
 pub const HIDDEN_STEP: usize = 32;
-/// Samples of a step at most; fewer where that would leave fewer than [`STEPS_PER_EPOCH`].
+/// The most samples per step; fewer if that would leave fewer than [`STEPS_PER_EPOCH`].
 const MAX_BATCH: usize = 512;
 /// See [`MAX_BATCH`].
 const STEPS_PER_EPOCH: usize = 64;
-/// Held-out samples by which training stops.
+/// The most held-out samples that decide when training stops.
 const MAX_HELD: usize = 2048;
 /// Rows scored at a time.
 const SCORED_ROWS: usize = 128;
 /// Epochs without improvement on the held-out samples after which training stops.
 const PATIENCE: usize = 2;
-/// Learning rate of a layer's weights, by the size that its init gives them: `1 / sqrt(inputs)`.
+/// Learning rate of a layer's weights, relative to their initial size: `1 / sqrt(inputs)`.
 const RATE: f32 = 0.05;
 /// Learning rate of biases.
 const BIAS_RATE: f32 = 0.01;
@@ -53,7 +53,7 @@ const DECAY: f32 = 0.01;
 const WARM_UP: f32 = 0.05;
 /// The last learning rate, relative to the greatest.
 const LAST_RATE: f32 = 0.02;
-/// Output weights begin at this share of what keeps variances, so that the first scores are the rates.
+/// Output weights begin at this share of what preserves variance, so that the first scores follow the biases.
 const OUTPUT_INIT: f32 = 0.1;
 
 /// What a predictor of one layer is trained on, and how it will be stored.
@@ -66,7 +66,7 @@ pub struct Task<'a> {
     pub x: &'a [f32],
     /// What fired at these samples.
     pub fired: &'a Firings,
-    /// As `x`, of samples that are not trained on: they say when to stop.
+    /// As `x`, of samples that are not trained on but decide when to stop.
     pub held_x: &'a [f32],
     /// What fired at the held-out samples.
     pub held_fired: &'a Firings,
@@ -74,15 +74,15 @@ pub struct Task<'a> {
     pub in_type: GgmlType,
     /// Type in which `w2` will be stored.
     pub out_type: GgmlType,
-    /// Passes over the samples at most. Six are enough for 50,000.
+    /// The most passes over the samples. Six are enough for 50,000.
     pub epochs: usize,
-    /// Of the first weights and of the order of samples.
+    /// Seed of the first weights and of the order of samples.
     pub seed: u64,
 }
 
 /// A two-layer predictor.
 ///
-/// What [`train`] and [`fit_size`] return has the weights of its stored types: writing them loses nothing more.
+/// What [`train`] and [`fit_size`] return is already rounded to its stored types: writing it loses nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mlp {
     /// Hidden units, a multiple of [`HIDDEN_STEP`].
@@ -93,7 +93,7 @@ pub struct Mlp {
     pub b1: Vec<f32>,
     /// `[n_ff][hidden]`.
     pub w2: Vec<f32>,
-    /// `[n_ff]`: with it, outputs are log odds in which firings weigh by their mass. A calibration puts its own here.
+    /// `[n_ff]`: with it, outputs are log odds weighted by mass. A calibration replaces it.
     pub b2: Vec<f32>,
 }
 
@@ -122,11 +122,11 @@ impl Mlp {
     }
 }
 
-/// Trains a predictor of `hidden` units. Where nothing fires, it says so without training. `progress` is only asked whether
-/// to go on, as a layer is a step of longer work.
+/// Trains a predictor of `hidden` units. If nothing fires, the result says so without training. `progress` is only
+/// asked whether to continue, as a layer is one step of longer work.
 ///
 /// # Errors
-/// When sizes disagree, inputs are not finite, a type has no whole blocks for these rows, training diverges, or the user
+/// When sizes disagree, inputs are not finite, rows are not whole blocks of a type, training diverges, or the user
 /// wants to stop.
 pub fn train(task: &Task, hidden: usize, progress: &dyn Progress) -> Result<Mlp> {
     let trainer = Trainer::new(task)?;
@@ -143,7 +143,7 @@ struct Trainer<'a> {
     n_held: usize,
 }
 
-/// A predictor with the weights that it was rounded from, which see scaled inputs.
+/// A predictor with the weights it was rounded from, which expect scaled inputs.
 struct Trained {
     master: Mlp,
     stored: Mlp,
@@ -182,7 +182,7 @@ impl<'a> Trainer<'a> {
         Ok([Rounding::new(task.in_type, task.n_embd)?, Rounding::new(task.out_type, hidden)?])
     }
 
-    /// Weights to begin with; with the biases alone, outputs are the log odds of each neuron (weighted as in the loss).
+    /// Initial weights; with the biases alone, outputs are the log odds of each neuron (weighted as in the loss).
     fn first(&self, hidden: usize) -> Result<Mlp> {
         self.roundings(hidden)?;
         let (n_embd, n_ff) = (self.task.n_embd, self.task.n_ff);
@@ -194,7 +194,7 @@ impl<'a> Trainer<'a> {
                 silent[i] -= 1.0;
             }
         }
-        // Half a firing more: what never fired in so few samples may fire yet.
+        // Plus half a firing: a neuron that never fired in so few samples may still fire.
         let log_odds = firing.iter().zip(&silent).map(|(f, s)| ((f + 0.5) / (s + 1.0)).ln() as f32);
         let mut random = Random::new(self.task.seed, hidden as u64);
         Ok(Mlp {
@@ -206,7 +206,7 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Trains on from `start`, and keeps what was best on the held-out samples.
+    /// Continues training from `start`, and keeps what was best on the held-out samples.
     fn train(&self, start: Mlp, epochs: usize, progress: &dyn Progress) -> Result<Trained> {
         let (task, hidden) = (self.task, start.hidden);
         let roundings = self.roundings(hidden)?;
@@ -223,7 +223,7 @@ impl<'a> Trainer<'a> {
         let mut best: Option<(f64, usize, Trained)> = None;
         for epoch in 0..epochs {
             random.shuffle(&mut order);
-            // Rounding noise helps nobody while weights are far from where they will be.
+            // Rounding noise does not help while weights are still far from their final values.
             let rounding = (epoch >= epochs / 2).then_some(&roundings);
             for (i, samples) in order.chunks_exact(batch).enumerate() {
                 progress::check(progress)?;
@@ -258,7 +258,7 @@ impl<'a> Trainer<'a> {
         Trained { master: silent.clone(), stored: silent }
     }
 
-    /// The predictor as the file will hold it, on inputs as they are.
+    /// The predictor as the file will hold it, for unscaled inputs.
     fn store(&self, master: &Mlp, roundings: &[Rounding; 2]) -> Mlp {
         let (scale, n_embd) = (self.scaling.scale, self.task.n_embd);
         let round = |weights: &[f32], rounding: &Rounding, row: usize| {
@@ -268,7 +268,7 @@ impl<'a> Trainer<'a> {
             rounded
         };
         let w1 = round(&master.w1.iter().map(|w| w * scale).collect::<Vec<_>>(), &roundings[0], n_embd);
-        // Centring moves into the bias, and with the stored weights, so that rounding them does not shift it.
+        // Centring moves into the bias, computed with the stored weights so that rounding them does not shift it.
         let shift =
             |w: &[f32]| w.iter().zip(&self.scaling.mean).map(|(w, m)| f64::from(*w) * f64::from(*m)).sum::<f64>();
         let b1 = w1.chunks_exact(n_embd).zip(&master.b1).map(|(w, b)| (f64::from(*b) - shift(w)) as f32).collect();
@@ -295,7 +295,7 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// `ln(1 + exp(x))`: the loss of an output `x` where nothing fires.
+/// `ln(1 + exp(x))`: the loss of an output `x` if the neuron does not fire.
 fn softplus(x: f32) -> f32 {
     x.max(0.0) + net::exp(-x.abs()).ln_1p()
 }
@@ -317,7 +317,7 @@ impl Random {
         Self(random)
     }
 
-    /// Nearly normal numbers: the sums of four even ones.
+    /// Nearly normal numbers: the sums of four uniform ones.
     fn normals(&mut self, n: usize, deviation: f32) -> Vec<f32> {
         // Variance of a sum of four: a third of 65,536 squared.
         let unit = deviation * 3f32.sqrt() / 65_536.0;

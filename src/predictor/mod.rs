@@ -1,4 +1,4 @@
-//! Predictors: which neurons may fire, told from the FFN's input at a fraction of the mask matrix' bytes.
+//! Predictors: which neurons may fire, judged from the FFN's input at a fraction of the mask matrix's bytes.
 
 mod auto;
 mod calibrate;
@@ -27,7 +27,7 @@ use crate::profile::Fingerprint;
 /// Predictors of all layers of one model, by [`crate::model::NeuronId`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Predictors {
-    /// The model that they were fitted to.
+    /// The model they were fitted to.
     pub fingerprint: Fingerprint,
     /// Name of that model.
     pub name: String,
@@ -40,17 +40,17 @@ pub struct Predictors {
 pub struct LayerPredictor {
     /// What scores are computed from.
     pub weights: Weights,
-    /// `[n_ff]`: a neuron is active where its score plus this is not negative. [`ALWAYS`] and above: for every token;
+    /// `[n_ff]`: a neuron is active if its score plus this is not negative. [`ALWAYS`] and above: for every token;
     /// [`NEVER`] and below: for none. Empty for [`Kind::None`].
     pub bias: Vec<f32>,
-    /// What it does on text that it has not seen.
+    /// What it does on text it has not seen.
     pub measured: LayerMeasures,
 }
 
 /// What a layer's predictor does on held-out tokens. Without a predictor everything is active.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LayerMeasures {
-    /// Share of the activation mass that was aimed at.
+    /// Share of the activation mass that was the target.
     pub target: f32,
     /// Share of the activation mass that is in active neurons.
     pub recall: f32,
@@ -70,7 +70,7 @@ impl LayerPredictor {
         self.bias.iter().filter(|b| **b >= ALWAYS).count()
     }
 
-    /// What planning must know of it when its neurons lie in `order`; `None` where there is nothing to score with.
+    /// What planning must know about it if its neurons lie in `order`; `None` if there is nothing to score with.
     pub fn work(&self, order: &[NeuronId]) -> Option<PredictorWork> {
         let (dtype, m) = (self.weights.dtype()?, self.measured);
         let always = |id: &&NeuronId| self.bias.get(id.0 as usize).is_some_and(|b| *b >= ALWAYS);
@@ -85,7 +85,7 @@ impl LayerPredictor {
         self.weights.common_bytes() + self.weights.score_row() * self.weights.n_rows() + 4 * self.bias.len()
     }
 
-    /// Bytes that a token reads of it where neurons that are always active come first.
+    /// Bytes of it that a token reads if neurons that are always active come first.
     pub fn bytes_read(&self) -> usize {
         self.weights.common_bytes() + (self.weights.score_row() + 4) * (self.bias.len() - self.n_always())
     }

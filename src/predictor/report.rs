@@ -1,4 +1,4 @@
-//! What predictors do, as a table for people.
+//! What predictors do, as a human-readable table.
 
 use super::Predictors;
 use super::auto::NeuronBytes;
@@ -8,11 +8,11 @@ use crate::units::Bytes;
 use anyhow::Result;
 use std::fmt::Write;
 
-/// A table with one line per layer and one for the model: what a token reads beside what the exact mode reads, and how
-/// that was told apart.
+/// A table with one line per layer and one for the model: what a token reads compared with exact mode, and how well
+/// neurons that fire were found.
 ///
 /// # Errors
-/// When the model has other layers.
+/// When the model has different layers.
 pub fn table(model: &Model, predictors: &Predictors) -> Result<String> {
     let mut out = String::from(
         "layer  kind     size       bytes   target   recall  by count  precision   active    fired  fetched/fired  missed mass  bytes saved\n",

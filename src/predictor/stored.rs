@@ -1,4 +1,4 @@
-//! A layer's predictor as it is stored, and the scores that it gives.
+//! A layer's predictor as stored, and the scores it gives.
 
 use super::linalg::{View, product};
 use super::sign;
@@ -23,8 +23,8 @@ pub enum Kind {
 impl Kind {
     const ALL: [Self; 4] = [Self::None, Self::Sign, Self::Lowrank, Self::Mlp];
 
-    /// Share of a layer's activation mass that is kept where nobody says otherwise: the smallest, in steps of a thousandth,
-    /// with which the mean KL divergence from dense stays at or below 0.0014 nats on the embedded model (docs/predictors.md).
+    /// Share of a layer's activation mass that is kept by default: the smallest, in steps of a thousandth, with which
+    /// the mean KL divergence from dense stays at or below 0.0014 nats on the embedded model (docs/predictors.md).
     pub fn default_target(self) -> f64 {
         match self {
             Self::None => 1.0,
@@ -63,7 +63,7 @@ impl FromStr for Kind {
     }
 }
 
-/// A matrix as it is stored.
+/// A matrix as stored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
     /// Type of the elements.
@@ -135,7 +135,7 @@ impl Weights {
         }
     }
 
-    /// Type of the rows that give scores, where there are any.
+    /// Type of the rows that give scores, if there are any.
     pub(super) fn dtype(&self) -> Option<GgmlType> {
         match self {
             Self::None => None,
@@ -144,7 +144,7 @@ impl Weights {
         }
     }
 
-    /// Rank, or units of the hidden layer; 0 where there is nothing such.
+    /// Rank, or units of the hidden layer; 0 if it has neither.
     pub fn n_hidden(&self) -> usize {
         match self {
             Self::None | Self::Sign(_) => 0,
@@ -152,7 +152,7 @@ impl Weights {
         }
     }
 
-    /// Neurons that it scores.
+    /// Neurons it scores.
     pub(super) fn n_rows(&self) -> usize {
         match self {
             Self::None => 0,

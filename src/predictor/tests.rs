@@ -21,7 +21,7 @@ impl Observer for Taker {
     }
 }
 
-/// Inputs of all layers' FFN over `tokens` in windows of `n_ctx`.
+/// FFN inputs of all layers over `tokens`, in windows of `n_ctx`.
 fn sampled(model: &Model, tokens: &[u32], n_ctx: usize) -> Samples {
     let setup = ExecutorParams {
         n_threads: 2,
@@ -49,13 +49,13 @@ fn params(choice: Choice) -> FitParams {
     FitParams { choice, target: Some(0.99), seed: 1, hidden: None, costs: Costs::default() }
 }
 
-/// Samples of the embedded model over a text of its kind.
+/// Samples of the embedded model over a text like those it was trained on.
 fn embedded_samples(model: &Model, n: usize) -> Samples {
     let tokenizer = Tokenizer::new(read_vocab(&model.gguf).unwrap()).unwrap();
     let story = "Once upon a time, there was a little girl named Lily. She liked to play in the park with her red ball. \
         One day, a big dog came and took the ball. Lily was sad, but her mom said: \"Do not cry. We can ask the dog.\" ";
     let words: Vec<&str> = story.split_whitespace().collect();
-    // Sentences in which words change places: not a text that anyone would read, but never the same.
+    // Sentences with words swapped around: nobody would read them, but none is like another.
     let mut state = 1u64;
     let mut text = String::new();
     for i in 0..n {

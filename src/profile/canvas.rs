@@ -6,7 +6,7 @@ use anyhow::Result;
 /// Red, green, blue.
 pub(super) type Colour = [u8; 3];
 
-/// Starts white. What lies outside is not drawn.
+/// Starts white. Anything outside is not drawn.
 pub(super) struct Canvas {
     width: usize,
     height: usize,
@@ -54,9 +54,9 @@ impl Canvas {
         }
     }
 
-    /// Joins the points by an anti-aliased line. Coordinates are of pixel centres.
+    /// Joins the points with an anti-aliased line. Coordinates are those of pixel centres.
     ///
-    /// The segments' coverage is united before it is blended, or the joints would show as dots.
+    /// The coverage of the segments is merged before blending; otherwise the joints would show as dots.
     pub(super) fn polyline(&mut self, points: &[(f32, f32)], thickness: f32, colour: Colour) {
         let mut touched = vec![];
         let reach = thickness / 2.0 + 0.5;

@@ -11,17 +11,18 @@ pub struct SampleKey {
     pub hash: u64,
     /// SHA-256 of the text.
     pub text: [u8; 32],
-    /// Token of the text, from its beginning; tokens that are not counted (BOS) have no position.
+    /// Position of the token in the text; tokens that are not counted (BOS) have none.
     pub position: u64,
 }
 
 impl SampleKey {
-    /// The key of a token. The hash takes in the words of `text` one after the other, then the position (docs/formats.md).
+    /// The key of a token. The hash mixes in the words of `text` one after another, then the position
+    /// (docs/formats.md).
     pub fn new(seed: u64, text: [u8; 32], position: u64) -> Self {
         Self { hash: mix(Self::text_hash(seed, &text) ^ position), text, position }
     }
 
-    /// What all keys of a text have in common, to make many of them.
+    /// The part that all keys of a text share, for making many of them.
     fn text_hash(seed: u64, text: &[u8; 32]) -> u64 {
         text.as_chunks::<8>().0.iter().fold(mix(seed), |hash, word| mix(hash ^ u64::from_le_bytes(*word)))
     }
@@ -34,7 +35,7 @@ impl SampleKey {
         }
     }
 
-    /// `n` keys of this seed, which must be sorted and have the hashes they claim.
+    /// Reads `n` keys of this seed, which must be sorted and have the right hashes.
     pub(super) fn read(r: &mut Reader, n: usize, seed: u64) -> Result<Vec<Self>> {
         let mut words = Reader { bytes: r.take(n as u64 * 48)? };
         let mut keys = Vec::with_capacity(n);
@@ -89,7 +90,7 @@ impl Choice {
     }
 }
 
-/// Which tokens of a window are among `keys`: pairs of the token within the counted ones, and the key's place.
+/// Which tokens of a window are among `keys`: pairs of the token's index among those counted and the key's place.
 pub(super) fn marks(
     keys: &[SampleKey],
     seed: u64,
@@ -105,15 +106,15 @@ pub(super) fn marks(
 
 /// How two sorted lists of samples become one.
 pub(super) struct Union {
-    /// Sorted, as many as are kept.
+    /// The keys that are kept, sorted.
     pub(super) keys: Vec<SampleKey>,
-    /// By key: whether it is taken from the second list, and its place there.
+    /// By key: whether its sample comes from the second list, and its place in that list.
     pub(super) from: Vec<(bool, usize)>,
 }
 
 impl Union {
-    /// The smallest `capacity` keys of both. Where both have one, `second_is_less(i, j)` decides whose sample is
-    /// taken (they differ where a text was profiled with windows of two lengths), so that order does not matter.
+    /// The smallest `capacity` keys of both. If both have a key, `second_is_less(i, j)` decides whose sample is taken
+    /// (they differ if a text was profiled with windows of two lengths), so that order does not matter.
     pub(super) fn new(
         a: &[SampleKey],
         b: &[SampleKey],
@@ -133,7 +134,7 @@ impl Union {
         union
     }
 
-    /// Rows of `width` of the union.
+    /// The rows of the union, of `width` each.
     pub(super) fn rows<T: Copy>(&self, a: &[T], b: &[T], width: usize) -> Vec<T> {
         let mut out = Vec::with_capacity(self.keys.len() * width);
         for (second, at) in &self.from {

@@ -8,10 +8,10 @@ use crate::placement::covering_prefix;
 use anyhow::{Result, bail, ensure};
 use std::fmt::Write;
 
-/// Sizes of the hot set for which hit rates are told, in per cent of a layer's neurons.
+/// Sizes of the hot set for which hit rates are reported, in per cent of a layer's neurons.
 pub const HIT_SIZES: [usize; 6] = [5, 10, 20, 40, 60, 80];
 
-/// One layer of profile A against the same of B.
+/// One layer of profile A against the same layer of B.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerComparison {
     /// Neurons.
@@ -20,7 +20,7 @@ pub struct LayerComparison {
     pub n_hot: usize,
     /// Share of A's hot set that is in B's.
     pub shared: f64,
-    /// Neurons in both hot sets, over neurons in one or the other.
+    /// Neurons in both hot sets, divided by neurons in either.
     pub jaccard: f64,
     /// Kullback-Leibler divergence of B's firing rates from A's, in nats, mean over the neurons. A rate is
     /// `(fired + 0.5) / (tokens + 1)`, so that none is 0.
@@ -70,10 +70,10 @@ pub fn static_hit_rate(profile: &Profile, layer: usize, n_hot: usize) -> f64 {
     if total > 0.0 { hot / total } else { 0.0 }
 }
 
-/// Tables for people: A against B by layer, and the hit rates of A.
+/// Human-readable tables: A against B by layer, and the hit rates of A.
 ///
 /// # Errors
-/// When they are of different models or activations.
+/// When they belong to different models or activations.
 pub fn table(a: &Profile, b: &Profile) -> Result<String> {
     match a.fingerprint.kinship(&b.fingerprint) {
         Kinship::Same | Kinship::Sibling => {}

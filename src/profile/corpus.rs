@@ -1,14 +1,14 @@
-//! The files that make a corpus.
+//! The files that make up a corpus.
 
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Files are as they are given; a folder stands for the files in it and in its folders, sorted by path. Hidden ones are
-/// left out, and `but` (the job's own output); links to folders are not followed.
+/// Files are kept as given; a folder stands for all files below it, sorted by path. Hidden ones are left out, as is
+/// `but` (the job's own output); links to folders are not followed.
 ///
 /// # Errors
-/// When a folder cannot be read, or has no file.
+/// When a folder cannot be read or contains no file.
 pub fn files(paths: &[PathBuf], but: &[&Path]) -> Result<Vec<PathBuf>> {
     let but: Vec<PathBuf> = but.iter().filter_map(|path| path.canonicalize().ok()).collect();
     let mut all = Vec::new();
@@ -60,7 +60,7 @@ mod tests {
         }
         let found = files(&[at("z.txt"), place.path().to_owned()], &[&at("out"), &at("missing")]).unwrap();
         assert_eq!(found, ["z.txt", "a.txt", "b/c/x.txt", "b/y.txt", "z.txt"].map(at));
-        // A file that is missing is for the reader to name.
+        // Whoever reads the files reports a missing one.
         assert_eq!(files(&[at("missing")], &[]).unwrap(), [at("missing")]);
         assert!(files(&[at(".git")], &[&at(".git/w.txt")]).unwrap_err().to_string().contains("has no files"));
     }

@@ -1,13 +1,13 @@
-//! Who fired together: for sampled tokens, the set of neurons that fired.
+//! Which neurons fired together: for sampled tokens, the set of neurons that fired.
 
 use super::choice::{SampleKey, Union};
 use super::sections::Reader;
 use crate::model::NeuronId;
 use anyhow::{Result, ensure};
 
-/// Memory that the sets of a profile take at most, but for [`MIN_TOKENS`].
+/// The most memory that the sets of a profile take, unless that is less than [`MIN_TOKENS`] need.
 const MAX_BYTES: usize = 32 << 20;
-/// Tokens that are sampled at most. A thousand tell the 99th percentile.
+/// The most tokens sampled. A thousand are enough for the 99th percentile.
 const MAX_TOKENS: usize = 1024;
 const MIN_TOKENS: usize = 16;
 
@@ -16,7 +16,7 @@ pub(super) fn token_bytes(n_ff: &[usize]) -> usize {
     n_ff.iter().map(|n| n.div_ceil(8)).sum()
 }
 
-/// Tokens that a profile of a model with such layers keeps.
+/// Tokens that a profile of a model with these layers keeps.
 pub(super) fn capacity(n_ff: &[usize]) -> usize {
     (MAX_BYTES / token_bytes(n_ff).max(1)).clamp(MIN_TOKENS, MAX_TOKENS)
 }
@@ -26,7 +26,7 @@ pub(super) fn capacity(n_ff: &[usize]) -> usize {
 pub struct FiredSets {
     /// Seed of the choice of tokens.
     pub seed: u64,
-    /// Tokens that are kept at most.
+    /// The most tokens kept.
     pub capacity: usize,
     /// The tokens, sorted.
     pub keys: Vec<SampleKey>,
@@ -41,7 +41,7 @@ impl FiredSets {
         &self.bits[start..start + n_ff[layer].div_ceil(8)]
     }
 
-    /// By token, how many of `neurons` of `layer` fired; sorted. `n_ff` is that of all layers.
+    /// Per token, how many of `neurons` of `layer` fired; sorted. `n_ff` lists all layers.
     pub fn histogram(&self, n_ff: &[usize], layer: usize, neurons: &[NeuronId]) -> Vec<u32> {
         let mut wanted = vec![0u8; n_ff[layer].div_ceil(8)];
         neurons.iter().for_each(|id| wanted[id.0 as usize / 8] |= 1 << (id.0 % 8));
@@ -91,7 +91,7 @@ impl FiredSets {
         let bits = r.take(n as u64 * token_bytes(n_ff) as u64)?.to_vec();
         r.end("FSET")?;
         let sets = Self { seed, capacity, keys, bits };
-        // Bits of the last byte of a layer that stand for no neuron.
+        // Bits in the last byte of a layer that belong to no neuron.
         let spare = |layer: usize| if n_ff[layer].is_multiple_of(8) { 0 } else { u8::MAX << (n_ff[layer] % 8) };
         let clean = |token, layer| sets.set(n_ff, layer, token).last().is_none_or(|b| b & spare(layer) == 0);
         let clean = (0..n).all(|token| (0..n_ff.len()).all(|layer| clean(token, layer)));

@@ -1,4 +1,4 @@
-//! The activation profile as a picture: heat map of the layers, cumulative curves of the neurons.
+//! The activation profile as a picture: a heat map of the layers, and cumulative curves of the neurons.
 
 use super::canvas::{Canvas, Colour, advance, mix, text_width};
 use super::font;
@@ -45,7 +45,7 @@ const VIRIDIS: [Colour; 9] = [
 /// What [`draw`] shows.
 #[derive(Debug, Clone, Copy)]
 pub struct PlotInput<'a> {
-    /// Cut where it does not fit.
+    /// Truncated if it does not fit.
     pub title: &'a str,
     /// Firing rates 0..=1, `[n_layer][n_ff]` in any order of the neurons; `n_ff` may differ between layers.
     pub rates: &'a [Vec<f32>],
@@ -140,7 +140,7 @@ fn draw_heat_map(canvas: &mut Canvas, layers: &[Vec<f32>]) {
     let top_of = |layer: usize| HEAT_TOP + layer * HEAT_HEIGHT / n_layer;
     let gap = usize::from(HEAT_HEIGHT / n_layer >= 16);
     for (layer, rates) in layers.iter().enumerate() {
-        // More layers than pixels share rows: the last one drawn shows.
+        // If there are more layers than pixels, they share rows, and the last one drawn shows.
         let height = (top_of(layer + 1) - top_of(layer)).max(1 + gap) - gap;
         for (x, rate) in resample(rates, PLOT_WIDTH).into_iter().enumerate() {
             canvas.fill(PLOT_LEFT + x, top_of(layer), 1, height, heat_colour(rate));
@@ -267,14 +267,14 @@ fn centred(canvas: &mut Canvas, x: usize, y: usize, label: &str) {
     text(canvas, x - text_width(label.len(), TEXT_SCALE) / 2, y, label);
 }
 
-/// Of 1, 2, 5, 10, 20, ... the first that leaves room between the labels.
+/// The first of 1, 2, 5, 10, 20, ... that leaves room between the labels.
 fn label_step(n_layer: usize, height: usize) -> usize {
     let room = TEXT_HEIGHT + 6;
     let steps = (0..).flat_map(|decade| [1, 2, 5].map(|digit: usize| digit * 10usize.saturating_pow(decade)));
     steps.into_iter().find(|step| step * height / n_layer >= room).unwrap_or(n_layer)
 }
 
-/// Averages over `width` equal parts of `values`, with the fractions of those that two parts share.
+/// Averages over `width` equal parts of `values`; a value that two parts share counts in proportion.
 fn resample(values: &[f32], width: usize) -> Vec<f32> {
     let mut sums = vec![0f64];
     sums.extend(values.iter().scan(0f64, |sum, &value| {
@@ -292,7 +292,7 @@ fn resample(values: &[f32], width: usize) -> Vec<f32> {
         .collect()
 }
 
-/// One point per pixel column suffices, however many neurons there are.
+/// One point per pixel column is enough, however many neurons there are.
 fn curve_pixels(curve: &[(f32, f32)]) -> Vec<(f32, f32)> {
     let Some(n) = curve.len().checked_sub(1) else {
         return vec![];
@@ -313,7 +313,7 @@ fn curve_pixel((neurons, covered): (f32, f32)) -> (f32, f32) {
     (x, y)
 }
 
-/// The fourth root: like a logarithm it tells 1 % from 0.1 %, but has a place for 0.
+/// The fourth root: like a logarithm it separates 1 % from 0.1 %, but it has a place for 0.
 fn heat_scale(rate: f32) -> f32 {
     rate.sqrt().sqrt()
 }
@@ -322,7 +322,7 @@ fn heat_colour(rate: f32) -> Colour {
     viridis(heat_scale(rate))
 }
 
-/// Leaves out viridis's yellow end, which white swallows.
+/// Leaves out viridis's yellow end, which is hard to see on white.
 fn depth_colour(layer: usize, n_layer: usize) -> Colour {
     viridis(0.85 * layer as f32 / n_layer.saturating_sub(1).max(1) as f32)
 }

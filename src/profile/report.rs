@@ -1,11 +1,11 @@
-//! What a profile says, as a table for people.
+//! What a profile says, as a human-readable table.
 
 use super::file::Profile;
 use super::plot::neurons_covering;
 use crate::placement::covering_prefix;
 use std::fmt::Write;
 
-/// Share of all firings by which skew is told.
+/// Share of all firings by which skew is measured.
 pub const COVERED: f64 = 0.8;
 
 /// Figures of one layer.
@@ -61,8 +61,8 @@ pub fn table(profile: &Profile) -> String {
     out
 }
 
-/// How many neurons fire for one token apart from those that make up [`COVERED`] of all firings: what is left to the
-/// cold side, which is busy in proportion. Empty where the profile has no fired sets.
+/// How many neurons fire for one token, apart from those that make up [`COVERED`] of all firings: the work left to the
+/// cold side. Empty if the profile has no fired sets.
 pub fn cold_table(profile: &Profile) -> String {
     let Some(sets) = &profile.fired_sets else { return String::new() };
     let mut out = format!(

@@ -1,4 +1,4 @@
-//! How long it is until a neuron fires again: what a cache of recently used neurons would hit.
+//! How long it takes until a neuron fires again: the hits of a cache of recently used neurons.
 
 use super::sections::{Reader, put_u64s};
 use anyhow::{Context, Result, ensure};
@@ -6,11 +6,11 @@ use anyhow::{Context, Result, ensure};
 /// Buckets of the histogram of a layer; each is a 64th of its neurons.
 pub const N_BUCKETS: usize = 64;
 
-/// LRU stack distances of the firings of one layer, counted within windows: each window begins with an empty stack.
+/// LRU stack distances of one layer's firings, counted within windows: each window begins with an empty stack.
 ///
-/// The distance of a firing is the number of distinct neurons that fired since, and including, the token of this
-/// neuron's last firing. All neurons of a token fire at once. A least-recently-used cache of that many neurons or more
-/// has the neuron when it fires.
+/// The distance of a firing is the number of distinct neurons that have fired since the token of this neuron's last
+/// firing, that token included. All neurons of a token fire at once. A least-recently-used cache of that many neurons
+/// or more holds the neuron when it fires.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReuseCounts {
     /// Firings by distance: `(distance - 1) * N_BUCKETS / n_ff` is the bucket.
@@ -26,13 +26,13 @@ impl Default for ReuseCounts {
 }
 
 impl ReuseCounts {
-    /// All firings that were counted.
+    /// All firings counted.
     pub fn total(&self) -> u64 {
         self.buckets.iter().fold(self.first, |sum, n| sum.saturating_add(*n))
     }
 
-    /// Share of firings that an LRU cache of `capacity` of the layer's `n_ff` neurons hits. Within a bucket distances
-    /// count as evenly spread. 0 where nothing fired.
+    /// Share of firings that hit in an LRU cache of `capacity` of the layer's `n_ff` neurons. Distances within a bucket
+    /// count as evenly spread. 0 if nothing fired.
     pub fn hit_rate(&self, n_ff: usize, capacity: usize) -> f64 {
         let buckets = capacity.min(n_ff) as f64 * N_BUCKETS as f64 / n_ff.max(1) as f64;
         let (whole, part) = (buckets as usize, buckets.fract());
@@ -76,14 +76,14 @@ impl ReuseCounts {
 
 /// The LRU stack of one layer in one window.
 ///
-/// It is kept as the number of neurons whose last firing is each token: a token then costs its firings, and a pass
+/// It is kept as a number per token, of the neurons that fired last for it: a token then costs its firings and a pass
 /// over the tokens before it.
 pub(super) struct Stack {
-    /// By slot: the token of the last firing, from 1; 0 where there was none.
+    /// By slot: the token of the last firing, from 1; 0 if there was none.
     last: Vec<u32>,
-    /// By token, from 1: neurons whose last firing it is.
+    /// By token, from 1: the number of neurons that fired last for it.
     holding: Vec<u32>,
-    /// By token: how many of them fire again in the token that is being counted.
+    /// By token: how many of those fire again for the token being counted.
     again: Vec<u32>,
 }
 
@@ -105,7 +105,7 @@ impl Stack {
         Token { last: &mut self.last, again: &mut self.again, now }
     }
 
-    /// Ends a token: its firings are added to `counts`.
+    /// Ends a token and adds its firings to `counts`.
     pub(super) fn count(&mut self, counts: &mut ReuseCounts) {
         let n_ff = self.last.len();
         let first = std::mem::take(&mut self.again[0]);
@@ -124,8 +124,7 @@ impl Stack {
     }
 }
 
-/// A token that is being counted. Apart from [`Stack`] so that the loop over its neurons keeps the slices in
-/// registers.
+/// The token being counted. Separate from [`Stack`], so that the loop over its neurons keeps the slices in registers.
 pub(super) struct Token<'a> {
     last: &'a mut [u32],
     again: &'a mut [u32],

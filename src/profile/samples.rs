@@ -1,7 +1,7 @@
 //! Inputs of the FFN at sampled tokens: what predictors are fitted to.
 //!
-//! Which tokens are taken depends on `(seed, text, position)` only, by smallest hash: so samples of parts of a corpus
-//! merge to those of the whole, in any order and grouping.
+//! Tokens are chosen by the smallest hash of `(seed, text, position)`, so samples of the parts of a corpus merge to
+//! those of the whole, in any order and grouping.
 
 use super::choice::Union;
 use super::file::{self, MAGIC, VERSIONS, WHAT};
@@ -15,15 +15,15 @@ pub use super::choice::SampleKey;
 pub(super) const TAG: Tag = *b"samp";
 /// Bytes of a [`SampleKey`] in a file.
 const KEY_BYTES: usize = 48;
-/// Values that are turned to bytes at once.
+/// Values converted to bytes at a time.
 const PIECE: usize = 1 << 16;
 
-/// The normalised inputs of all layers' FFN at sampled tokens.
+/// The normalised FFN inputs of all layers at sampled tokens.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Samples {
-    /// Seed of the choice.
+    /// Seed that chose the tokens.
     pub seed: u64,
-    /// Tokens that are kept at most.
+    /// The most tokens kept.
     pub capacity: usize,
     /// The tokens, sorted.
     pub keys: Vec<SampleKey>,
@@ -60,13 +60,13 @@ impl Samples {
     /// Reads the samples of a profile.
     ///
     /// # Errors
-    /// One line that names the file and what is wrong; also where the profile has none.
+    /// One line that names the file and what is wrong; also if the profile has none.
     pub fn read(path: &Path) -> Result<Self> {
         let samples = Self::read_if_any(path)?;
         samples.with_context(|| format!("{}: has no samples; make it with --samples", path.display()))
     }
 
-    /// Reads the samples of a profile, where it has some.
+    /// Reads the samples of a profile, if it has any.
     ///
     /// # Errors
     /// One line that names the file and what is wrong.
@@ -78,16 +78,17 @@ impl Samples {
     pub(super) fn from_sections(file: &mut SectionFile) -> Result<Option<Self>> {
         let n_layer = file::header(file)?.n_ff.len();
         let Some(len) = file.len(&TAG) else { return Ok(None) };
-        // Straight to halves: as bytes they would be in memory twice.
+        // Straight to F16: as bytes they would be in memory twice.
         let mut parser = Parser { n_layer, len, head: Vec::new(), samples: None, layer: 0, half: None };
         file.stream(&TAG, &mut |bytes| parser.push(bytes))?;
         parser.samples.context(IMPOSSIBLE).map(Some)
     }
 
-    /// Adds the samples of `other`; the smallest hashes stay, as many as the smaller of the two capacities.
+    /// Adds the samples of `other` and keeps those with the smallest hashes, as many as the smaller capacity of the
+    /// two.
     ///
     /// # Errors
-    /// When they were chosen by another seed or have other sizes.
+    /// When they were chosen by another seed or differ in size.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         ensure!(
             self.seed == other.seed,
@@ -129,7 +130,7 @@ impl Samples {
     }
 }
 
-/// Tells halves as bytes, in pieces.
+/// Passes F16 values on as bytes, in pieces.
 pub(super) fn put_halves(values: &[f16], sink: &mut Sink) -> Result<()> {
     for piece in values.chunks(PIECE) {
         let bytes: Vec<u8> = piece.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -138,17 +139,17 @@ pub(super) fn put_halves(values: &[f16], sink: &mut Sink) -> Result<()> {
     Ok(())
 }
 
-/// Puts samples together from pieces of any length.
+/// Assembles samples from pieces of any length.
 struct Parser {
     n_layer: usize,
     /// Bytes of the section.
     len: u64,
-    /// What has come while the head is not whole.
+    /// What has arrived of the head, until it is complete.
     head: Vec<u8>,
     samples: Option<Samples>,
-    /// Layer that is being filled.
+    /// The layer being filled.
     layer: usize,
-    /// The first byte of a value whose second has not come.
+    /// The first byte of a value whose second has not arrived.
     half: Option<u8>,
 }
 
@@ -168,7 +169,7 @@ impl Parser {
         let (seed, capacity) = (r.u64()?, usize::try_from(r.u64()?)?);
         let (n, n_layer, n_embd) = (r.u32()?, r.u32()?, r.u32()?);
         ensure!(n_layer as usize == self.n_layer, "has samples of {n_layer} layers, but counts of {}", self.n_layer);
-        // The length bounds what is allocated here by what the file holds.
+        // The section's length bounds this allocation by what the file holds.
         let values = u128::from(n) * u128::from(n_embd) * u128::from(n_layer);
         let len = HEAD_BYTES as u128 + u128::from(n) * KEY_BYTES as u128 + 2 * values;
         let n = n as usize;

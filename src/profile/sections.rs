@@ -8,25 +8,25 @@ use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// What a section is called.
+/// The name of a section.
 pub(super) type Tag = [u8; 4];
 
 const MAGIC_BYTES: usize = 8;
 const HASH_BYTES: usize = 32;
 /// Tag, zeros, length, checksum.
 const ENTRY_BYTES: usize = 4 + 4 + 8 + HASH_BYTES;
-/// A file of more is none of ours.
+/// A file with more is not ours.
 const MAX_SECTIONS: u32 = 64;
-/// Bytes read at once.
+/// Bytes read at a time.
 const PIECE: usize = 1 << 20;
 
-/// Takes bytes as they come.
+/// Takes bytes as they arrive.
 pub(super) type Sink<'a> = dyn FnMut(&[u8]) -> Result<()> + 'a;
 
 type Emit<'a> = dyn Fn(&mut Sink) -> Result<()> + 'a;
 
-/// A section before it is written. Its payload is told in pieces, and twice: the checksums come first in the file,
-/// and what is as large as the samples should not be in memory a second time.
+/// A section before it is written. Its payload is produced in pieces, and twice: the checksums come first in the file,
+/// and something as large as the samples should not be in memory a second time.
 pub(super) struct Section<'a> {
     pub(super) tag: Tag,
     pub(super) emit: Box<Emit<'a>>,
@@ -38,7 +38,7 @@ impl<'a> Section<'a> {
     }
 }
 
-/// Tells the whole file to `sink`.
+/// Passes the whole file to `sink`.
 pub(super) fn emit(magic: &[u8; MAGIC_BYTES], version: u32, sections: &[Section], sink: &mut Sink) -> Result<()> {
     let mut header = magic.to_vec();
     header.extend(version.to_le_bytes());
@@ -68,7 +68,7 @@ pub(super) fn write(path: &Path, magic: &[u8; MAGIC_BYTES], version: u32, sectio
     file.commit()
 }
 
-/// What can be read at any place.
+/// Anything that can be read at any offset.
 trait Input: Read + Seek {}
 
 impl<T: Read + Seek> Input for T {}
@@ -80,14 +80,15 @@ struct Entry {
     hash: [u8; HASH_BYTES],
 }
 
-/// An open file of sections, or one of version 1, which has a single checksum and is read whole.
+/// An open file of sections, or one of version 1, which has a single checksum and is read as a whole.
 pub(super) struct SectionFile<'a> {
     input: Box<dyn Input + 'a>,
     entries: Vec<Entry>,
 }
 
 impl<'a> SectionFile<'a> {
-    /// Opens a file. What does not begin with `magic` is not read further: a model may be given by mistake.
+    /// Opens a file. If it does not begin with `magic`, no more of it is read: someone may have passed a model by
+    /// mistake.
     pub(super) fn open(path: &Path, magic: &[u8; MAGIC_BYTES], versions: &[u32], what: &str) -> Result<Self> {
         let mut file = File::open(path)?;
         let metadata = file.metadata()?;
@@ -153,7 +154,7 @@ impl<'a> SectionFile<'a> {
         Ok(Self { input, entries })
     }
 
-    /// Refuses sections that are not `known`, unless their tag begins in lower case: those are optional.
+    /// Refuses sections that are not `known`, unless their tag begins with a lower-case letter: those are optional.
     pub(super) fn refuse_unknown(&self, known: &[&Tag]) -> Result<()> {
         let unknown = |e: &&Entry| !known.contains(&&e.tag) && !e.tag[0].is_ascii_lowercase();
         match self.entries.iter().find(unknown) {
@@ -162,12 +163,12 @@ impl<'a> SectionFile<'a> {
         }
     }
 
-    /// Bytes of a section, where it is there.
+    /// Bytes of a section, if it exists.
     pub(super) fn len(&self, tag: &Tag) -> Option<u64> {
         self.entries.iter().find(|e| e.tag == *tag).map(|e| e.len)
     }
 
-    /// The payload of a section, where it is there; checked.
+    /// The payload of a section, checked; `None` if it does not exist.
     pub(super) fn section(&mut self, tag: &Tag) -> Result<Option<Vec<u8>>> {
         let mut bytes = Vec::new();
         let found = self.stream(tag, &mut |piece| {
@@ -177,7 +178,7 @@ impl<'a> SectionFile<'a> {
         Ok(found.then_some(bytes))
     }
 
-    /// Tells a section in pieces. Nothing of it may be believed before this returns: the checksum is known last.
+    /// Passes a section on in pieces. None of it may be trusted before this returns: the checksum is checked last.
     pub(super) fn stream(&mut self, tag: &Tag, sink: &mut Sink) -> Result<bool> {
         let Some(entry) = self.entries.iter().find(|e| e.tag == *tag) else { return Ok(false) };
         self.input.seek(SeekFrom::Start(entry.at))?;
@@ -262,7 +263,7 @@ impl<'a> Reader<'a> {
         Ok(words.iter().map(|w| u64::from_le_bytes(*w)).collect())
     }
 
-    /// Nothing may be left over.
+    /// Checks that nothing is left over.
     pub(super) fn end(&self, what: &str) -> Result<()> {
         ensure!(self.bytes.is_empty(), "section {what} is longer than its contents");
         Ok(())

@@ -1,4 +1,4 @@
-//! Texts cut into windows of tokens: what one run of the model takes in.
+//! Texts cut into windows of tokens; one run of the model takes one window.
 
 use super::choice::mix;
 use super::file::{ProfiledText, coalesced};
@@ -122,7 +122,7 @@ pub(super) fn of_texts(
     let mut left = cut.max_tokens.unwrap_or(u64::MAX);
     let mut cutter = Cutter { shard: cut.shard, n_seen: 0, windows: Vec::new() };
     for (i, text) in texts.iter().enumerate() {
-        // What a short text leaves goes to those after it.
+        // What a short text leaves unused goes to those after it.
         let share = left.div_ceil((texts.len() - i) as u64);
         left -= of_text(tokenizer, text, cut, share, &mut cutter, progress).with_context(|| text.name.clone())?;
     }
@@ -177,7 +177,7 @@ pub(super) fn of_random_tokens(n: u64, n_vocab: usize, seed: u64, cut: &Cut) -> 
     name.update(b"powerinfer random tokens");
     [seed, n, n_vocab as u64].iter().for_each(|v| name.update(v.to_le_bytes()));
     let text = name.finalize().into();
-    // Apart from the hashes that choose samples, or those would prefer some tokens.
+    // Independent of the hashes that choose samples, which would otherwise prefer some tokens.
     let stream = mix(seed ^ u64::from_le_bytes(*b"rndtoken"));
     let token = |i: u64| ((u128::from(mix(stream.wrapping_add(i))) * n_vocab as u128) >> 64) as u32;
     let mut cutter = Cutter { shard: cut.shard, n_seen: 0, windows: Vec::new() };
@@ -190,7 +190,7 @@ pub(super) fn of_random_tokens(n: u64, n_vocab: usize, seed: u64, cut: &Cut) -> 
     cutter.finish()
 }
 
-/// The texts that `windows` are of, as a profile lists them.
+/// The texts that `windows` come from, as a profile lists them.
 pub(super) fn profiled(windows: &[Window], n_ctx: usize) -> Vec<ProfiledText> {
     let mut texts: Vec<ProfiledText> = Vec::new();
     for window in windows {

@@ -18,10 +18,10 @@ pub fn scale(block: &[u8]) -> f32 {
     f16_at(block, 0)
 }
 
-/// The F16 value whose bytes begin at `at`, converted without a call that asks what the processor can do.
+/// The F16 value whose bytes begin at `at`, converted without a call that checks for processor features.
 #[inline(always)]
 pub fn f16_at(block: &[u8], at: usize) -> f32 {
-    /// 2^112: what the exponents of F16 and F32 are offset by.
+    /// 2^112: the difference between the exponent biases of F32 and F16.
     const REBIAS: f32 = f32::from_bits((127 + 112) << 23);
     let half = u32::from(u16::from_le_bytes([block[at], block[at + 1]]));
     let (sign, rest) = ((half & 0x8000) << 16, (half & 0x7fff) << 13);
@@ -59,9 +59,9 @@ pub fn quantize_q8_0(x: &[f32], out: &mut [u8]) {
     }
 }
 
-/// Quantizes 32 values to a `Q4_0` block: the value of largest magnitude becomes -8, as in ggml's reference
-/// quantizer; product and sum are rounded each, as in the `gguf` package (compilers fuse them in ggml's, which differs in
-/// one value of ten million).
+/// Quantizes 32 values to a `Q4_0` block: the value of largest magnitude becomes -8, as in ggml's reference quantizer;
+/// product and sum are rounded separately, as in the `gguf` package (compilers fuse them in ggml, which changes one
+/// value in ten million).
 pub fn quantize_q4_0(x: &[f32], out: &mut [u8]) {
     let d = poison(x, extreme(x) / -8.0);
     let inverse = if d == 0.0 { 0.0 } else { 1.0 / d };
@@ -72,19 +72,19 @@ pub fn quantize_q4_0(x: &[f32], out: &mut [u8]) {
     }
 }
 
-/// The value of largest magnitude; the first of several.
+/// The value of largest magnitude; the first if there are several.
 #[inline]
 pub fn extreme(x: &[f32]) -> f32 {
     x.iter().fold(0.0, |extreme: f32, v| if v.abs() > extreme.abs() { *v } else { extreme })
 }
 
-/// The scale `d`, or NaN where something in `x` is not a finite number, which comparing and rounding would hide.
+/// The scale `d`, or NaN if something in `x` is not finite, which comparing and rounding would hide.
 #[inline]
 pub fn poison(x: &[f32], d: f32) -> f32 {
     if all_finite(x) { d } else { f32::NAN }
 }
 
-/// Whether there is nothing infinite and no NaN in `x`.
+/// Whether all of `x` is finite.
 #[inline]
 pub fn all_finite(x: &[f32]) -> bool {
     x.iter().fold(true, |all, v| all & v.is_finite())

@@ -1,4 +1,4 @@
-//! Rows between their stored bytes and 32-bit floats, for every type that can be computed with.
+//! Converts rows between their stored bytes and 32-bit floats, for every supported type.
 
 use super::blocks::{self, Q4_0_BYTES, Q8_0_BYTES, QK};
 use super::decoded::dequantize;
@@ -19,7 +19,7 @@ const WRITABLE: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K
 /// How to read rows of `dtype`.
 ///
 /// # Errors
-/// When the type is known by name only.
+/// When only the name and size of the type are known.
 pub fn dequantizer(dtype: GgmlType) -> Result<Dequantize> {
     Ok(match dtype {
         GgmlType::F32 => from_f32,
@@ -75,7 +75,7 @@ fn to_f32(x: &[f32], out: &mut [u8]) {
     }
 }
 
-/// Elements converted at a time: `half` converts slices eight at a time where the processor can.
+/// Elements converted at a time: `half` converts slices eight at a time if the processor can.
 const STEP: usize = 64;
 
 /// Reads a row of this type; see [`Dequantize`].

@@ -1,11 +1,11 @@
-//! One unpacked form for the blocks of every quantized type, which dot products, matrix products and conversion share.
+//! One unpacked form for the blocks of all quantized types, shared by dot products, matrix products and conversion.
 
 use super::types::GgmlType;
 use super::{iq4, k_quants, legacy};
 
 /// Elements in the longest block.
 pub const MAX_BLOCK_LEN: usize = 256;
-/// Sub-blocks in the block that has most.
+/// The most sub-blocks in a block.
 pub const MAX_SUB_BLOCKS: usize = 16;
 
 /// How the blocks of one quantized type unpack. Element `i` of a block is, in exactly this order of operations,
@@ -15,7 +15,7 @@ pub struct BlockFormat {
     pub dtype: GgmlType,
     /// Elements that share a scale and a minimum: 16 or 32.
     pub sub_len: usize,
-    /// What `q` has above the value it stands for; 0 for the types with minima.
+    /// How much `q` exceeds the value it stands for; 0 for the types with minima.
     pub offset: u8,
     /// Whether anything is subtracted; the minima of the other types are zeros.
     pub has_min: bool,
@@ -34,7 +34,7 @@ impl BlockFormat {
     }
 }
 
-/// How the blocks of `dtype` unpack; `None` for types that are not quantized or that no code exists for.
+/// How the blocks of `dtype` unpack; `None` for types that are not quantized or not supported.
 pub fn block_format(dtype: GgmlType) -> Option<&'static BlockFormat> {
     FORMATS.into_iter().find(|format| format.dtype == dtype)
 }
@@ -54,14 +54,14 @@ static FORMATS: [&BlockFormat; 12] = [
     &iq4::IQ4_XS,
 ];
 
-/// Room for one block of any type, unpacked; what lies beyond its `block_len` and `n_sub` has no meaning.
+/// Room for one block of any type, unpacked; what lies beyond its `block_len` and `n_sub` is unspecified.
 #[derive(Clone, Debug)]
 pub struct Decoded {
     /// One unsigned value for each element.
     pub q: [u8; MAX_BLOCK_LEN],
     /// One scale for each sub-block.
     pub scale: [f32; MAX_SUB_BLOCKS],
-    /// What is subtracted, for each sub-block: zeros where the type has no minima.
+    /// What is subtracted, for each sub-block: zeros if the type has no minima.
     pub min: [f32; MAX_SUB_BLOCKS],
 }
 

@@ -1,4 +1,4 @@
-//! The types whose 4-bit values are places in a table of 16 unevenly spaced levels: IQ4_NL and IQ4_XS.
+//! The types whose 4-bit values are indices into a table of 16 unevenly spaced levels: IQ4_NL and IQ4_XS.
 
 use super::blocks::{QK, f16_at};
 use super::decoded::BlockFormat;
@@ -39,7 +39,7 @@ pub fn scales_of_iq4_xs(block: &[u8], scales: &mut [f32]) {
     }
 }
 
-/// Of each 16 bytes the levels that their low halves name, then those of their high halves.
+/// For each 16 bytes, the levels of their low halves, then those of their high halves.
 fn levels(bytes: &[u8], q: &mut [u8]) {
     for (bytes, q) in bytes.chunks_exact(QK / 2).zip(q.chunks_exact_mut(QK)) {
         let (low, high) = q.split_at_mut(QK / 2);

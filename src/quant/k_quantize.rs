@@ -10,10 +10,10 @@ const SUB: usize = 32;
 const SUB_6: usize = 16;
 /// Scales and minima of `Q4_K` and `Q5_K` have 6 bits.
 const PAIR_MAX: f32 = 63.0;
-/// Times that the factors of a super-block are fitted anew to the values chosen with the last ones.
+/// How often the factors of a super-block are refitted to the values chosen with the previous ones.
 const REFITS: usize = 3;
 
-/// Quantizes 256 values to a `Q4_K` block. Deterministic; something infinite or no number makes all of it NaN.
+/// Quantizes 256 values to a `Q4_K` block. Deterministic; an infinity or NaN makes all of it NaN.
 pub fn quantize_q4_k(x: &[f32], out: &mut [u8]) {
     let block = affine_block(x, 15.0);
     write_affine_head(&block, out);
@@ -48,7 +48,7 @@ pub fn quantize_q6_k(x: &[f32], out: &mut [u8]) {
     out[208..210].copy_from_slice(&block.d.to_le_bytes());
 }
 
-/// `x = d scale q - d_min min`, where all but the factors are small whole numbers.
+/// `x = d scale q - d_min min`, where all but the factors are small integers.
 struct Affine {
     d: f16,
     d_min: f16,
@@ -87,7 +87,7 @@ fn write_halves(q: &[[f32; SUB]; QK_K / SUB], out: &mut [u8]) {
     }
 }
 
-/// Larger weights matter more, as their product with an activation does; none of them matters nothing.
+/// Larger weights matter more, as do their products with activations; even a zero matters a little.
 fn importance<const N: usize>(x: &[f32; N]) -> [f32; N] {
     let rms = (sum::<N>(|i| x[i] * x[i]) / N as f32).sqrt();
     x.map(|v| rms + v.abs())
@@ -118,7 +118,7 @@ fn affine_block(x: &[f32], q_max: f32) -> Affine {
     best
 }
 
-/// The scale and the minimum, 0 or more, with which whole numbers up to `q_max` come closest to `x`.
+/// The scale and the minimum, 0 or more, with which integers up to `q_max` come closest to `x`.
 fn fit_affine(x: &[f32; SUB], w: &[f32; SUB], q_max: f32) -> (f32, f32) {
     let low = x.iter().fold(0.0f32, |m, v| m.min(*v));
     let range = x.iter().fold(low, |m, v| m.max(*v)) - low;
@@ -148,7 +148,7 @@ fn fit_affine(x: &[f32; SUB], w: &[f32; SUB], q_max: f32) -> (f32, f32) {
     best
 }
 
-/// The best values for given factors, and scales and minima that are at most 1 from the given ones.
+/// The best values for the given factors, with scales and minima at most 1 from the given ones.
 fn with_factors(
     x: &[[f32; SUB]],
     w: &[[f32; SUB]; QK_K / SUB],
@@ -180,11 +180,11 @@ fn with_factors(
     block
 }
 
-/// Steps of a scale and a minimum; none first, so that it stays where nothing is better.
+/// Steps of a scale and a minimum; no step first, so that both stay if nothing is better.
 const NEIGHBOURS: [(f32, f32); 9] =
     [(0.0, 0.0), (-1.0, -1.0), (-1.0, 0.0), (-1.0, 1.0), (0.0, -1.0), (0.0, 1.0), (1.0, -1.0), (1.0, 0.0), (1.0, 1.0)];
 
-/// The factors that suit the scales, minima and values of `block` best: least squares over all of it.
+/// The factors that best suit the scales, minima and values of `block`: least squares over all of it.
 fn refit_affine(x: &[[f32; SUB]], w: &[[f32; SUB]; QK_K / SUB], block: &Affine) -> (f16, f16) {
     let (mut ss, mut sm, mut mm, mut xs, mut xm) = (0.0, 0.0, 0.0, 0.0, 0.0);
     for ((x, w), (q, (scale, min))) in x.iter().zip(w).zip(block.q.iter().zip(block.scale.iter().zip(&block.min))) {
@@ -232,7 +232,7 @@ fn symmetric_block(x: &[f32]) -> Symmetric {
     best
 }
 
-/// The scale, of either sign, with which whole numbers from -32 to 31 come closest to `x`.
+/// The scale, of either sign, with which integers from -32 to 31 come closest to `x`.
 fn fit_symmetric(x: &[f32; SUB_6], w: &[f32; SUB_6]) -> f32 {
     let extreme = extreme(x);
     let mut best = extreme / -32.0;
@@ -245,7 +245,7 @@ fn fit_symmetric(x: &[f32; SUB_6], w: &[f32; SUB_6]) -> f32 {
         let q: [f32; SUB_6] = std::array::from_fn(|i| nearest(x[i] * per_step, -32.0, 31.0));
         let wq: [f32; SUB_6] = std::array::from_fn(|i| w[i] * q[i]);
         let (swqq, swxq) = (sum::<SUB_6>(|i| wq[i] * q[i]), sum::<SUB_6>(|i| wq[i] * x[i]));
-        // What the best scale for these values, swxq / swqq, takes off the error of zeros.
+        // How much the best scale for these values, swxq / swqq, reduces the error that zeros would have.
         let gain = swxq * swxq / swqq;
         if gain > best_gain {
             (best, best_gain) = (swxq / swqq, gain);
@@ -283,15 +283,15 @@ fn square(v: f32) -> f32 {
     v * v
 }
 
-/// The whole number nearest to `v`, between `low` and `high`, which are far below 2^22: adding 1.5 * 2^23 rounds, and
-/// unlike `round` on a processor of any age.
+/// The integer nearest to `v`, between `low` and `high`, which are far below 2^22: adding 1.5 * 2^23 rounds and, unlike
+/// `round`, is fast on processors of any age.
 #[inline]
 fn nearest(v: f32, low: f32, high: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     v.max(low).min(high) + ROUND - ROUND
 }
 
-/// Sums eight interleaved parts, which the compiler can do at once.
+/// Sums eight interleaved parts, which compilers vectorise.
 #[inline]
 fn sum<const N: usize>(term: impl Fn(usize) -> f32) -> f32 {
     let mut parts = [0.0; 8];

@@ -16,9 +16,9 @@ pub static Q2_K: BlockFormat =
     BlockFormat { dtype: GgmlType::Q2_K, sub_len: 16, offset: 0, has_min: true, decode: decode_q2_k };
 
 /// 110 bytes: 32 bytes of third bits, bit `j` of byte `i` for element `32 j + i`; 64 bytes of the lower two bits as in
-/// `Q2_K`; 12 bytes of 6-bit scales offset by 32; F16 factor of the scales. The low halves of the scales of the
-/// sub-blocks `k` and `k + 8` are the halves of byte `k`; the upper two bits of scale `k` lie in byte `8 + k % 4`
-/// from bit `2 (k / 4)` (`block_q3_K` of `ggml-common.h`).
+/// `Q2_K`; 12 bytes of 6-bit scales offset by 32; F16 factor of the scales. The lower four bits of scales `k` and `k +
+/// 8` are the halves of byte `k`; the upper two bits of scale `k` are in byte `8 + k % 4` from bit `2 (k / 4)` on
+/// (`block_q3_K` of `ggml-common.h`).
 pub static Q3_K: BlockFormat =
     BlockFormat { dtype: GgmlType::Q3_K, sub_len: 16, offset: 4, has_min: false, decode: decode_q3_k };
 
@@ -93,9 +93,8 @@ pub(crate) fn decode_q6_k(block: &[u8], q: &mut [u8], scales: &mut [f32], _: &mu
 }
 
 /// The scale and the minimum of sub-block `k` of 8, of a `Q4_K` or `Q5_K` block. The first four scales are the low six
-/// bits of the bytes 0 to 3 and their minima those of the bytes 4 to 7. The others have their lower four bits in the
-/// bytes 8 to 11 (scale in the low half, minimum in the high one) and their upper two in the top of the bytes 0 to 3
-/// and 4 to 7.
+/// bits of bytes 0 to 3, and their minima those of bytes 4 to 7. The others have their lower four bits in bytes 8 to 11
+/// (scale in the low half, minimum in the high one) and their upper two at the top of bytes 0 to 3 and 4 to 7.
 #[inline(always)]
 pub fn scale_and_min(pairs: &[u8], k: usize) -> (u8, u8) {
     if k < 4 {
@@ -121,7 +120,7 @@ fn scales_and_mins(block: &[u8], scales: &mut [f32], mins: &mut [f32]) {
     }
 }
 
-/// Of each 32 bytes the low halves, then the high halves.
+/// For each 32 bytes, the low halves, then the high halves.
 #[inline(always)]
 fn halves(bytes: &[u8], q: &mut [u8]) {
     for (bytes, q) in bytes.chunks_exact(32).zip(q.chunks_exact_mut(64)) {
@@ -133,7 +132,7 @@ fn halves(bytes: &[u8], q: &mut [u8]) {
     }
 }
 
-/// Of each 32 bytes the lowest two bits, then the next two, and so on.
+/// For each 32 bytes, the lowest two bits, then the next two, and so on.
 #[inline(always)]
 fn pairs_of_bits(bytes: &[u8], q: &mut [u8]) {
     for (bytes, q) in bytes.chunks_exact(32).zip(q.chunks_exact_mut(128)) {

@@ -96,7 +96,7 @@ pub fn quantize_q5_1(x: &[f32], out: &mut [u8]) {
     write_halves(&q, &mut out[8..24]);
 }
 
-/// Writes scale and minimum of values spread over `0..=q_max`, and returns what the values become.
+/// Writes the scale and minimum that spread the values over `0..=q_max`, and returns the quantized values.
 fn write_range(x: &[f32], q_max: u8, out: &mut [u8]) -> [u8; QK] {
     let min = x.iter().fold(f32::INFINITY, |m, v| m.min(*v));
     let max = x.iter().fold(f32::NEG_INFINITY, |m, v| m.max(*v));

@@ -1,4 +1,4 @@
-//! Block formats: their geometry, their bytes, and the way to and from 32-bit floats.
+//! Block formats: their geometry, their bytes, and conversion to and from 32-bit floats.
 
 mod types;
 pub mod blocks;

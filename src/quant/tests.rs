@@ -1,4 +1,4 @@
-//! What the formats read and write, held against the gguf package and against bounds on the error.
+//! What the formats read and write, compared with the gguf package and with bounds on the error.
 
 use super::decoded::{Decoded, MAX_BLOCK_LEN, MAX_SUB_BLOCKS, block_format};
 use super::{GgmlType, convert};
@@ -31,7 +31,7 @@ use super::{GgmlType, convert};
 //   x = np.array([sum(byte() for _ in range(4)) - 510 for _ in range(32 * 64)], np.float32) * np.float32(2.0**-9)
 //   for name in ["Q8_0", "Q4_1", "Q5_0", "Q5_1"]: print(name, hex(fnv(quants.quantize(x, T[name]).tobytes())))
 
-/// F16 scales: one, both zeros, subnormal and least normal ones, the greatest, and three common ones.
+/// F16 scales: one, both zeros, subnormal and smallest normal ones, the largest, and three common ones.
 const SCALES: [u16; 11] = [0x3c00, 0, 0x8000, 1, 0x83ff, 0x0400, 0x7bff, 0xfbff, 0xb555, 0x2e66, 0x1234];
 
 /// The type, where its F16 scales lie, the hash of the floats of 22 blocks, and the floats 0, 1 and 18.
@@ -96,7 +96,7 @@ fn write(dtype: GgmlType, x: &[f32]) -> Vec<u8> {
     bytes
 }
 
-/// Sums of `terms` random bytes, centred: many look like weights, and all are exact in Python too.
+/// Sums of `terms` random bytes, centred: with several terms they look like weights, and all are exact in Python, too.
 fn bells(n: usize, terms: i32) -> Vec<f32> {
     let mut byte = random_bytes();
     let mut sum = || (0..terms).map(|_| i32::from(byte())).sum::<i32>();

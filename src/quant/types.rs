@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// A ggml tensor type that is known by name and size. Whether it can be computed with is another question:
-/// see [`mod@crate::cpu::kernels`].
+/// A ggml tensor type, known by name and size. Whether it is supported in computations is another question: see
+/// [`mod@crate::cpu::kernels`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GgmlType(&'static TypeInfo);
 

@@ -7,7 +7,7 @@ use crate::gguf::write::{MetadataBuilder, Value};
 use crate::model::SYNTHETIC_KEY;
 use crate::variant;
 
-/// `general.file_type` of quantized files needs to be told how: the only way there is.
+/// `general.quantization_version`, which ggml requires of quantized files.
 const QUANTIZATION_VERSION: u32 = 2;
 const N_CTX_TRAIN: u32 = 8192;
 /// Unknown, begin, end.
@@ -51,7 +51,7 @@ pub(super) fn metadata(spec: &Spec, layout: Layout, n_hot: usize) -> MetadataBui
     out
 }
 
-/// A SentencePiece vocabulary in which every byte is a token, and the rest are never met in a text: nothing joins to them.
+/// A SentencePiece vocabulary in which every byte is a token; the other tokens never occur, as no merges lead to them.
 fn vocabulary(n_vocab: usize, out: &mut MetadataBuilder) {
     const NORMAL: i32 = 1;
     const BYTE: i32 = 6;
@@ -73,9 +73,9 @@ fn vocabulary(n_vocab: usize, out: &mut MetadataBuilder) {
     }
 }
 
-/// By slot: rates, and the mean absolute value that a neuron multiplies its `down` vector with.
+/// By slot: rates, and the mean absolute factor of a neuron's `down` vector.
 pub(super) fn index(rates: &[f64], units: &[Unit]) -> (Vec<f32>, Vec<f32>) {
-    // `up` gives standard normal numbers, whose mean absolute value this is.
+    // The mean absolute value of standard normal numbers, which `up` gives.
     let up = std::f64::consts::FRAC_2_PI.sqrt();
     (rates.iter().map(|r| *r as f32).collect(), units.iter().map(|u| (u.mean.max(0.0) * up) as f32).collect())
 }

@@ -1,7 +1,8 @@
-//! Models of known shapes with random weights whose FFN fires as sparsely as one asks: for speed, not for text.
+//! Models of known shapes with random weights, whose FFNs fire as sparsely as requested: for speed, not for text.
 //!
 //! The residual stream holds a constant beside the data (see `weights`): a gate's weight on it is a bias, so how often
-//! a neuron fires is known before anything runs. All values are functions of seed, tensor and row, whatever the threads.
+//! a neuron fires is known before anything runs. All values are functions of seed, tensor and row, whatever the
+//! threads.
 
 mod header;
 mod random;

@@ -1,8 +1,8 @@
-//! Random numbers by counter: a stream for each row, so that rows can be made in any order.
+//! Counter-based random numbers: a stream for each row, so that rows can be made in any order.
 
 /// The golden ratio in 64 bits, the step of splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-/// Standard deviation of an even number of 16 bits.
+/// Standard deviation of a uniform 16-bit number.
 const DEVIATION_16: f32 = 18_918.61;
 
 fn mix(mut z: u64) -> u64 {
@@ -32,7 +32,7 @@ impl Stream {
         mix(self.0)
     }
 
-    /// Nearly normal, with mean 0 and variance 1: the sum of four even numbers.
+    /// Nearly normal, with mean 0 and variance 1: the sum of four uniform numbers.
     #[inline]
     pub fn normal(&mut self) -> f32 {
         let bits = self.next();
@@ -40,7 +40,7 @@ impl Stream {
         (sum as f32 - 2.0 * 65_535.0) / (2.0 * DEVIATION_16)
     }
 
-    /// Four even numbers with mean 0 and variance 1.
+    /// Four uniform numbers with mean 0 and variance 1.
     #[inline]
     pub fn uniform4(&mut self) -> [f32; 4] {
         let bits = self.next();
@@ -48,7 +48,7 @@ impl Stream {
     }
 }
 
-/// A random order of `n` things: what stands at each place.
+/// A random order of `n` things: which one is at each place.
 pub(super) fn permutation(key: [u64; 4], n: usize) -> Vec<u32> {
     let mut stream = Stream::new(key);
     let mut order: Vec<u32> = (0..n as u32).collect();

@@ -1,4 +1,4 @@
-//! What threshold makes a neuron fire as often as it is to, from theory.
+//! Which threshold makes a neuron fire as often as it should, from theory.
 
 use crate::placement::rates::bisect;
 use std::f64::consts::PI;
@@ -6,7 +6,7 @@ use std::f64::consts::PI;
 /// A neuron that fires when a standard normal number is above `threshold`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unit {
-    /// What the pre-activation is lowered by.
+    /// What is subtracted from the pre-activation.
     pub threshold: f64,
     /// Mean of the activation.
     pub mean: f64,

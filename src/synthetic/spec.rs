@@ -5,7 +5,7 @@ use crate::shapes::Sized;
 use anyhow::{Result, ensure};
 use std::str::FromStr;
 
-/// Of a layer's neurons, whatever the shape.
+/// Share of a layer's neurons that fire, whatever the shape.
 const DEFAULT_DENSITY: f64 = 0.1;
 
 /// Whether neurons lie in `split`'s order or in a model's own.
@@ -22,7 +22,7 @@ pub enum Layout {
 pub struct Spec {
     /// Its sizes.
     pub sized: Sized,
-    /// Of all random numbers.
+    /// Seed of all random numbers.
     pub seed: u64,
 }
 
@@ -70,7 +70,7 @@ impl Spec {
         format!("synthetic-{shape}-{dtype}-d{density}-l{n_layer}-s{seed}-v{version}-{layout}.gguf")
     }
 
-    /// Two digits, or all that there are.
+    /// Two digits, or as many as there are.
     fn shown_density(&self) -> String {
         let (short, whole) = (format!("{:.2}", self.density()), self.density().to_string());
         if short.len() > whole.len() { short } else { whole }

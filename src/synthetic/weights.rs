@@ -1,11 +1,11 @@
-//! The rows of all matrices, each a function of seed, tensor, layer and row.
+//! The rows of all matrices, each one a function of seed, tensor, layer and row.
 //!
-//! The first [`N_CONSTANT`] channels of the residual stream hold 1 for every token: no layer reads them but gates, none
-//! writes to them. A gate row is `a[c / 8] * sign[c]`, of rank `n_embd / 8`, and noise of a tenth of the variance; on the
-//! constant it has minus the threshold at which a standard normal number fires as often as the neuron is to.
+//! The first [`N_CONSTANT`] channels of the residual stream hold 1 for every token: only gates read them, and nothing
+//! writes to them. A gate row is `a[c / 8] * sign[c]`, of rank `n_embd / 8`, plus noise with a tenth of the variance;
+//! on the constant it has minus the threshold that a standard normal number exceeds as often as the neuron should fire.
 //!
-//! Gate rows and embeddings are all different. The other rows come from a pool: nobody can tell by speed, and a pool is
-//! quantized once.
+//! Gate rows and embeddings are all different. The other rows come from a pool, which is quantized only once and makes
+//! no difference to speed.
 
 use super::random::{Stream, hash, permutation};
 use super::rates::Unit;
@@ -22,8 +22,8 @@ const N_CONSTANT: usize = 32;
 const GROUP: usize = 8;
 /// Share of a gate's variance that is not of low rank.
 const NOISE: f32 = 0.1;
-/// What all FFN add to the variance of the residual stream, which begins at 1: little, so that how long it is hardly
-/// depends on the token, and the constant stays one when normalised.
+/// What all FFNs together add to the variance of the residual stream, which begins at 1: little, so that its norm
+/// hardly depends on the token, and the constant remains a constant when normalised.
 const FFN_GROWTH: f64 = 0.5;
 /// What attention adds when it looks at one token only.
 const ATTN_GROWTH: f64 = 0.2;
@@ -45,13 +45,13 @@ pub(super) enum Matrix {
     AttnOutput,
     FfnGate,
     FfnUp,
-    /// Columns or rows of neurons, as the layout has them.
+    /// Columns or rows of neurons, depending on the layout.
     FfnDown,
     /// The order of neurons.
     Order,
     /// Signs of channels in the gates.
     Signs,
-    /// Pools of rows as long as the residual stream, as all heads, and of `ffn_down_t`.
+    /// The pools: rows as long as the residual stream, rows as long as all heads, and rows of `ffn_down_t`.
     Inputs,
     Heads,
     Down,
@@ -85,12 +85,12 @@ enum DownPool {
     Columns(Vec<f32>),
 }
 
-/// A row of a pool: its number, doubled, and 1 for its negative. Rows are taken in a random order, again only when all
+/// A row of a pool: twice its number, plus 1 for its negative. Rows are taken in random order, and only again once all
 /// have been.
 fn choose([seed, matrix, layer, row]: [u64; 4]) -> u16 {
     const N: u64 = 2 * POOL_ROWS as u64;
     let h = hash([seed, matrix, layer, row / N]);
-    // Odd factors and shifts to the right can be undone, so no row is met twice.
+    // Odd factors and right shifts with exclusive or are invertible, so no row is taken twice.
     let round = |x: u64, h: u64| {
         let x = x.wrapping_mul(h | 1).wrapping_add(h >> 12) % N;
         x ^ (x >> 6)
@@ -136,8 +136,8 @@ impl Pool {
     }
 }
 
-/// How long the residual stream is at a normalisation, and so what the norm must multiply with to give data of
-/// variance 1 and a constant of 1.
+/// The size of the residual stream at a normalisation, and so the norm's weights that give data of variance 1 and a
+/// constant of 1.
 pub(super) struct Norms {
     data: f32,
     constant: f32,
@@ -172,7 +172,7 @@ impl<'a> Weights<'a> {
         let rates = power_law(shape.n_ff, spec.density());
         let units: Vec<Unit> = rates.iter().map(|r| Unit::firing(*r)).collect();
         let n_data = (n_embd - N_CONSTANT) as f64;
-        // `up` gives numbers of variance 1, so this is the variance that rows of square 1 would add up to.
+        // `up` gives numbers of variance 1, so this is the total variance that rows of square 1 would have.
         let squares: f64 = units.iter().map(|u| u.square).sum();
         let down_square = FFN_GROWTH / n_layer / squares * n_data;
         let key = |matrix: Matrix| [spec.seed, matrix as u64, 0];
@@ -194,7 +194,7 @@ impl<'a> Weights<'a> {
         permutation(self.key(Matrix::Order, layer, 0), self.spec.sized.shape.n_ff)
     }
 
-    /// By row of the file, which slot of the variant its neuron has.
+    /// By row of the file, the slot of its neuron in the variant.
     fn slots(&self, layer: usize) -> Vec<u32> {
         if self.layout == Layout::Variant {
             return (0..self.spec.sized.shape.n_ff as u32).collect();

@@ -11,8 +11,8 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::tokenizer::normalizer::SplitDelimiterBehavior;
 
-/// Merges of, or into, what is not in the vocabulary are passed over and counted in the notes. Control tokens count as not in
-/// it, so that text can't become one.
+/// Merges of, or into, something that is not in the vocabulary are skipped and counted in the notes. Control tokens
+/// count as not in it, so that text cannot become one.
 pub(super) fn build(
     vocab: &Vocab,
     kinds: &[Kind],

@@ -3,7 +3,7 @@
 use super::Model;
 use super::vocab::{Kind, Vocab};
 
-/// U+2581, by which SentencePiece vocabularies write a space.
+/// U+2581, which SentencePiece vocabularies write for a space.
 pub(super) const SPACE: &str = "\u{2581}";
 
 /// By id. Control, unknown and unused tokens print nothing.
@@ -70,7 +70,7 @@ impl ByteAlphabet {
         self.bytes.get(c as usize).copied().flatten()
     }
 
-    /// What is not in the alphabet, or not UTF-8, stays as it is.
+    /// Whatever is not in the alphabet, or not UTF-8, stays as it is.
     fn decode(&self, token: &[u8]) -> Vec<u8> {
         let Ok(text) = std::str::from_utf8(token) else {
             return token.to_vec();

@@ -47,8 +47,8 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Fails with one line on whatever does not fit together, on models other than "llama" and "gpt2", and on a
-    /// pre-tokenizer it does not know, since any other would quietly give wrong tokens.
+    /// Fails with one line on anything inconsistent, on models other than "llama" and "gpt2", and on an unknown
+    /// pre-tokenizer, since any other would silently give wrong tokens.
     pub fn new(vocab: Vocab) -> Result<Tokenizer> {
         let model = match vocab.model.as_str() {
             "llama" => Model::Spm,
@@ -60,7 +60,7 @@ impl Tokenizer {
         vocab.check()?;
         let n = vocab.tokens.len();
         let mut notes = Vec::new();
-        // SentencePiece files may leave their special ids out: they are 0, 1 and 2.
+        // SentencePiece files may omit their special ids, which are then 0, 1 and 2.
         let default_id = |id: u32| (model == Model::Spm && (id as usize) < n).then_some(id);
         let unk = vocab.unk.or(default_id(0));
         let bos = vocab.bos.or(default_id(1));
@@ -132,8 +132,8 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// As [`encode`](Self::encode), with BOS if `bos` is set and the vocabulary wants it, and EOS if the vocabulary wants it.
-    /// A text that begins with BOS gets a second one, as in llama.cpp.
+    /// As [`encode`](Self::encode), with BOS if `bos` is set and the vocabulary asks for it, and EOS if the vocabulary
+    /// asks for it. A text that begins with BOS gets a second one, as in llama.cpp.
     pub fn encode_prompt(&self, text: &str, special: Special, bos: bool) -> Result<Vec<u32>> {
         let mut ids: Vec<u32> = self.bos.filter(|_| bos && self.add_bos).into_iter().collect();
         ids.extend(self.encode(text, special)?);
@@ -141,13 +141,13 @@ impl Tokenizer {
         Ok(ids)
     }
 
-    /// What a token prints: possibly part of a character, nothing for control tokens and for ids out of range.
+    /// What a token prints: possibly part of a character; nothing for control tokens and ids out of range.
     pub fn token_bytes(&self, id: u32) -> &[u8] {
         self.printed.get(id as usize).map_or(&[], |bytes| bytes)
     }
 
-    /// What the ids print together, without the space that [`encode`](Self::encode) put in front. Bytes that are not UTF-8
-    /// become U+FFFD.
+    /// What the ids print together, without the space that [`encode`](Self::encode) put in front. Bytes that are not
+    /// UTF-8 become U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> String {
         let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.token_bytes(id)).copied().collect();
         let bytes = match bytes.strip_prefix(b" ") {
@@ -157,12 +157,12 @@ impl Tokenizer {
         String::from_utf8_lossy(bytes).into_owned()
     }
 
-    /// For "llama" 1 where the file is silent.
+    /// 1 for "llama" if the file does not say.
     pub fn bos(&self) -> Option<u32> {
         self.bos
     }
 
-    /// For "llama" 2 where the file is silent.
+    /// 2 for "llama" if the file does not say.
     pub fn eos(&self) -> Option<u32> {
         self.eos
     }

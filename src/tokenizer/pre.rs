@@ -1,10 +1,11 @@
 //! How text is cut into words before merging, by the name a file gives in `tokenizer.ggml.pre`.
 
-/// One way of cutting: every regex in turn splits what the ones before it left, and what none matches stays a word of its own.
+/// One way of cutting: each regex in turn splits what those before it left, and what none matches stays a word of its
+/// own.
 pub(super) struct PreTokenizer {
     pub names: &'static [&'static str],
     pub regexes: &'static [&'static str],
-    /// A word that is a token as a whole is taken without consulting the merges.
+    /// A word that is a token as a whole is taken without looking at the merges.
     pub ignore_merges: bool,
     /// Whether prompts begin with BOS when the file has no `tokenizer.ggml.add_bos_token`.
     pub add_bos: bool,
@@ -20,7 +21,7 @@ impl PreTokenizer {
     }
 }
 
-/// GPT-2's: contractions, then words, numbers and other marks, each with at most one space before it.
+/// GPT-2's: contractions, then words, numbers and other symbols, each with at most one space before it.
 const WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
 
 /// Contractions in any case, digits in threes.
@@ -35,7 +36,8 @@ const CASELESS_1_DIGIT: &str = concat!(
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
 
-/// Splits where capitals begin; `[\p{L}&&[^a-z]]` is any letter but an ASCII small one, so other scripts count as both cases.
+/// Splits where capitals begin; `[\p{L}&&[^a-z]]` is any letter except lower-case ASCII, so other scripts count as both
+/// cases.
 const CASED_1_DIGIT: &str = concat!(
     r"[^\r\n\p{L}\p{N}]?[\p{L}&&[^a-z]]*[\p{L}&&[^A-Z]]+|[^\r\n\p{L}\p{N}]?[\p{L}&&[^a-z]]+[\p{L}&&[^A-Z]]*|\p{N}|",
     r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",

@@ -1,8 +1,8 @@
-//! Finds the tokens that text is searched for before it is tokenized: control, unknown and user-defined ones.
+//! Finds the tokens that a text is searched for before it is tokenized: control, unknown and user-defined ones.
 
 use super::vocab::{Kind, Vocab};
 
-/// What happens where a text spells a control token.
+/// What happens if a text spells a control token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Special {
     /// It is text like any other: for what users write.
@@ -40,7 +40,7 @@ impl Specials {
         Specials(entries)
     }
 
-    /// Longest token first over the whole text, as llama.cpp does: not the same as leftmost first where two overlap.
+    /// Longest token first over the whole text, as in llama.cpp: not the same as leftmost first if two overlap.
     pub fn split<'a>(&self, text: &'a str, special: Special) -> Vec<Fragment<'a>> {
         if text.is_empty() {
             return Vec::new();
@@ -73,8 +73,8 @@ fn cut<'a>(fragment: Fragment<'a>, entry: &Entry) -> Vec<Fragment<'a>> {
     out
 }
 
-/// Which pairs of neighbouring bytes a text has, so that a vocabulary with thousands of special tokens is not searched for
-/// one by one.
+/// Which pairs of neighbouring bytes a text has, so that it need not be searched for each of a vocabulary's thousands
+/// of special tokens.
 struct Pairs(Vec<u64>);
 
 impl Pairs {

@@ -1,4 +1,4 @@
-//! SentencePiece vocabularies ("llama") as BPE: the merges that joining by score amounts to.
+//! SentencePiece vocabularies ("llama") as BPE: the merges that are equivalent to joining by score.
 
 use super::bytes::{SPACE, byte};
 use super::vocab::{Kind, Vocab};
@@ -17,13 +17,13 @@ struct Piece<'a> {
     score: f32,
 }
 
-/// SentencePiece joins the neighbours whose concatenation is the token with the highest score; so every way to cut a token
-/// into two tokens is a merge, ranked by that score.
+/// SentencePiece joins the neighbours whose concatenation is the token with the highest score; so each way of cutting a
+/// token into two tokens is a merge, ranked by that score.
 ///
-/// Two cuts of one token get different ranks, where SentencePiece would take the leftmost of equals; that shows only if both
-/// overlap in a text once everything ranked higher is joined, as in `aa a aa` with the token `aaa`.
+/// Two cuts of one token get different ranks, whereas SentencePiece would take the leftmost of equals; that shows only
+/// if both overlap in a text once everything ranked higher is joined, as in `aa a aa` with the token `aaa`.
 ///
-/// Control and unknown tokens are left out, so that text can't become one, and byte tokens only stand for bytes.
+/// Control and unknown tokens are left out, so that text cannot become one, and byte tokens only stand for bytes.
 pub(super) fn build(vocab: &Vocab, kinds: &[Kind], unk: Option<u32>) -> Result<tokenizers::Tokenizer> {
     let mut ids = Ids::default();
     let mut pieces = Vec::new();
@@ -92,10 +92,10 @@ fn merges(pieces: &[Piece]) -> Result<Vec<(String, String)>> {
         .collect())
 }
 
-/// For each piece the longest other one that it begins (or ends) with. Texts must be distinct.
+/// For each piece, the longest other one that it begins (or ends) with. Texts must be distinct.
 ///
-/// Between a piece and what it begins with, sorted order has only pieces with that same beginning; so a stack finds them in time
-/// linear in the total length, however the pieces nest.
+/// In sorted order, all pieces between a piece and what it begins with have that same beginning; so a stack finds them
+/// in time linear in the total length, however the pieces nest.
 fn chains(
     pieces: &[Piece],
     order: impl Fn(&str, &str) -> std::cmp::Ordering,

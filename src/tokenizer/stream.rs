@@ -15,7 +15,8 @@ impl TextStream {
         TextStream::default()
     }
 
-    /// What is complete now. The beginning of a character is kept for later; bytes that can't become one turn into U+FFFD.
+    /// What is complete now. The beginning of a character is kept for later; bytes that cannot become one turn into
+    /// U+FFFD.
     pub fn push(&mut self, bytes: &[u8]) -> String {
         self.pending.extend_from_slice(bytes);
         let mut text = String::new();

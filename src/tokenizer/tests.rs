@@ -24,7 +24,7 @@ fn spm(tokens: &[(&str, i32)]) -> Vocab {
     vocab
 }
 
-/// Every character of the byte alphabet, ids 0..=255 in its order; then what the merges make; then `more`.
+/// Every character of the byte alphabet, ids 0..=255 in its order; then the results of the merges; then `more`.
 fn gpt2(pre: &str, merges: &[&str], more: &[(&str, i32)]) -> Vocab {
     let alphabet = super::bytes::ByteAlphabet::new();
     let chars = (0..0x144).filter_map(char::from_u32).filter(|c| alphabet.byte(*c).is_some());

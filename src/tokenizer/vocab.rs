@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 
-/// The `tokenizer.ggml.*` keys, unchecked: [`Tokenizer::new`](super::Tokenizer::new) refuses what does not fit together.
+/// The `tokenizer.ggml.*` keys, unchecked: [`Tokenizer::new`](super::Tokenizer::new) refuses what is inconsistent.
 #[derive(Clone, Debug, Default)]
 pub struct Vocab {
     /// `tokenizer.ggml.model`: "llama" (SentencePiece) or "gpt2" (byte-level BPE).

@@ -9,13 +9,13 @@ use super::{f16s, fetch, halves};
 use crate::quant::blocks::{Q4_0_BYTES, Q8_0_BYTES, QK};
 use std::arch::x86_64::*;
 
-/// Rows that are added at a time.
+/// Rows added at a time.
 pub(super) const AT_ONCE: usize = 4;
 
-/// Blocks whose scales are read at a time.
+/// Blocks whose scales are read together.
 const SCALES: usize = 8;
 
-/// Rows that are added together. Those missing at the end of a list are its last row with a factor of 0.
+/// Rows that are added together. At the end of a list, missing ones are its last row with a factor of 0.
 pub(super) struct Group<'a> {
     pub rows: [&'a [u8]; AT_ONCE],
     ahead: [&'a [u8]; AT_ONCE],
@@ -48,7 +48,8 @@ impl<'a> Group<'a> {
         self.a.map(|a| _mm256_cmp_ps::<_CMP_NEQ_UQ>(_mm256_set1_ps(a), _mm256_setzero_ps()))
     }
 
-    /// The scales, or what stands `at`, of the (at most [`SCALES`]) blocks from number `first` on, times each row's factor; 0 where that is.
+    /// The F16 numbers `at` this byte of the (at most [`SCALES`]) blocks from number `first` on, times each row's
+    /// factor; 0 where that is 0.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c")]
     fn scales<const BYTES: usize>(
@@ -101,7 +102,7 @@ pub(super) fn store(sums: [__m256; 4], y: &mut [f32; QK]) {
     }
 }
 
-/// Scaled addition for blocks of 32 elements of which `$read` makes signed bytes; the value of zeros may stand at
+/// Scaled addition for blocks of 32 elements that `$read` turns into signed bytes; the value of `q = 0` may stand at
 /// `$minimum`.
 macro_rules! blocks {
     ($name:ident, $bytes:expr, $minimum:expr, $read:expr) => {

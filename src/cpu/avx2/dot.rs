@@ -7,7 +7,7 @@ use super::{f16s, f32s, fetch, halves, sum};
 use crate::quant::blocks::{Q4_0_BYTES, Q8_0_BYTES, QK};
 use std::arch::x86_64::*;
 
-/// Activations of one block: their bytes and the negative sums.
+/// Activations of one block: their bytes and negated sums.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn block_of(x: &ActRow, i: usize) -> (__m256i, __m256i) {
@@ -16,7 +16,7 @@ pub(super) fn block_of(x: &ActRow, i: usize) -> (__m256i, __m256i) {
     unsafe { (_mm256_loadu_si256(q.as_ptr().cast()), _mm256_loadu_si256(neg_sums.as_ptr().cast())) }
 }
 
-/// Blocks whose scales are read at a time.
+/// Blocks whose scales are read together.
 const SCALES: usize = 8;
 
 /// The scales of (at most [`SCALES`]) blocks times those of the activations.
@@ -29,8 +29,8 @@ fn scales<const BYTES: usize>(blocks: &[[u8; BYTES]], d: &[f32]) -> [f32; SCALES
     scales
 }
 
-/// Adds to each of eight sums four products of unsigned bytes below 129, so that two products fit 16 bits, and signed
-/// ones that are not -128.
+/// Adds to each of eight sums four products of unsigned bytes, below 129 so that two products fit in 16 bits, and
+/// signed ones, which are not -128.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn multiply_add(sums: __m256i, unsigned: __m256i, signed: __m256i) -> __m256i {
@@ -43,8 +43,8 @@ macro_rules! dots {
         pub(super) mod $module {
             use super::*;
 
-            /// Dot product of blocks of which `$products` makes eight integer sums, and which may have the value of
-            /// zeros behind their scale.
+            /// Dot product of blocks, each of which `$products` turns into eight integer sums, and which may have the
+            /// value of `q = 0` behind their scale.
             macro_rules! blocks {
                 ($name:ident, $bytes:expr, $has_min:literal, $products:expr) => {
                     #[inline]

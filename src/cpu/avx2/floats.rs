@@ -11,7 +11,7 @@ use std::arch::x86_64::*;
 const LANES: usize = 8;
 
 /// # Safety
-/// Eight elements must be readable at `p`. So for those below.
+/// Eight elements must be readable at `p`. The same holds for the two below.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn read_f32(p: *const u8) -> __m256 {

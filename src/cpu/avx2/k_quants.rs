@@ -18,7 +18,7 @@ pub(super) const VECTORS: usize = SUPER / QK;
 /// A super-block's values in the order of the elements.
 pub(super) type Values = [__m256i; VECTORS];
 
-/// The eight scales and the eight minima with which a `Q4_K` or `Q5_K` block begins.
+/// The eight scales and the eight minima at the start of a `Q4_K` or `Q5_K` block.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn scales_and_minima(block: &[u8]) -> [__m256; 2] {
@@ -88,7 +88,7 @@ fn read_q4_k(block: &[u8; Q4_K_BYTES]) -> Values {
 fn read_q5_k(block: &[u8; Q5_K_BYTES]) -> Values {
     let [[a, b], [c, d], [e, f], [g, h]] = [48, 80, 112, 144].map(|at| split(load(block, at)));
     let mut values = [a, b, c, d, e, f, g, h];
-    // The fifth bit of vector k, in bit k, comes to the top of the byte by shifting left.
+    // Shifting left brings the fifth bit of vector k, which is bit k, to the top of the byte.
     let bits = load(block, 16);
     for (k, value) in values.iter_mut().enumerate() {
         let top = _mm256_sll_epi16(bits, _mm_cvtsi32_si128(7 - k as i32));
@@ -114,7 +114,7 @@ fn read_q6_k(block: &[u8; Q6_K_BYTES]) -> Values {
     values
 }
 
-/// The lower half of the lanes `low`, the upper `high`.
+/// `low` in the lower half of the lanes, `high` in the upper.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn lanes(low: f32, high: f32) -> __m256 {
@@ -197,8 +197,8 @@ macro_rules! dots {
 dots!(avx2, "avx2,fma,f16c", multiply_add);
 dots!(vnni, "avx2,fma,f16c,avxvnni", _mm256_dpbusd_avx_epi32);
 
-/// Scaled addition of super-blocks. `$scales` makes of a block the 16 scales of half vectors and of minima, each with
-/// the factor and all zeros where that is 0.
+/// Scaled addition of super-blocks. `$scales` gives a block's 16 scales of half vectors and their minima, times the
+/// factor, and all zeros where that is 0.
 macro_rules! adds {
     ($name:ident, $bytes:expr, $read:expr, $scales:expr, $add:expr) => {
         #[inline]
@@ -239,7 +239,7 @@ adds!(add_q4_k, Q4_K_BYTES, read_q4_k, |b: &[u8; Q4_K_BYTES]| scales_and_minima(
 adds!(add_q5_k, Q5_K_BYTES, read_q5_k, |b: &[u8; Q5_K_BYTES]| scales_and_minima(b), add_less_minimum);
 adds!(add_q6_k, Q6_K_BYTES, read_q6_k, scales_of_q6_k, add_signed);
 
-/// Eight bytes each as floats.
+/// The bytes as floats, eight at a time.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn unpack(q: __m256i) -> [__m256; 4] {

@@ -21,7 +21,7 @@ use crate::quant::blocks::{Q4_0_BYTES, QK};
 use crate::quant::iq4::LEVELS;
 use std::arch::x86_64::*;
 
-/// Kernels of one type from its dot product for a single row and its scaled addition for several.
+/// The kernels of one type, from its dot product for a single row and its scaled addition for several.
 macro_rules! kernels {
     ($features:literal, $dtype:ident, $act:ident, $dot:path, $add:path) => {{
         #[target_feature(enable = $features)]
@@ -47,7 +47,7 @@ macro_rules! kernels {
     }};
 }
 
-/// Kernels with AVX-VNNI, for the types that gain by it.
+/// Kernels with AVX-VNNI, for the types that gain from it.
 pub(super) static VNNI_TABLE: [Kernels; 12] = [
     kernels!("avx2,fma,f16c,avxvnni", Q8_0, Q8, dot::vnni::q8_0, add::q8_0),
     kernels!("avx2,fma,f16c,avxvnni", Q4_0, Q8, dot::vnni::q4_0, add::q4_0),
@@ -63,7 +63,7 @@ pub(super) static VNNI_TABLE: [Kernels; 12] = [
     kernels!("avx2,fma,f16c,avxvnni", IQ4_XS, Q8, supers::vnni::iq4_xs, supers::add_iq4_xs),
 ];
 
-/// Kernels without.
+/// Kernels without it.
 pub(super) static TABLE: [Kernels; 15] = [
     kernels!("avx2,fma,f16c", F32, F32, floats::dot_f32, floats::add_f32),
     kernels!("avx2,fma,f16c", F16, F32, floats::dot_f16, floats::add_f16),
@@ -90,7 +90,7 @@ fn fetch(ahead: &[u8], offset: usize) {
     _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(offset).cast());
 }
 
-/// A copy of values that are fewer than `N`, with zeros behind them.
+/// A copy of fewer than `N` values, padded with zeros.
 #[inline]
 fn padded<T: Zero, const N: usize>(values: &[T]) -> [T; N] {
     let mut all = [T::ZERO; N];
@@ -98,7 +98,7 @@ fn padded<T: Zero, const N: usize>(values: &[T]) -> [T; N] {
     all
 }
 
-/// What [`padded`] fills up with.
+/// What [`padded`] pads with.
 trait Zero: Copy {
     const ZERO: Self;
 }
@@ -115,7 +115,7 @@ impl<const N: usize> Zero for [u8; N] {
     const ZERO: Self = [0; N];
 }
 
-/// The F16 numbers at `at` of eight blocks.
+/// The F16 numbers at byte `at` of eight blocks.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn f16x8<const BYTES: usize>(blocks: &[[u8; BYTES]; 8], at: usize) -> __m256 {
@@ -123,14 +123,14 @@ fn f16x8<const BYTES: usize>(blocks: &[[u8; BYTES]; 8], at: usize) -> __m256 {
     _mm256_cvtph_ps(_mm_set_epi16(h, g, f, e, d, c, b, a))
 }
 
-/// The same of the first (at most eight) blocks of several.
+/// The same for the first eight blocks, or all if there are fewer.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn f16s<const BYTES: usize>(blocks: &[[u8; BYTES]], at: usize) -> __m256 {
     if let Some(blocks) = blocks.first_chunk() { f16x8(blocks, at) } else { f16x8(&padded(blocks), at) }
 }
 
-/// The first eight values, or all and zeros.
+/// The first eight values, or all of them padded with zeros.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn f32s(values: &[f32]) -> __m256 {
@@ -156,7 +156,7 @@ fn halves(bytes: &[u8; QK / 2]) -> __m256i {
     _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16::<4>(v), v), _mm256_set1_epi8(15))
 }
 
-/// 16 where the bits of 32 are set.
+/// 16 wherever one of the 32 bits is set.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn fifth_bits(bits: [u8; 4]) -> __m256i {
@@ -167,7 +167,7 @@ fn fifth_bits(bits: [u8; 4]) -> __m256i {
     _mm256_and_si256(set, _mm256_set1_epi8(16))
 }
 
-/// Bytes of the blocks of 32 elements that have no constant elsewhere.
+/// Bytes of those blocks of 32 elements that have no constant elsewhere.
 const Q4_1_BYTES: usize = 20;
 const Q5_0_BYTES: usize = 22;
 const Q5_1_BYTES: usize = 24;

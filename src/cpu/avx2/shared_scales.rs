@@ -1,4 +1,4 @@
-//! The plain addition of rows with scales beside them, compiled for AVX2.
+//! The plain addition of rows whose scales lie apart, compiled for AVX2.
 #![allow(unsafe_code, reason = "features are checked at run time")]
 
 use crate::cpu::isa::Isa;

@@ -16,7 +16,7 @@ const Q2_K_BYTES: usize = 84;
 const Q3_K_BYTES: usize = 110;
 const IQ4_XS_BYTES: usize = 136;
 
-/// Scales and minima of 16 elements each.
+/// Scales and minima, one per 16 elements.
 type Scales = ([f32; 16], [f32; 16]);
 
 fn scales_of_q2_k(block: &[u8; Q2_K_BYTES]) -> Scales {
@@ -44,7 +44,7 @@ fn scales_of_iq4_xs(block: &[u8; IQ4_XS_BYTES]) -> Scales {
     (std::array::from_fn(scale), [0.0; 16])
 }
 
-/// Of each 32 bytes from `at` on the lowest two bits, then the next two, and so on.
+/// The lowest two bits of each 32 bytes from `at` on, then the next two, and so on.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn pairs_of_bits(block: &[u8], at: usize) -> Values {
@@ -66,7 +66,7 @@ fn read_q2_k(block: &[u8; Q2_K_BYTES]) -> Values {
 fn read_q3_k(block: &[u8; Q3_K_BYTES]) -> Values {
     let (mut values, bits) = (pairs_of_bits(block, 32), load(block, 0));
     for (k, value) in values.iter_mut().enumerate() {
-        // The third bit of vector k, in bit k, comes to the top of the byte.
+        // Brings the third bit of vector k, which is bit k, to the top of the byte.
         let top = _mm256_sll_epi16(bits, _mm_cvtsi32_si128(7 - k as i32));
         *value = _mm256_or_si256(*value, _mm256_and_si256(_mm256_srli_epi16::<5>(top), _mm256_set1_epi8(4)));
     }
@@ -90,7 +90,7 @@ macro_rules! dots {
         pub(super) mod $module {
             use super::*;
 
-            /// Dot product of super-blocks of whose vectors `$products` makes eight integer sums.
+            /// Dot product of super-blocks, whose vectors `$products` turns into eight integer sums.
             macro_rules! supers {
                 ($name:ident, $bytes:expr, $has_min:literal, $read:expr, $scales:expr, $products:expr) => {
                     #[inline]

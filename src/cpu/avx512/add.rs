@@ -10,12 +10,12 @@ use super::fetch;
 use crate::quant::blocks::{Q4_0_BYTES, Q8_0_BYTES, QK};
 use std::arch::x86_64::*;
 
-/// Rows that are added at a time.
+/// Rows added at a time.
 pub(super) const AT_ONCE: usize = 4;
-/// Blocks whose scales are read at a time.
+/// Blocks whose scales are read together.
 const SCALES: usize = 16;
 
-/// Rows that are added together. Those missing at the end of a list are its last row with a factor of 0.
+/// Rows that are added together. At the end of a list, missing ones are its last row with a factor of 0.
 pub(super) struct Group<'a> {
     pub rows: [&'a [u8]; AT_ONCE],
     ahead: [&'a [u8]; AT_ONCE],
@@ -137,8 +137,8 @@ pub(super) fn q8_0(rows: Rows, a: &[f32], y: &mut [f32]) {
     }
 }
 
-/// Where element `i` of 128 stands in the order in which shifting the 32-bit words of four blocks' half-bytes by 0, 4
-/// ... 28 bits gives them, 16 words at a time.
+/// Where element `i` of 128 stands in the order that results from shifting the 32-bit words of four blocks' half-bytes
+/// by 0, 4 ... 28 bits, 16 words at a time.
 const fn place(i: usize) -> usize {
     let (block, in_block) = (i / QK, i % QK);
     let (byte, high) = (in_block % 16, in_block / 16);
@@ -199,7 +199,7 @@ fn q4_0_group(group: &Group, sums: &mut [[f32; GROUP]]) {
             for sum in sums.as_chunks_mut::<16>().0 {
                 let mut total = super::f32x16(sum);
                 for r in 0..AT_ONCE {
-                    // Of each index only the low four bits count.
+                    // Only the low four bits of each index count.
                     total = _mm512_fmadd_ps(_mm512_permutexvar_ps(words[r], values), scale[r], total);
                     words[r] = _mm512_srli_epi32::<4>(words[r]);
                 }

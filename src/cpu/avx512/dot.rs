@@ -6,7 +6,7 @@ use super::{f32x16, fetch, i32x16, scales};
 use crate::quant::blocks::{Q4_0_BYTES, Q8_0_BYTES, QK};
 use std::arch::x86_64::*;
 
-/// Blocks that one step takes.
+/// Blocks per step.
 const GROUP_BLOCKS: usize = GROUP / QK;
 
 #[inline]
@@ -68,7 +68,7 @@ fn q4_0_group(
 pub(super) fn half_bytes<const BYTES: usize>(group: &[u8]) -> __m512i {
     assert_eq!(group.len(), 4 * BYTES);
     let v: __m512i;
-    // In assembly, because what the compiler makes of four loads and three insertions has twice as many instructions.
+    // In assembly, because the compiler turns four loads and three insertions into twice as many instructions.
     // SAFETY: each load ends where a block of the group ends.
     unsafe {
         std::arch::asm!(
@@ -117,7 +117,7 @@ pub(super) fn q8_0(row: &[u8], ahead: &[u8], x: ActRow) -> f32 {
             let scale = _mm512_cvtph_ps(_mm512_castsi512_si256(words));
             let d = _mm512_castpd_ps(_mm512_set1_pd(x.d.as_ptr().add(2 * i).cast::<f64>().read_unaligned()));
             let d = _mm512_permutexvar_ps(first_or_second, d);
-            // The sign bit flipped, weights are offset by 128.
+            // With the sign bit flipped, weights are offset by 128.
             let products = _mm512_slli_epi32::<7>(_mm512_loadu_si512(x.neg_sums.as_ptr().add(16 * i).cast()));
             let w = _mm512_xor_si512(w, _mm512_set1_epi8(-128));
             let products = _mm512_dpbusd_epi32(products, w, _mm512_loadu_si512(x.q.as_ptr().add(64 * i).cast()));
@@ -144,7 +144,7 @@ pub(super) fn q8_0(row: &[u8], ahead: &[u8], x: ActRow) -> f32 {
     _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]))
 }
 
-/// Dot product of a row of floats that `$read` loads 16 at a time, where the mask says how many there are.
+/// Dot product of a row of floats that `$read` loads 16 at a time; its mask says how many there are.
 macro_rules! floats {
     ($name:ident, $bytes:literal, $read:expr) => {
         #[inline]

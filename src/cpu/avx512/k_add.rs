@@ -1,7 +1,7 @@
 //! Scaled additions of super-blocks: Q4_K, Q5_K and Q6_K.
 //!
-//! Of Q4_K and Q5_K the 16 or 32 values that a sub-block's elements can have are computed once, factor and minimum
-//! included, and looked up. Every element of `y` gets one addition per row, in the order of the rows.
+//! For Q4_K and Q5_K the 16 or 32 values that a sub-block's elements can have are computed once, factor and minimum
+//! included, and then looked up. Every element of `y` gets one addition per row, in the order of the rows.
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
 use super::super::activations::SUPER;
@@ -26,8 +26,7 @@ fn store(values: __m512) -> [f32; 16] {
     all
 }
 
-/// Adds super-blocks with minima. `$values` makes the values that sub-blocks can have from their levels, and `$look_up`
-/// the values of the 16 elements whose half-bytes are the low halves of 32-bit words.
+/// Scaled addition of super-blocks with minima. `$add` adds a run of 64 elements of each of the rows.
 macro_rules! with_minima {
     ($name:ident, $bytes:expr, $add:ident) => {
         #[inline]
@@ -80,7 +79,7 @@ fn add_q4_k(blocks: [&[u8; Q4_K_BYTES]; AT_ONCE], scaled: &[[f32; 16]; AT_ONCE],
             for r in 0..AT_ONCE {
                 let bytes = _mm_loadu_si128(blocks[r].as_ptr().add(16 + 32 * run + 16 * half).cast());
                 let words = _mm512_cvtepu8_epi32(bytes);
-                // Of each index only the low four bits count.
+                // Only the low four bits of each index count.
                 sums[0] = _mm512_add_ps(sums[0], _mm512_permutexvar_ps(words, tables[r][0]));
                 let words = _mm512_srli_epi32::<4>(words);
                 sums[1] = _mm512_add_ps(sums[1], _mm512_permutexvar_ps(words, tables[r][1]));
@@ -109,7 +108,7 @@ fn add_q5_k(blocks: [&[u8; Q5_K_BYTES]; AT_ONCE], scaled: &[[f32; 16]; AT_ONCE],
                 let bytes = |at: usize| _mm_loadu_si128(blocks[r].as_ptr().add(at + 16 * half).cast());
                 let words = _mm512_cvtepu8_epi32(bytes(48 + 32 * run));
                 let fifth = _mm512_rolv_epi32(_mm512_cvtepu8_epi32(bytes(16)), rotation);
-                // Four bits of the words, the others of `fifth`; of each index only the low five count.
+                // Four bits from the words, the others from `fifth`; only the low five of each index count.
                 let index = _mm512_ternarylogic_epi32::<0xca>(four_bits, words, fifth);
                 sums[0] = _mm512_add_ps(sums[0], _mm512_permutex2var_ps(low[r][0], index, high[r][0]));
                 let (words, fifth) = (_mm512_srli_epi32::<4>(words), _mm512_ror_epi32::<1>(fifth));

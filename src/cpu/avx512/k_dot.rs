@@ -10,10 +10,11 @@ use std::arch::x86_64::*;
 pub(super) const Q4_K_BYTES: usize = 144;
 /// Bytes of a `Q5_K` block; its fifth bits begin at 16, its half-bytes at 48.
 pub(super) const Q5_K_BYTES: usize = 176;
-/// Bytes of a `Q6_K` block: lower four bits, from 128 on upper two, from 192 on scales, at 208 their factor.
+/// Bytes of a `Q6_K` block: the lower four bits; from 128 on the upper two, from 192 on the scales, at 208 their
+/// factor.
 pub(super) const Q6_K_BYTES: usize = 210;
 
-/// The eight scales and minima with which a `Q4_K` or `Q5_K` block begins: scale, minimum, scale and so on.
+/// The eight scales and minima at the start of a `Q4_K` or `Q5_K` block: scale, minimum, scale and so on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 pub(super) fn scales_and_minima(block: &[u8; 16]) -> __m512 {
@@ -34,7 +35,7 @@ pub(super) fn scales_and_minima(block: &[u8; 16]) -> __m512 {
     _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes)), factors)
 }
 
-/// Of four runs of 32 bytes the first 16 of each, and the last 16 of each.
+/// The first 16 bytes of each of four runs of 32, and the last 16 of each.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 fn first_and_last(runs: &[u8; SUPER / 2]) -> (__m512i, __m512i) {
@@ -52,7 +53,7 @@ fn split(bytes: __m512i) -> [__m512i; 2] {
     [_mm512_and_si512(bytes, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask)]
 }
 
-/// Dot product of super-blocks with minima. `$read` makes of a block its bytes in the order of `Supers`.
+/// Dot product of super-blocks with minima. `$read` gives a block's bytes in the order of `Supers`.
 macro_rules! with_minima {
     ($name:ident, $bytes:expr, $read:expr) => {
         #[inline]
@@ -78,7 +79,7 @@ macro_rules! with_minima {
                 let scale = |which| _mm512_permutexvar_ps(which, scales);
                 even = _mm512_fmadd_ps(_mm512_cvtepi32_ps(even_products), scale(of_even), even);
                 odd = _mm512_fmadd_ps(_mm512_cvtepi32_ps(odd_products), scale(of_odd), odd);
-                // Every second one is a minimum's.
+                // Every other one belongs to a minimum.
                 minima = _mm512_add_ps(minima, scales);
             }
             let minima = _mm512_maskz_mov_ps(0xaaaa, minima);
@@ -109,7 +110,7 @@ fn read_q5_k(block: &[u8; Q5_K_BYTES]) -> [__m512i; 4] {
     let (first, last) =
         unsafe { (_mm_loadu_si128(block.as_ptr().add(16).cast()), _mm_loadu_si128(block.as_ptr().add(32).cast())) };
     let (first, last) = (_mm512_broadcast_i32x4(first), _mm512_broadcast_i32x4(last));
-    // What brings bit 2 i, of block 2 i, to bit 4.
+    // Rotations that bring bit 2 i, which belongs to block 2 i, to bit 4.
     let even = _mm512_set_epi32(30, 30, 30, 30, 0, 0, 0, 0, 2, 2, 2, 2, 4, 4, 4, 4);
     let odd = _mm512_set_epi32(29, 29, 29, 29, 31, 31, 31, 31, 1, 1, 1, 1, 3, 3, 3, 3);
     let with = |low, bits, rotation| {
@@ -119,7 +120,7 @@ fn read_q5_k(block: &[u8; Q5_K_BYTES]) -> [__m512i; 4] {
     [with(a, first, even), with(b, first, odd), with(c, last, even), with(d, last, odd)]
 }
 
-/// Of a `Q6_K` block the unsigned values, 64 at a time.
+/// The unsigned values of a `Q6_K` block, 64 at a time.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 pub(super) fn read_q6_k(block: &[u8; Q6_K_BYTES]) -> [__m512i; 4] {

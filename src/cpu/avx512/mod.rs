@@ -15,7 +15,7 @@ use super::rows::Rows;
 use crate::quant::GgmlType;
 use std::arch::x86_64::*;
 
-/// Kernels of one type from its dot product for a single row and its scaled addition for several.
+/// The kernels of one type, from its dot product for a single row and its scaled addition for several.
 macro_rules! kernels {
     ($dtype:ident, $act:ident, $dot:path, $add:path) => {{
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
@@ -41,7 +41,7 @@ macro_rules! kernels {
     }};
 }
 
-/// Kernels for the types that have their own here.
+/// The types that have kernels of their own here.
 pub(super) static TABLE: [Kernels; 8] = [
     kernels!(F32, F32, dot::f32, add::f32),
     kernels!(F16, F32, dot::f16, add::f16),
@@ -75,7 +75,7 @@ fn i32x16(values: &[i32; 16]) -> __m512i {
     unsafe { _mm512_loadu_si512(values.as_ptr().cast()) }
 }
 
-/// Numbers of the 16-bit words that hold the scales of four blocks, each four times.
+/// Indices of the 16-bit words that hold the scales of four blocks, each four times.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 fn scales<const BLOCK_BYTES: usize>() -> __m512i {
@@ -85,7 +85,7 @@ fn scales<const BLOCK_BYTES: usize>() -> __m512i {
 }
 
 /// # Safety
-/// The elements that `mask` names must be readable at `p`. So for those below.
+/// The elements that `mask` selects must be readable at `p`. The same holds for the two below.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 unsafe fn read_f32(p: *const u8, mask: __mmask16) -> __m512 {

@@ -1,4 +1,4 @@
-//! Fetches what is to be unpacked next, a little at a time, while what is unpacked is computed with.
+//! Fetches what will be unpacked next, a little at a time, while computing with what is already unpacked.
 #![allow(unsafe_code, reason = "prefetching takes a raw pointer")]
 
 /// The cache lines of some pieces of rows, in order.
@@ -12,7 +12,7 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Ahead<'a, I> {
         Self { rows, row: &[] }
     }
 
-    /// Fetches the next `n_lines`, if there are as many.
+    /// Fetches the next `n_lines`, or as many as are left.
     pub fn fetch(&mut self, n_lines: usize) {
         for _ in 0..n_lines {
             if self.row.is_empty() {

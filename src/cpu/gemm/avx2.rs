@@ -37,7 +37,7 @@ pub(super) fn times(tile: &Tile, x: &GroupPiece, sums: &mut [Sums], vnni: bool) 
     }
 }
 
-/// First token and first row of those to be computed.
+/// First token and first row of what is computed.
 #[derive(Clone, Copy)]
 struct At {
     token: usize,
@@ -50,7 +50,7 @@ impl At {
         &line.as_chunks().0[self.lane / LANES]
     }
 
-    /// Of one value for each token of a group those of the tokens.
+    /// These tokens' part of `values`, which has one per token of a group.
     #[inline(always)]
     fn tokens<T>(self, values: &[T]) -> &[T; TOKENS] {
         &values[self.token..].as_chunks().0[0]
@@ -96,7 +96,7 @@ fn floats(w: &[Floats], x: &GroupPiece, at: At, sums: &mut [Sums; TOKENS]) {
     store(all, sums, at);
 }
 
-/// Products of blocks; `$products` are the integers of a sub-block: of its lines, its words and what they begin with.
+/// Products of blocks; `$products` gives the integers of a sub-block from its lines, its words and where they start.
 macro_rules! blocks {
     ($name:ident, $features:literal, $products:path) => {
         #[target_feature(enable = $features)]
@@ -156,7 +156,7 @@ fn products_with_vnni(bytes: &[Bytes], x: &[u32], width: usize, start: &[i32; TO
     products
 }
 
-/// Of bytes up to 63: the sum of four products with activations, 4 * 63 * 127, fits 16 bits.
+/// For bytes up to 63: the sum of four products with activations, 4 * 63 * 127, fits in 16 bits.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn products_of_small(bytes: &[Bytes], x: &[u32], width: usize, start: &[i32; TOKENS], at: At) -> Products {
@@ -178,8 +178,8 @@ fn products_of_small(bytes: &[Bytes], x: &[u32], width: usize, start: &[i32; TOK
     products
 }
 
-/// Of bytes offset by 128, which are made signed again; their signs then go to the activations, which are never -128.
-/// The sum of two products, 2 * 128 * 127, fits 16 bits.
+/// For bytes offset by 128, which are made signed again; their signs then go to the activations, which are never -128.
+/// The sum of two products, 2 * 128 * 127, fits in 16 bits.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn products_of_signed(bytes: &[Bytes], x: &[u32], width: usize, _: &[i32; TOKENS], at: At) -> Products {

@@ -1,7 +1,7 @@
-//! Products of many tokens with a weight matrix: each weight is unpacked once for all of them.
+//! Products of many tokens and a weight matrix: each weight is unpacked once for all of them.
 //!
-//! Rows are taken in tiles of 16. A piece of a tile's columns that fits the first-level cache is unpacked to the order
-//! in which vectors want it (`tile`), and then met by all tokens, some at a time (`packed`). The inner loops
+//! Rows are taken in tiles of 16. A piece of a tile's columns that fits in the first-level cache is unpacked to the
+//! order that vectors need (`tile`), then multiplied with all tokens, some at a time (`packed`). The inner loops
 //! (`plain` is their specification) keep the sums of a tile and some tokens in registers. Every element is summed in
 //! an order that depends on the number of columns only: not on the number of tokens, nor on how rows are divided.
 //!
@@ -31,23 +31,23 @@ use self::tile::{Form, TILE_ROWS, Tile};
 use super::{Isa, Rows};
 use crate::quant::GgmlType;
 
-/// Rows that threads should take multiples of: only the last tile of a matrix may have fewer.
+/// Threads should take a multiple of this many rows: only the last tile of a matrix may have fewer.
 pub const ROW_GRAIN: usize = TILE_ROWS;
 
-/// Columns that are unpacked at a time: with the activations of some tokens they fit a first-level cache of 48 KiB.
+/// Columns unpacked at a time: with the activations of some tokens they fit in a first-level cache of 48 KiB.
 const BLOCK_COLS: usize = 1024;
-/// The same for floats; the partial sums of a dot product begin anew with each piece.
+/// The same for floats; the partial sums of a dot product start afresh with each piece.
 const FLOAT_COLS: usize = 256;
 
-/// Bytes of activations that rows meet again and again: they fit a second-level cache of 2 MiB with room for others.
+/// Bytes of activations that all rows go through: they fit in a second-level cache of 2 MiB and leave room for others.
 const ACTIVATIONS: usize = 1 << 20;
 
-/// The products of `rows` with all of `x`, by the calling thread alone. `out` becomes tiles of [`ROW_GRAIN`] rows,
-/// `[n_tokens][16]` each (the last one as narrow as it has rows), so that threads that divide the rows by
+/// The products of `rows` and all of `x`, on the calling thread only. `out` becomes tiles of [`ROW_GRAIN`] rows,
+/// `[n_tokens][16]` each (the last one only as wide as it has rows), so that threads that divide the rows by
 /// [`ROW_GRAIN`] write consecutive pieces of one buffer; [`untile`] puts it in order.
 ///
 /// # Panics
-/// When `x` was packed for another type or length of rows, or `out` is not of `rows.len() * x.n_tokens()`.
+/// When `x` was packed for another type or row length, or `out` does not have `rows.len() * x.n_tokens()` elements.
 pub fn rows_times<'a>(isa: Isa, dtype: GgmlType, rows: Rows<'a>, x: &Packed, out: &mut [f32]) {
     assert!(isa.is_available(), "this processor does not have {isa}");
     let n_tokens = x.n_tokens();
@@ -63,7 +63,7 @@ pub fn rows_times<'a>(isa: Isa, dtype: GgmlType, rows: Rows<'a>, x: &Packed, out
         Form::Blocks(_) => BLOCK_COLS,
     };
     let mut tile = Tile::default();
-    // The sums of the last tile, if that is not whole.
+    // The sums of the last tile, if it is not a whole one.
     let mut narrow = vec![[0.0; TILE_ROWS]; if rows.len().is_multiple_of(TILE_ROWS) { 0 } else { n_tokens }];
     out.fill(0.0);
     let n_tiles = rows.len().div_ceil(TILE_ROWS);
@@ -109,7 +109,7 @@ pub fn rows_times<'a>(isa: Isa, dtype: GgmlType, rows: Rows<'a>, x: &Packed, out
     }
 }
 
-/// Adds the products of a piece of a tile with a piece of some tokens to their sums.
+/// Adds the products of a piece of a tile and a piece of some tokens to their sums.
 fn times(isa: Isa, tile: &Tile, x: &GroupPiece, sums: &mut [[f32; TILE_ROWS]]) {
     match isa {
         Isa::Plain => plain::times(tile, x, sums),

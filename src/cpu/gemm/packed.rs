@@ -7,17 +7,17 @@ use crate::quant::GgmlType;
 use crate::quant::blocks::QK;
 use crate::quant::decoded::BlockFormat;
 
-/// Tokens of a group are counted in fours; missing ones at the end are zeros.
+/// The width of a group is a multiple of four; missing tokens at the end are zeros.
 const QUAD: usize = 4;
-/// Tokens of a group at the most: as many sums as the registers of AVX-512 can hold twice.
+/// Most tokens in a group: the registers of AVX-512 can hold twice as many sums.
 pub(super) const MAX_WIDTH: usize = 3 * QUAD;
 
-/// Activations of some tokens. All arrays hold [`Group::width`] values, one for each token, where they say `[width]`.
+/// Activations of some tokens. Where an array says `[width]` it holds one value per token.
 #[derive(Default)]
 pub(super) struct Group {
     /// Number of the first token.
     pub first: usize,
-    /// How many there are.
+    /// Number of tokens.
     pub n_tokens: usize,
     width: usize,
     /// `[n_cols][width]` floats, or `[n_cols / 4][width]` times four bytes.
@@ -25,7 +25,7 @@ pub(super) struct Group {
     /// `[n_cols / 32][width]` scales of the bytes.
     d: Vec<f32>,
     sub_len: usize,
-    /// `[n_cols / sub_len][width]`: what takes the weights' offset off the sum of a sub-block's products.
+    /// `[n_cols / sub_len][width]`: removes the weights' offset from the sum of a sub-block's products.
     start: Vec<i32>,
     /// `[n_cols / sub_len][width]`: scaled sum of the bytes, for types with minima.
     ds: Vec<f32>,
@@ -51,8 +51,8 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Takes activations, which must have been quantized unless `dtype` is a type of floats. Keeps its buffers from
-    /// call to call.
+    /// Takes activations, which must have been quantized unless `dtype` is a float type. Keeps its buffers from call
+    /// to call.
     ///
     /// # Panics
     /// When the type cannot be computed with, or the activations were not prepared for it.
@@ -87,12 +87,12 @@ impl Packed {
         self.n_tokens
     }
 
-    /// Activations of each.
+    /// Activations per token.
     pub fn n_cols(&self) -> usize {
         self.n_cols
     }
 
-    /// Bytes of `cols` columns, of which there are as many, of all tokens.
+    /// Bytes of `cols` columns of all tokens, at least 1. There are at least `cols` columns.
     pub(super) fn bytes_of(&self, cols: usize) -> usize {
         let bytes = |group: &Group| group.words.len() + group.d.len() + group.start.len() + group.ds.len();
         let all: usize = self.groups.iter().map(|group| size_of::<u32>() * bytes(group)).sum();
@@ -167,7 +167,7 @@ impl Group {
         }
     }
 
-    /// The columns from `start` on, which are whole blocks.
+    /// The `cols` columns from `start` on, which are whole blocks.
     pub(super) fn piece(&self, start: usize, cols: usize) -> GroupPiece<'_> {
         let width = self.width;
         if self.sub_len == 0 {

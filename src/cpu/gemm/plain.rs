@@ -7,7 +7,7 @@ use crate::quant::decoded::BlockFormat;
 
 type Sums = [f32; TILE_ROWS];
 
-/// Adds the products of a tile with the tokens of a group, each of which has its row of `sums`.
+/// Adds the products of a tile and the tokens of a group to `sums`, which has a row per token.
 pub(super) fn times(tile: &Tile, x: &GroupPiece, sums: &mut [Sums]) {
     match tile.form {
         Form::Float(..) => floats(tile.floats(), x, sums),

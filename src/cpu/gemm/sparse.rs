@@ -1,7 +1,7 @@
 //! The product of many tokens with a matrix whose rows belong to neurons: each token adds the rows of its own.
 //!
-//! Some columns of 64 neurons at a time are turned to floats; then each token adds those rows whose neurons have fired
-//! for it, while its sums stay in registers. Every element of the result gets one multiply-add per neuron, in the
+//! Some columns of 64 neurons at a time are converted to floats; then each token adds the rows of the neurons that have
+//! fired for it, while its sums stay in registers. Every element of the result gets one multiply-add per neuron, in the
 //! order of the neurons, however columns or tokens are divided.
 
 use super::ahead::Ahead;
@@ -13,13 +13,13 @@ use crate::cpu::{Isa, Pool, Rows};
 use crate::quant::GgmlType;
 use crate::quant::decoded::dequantize;
 
-/// Neurons that are turned to floats at a time: as many as a word of flags has bits.
+/// Neurons converted to floats at a time: as many as a word of flags has bits.
 pub(super) const NEURONS: usize = u64::BITS as usize;
-/// Columns of a strip: its sums fit the registers, the weights of all neurons a first-level cache.
+/// Columns of a strip: its sums fit in the registers, the weights of all neurons in a first-level cache.
 pub(super) const STRIP: usize = 128;
-/// Strips that are turned to floats at a time, so that enough of a row is read at once.
+/// Strips converted to floats at a time, so that enough of a row is read at once.
 const STRIPS: usize = 4;
-/// Columns that threads should take multiples of: what is worked on at a time.
+/// Threads should take a multiple of this many columns: what is worked on at a time.
 pub const COL_GRAIN: usize = STRIPS * STRIP;
 
 /// Tokens after which some of the next rows are fetched.
@@ -30,7 +30,7 @@ pub(super) type Strip = Line<[f32; STRIP]>;
 
 const NO_STRIP: Strip = Line([0.0; STRIP]);
 
-/// `[n_tokens][n_neurons]` factors of neurons, without zeros if those are to be skipped.
+/// `[n_tokens][n_neurons]` factors of neurons, without the zeros if those are to be skipped.
 #[derive(Default)]
 pub struct Factors {
     n_tokens: usize,
@@ -53,7 +53,7 @@ struct TileFactors {
 impl Factors {
     /// Takes `[n_tokens][n_neurons]` factors; `skip` leaves out zeros. Keeps its buffers from call to call.
     pub fn load(&mut self, isa: Isa, h: &[f32], n_neurons: usize, skip: bool, pool: &Pool) {
-        /// Neurons of a token that are read at once.
+        /// Neurons of a token that are read at a time.
         const TILES: usize = 8;
         assert!(isa.is_available(), "this processor does not have {isa}");
         (self.n_tokens, self.n_neurons) = (h.len().checked_div(n_neurons).unwrap_or(0), n_neurons);
@@ -106,8 +106,8 @@ pub(super) struct TokenFactors<'a> {
 }
 
 /// Adds `h[t][i]` times row `i` to `y[t]`, for each token `t` and each neuron `i`. `rows` are the neurons' rows or a
-/// piece of their columns, `y` is `[n_tokens][columns]`. Zero times anything changes nothing, whether zeros were left
-/// out of `h` or are computed with: the bits are the same. The calling thread works alone.
+/// piece of their columns, `y` is `[n_tokens][columns]`. Zero times anything changes nothing: the result has the same
+/// bits whether zeros were left out of `h` or not. Uses the calling thread only.
 ///
 /// # Panics
 /// When the lengths do not agree, or the type cannot be computed with.
@@ -173,7 +173,7 @@ fn to_floats(isa: Isa, form: Form, row: &[u8], out: &mut [f32]) {
     }
 }
 
-/// A bit for each of up to [`NEURONS`] factors that is not zero.
+/// A bit for each of up to [`NEURONS`] factors, set where it is not zero.
 fn nonzero(isa: Isa, h: &[f32]) -> u64 {
     match isa {
         #[cfg(target_arch = "x86_64")]
@@ -195,7 +195,7 @@ fn add_strip<'a>(isa: Isa, w: &[Strip; NEURONS], x: TokenFactors<'a>, sums: &mut
     }
 }
 
-/// The specification. Weights of neurons that have no factor have no meaning.
+/// The specification. The weights of neurons without a factor are unspecified.
 fn add_strip_plain<'a>(w: &[Strip; NEURONS], x: TokenFactors<'a>, sums: &mut [Strip]) -> &'a [f32] {
     let mut left = x.h;
     for (sums, fired) in sums.iter_mut().zip(x.fired) {

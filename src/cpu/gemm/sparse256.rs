@@ -8,7 +8,7 @@ use super::sparse::{NEURONS, STRIP, Strip, TokenFactors};
 use std::arch::x86_64::*;
 
 const LANES: usize = 8;
-/// Vectors whose sums stay in registers: half a strip.
+/// Vectors of sums kept in registers: half a strip.
 const VECTORS: usize = STRIP / LANES / 2;
 
 /// As `sparse::add_strip_plain`, with fused multiply-adds.
@@ -30,7 +30,7 @@ fn load(strip: &Strip, half: usize) -> [__m256; VECTORS] {
 fn store(values: [__m256; VECTORS], strip: &mut Strip, half: usize) {
     let strip = &mut strip.0[half * STRIP / 2..][..STRIP / 2];
     for (i, value) in values.into_iter().enumerate() {
-        // SAFETY: half a strip has as many vectors.
+        // SAFETY: half a strip has this many vectors.
         unsafe { _mm256_storeu_ps(strip.as_mut_ptr().add(i * LANES), value) };
     }
 }

@@ -5,7 +5,7 @@ use crate::cpu::testing::noise;
 use crate::cpu::{ActKind, Activations, Pool};
 use crate::quant::convert;
 
-/// The instruction sets of this processor; says which it has not.
+/// The instruction sets of this processor; prints which ones it lacks.
 #[allow(clippy::print_stderr, reason = "what is skipped is said")]
 fn isas() -> Vec<Isa> {
     let (have, lack): (Vec<_>, Vec<_>) = Isa::ALL.into_iter().partition(|i| i.is_available());
@@ -23,7 +23,7 @@ fn types() -> impl Iterator<Item = GgmlType> {
     names.into_iter().map(|name| GgmlType::from_name(name).unwrap())
 }
 
-/// Random rows with every pattern of quants whose values are finite and moderate, and those values.
+/// Random rows, with every pattern of quants whose values are finite and moderate, and those values.
 fn random_rows(dtype: GgmlType, n_rows: usize, n: usize, seed: u32) -> (Vec<u8>, Vec<f32>) {
     let mut data = vec![0; dtype.row_bytes(n).unwrap() * n_rows];
     let mut values = vec![0.0; n * n_rows];
@@ -228,7 +228,7 @@ fn add_rows(isa: Isa, dtype: GgmlType, rows: Rows, h: &[f32], skip: bool, y: &mu
     sparse::add_rows(isa, dtype, rows, &factors, y);
 }
 
-/// `[n_tokens][n_neurons]` factors, some of them zeros of either sign.
+/// `[n_tokens][n_neurons]` factors, some of them zero, of either sign.
 fn factors(n_tokens: usize, n_neurons: usize) -> Vec<f32> {
     let h = noise(n_tokens * n_neurons, 31);
     h.into_iter().map(|h| if h < 0.6 { h.signum() * 0.0 } else { h }).collect()

@@ -10,12 +10,12 @@ pub(super) const TILE_ROWS: usize = 16;
 /// Elements of a row that lie side by side: what one 32-bit lane of an 8-bit dot product takes.
 pub(super) const WORD: usize = 4;
 
-/// How rows of a type become tiles.
+/// How rows of a type are stored in tiles.
 #[derive(Clone, Copy)]
 pub(super) enum Form {
     /// As floats, which they are.
     Float(GgmlType, Dequantize),
-    /// As bytes with a scale for each sub-block, as the blocks are.
+    /// As bytes with a scale for each sub-block, as in the blocks.
     Blocks(&'static BlockFormat),
 }
 
@@ -36,9 +36,9 @@ impl Form {
 #[repr(C, align(64))]
 pub(super) struct Line<T>(pub T);
 
-/// Values of the rows of a tile that stand in one column, or their scales in one sub-block.
+/// One column of a tile: a value per row, or a sub-block's scale per row.
 pub(super) type Floats = Line<[f32; TILE_ROWS]>;
-/// Bytes of the rows of a tile that stand in four columns.
+/// Four columns of a tile, in bytes.
 pub(super) type Bytes = Line<[u8; WORD * TILE_ROWS]>;
 
 pub(super) const NO_FLOATS: Floats = Line([0.0; TILE_ROWS]);
@@ -46,7 +46,7 @@ pub(super) const NO_BYTES: Bytes = Line([0; WORD * TILE_ROWS]);
 
 /// See the head of the file. Missing rows are zeros.
 pub(super) struct Tile {
-    /// The type's form that is in the tile now.
+    /// The form of what is in the tile now.
     pub form: Form,
     n_cols: usize,
     bytes: Vec<Bytes>,
@@ -62,7 +62,7 @@ impl Default for Tile {
     }
 }
 
-/// The parts of a [`Tile`] that are to be written; lines beyond the columns asked for may be written too.
+/// The lines of a [`Tile`] that are to be written; those beyond the columns asked for may be written, too.
 pub(super) struct Parts<'a> {
     pub bytes: &'a mut [Bytes],
     pub scales: &'a mut [Floats],
@@ -119,7 +119,7 @@ impl Tile {
     }
 
     fn unpack_floats(&mut self, read: Dequantize, rows: Rows) {
-        /// Columns that are read at a time.
+        /// Columns read at a time.
         const STEP: usize = 64;
         if rows.len() < TILE_ROWS {
             self.floats.fill(NO_FLOATS);
@@ -142,7 +142,7 @@ fn grow<T: Copy>(lines: &mut Vec<T>, len: usize, zeros: T) {
     }
 }
 
-/// Block after block, on any processor.
+/// Block by block, on any processor.
 fn unpack_blocks(format: &BlockFormat, rows: Rows, to: Parts) {
     if rows.len() < TILE_ROWS {
         to.scales.fill(NO_FLOATS);

@@ -1,4 +1,4 @@
-//! Unpacking weights with AVX-512: to tiles (rows block by block, then 16 x 16 words turned) or to rows of floats.
+//! Unpacking weights with AVX-512: to tiles (rows block by block, then 16 x 16 words transposed) or to rows of floats.
 //!
 //! Every function here has `#[target_feature]`; [`super::rows_times`] and [`super::sparse::add_rows`], the only ways
 //! in, have asserted that the processor has these features.
@@ -11,9 +11,9 @@ use crate::quant::decoded::BlockFormat;
 use crate::quant::{GgmlType, iq4, k_quants};
 use std::arch::x86_64::*;
 
-/// Columns that are unpacked at a time.
+/// Columns unpacked at a time.
 const STEP: usize = 512;
-/// Their sub-blocks at the most.
+/// The most sub-blocks that these can have.
 const STEP_SUBS: usize = STEP / 16;
 
 /// Some columns of the rows of a tile, row after row.
@@ -111,7 +111,7 @@ fn by_block(
     }
 }
 
-/// Blocks of 32 elements that begin with an F16 scale and maybe an F16 value of `q = 0`, which is the negative minimum.
+/// Blocks of 32 elements that begin with an F16 scale and perhaps the F16 value of `q = 0`, the negated minimum.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 fn with_heads<const BYTES: usize>(
@@ -154,7 +154,7 @@ fn nibbles(bytes: &[u8]) -> __m256i {
     _mm256_and_si256(both, _mm256_set1_epi8(15))
 }
 
-/// Adds 16 where one of 32 bits is set.
+/// Adds 16 wherever one of the 32 bits is set.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 fn fifth_bits(bytes: &[u8], q: __m256i) -> __m256i {
@@ -172,7 +172,7 @@ fn raised(bytes: &[u8]) -> __m256i {
     _mm256_xor_si256(bytes, _mm256_set1_epi8(-128))
 }
 
-/// The levels that half-bytes name.
+/// The levels that the half-bytes stand for.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 fn levels(q: __m256i) -> __m256i {
@@ -181,7 +181,7 @@ fn levels(q: __m256i) -> __m256i {
     _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(levels), q)
 }
 
-/// Reads floats of a type that has half as many bits.
+/// Reads floats of a type with half as many bits.
 pub(super) fn halves_to_floats(dtype: GgmlType, row: &[u8], out: &mut [f32]) {
     assert!(row.len() == super::bytes(dtype, out.len()) && dtype.block_bytes() == 2);
     // SAFETY: the processor has the features, see the head of the file.
@@ -202,7 +202,7 @@ fn widened(f16: bool, row: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Turns the blocks of (a piece of) a row to floats, to the same bits as `quant::decoded::dequantize`.
+/// Converts the blocks of (a piece of) a row to floats, with the same bits as `quant::decoded::dequantize`.
 pub(super) fn to_floats(format: &BlockFormat, row: &[u8], out: &mut [f32]) {
     assert_eq!(row.len(), super::bytes(format.dtype, out.len()));
     // SAFETY: the processor has the features, see the head of the file.
@@ -231,7 +231,7 @@ fn scaled(format: &BlockFormat, row: &[u8], out: &mut [f32]) {
     }
 }
 
-/// Reads `n_cols` columns of up to 16 rows of floats, `[n_cols][16]`; `to` has room for whole sixteens of lines.
+/// Reads `n_cols` columns of up to 16 rows of floats, `[n_cols][16]`; `to` has room for a multiple of 16 lines.
 pub(super) fn floats(dtype: GgmlType, rows: Rows, n_cols: usize, to: &mut [Floats]) {
     assert!(rows.bytes() == super::bytes(dtype, n_cols) && rows.len() <= TILE_ROWS);
     assert!(to.len() >= n_cols.next_multiple_of(TILE_ROWS));
@@ -245,7 +245,7 @@ pub(super) fn floats(dtype: GgmlType, rows: Rows, n_cols: usize, to: &mut [Float
     }
 }
 
-/// Turns rows of floats that `$read` loads 16 at a time, where the mask says how many there are.
+/// Transposes rows of floats that `$read` loads 16 at a time; its mask says how many there are.
 macro_rules! floats {
     ($name:ident, $bytes:literal, $read:expr) => {
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
@@ -281,7 +281,7 @@ fn store<T>(values: [__m512i; 16], lines: &mut [Line<T>; 16]) {
     }
 }
 
-/// 16 x 16 words, rows and columns exchanged.
+/// 16 x 16 words, transposed.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 fn turned(rows: [__m512i; 16]) -> [__m512i; 16] {
@@ -299,7 +299,7 @@ fn turned(rows: [__m512i; 16]) -> [__m512i; 16] {
             fours[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(a, b);
         }
     }
-    // Now quarter q of fours[4 i + c] holds column 4 q + c of the rows 4 i to 4 i + 3; the quarters are turned.
+    // Now quarter q of fours[4 i + c] holds column 4 q + c of the rows 4 i to 4 i + 3; the quarters are transposed.
     let mut columns = fours;
     for c in 0..4 {
         let [a, b, d, e] = [fours[c], fours[4 + c], fours[8 + c], fours[12 + c]];

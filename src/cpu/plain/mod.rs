@@ -14,10 +14,10 @@ use crate::quant::{iq4, k_quants, legacy};
 /// Partial sums of a floating-point dot product.
 const LANES: usize = 16;
 /// Elements converted at a time: whole blocks of every type, and a multiple of [`LANES`], so that the lane of an
-/// element is its index modulo [`LANES`] whether or not the row was converted in pieces.
+/// element is its index modulo [`LANES`] even where a row is converted in pieces.
 const STEP: usize = MAX_BLOCK_LEN;
 
-/// Kernels of one type from its functions for a single row.
+/// The kernels of one type, from its functions for a single row.
 macro_rules! kernels {
     ($dtype:expr, $act:expr, $dot:expr, $convert:expr) => {
         Kernels {
@@ -46,7 +46,7 @@ macro_rules! unpacked {
     };
 }
 
-/// Kernels for every type that can be computed with.
+/// The kernels of every supported type.
 pub(super) static TABLE: [Kernels; 15] = [
     floats!(GgmlType::F32, convert::from_f32),
     floats!(GgmlType::F16, convert::from_f16),
@@ -95,7 +95,7 @@ impl Lanes {
     }
 }
 
-/// Dot product of two float vectors in the order that all kernels share.
+/// Dot product of two float vectors, in the order that all plain kernels share.
 #[inline]
 pub fn dot(w: &[f32], x: &[f32]) -> f32 {
     let mut lanes = Lanes([0.0; LANES]);
@@ -115,7 +115,7 @@ fn dot_converted(row: &[u8], element_bytes: usize, convert: Dequantize, x: &[f32
     lanes.sum()
 }
 
-/// Dot product of a row whose elements the activations meet as floats.
+/// Dot product of a row whose elements are multiplied as floats.
 fn dot_floats(dtype: GgmlType, convert: Dequantize, row: &[u8], x: ActRow) -> f32 {
     dot_converted(row, dtype.block_bytes(), convert, x.f32)
 }

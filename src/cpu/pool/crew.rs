@@ -12,13 +12,13 @@ use anyhow::{Context, Result};
 
 use crate::cpu::cores;
 
-/// How long a thread without work keeps its core. Longer than most gaps inside a token; short, because a core
-/// that falls idle is where the system takes a caller that waits for its own. Measured on 2 cores beside a busy loop:
-/// 20 us keep 65 % of the quiet speed, 100 us 57 %, 400 us 55 %.
+/// How long an idle thread keeps its core. Longer than most gaps inside a token, but short: the system can move a
+/// caller that has lost its core only to one that falls idle. Measured on 2 cores beside a busy loop: 20 us keep 65 %
+/// of the undisturbed speed, 100 us 57 %, 400 us 55 %.
 const IDLE_SPIN: Duration = Duration::from_micros(20);
-/// The same where threads share cores: whoever waits is in the way of another.
+/// The same where threads share cores: a thread that waits is in another one's way.
 const CROWDED_SPIN: Duration = Duration::from_micros(2);
-/// Pause between looks at workers that have not left a job after a while.
+/// Pause between checks on workers that have not left a job after a while.
 const LEAVE_PAUSE: Duration = Duration::from_micros(50);
 
 /// What a thread brings to a job.
@@ -26,7 +26,7 @@ const LEAVE_PAUSE: Duration = Duration::from_micros(50);
 pub(super) struct Hand {
     /// 0 is the caller.
     pub index: usize,
-    /// Whether it waits for chunks of others, to do them again when they are late.
+    /// Whether it waits for the chunks of others, to redo them when they are late.
     pub redoes: bool,
     /// Kept from job to job.
     pub scratch: Vec<f32>,
@@ -38,12 +38,12 @@ pub(super) trait Job: Sync {
     fn help(&self, hand: &mut Hand);
 }
 
-/// One writer's cache line, and the neighbour that the processor fetches with it.
+/// A cache line of its own, with the neighbour that the processor fetches along with it.
 #[derive(Default)]
 #[repr(align(128))]
 pub(super) struct Padded<T>(pub T);
 
-/// The job that may be entered, if any: a generation, its slot, the number of workers that entered. One word, so that
+/// The job that may be entered, if any: its generation, its slot, and how many workers have entered. One word, so that
 /// entering and closing exclude each other.
 #[derive(Clone, Copy, PartialEq)]
 struct Door(u64);
@@ -71,7 +71,7 @@ impl Door {
     }
 }
 
-/// Where a job lies for its workers. Written again only when as many have left as had entered.
+/// Where workers find a job. Reused only when as many have left as had entered.
 struct Slot {
     job: UnsafeCell<Option<*const dyn Job>>,
     left: AtomicUsize,
@@ -139,7 +139,7 @@ impl Shared {
         }
     }
 
-    /// Sleeps until woken. News that come meanwhile are seen either here or by `Crew::wake`: each side first writes
+    /// Sleeps until woken. News that arrives meanwhile is seen either here or by `Crew::wake`: each side first writes
     /// its own word, then reads the other's.
     fn sleep(&self, index: usize, seen: u64) {
         self.n_asleep.0.fetch_add(1, Ordering::SeqCst);
@@ -153,7 +153,7 @@ impl Shared {
         }
     }
 
-    /// Whether worker `index` slept; it does not any more.
+    /// Marks worker `index` as awake; returns whether it was asleep.
     fn wakes(&self, index: usize) -> bool {
         let slept = self.asleep[index].swap(false, Ordering::SeqCst);
         if slept {
@@ -204,7 +204,7 @@ impl Crew {
         }
     }
 
-    /// Wakes up to `n` workers; costs a look where all are awake.
+    /// Wakes up to `n` workers; costs only a load where all are awake.
     fn wake(&self, n: usize) {
         if self.shared.n_asleep.0.load(Ordering::SeqCst) == 0 {
             return;
@@ -219,7 +219,7 @@ impl Drop for Crew {
         self.shared.stop.store(true, Ordering::SeqCst);
         self.wake(self.workers.len());
         for worker in self.workers.drain(..) {
-            // A job does not unwind, so there is no panic to hand on.
+            // A job does not unwind, so there is no panic to pass on.
             worker.join().ok();
         }
     }
@@ -233,7 +233,7 @@ struct Berth {
     entered: usize,
 }
 
-/// The right to give jobs to a crew, and what the one who holds it keeps from job to job.
+/// The right to give jobs to a crew, and what its holder keeps from job to job.
 pub(super) struct Lead {
     pub hand: Hand,
     generation: u64,
@@ -259,7 +259,7 @@ impl Lead {
         }
     }
 
-    /// Opens a job to at most `n_workers` workers that sleep and all that do not; returns its slot.
+    /// Opens a job to all workers that are awake and at most `n_workers` that sleep; returns its slot.
     ///
     /// # Safety
     /// `job` is valid until the slot is closed and all who entered have left: either `keep` owns it, or the caller
@@ -271,7 +271,7 @@ impl Lead {
         keep: Option<Arc<dyn Any + Send + Sync>>,
         n_workers: usize,
     ) -> Option<usize> {
-        // One more slot than workers, and none of them is in two: there always is one.
+        // There is one more slot than workers, and no worker is in two: one is always free.
         let slot = (0..self.berths.len()).find(|slot| self.is_empty(crew, *slot))?;
         let place = &crew.shared.slots[slot].0;
         // SAFETY: all who entered this slot have left, which `is_empty` acquires, and it has been closed since.

@@ -1,4 +1,4 @@
-//! Regions: work inside a token that does not wait for a thread which has lost its core.
+//! Regions: work inside a token that does not wait for a thread that has lost its core.
 #![allow(unsafe_code, reason = "chunks of one output are written by different threads, each by the one that won it")]
 
 use std::any::Any;
@@ -10,22 +10,22 @@ use std::time::{Duration, Instant};
 
 use super::crew::{Hand, Job, Padded};
 
-/// A chunk is late when it has kept a thread that is free waiting for this many times what the fastest one took.
+/// A chunk is late when it has kept a free thread waiting for this many times what the fastest chunk took.
 const PATIENCE: u32 = 2;
-/// What a chunk is taken to need before one is done.
+/// How long a chunk is assumed to take before one is done.
 const UNKNOWN: Duration = Duration::from_micros(50);
 
-/// Something that can be computed piecewise; computing a piece twice gives the same. Owns its inputs: a thread that
-/// comes late may still read them when the result has long been used.
+/// Something that can be computed piecewise; computing a piece twice gives the same result. Owns its inputs: a late
+/// thread may still read them long after the result was used.
 pub trait Work: Default + Send + Sync + 'static {
-    /// Computes outputs start..start+out.len(), all of them: `out` holds anything before. May be called more than
-    /// once for a piece, and after the region has ended.
+    /// Computes outputs start..start+out.len(), all of them: what `out` held before is arbitrary. May be called more
+    /// than once for a piece, and after the region has ended.
     fn compute(&self, start: usize, out: &mut [f32]);
 }
 
 /// The buffers of one call site, kept from call to call.
 pub struct Region<W: Work> {
-    /// More than one only when a late thread has been inside another; at most one per thread of the pool.
+    /// More than one only if a late thread was still inside one; at most one per thread of the pool.
     instances: Vec<Arc<Instance<W>>>,
 }
 
@@ -135,7 +135,7 @@ impl<W: Work> Instance<W> {
         unsafe { std::slice::from_raw_parts(self.out.as_ptr().cast::<f32>(), self.out.len()) }
     }
 
-    /// Computes chunk `i` aside; the first to come copies it to the outputs.
+    /// Computes chunk `i` into `scratch`; whoever finishes first copies it to the outputs.
     fn attempt(&self, i: usize, scratch: &mut Vec<f32>) {
         let start = i * self.chunk;
         let cells = &self.out[start..self.out.len().min(start + self.chunk)];
@@ -160,7 +160,7 @@ impl<W: Work> Instance<W> {
         self.unfinished.0.load(Ordering::Acquire) == 0
     }
 
-    /// Does chunks again whose owners are late, until all are done.
+    /// Redoes chunks whose owners are late, until all are done.
     fn redo(&self, hand: &mut Hand) {
         let mut since = Instant::now();
         while !self.is_finished() {
@@ -169,11 +169,11 @@ impl<W: Work> Instance<W> {
                 std::hint::spin_loop();
                 continue;
             }
-            // Not all begin at the same one.
+            // So that not all threads begin with the same one.
             let order = (0..self.won.len()).cycle().skip(hand.index % self.won.len()).take(self.won.len());
             match order.into_iter().find(|i| !self.won[*i].load(Ordering::Relaxed)) {
                 Some(late) => self.attempt(late, &mut hand.scratch),
-                // Lost its core while copying: a matter of nanoseconds, but it happens.
+                // The owner lost its core while copying: that takes nanoseconds, but it happens.
                 None => std::thread::yield_now(),
             }
             since = Instant::now();

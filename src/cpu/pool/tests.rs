@@ -93,7 +93,7 @@ impl Work for Stalls {
             thread::sleep(STALL);
             self.woken.fetch_add(1, Ordering::SeqCst);
         } else if is_caller && self.armed.load(Ordering::SeqCst) {
-            // Leaves the worker time to come.
+            // Gives the worker time to arrive.
             thread::sleep(Duration::from_millis(1));
         }
         out.iter_mut().enumerate().for_each(|(i, o)| *o = self.offset + (start + i) as f32);

@@ -9,14 +9,14 @@ use anyhow::{Result, ensure};
 
 /// Threads of a block.
 const THREADS: u32 = 128;
-/// Most blocks that share the positions of a head.
+/// The most blocks that share the positions of a head.
 const MAX_SPLITS: usize = 64;
-/// Fewest positions of a block.
+/// The fewest positions per block.
 const MIN_PIECE: usize = 64;
-/// Blocks that fill a large card; the same for all, so that all add up in the same order.
+/// Blocks that fill a large card; the same for all cards, so that they all sum in the same order.
 const BLOCKS: usize = 512;
 
-/// Sizes that the grid and the scratch memory follow from.
+/// The sizes that determine the grid and the scratch memory.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     n_head: usize,
@@ -35,7 +35,7 @@ impl Shape {
         let divides = n_head_kv > 0 && n_head > 0 && n_head.is_multiple_of(n_head_kv);
         ensure!(divides && cache.n_ctx > 0, "{n_head} query heads over {n_head_kv} of keys, {} positions", cache.n_ctx);
         let group = n_head / n_head_kv;
-        // Floats of 32 bits are for comparing, not for speed.
+        // 32-bit floats are for comparison, not for speed.
         let most_sharing = if cache.dtype == GgmlType::F32 { 1 } else { 8 };
         let sharing = group.next_power_of_two().min(most_sharing);
         let n_rows = n_head_kv * group.div_ceil(sharing);
@@ -49,8 +49,8 @@ impl Shape {
     }
 }
 
-/// Bytes of scratch memory that attention of `n_head` query heads over `cache` takes; zeros before its first use. Layers
-/// may share it.
+/// Bytes of scratch memory that attention of `n_head` query heads over `cache` needs, zeroed before its first use.
+/// Layers may share it.
 ///
 /// # Errors
 /// When the sizes are not possible on the card.
@@ -65,15 +65,15 @@ pub struct Attend {
     pub q: Ptr,
     /// Number of query heads.
     pub n_head: usize,
-    /// State of the token, whose position is the last one that is attended to.
+    /// State of the token, whose position is the last one attended to.
     pub token: Ptr,
     /// Of [`attention_scratch`] bytes.
     pub scratch: Ptr,
-    /// `[n_head][head_dim]`. The floats are always wanted, the quantized form only where heads are multiples of 32.
+    /// `[n_head][head_dim]`. The floats are required; the quantized form is possible if heads are multiples of 32.
     pub out: Acts,
 }
 
-/// Enqueues attention. The same grid serves every position, so it can be captured.
+/// Enqueues attention. The same grid serves every position, so the launch can be captured.
 ///
 /// # Errors
 /// When the sizes are not possible on the card; when the card has failed.

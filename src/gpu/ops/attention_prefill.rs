@@ -6,10 +6,10 @@ use crate::gpu::{Args, Kernels, Stream};
 use crate::quant::GgmlType;
 use anyhow::{Result, ensure};
 
-/// Rows (a token and one of the query heads that share keys) and threads of a block.
+/// Rows (a token with one of the query heads that share keys) and threads of a block.
 const ROWS: usize = 32;
 const THREADS: u32 = 128;
-/// Floats that are stored at once.
+/// Floats stored at once.
 const TOGETHER: usize = 4;
 
 /// What [`attention_prefill`] works on.
@@ -23,14 +23,14 @@ pub struct AttendMany {
     pub first: usize,
     /// Number of tokens.
     pub n_tokens: usize,
-    /// `[n_head][head_dim]` per token, at a multiple of 16 bytes, a multiple of 4 floats apart.
+    /// `[n_head][head_dim]` per token, aligned to 16 bytes, a multiple of 4 floats apart.
     pub out: Tokens,
 }
 
 /// Enqueues causal attention of tokens at consecutive positions.
 ///
 /// # Errors
-/// When sizes are not possible on the card, or the positions not in the cache; when the card has failed.
+/// When sizes are not possible on the card, or positions are not in the cache; when the card has failed.
 pub fn attention_prefill(kernels: &Kernels, stream: &Stream, work: &AttendMany, cache: &KvLayer) -> Result<()> {
     let AttendMany { q, n_head, first, n_tokens, out } = *work;
     let (n_head_kv, head_dim) = (cache.n_head_kv, cache.head_dim);

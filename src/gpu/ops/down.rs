@@ -7,22 +7,22 @@ use crate::gpu::{Args, Kernels, Ptr, Stream};
 use crate::quant::GgmlType;
 use anyhow::{Result, ensure};
 
-/// Bytes of a row's quants that a block takes at once: a cache line.
+/// Bytes of a row's quants that a block reads at a time: a cache line.
 const TILE_BYTES: usize = 128;
-/// Most tiles of a row: so many counters lie before the partial sums.
+/// Most tiles per row: this many counters precede the partial sums.
 const MAX_TILES: usize = 1024;
-/// Blocks of a launch with a long list: what an H200 holds at once. A constant, so that the order of sums is the same on
-/// all cards.
+/// Blocks per launch if the list is long: what an H200 holds at once. A constant, so that the order of sums is the same
+/// on all cards.
 const BLOCKS: usize = 384;
 
-/// Tiles of a row, and into how many parts the list is split at most.
+/// Tiles per row, and the most parts that the list is split into.
 fn grid(dtype: GgmlType, n_embd: usize) -> Result<(usize, usize)> {
     let n_tiles = n_embd.div_ceil(tile(dtype)?).max(1);
     ensure!(n_tiles <= MAX_TILES, "{dtype} rows of {n_embd} elements are too long for down");
     Ok((n_tiles, (BLOCKS / n_tiles).max(1)))
 }
 
-/// Columns of a tile. Of super-blocks only the half-bytes count.
+/// Columns of a tile. Only the half-bytes of super-blocks count.
 fn tile(dtype: GgmlType) -> Result<usize> {
     Ok(match dtype {
         GgmlType::Q4_K | GgmlType::Q6_K => dtype.block_len(),
@@ -30,17 +30,17 @@ fn tile(dtype: GgmlType) -> Result<usize> {
     })
 }
 
-/// Bytes of the scratch memory of [`down`] for rows of `n_embd` elements.
+/// Bytes of scratch memory that [`down`] needs for rows of `n_embd` elements.
 ///
 /// # Errors
-/// When there is no kernel for the type or the length.
+/// When there is no kernel for the type or length.
 pub fn scratch_bytes(dtype: GgmlType, n_embd: usize) -> Result<u64> {
     let (n_tiles, splits) = grid(dtype, n_embd)?;
     let words = MAX_TILES + n_tiles * splits * tile(dtype)?;
     Ok((words * size_of::<f32>()) as u64)
 }
 
-/// Enqueues what scratch memory needs before its first use: its counters begin at 0, and end there.
+/// Enqueues what scratch memory needs before its first use: its counters start at 0, and every launch resets them.
 ///
 /// # Errors
 /// When the card has failed.
@@ -48,12 +48,12 @@ pub fn clear_scratch(stream: &Stream, scratch: Ptr) -> Result<()> {
     stream.fill(scratch, 0, (MAX_TILES * size_of::<f32>()) as u64)
 }
 
-/// Enqueues `y = sum of h[i] * down[slots[i]]` over the list: `f32[n_embd]`, zeros where the list is empty. `down` has a
+/// Enqueues `y = sum of h[i] * down[slots[i]]` over the list: `f32[n_embd]`, zeros if the list is empty. `down` has a
 /// row per neuron; `h` is `f32`, by place in the list; 0 times anything is 0. `scratch` has [`scratch_bytes`], was
 /// cleared once by [`clear_scratch`], and serves one launch at a time.
 ///
 /// # Errors
-/// When sizes do not fit together, or the card has failed.
+/// When sizes do not match, or the card has failed.
 pub fn down(
     kernels: &Kernels,
     stream: &Stream,

@@ -7,19 +7,19 @@ use crate::gpu::{Args, Kernels, Ptr, Stream};
 use crate::model::Activation;
 use anyhow::{Result, ensure};
 
-/// Warps of a block.
+/// Warps per block.
 const WARPS: usize = THREADS / 32;
 /// Rows that a warp works on at once.
 const ROWS: usize = 2;
 
-/// The neurons that are computed, in rising order of slots.
+/// The neurons to compute, in ascending order of slots.
 #[derive(Debug, Clone, Copy)]
 pub struct List {
     /// `u32` slots, or [`Ptr::NULL`] for 0, 1, and so on.
     pub slots: Ptr,
-    /// One `u32`: how many they are, at most `n`; or [`Ptr::NULL`] where they are exactly `n`.
+    /// One `u32`: how many there are, at most `n`; or [`Ptr::NULL`] if there are exactly `n`.
     pub count: Ptr,
-    /// Room for so many; all of them are rows of the matrices.
+    /// The most there can be; all of them are rows of the matrices.
     pub n: usize,
 }
 
@@ -29,7 +29,7 @@ impl List {
         Self { slots: Ptr::NULL, count: Ptr::NULL, n }
     }
 
-    /// Whether all can be rows of `matrix`.
+    /// Checks that all can be rows of `matrix`.
     pub(super) fn check(&self, matrix: &DeviceMatrix) -> Result<()> {
         let n_stored = matrix.n_stored();
         ensure!(self.n <= n_stored, "a list of {} neurons, and the matrix has {n_stored}", self.n);
@@ -37,10 +37,11 @@ impl List {
     }
 }
 
-/// Enqueues `h[i] = act[i] * (up[slots[i]] . x)`, exactly 0 where `act[i]` is. `act` and `h`: `f32`, by place in the list.
+/// Enqueues `h[i] = act[i] * (up[slots[i]] . x)`, exactly 0 where `act[i]` is 0. `act` and `h`: `f32`, by place in the
+/// list.
 ///
 /// # Errors
-/// When sizes do not fit together, or the card has failed.
+/// When sizes do not match, or the card has failed.
 pub fn up(kernels: &Kernels, stream: &Stream, up: &DeviceMatrix, list: &List, act: Ptr, x: Acts, h: Ptr) -> Result<()> {
     list.check(up)?;
     if list.n == 0 {
@@ -52,11 +53,12 @@ pub fn up(kernels: &Kernels, stream: &Stream, up: &DeviceMatrix, list: &List, ac
     kernels.launch(stream, &format!("up_{}", up.kernel()), [grid, 1, 1], [THREADS as u32, 1, 1], args)
 }
 
-/// Enqueues `a = activation(gate[i] . x)`, `h[i] = a * (up[i] . x)`, exactly 0 where `a` is, for the slots 0 to `n - 1`.
-/// `h`: `f32[n]`, by slot. Only for matrices of one type; others take [`super::matvec::matvec`], a selection, and [`up`].
+/// Enqueues `a = activation(gate[i] . x)`, `h[i] = a * (up[i] . x)`, exactly 0 where `a` is 0, for slots 0 to `n - 1`.
+/// `h`: `f32[n]`, by slot. Only for two matrices of one type; otherwise use [`super::matvec::matvec`], a selection, and
+/// [`up`].
 ///
 /// # Errors
-/// When types or sizes do not fit together, or the card has failed.
+/// When types or sizes do not match, or the card has failed.
 #[allow(clippy::too_many_arguments, reason = "one per operand")]
 pub fn gate_up(
     kernels: &Kernels,

@@ -1,4 +1,4 @@
-//! `kernels/gemm.cu`: products of many tokens with a matrix, for prefill.
+//! `kernels/gemm.cu`: products of many tokens and a matrix, for prefill.
 
 use super::activation_code;
 use crate::gpu::matrix::DeviceMatrix;
@@ -6,11 +6,11 @@ use crate::gpu::{Args, Kernels, Ptr, Stream};
 use crate::model::Activation;
 use anyhow::{Context, Result, ensure};
 
-/// Rows (of neurons: columns) and tokens of a block, and its threads.
+/// Rows (columns, if stored by neurons) and tokens of a block, and its threads.
 const TILE_ROWS: usize = 128;
 const TILE_TOKENS: usize = 64;
 const THREADS: u32 = 128;
-/// Threads of a block that packs.
+/// Threads of a block that packs activations.
 const PACK_THREADS: usize = 256;
 /// Elements that share a scale: the step of the inner dimension.
 pub const STEP: usize = 32;
@@ -25,21 +25,21 @@ pub struct Tokens {
 }
 
 impl Tokens {
-    /// The values from `first` on, of each token.
+    /// The values of each token from `first` on.
     #[must_use]
     pub fn columns(self, first: usize) -> Self {
         Self { ptr: self.ptr.offset((first * size_of::<f32>()) as u64), ..self }
     }
 
-    /// Whether tokens with `n` values each do not overlap.
+    /// Checks that tokens with `n` values each do not overlap.
     pub(super) fn check(&self, n: usize, what: &str) -> Result<()> {
         ensure!(!self.ptr.is_null() && self.stride >= n, "{what}: {n} values every {} at {}", self.stride, self.ptr);
         Ok(())
     }
 }
 
-/// Activations of tokens in the form that products read: halves with a scale for every [`STEP`], which is a power of two,
-/// so that of 32 values the largest is rounded to 11 bits, whatever its size.
+/// Activations of tokens in the form that products read: F16 with a scale for every [`STEP`], a power of two, so that
+/// the largest of 32 values is rounded to 11 bits, whatever its magnitude.
 #[derive(Debug, Clone, Copy)]
 pub struct Packed {
     ptr: Ptr,
@@ -65,7 +65,7 @@ impl Packed {
     }
 }
 
-/// Enqueues packing the first `n` values of `n_tokens` tokens into `room`: [`Packed::bytes`] at a multiple of 16.
+/// Enqueues packing the first `n` values of `n_tokens` tokens into `room`: [`Packed::bytes`], aligned to 16.
 ///
 /// # Errors
 /// When sizes are not possible; when the card has failed.
@@ -80,12 +80,12 @@ pub fn pack(kernels: &Kernels, stream: &Stream, x: Tokens, n: usize, n_tokens: u
     Ok(Packed { ptr: room, n, n_tokens })
 }
 
-/// What becomes of a product before it is stored. The other operand may be where the result goes.
+/// What is done to a product before it is stored. The other operand may be where the result goes.
 #[derive(Debug, Clone, Copy)]
 pub enum Combine {
     /// Nothing.
     Store,
-    /// It is multiplied by this; where it is 0 it stays 0, whatever this is.
+    /// It is multiplied by this; if it is 0 it stays 0, whatever this is.
     Multiply(Tokens),
     /// This is added.
     Add(Tokens),
@@ -96,30 +96,30 @@ pub enum Combine {
 pub struct Product<'a> {
     /// The matrix.
     pub matrix: &'a DeviceMatrix,
-    /// First of its rows.
+    /// Its first row to compute.
     pub first: usize,
-    /// Number of rows; 0 is possible.
+    /// Number of rows; may be 0.
     pub n_rows: usize,
-    /// `f32[n_rows]` that is added to the product, or [`Ptr::NULL`].
+    /// `f32[n_rows]` to add to the product, or [`Ptr::NULL`].
     pub bias: Ptr,
-    /// Applied then.
+    /// Applied next.
     pub activation: Option<Activation>,
-    /// And then this, with as many values per token.
+    /// Applied last, with as many values per token.
     pub combine: Combine,
     /// `n_rows` values per token.
     pub y: Tokens,
 }
 
 impl<'a> Product<'a> {
-    /// All rows of `matrix`, and nothing else.
+    /// All rows of `matrix`, without a bias, activation or second operand.
     pub fn all(matrix: &'a DeviceMatrix, y: Tokens) -> Self {
         let n_rows = matrix.n_stored();
         Self { matrix, first: 0, n_rows, bias: Ptr::NULL, activation: None, combine: Combine::Store, y }
     }
 }
 
-/// Enqueues `y = combine(activation(rows . x + bias))` for all tokens. What a token gets depends on that token only, bit
-/// for bit, and on no other rows.
+/// Enqueues `y = combine(activation(rows . x + bias))` for all tokens. Each result depends, bit for bit, on its own
+/// token and row only.
 ///
 /// # Errors
 /// When sizes do not fit together; when the card has failed.
@@ -144,9 +144,9 @@ pub fn gemm(kernels: &Kernels, stream: &Stream, work: &Product, x: &Packed) -> R
     kernels.launch(stream, &format!("gemm_{}", matrix.kernel()), grid(n_rows, x)?, [THREADS, 1, 1], args)
 }
 
-/// Enqueues `y += sum over i of h[i] * matrix[first + i]` for all tokens: a matrix stored by neurons, from row `first` on
-/// as many as `h` has values. Rows that come in several calls, of which each but the last has a multiple of [`STEP`],
-/// give the same bits as one call.
+/// Enqueues `y += sum over i of h[i] * matrix[first + i]` for all tokens: for a matrix stored by neurons, as many rows
+/// from `first` on as `h` has values. Several calls give the same bits as one, if each but the last has a multiple of
+/// [`STEP`] rows.
 ///
 /// # Errors
 /// When sizes do not fit together; when the card has failed.

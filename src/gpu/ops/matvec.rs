@@ -12,10 +12,10 @@ use anyhow::{Result, ensure};
 const MAX_PARTS: usize = 3;
 /// Rows that a thread works on at once.
 const ROWS: usize = 2;
-/// Threads of a warp, which share a row where nothing speaks against it.
+/// Threads of a warp, which share a row unless there is a reason not to.
 const WARP: usize = 32;
-/// Where all rows together have fewer threads than this, more share a row: half of what the largest cards hold at once.
-/// A constant, so that the order of sums is the same on all cards.
+/// If all rows together occupy fewer threads than this, more of them share a row: half of what the largest cards hold
+/// at once. A constant, so that the order of sums is the same on all cards.
 const FEW_THREADS: usize = 1 << 16;
 
 /// Rows of a matrix, and where their products go.
@@ -23,11 +23,11 @@ const FEW_THREADS: usize = 1 << 16;
 pub struct Part<'a> {
     /// The matrix.
     pub matrix: &'a DeviceMatrix,
-    /// First of its rows.
+    /// Its first row to compute.
     pub first: usize,
-    /// Number of rows; 0 is possible.
+    /// Number of rows; may be 0.
     pub n_rows: usize,
-    /// `f32[n_rows]` that is added, or [`Ptr::NULL`].
+    /// `f32[n_rows]` to add, or [`Ptr::NULL`].
     pub bias: Ptr,
     /// `f32[n_rows]` for the products.
     pub y: Ptr,
@@ -40,10 +40,10 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Enqueues `y = activation(rows . x + bias)` for one to three matrices of one type and one number of columns.
+/// Enqueues `y = activation(rows . x + bias)` for one to three matrices of the same type and number of columns.
 ///
 /// # Errors
-/// When matrices or activations do not fit together, rows are not inside, or the card has failed.
+/// When matrices or activations do not match, rows are out of range, or the card has failed.
 pub fn matvec(
     kernels: &Kernels,
     stream: &Stream,
@@ -78,7 +78,7 @@ pub fn matvec(
     kernels.launch(stream, &format!("matvec_{}", like.kernel()), [grid, 1, 1], [THREADS as u32, 1, 1], args)
 }
 
-/// Elements of a row that a thread takes at a time.
+/// Elements of a row that a thread reads at a time.
 fn unit_len(dtype: GgmlType) -> usize {
     match dtype {
         GgmlType::F32 => 4,
@@ -88,8 +88,8 @@ fn unit_len(dtype: GgmlType) -> usize {
     }
 }
 
-/// How many threads share a row, as a power of two: a warp; fewer where a row has not so many units; more where there are
-/// so few rows that the card would be idle.
+/// How many threads share a row, as a power of two: a warp; fewer if a row has fewer units; more if there are so few
+/// rows that part of the card would be idle.
 fn lanes_log2(dtype: GgmlType, n_cols: usize, n_rows: usize) -> usize {
     let n_units = n_cols / unit_len(dtype);
     let mut lanes = 1;

@@ -1,4 +1,4 @@
-//! What the kernels compute: one file per `.cu`, which checks sizes, chooses the grid, and enqueues on a stream.
+//! What the kernels compute: one file per `.cu`, which checks sizes, chooses the grid and enqueues on a stream.
 
 pub mod attention;
 pub mod attention_prefill;
@@ -26,12 +26,12 @@ fn resident(device: &Device) -> u32 {
     device.n_sm() * BLOCKS_PER_SM
 }
 
-/// The grid for `n_blocks` blocks of work that any number of blocks can share: no more than run at once.
+/// The grid for `n_blocks` blocks of work that any number of blocks can share: no more than can run at once.
 fn spread(device: &Device, n_blocks: usize) -> u32 {
     u32::try_from(n_blocks).unwrap_or(u32::MAX).clamp(1, resident(device))
 }
 
-/// What kernels call an activation function.
+/// The kernels' code for an activation function.
 pub fn activation_code(activation: Option<Activation>) -> i32 {
     match activation {
         None => -1,

@@ -8,18 +8,18 @@ use anyhow::{Result, ensure};
 
 /// Threads of a block.
 const THREADS: u32 = 1024;
-/// Elements of the longest vector that a norm takes.
+/// Elements of the longest vector that a norm supports.
 pub const MAX_NORM: usize = 16384;
 /// Elements that a block quantizes.
 const QUANTIZED_BY_BLOCK: usize = 4 * THREADS as usize;
 
 /// Bytes of the quantized form of `n` activations (a multiple of 32): `n` bytes, `n / 32` scales, and as many products
-/// of scale and sum. Several tokens lie so far apart.
+/// of scale and sum. Consecutive tokens lie this far apart.
 pub fn x8_bytes(n: usize) -> u64 {
     (n + n / 4) as u64
 }
 
-/// Where activations go; [`Ptr::NULL`] for a form that is not wanted.
+/// Where activations go; [`Ptr::NULL`] for a form that is not needed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Acts {
     /// `[n_tokens][n]` floats.
@@ -28,10 +28,10 @@ pub struct Acts {
     pub x8: Ptr,
 }
 
-/// A norm, its weights on the card.
+/// A norm, with its weights on the card.
 #[derive(Debug, Clone, Copy)]
 pub struct Norm {
-    /// What is divided by.
+    /// What it divides by.
     pub kind: NormKind,
     /// Added to the mean square.
     pub eps: f32,
@@ -48,7 +48,7 @@ fn code(kind: NormKind) -> i32 {
     }
 }
 
-/// Whether kernels of this file take vectors of `n`.
+/// Checks that the kernels of this file support vectors of `n`.
 fn check(n: usize) -> Result<()> {
     let fits = n > 0 && n <= MAX_NORM && n.is_multiple_of(QK);
     ensure!(fits, "a norm over {n} values; multiples of {QK} up to {MAX_NORM} are possible on the card");
@@ -85,12 +85,12 @@ pub struct Merge {
     pub a: Ptr,
     /// Added next, together with the answer: `[n]`, or [`Ptr::NULL`].
     pub b: Ptr,
-    /// The processor's part, where one may be due.
+    /// The processor's part, if one may be due.
     pub answer: Option<Answer>,
 }
 
-/// Enqueues `x = (x + a) + (b + answer)`, waiting for the answer, then the norm of the new `x` where one is given. The
-/// answer is left out when nothing was posted or it does not come in time.
+/// Enqueues `x = (x + a) + (b + answer)`, waiting for the answer, then the norm of the new `x` if one is given. The
+/// answer is left out if nothing was posted or it does not arrive in time.
 ///
 /// # Errors
 /// As [`norm`].
@@ -109,7 +109,7 @@ pub fn merge_norm(kernels: &Kernels, stream: &Stream, merge: &Merge, norm: Optio
     kernels.launch(stream, "merge_norm", [1, 1, 1], [THREADS, 1, 1], args)
 }
 
-/// Enqueues quantization of `[n_tokens][n]` values, bit for bit as the processor does it.
+/// Enqueues the quantization of `[n_tokens][n]` values, bit for bit as on the processor.
 ///
 /// # Errors
 /// When `n` is not a multiple of 32; when the card has failed.

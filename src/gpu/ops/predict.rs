@@ -1,4 +1,4 @@
-//! Predictors: scores by signs, and the hidden values of those with two matrices.
+//! Predictors: scores from signs, and the hidden values of those with two matrices.
 
 use crate::gpu::{Args, Kernels, Ptr, Stream};
 use crate::quant::blocks::QK;
@@ -6,17 +6,17 @@ use anyhow::{Result, ensure};
 
 /// Threads of a block.
 const THREADS: u32 = 256;
-/// Rows of signs that a block has under way at once.
+/// Rows of signs that a block works on at a time.
 const ROWS_OF_BLOCK: usize = 32;
-/// Blocks of 256 threads that a multiprocessor has at once.
+/// Blocks of 256 threads that a multiprocessor holds at once.
 const BLOCKS_OF_SM: u32 = 4;
-/// Inputs of the widest rows of signs.
+/// Inputs of the widest row of signs.
 pub const MAX_SIGNS: usize = 16384;
-/// Hidden values of a block.
+/// Hidden values per block.
 const HIDDEN_OF_BLOCK: usize = 4 * THREADS as usize;
 
-/// Enqueues the scores of `n_rows` rows of signs against `x` (`[n_embd]`): inputs whose sign is the weight's, less the
-/// others. `signs` (`[n_rows][n_embd / 8]` bytes) is aligned to 16 bytes.
+/// Enqueues the scores of `n_rows` rows of signs against `x` (`[n_embd]`): the number of inputs with the weight's sign,
+/// minus the others. `signs` (`[n_rows][n_embd / 8]` bytes) is aligned to 16 bytes.
 ///
 /// # Errors
 /// When `n_embd` is not a multiple of 32 or above [`MAX_SIGNS`]; when the card has failed.
@@ -39,9 +39,9 @@ pub fn sign_scores(
     kernels.launch(stream, "sign_scores", [blocks, 1, 1], [THREADS, 1, 1], args)
 }
 
-/// Enqueues what follows the first matrix of a predictor: `bias` (`[n]`, or [`Ptr::NULL`]) is added to the hidden values
-/// `h` (`[n]`), in place, and what is negative then becomes 0; and their quantized form `x8` ([`Ptr::NULL`] where it is
-/// not wanted; else `n` is a multiple of 32).
+/// Enqueues what follows the first matrix of a predictor: `bias` (`[n]`, or [`Ptr::NULL`]) is added to the hidden
+/// values `h` (`[n]`), in place, negative sums become 0, and the result is quantized to `x8` ([`Ptr::NULL`] if not
+/// needed; otherwise `n` must be a multiple of 32).
 ///
 /// # Errors
 /// When the sizes are not possible; when the card has failed.

@@ -1,4 +1,4 @@
-//! `kernels/repack.cu`: blocks as they are in the file, taken apart into planes.
+//! `kernels/repack.cu`: separates blocks as they are in the file into planes.
 
 use super::{THREADS, spread};
 use crate::gpu::matrix::planes;
@@ -6,11 +6,11 @@ use crate::gpu::{Args, Kernels, Ptr, Stream};
 use crate::quant::GgmlType;
 use anyhow::{Context, Result, ensure};
 
-/// Enqueues taking the `n_blocks` blocks at `from`, packed as in the file, apart: their quants go to `quants`, a multiple
-/// of 16, their scales to `scales`.
+/// Enqueues the separation of the `n_blocks` blocks at `from`, packed as in the file: their quants go to `quants`, a
+/// multiple of 16, their scales to `scales`.
 ///
 /// # Errors
-/// When the type has no scales of its own plane; when the card has failed.
+/// When the type has no plane of scales; when the card has failed.
 pub fn repack(
     kernels: &Kernels,
     stream: &Stream,

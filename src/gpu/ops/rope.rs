@@ -1,4 +1,4 @@
-//! Rotary embedding, and the write of keys and values into the cache.
+//! Rotary embedding, and storing keys and values in the cache.
 
 use crate::gpu::{Args, Kernels, Ptr, Stream};
 use crate::model::RopeKind;
@@ -6,7 +6,7 @@ use crate::quant::GgmlType;
 use crate::quant::blocks::QK;
 use anyhow::{Result, bail, ensure};
 
-/// Threads of a block, which has a warp per head.
+/// Threads of a block, one warp per head.
 const THREADS: u32 = 128;
 const HEADS_OF_BLOCK: usize = 4;
 /// Elements of the longest head.
@@ -28,17 +28,17 @@ pub struct KvLayer {
 }
 
 impl KvLayer {
-    /// Bytes that it takes: as many as rows of its type would.
+    /// Its bytes: as many as rows of its type would have.
     ///
     /// # Errors
-    /// When heads are not whole blocks of the type, are too long, or not multiples of 16.
+    /// When heads are too long, not multiples of 16, or not whole blocks of the type.
     pub fn n_bytes(&self) -> Result<u64> {
         self.code()?;
         let row = self.dtype.row_bytes(self.head_dim).unwrap_or_default();
         Ok(2 * (self.n_head_kv * self.n_ctx) as u64 * row as u64)
     }
 
-    /// What kernels call its type.
+    /// The kernels' code for its type.
     pub(super) fn code(&self) -> Result<i32> {
         let (code, step) = match self.dtype {
             GgmlType::F32 => (0, QK / 2),
@@ -53,12 +53,12 @@ impl KvLayer {
     }
 }
 
-/// A rotary embedding, its frequencies on the card.
+/// A rotary embedding, with its frequencies on the card.
 #[derive(Debug, Clone, Copy)]
 pub struct Rope {
     /// Pairing of elements.
     pub kind: RopeKind,
-    /// Elements of a head that are rotated.
+    /// Elements of each head that are rotated.
     pub n_dims: usize,
     /// `[n_dims / 2]`: radians per position.
     pub frequencies: Ptr,
@@ -86,7 +86,7 @@ pub struct RopeStore {
 /// Enqueues the rotation of queries and keys, and stores keys and values at their positions.
 ///
 /// # Errors
-/// When the sizes are not possible on the card; when the tokens do not fit into the cache, as far as that is known here;
+/// When the sizes are not possible on the card; when the tokens do not fit in the cache, as far as that is known here;
 /// when the card has failed.
 pub fn rope_store(kernels: &Kernels, stream: &Stream, work: &RopeStore, rope: &Rope, cache: &KvLayer) -> Result<()> {
     let kv_type = cache.code()?;

@@ -4,13 +4,13 @@ use super::token::Job;
 use crate::gpu::{Args, Kernels, Ptr, Stream};
 use anyhow::{Result, ensure};
 
-/// Threads of a block, and slots that it decides on.
+/// Threads of a block, and the slots it decides on.
 const THREADS: u32 = 1024;
 
 /// Where the active hot slots go.
 #[derive(Debug, Clone, Copy)]
 pub struct HotList {
-    /// `[n_hot]` `u32`: slots in rising order.
+    /// `[n_hot]` `u32`: slots in ascending order.
     pub list: Ptr,
     /// `[n_hot]`: their activations.
     pub act: Ptr,
@@ -38,11 +38,11 @@ pub struct Posting {
 /// The slots of a layer: hot below `n_hot`, cold from there on.
 #[derive(Debug, Clone, Copy)]
 pub struct Slots {
-    /// Hot ones.
+    /// How many are hot.
     pub n_hot: usize,
-    /// All.
+    /// How many there are.
     pub n_ff: usize,
-    /// `[2]` `u32`, or [`Ptr::NULL`]: how many are found to be active, hot ones first.
+    /// `[2]` `u32`, or [`Ptr::NULL`]: how many turn out to be active, hot, then cold.
     pub counts: Ptr,
 }
 
@@ -57,8 +57,8 @@ fn check(slots: Slots, posting: Option<&Posting>) -> Result<()> {
     Ok(())
 }
 
-/// Enqueues the selection by activations `act` (`[n_ff]`; `[n_hot]` where nothing is posted): active is what is not 0, or
-/// everything where `dense`. Cold slots are posted where there is a `posting`, and else left out.
+/// Enqueues the selection by activations `act` (`[n_ff]`; `[n_hot]` if nothing is posted): active is what is not 0, or
+/// everything if `dense`. Cold slots are posted if there is a `posting`, and left out otherwise.
 ///
 /// # Errors
 /// When the sizes are not possible; when the card has failed.
@@ -88,19 +88,19 @@ pub fn select_act(
     kernels.launch(stream, "select_act", grid(end)?, [THREADS, 1, 1], args)
 }
 
-/// What a predictor says of slots.
+/// What a predictor says about the slots.
 #[derive(Debug, Clone, Copy)]
 pub struct Scored {
-    /// `[n_ff]`, by slot; of cold ones from `n_always` on only.
+    /// `[n_ff]`, by slot; only those of cold slots from `n_always` on are read.
     pub scores: Ptr,
     /// `[n_ff]`, by slot.
     pub bias: Ptr,
-    /// Slots below it are active, whatever their score.
+    /// Slots below this are active, whatever their score.
     pub n_always: usize,
 }
 
 /// Enqueues the selection of cold slots by `score + bias >= 0`, and posts the list, without activations. There must be
-/// cold slots; only they are counted.
+/// cold slots; only those are counted.
 ///
 /// # Errors
 /// When the sizes are not possible; when the card has failed.

@@ -1,4 +1,4 @@
-//! Beginning and end of a token, and the vectors that cross between card and processor.
+//! The beginning and end of a token, and the vectors that cross between card and processor.
 
 use crate::gpu::{Args, Kernels, Ptr, Stream};
 use anyhow::{Result, ensure};
@@ -7,10 +7,10 @@ use anyhow::{Result, ensure};
 const THREADS: u32 = 512;
 /// Floats that a block of [`finish`] copies.
 const COPIED_BY_BLOCK: usize = 8 * THREADS as usize;
-/// Most blocks of [`finish`].
+/// The most blocks of [`finish`].
 const MAX_BLOCKS: usize = 64;
 
-/// Bytes of a token's state on the card: zeros before the first token.
+/// Bytes of a token's state on the card, which is zeroed before the first token.
 pub const TOKEN_BYTES: u64 = 256;
 
 /// One exchange between card and processor.
@@ -31,7 +31,7 @@ pub struct Answer {
     pub reply: Ptr,
     /// The job.
     pub job: Job,
-    /// How long it is waited for.
+    /// How long to wait for it.
     pub limit_ms: u32,
 }
 
@@ -69,7 +69,7 @@ pub fn post_x(kernels: &Kernels, stream: &Stream, src: Ptr, post_x: Ptr, n: usiz
     kernels.launch(stream, "post_x", [1, 1, 1], [THREADS, 1, 1], args)
 }
 
-/// Enqueues waiting for an answer, then `dst` (`[n]`) becomes it. Without an answer `dst` stays as it is.
+/// Enqueues waiting for an answer and copying it to `dst` (`[n]`), which stays as it is if there is no answer.
 ///
 /// # Errors
 /// As [`begin_token`].

@@ -4,10 +4,10 @@ use anyhow::{Result, bail, ensure};
 use half::bf16;
 use std::ops::Range;
 
-/// Firings of one layer by sample, in rising order of neurons.
+/// Firings of one layer by sample, in ascending order of neurons.
 ///
-/// Memory: 6 bytes per firing and 8 per sample. 50,000 samples of 11,008 neurons at density 0.10 take 330 MB; at density
-/// 1, 3.3 GB, where a predictor has nothing to skip.
+/// Memory: 6 bytes per firing and 8 per sample. 50,000 samples of 11,008 neurons at density 0.10 take 330 MB; at
+/// density 1, 3.3 GB, where a predictor has nothing to skip.
 #[derive(Debug, Clone, Default)]
 pub struct Firings {
     n_ff: usize,
@@ -23,7 +23,7 @@ impl Firings {
         Self { n_ff, ..Self::default() }
     }
 
-    /// Appends a sample: `[n_ff]` activations, of which those that are not zero have fired. Signs are dropped.
+    /// Appends a sample: `[n_ff]` activations; those that are not zero have fired. Signs are dropped.
     ///
     /// # Errors
     /// When the length is not `n_ff`, or an activation is not a finite number.
@@ -66,7 +66,7 @@ impl Firings {
         self.among(sample, 0..self.n_ff)
     }
 
-    /// As [`Self::sample`], for neurons of a range.
+    /// As [`Self::sample`], for a range of neurons.
     pub(super) fn among(&self, sample: usize, neurons: Range<usize>) -> impl Iterator<Item = (usize, f32)> + '_ {
         let start = if sample == 0 { 0 } else { self.ends[sample - 1] };
         let all = &self.neurons[start..self.ends[sample]];

@@ -1,7 +1,7 @@
 //! A step of training: forward, gradients and Adam, divided into blocks of rows that do not depend on the threads.
 //!
-//! Whatever belongs to a batch is stored with samples inside (`[unit][sample]`), so that a block of rows of a weight
-//! matrix makes one contiguous piece of it.
+//! Everything that belongs to a batch is stored with samples innermost (`[unit][sample]`), so that a block of rows of a
+//! weight matrix produces one contiguous piece of it.
 
 use super::firings::Firings;
 use super::product::{View, multiply_into};
@@ -9,13 +9,13 @@ use super::rounding::Rounding;
 use super::{Mlp, Task};
 use rayon::prelude::*;
 
-/// Blocks of the output layer: a number that common numbers of cores divide.
+/// Blocks of the output layer: a multiple of common core counts.
 const OUTPUT_BLOCKS: usize = 32;
-/// Fewest neurons and number of hidden units of a block; products of fewer rows spend their time on packing.
+/// The fewest neurons, and the number of hidden units, of a block; products of fewer rows spend their time on packing.
 const BLOCK_ROWS: usize = 32;
 /// Decay of the first moment.
 const BETA_1: f32 = 0.9;
-/// Decay of the second moment: shorter than the usual 0.999, as there are some hundred steps only.
+/// Decay of the second moment: faster than the usual 0.999, as there are only some hundred steps.
 const BETA_2: f32 = 0.98;
 /// A firing of this many times the mean mass weighs as much as any stronger one.
 const MAX_WEIGHT: f32 = 32.0;
@@ -23,7 +23,7 @@ const MAX_WEIGHT: f32 = 32.0;
 /// How far a step goes.
 #[derive(Clone, Copy)]
 pub(super) struct Update {
-    /// Steps that have been done.
+    /// Steps done so far.
     pub step: i32,
     /// Learning rates of hidden weights, output weights, and biases.
     pub rates: [f32; 3],
@@ -31,7 +31,7 @@ pub(super) struct Update {
     pub decay: f32,
 }
 
-/// The samples as the net sees them: centred, and of unit size on the whole.
+/// The scaling of samples before the net sees them: centred, and of unit size overall.
 pub(super) struct Scaling {
     pub mean: Vec<f32>,
     pub scale: f32,
@@ -52,7 +52,7 @@ impl Scaling {
         let mean: Vec<f64> = sums.iter().map(|s| s / n as f64).collect();
         let variance = square / n as f64 - mean.iter().map(|m| m * m).sum::<f64>();
         let rms = (variance.max(0.0) / task.n_embd as f64).sqrt() as f32;
-        // Inputs that are all alike leave nothing to scale.
+        // Identical inputs leave nothing to scale.
         let scale = if rms > f32::MIN_POSITIVE && rms.recip().is_finite() { rms.recip() } else { 1.0 };
         Self { mean: mean.iter().map(|m| *m as f32).collect(), scale }
     }
@@ -66,13 +66,13 @@ struct Block {
     bias: Vec<f32>,
     moments: [Vec<f32>; 2],
     bias_moments: [Vec<f32>; 2],
-    /// Weights as they will be stored, where a step uses those.
+    /// Weights as they will be stored, for steps that use those.
     rounded: Vec<f32>,
     gradient: Vec<f32>,
     bias_gradient: Vec<f32>,
-    /// `[rows][batch]`: first the outputs, then the gradient of the loss by them.
+    /// `[rows][batch]`: first the outputs, then the gradient of the loss with respect to them.
     outputs: Vec<f32>,
-    /// `[n_in][batch]`: what the block adds to the gradient of the loss by its inputs.
+    /// `[n_in][batch]`: the block's part of the gradient of the loss with respect to its inputs.
     inputs_gradient: Vec<f32>,
 }
 
@@ -137,15 +137,15 @@ pub(super) struct Net<'a> {
     x: Vec<f32>,
     /// `[hidden][batch]`.
     h: Vec<f32>,
-    /// The same as `[n_embd][batch]` and `[batch][hidden]`: products of many blocks read them, and a product whose right
-    /// side has contiguous rows spends far less time on packing it.
+    /// The same as `[n_embd][batch]` and `[batch][hidden]`: the products of many blocks read them, and a product whose
+    /// right-hand side has contiguous rows spends far less time on packing.
     x_transposed: Vec<f32>,
     h_transposed: Vec<f32>,
     h_gradient: Vec<f32>,
 }
 
 impl<'a> Net<'a> {
-    /// Begins with these weights, which see scaled inputs.
+    /// Begins with these weights, which expect scaled inputs.
     pub fn new(task: &'a Task<'a>, scaling: &'a Scaling, mean_mass: f32, start: &Mlp) -> Self {
         let rows = task.n_ff.div_ceil(OUTPUT_BLOCKS).max(BLOCK_ROWS);
         Self {
@@ -162,8 +162,8 @@ impl<'a> Net<'a> {
         }
     }
 
-    /// One step on these samples. With `rounding` (of the hidden and the output layer) the weights take part as they
-    /// will be stored, and gradients pass through the rounding as if it were not there.
+    /// One step on these samples. With `rounding` (of the hidden and the output layer) the step uses the weights as
+    /// they will be stored, and gradients pass straight through the rounding.
     pub fn step(&mut self, samples: &[u32], rounding: Option<&[Rounding; 2]>, update: &Update) {
         let (n, n_embd) = (samples.len(), self.task.n_embd);
         let n_hidden: usize = self.hidden.iter().map(|b| b.bias.len()).sum();
@@ -212,7 +212,7 @@ impl<'a> Net<'a> {
         let pieces = self.h_gradient.par_chunks_mut(BLOCK_ROWS * n).zip(self.h.par_chunks(BLOCK_ROWS * n));
         self.hidden.par_iter_mut().zip(pieces).for_each(|(block, (gradient, h))| {
             gradient.fill(0.0);
-            // In the order of blocks, whoever computed them.
+            // In the order of blocks, whichever thread computed them.
             for part in output {
                 let part = &part.inputs_gradient[block.first * n..][..gradient.len()];
                 gradient.iter_mut().zip(part).for_each(|(g, p)| *g += p);
@@ -226,7 +226,7 @@ impl<'a> Net<'a> {
         });
     }
 
-    /// The weights, which see scaled inputs.
+    /// The weights, which expect scaled inputs.
     pub fn master(&self) -> Mlp {
         let b1 = join(&self.hidden, |b| &b.bias);
         Mlp {
@@ -238,7 +238,7 @@ impl<'a> Net<'a> {
         }
     }
 
-    /// The gradients of the first step, as the first moments tell them: of hidden weights and biases, then of the output's.
+    /// The gradients of the first step, from the first moments: of hidden weights and biases, then of output ones.
     #[cfg(test)]
     pub fn first_gradients(&self) -> [Vec<f32>; 4] {
         let unscaled = |moments: Vec<f32>| moments.into_iter().map(|m| m / (1.0 - BETA_1)).collect();
@@ -251,16 +251,16 @@ impl<'a> Net<'a> {
     }
 }
 
-/// A part of all blocks, one after the other.
+/// One field of all blocks, concatenated.
 fn join(blocks: &[Block], part: fn(&Block) -> &[f32]) -> Vec<f32> {
     blocks.iter().flat_map(part).copied().collect()
 }
 
-/// Exchanges rows, of `n_columns`, and columns.
+/// Transposes a matrix whose rows have `n_columns`.
 fn transpose_into(from: &[f32], n_columns: usize, to: &mut Vec<f32>) {
     let n_rows = from.len() / n_columns;
     to.resize(from.len(), 0.0);
-    // Some columns at a time, so that whole cache lines of `from` are used.
+    // Several columns at a time, so that whole cache lines of `from` are used.
     to.par_chunks_mut(BLOCK_ROWS * n_rows).enumerate().for_each(|(chunk, to)| {
         for (i, row) in from.chunks_exact(n_columns).enumerate() {
             for (to, v) in to.chunks_exact_mut(n_rows).zip(&row[chunk * BLOCK_ROWS..]) {
@@ -278,8 +278,8 @@ struct Fired<'a> {
 }
 
 impl Fired<'_> {
-    /// Turns outputs `[rows][batch]` without their bias into the gradient of the loss by them. The loss is the mean over
-    /// samples of the sum over neurons.
+    /// Replaces outputs `[rows][batch]`, without their bias, by the gradient of the loss with respect to them. The loss
+    /// is the mean over samples of the sum over neurons.
     fn loss_gradient(&self, first: usize, bias: &[f32], outputs: &mut [f32]) {
         let n = self.samples.len();
         let share = 1.0 / n as f32;
@@ -295,7 +295,7 @@ impl Fired<'_> {
     }
 }
 
-/// Weight of a firing in the loss; that of not firing is 1.
+/// Weight of a firing in the loss; not firing has weight 1.
 pub(super) fn weight(mass: f32, mean_mass: f32) -> f32 {
     (mass / mean_mass).min(MAX_WEIGHT)
 }
@@ -306,10 +306,10 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// `exp`, with a relative error below 1e-5, in operations that compilers turn into vectors; held within what f32 can.
+/// `exp`, with a relative error below 1e-5, in operations that compilers vectorise; clamped to the range of f32.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    /// Adding 1.5 * 2^23 rounds to a whole number, which then stands in the low bits.
+    /// Adding 1.5 * 2^23 rounds to an integer, which is then in the low bits.
     const ROUND: f32 = 12_582_912.0;
     let t = x.clamp(-86.0, 88.0) * std::f32::consts::LOG2_E;
     let rounded = t + ROUND;

@@ -2,7 +2,7 @@
 
 #![allow(unsafe_code, reason = "the crate's product takes raw pointers; views establish what it needs")]
 
-/// A matrix of which element (i, j) stands at `i * row + j * column` of `data`.
+/// A matrix whose element (i, j) is at `i * row + j * column` of `data`.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
     data: &'a [f32],
@@ -19,13 +19,13 @@ impl<'a> View<'a> {
         Self { data, n_rows, n_columns, row: n_columns, column: 1 }
     }
 
-    /// The same numbers with rows and columns exchanged.
+    /// Its transpose.
     pub fn transposed(self) -> Self {
         Self { n_rows: self.n_columns, n_columns: self.n_rows, row: self.column, column: self.row, ..self }
     }
 }
 
-/// Writes `a` times `b` to `out`, `[a's rows][b's columns]`. One thread; the result depends on the operands only (and on
+/// Writes `a` times `b` to `out`, `[a's rows][b's columns]`. One thread; the result depends only on the operands (and
 /// the processor's instruction set).
 pub(super) fn multiply_into(a: View, b: View, out: &mut [f32]) {
     assert_eq!(a.n_columns, b.n_rows, "inner sizes of a product");

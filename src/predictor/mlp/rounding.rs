@@ -4,7 +4,7 @@ use crate::quant::GgmlType;
 use crate::quant::convert::{Dequantize, Quantize, dequantizer, quantizer};
 use anyhow::{Context, Result};
 
-/// Writes rows of a length in a type and reads them back.
+/// Writes rows of some length in some type, and reads them back.
 pub(super) struct Rounding {
     quantize: Quantize,
     dequantize: Dequantize,
@@ -30,7 +30,7 @@ impl Rounding {
         self.row_bytes
     }
 
-    /// Writes to `out` what is read back after storing `weights`, which are whole rows.
+    /// Writes to `out` what storing `weights`, which are whole rows, and reading them back gives.
     pub fn round(&self, weights: &[f32], out: &mut [f32]) {
         let mut bytes = vec![0; self.row_bytes];
         for (w, o) in weights.chunks_exact(self.row).zip(out.chunks_exact_mut(self.row)) {

@@ -4,27 +4,27 @@ use super::{HIDDEN_STEP, Mlp, OUTPUT_INIT, Random, SCORED_ROWS, Task, Trained, T
 use crate::progress::Progress;
 use anyhow::{Context, Result, ensure};
 
-/// Share of all firings by which skew is told, as in the profile's report.
+/// Share of all firings by which skew is measured, as in the profile's report.
 const COVERED: f64 = 0.8;
-/// Trainings at most: the first, and three steps by a factor of two.
+/// The most trainings: the first, and three steps by a factor of two.
 const MAX_TRAININGS: usize = 4;
-/// Share of the epochs that a predictor gets which begins with the units of another size.
+/// Share of the epochs for a predictor that starts from the units of another size.
 const RESIZED_EPOCHS: f32 = 0.5;
 
 /// How good a predictor is, by the caller's measure.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Evaluation {
-    /// Share of activation mass that is found.
+    /// Share of activation mass found.
     pub recall: f64,
-    /// What a token costs with it, in any unit; among those that reach the target the cheapest is taken.
+    /// What a token costs with it, in any unit; the cheapest of those that reach the target is taken.
     pub cost: f64,
 }
 
-/// Hidden units to begin with, a multiple of [`HIDDEN_STEP`].
+/// Hidden units to start with, a multiple of [`HIDDEN_STEP`].
 ///
-/// `density` is the share of (token, neuron) pairs that fire, `skew` the share of neurons that make up 80 % of all firings. As in
-/// the paper the sparser layer gets the smaller predictor, and so does the more skewed one, where the bias already
-/// says most. At density 0.1 and without skew it is an eighth of the lesser of `n_embd` and `n_ff`.
+/// `density` is the share of (token, neuron) pairs that fire, `skew` the share of neurons that make up 80 % of all
+/// firings. As in the paper, a sparser layer gets a smaller predictor, and so does a more skewed one, where the bias
+/// alone says most. At density 0.1 and without skew it is an eighth of the lesser of `n_embd` and `n_ff`.
 pub fn initial_hidden(n_embd: usize, n_ff: usize, density: f64, skew: f64) -> usize {
     let least = n_embd.min(n_ff) as f64;
     let by_density = (density.clamp(0.0, 1.0) / 0.1).sqrt();
@@ -33,15 +33,16 @@ pub fn initial_hidden(n_embd: usize, n_ff: usize, density: f64, skew: f64) -> us
     ((units / HIDDEN_STEP as f64).round() as usize).max(1) * HIDDEN_STEP
 }
 
-/// Trains predictors of different sizes and returns the cheapest one that recalls `target`, or the one of best
-/// recall where none does within `max_bytes` (weights in their stored types and both biases).
+/// Trains predictors of different sizes and returns the cheapest one that recalls `target`, or the one with the best
+/// recall if none does within `max_bytes` (weights in their stored types and both biases).
 ///
-/// Starts at [`initial_hidden`] and goes by factors of two: up until the target is met; or, where it is at once, down as long as that is
-/// cheaper, or up where down is not. Each size begins with the units of the one before, so it needs half the epochs.
-/// `evaluate` may calibrate as it likes: it sees weights as they will be stored.
+/// Starts at [`initial_hidden`] and goes by factors of two: up until the target is met; or, if it is met at once, down
+/// as long as that is cheaper, or up if down is not. Each size starts from the units of the one before, so it needs
+/// half the epochs. `evaluate` may calibrate as it likes: it sees weights as they will be stored.
 ///
 /// # Errors
-/// As [`super::train`]; when not even the smallest predictor fits in `max_bytes`; whatever `evaluate` gives that is not a number.
+/// As [`super::train`]; when not even the smallest predictor fits in `max_bytes`; when `evaluate` returns something
+/// that is not a number.
 pub fn fit_size(
     task: &Task,
     target: f64,
@@ -103,7 +104,7 @@ pub fn fit_size(
 }
 
 impl Trainer<'_> {
-    /// The greatest hidden size whose tensors take no more than `max_bytes`.
+    /// The largest hidden size whose tensors take at most `max_bytes`.
     fn most_hidden(&self, max_bytes: usize) -> Result<usize> {
         let least = self.bytes(HIDDEN_STEP)?;
         let most = self.task.n_embd.max(self.task.n_ff).div_ceil(HIDDEN_STEP);
@@ -135,7 +136,8 @@ impl Trainer<'_> {
         (total as f64 / (self.n as f64 * self.task.n_ff as f64), skew)
     }
 
-    /// A net of another size that begins with the units of `master`: all of them and new ones, or those that matter most.
+    /// A net of another size that starts from the units of `master`: all of them and new ones, or those that matter
+    /// most.
     pub(super) fn resized(&self, master: &Mlp, hidden: usize) -> Mlp {
         let (n_embd, old) = (self.task.n_embd, master.hidden);
         let kept = if hidden < old { self.strongest(master, hidden) } else { (0..old).collect() };

@@ -7,7 +7,7 @@ use crate::progress::{Interrupted, Silent};
 const N_EMBD: usize = 64;
 const N_FF: usize = 96;
 
-/// Inputs and firings that owners of a [`Task`] hold.
+/// Owns the inputs and firings that a [`Task`] borrows.
 struct Data {
     x: Vec<f32>,
     masses: Vec<f32>,
@@ -59,7 +59,7 @@ fn task<'a>(train: &'a Data, held: &'a Data) -> Task<'a> {
     }
 }
 
-/// Precision where so many of the highest scores are active that they find this share of the mass.
+/// Precision if just enough of the highest scores are active to find this share of the mass.
 fn precision_at(recall: f64, scores: &[f32], masses: &[f32]) -> f64 {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
@@ -81,7 +81,7 @@ fn log_odds(mlp: &Mlp, x: &[f32]) -> Vec<f32> {
     scores
 }
 
-/// Scores of sign bits of the direction in which inputs differ when a neuron fires, standardised by neuron.
+/// Scores from the sign bits of the direction in which inputs differ when a neuron fires, standardised per neuron.
 fn sign_scores(train: &Data, x: &[f32]) -> Vec<f32> {
     let n = train.x.len() / N_EMBD;
     let mean = Scaling::of(&task(train, train)).mean;
@@ -219,7 +219,7 @@ fn sizes_grow_until_the_target_is_met_and_no_further() {
         (mlp.hidden, tried.clone())
     };
     let by_size = |hidden: usize| Evaluation { recall: hidden as f64 / 100.0, cost: hidden as f64 };
-    // 32 units to begin with; 64 miss the target; 96 is what n_ff allows.
+    // 32 units to start with; 64 miss the target; 96 is the most that n_ff allows.
     assert_eq!(fit(0.9, usize::MAX, &by_size), (96, vec![32, 64, 96]));
     assert_eq!(fit(0.6, usize::MAX, &by_size), (64, vec![32, 64]));
     // Met at once; nothing smaller exists, and larger is dearer.
