@@ -85,6 +85,12 @@ fn gemm_into(a: View, b: View, c: &mut [f32], c_step: usize, add: bool) {
     }
 }
 
+/// `c = a * b` on this thread.
+pub(super) fn multiply_into(a: View, b: View, c: &mut [f32]) {
+    assert_eq!(c.len(), a.n_rows * b.n_cols);
+    gemm_into(a, b, c, b.n_cols, false);
+}
+
 /// `a * b`: `[a.n_rows][b.n_cols]`.
 pub(super) fn product(a: View, b: View) -> Vec<f32> {
     let mut c = vec![0.0; a.n_rows * b.n_cols];
@@ -381,6 +387,9 @@ mod tests {
             let expected: f32 = (0..k).map(|x| a[i * k + x] * b[x * n + j]).sum();
             assert!((c[i * n + j] - expected).abs() < 1e-4);
         }
+        let mut alone = vec![f32::NAN; m * n];
+        multiply_into(View::new(&a, m, k), View::new(&b, k, n), &mut alone);
+        assert!(alone.iter().zip(&c).all(|(a, b)| (a - b).abs() < 1e-4));
         let mut gram = vec![0.0; k * k];
         add_gram(View::new(&a, m, k), &mut gram);
         mirror(&mut gram, k);

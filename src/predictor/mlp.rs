@@ -12,7 +12,6 @@
 
 mod firings;
 mod net;
-mod product;
 mod rounding;
 mod size;
 #[cfg(test)]
@@ -21,11 +20,11 @@ mod tests;
 pub use firings::Firings;
 pub use size::{Evaluation, fit_size, initial_hidden};
 
+use super::linalg::{View, multiply_into};
 use crate::progress::{self, Progress};
 use crate::quant::GgmlType;
 use anyhow::{Result, bail, ensure};
 use net::{Net, Scaling, Update};
-use product::{View, multiply_into};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use rayon::prelude::*;
@@ -104,7 +103,7 @@ impl Mlp {
         let n = x.len() / n_embd;
         let (h, mut scores) = (self.hidden_units(x), vec![0.0; n * n_ff]);
         let w2 = View::new(&self.w2, n_ff, self.hidden);
-        multiply_into(View::new(&h, n, self.hidden), w2.transposed(), &mut scores);
+        multiply_into(View::new(&h, n, self.hidden), w2.t(), &mut scores);
         scores
     }
 
@@ -114,7 +113,7 @@ impl Mlp {
         let n = x.len() / n_embd;
         let mut h = vec![0.0; n * self.hidden];
         let w1 = View::new(&self.w1, self.hidden, n_embd);
-        multiply_into(View::new(x, n, n_embd), w1.transposed(), &mut h);
+        multiply_into(View::new(x, n, n_embd), w1.t(), &mut h);
         for h in h.chunks_exact_mut(self.hidden) {
             h.iter_mut().zip(&self.b1).for_each(|(h, b)| *h = (*h + b).max(0.0));
         }

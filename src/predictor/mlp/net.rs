@@ -4,9 +4,9 @@
 //! weight matrix produces one contiguous piece of it.
 
 use super::firings::Firings;
-use super::product::{View, multiply_into};
 use super::rounding::Rounding;
 use super::{Mlp, Task};
+use crate::predictor::linalg::{View, multiply_into};
 use rayon::prelude::*;
 
 /// Blocks of the output layer: a multiple of common core counts.
@@ -203,7 +203,7 @@ impl<'a> Net<'a> {
             multiply_into(z, h_transposed, &mut block.gradient);
             block.inputs_gradient.resize(n_hidden * n, 0.0);
             let weights = if rounding.is_some() { &block.rounded } else { &block.weights };
-            multiply_into(View::new(weights, rows, n_hidden).transposed(), z, &mut block.inputs_gradient);
+            multiply_into(View::new(weights, rows, n_hidden).t(), z, &mut block.inputs_gradient);
             block.outputs = outputs;
             block.update(update, update.rates[1]);
         });
