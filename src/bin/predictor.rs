@@ -4,7 +4,7 @@ use crate::common::terminal::{Bar, print, tell};
 use crate::common::{self, models};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use powerinfer::predictor::{Choice, Costs, FitParams, fit as fit_predictors, table};
+use powerinfer::predictor::{Costs, FitParams, PredictorChoice, fit as fit_predictors, table};
 use powerinfer::profile::samples::Samples;
 use powerinfer::profile::{Fingerprint, Kinship, Profile};
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub struct PredictorArgs {
     /// Fit predictors of which neurons fire instead of making a profile: sign, lowrank, mlp, or auto (the best for each
     /// layer)
     #[arg(long, value_name = "KIND", requires = "samples_from")]
-    predictor: Option<Choice>,
+    predictor: Option<PredictorChoice>,
     /// Profile made with --samples, to fit the predictors to
     #[arg(long, value_name = "PROFILE", requires = "predictor", conflicts_with_all = PROFILING, conflicts_with = "plot")]
     samples_from: Option<PathBuf>,
@@ -45,7 +45,7 @@ pub struct PredictorArgs {
 
 /// Predictors that are wanted.
 pub struct Wanted<'a> {
-    choice: Choice,
+    choice: PredictorChoice,
     samples: &'a Path,
 }
 

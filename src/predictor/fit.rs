@@ -4,7 +4,7 @@ use super::auto::{Costs, Load, NeuronBytes};
 use super::calibrate::{ALWAYS, Expected, Measured, calibrate, measure};
 use super::data::{self, Covariance, Inputs, Split, Truth};
 use super::lowrank::{self, RANK_STEP, Weighted};
-use super::mlp::{self, Evaluation, Firings, Mlp, Task};
+use super::mlp::{self, Evaluation, Firings, Mlp, Training};
 use super::stored::{Kind, Tensor, Weights};
 use super::{LayerMeasures, LayerPredictor, Predictors, sign};
 use crate::model::{Activation, Model, NeuronGroup};
@@ -17,14 +17,14 @@ use std::str::FromStr;
 
 /// Which predictors to fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Choice {
+pub enum PredictorChoice {
     /// In each layer the one with the best predicted token time, or none.
     Auto,
     /// This kind in every layer.
     Only(Kind),
 }
 
-impl FromStr for Choice {
+impl FromStr for PredictorChoice {
     type Err = anyhow::Error;
 
     fn from_str(name: &str) -> Result<Self> {
@@ -42,7 +42,7 @@ impl FromStr for Choice {
 #[derive(Debug, Clone)]
 pub struct FitParams {
     /// What to fit.
-    pub choice: Choice,
+    pub choice: PredictorChoice,
     /// Share of a layer's activation mass to keep, above 0 and at most 1; [`Kind::default_target`] if not given.
     pub target: Option<f64>,
     /// Of everything random.
@@ -163,10 +163,11 @@ impl<'a> Fitter<'a> {
     fn fit(mut self, activation: Activation, progress: &dyn Progress) -> Result<LayerPredictor> {
         let x = self.held_out.all();
         let truth = Truth::new(self.group, &self.mask, &x, activation)?;
-        let wanted = |kind| self.params.choice == Choice::Only(kind) || self.params.choice == Choice::Auto;
+        let wanted =
+            |kind| self.params.choice == PredictorChoice::Only(kind) || self.params.choice == PredictorChoice::Auto;
         let (sign, lowrank) = (wanted(Kind::Sign), wanted(Kind::Lowrank));
         let mut candidates = Vec::new();
-        if self.params.choice == Choice::Auto {
+        if self.params.choice == PredictorChoice::Auto {
             candidates.push(self.none());
         }
         if sign {
@@ -230,7 +231,7 @@ impl<'a> Fitter<'a> {
         }
         let types = (fitting(TYPES[0].0, n_embd), TYPES[0].1);
         let x = self.train.all();
-        let task = Task {
+        let training = Training {
             n_embd,
             n_ff,
             x: &x,
@@ -248,7 +249,7 @@ impl<'a> Fitter<'a> {
             Ok(Weights::Factors { inner, inner_bias: Some(mlp.b1.clone()), outer })
         };
         let trained = if let Some(hidden) = self.params.hidden {
-            mlp::train(&task, hidden, progress)?
+            mlp::train(&training, hidden, progress)?
         } else {
             // Biases reach the target whatever the size, so only the time distinguishes sizes.
             let mut evaluate = |mlp: &Mlp| {
@@ -256,7 +257,7 @@ impl<'a> Fitter<'a> {
                 Evaluation { recall: 1.0, cost }
             };
             let most = (self.bytes.n_ff * self.bytes.mask_row) as usize;
-            mlp::fit_size(&task, self.params.target_of(Kind::Mlp), most, &mut evaluate, progress)?
+            mlp::fit_size(&training, self.params.target_of(Kind::Mlp), most, &mut evaluate, progress)?
         };
         self.candidate(weights(&trained)?)
     }

@@ -4,7 +4,7 @@
 //! binary cross-entropy of "fires", in which each firing is weighted by its mass: outputs therefore rank neurons by the
 //! mass expected of them, which is what a target of recalled mass needs.
 //!
-//! The same task gives the same bytes for any number of threads: batches, blocks of rows, and the order in which their
+//! The same training gives the same bytes for any number of threads: batches, blocks of rows, and the order in which their
 //! parts are added up are fixed.
 //!
 //! Memory, beyond the inputs: some `32 * hidden * (n_embd + n_ff)` bytes for weights with their state, and `batch * (8
@@ -56,7 +56,7 @@ const LAST_RATE: f32 = 0.02;
 const OUTPUT_INIT: f32 = 0.1;
 
 /// What a predictor of one layer is trained on, and how it will be stored.
-pub struct Task<'a> {
+pub struct Training<'a> {
     /// Length of an input.
     pub n_embd: usize,
     /// Neurons.
@@ -127,15 +127,15 @@ impl Mlp {
 /// # Errors
 /// When sizes disagree, inputs are not finite, rows are not whole blocks of a type, training diverges, or the user
 /// wants to stop.
-pub fn train(task: &Task, hidden: usize, progress: &dyn Progress) -> Result<Mlp> {
-    let trainer = Trainer::new(task)?;
-    let trained = trainer.train(trainer.first(hidden)?, task.epochs, progress)?;
+pub fn train(training: &Training, hidden: usize, progress: &dyn Progress) -> Result<Mlp> {
+    let trainer = Trainer::new(training)?;
+    let trained = trainer.train(trainer.first(hidden)?, training.epochs, progress)?;
     Ok(trained.stored)
 }
 
-/// A task that has been checked, with what all its trainings share.
+/// A training that has been checked, with what nets of all sizes share.
 struct Trainer<'a> {
-    task: &'a Task<'a>,
+    training: &'a Training<'a>,
     scaling: Scaling,
     mean_mass: f32,
     n: usize,
@@ -149,10 +149,15 @@ struct Trained {
 }
 
 impl<'a> Trainer<'a> {
-    fn new(task: &'a Task<'a>) -> Result<Self> {
-        let (n_embd, n_ff) = (task.n_embd, task.n_ff);
-        ensure!(n_embd > 0 && n_ff > 0 && task.epochs > 0, "a predictor needs inputs, neurons and epochs; one is 0");
-        for (what, x, fired) in [("training", task.x, task.fired), ("held-out", task.held_x, task.held_fired)] {
+    fn new(training: &'a Training<'a>) -> Result<Self> {
+        let (n_embd, n_ff) = (training.n_embd, training.n_ff);
+        ensure!(
+            n_embd > 0 && n_ff > 0 && training.epochs > 0,
+            "a predictor needs inputs, neurons and epochs; one is 0"
+        );
+        for (what, x, fired) in
+            [("training", training.x, training.fired), ("held-out", training.held_x, training.held_fired)]
+        {
             let n = fired.len();
             ensure!(n > 0, "no {what} samples to fit a predictor to; profile more text");
             ensure!(
@@ -165,37 +170,37 @@ impl<'a> Trainer<'a> {
                 bail!("{what} sample {}: input {} is {}, not a finite number", i / n_embd, i % n_embd, x[i]);
             }
         }
-        let mass: f64 = task.fired.totals().1.iter().sum();
+        let mass: f64 = training.fired.totals().1.iter().sum();
         Ok(Self {
-            task,
-            scaling: Scaling::of(task),
-            mean_mass: (mass / task.fired.n_fired().max(1) as f64).max(f64::from(f32::MIN_POSITIVE)) as f32,
-            n: task.fired.len(),
-            n_held: task.held_fired.len().min(MAX_HELD),
+            training,
+            scaling: Scaling::of(training),
+            mean_mass: (mass / training.fired.n_fired().max(1) as f64).max(f64::from(f32::MIN_POSITIVE)) as f32,
+            n: training.fired.len(),
+            n_held: training.held_fired.len().min(MAX_HELD),
         })
     }
 
     fn roundings(&self, hidden: usize) -> Result<[Rounding; 2]> {
-        let (task, whole) = (self.task, hidden > 0 && hidden.is_multiple_of(HIDDEN_STEP));
+        let (training, whole) = (self.training, hidden > 0 && hidden.is_multiple_of(HIDDEN_STEP));
         ensure!(whole, "{hidden} hidden units, but a predictor has a multiple of {HIDDEN_STEP}");
-        Ok([Rounding::new(task.in_type, task.n_embd)?, Rounding::new(task.out_type, hidden)?])
+        Ok([Rounding::new(training.in_type, training.n_embd)?, Rounding::new(training.out_type, hidden)?])
     }
 
     /// Initial weights; with the biases alone, outputs are the log odds of each neuron (weighted as in the loss).
     fn first(&self, hidden: usize) -> Result<Mlp> {
         self.roundings(hidden)?;
-        let (n_embd, n_ff) = (self.task.n_embd, self.task.n_ff);
+        let (n_embd, n_ff) = (self.training.n_embd, self.training.n_ff);
         let mut firing = vec![0f64; n_ff];
         let mut silent = vec![self.n as f64; n_ff];
         for sample in 0..self.n {
-            for (i, mass) in self.task.fired.sample(sample) {
+            for (i, mass) in self.training.fired.sample(sample) {
                 firing[i] += f64::from(net::weight(mass, self.mean_mass));
                 silent[i] -= 1.0;
             }
         }
         // Plus half a firing: a neuron that never fired in so few samples may still fire.
         let log_odds = firing.iter().zip(&silent).map(|(f, s)| ((f + 0.5) / (s + 1.0)).ln() as f32);
-        let mut random = Random::new(self.task.seed, hidden as u64);
+        let mut random = Random::new(self.training.seed, hidden as u64);
         Ok(Mlp {
             hidden,
             w1: random.normals(hidden * n_embd, (2.0 / n_embd as f32).sqrt()),
@@ -207,18 +212,18 @@ impl<'a> Trainer<'a> {
 
     /// Continues training from `start`, and keeps what was best on the held-out samples.
     fn train(&self, start: Mlp, epochs: usize, progress: &dyn Progress) -> Result<Trained> {
-        let (task, hidden) = (self.task, start.hidden);
+        let (training, hidden) = (self.training, start.hidden);
         let roundings = self.roundings(hidden)?;
-        if task.fired.n_fired() == 0 {
+        if training.fired.n_fired() == 0 {
             return Ok(self.nothing(start));
         }
         let batch = (self.n / STEPS_PER_EPOCH).next_power_of_two().clamp(HIDDEN_STEP, MAX_BATCH).min(self.n);
         let per_epoch = self.n / batch;
         let steps = epochs * per_epoch;
-        let rates = [RATE / (task.n_embd as f32).sqrt(), RATE / (hidden as f32).sqrt(), BIAS_RATE];
-        let mut random = Random::new(task.seed, u64::MAX - hidden as u64);
+        let rates = [RATE / (training.n_embd as f32).sqrt(), RATE / (hidden as f32).sqrt(), BIAS_RATE];
+        let mut random = Random::new(training.seed, u64::MAX - hidden as u64);
         let mut order: Vec<u32> = (0..self.n as u32).collect();
-        let mut net = Net::new(task, &self.scaling, self.mean_mass, &start);
+        let mut net = Net::new(training, &self.scaling, self.mean_mass, &start);
         let mut best: Option<(f64, usize, Trained)> = None;
         for epoch in 0..epochs {
             random.shuffle(&mut order);
@@ -259,7 +264,7 @@ impl<'a> Trainer<'a> {
 
     /// The predictor as the file will hold it, for unscaled inputs.
     fn store(&self, master: &Mlp, roundings: &[Rounding; 2]) -> Mlp {
-        let (scale, n_embd) = (self.scaling.scale, self.task.n_embd);
+        let (scale, n_embd) = (self.scaling.scale, self.training.n_embd);
         let round = |weights: &[f32], rounding: &Rounding, row: usize| {
             let mut rounded = vec![0.0; weights.len()];
             let rows = weights.par_chunks(64 * row).zip(rounded.par_chunks_mut(64 * row));
@@ -276,14 +281,14 @@ impl<'a> Trainer<'a> {
 
     /// Mean loss of a held-out sample.
     fn held_loss(&self, mlp: &Mlp) -> f64 {
-        let (n_embd, n_ff) = (self.task.n_embd, self.task.n_ff);
-        let chunks = self.task.held_x[..self.n_held * n_embd].par_chunks(SCORED_ROWS * n_embd).enumerate();
+        let (n_embd, n_ff) = (self.training.n_embd, self.training.n_ff);
+        let chunks = self.training.held_x[..self.n_held * n_embd].par_chunks(SCORED_ROWS * n_embd).enumerate();
         let losses = chunks.map(|(chunk, x)| {
             let mut loss = 0.0;
             for (i, scores) in mlp.scores(x).chunks_exact_mut(n_ff).enumerate() {
                 scores.iter_mut().zip(&mlp.b2).for_each(|(s, b)| *s += b);
                 loss += scores.iter().map(|z| f64::from(softplus(*z))).sum::<f64>();
-                for (neuron, mass) in self.task.held_fired.sample(chunk * SCORED_ROWS + i) {
+                for (neuron, mass) in self.training.held_fired.sample(chunk * SCORED_ROWS + i) {
                     let z = scores[neuron];
                     loss += f64::from(net::weight(mass, self.mean_mass) * softplus(-z) - softplus(z));
                 }

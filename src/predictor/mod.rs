@@ -16,7 +16,7 @@ mod tests;
 
 pub use auto::Costs;
 pub use calibrate::{ALWAYS, NEVER};
-pub use fit::{Choice, FitParams, fit};
+pub use fit::{FitParams, PredictorChoice, fit};
 pub use report::table;
 pub use stored::{Kind, Tensor, Weights};
 

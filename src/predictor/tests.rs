@@ -45,7 +45,7 @@ fn embedded() -> Model {
     Model::new(Gguf::from_source(crate::embedded::source()).unwrap(), None).unwrap()
 }
 
-fn params(choice: Choice) -> FitParams {
+fn params(choice: PredictorChoice) -> FitParams {
     FitParams { choice, target: Some(0.99), seed: 1, hidden: None, costs: Costs::default() }
 }
 
@@ -68,7 +68,7 @@ fn embedded_samples(model: &Model, n: usize) -> Samples {
     sampled(model, &ids[..n], 128)
 }
 
-fn fitted(model: &Model, samples: &Samples, choice: Choice) -> Predictors {
+fn fitted(model: &Model, samples: &Samples, choice: PredictorChoice) -> Predictors {
     fit(model, samples, &FitParams { hidden: Some(32), ..params(choice) }, &Silent).unwrap()
 }
 
@@ -77,7 +77,7 @@ fn every_kind_meets_its_target_on_text_that_it_has_not_seen() {
     let model = embedded();
     let samples = embedded_samples(&model, 3000);
     for kind in [Kind::Sign, Kind::Lowrank] {
-        let fitted = fitted(&model, &samples, Choice::Only(kind));
+        let fitted = fitted(&model, &samples, PredictorChoice::Only(kind));
         for layer in &fitted.layers {
             let m = layer.measured;
             assert_eq!(layer.weights.kind(), kind);
@@ -94,7 +94,7 @@ fn fitting_gives_the_same_for_any_number_of_threads() {
     let samples = embedded_samples(&model, 600);
     let with = |n: usize, kind| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
-        pool.install(|| fitted(&model, &samples, Choice::Only(kind)))
+        pool.install(|| fitted(&model, &samples, PredictorChoice::Only(kind)))
     };
     for kind in [Kind::Sign, Kind::Lowrank] {
         assert!(with(1, kind) == with(4, kind), "{kind}");
@@ -107,7 +107,7 @@ fn what_cannot_be_fitted_is_refused() {
     let samples = embedded_samples(&model, 300);
     let error =
         |samples: &Samples, params: &FitParams| format!("{:#}", fit(&model, samples, params, &Silent).unwrap_err());
-    let good = params(Choice::Only(Kind::Sign));
+    let good = params(PredictorChoice::Only(Kind::Sign));
     for target in [0.0, -1.0, 1.5, f64::NAN] {
         assert!(error(&samples, &FitParams { target: Some(target), ..good.clone() }).contains("target"));
     }
@@ -129,8 +129,8 @@ fn what_cannot_be_fitted_is_refused() {
 fn predictors_survive_the_file_and_no_damage_does_harm() {
     let model = embedded();
     let samples = embedded_samples(&model, 300);
-    let mut all = fitted(&model, &samples, Choice::Only(Kind::Lowrank));
-    all.layers[1] = fitted(&model, &samples, Choice::Only(Kind::Sign)).layers[1].clone();
+    let mut all = fitted(&model, &samples, PredictorChoice::Only(Kind::Lowrank));
+    all.layers[1] = fitted(&model, &samples, PredictorChoice::Only(Kind::Sign)).layers[1].clone();
     if let Weights::Factors { inner_bias, .. } = &mut all.layers[2].weights {
         *inner_bias = Some(vec![0.5; 32]);
     }

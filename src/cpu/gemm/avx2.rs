@@ -4,7 +4,7 @@
 //! processor has these features.
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
-use super::packed::GroupPiece;
+use super::packed::TokenPiece;
 use super::tile::{Bytes, Floats, Form, TILE_ROWS, Tile, WORD};
 use crate::quant::blocks::QK;
 use crate::quant::decoded::BlockFormat;
@@ -18,7 +18,7 @@ const TOKENS: usize = 4;
 const LANES: usize = 8;
 
 /// As `plain::times`.
-pub(super) fn times(tile: &Tile, x: &GroupPiece, sums: &mut [Sums], vnni: bool) {
+pub(super) fn times(tile: &Tile, x: &TokenPiece, sums: &mut [Sums], vnni: bool) {
     assert!(sums.len() == x.width);
     for (quad, sums) in sums.as_chunks_mut::<TOKENS>().0.iter_mut().enumerate() {
         for half in 0..TILE_ROWS / LANES {
@@ -81,7 +81,7 @@ fn store(values: [__m256; TOKENS], sums: &mut [Sums; TOKENS], at: At) {
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn floats(w: &[Floats], x: &GroupPiece, at: At, sums: &mut [Sums; TOKENS]) {
+fn floats(w: &[Floats], x: &TokenPiece, at: At, sums: &mut [Sums; TOKENS]) {
     let mut piece = [_mm256_setzero_ps(); TOKENS];
     for (w, x) in w.iter().zip(x.words.chunks_exact(x.width)) {
         let (w, x) = (read(at.lanes(&w.0)), at.tokens(x));
@@ -100,7 +100,7 @@ fn floats(w: &[Floats], x: &GroupPiece, at: At, sums: &mut [Sums; TOKENS]) {
 macro_rules! blocks {
     ($name:ident, $features:literal, $products:path) => {
         #[target_feature(enable = $features)]
-        fn $name(format: &BlockFormat, tile: &Tile, x: &GroupPiece, at: At, sums: &mut [Sums; TOKENS]) {
+        fn $name(format: &BlockFormat, tile: &Tile, x: &TokenPiece, at: At, sums: &mut [Sums; TOKENS]) {
             let (words, width) = (format.sub_len / WORD, x.width);
             let subs_of_d = QK / format.sub_len;
             let mut all = load(sums, at);

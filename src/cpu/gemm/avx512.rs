@@ -4,7 +4,7 @@
 //! processor has these features.
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
-use super::packed::GroupPiece;
+use super::packed::TokenPiece;
 use super::tile::{Bytes, Floats, Form, TILE_ROWS, Tile, WORD};
 use crate::quant::blocks::QK;
 use std::arch::x86_64::*;
@@ -12,7 +12,7 @@ use std::arch::x86_64::*;
 type Sums = [f32; TILE_ROWS];
 
 /// As `plain::times`.
-pub(super) fn times(tile: &Tile, x: &GroupPiece, sums: &mut [Sums]) {
+pub(super) fn times(tile: &Tile, x: &TokenPiece, sums: &mut [Sums]) {
     // SAFETY: the processor has the features, see the head of the file.
     unsafe {
         match x.width {
@@ -24,7 +24,7 @@ pub(super) fn times(tile: &Tile, x: &GroupPiece, sums: &mut [Sums]) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-fn of_width<const N: usize>(tile: &Tile, x: &GroupPiece, sums: &mut [Sums]) {
+fn of_width<const N: usize>(tile: &Tile, x: &TokenPiece, sums: &mut [Sums]) {
     assert!(sums.len() == N && x.width == N);
     let Some(sums) = sums.first_chunk_mut() else { return };
     match tile.form {
@@ -66,7 +66,7 @@ fn store<const N: usize>(values: [__m512; N], sums: &mut [Sums; N]) {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-fn floats<const N: usize>(w: &[Floats], x: &GroupPiece, sums: &mut [Sums; N]) {
+fn floats<const N: usize>(w: &[Floats], x: &TokenPiece, sums: &mut [Sums; N]) {
     let (x, rest) = x.words.as_chunks::<N>();
     assert!(x.len() == w.len() && rest.is_empty());
     let mut piece = [_mm512_setzero_ps(); N];
@@ -89,7 +89,7 @@ fn blocks<const N: usize, const WORDS: usize, const MIN: bool>(
     bytes: &[Bytes],
     scales: &[Floats],
     mins: &[Floats],
-    x: &GroupPiece,
+    x: &TokenPiece,
     sums: &mut [Sums; N],
 ) {
     let (bytes, words) = (bytes.as_chunks::<WORDS>().0, x.words.as_chunks::<N>().0.as_chunks::<WORDS>().0);

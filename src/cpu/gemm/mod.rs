@@ -26,7 +26,7 @@ mod unpack512;
 pub use packed::Packed;
 
 use self::ahead::Ahead;
-use self::packed::GroupPiece;
+use self::packed::TokenPiece;
 use self::tile::{Form, TILE_ROWS, Tile};
 use super::{Isa, Rows};
 use crate::quant::GgmlType;
@@ -110,7 +110,7 @@ pub fn rows_times<'a>(isa: Isa, dtype: GgmlType, rows: Rows<'a>, x: &Packed, out
 }
 
 /// Adds the products of a piece of a tile and a piece of some tokens to their sums.
-fn times(isa: Isa, tile: &Tile, x: &GroupPiece, sums: &mut [[f32; TILE_ROWS]]) {
+fn times(isa: Isa, tile: &Tile, x: &TokenPiece, sums: &mut [[f32; TILE_ROWS]]) {
     match isa {
         Isa::Plain => plain::times(tile, x, sums),
         #[cfg(target_arch = "x86_64")]

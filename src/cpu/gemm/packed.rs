@@ -14,7 +14,7 @@ pub(super) const MAX_WIDTH: usize = 3 * QUAD;
 
 /// Activations of some tokens. Where an array says `[width]` it holds one value per token.
 #[derive(Default)]
-pub(super) struct Group {
+pub(super) struct TokenGroup {
     /// Number of the first token.
     pub first: usize,
     /// Number of tokens.
@@ -31,8 +31,8 @@ pub(super) struct Group {
     ds: Vec<f32>,
 }
 
-/// Some columns of a [`Group`].
-pub(super) struct GroupPiece<'a> {
+/// Some columns of a [`TokenGroup`].
+pub(super) struct TokenPiece<'a> {
     /// 4, 8 or 12.
     pub width: usize,
     pub words: &'a [u32],
@@ -47,7 +47,7 @@ pub struct Packed {
     dtype: Option<GgmlType>,
     n_cols: usize,
     n_tokens: usize,
-    groups: Vec<Group>,
+    groups: Vec<TokenGroup>,
 }
 
 impl Packed {
@@ -70,7 +70,7 @@ impl Packed {
                 quads => QUAD * quads.min(MAX_WIDTH / QUAD),
             };
             if self.groups.len() == n_groups {
-                self.groups.push(Group::default());
+                self.groups.push(TokenGroup::default());
             }
             let group = &mut self.groups[n_groups];
             (group.first, group.n_tokens, group.width) = (first, width.min(self.n_tokens - first), width);
@@ -94,7 +94,7 @@ impl Packed {
 
     /// Bytes of `cols` columns of all tokens, at least 1. There are at least `cols` columns.
     pub(super) fn bytes_of(&self, cols: usize) -> usize {
-        let bytes = |group: &Group| group.words.len() + group.d.len() + group.start.len() + group.ds.len();
+        let bytes = |group: &TokenGroup| group.words.len() + group.d.len() + group.start.len() + group.ds.len();
         let all: usize = self.groups.iter().map(|group| size_of::<u32>() * bytes(group)).sum();
         (all / self.n_cols.max(1) * cols).max(1)
     }
@@ -103,12 +103,12 @@ impl Packed {
         self.dtype
     }
 
-    pub(super) fn groups(&self) -> &[Group] {
+    pub(super) fn groups(&self) -> &[TokenGroup] {
         &self.groups
     }
 }
 
-impl Group {
+impl TokenGroup {
     fn load(&mut self, form: Form, x: &Activations, n_cols: usize) {
         match form {
             Form::Float(..) => self.load_floats(x, n_cols),
@@ -168,14 +168,14 @@ impl Group {
     }
 
     /// The `cols` columns from `start` on, which are whole blocks.
-    pub(super) fn piece(&self, start: usize, cols: usize) -> GroupPiece<'_> {
+    pub(super) fn piece(&self, start: usize, cols: usize) -> TokenPiece<'_> {
         let width = self.width;
         if self.sub_len == 0 {
             let words = &self.words[start * width..][..cols * width];
-            return GroupPiece { width, words, d: &[], start: &[], ds: &[] };
+            return TokenPiece { width, words, d: &[], start: &[], ds: &[] };
         }
         let of = |unit: usize| start / unit * width..(start + cols) / unit * width;
-        GroupPiece {
+        TokenPiece {
             width,
             words: &self.words[of(SUM_LEN)],
             d: &self.d[of(QK)],

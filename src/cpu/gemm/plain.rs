@@ -1,6 +1,6 @@
 //! The inner loops in plain Rust: the specification of the faster ones.
 
-use super::packed::GroupPiece;
+use super::packed::TokenPiece;
 use super::tile::{Bytes, Floats, Form, TILE_ROWS, Tile, WORD};
 use crate::quant::blocks::QK;
 use crate::quant::decoded::BlockFormat;
@@ -8,7 +8,7 @@ use crate::quant::decoded::BlockFormat;
 type Sums = [f32; TILE_ROWS];
 
 /// Adds the products of a tile and the tokens of a group to `sums`, which has a row per token.
-pub(super) fn times(tile: &Tile, x: &GroupPiece, sums: &mut [Sums]) {
+pub(super) fn times(tile: &Tile, x: &TokenPiece, sums: &mut [Sums]) {
     match tile.form {
         Form::Float(..) => floats(tile.floats(), x, sums),
         Form::Blocks(format) => blocks(format, tile, x, sums),
@@ -16,7 +16,7 @@ pub(super) fn times(tile: &Tile, x: &GroupPiece, sums: &mut [Sums]) {
 }
 
 /// The products of the piece are summed in the order of the columns, then added to what was there.
-fn floats(w: &[Floats], x: &GroupPiece, sums: &mut [Sums]) {
+fn floats(w: &[Floats], x: &TokenPiece, sums: &mut [Sums]) {
     for (t, sums) in sums.iter_mut().enumerate() {
         let mut piece = [0.0; TILE_ROWS];
         for (w, x) in w.iter().zip(x.words.chunks_exact(x.width)) {
@@ -28,7 +28,7 @@ fn floats(w: &[Floats], x: &GroupPiece, sums: &mut [Sums]) {
 }
 
 /// Integer products per sub-block, then both scales, then the minimum.
-fn blocks(format: &BlockFormat, tile: &Tile, x: &GroupPiece, sums: &mut [Sums]) {
+fn blocks(format: &BlockFormat, tile: &Tile, x: &TokenPiece, sums: &mut [Sums]) {
     let (width, words) = (x.width, format.sub_len / WORD);
     let subs = tile.bytes().chunks_exact(words).zip(tile.scales(format));
     for (i, (bytes, scales)) in subs.enumerate() {

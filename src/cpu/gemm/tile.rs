@@ -63,7 +63,7 @@ impl Default for Tile {
 }
 
 /// The lines of a [`Tile`] that are to be written; those beyond the columns asked for may be written, too.
-pub(super) struct Parts<'a> {
+pub(super) struct TileLines<'a> {
     pub bytes: &'a mut [Bytes],
     pub scales: &'a mut [Floats],
     pub mins: &'a mut [Floats],
@@ -108,11 +108,11 @@ impl Tile {
                 grow(&mut self.bytes, n_cols.div_ceil(WORD).next_multiple_of(TILE_ROWS), NO_BYTES);
                 grow(&mut self.scales, n_sub, NO_FLOATS);
                 grow(&mut self.mins, n_sub, NO_FLOATS);
-                let parts = Parts { bytes: &mut self.bytes, scales: &mut self.scales, mins: &mut self.mins };
+                let lines = TileLines { bytes: &mut self.bytes, scales: &mut self.scales, mins: &mut self.mins };
                 match isa {
                     #[cfg(target_arch = "x86_64")]
-                    Isa::Avx512 => super::unpack512::blocks(format, rows, n_cols, parts),
-                    _ => unpack_blocks(format, rows, parts),
+                    Isa::Avx512 => super::unpack512::blocks(format, rows, n_cols, lines),
+                    _ => unpack_blocks(format, rows, lines),
                 }
             }
         }
@@ -143,7 +143,7 @@ fn grow<T: Copy>(lines: &mut Vec<T>, len: usize, zeros: T) {
 }
 
 /// Block by block, on any processor.
-fn unpack_blocks(format: &BlockFormat, rows: Rows, to: Parts) {
+fn unpack_blocks(format: &BlockFormat, rows: Rows, to: TileLines) {
     if rows.len() < TILE_ROWS {
         to.scales.fill(NO_FLOATS);
         to.mins.fill(NO_FLOATS);

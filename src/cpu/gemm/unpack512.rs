@@ -4,7 +4,7 @@
 //! in, have asserted that the processor has these features.
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
-use super::tile::{Floats, Line, Parts, TILE_ROWS, WORD};
+use super::tile::{Floats, Line, TILE_ROWS, TileLines, WORD};
 use crate::cpu::Rows;
 use crate::quant::blocks::QK;
 use crate::quant::decoded::BlockFormat;
@@ -24,14 +24,14 @@ struct Stage {
 }
 
 /// Unpacks `n_cols` columns of up to 16 rows.
-pub(super) fn blocks(format: &BlockFormat, rows: Rows, n_cols: usize, to: Parts) {
+pub(super) fn blocks(format: &BlockFormat, rows: Rows, n_cols: usize, to: TileLines) {
     // SAFETY: the processor has the features, see the head of the file.
     unsafe { unpack(format, rows, n_cols, to) }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-fn unpack(format: &BlockFormat, rows: Rows, n_cols: usize, to: Parts) {
-    let Parts { bytes, scales, mins } = to;
+fn unpack(format: &BlockFormat, rows: Rows, n_cols: usize, to: TileLines) {
+    let TileLines { bytes, scales, mins } = to;
     let zeros = Line([0.0; STEP_SUBS]);
     let mut stage = Stage { q: [Line([0; STEP]); TILE_ROWS], scales: [zeros; TILE_ROWS], mins: [zeros; TILE_ROWS] };
     let lines = |cols: usize| cols.div_ceil(TILE_ROWS) * TILE_ROWS;

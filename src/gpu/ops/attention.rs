@@ -18,7 +18,7 @@ const BLOCKS: usize = 512;
 
 /// The sizes that determine the grid and the scratch memory.
 #[derive(Debug, Clone, Copy)]
-struct Shape {
+struct Grid {
     n_head: usize,
     head_dim: usize,
     /// Query heads that share loads.
@@ -28,7 +28,7 @@ struct Shape {
     n_rows: usize,
 }
 
-impl Shape {
+impl Grid {
     fn new(n_head: usize, cache: &KvLayer) -> Result<Self> {
         cache.code()?;
         let n_head_kv = cache.n_head_kv;
@@ -55,7 +55,7 @@ impl Shape {
 /// # Errors
 /// When the sizes are not possible on the card.
 pub fn attention_scratch(n_head: usize, cache: &KvLayer) -> Result<u64> {
-    Ok(Shape::new(n_head, cache)?.scratch_bytes())
+    Ok(Grid::new(n_head, cache)?.scratch_bytes())
 }
 
 /// What [`attention`] works on.
@@ -78,7 +78,7 @@ pub struct Attend {
 /// # Errors
 /// When the sizes are not possible on the card; when the card has failed.
 pub fn attention(kernels: &Kernels, stream: &Stream, work: &Attend, cache: &KvLayer) -> Result<()> {
-    let shape = Shape::new(work.n_head, cache)?;
+    let grid = Grid::new(work.n_head, cache)?;
     let d = cache.head_dim;
     ensure!(work.out.x8.is_null() || d.is_multiple_of(QK), "heads of {d} are not quantized on the way out");
     ensure!(!work.out.f32.is_null(), "attention without a place for its result");
@@ -87,10 +87,10 @@ pub fn attention(kernels: &Kernels, stream: &Stream, work: &Attend, cache: &KvLa
         GgmlType::F16 => "f16",
         _ => "q8_0",
     };
-    let name = format!("attention_{dtype}_g{}", shape.sharing);
+    let name = format!("attention_{dtype}_g{}", grid.sharing);
     let args = Args::new().ptr(work.q).ptr(cache.ptr).ptr(work.token).ptr(work.out.f32).ptr(work.out.x8);
     let args = args.ptr(work.scratch).n(work.n_head).n(cache.n_head_kv).n(d).n(cache.n_ctx);
-    let grid = [shape.n_splits as u32, u32::try_from(shape.n_rows)?, 1];
+    let grid = [grid.n_splits as u32, u32::try_from(grid.n_rows)?, 1];
     kernels.launch(stream, &name, grid, [THREADS, 1, 1], args)
 }
 
@@ -98,15 +98,15 @@ pub fn attention(kernels: &Kernels, stream: &Stream, work: &Attend, cache: &KvLa
 mod tests {
     use super::*;
 
-    fn shape(n_head: usize, n_head_kv: usize, n_ctx: usize) -> Shape {
+    fn grid(n_head: usize, n_head_kv: usize, n_ctx: usize) -> Grid {
         let cache = KvLayer { ptr: Ptr::NULL, dtype: GgmlType::F16, n_ctx, n_head_kv, head_dim: 128 };
-        Shape::new(n_head, &cache).unwrap()
+        Grid::new(n_head, &cache).unwrap()
     }
 
     #[test]
     fn heads_share_loads_and_blocks_fill_a_card() {
         let of = |n_head, n_head_kv, n_ctx| {
-            let s = shape(n_head, n_head_kv, n_ctx);
+            let s = grid(n_head, n_head_kv, n_ctx);
             (s.sharing, s.n_rows, s.n_splits)
         };
         assert_eq!(of(32, 32, 4096), (1, 32, 16));

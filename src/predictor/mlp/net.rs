@@ -5,7 +5,7 @@
 
 use super::firings::Firings;
 use super::rounding::Rounding;
-use super::{Mlp, Task};
+use super::{Mlp, Training};
 use crate::predictor::linalg::{View, multiply_into};
 use rayon::prelude::*;
 
@@ -38,12 +38,12 @@ pub(super) struct Scaling {
 }
 
 impl Scaling {
-    /// Of the inputs of a task.
-    pub fn of(task: &Task) -> Self {
-        let n = task.x.len() / task.n_embd;
-        let mut sums = vec![0f64; task.n_embd];
+    /// The scaling for the inputs of a training.
+    pub fn of(training: &Training) -> Self {
+        let n = training.x.len() / training.n_embd;
+        let mut sums = vec![0f64; training.n_embd];
         let mut square = 0f64;
-        for x in task.x.chunks_exact(task.n_embd) {
+        for x in training.x.chunks_exact(training.n_embd) {
             for (s, v) in sums.iter_mut().zip(x) {
                 *s += f64::from(*v);
                 square += f64::from(*v).powi(2);
@@ -51,7 +51,7 @@ impl Scaling {
         }
         let mean: Vec<f64> = sums.iter().map(|s| s / n as f64).collect();
         let variance = square / n as f64 - mean.iter().map(|m| m * m).sum::<f64>();
-        let rms = (variance.max(0.0) / task.n_embd as f64).sqrt() as f32;
+        let rms = (variance.max(0.0) / training.n_embd as f64).sqrt() as f32;
         // Identical inputs leave nothing to scale.
         let scale = if rms > f32::MIN_POSITIVE && rms.recip().is_finite() { rms.recip() } else { 1.0 };
         Self { mean: mean.iter().map(|m| *m as f32).collect(), scale }
@@ -59,7 +59,7 @@ impl Scaling {
 }
 
 /// Rows of a layer with their state in training.
-struct Block {
+struct RowBlock {
     first: usize,
     /// `[rows][n_in]`.
     weights: Vec<f32>,
@@ -76,7 +76,7 @@ struct Block {
     inputs_gradient: Vec<f32>,
 }
 
-impl Block {
+impl RowBlock {
     fn layer(weights: &[f32], bias: &[f32], rows: usize) -> Vec<Self> {
         let n_in = weights.len() / bias.len();
         let pieces = weights.chunks(rows * n_in).zip(bias.chunks(rows)).enumerate();
@@ -128,11 +128,11 @@ fn adam(p: &mut [f32], gradient: &[f32], m: &mut [f32], v: &mut [f32], update: &
 
 /// A two-layer net in training.
 pub(super) struct Net<'a> {
-    task: &'a Task<'a>,
+    training: &'a Training<'a>,
     scaling: &'a Scaling,
     mean_mass: f32,
-    hidden: Vec<Block>,
-    output: Vec<Block>,
+    hidden: Vec<RowBlock>,
+    output: Vec<RowBlock>,
     /// `[batch][n_embd]`.
     x: Vec<f32>,
     /// `[hidden][batch]`.
@@ -146,14 +146,14 @@ pub(super) struct Net<'a> {
 
 impl<'a> Net<'a> {
     /// Begins with these weights, which expect scaled inputs.
-    pub fn new(task: &'a Task<'a>, scaling: &'a Scaling, mean_mass: f32, start: &Mlp) -> Self {
-        let rows = task.n_ff.div_ceil(OUTPUT_BLOCKS).max(BLOCK_ROWS);
+    pub fn new(training: &'a Training<'a>, scaling: &'a Scaling, mean_mass: f32, start: &Mlp) -> Self {
+        let rows = training.n_ff.div_ceil(OUTPUT_BLOCKS).max(BLOCK_ROWS);
         Self {
-            task,
+            training,
             scaling,
             mean_mass,
-            hidden: Block::layer(&start.w1, &start.b1, BLOCK_ROWS),
-            output: Block::layer(&start.w2, &start.b2, rows),
+            hidden: RowBlock::layer(&start.w1, &start.b1, BLOCK_ROWS),
+            output: RowBlock::layer(&start.w2, &start.b2, rows),
             x: Vec::new(),
             h: Vec::new(),
             x_transposed: Vec::new(),
@@ -165,14 +165,14 @@ impl<'a> Net<'a> {
     /// One step on these samples. With `rounding` (of the hidden and the output layer) the step uses the weights as
     /// they will be stored, and gradients pass straight through the rounding.
     pub fn step(&mut self, samples: &[u32], rounding: Option<&[Rounding; 2]>, update: &Update) {
-        let (n, n_embd) = (samples.len(), self.task.n_embd);
+        let (n, n_embd) = (samples.len(), self.training.n_embd);
         let n_hidden: usize = self.hidden.iter().map(|b| b.bias.len()).sum();
         self.x.resize(n * n_embd, 0.0);
         self.h.resize(n_hidden * n, 0.0);
         self.h_gradient.resize(n_hidden * n, 0.0);
 
         self.x.par_chunks_mut(n_embd).zip(samples).for_each(|(to, sample)| {
-            let from = &self.task.x[*sample as usize * n_embd..][..n_embd];
+            let from = &self.training.x[*sample as usize * n_embd..][..n_embd];
             for ((to, v), mean) in to.iter_mut().zip(from).zip(&self.scaling.mean) {
                 *to = (v - mean) * self.scaling.scale;
             }
@@ -189,7 +189,7 @@ impl<'a> Net<'a> {
         transpose_into(&self.h, n, &mut self.h_transposed);
         let (h, h_transposed) = (View::new(&self.h, n_hidden, n), View::new(&self.h_transposed, n, n_hidden));
 
-        let fired = Fired { firings: self.task.fired, samples, mean_mass: self.mean_mass };
+        let fired = Fired { firings: self.training.fired, samples, mean_mass: self.mean_mass };
         self.output.par_iter_mut().for_each(|block| {
             let rows = block.bias.len();
             let mut outputs = std::mem::take(&mut block.outputs);
@@ -252,7 +252,7 @@ impl<'a> Net<'a> {
 }
 
 /// One field of all blocks, concatenated.
-fn join(blocks: &[Block], part: fn(&Block) -> &[f32]) -> Vec<f32> {
+fn join(blocks: &[RowBlock], part: fn(&RowBlock) -> &[f32]) -> Vec<f32> {
     blocks.iter().flat_map(part).copied().collect()
 }
 

@@ -1,6 +1,6 @@
 //! How many hidden units a layer's predictor gets: guessed from its sparsity and skew, then grown or shrunk.
 
-use super::{HIDDEN_STEP, Mlp, OUTPUT_INIT, Random, SCORED_ROWS, Task, Trained, Trainer};
+use super::{HIDDEN_STEP, Mlp, OUTPUT_INIT, Random, SCORED_ROWS, Trained, Trainer, Training};
 use crate::progress::Progress;
 use anyhow::{Context, Result, ensure};
 
@@ -44,17 +44,17 @@ pub fn initial_hidden(n_embd: usize, n_ff: usize, density: f64, skew: f64) -> us
 /// As [`super::train`]; when not even the smallest predictor fits in `max_bytes`; when `evaluate` returns something
 /// that is not a number.
 pub fn fit_size(
-    task: &Task,
+    training: &Training,
     target: f64,
     max_bytes: usize,
     evaluate: &mut dyn FnMut(&Mlp) -> Evaluation,
     progress: &dyn Progress,
 ) -> Result<Mlp> {
-    let trainer = Trainer::new(task)?;
+    let trainer = Trainer::new(training)?;
     let most = trainer.most_hidden(max_bytes)?;
     let (density, skew) = trainer.density_and_skew();
-    let first = initial_hidden(task.n_embd, task.n_ff, density, skew).min(most);
-    let epochs = ((task.epochs as f32 * RESIZED_EPOCHS).ceil() as usize).max(1);
+    let first = initial_hidden(training.n_embd, training.n_ff, density, skew).min(most);
+    let epochs = ((training.epochs as f32 * RESIZED_EPOCHS).ceil() as usize).max(1);
 
     let mut assess = |trained: &Trained| -> Result<Evaluation> {
         let evaluation = evaluate(&trained.stored);
@@ -68,8 +68,8 @@ pub fn fit_size(
         (met, _) => met,
     };
 
-    let start = trainer.train(trainer.first(first)?, task.epochs, progress)?;
-    if task.fired.n_fired() == 0 {
+    let start = trainer.train(trainer.first(first)?, training.epochs, progress)?;
+    if training.fired.n_fired() == 0 {
         return Ok(start.stored);
     }
     let mut best = (assess(&start)?, start);
@@ -107,7 +107,7 @@ impl Trainer<'_> {
     /// The largest hidden size whose tensors take at most `max_bytes`.
     fn most_hidden(&self, max_bytes: usize) -> Result<usize> {
         let least = self.bytes(HIDDEN_STEP)?;
-        let most = self.task.n_embd.max(self.task.n_ff).div_ceil(HIDDEN_STEP);
+        let most = self.training.n_embd.max(self.training.n_ff).div_ceil(HIDDEN_STEP);
         let mut sizes = (1..=most).rev().map(|steps| steps * HIDDEN_STEP);
         sizes.find(|h| self.bytes(*h).is_ok_and(|b| b <= max_bytes)).with_context(|| {
             format!("a predictor of {HIDDEN_STEP} units takes {least} bytes, but the limit is {max_bytes}; allow more")
@@ -117,13 +117,13 @@ impl Trainer<'_> {
     /// Bytes of a stored predictor.
     fn bytes(&self, hidden: usize) -> Result<usize> {
         let [input, output] = self.roundings(hidden)?;
-        let biases = (hidden + self.task.n_ff) * size_of::<f32>();
-        Ok(hidden * input.row_bytes() + self.task.n_ff * output.row_bytes() + biases)
+        let biases = (hidden + self.training.n_ff) * size_of::<f32>();
+        Ok(hidden * input.row_bytes() + self.training.n_ff * output.row_bytes() + biases)
     }
 
     /// Arguments of [`initial_hidden`].
     fn density_and_skew(&self) -> (f64, f64) {
-        let mut counts = self.task.fired.totals().0;
+        let mut counts = self.training.fired.totals().0;
         counts.sort_unstable_by(|a, b| b.cmp(a));
         let total: u64 = counts.iter().sum();
         let mut covered = 0;
@@ -132,21 +132,21 @@ impl Trainer<'_> {
             covered += **c;
             more
         });
-        let skew = covering.count() as f64 / self.task.n_ff as f64;
-        (total as f64 / (self.n as f64 * self.task.n_ff as f64), skew)
+        let skew = covering.count() as f64 / self.training.n_ff as f64;
+        (total as f64 / (self.n as f64 * self.training.n_ff as f64), skew)
     }
 
     /// A net of another size that starts from the units of `master`: all of them and new ones, or those that matter
     /// most.
     pub(super) fn resized(&self, master: &Mlp, hidden: usize) -> Mlp {
-        let (n_embd, old) = (self.task.n_embd, master.hidden);
+        let (n_embd, old) = (self.training.n_embd, master.hidden);
         let kept = if hidden < old { self.strongest(master, hidden) } else { (0..old).collect() };
-        let mut random = Random::new(self.task.seed, (hidden + old) as u64);
+        let mut random = Random::new(self.training.seed, (hidden + old) as u64);
         let mut w1: Vec<f32> = kept.iter().flat_map(|u| &master.w1[u * n_embd..][..n_embd]).copied().collect();
         w1.extend(random.normals((hidden - kept.len()) * n_embd, (2.0 / n_embd as f32).sqrt()));
         let mut b1: Vec<f32> = kept.iter().map(|u| master.b1[*u]).collect();
         b1.resize(hidden, 0.0);
-        let mut w2 = Vec::with_capacity(self.task.n_ff * hidden);
+        let mut w2 = Vec::with_capacity(self.training.n_ff * hidden);
         for row in master.w2.chunks_exact(old) {
             w2.extend(kept.iter().map(|u| row[*u]));
             w2.extend(random.normals(hidden - kept.len(), OUTPUT_INIT / (hidden as f32).sqrt()));
@@ -156,9 +156,9 @@ impl Trainer<'_> {
 
     /// The units that move outputs most, in their order.
     fn strongest(&self, master: &Mlp, n: usize) -> Vec<usize> {
-        let (n_embd, old) = (self.task.n_embd, master.hidden);
+        let (n_embd, old) = (self.training.n_embd, master.hidden);
         let mut moved = vec![0f64; old];
-        for x in self.task.x.chunks(SCORED_ROWS * n_embd).take(8) {
+        for x in self.training.x.chunks(SCORED_ROWS * n_embd).take(8) {
             let scaled: Vec<f32> = x
                 .chunks_exact(n_embd)
                 .flat_map(|x| x.iter().zip(&self.scaling.mean).map(|(v, m)| (v - m) * self.scaling.scale))

@@ -7,7 +7,7 @@ use crate::progress::{Interrupted, Silent};
 const N_EMBD: usize = 64;
 const N_FF: usize = 96;
 
-/// Owns the inputs and firings that a [`Task`] borrows.
+/// Owns the inputs and firings that a [`Training`] borrows.
 struct Data {
     x: Vec<f32>,
     masses: Vec<f32>,
@@ -44,8 +44,8 @@ fn planted(n: usize, part: u64) -> Data {
     Data::new(x, masses, N_FF)
 }
 
-fn task<'a>(train: &'a Data, held: &'a Data) -> Task<'a> {
-    Task {
+fn training<'a>(train: &'a Data, held: &'a Data) -> Training<'a> {
+    Training {
         n_embd: N_EMBD,
         n_ff: N_FF,
         x: &train.x,
@@ -84,7 +84,7 @@ fn log_odds(mlp: &Mlp, x: &[f32]) -> Vec<f32> {
 /// Scores from the sign bits of the direction in which inputs differ when a neuron fires, standardised per neuron.
 fn sign_scores(train: &Data, x: &[f32]) -> Vec<f32> {
     let n = train.x.len() / N_EMBD;
-    let mean = Scaling::of(&task(train, train)).mean;
+    let mean = Scaling::of(&training(train, train)).mean;
     let mut directions = vec![0f32; N_FF * N_EMBD];
     for sample in 0..n {
         for (neuron, mass) in train.fired.sample(sample) {
@@ -110,7 +110,7 @@ fn it_learns_a_teacher_that_sign_bits_cannot_follow() {
     let (train_data, held) = (planted(8192, 0), planted(1024, 1));
     let density = train_data.fired.n_fired() as f64 / (8192 * N_FF) as f64;
     assert!((0.03..0.25).contains(&density), "{density}");
-    let mlp = train(&Task { epochs: 24, ..task(&train_data, &held) }, 64, &Silent).unwrap();
+    let mlp = train(&Training { epochs: 24, ..training(&train_data, &held) }, 64, &Silent).unwrap();
     let fresh = planted(1024, 2);
     let ours = precision_at(0.95, &log_odds(&mlp, &fresh.x), &fresh.masses);
     let signs = precision_at(0.95, &sign_scores(&train_data, &fresh.x), &fresh.masses);
@@ -125,23 +125,23 @@ fn it_learns_a_teacher_that_sign_bits_cannot_follow() {
 #[test]
 fn the_same_task_gives_the_same_bits_for_any_number_of_threads() {
     let (train_data, held) = (planted(1000, 0), planted(100, 1));
-    let task = Task { epochs: 3, ..task(&train_data, &held) };
-    let bits = |threads: usize, task: &Task| {
+    let training = Training { epochs: 3, ..training(&train_data, &held) };
+    let bits = |threads: usize, training: &Training| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let mlp = pool.install(|| train(task, 64, &Silent)).unwrap();
+        let mlp = pool.install(|| train(training, 64, &Silent)).unwrap();
         [mlp.w1, mlp.b1, mlp.w2, mlp.b2].concat().into_iter().map(f32::to_bits).collect::<Vec<_>>()
     };
-    let one = bits(1, &task);
-    assert_eq!(one, bits(4, &task));
-    assert_ne!(one, bits(1, &Task { seed: 2, ..task }));
+    let one = bits(1, &training);
+    assert_eq!(one, bits(4, &training));
+    assert_ne!(one, bits(1, &Training { seed: 2, ..training }));
 }
 
 #[test]
 fn weights_are_those_that_the_stored_types_hold() {
     let (train_data, held) = (planted(500, 0), planted(100, 1));
-    let task = Task { epochs: 2, ..task(&train_data, &held) };
-    let mlp = train(&task, 32, &Silent).unwrap();
-    for (weights, dtype, row) in [(&mlp.w1, task.in_type, N_EMBD), (&mlp.w2, task.out_type, 32)] {
+    let training = Training { epochs: 2, ..training(&train_data, &held) };
+    let mlp = train(&training, 32, &Silent).unwrap();
+    for (weights, dtype, row) in [(&mlp.w1, training.in_type, N_EMBD), (&mlp.w2, training.out_type, 32)] {
         let mut again = vec![0.0; weights.len()];
         Rounding::new(dtype, row).unwrap().round(weights, &mut again);
         assert!(*weights == again, "{dtype}");
@@ -151,13 +151,13 @@ fn weights_are_those_that_the_stored_types_hold() {
 #[test]
 fn gradients_are_those_of_finite_differences() {
     let (data, hidden) = (planted(24, 3), 32);
-    let task = task(&data, &data);
-    let trainer = Trainer::new(&task).unwrap();
+    let training = training(&data, &data);
+    let trainer = Trainer::new(&training).unwrap();
     let mut start = trainer.first(hidden).unwrap();
     // Larger output weights: otherwise hidden gradients drown in rounding.
     start.w2.iter_mut().for_each(|w| *w *= 10.0);
     let samples: Vec<u32> = (0..24).collect();
-    let mut net = Net::new(&task, &trainer.scaling, trainer.mean_mass, &start);
+    let mut net = Net::new(&training, &trainer.scaling, trainer.mean_mass, &start);
     net.step(&samples, None, &Update { step: 0, rates: [0.0; 3], decay: 0.0 });
     let gradients = net.first_gradients();
     assert!(net.master() == start, "a rate of 0 moves nothing");
@@ -206,7 +206,7 @@ fn gradients_are_those_of_finite_differences() {
 #[test]
 fn sizes_grow_until_the_target_is_met_and_no_further() {
     let (train_data, held) = (planted(300, 0), planted(64, 1));
-    let task = Task { epochs: 1, ..task(&train_data, &held) };
+    let training = Training { epochs: 1, ..training(&train_data, &held) };
     let mut tried = Vec::new();
     let mut fit = |target: f64, max_bytes: usize, evaluate: &dyn Fn(usize) -> Evaluation| {
         tried.clear();
@@ -214,7 +214,7 @@ fn sizes_grow_until_the_target_is_met_and_no_further() {
             tried.push(mlp.hidden);
             evaluate(mlp.hidden)
         };
-        let mlp = fit_size(&task, target, max_bytes, &mut evaluate, &Silent).unwrap();
+        let mlp = fit_size(&training, target, max_bytes, &mut evaluate, &Silent).unwrap();
         assert_eq!((mlp.w1.len(), mlp.b1.len(), mlp.w2.len()), (mlp.hidden * N_EMBD, mlp.hidden, mlp.hidden * N_FF));
         (mlp.hidden, tried.clone())
     };
@@ -242,21 +242,21 @@ fn sizes_shrink_while_the_target_is_met() {
         Data::new(x, masses, 512)
     };
     let (train_data, held) = (wide(200, 0), wide(40, 1));
-    let task = Task { n_embd: 1024, n_ff: 512, epochs: 1, ..task(&train_data, &held) };
+    let training = Training { n_embd: 1024, n_ff: 512, epochs: 1, ..training(&train_data, &held) };
     let mut tried = Vec::new();
     let mut evaluate = |mlp: &Mlp| {
         tried.push(mlp.hidden);
         Evaluation { recall: mlp.hidden as f64, cost: mlp.hidden as f64 }
     };
-    let mlp = fit_size(&task, 32.0, usize::MAX, &mut evaluate, &Silent).unwrap();
+    let mlp = fit_size(&training, 32.0, usize::MAX, &mut evaluate, &Silent).unwrap();
     assert_eq!((mlp.hidden, tried), (32, vec![64, 32]));
 }
 
 #[test]
 fn another_size_begins_as_good_as_the_one_before() {
     let (train_data, held) = (planted(4096, 0), planted(512, 1));
-    let task = Task { epochs: 8, ..task(&train_data, &held) };
-    let trainer = Trainer::new(&task).unwrap();
+    let training = Training { epochs: 8, ..training(&train_data, &held) };
+    let trainer = Trainer::new(&training).unwrap();
     let loss = |master: &Mlp| trainer.held_loss(&trainer.store(master, &trainer.roundings(master.hidden).unwrap()));
     let untrained = loss(&trainer.first(64).unwrap());
     let trained = trainer.train(trainer.first(64).unwrap(), 8, &Silent).unwrap();
@@ -279,9 +279,9 @@ fn initial_sizes_follow_density_and_skew() {
 fn a_layer_in_which_nothing_fires_gets_a_predictor_that_says_so() {
     let x = random(40 * N_EMBD, 1.0, 5);
     let silent = Data::new(x, vec![0.0; 40 * N_FF], N_FF);
-    let task = task(&silent, &silent);
+    let training = training(&silent, &silent);
     let mut never = |_: &Mlp| unreachable!("nothing to evaluate");
-    for mlp in [train(&task, 32, &Silent), fit_size(&task, 0.9, usize::MAX, &mut never, &Silent)] {
+    for mlp in [train(&training, 32, &Silent), fit_size(&training, 0.9, usize::MAX, &mut never, &Silent)] {
         assert!(log_odds(&mlp.unwrap(), &silent.x).iter().all(|z| *z < 0.0));
     }
 }
@@ -290,7 +290,7 @@ fn a_layer_in_which_nothing_fires_gets_a_predictor_that_says_so() {
 fn inputs_that_are_all_alike_still_give_a_predictor() {
     let masses: Vec<f32> = (0..200 * N_FF).map(|i| if i % N_FF == 3 { 1.0 } else { 0.0 }).collect();
     let alike = Data::new(vec![0.25; 200 * N_EMBD], masses, N_FF);
-    let mlp = train(&task(&alike, &alike), 32, &Silent).unwrap();
+    let mlp = train(&training(&alike, &alike), 32, &Silent).unwrap();
     let active = log_odds(&mlp, &alike.x[..N_EMBD]);
     assert!(active.iter().enumerate().all(|(i, z)| (*z >= 0.0) == (i == 3)), "{active:?}");
 }
@@ -298,17 +298,21 @@ fn inputs_that_are_all_alike_still_give_a_predictor() {
 #[test]
 fn bad_tasks_are_refused_by_name() {
     let data = planted(40, 0);
-    let said = |task: &Task, hidden| train(task, hidden, &Silent).unwrap_err().to_string();
+    let said = |training: &Training, hidden| train(training, hidden, &Silent).unwrap_err().to_string();
     let mut broken = planted(40, 0);
     broken.x[3 * N_EMBD + 2] = f32::NAN;
-    assert_eq!(said(&task(&broken, &data), 32), "training sample 3: input 2 is NaN, not a finite number");
-    assert_eq!(said(&task(&data, &broken), 32), "held-out sample 3: input 2 is NaN, not a finite number");
-    let good = task(&data, &data);
+    assert_eq!(said(&training(&broken, &data), 32), "training sample 3: input 2 is NaN, not a finite number");
+    assert_eq!(said(&training(&data, &broken), 32), "held-out sample 3: input 2 is NaN, not a finite number");
+    let good = training(&data, &data);
     assert!(said(&good, 40).contains("multiple of 32"));
-    assert!(said(&Task { x: &data.x[1..], ..task(&data, &data) }, 32).starts_with("training samples: 2559 inputs"));
-    assert!(said(&Task { out_type: GgmlType::Q4_K, ..task(&data, &data) }, 32).contains("whole blocks of Q4_K"));
+    assert!(
+        said(&Training { x: &data.x[1..], ..training(&data, &data) }, 32).starts_with("training samples: 2559 inputs")
+    );
+    assert!(
+        said(&Training { out_type: GgmlType::Q4_K, ..training(&data, &data) }, 32).contains("whole blocks of Q4_K")
+    );
     let none = Data::new(Vec::new(), Vec::new(), N_FF);
-    assert!(said(&task(&none, &data), 32).starts_with("no training samples"));
+    assert!(said(&training(&none, &data), 32).starts_with("no training samples"));
     let mut never = |_: &Mlp| unreachable!("nothing to evaluate");
     let small = fit_size(&good, 0.9, 4000, &mut never, &Silent).unwrap_err().to_string();
     assert_eq!(small, "a predictor of 32 units takes 4416 bytes, but the limit is 4000; allow more");
@@ -323,5 +327,5 @@ fn training_ends_when_the_user_wants_it_to() {
         }
     }
     let data = planted(64, 0);
-    assert!(train(&task(&data, &data), 32, &Stop).unwrap_err().is::<Interrupted>());
+    assert!(train(&training(&data, &data), 32, &Stop).unwrap_err().is::<Interrupted>());
 }
