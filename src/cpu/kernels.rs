@@ -1,4 +1,5 @@
 //! The table of kernels: the dot product and the scaled addition of each tensor type that is supported.
+#![allow(unsafe_code, reason = "features that a kernel is compiled for are checked at run time")]
 
 use super::activations::{ActKind, ActRow};
 use super::isa::Isa;
@@ -33,6 +34,38 @@ impl Isa {
         find(self, dtype).unwrap_or_else(|| panic!("no kernels for {dtype}"))
     }
 }
+
+/// The kernels of one type, compiled with `$dot_features` and `$add_features`, from its dot product for a single row and
+/// its scaled addition for several.
+#[cfg(target_arch = "x86_64")]
+macro_rules! row_kernels {
+    ($dot_features:literal, $add_features:literal, $dtype:ident, $act:ident, $dot:path, $add:path) => {{
+        use crate::cpu::{ActKind, ActRow, Kernels, Rows};
+
+        #[target_feature(enable = $dot_features)]
+        fn dot_rows(rows: Rows, x: ActRow, out: &mut [f32]) {
+            assert_eq!(rows.len(), out.len());
+            for (i, o) in out.iter_mut().enumerate() {
+                *o = $dot(rows.get(i), rows.ahead(i), x);
+            }
+        }
+        #[target_feature(enable = $add_features)]
+        fn add_rows(rows: Rows, a: &[f32], y: &mut [f32]) {
+            assert_eq!(rows.len(), a.len());
+            $add(rows, a, y);
+        }
+        Kernels {
+            dtype: crate::quant::GgmlType::$dtype,
+            act: ActKind::$act,
+            // SAFETY: `Isa::kernels` gave this table out, so the processor has the features.
+            dot: |rows, x, out| unsafe { dot_rows(rows, x, out) },
+            // SAFETY: as above.
+            add_scaled: |rows, a, y| unsafe { add_rows(rows, a, y) },
+        }
+    }};
+}
+#[cfg(target_arch = "x86_64")]
+pub(super) use row_kernels;
 
 /// Tables, best first.
 #[cfg(target_arch = "x86_64")]

@@ -11,6 +11,8 @@ pub mod isa;
 pub mod kernels;
 pub mod plain;
 pub mod pool;
+#[cfg(target_arch = "x86_64")]
+mod row_group;
 pub mod rows;
 pub mod shared_scales;
 pub mod signs;

@@ -3,71 +3,42 @@
 //! Every element of `y` gets one fused multiply-add per row, in the order of the rows, however they are grouped.
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
+use super::super::row_group::{AT_ONCE, RowGroup};
 use super::super::rows::Rows;
 use super::{Q4_1_BYTES, Q5_0_BYTES, Q5_1_BYTES, read_iq4_nl, read_q4_1, read_q5_0, read_q5_1};
-use super::{f16s, fetch, halves};
+use super::{f16s, halves};
 use crate::quant::blocks::{Q4_0_BYTES, Q8_0_BYTES, QK};
 use std::arch::x86_64::*;
-
-/// Rows added at a time.
-pub(super) const AT_ONCE: usize = 4;
 
 /// Blocks whose scales are read together.
 const SCALES: usize = 8;
 
-/// Rows that are added together. At the end of a list, missing ones are its last row with a factor of 0.
-pub(super) struct Group<'a> {
-    pub rows: [&'a [u8]; AT_ONCE],
-    ahead: [&'a [u8]; AT_ONCE],
-    pub a: [f32; AT_ONCE],
+/// All ones, or all zeros for a row whose factor is 0: 0 times anything is 0.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) fn keep(group: &RowGroup) -> [__m256; AT_ONCE] {
+    group.a.map(|a| _mm256_cmp_ps::<_CMP_NEQ_UQ>(_mm256_set1_ps(a), _mm256_setzero_ps()))
 }
 
-impl<'a> Group<'a> {
-    #[inline]
-    pub fn new(rows: Rows<'a>, a: &[f32], start: usize) -> Self {
-        let last = a.len() - 1;
-        Self {
-            rows: std::array::from_fn(|i| rows.get((start + i).min(last))),
-            ahead: std::array::from_fn(|i| rows.ahead((start + i).min(last))),
-            a: std::array::from_fn(|i| if start + i <= last { a[start + i] } else { 0.0 }),
-        }
+/// The F16 numbers `at` this byte of the (at most [`SCALES`]) blocks from number `first` on, times each row's
+/// factor; 0 where that is 0.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn scaled<const BYTES: usize>(
+    group: &RowGroup,
+    first: usize,
+    at: usize,
+    keep: &[__m256; AT_ONCE],
+) -> [[f32; SCALES]; AT_ONCE] {
+    let mut scales = [[0.0; SCALES]; AT_ONCE];
+    for r in 0..AT_ONCE {
+        let blocks = &group.rows[r].as_chunks::<BYTES>().0[first..];
+        let d = f16s(blocks, at);
+        let scaled = _mm256_and_ps(_mm256_mul_ps(d, _mm256_set1_ps(group.a[r])), keep[r]);
+        // SAFETY: the array has eight elements.
+        unsafe { _mm256_storeu_ps(scales[r].as_mut_ptr(), scaled) };
     }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub fn fetch(&self, offset: usize) {
-        for ahead in self.ahead {
-            fetch(ahead, offset);
-        }
-    }
-
-    /// All ones, or all zeros for a row whose factor is 0: 0 times anything is 0.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    pub fn keep(&self) -> [__m256; AT_ONCE] {
-        self.a.map(|a| _mm256_cmp_ps::<_CMP_NEQ_UQ>(_mm256_set1_ps(a), _mm256_setzero_ps()))
-    }
-
-    /// The F16 numbers `at` this byte of the (at most [`SCALES`]) blocks from number `first` on, times each row's
-    /// factor; 0 where that is 0.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn scales<const BYTES: usize>(
-        &self,
-        first: usize,
-        at: usize,
-        keep: &[__m256; AT_ONCE],
-    ) -> [[f32; SCALES]; AT_ONCE] {
-        let mut scales = [[0.0; SCALES]; AT_ONCE];
-        for r in 0..AT_ONCE {
-            let blocks = &self.rows[r].as_chunks::<BYTES>().0[first..];
-            let d = f16s(blocks, at);
-            let scaled = _mm256_and_ps(_mm256_mul_ps(d, _mm256_set1_ps(self.a[r])), keep[r]);
-            // SAFETY: the array has eight elements.
-            unsafe { _mm256_storeu_ps(scales[r].as_mut_ptr(), scaled) };
-        }
-        scales
-    }
+    scales
 }
 
 /// `y += scale * q`, or `y += scale * q + minimum`, for 32 signed bytes.
@@ -113,12 +84,12 @@ macro_rules! blocks {
             let (y, rest) = y.as_chunks_mut::<QK>();
             assert!(rest.is_empty() && rows.bytes() == y.len() * $bytes);
             for start in (0..a.len()).step_by(AT_ONCE) {
-                let group = Group::new(rows, a, start);
+                let group = RowGroup::new(rows, a, start);
                 let blocks = group.rows.map(|row| row.as_chunks::<{ $bytes }>().0);
-                let keep = group.keep();
+                let keep = keep(&group);
                 for (n, y) in y.chunks_mut(SCALES).enumerate() {
-                    let scales = group.scales::<{ $bytes }>(n * SCALES, 0, &keep);
-                    let minima = MINIMUM.map(|at| group.scales::<{ $bytes }>(n * SCALES, at, &keep));
+                    let scales = scaled::<{ $bytes }>(&group, n * SCALES, 0, &keep);
+                    let minima = MINIMUM.map(|at| scaled::<{ $bytes }>(&group, n * SCALES, at, &keep));
                     for (j, y) in y.iter_mut().enumerate() {
                         let i = n * SCALES + j;
                         if i * $bytes % 64 < $bytes {

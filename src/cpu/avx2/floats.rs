@@ -2,8 +2,9 @@
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
 use super::super::activations::ActRow;
+use super::super::row_group::{AT_ONCE, RowGroup};
 use super::super::rows::Rows;
-use super::add::{AT_ONCE, Group};
+use super::add;
 use super::{fetch, padded, sum};
 use std::arch::x86_64::*;
 
@@ -72,8 +73,8 @@ macro_rules! floats {
         pub(super) fn $add(rows: Rows, a: &[f32], y: &mut [f32]) {
             assert_eq!(rows.bytes(), y.len() * $bytes);
             for start in (0..a.len()).step_by(AT_ONCE) {
-                let group = Group::new(rows, a, start);
-                let keep = group.keep();
+                let group = RowGroup::new(rows, a, start);
+                let keep = add::keep(&group);
                 let (body, tail) = y.as_chunks_mut::<LANES>();
                 let n_body = body.len() * LANES;
                 for (i, y) in body.iter_mut().enumerate() {

@@ -2,8 +2,9 @@
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
 use super::super::activations::{ActRow, SUPER};
+use super::super::row_group::{AT_ONCE, RowGroup};
 use super::super::rows::Rows;
-use super::add::{self, AT_ONCE, Group};
+use super::add;
 use super::dot::{block_of, multiply_add};
 use super::{fetch, sum};
 use crate::quant::blocks::QK;
@@ -207,8 +208,8 @@ macro_rules! adds {
             let (y, rest) = y.as_chunks_mut::<SUPER>();
             assert!(rest.is_empty() && rows.bytes() == y.len() * $bytes);
             for start in (0..a.len()).step_by(AT_ONCE) {
-                let group = Group::new(rows, a, start);
-                let (blocks, keep) = (group.rows.map(|row| row.as_chunks::<{ $bytes }>().0), group.keep());
+                let group = RowGroup::new(rows, a, start);
+                let (blocks, keep) = (group.rows.map(|row| row.as_chunks::<{ $bytes }>().0), add::keep(&group));
                 for (i, y) in y.iter_mut().enumerate() {
                     for line in 0..$bytes / 64 + 1 {
                         group.fetch(i * $bytes + 64 * line);

@@ -13,38 +13,17 @@ mod supers;
 
 pub(super) use shared_scales::add_shared_scales;
 
-use super::activations::{ActKind, ActRow};
-use super::kernels::Kernels;
-use super::rows::Rows;
-use crate::quant::GgmlType;
+use super::kernels::{Kernels, row_kernels};
+use super::row_group::fetch;
 use crate::quant::blocks::{Q4_0_BYTES, QK};
 use crate::quant::iq4::LEVELS;
 use std::arch::x86_64::*;
 
-/// The kernels of one type, from its dot product for a single row and its scaled addition for several.
+/// See [`row_kernels`]: with these features for the dot product, while additions gain nothing from AVX-VNNI.
 macro_rules! kernels {
-    ($features:literal, $dtype:ident, $act:ident, $dot:path, $add:path) => {{
-        #[target_feature(enable = $features)]
-        fn dot_rows(rows: Rows, x: ActRow, out: &mut [f32]) {
-            assert_eq!(rows.len(), out.len());
-            for (i, o) in out.iter_mut().enumerate() {
-                *o = $dot(rows.get(i), rows.ahead(i), x);
-            }
-        }
-        #[target_feature(enable = "avx2,fma,f16c")]
-        fn add_rows(rows: Rows, a: &[f32], y: &mut [f32]) {
-            assert_eq!(rows.len(), a.len());
-            $add(rows, a, y);
-        }
-        Kernels {
-            dtype: GgmlType::$dtype,
-            act: ActKind::$act,
-            // SAFETY: `Isa::kernels` gave this table out, so the processor has the features.
-            dot: |rows, x, out| unsafe { dot_rows(rows, x, out) },
-            // SAFETY: as above.
-            add_scaled: |rows, a, y| unsafe { add_rows(rows, a, y) },
-        }
-    }};
+    ($features:literal, $($of:tt)*) => {
+        row_kernels!($features, "avx2,fma,f16c", $($of)*)
+    };
 }
 
 /// Kernels with AVX-VNNI, for the types that gain from it.
@@ -81,14 +60,6 @@ pub(super) static TABLE: [Kernels; 15] = [
     kernels!("avx2,fma,f16c", Q3_K, Q8, supers::avx2::q3_k, supers::add_q3_k),
     kernels!("avx2,fma,f16c", IQ4_XS, Q8, supers::avx2::iq4_xs, supers::add_iq4_xs),
 ];
-
-/// Fetches the cache line at `offset` of `ahead`.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn fetch(ahead: &[u8], offset: usize) {
-    // A prefetch may name any address; it never faults.
-    _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(offset).cast());
-}
 
 /// A copy of fewer than `N` values, padded with zeros.
 #[inline]

@@ -4,71 +4,42 @@
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
 use super::super::activations::GROUP;
+use super::super::row_group::{AT_ONCE, RowGroup};
 use super::super::rows::Rows;
 use super::dot::half_bytes;
-use super::fetch;
 use crate::quant::blocks::{Q4_0_BYTES, Q8_0_BYTES, QK};
 use std::arch::x86_64::*;
 
-/// Rows added at a time.
-pub(super) const AT_ONCE: usize = 4;
 /// Blocks whose scales are read together.
 const SCALES: usize = 16;
 
-/// Rows that are added together. At the end of a list, missing ones are its last row with a factor of 0.
-pub(super) struct Group<'a> {
-    pub rows: [&'a [u8]; AT_ONCE],
-    ahead: [&'a [u8]; AT_ONCE],
-    pub a: [f32; AT_ONCE],
+/// Nothing of a row whose factor is 0: 0 times anything is 0.
+#[inline]
+pub(super) fn keep(group: &RowGroup) -> [__mmask16; AT_ONCE] {
+    group.a.map(|a| if a == 0.0 { 0 } else { !0 })
 }
 
-impl<'a> Group<'a> {
-    #[inline]
-    pub fn new(rows: Rows<'a>, a: &[f32], start: usize) -> Self {
-        let last = a.len() - 1;
-        Self {
-            rows: std::array::from_fn(|i| rows.get((start + i).min(last))),
-            ahead: std::array::from_fn(|i| rows.ahead((start + i).min(last))),
-            a: std::array::from_fn(|i| if start + i <= last { a[start + i] } else { 0.0 }),
+/// The scales of the (at most [`SCALES`]) blocks of each row from `offset` on, times the row's factor.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+fn scales<const BLOCK_BYTES: usize>(group: &RowGroup, offset: usize) -> [[f32; SCALES]; AT_ONCE] {
+    let n = ((group.rows[0].len() - offset) / BLOCK_BYTES).min(SCALES);
+    let present = ((1u32 << n) - 1) as __mmask16;
+    let numbers = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    let offsets = _mm512_mullo_epi32(numbers, _mm512_set1_epi32(BLOCK_BYTES as i32));
+    let keep = keep(group);
+    let mut scales = [[0.0; SCALES]; AT_ONCE];
+    for r in 0..AT_ONCE {
+        // SAFETY: the first four bytes of the blocks that are present lie in the row.
+        unsafe {
+            let at = group.rows[r].as_ptr().add(offset).cast();
+            let words = _mm512_mask_i32gather_epi32::<1>(_mm512_setzero_si512(), present, offsets, at);
+            let d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words));
+            let scaled = _mm512_maskz_mul_ps(keep[r], d, _mm512_set1_ps(group.a[r]));
+            _mm512_storeu_ps(scales[r].as_mut_ptr(), scaled);
         }
     }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-    pub fn fetch(&self, offset: usize) {
-        for ahead in self.ahead {
-            fetch(ahead, offset);
-        }
-    }
-
-    /// Nothing of a row whose factor is 0: 0 times anything is 0.
-    #[inline]
-    pub fn keep(&self) -> [__mmask16; AT_ONCE] {
-        self.a.map(|a| if a == 0.0 { 0 } else { !0 })
-    }
-
-    /// The scales of the (at most [`SCALES`]) blocks of each row from `offset` on, times the row's factor.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-    fn scales<const BLOCK_BYTES: usize>(&self, offset: usize) -> [[f32; SCALES]; AT_ONCE] {
-        let n = ((self.rows[0].len() - offset) / BLOCK_BYTES).min(SCALES);
-        let present = ((1u32 << n) - 1) as __mmask16;
-        let numbers = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-        let offsets = _mm512_mullo_epi32(numbers, _mm512_set1_epi32(BLOCK_BYTES as i32));
-        let keep = self.keep();
-        let mut scales = [[0.0; SCALES]; AT_ONCE];
-        for r in 0..AT_ONCE {
-            // SAFETY: the first four bytes of the blocks that are present lie in the row.
-            unsafe {
-                let at = self.rows[r].as_ptr().add(offset).cast();
-                let words = _mm512_mask_i32gather_epi32::<1>(_mm512_setzero_si512(), present, offsets, at);
-                let d = _mm512_cvtph_ps(_mm512_cvtepi32_epi16(words));
-                let scaled = _mm512_maskz_mul_ps(keep[r], d, _mm512_set1_ps(self.a[r]));
-                _mm512_storeu_ps(scales[r].as_mut_ptr(), scaled);
-            }
-        }
-        scales
-    }
+    scales
 }
 
 macro_rules! floats {
@@ -78,8 +49,8 @@ macro_rules! floats {
         pub(super) fn $name(rows: Rows, a: &[f32], y: &mut [f32]) {
             assert_eq!(rows.bytes(), y.len() * $bytes);
             for start in (0..a.len()).step_by(AT_ONCE) {
-                let group = Group::new(rows, a, start);
-                let keep = group.keep();
+                let group = RowGroup::new(rows, a, start);
+                let keep = keep(&group);
                 for i in (0..y.len()).step_by(16) {
                     let mask = if y.len() - i >= 16 { !0 } else { (1 << (y.len() - i)) - 1 };
                     if (i * $bytes).is_multiple_of(64) {
@@ -110,10 +81,10 @@ pub(super) fn q8_0(rows: Rows, a: &[f32], y: &mut [f32]) {
     let (y, rest) = y.as_chunks_mut::<QK>();
     assert!(rest.is_empty() && rows.bytes() == y.len() * Q8_0_BYTES);
     for start in (0..a.len()).step_by(AT_ONCE) {
-        let group = Group::new(rows, a, start);
+        let group = RowGroup::new(rows, a, start);
         for (i, y) in y.chunks_mut(SCALES).enumerate() {
             let offset = i * SCALES * Q8_0_BYTES;
-            let scales = group.scales::<Q8_0_BYTES>(offset);
+            let scales = scales::<Q8_0_BYTES>(&group, offset);
             for (b, y) in y.iter_mut().enumerate() {
                 let at = offset + b * Q8_0_BYTES;
                 if b % 2 == 0 {
@@ -159,7 +130,7 @@ pub(super) fn q4_0(rows: Rows, a: &[f32], y: &mut [f32]) {
         }
         let rows = rows.piece(i * PIECE * GROUP / QK * Q4_0_BYTES, y.len() / QK * Q4_0_BYTES);
         for start in (0..a.len()).step_by(AT_ONCE) {
-            q4_0_group(&Group::new(rows, a, start), sums);
+            q4_0_group(&RowGroup::new(rows, a, start), sums);
         }
         for (sums, y) in sums.iter().zip(y.chunks_mut(GROUP)) {
             y.iter_mut().enumerate().for_each(|(i, y)| *y = sums[place(i)]);
@@ -169,7 +140,7 @@ pub(super) fn q4_0(rows: Rows, a: &[f32], y: &mut [f32]) {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-fn q4_0_group(group: &Group, sums: &mut [[f32; GROUP]]) {
+fn q4_0_group(group: &RowGroup, sums: &mut [[f32; GROUP]]) {
     const BYTES: usize = GROUP / QK * Q4_0_BYTES;
     let values: [f32; 16] = std::array::from_fn(|i| i as f32 - 8.0);
     let values = super::f32x16(&values);
@@ -177,7 +148,7 @@ fn q4_0_group(group: &Group, sums: &mut [[f32; GROUP]]) {
     let len = group.rows[0].len();
     for (i, sums) in sums.chunks_mut(SCALES / 4).enumerate() {
         let offset = i * SCALES * Q4_0_BYTES;
-        let scales = group.scales::<Q4_0_BYTES>(offset);
+        let scales = scales::<Q4_0_BYTES>(group, offset);
         for (j, sums) in sums.iter_mut().enumerate() {
             let at = offset + j * BYTES;
             group.fetch(at);

@@ -5,8 +5,9 @@
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
 use super::super::activations::SUPER;
+use super::super::row_group::{AT_ONCE, RowGroup};
 use super::super::rows::Rows;
-use super::add::{AT_ONCE, Group};
+use super::add;
 use super::k_dot::{self, Q4_K_BYTES, Q5_K_BYTES, Q6_K_BYTES};
 use std::arch::x86_64::*;
 
@@ -35,8 +36,8 @@ macro_rules! with_minima {
             let (y, rest) = y.as_chunks_mut::<SUPER>();
             assert!(rest.is_empty() && rows.bytes() == y.len() * $bytes);
             for start in (0..a.len()).step_by(AT_ONCE) {
-                let group = Group::new(rows, a, start);
-                let (blocks, keep) = (group.rows.map(|row| row.as_chunks::<{ $bytes }>().0), group.keep());
+                let group = RowGroup::new(rows, a, start);
+                let (blocks, keep) = (group.rows.map(|row| row.as_chunks::<{ $bytes }>().0), add::keep(&group));
                 for (i, y) in y.iter_mut().enumerate() {
                     let blocks = blocks.map(|blocks| &blocks[i]);
                     let scaled: [_; AT_ONCE] = std::array::from_fn(|r| {
@@ -127,8 +128,8 @@ pub(super) fn q6_k(rows: Rows, a: &[f32], y: &mut [f32]) {
     let (y, rest) = y.as_chunks_mut::<SUPER>();
     assert!(rest.is_empty() && rows.bytes() == y.len() * Q6_K_BYTES);
     for start in (0..a.len()).step_by(AT_ONCE) {
-        let group = Group::new(rows, a, start);
-        let (blocks, keep) = (group.rows.map(|row| row.as_chunks::<Q6_K_BYTES>().0), group.keep());
+        let group = RowGroup::new(rows, a, start);
+        let (blocks, keep) = (group.rows.map(|row| row.as_chunks::<Q6_K_BYTES>().0), add::keep(&group));
         for (i, y) in y.iter_mut().enumerate() {
             for line in 0..4 {
                 group.fetch(i * Q6_K_BYTES + 64 * line);

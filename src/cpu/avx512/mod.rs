@@ -9,36 +9,19 @@ mod dot;
 mod k_add;
 mod k_dot;
 
-use super::activations::{ActKind, ActRow};
-use super::kernels::Kernels;
-use super::rows::Rows;
-use crate::quant::GgmlType;
+use super::kernels::{Kernels, row_kernels};
+use super::row_group::fetch;
 use std::arch::x86_64::*;
 
-/// The kernels of one type, from its dot product for a single row and its scaled addition for several.
+/// See [`row_kernels`].
 macro_rules! kernels {
-    ($dtype:ident, $act:ident, $dot:path, $add:path) => {{
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-        fn dot_rows(rows: Rows, x: ActRow, out: &mut [f32]) {
-            assert_eq!(rows.len(), out.len());
-            for (i, o) in out.iter_mut().enumerate() {
-                *o = $dot(rows.get(i), rows.ahead(i), x);
-            }
-        }
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-        fn add_rows(rows: Rows, a: &[f32], y: &mut [f32]) {
-            assert_eq!(rows.len(), a.len());
-            $add(rows, a, y);
-        }
-        Kernels {
-            dtype: GgmlType::$dtype,
-            act: ActKind::$act,
-            // SAFETY: `Isa::kernels` gave this table out, so the processor has the features.
-            dot: |rows, x, out| unsafe { dot_rows(rows, x, out) },
-            // SAFETY: as above.
-            add_scaled: |rows, a, y| unsafe { add_rows(rows, a, y) },
-        }
-    }};
+    ($($of:tt)*) => {
+        row_kernels!(
+            "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c",
+            "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c",
+            $($of)*
+        )
+    };
 }
 
 /// The types that have kernels of their own here.
@@ -52,14 +35,6 @@ pub(super) static TABLE: [Kernels; 8] = [
     kernels!(Q5_K, Q8Supers, k_dot::q5_k, k_add::q5_k),
     kernels!(Q6_K, Q8, k_dot::q6_k, k_add::q6_k),
 ];
-
-/// Fetches the cache line at `offset` of `ahead`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-fn fetch(ahead: &[u8], offset: usize) {
-    // A prefetch may name any address; it never faults.
-    _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(offset).cast());
-}
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]

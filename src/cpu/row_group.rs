@@ -1,0 +1,42 @@
+//! Rows that are added together, so that the sums are loaded and stored less often.
+#![allow(unsafe_code, reason = "prefetching takes a raw pointer")]
+
+use super::rows::Rows;
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+/// Rows added at a time.
+pub(super) const AT_ONCE: usize = 4;
+
+/// Some consecutive rows of a list. At its end, missing ones are its last row with a factor of 0.
+pub(super) struct RowGroup<'a> {
+    pub rows: [&'a [u8]; AT_ONCE],
+    ahead: [&'a [u8]; AT_ONCE],
+    pub a: [f32; AT_ONCE],
+}
+
+impl<'a> RowGroup<'a> {
+    #[inline]
+    pub fn new(rows: Rows<'a>, a: &[f32], start: usize) -> Self {
+        let last = a.len() - 1;
+        Self {
+            rows: std::array::from_fn(|i| rows.get((start + i).min(last))),
+            ahead: std::array::from_fn(|i| rows.ahead((start + i).min(last))),
+            a: std::array::from_fn(|i| if start + i <= last { a[start + i] } else { 0.0 }),
+        }
+    }
+
+    /// Fetches the cache line at `offset` of each row that is a little further on.
+    #[inline(always)]
+    pub fn fetch(&self, offset: usize) {
+        for ahead in self.ahead {
+            fetch(ahead, offset);
+        }
+    }
+}
+
+/// Fetches the cache line at `offset` of `ahead`.
+#[inline(always)]
+pub(super) fn fetch(ahead: &[u8], offset: usize) {
+    // SAFETY: every x86-64 processor has SSE, and a prefetch may name any address: it never faults.
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(offset).cast()) };
+}
