@@ -10,7 +10,7 @@ use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
 use powerinfer::files::{check_writable, free_space, remove_leftovers, write_whole};
 use powerinfer::model::{Activation, Model};
 use powerinfer::profile::checkpoint::Checkpoint;
-use powerinfer::profile::collect::{CollectParams, Collected, Job, Shard, Text};
+use powerinfer::profile::collect::{CollectParams, Collected, CorpusPart, Job, Text};
 use powerinfer::profile::plot::{PlotInput, draw};
 use powerinfer::profile::samples::Samples;
 use powerinfer::profile::{Profile, compare, corpus, report};
@@ -58,7 +58,7 @@ struct Args {
     tokens: Option<u64>,
     /// Profile only the I-th of N parts of the windows (1/8 to 8/8); --merge combines the parts
     #[arg(long, value_name = "I/N", default_value = "1/1")]
-    shard: Shard,
+    shard: CorpusPart,
     /// Keep the FFN inputs of this many tokens, for fitting predictors
     #[arg(long, value_name = "N", default_value_t = 0)]
     samples: u64,
@@ -247,7 +247,7 @@ fn params(args: &Args, model: &Model) -> Result<CollectParams> {
         max_tokens: args.tokens,
         n_threads,
         special: if args.parse_special { Special::Parse } else { Special::AsText },
-        shard: args.shard,
+        part: args.shard,
         seed: args.seed,
         n_samples: n_samples(args, model)?,
     })

@@ -139,8 +139,8 @@ impl Probe<'_> {
         let n = self.effort.n_kernels;
         let seconds = self.graph_seconds(|| {
             (0..n).try_for_each(|_| {
-                let part = matvec::Part::all(&matrix, y);
-                matvec::matvec(&self.kernels, &self.stream, &[part], acts, None)
+                let rows = matvec::Rows::all(&matrix, y);
+                matvec::matvec(&self.kernels, &self.stream, &[rows], acts, None)
             })
         })?;
         Ok(seconds / n as f64)
@@ -188,7 +188,7 @@ impl Probe<'_> {
         };
         Ok(Bandwidth {
             // There is a result per row: `h` has room for them.
-            stream: rate(n_rows, &|m| matvec::matvec(kernels, stream, &[matvec::Part::all(m, h)], acts, None))?,
+            stream: rate(n_rows, &|m| matvec::matvec(kernels, stream, &[matvec::Rows::all(m, h)], acts, None))?,
             gather: rate(listed.len(), &|m| ffn::up(kernels, stream, m, &list, act, acts, h))?,
             add_stream: rate(n_rows, &|m| down::down(kernels, stream, m, &all, act, y, scratch))?,
             add_gather: rate(listed.len(), &|m| down::down(kernels, stream, m, &list, act, y, scratch))?,

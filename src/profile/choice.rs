@@ -58,13 +58,13 @@ pub(super) fn mix(x: u64) -> u64 {
 }
 
 /// Keeps the smallest of the keys that it is shown, each once.
-pub(super) struct Choice {
+pub(super) struct SampleChoice {
     seed: u64,
     capacity: usize,
     smallest: BTreeSet<SampleKey>,
 }
 
-impl Choice {
+impl SampleChoice {
     pub(super) fn new(seed: u64, capacity: usize) -> Self {
         Self { seed, capacity, smallest: BTreeSet::new() }
     }
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     fn chosen(capacity: usize, parts: &[(u8, std::ops::Range<u64>)]) -> Vec<SampleKey> {
-        let mut choice = Choice::new(3, capacity);
+        let mut choice = SampleChoice::new(3, capacity);
         parts.iter().for_each(|(text, positions)| choice.offer([*text; 32], positions.clone()));
         choice.keys()
     }

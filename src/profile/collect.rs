@@ -1,7 +1,7 @@
 //! Runs a model densely over calibration texts and counts what fires.
 
 use super::checkpoint::{self, Checkpoint};
-use super::choice::{Choice, marks};
+use super::choice::{SampleChoice, marks};
 use super::counter::{Counter, Gathered, Marks};
 use super::file::Profile;
 use super::fingerprint::{Fingerprint, hex};
@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-pub use super::windows::{Shard, Text};
+pub use super::windows::{CorpusPart, Text};
 
 /// Tokens that prefill computes at once.
 const N_UBATCH: usize = 64;
@@ -30,14 +30,14 @@ const N_UBATCH: usize = 64;
 pub struct CollectParams {
     /// Length of the windows that texts are cut into, in tokens.
     pub n_ctx: usize,
-    /// Tokens to use at most, shared evenly between the texts; of all shards together.
+    /// Tokens to use at most, shared evenly between the texts; of all parts together.
     pub max_tokens: Option<u64>,
     /// Windows computed at the same time.
     pub n_threads: usize,
     /// Whether special tokens written in the texts count as such.
     pub special: Special,
     /// Which of the windows to take.
-    pub shard: Shard,
+    pub part: CorpusPart,
     /// Chooses the tokens that are sampled, and random tokens.
     pub seed: u64,
     /// Tokens whose FFN inputs are kept.
@@ -52,7 +52,7 @@ impl CollectParams {
             max_tokens: None,
             n_threads: 1,
             special: Special::AsText,
-            shard: Shard::WHOLE,
+            part: CorpusPart::WHOLE,
             seed: 0,
             n_samples: 0,
         }
@@ -112,7 +112,7 @@ impl<'m> Job<'m> {
     /// A profile over `texts`.
     ///
     /// # Errors
-    /// When a text is empty, the shard has no window, or the user stops it.
+    /// When a text is empty, the part has no window, or the user stops it.
     pub fn over_texts(
         model: &'m Model,
         tokenizer: &Tokenizer,
@@ -126,7 +126,7 @@ impl<'m> Job<'m> {
     /// A profile over `n` random tokens, for a model that has no tokenizer.
     ///
     /// # Errors
-    /// When the shard has no window.
+    /// When the part has no window.
     pub fn over_random_tokens(model: &'m Model, n: u64, params: CollectParams) -> Result<Self> {
         let n_vocab = model.config.n_vocab;
         Self::new(model, params, |cut, seed| windows::of_random_tokens(n, n_vocab, seed, cut))
@@ -137,12 +137,12 @@ impl<'m> Job<'m> {
         params: CollectParams,
         windows: impl FnOnce(&Cut, u64) -> Result<Vec<Window>>,
     ) -> Result<Self> {
-        let CollectParams { n_ctx, max_tokens, special, shard, seed, n_samples, .. } = params;
+        let CollectParams { n_ctx, max_tokens, special, part, seed, n_samples, .. } = params;
         ensure!(n_ctx >= 2, "-c {n_ctx}: windows need at least 2 tokens");
-        let windows = windows(&Cut { n_ctx, max_tokens, special, shard }, seed)?;
+        let windows = windows(&Cut { n_ctx, max_tokens, special, part }, seed)?;
         let config = &model.config;
         let sampled = |capacity| {
-            let mut choice = Choice::new(seed, capacity);
+            let mut choice = SampleChoice::new(seed, capacity);
             windows.iter().for_each(|w| choice.offer(w.text, w.positions()));
             choice.keys()
         };
@@ -314,7 +314,7 @@ fn about(
     params: &CollectParams,
     windows: &[Window],
 ) -> Vec<(String, String)> {
-    let CollectParams { n_ctx, max_tokens, shard, seed, n_samples, .. } = params;
+    let CollectParams { n_ctx, max_tokens, part, seed, n_samples, .. } = params;
     let mut tokens = Sha256::new();
     for window in windows {
         tokens.update(window.text);
@@ -328,7 +328,7 @@ fn about(
         ("activation", model.config.activation.activation.to_string()),
         ("-c", n_ctx.to_string()),
         ("--tokens", max_tokens.map_or_else(|| "not given".to_owned(), |n| n.to_string())),
-        ("--shard", shard.to_string()),
+        ("--shard", part.to_string()),
         ("--seed", seed.to_string()),
         ("--samples", n_samples.to_string()),
         ("text", hex(&tokens.finalize())),

@@ -22,13 +22,13 @@ pub struct Text {
 
 /// One of several parts of a corpus, each profiled by itself: of all windows, every `of`th.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shard {
+pub struct CorpusPart {
     /// From 0.
     index: usize,
     of: usize,
 }
 
-impl Shard {
+impl CorpusPart {
     /// All of the corpus.
     pub const WHOLE: Self = Self { index: 0, of: 1 };
 
@@ -37,7 +37,7 @@ impl Shard {
     }
 }
 
-impl FromStr for Shard {
+impl FromStr for CorpusPart {
     type Err = anyhow::Error;
 
     /// `I/N`, where `I` counts from 1.
@@ -50,7 +50,7 @@ impl FromStr for Shard {
     }
 }
 
-impl fmt::Display for Shard {
+impl fmt::Display for CorpusPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.index + 1, self.of)
     }
@@ -61,7 +61,7 @@ pub(super) struct Cut {
     pub(super) n_ctx: usize,
     pub(super) max_tokens: Option<u64>,
     pub(super) special: Special,
-    pub(super) shard: Shard,
+    pub(super) part: CorpusPart,
 }
 
 pub(super) struct Window {
@@ -85,33 +85,33 @@ impl Window {
     }
 }
 
-/// Windows as they come; keeps those of the shard.
+/// Windows as they come; keeps those of the part.
 struct Cutter {
-    shard: Shard,
+    part: CorpusPart,
     n_seen: usize,
     windows: Vec<Window>,
 }
 
 impl Cutter {
     fn push(&mut self, window: impl FnOnce() -> Window) {
-        if self.shard.has(self.n_seen) {
+        if self.part.has(self.n_seen) {
             self.windows.push(window());
         }
         self.n_seen += 1;
     }
 
     fn finish(self) -> Result<Vec<Window>> {
-        let (n, shard) = (self.n_seen, self.shard);
+        let (n, part) = (self.n_seen, self.part);
         ensure!(n > 0, "no tokens to profile; --tokens must be at least 1");
         ensure!(
             !self.windows.is_empty(),
-            "--shard {shard}: the texts have only {n} window(s) of tokens; take fewer shards, or a smaller -c"
+            "--shard {part}: the texts have only {n} window(s) of tokens; take fewer shards, or a smaller -c"
         );
         Ok(self.windows)
     }
 }
 
-/// The windows of `texts` that belong to the shard.
+/// The windows of `texts` that belong to the part.
 pub(super) fn of_texts(
     tokenizer: &Tokenizer,
     texts: &[Text],
@@ -120,7 +120,7 @@ pub(super) fn of_texts(
 ) -> Result<Vec<Window>> {
     progress.begin("tokenizing", texts.iter().map(|t| t.text.len() as u64).sum());
     let mut left = cut.max_tokens.unwrap_or(u64::MAX);
-    let mut cutter = Cutter { shard: cut.shard, n_seen: 0, windows: Vec::new() };
+    let mut cutter = Cutter { part: cut.part, n_seen: 0, windows: Vec::new() };
     for (i, text) in texts.iter().enumerate() {
         // What a short text leaves unused goes to those after it.
         let share = left.div_ceil((texts.len() - i) as u64);
@@ -129,7 +129,7 @@ pub(super) fn of_texts(
     cutter.finish()
 }
 
-/// Cuts at most `limit` tokens of a text into windows; returns the tokens that will be counted, in all shards.
+/// Cuts at most `limit` tokens of a text into windows; returns the tokens that will be counted, in all parts.
 fn of_text(
     tokenizer: &Tokenizer,
     text: &Text,
@@ -180,7 +180,7 @@ pub(super) fn of_random_tokens(n: u64, n_vocab: usize, seed: u64, cut: &Cut) -> 
     // Independent of the hashes that choose samples, which would otherwise prefer some tokens.
     let stream = mix(seed ^ u64::from_le_bytes(*b"rndtoken"));
     let token = |i: u64| ((u128::from(mix(stream.wrapping_add(i))) * n_vocab as u128) >> 64) as u32;
-    let mut cutter = Cutter { shard: cut.shard, n_seen: 0, windows: Vec::new() };
+    let mut cutter = Cutter { part: cut.part, n_seen: 0, windows: Vec::new() };
     let mut first = 0;
     while first < n {
         let end = n.min(first + cut.n_ctx as u64);
@@ -206,16 +206,16 @@ pub(super) fn profiled(windows: &[Window], n_ctx: usize) -> Vec<ProfiledText> {
 mod tests {
     use super::*;
 
-    fn cut(shard: &str) -> Cut {
-        Cut { n_ctx: 8, max_tokens: None, special: Special::AsText, shard: shard.parse().unwrap() }
+    fn cut(part: &str) -> Cut {
+        Cut { n_ctx: 8, max_tokens: None, special: Special::AsText, part: part.parse().unwrap() }
     }
 
     #[test]
     fn shards_are_written_as_people_count() {
-        assert_eq!("3/8".parse::<Shard>().unwrap().to_string(), "3/8");
-        assert_eq!("1/1".parse::<Shard>().unwrap(), Shard::WHOLE);
+        assert_eq!("3/8".parse::<CorpusPart>().unwrap().to_string(), "3/8");
+        assert_eq!("1/1".parse::<CorpusPart>().unwrap(), CorpusPart::WHOLE);
         for wrong in ["0/8", "9/8", "3", "3/", "/8", "a/b", "0/0", "-1/2"] {
-            let error = wrong.parse::<Shard>().unwrap_err().to_string();
+            let error = wrong.parse::<CorpusPart>().unwrap_err().to_string();
             assert!(error.contains("such as 3/8"), "{error}");
         }
     }

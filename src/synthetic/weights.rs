@@ -34,9 +34,9 @@ const LOGITS: f64 = 2.0;
 /// Different rows of a pool; their negatives are in it too, so that its mean is zero.
 const POOL_ROWS: usize = 2048;
 
-/// Which matrix.
+/// Which tensor, or which of the choices behind them: part of the key of its random numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Matrix {
+pub(super) enum TensorKind {
     TokenEmbd,
     Output,
     AttnQ,
@@ -87,9 +87,9 @@ enum DownPool {
 
 /// A row of a pool: twice its number, plus 1 for its negative. Rows are taken in random order, and only again once all
 /// have been.
-fn choose([seed, matrix, layer, row]: [u64; 4]) -> u16 {
+fn choose([seed, kind, layer, row]: [u64; 4]) -> u16 {
     const N: u64 = 2 * POOL_ROWS as u64;
-    let h = hash([seed, matrix, layer, row / N]);
+    let h = hash([seed, kind, layer, row / N]);
     // Odd factors and right shifts with exclusive or are invertible, so no row is taken twice.
     let round = |x: u64, h: u64| {
         let x = x.wrapping_mul(h | 1).wrapping_add(h >> 12) % N;
@@ -175,23 +175,25 @@ impl<'a> Weights<'a> {
         // `up` gives numbers of variance 1, so this is the total variance that rows of square 1 would have.
         let squares: f64 = units.iter().map(|u| u.square).sum();
         let down_square = FFN_GROWTH / n_layer / squares * n_data;
-        let key = |matrix: Matrix| [spec.seed, matrix as u64, 0];
+        let key = |kind: TensorKind| [spec.seed, kind as u64, 0];
         let down = match layout {
-            Layout::Variant => DownPool::Rows(Pool::new(key(Matrix::Down), dtype, n_embd, N_CONSTANT, down_square)?),
-            Layout::Plain => DownPool::Columns(down_columns(key(Matrix::Down), n_embd, down_square)),
+            Layout::Variant => {
+                DownPool::Rows(Pool::new(key(TensorKind::Down), dtype, n_embd, N_CONSTANT, down_square)?)
+            }
+            Layout::Plain => DownPool::Columns(down_columns(key(TensorKind::Down), n_embd, down_square)),
         };
-        let heads = Pool::new(key(Matrix::Heads), dtype, n_embd, 0, ATTN_GROWTH / n_layer)?;
-        let inputs = Pool::new(key(Matrix::Inputs), dtype, n_embd, N_CONSTANT, 1.0)?;
+        let heads = Pool::new(key(TensorKind::Heads), dtype, n_embd, 0, ATTN_GROWTH / n_layer)?;
+        let inputs = Pool::new(key(TensorKind::Inputs), dtype, n_embd, N_CONSTANT, 1.0)?;
         Ok(Self { spec, layout, rates, units, inputs, heads, down })
     }
 
-    fn key(&self, matrix: Matrix, layer: usize, row: usize) -> [u64; 4] {
-        [self.spec.seed, matrix as u64, layer as u64, row as u64]
+    fn key(&self, kind: TensorKind, layer: usize, row: usize) -> [u64; 4] {
+        [self.spec.seed, kind as u64, layer as u64, row as u64]
     }
 
     /// Which neuron lies in each slot of a variant.
     pub fn ids(&self, layer: usize) -> Vec<u32> {
-        permutation(self.key(Matrix::Order, layer, 0), self.spec.sized.shape.n_ff)
+        permutation(self.key(TensorKind::Order, layer, 0), self.spec.sized.shape.n_ff)
     }
 
     /// By row of the file, the slot of its neuron in the variant.
@@ -209,51 +211,51 @@ impl<'a> Weights<'a> {
     ///
     /// # Errors
     /// When the type cannot be written.
-    pub fn rows(&self, matrix: Matrix, layer: usize, dtype: GgmlType) -> Result<FillRow<'_>> {
+    pub fn rows(&self, kind: TensorKind, layer: usize, dtype: GgmlType) -> Result<FillRow<'_>> {
         let quantize = quantizer(dtype)?;
-        Ok(match matrix {
-            Matrix::TokenEmbd => Box::new(move |token, row, out| {
+        Ok(match kind {
+            TensorKind::TokenEmbd => Box::new(move |token, row, out| {
                 let n_data = row.len() - N_CONSTANT;
-                pool_row(self.key(matrix, 0, token), N_CONSTANT, n_data as f64, row);
+                pool_row(self.key(kind, 0, token), N_CONSTANT, n_data as f64, row);
                 row[..N_CONSTANT].fill(1.0);
                 quantize(row, out);
             }),
-            Matrix::Output => Box::new(move |token, row, out| {
-                pool_row(self.key(matrix, 0, token), N_CONSTANT, LOGITS * LOGITS, row);
+            TensorKind::Output => Box::new(move |token, row, out| {
+                pool_row(self.key(kind, 0, token), N_CONSTANT, LOGITS * LOGITS, row);
                 quantize(row, out);
             }),
-            Matrix::FfnGate => self.gates(layer, quantize),
-            Matrix::FfnUp => {
+            TensorKind::FfnGate => self.gates(layer, quantize),
+            TensorKind::FfnUp => {
                 let slots = self.slots(layer);
                 Box::new(move |row, _, out| {
-                    let chosen = choose(self.key(matrix, layer, slots[row] as usize));
+                    let chosen = choose(self.key(kind, layer, slots[row] as usize));
                     out.copy_from_slice(self.inputs.row(chosen));
                 })
             }
-            Matrix::FfnDown => self.down(layer, quantize),
-            Matrix::AttnOutput => Box::new(move |row, values, out| {
+            TensorKind::FfnDown => self.down(layer, quantize),
+            TensorKind::AttnOutput => Box::new(move |row, values, out| {
                 if row < N_CONSTANT {
                     values.fill(0.0);
                     quantize(values, out);
                 } else {
-                    out.copy_from_slice(self.heads.row(choose(self.key(matrix, layer, row))));
+                    out.copy_from_slice(self.heads.row(choose(self.key(kind, layer, row))));
                 }
             }),
             _ => Box::new(move |row, _, out| {
-                out.copy_from_slice(self.inputs.row(choose(self.key(matrix, layer, row))));
+                out.copy_from_slice(self.inputs.row(choose(self.key(kind, layer, row))));
             }),
         })
     }
 
     fn gates(&self, layer: usize, quantize: Quantize) -> FillRow<'_> {
         let slots = self.slots(layer);
-        let mut stream = Stream::new(self.key(Matrix::Signs, layer, 0));
+        let mut stream = Stream::new(self.key(TensorKind::Signs, layer, 0));
         let sign = |_| if stream.next() & 1 == 0 { 1.0 } else { -1.0 };
         let signs: Vec<f32> = (0..self.spec.sized.shape.n_embd).map(sign).collect();
         let (common, noise) = ((1.0 - NOISE).sqrt(), NOISE.sqrt());
         Box::new(move |row, values, out| {
             let slot = slots[row] as usize;
-            let mut stream = Stream::new(self.key(Matrix::FfnGate, layer, slot));
+            let mut stream = Stream::new(self.key(TensorKind::FfnGate, layer, slot));
             let (constant, data) = values.split_at_mut(N_CONSTANT);
             constant.fill((-self.units[slot].threshold / N_CONSTANT as f64) as f32);
             for (group, signs) in data.chunks_exact_mut(GROUP).zip(signs[N_CONSTANT..].chunks_exact(GROUP)) {
@@ -270,7 +272,7 @@ impl<'a> Weights<'a> {
     }
 
     fn down(&self, layer: usize, quantize: Quantize) -> FillRow<'_> {
-        let choose = move |slot: usize| choose(self.key(Matrix::FfnDown, layer, slot));
+        let choose = move |slot: usize| choose(self.key(TensorKind::FfnDown, layer, slot));
         match &self.down {
             DownPool::Rows(pool) => Box::new(move |row, _, out| out.copy_from_slice(pool.row(choose(row)))),
             DownPool::Columns(columns) => {
@@ -288,7 +290,7 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// The pool of [`Matrix::Down`] before it is quantized, transposed.
+/// The pool of [`TensorKind::Down`] before it is quantized, transposed.
 fn down_columns(key: [u64; 3], n_embd: usize, square: f64) -> Vec<f32> {
     let mut rows = vec![0.0; POOL_ROWS * n_embd];
     rows.par_chunks_exact_mut(n_embd).enumerate().for_each(|(i, row)| {

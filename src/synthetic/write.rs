@@ -2,7 +2,7 @@
 
 use super::header::{index, metadata};
 use super::spec::{Layout, Spec};
-use super::weights::{Matrix, Norms, Weights};
+use super::weights::{Norms, TensorKind, Weights};
 use crate::gguf::write::{PlannedTensor, Writer};
 use crate::progress::{self, Progress};
 use crate::quant::GgmlType;
@@ -21,7 +21,7 @@ const ALIGNMENT: usize = 32;
 /// What a tensor holds.
 #[derive(Debug, Clone, Copy)]
 enum Content {
-    Rows(Matrix),
+    Rows(TensorKind),
     AttnNorm,
     FfnNorm,
     OutputNorm,
@@ -61,8 +61,8 @@ pub fn write(spec: &Spec, layout: Layout, path: &Path, progress: &dyn Progress) 
     let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     for Tensor { planned, content, layer } in &tensors {
         let bytes = match content {
-            Content::Rows(matrix) => {
-                write_rows(&weights, *matrix, *layer, planned, &mut writer, progress)?;
+            Content::Rows(kind) => {
+                write_rows(&weights, *kind, *layer, planned, &mut writer, progress)?;
                 continue;
             }
             Content::AttnNorm => floats(&Norms::new(spec, *layer, false).weights(n_embd, false)),
@@ -87,23 +87,23 @@ fn tensors(spec: &Spec, layout: Layout) -> Vec<Tensor> {
         out.push(Tensor { planned: PlannedTensor { name, dtype, dims: dims.to_vec() }, content, layer });
     };
     let (outer, inner, float) = (spec.matrix_type(true), spec.matrix_type(false), GgmlType::F32);
-    add(0, "token_embd.weight".to_owned(), Content::Rows(Matrix::TokenEmbd), outer, &[s.n_embd, s.n_vocab]);
+    add(0, "token_embd.weight".to_owned(), Content::Rows(TensorKind::TokenEmbd), outer, &[s.n_embd, s.n_vocab]);
     for layer in 0..spec.sized.n_layer {
         let mut add = |name: &str, content: Content, dtype: GgmlType, dims: &[usize]| {
             add(layer, format!("blk.{layer}.{name}"), content, dtype, dims);
         };
         add("attn_norm.weight", Content::AttnNorm, float, &[s.n_embd]);
-        add("attn_q.weight", Content::Rows(Matrix::AttnQ), inner, &[s.n_embd, s.n_embd]);
-        add("attn_k.weight", Content::Rows(Matrix::AttnK), inner, &[s.n_embd, s.n_kv()]);
-        add("attn_v.weight", Content::Rows(Matrix::AttnV), inner, &[s.n_embd, s.n_kv()]);
-        add("attn_output.weight", Content::Rows(Matrix::AttnOutput), inner, &[s.n_embd, s.n_embd]);
+        add("attn_q.weight", Content::Rows(TensorKind::AttnQ), inner, &[s.n_embd, s.n_embd]);
+        add("attn_k.weight", Content::Rows(TensorKind::AttnK), inner, &[s.n_embd, s.n_kv()]);
+        add("attn_v.weight", Content::Rows(TensorKind::AttnV), inner, &[s.n_embd, s.n_kv()]);
+        add("attn_output.weight", Content::Rows(TensorKind::AttnOutput), inner, &[s.n_embd, s.n_embd]);
         add("ffn_norm.weight", Content::FfnNorm, float, &[s.n_embd]);
-        add("ffn_gate.weight", Content::Rows(Matrix::FfnGate), inner, &[s.n_embd, s.n_ff]);
-        add("ffn_up.weight", Content::Rows(Matrix::FfnUp), inner, &[s.n_embd, s.n_ff]);
+        add("ffn_gate.weight", Content::Rows(TensorKind::FfnGate), inner, &[s.n_embd, s.n_ff]);
+        add("ffn_up.weight", Content::Rows(TensorKind::FfnUp), inner, &[s.n_embd, s.n_ff]);
         match layout {
-            Layout::Plain => add("ffn_down.weight", Content::Rows(Matrix::FfnDown), inner, &[s.n_ff, s.n_embd]),
+            Layout::Plain => add("ffn_down.weight", Content::Rows(TensorKind::FfnDown), inner, &[s.n_ff, s.n_embd]),
             Layout::Variant => {
-                add("ffn_down_t.weight", Content::Rows(Matrix::FfnDown), inner, &[s.n_embd, s.n_ff]);
+                add("ffn_down_t.weight", Content::Rows(TensorKind::FfnDown), inner, &[s.n_embd, s.n_ff]);
                 add("ffn_neuron_id", Content::Ids, GgmlType::I32, &[s.n_ff]);
                 add("ffn_neuron_rate", Content::Rates, float, &[s.n_ff]);
                 add("ffn_neuron_mass", Content::Mass, float, &[s.n_ff]);
@@ -111,13 +111,13 @@ fn tensors(spec: &Spec, layout: Layout) -> Vec<Tensor> {
         }
     }
     add(0, "output_norm.weight".to_owned(), Content::OutputNorm, float, &[s.n_embd]);
-    add(0, "output.weight".to_owned(), Content::Rows(Matrix::Output), outer, &[s.n_embd, s.n_vocab]);
+    add(0, "output.weight".to_owned(), Content::Rows(TensorKind::Output), outer, &[s.n_embd, s.n_vocab]);
     out
 }
 
 fn write_rows(
     weights: &Weights,
-    matrix: Matrix,
+    kind: TensorKind,
     layer: usize,
     planned: &PlannedTensor,
     writer: &mut Writer,
@@ -125,7 +125,7 @@ fn write_rows(
 ) -> Result<()> {
     let (n_cols, n_rows) = (planned.dims[0], planned.dims[1]);
     let row_bytes = planned.dtype.row_bytes(n_cols).context("rows are not whole blocks")?;
-    let fill = weights.rows(matrix, layer, planned.dtype)?;
+    let fill = weights.rows(kind, layer, planned.dtype)?;
     let per_buffer = (BUFFER_BYTES / row_bytes).max(1);
     let mut buffer = vec![0; per_buffer.min(n_rows) * row_bytes];
     for first in (0..n_rows).step_by(per_buffer) {

@@ -4,7 +4,7 @@ use super::operands::{Bench, TYPES, Weights, assert_close};
 use powerinfer::cpu::Activations;
 use powerinfer::gpu::Ptr;
 use powerinfer::gpu::matrix::{planes, takes_floats};
-use powerinfer::gpu::ops::matvec::{Part, matvec};
+use powerinfer::gpu::ops::matvec::{Rows, matvec};
 use powerinfer::gpu::ops::norm::Acts;
 use powerinfer::model::Activation;
 use powerinfer::quant::GgmlType;
@@ -56,7 +56,7 @@ fn every_type_agrees_with_plain_rust_on_every_shape() {
                 let x = bench.random.values(n_cols);
                 let (acts, on_device) = bench.acts(dtype, &x);
                 let y = bench.room_for(n_rows);
-                matvec(&bench.kernels, &bench.stream, &[Part::all(&w.matrix, y)], on_device, None).unwrap();
+                matvec(&bench.kernels, &bench.stream, &[Rows::all(&w.matrix, y)], on_device, None).unwrap();
                 let what = format!("{dtype} {n_rows} x {n_cols}");
                 let size = |row| w.dot_size(row, &x);
                 assert_close(&what, &bench.read(y, n_rows), &expected(&w, 0, n_rows, &acts), DOT_TOLERANCE, size);
@@ -79,7 +79,7 @@ fn many_rows_are_shared_as_few_are() {
         let x = bench.random.values(n_cols);
         let (acts, on_device) = bench.acts(dtype, &x);
         let y = bench.room_for(n_rows);
-        matvec(&bench.kernels, &bench.stream, &[Part::all(&w.matrix, y)], on_device, None).unwrap();
+        matvec(&bench.kernels, &bench.stream, &[Rows::all(&w.matrix, y)], on_device, None).unwrap();
         let what = format!("{dtype} {n_rows} x {n_cols}");
         let size = |row| w.dot_size(row, &x);
         assert_close(&what, &bench.read(y, n_rows), &expected(&w, 0, n_rows, &acts), DOT_TOLERANCE, size);
@@ -101,7 +101,7 @@ fn three_matrices_in_one_launch_with_biases_and_rows_from_the_middle() {
         for ((w, (_, first, n_rows)), bias) in weights.iter().zip(shapes).zip(&biases) {
             // The last one has no bias.
             let bias = if parts.len() == 2 { Ptr::NULL } else { bench.floats(bias) };
-            parts.push(Part { matrix: &w.matrix, first, n_rows, bias, y: bench.room_for(n_rows) });
+            parts.push(Rows { matrix: &w.matrix, first, n_rows, bias, y: bench.room_for(n_rows) });
         }
         let relu = Some(Activation::Relu);
         matvec(&bench.kernels, &bench.stream, &parts, on_device, relu).unwrap();
@@ -133,7 +133,7 @@ fn activation_functions_are_those_of_the_model_and_keep_what_is_not_a_number() {
             let (acts, on_device) = bench.acts(dtype, &x);
             let y = bench.room_for(n_rows);
             for activation in [Activation::Silu, Activation::Relu, Activation::Relu2] {
-                matvec(&bench.kernels, &bench.stream, &[Part::all(&w.matrix, y)], on_device, Some(activation)).unwrap();
+                matvec(&bench.kernels, &bench.stream, &[Rows::all(&w.matrix, y)], on_device, Some(activation)).unwrap();
                 let wanted: Vec<_> = expected(&w, 0, n_rows, &acts).iter().map(|y| activation.apply(*y)).collect();
                 let got = bench.read(y, n_rows);
                 assert_eq!(got.iter().all(|y| y.is_nan()), poisoned);
@@ -152,11 +152,11 @@ fn what_does_not_fit_together_is_refused() {
     let (a, b) = (bench.weights(GgmlType::F16, 4, 64), bench.weights(GgmlType::F16, 4, 96));
     let (q, y) = (bench.weights(GgmlType::Q8_0, 4, 64), bench.room_for(8));
     let (_, x) = bench.acts(GgmlType::F16, &[0.5; 64]);
-    let refused = |parts: &[Part], x: Acts| matvec(&bench.kernels, &bench.stream, parts, x, None).is_err();
-    assert!(refused(&[Part::all(&a.matrix, y), Part::all(&b.matrix, y)], x));
-    assert!(refused(&[Part::all(&a.matrix, y), Part::all(&q.matrix, y)], x));
-    assert!(refused(&[Part { first: 2, ..Part::all(&a.matrix, y) }], x));
+    let refused = |parts: &[Rows], x: Acts| matvec(&bench.kernels, &bench.stream, parts, x, None).is_err();
+    assert!(refused(&[Rows::all(&a.matrix, y), Rows::all(&b.matrix, y)], x));
+    assert!(refused(&[Rows::all(&a.matrix, y), Rows::all(&q.matrix, y)], x));
+    assert!(refused(&[Rows { first: 2, ..Rows::all(&a.matrix, y) }], x));
     assert!(refused(&[], x));
     // Floats were given, bytes are wanted.
-    assert!(!takes_floats(GgmlType::Q8_0) && refused(&[Part::all(&q.matrix, y)], x));
+    assert!(!takes_floats(GgmlType::Q8_0) && refused(&[Rows::all(&q.matrix, y)], x));
 }

@@ -10,7 +10,7 @@ use crate::gpu::Ptr;
 use crate::gpu::matrix::DeviceMatrix;
 use crate::gpu::ops::attention_prefill::{AttendMany, attention_prefill};
 use crate::gpu::ops::gemm::{Combine, Packed, Product, Tokens, gemm, gemm_t, pack};
-use crate::gpu::ops::matvec::{Part as Rows, matvec};
+use crate::gpu::ops::matvec::{Rows, matvec};
 use crate::gpu::ops::norm::{Acts, norm};
 use crate::gpu::ops::rope::{RopeStore, rope_store};
 use crate::gpu::tiles::{FileRows, Tiles};

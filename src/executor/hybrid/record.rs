@@ -11,7 +11,7 @@ use crate::gpu::matrix::takes_floats;
 use crate::gpu::ops::attention::{Attend, attention};
 use crate::gpu::ops::down::down;
 use crate::gpu::ops::ffn::{List, gate_up, up};
-use crate::gpu::ops::matvec::{Part as Rows, matvec};
+use crate::gpu::ops::matvec::{Rows, matvec};
 use crate::gpu::ops::norm::{self, Acts, Merge, Norm, merge_norm};
 use crate::gpu::ops::predict::{hidden, sign_scores};
 use crate::gpu::ops::rope::{Rope, RopeStore, rope_store};

@@ -20,7 +20,7 @@ const FEW_THREADS: usize = 1 << 16;
 
 /// Rows of a matrix, and where their products go.
 #[derive(Debug, Clone, Copy)]
-pub struct Part<'a> {
+pub struct Rows<'a> {
     /// The matrix.
     pub matrix: &'a DeviceMatrix,
     /// Its first row to compute.
@@ -33,7 +33,7 @@ pub struct Part<'a> {
     pub y: Ptr,
 }
 
-impl<'a> Part<'a> {
+impl<'a> Rows<'a> {
     /// All rows of `matrix`, without a bias.
     pub fn all(matrix: &'a DeviceMatrix, y: Ptr) -> Self {
         Self { matrix, first: 0, n_rows: matrix.n_stored(), bias: Ptr::NULL, y }
@@ -47,7 +47,7 @@ impl<'a> Part<'a> {
 pub fn matvec(
     kernels: &Kernels,
     stream: &Stream,
-    parts: &[Part],
+    parts: &[Rows],
     x: Acts,
     activation: Option<Activation>,
 ) -> Result<()> {
@@ -63,7 +63,7 @@ pub fn matvec(
             args = args.ptr(Ptr::NULL).n(0).n(0).n(0).ptr(Ptr::NULL).ptr(Ptr::NULL);
             continue;
         };
-        let Part { matrix, first, n_rows, bias, y } = *part;
+        let Rows { matrix, first, n_rows, bias, y } = *part;
         let same = matrix.dtype() == like.dtype() && matrix.n_cols() == like.n_cols();
         ensure!(same, "matrices of different types or widths in one launch");
         let inside = first.checked_add(n_rows).is_some_and(|end| end <= matrix.n_stored());
