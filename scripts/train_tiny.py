@@ -96,7 +96,7 @@ class Attention(nn.Module):
 
 
 class ReGLU(nn.Module):
-    """relu(gate x) * up x, and what the training needs to know of who fired."""
+    """relu(gate x) * up x, and what the training needs to know of which neurons fired."""
 
     def __init__(self, cfg):
         super().__init__()

@@ -77,7 +77,7 @@ pub fn generate(
     user: &dyn Progress,
     print: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Generated> {
-    let (n_past, n_ctx) = (executor.kv().n_past(), executor.kv().n_ctx());
+    let (n_past, n_ctx) = (executor.n_past(), executor.params().n_ctx);
     ensure!(!prompt.is_empty(), "the prompt is empty");
     ensure!(
         n_past + prompt.len() <= n_ctx,
@@ -145,7 +145,7 @@ pub fn generate(
         if limits.n_predict == Some(out.tokens.len()) {
             break Stop::Length;
         }
-        if executor.kv().n_past() == n_ctx {
+        if executor.n_past() == n_ctx {
             break Stop::ContextFull;
         }
         logits.clear();

@@ -6,8 +6,10 @@
 //!     text -> profile: run dense, count what fires         v
 //!              -> profile file -> split -> Placement -> variant.gguf
 //!   prompt -> Tokenizer -> Executor(Model, Placement) -> logits -> Sampler -> text
-//!                           per layer: attention; who fires?; hot shard || cold shard; one merge
 //! ```
+//!
+//! A model is parts, groups of neurons and steps, which one file per architecture lists (`model::arch`) and devices
+//! interpret (`executor`). docs/a-token.md follows one token through all of it.
 //!
 //! The modules in reading order; each imports only from those above it:
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]

@@ -73,7 +73,7 @@ fn a_decoded_token_allocates_nothing_once_buffers_are_warm() -> Result<()> {
             for token in 0..256 {
                 executor.decode(3 + token * 7 % 2000)?;
             }
-            executor.truncate(0);
+            executor.clear();
             let before = ALLOCATIONS.load(Ordering::Relaxed);
             for token in 0..256 {
                 executor.decode(3 + token * 7 % 2000)?;

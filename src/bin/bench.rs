@@ -11,11 +11,11 @@ use clap::Parser;
 use common::args::Compute;
 use common::card::{Placed, Where};
 use common::models;
-use common::plan::{self, Vram};
+use common::plan::Vram;
 use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
 use kl::{Comparison, KlArgs};
 use powerinfer::cpu::Pool;
-use powerinfer::executor::{ExecutorParams, FfnStats, Mode};
+use powerinfer::executor::{ExecutorParams, FfnStats, Mode, Worker};
 use powerinfer::files::{check_new, check_writable};
 use powerinfer::gpu::{Chosen, choose};
 use powerinfer::measure::STORY;
@@ -226,8 +226,9 @@ impl Work {
             let types = types_of(&Workload::of(model), kv_type);
             let hardware = || measure(n_threads, args.compute.isa(), &types, None, bar);
             let hardware = (args.predict && decodes).then(hardware).transpose()?;
+            let worker = Worker::new(n_threads, args.compute.isa())?;
             for mode in args.mode.iter().map(|mode| args.ablation.mode(*mode)) {
-                let bench = Bench { args, chosen, model, n_threads, mode, limit };
+                let bench = Bench { args, chosen, model, n_threads, worker: &worker, mode, limit };
                 for &test in &self.tests {
                     rows.push(bench.speed(test, &self.tokens, bar)?);
                     if let (Some(hardware), 0) = (&hardware, test.n_prompt) {
@@ -289,7 +290,7 @@ fn feed(args: &Args, model: &Model) -> Result<Vec<u32>> {
     Ok(tokens)
 }
 
-/// Who computed.
+/// What computed.
 fn backend(card: Option<&OnCard>) -> String {
     if card.is_some() { "CUDA" } else { "CPU" }.to_owned()
 }
@@ -299,6 +300,7 @@ struct Bench<'a> {
     chosen: &'a Chosen,
     model: &'a Model,
     n_threads: usize,
+    worker: &'a Worker,
     mode: Mode,
     limit: Option<Limit>,
 }
@@ -308,7 +310,8 @@ impl Bench<'_> {
         let args = self.args;
         let hardware = args.hardware.as_deref();
         let place = Where { compute: &args.compute, chosen: self.chosen, vram: &args.vram, hardware };
-        place.executor(self.model, args.ablation.placement(self.mode, self.model)?, self.params(n_ctx))
+        let placement = args.ablation.placement(self.mode, self.model)?;
+        place.executor(self.model, placement, self.params(n_ctx), self.worker)
     }
 
     fn params(&self, n_ctx: usize) -> ExecutorParams {
@@ -339,7 +342,7 @@ impl Bench<'_> {
             Some(card) => card.planned_ts,
             None => {
                 let work = &Workload::of(self.model);
-                let run = &plan::run_of(&self.params(test.n_gen), test.n_gen / 2)?;
+                let run = &self.params(test.n_gen).run(test.n_gen / 2);
                 Planner { hardware, work, run }.cpu_only(None).tokens_per_second()
             }
         };

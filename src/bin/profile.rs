@@ -10,7 +10,7 @@ use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
 use powerinfer::files::{check_writable, free_space, remove_leftovers, write_whole};
 use powerinfer::model::{Activation, Model};
 use powerinfer::profile::checkpoint::Checkpoint;
-use powerinfer::profile::collect::{CollectParams, Collected, CorpusPart, Job, Text};
+use powerinfer::profile::collect::{CollectParams, Collected, CorpusPart, Profiling, Text};
 use powerinfer::profile::plot::{PlotInput, draw};
 use powerinfer::profile::samples::Samples;
 use powerinfer::profile::{Profile, compare, corpus, report};
@@ -151,7 +151,7 @@ fn run(args: Args) -> Result<()> {
         }
     }
     if let Some(path) = &args.plot {
-        let rates: Vec<_> = (0..profile.layers.len()).map(|i| profile.rates(i)).collect();
+        let rates: Vec<_> = (0..profile.groups.len()).map(|i| profile.rates(i)).collect();
         let title = format!("{}, {} tokens", profile.name, profile.n_tokens());
         write_whole(path, &draw(&PlotInput { title: &title, rates: &rates })?)?;
     }
@@ -192,13 +192,13 @@ fn make(args: &Args, output: &Path) -> Result<(Profile, Option<Samples>)> {
     let params = params(args, &model)?;
     check_room(output, &model, params.n_samples)?;
     let mut job = match args.random_tokens {
-        Some(n) => Job::over_random_tokens(&model, n, params)?,
+        Some(n) => Profiling::over_random_tokens(&model, n, params)?,
         None => {
             let has_tokenizer = model.gguf.metadata().has("tokenizer.ggml.model");
             let name = model.gguf.source().name();
             ensure!(has_tokenizer, "{name}: has no tokenizer; give --random-tokens N instead of -f");
             let tokenizer = models::tokenizer(&model.gguf)?;
-            Job::over_texts(&model, &tokenizer, &texts, params, &bar)?
+            Profiling::over_texts(&model, &tokenizer, &texts, params, &bar)?
         }
     };
     drop(texts);

@@ -143,20 +143,32 @@ impl Repl<'_, '_> {
         };
         // What the cache holds already need not be computed again; the last token always is, for its logits.
         let common = self.tokens.iter().zip(&wanted).take_while(|(a, b)| a == b).count();
-        let common = common.min(self.executor.kv().n_past()).min(wanted.len().saturating_sub(1));
-        self.executor.truncate(common);
+        let common = self.keep(common.min(self.executor.n_past()).min(wanted.len().saturating_sub(1)));
         self.sampler.forget();
         wanted[..common].iter().for_each(|t| self.sampler.accept(*t));
         let mut show = |piece: &str| print(piece);
         let (executor, sampler, limits) = (&mut *self.executor, &mut *self.sampler, self.setup.limits);
         let result = generate(executor, tokenizer, sampler, &wanted[common..], limits, &Bar::new(), &mut show);
         // Whatever went wrong, the cache then holds nothing but what `tokens` says.
-        let result = result.inspect_err(|_| self.executor.truncate(common))?;
+        let Ok(result) = result else {
+            let kept = self.keep(common);
+            self.tokens.truncate(kept);
+            return result.map(drop);
+        };
         print("\n")?;
         self.tokens = wanted;
         self.tokens.extend(&result.tokens);
         self.after(&result);
         Ok(())
+    }
+
+    /// Forgets all but the first `n` tokens, or all where the model cannot forget just the others. Returns how many are
+    /// left.
+    fn keep(&mut self, n: usize) -> usize {
+        if self.executor.truncate(n).is_err() {
+            self.executor.clear();
+        }
+        self.executor.n_past()
     }
 
     fn after(&mut self, result: &Generated) {
@@ -181,7 +193,7 @@ impl Repl<'_, '_> {
     /// The model ended its text: the next line begins a new one.
     fn reset_text(&mut self) {
         self.tokens.clear();
-        self.executor.truncate(0);
+        self.executor.clear();
     }
 
     fn reset(&mut self) {
@@ -193,9 +205,8 @@ impl Repl<'_, '_> {
     }
 
     fn stats(&self) {
-        let kv = self.executor.kv();
         let fired = self.executor.stats().density();
         let fired = fired.map_or_else(String::new, |d| format!("; {:.2} % of FFN neurons fired", 100.0 * d));
-        tell!("{} of {} tokens in the context{fired}", kv.n_past(), kv.n_ctx());
+        tell!("{} of {} tokens in the context{fired}", self.executor.n_past(), self.executor.params().n_ctx);
     }
 }

@@ -29,14 +29,20 @@ pub fn timings(executor: &Executor, result: &Generated, seed: u64) {
 /// What fired in each layer, and what was read for it, to stderr.
 pub fn layers(model: &Model, executor: &Executor) {
     let stats = executor.stats();
-    for layer in 0..model.config.n_layer {
-        if let Some(density) = stats.layer_density(layer) {
-            let found = stats.layer_recall(layer).map_or_else(String::new, |recall| {
-                let named = 100.0 * stats.layer_masked(layer).unwrap_or(0.0);
+    for (number, (layer, group)) in model.weights.groups().enumerate() {
+        if let Some(density) = stats.group_density(number) {
+            let found = stats.group_recall(number).map_or_else(String::new, |recall| {
+                let named = 100.0 * stats.group_masked(number).unwrap_or(0.0);
                 let (count, mass) = (100.0 * recall.by_count(), 100.0 * recall.by_mass());
                 format!(", {named:.2} % named, found {count:.2} % of firings, {mass:.3} % of their mass")
             });
-            tell!("layer {layer:>3}: {:>6.2} % of {} neurons fired{found}", 100.0 * density, model.config.n_ff[layer]);
+            let several = model.weights.layers[layer].groups.len() > 1;
+            let of = if several {
+                format!(" group {}", number - model.weights.layers[layer].first_group)
+            } else {
+                String::new()
+            };
+            tell!("layer {layer:>3}{of}: {:>6.2} % of {} neurons fired{found}", 100.0 * density, group.n_ff());
         }
     }
     if let Some(recall) = stats.recall() {

@@ -12,7 +12,7 @@ use common::hardware::hardware;
 use common::models;
 use common::plan::{self, PlanArgs};
 use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
-use powerinfer::executor::{ExecutorParams, Mode};
+use powerinfer::executor::{ExecutorParams, Mode, Worker};
 use powerinfer::generate::{Limits, Stop, generate};
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
@@ -150,7 +150,9 @@ fn run(args: Args) -> Result<()> {
     drop(bar);
     let (vram, hardware) = (&args.plan.vram, args.plan.hardware.as_deref());
     let place = Where { compute: &args.compute, chosen: &chosen, vram, hardware };
-    let placed = place.executor(&model, Placement::all_cold(&model), executor_params(&args, &model)?)?;
+    let setup = executor_params(&args, &model)?;
+    let worker = Worker::new(setup.n_threads, setup.isa)?;
+    let placed = place.executor(&model, Placement::all_cold(&model), setup, &worker)?;
     let mut executor = placed.executor;
     if args.stats {
         executor.set_audit(AUDITED);
@@ -158,9 +160,11 @@ fn run(args: Args) -> Result<()> {
     let mut sampler = Sampler::new(params)?;
     let load = start.elapsed().as_secs_f64();
     if args.mode != Mode::Dense && model.config.activation.activation.is_sparse() && !model.is_variant() {
-        tell!(
-            "note: this is a plain file, of which exact mode skips only rows of ffn_up; powerinfer-split makes a variant that also skips ffn_down"
-        );
+        let skipped = match model.weights.groups().any(|(_, group)| group.gate.is_some()) {
+            true => "skips only rows of ffn_up; powerinfer-split makes a variant that also skips ffn_down",
+            false => "skips nothing; powerinfer-split makes a variant, of which it skips ffn_down",
+        };
+        tell!("note: this is a plain file, of which exact mode {skipped}");
     }
     let limits = Limits {
         n_predict: usize::try_from(args.n_predict).ok(),
@@ -212,9 +216,9 @@ fn run(args: Args) -> Result<()> {
 fn dry_run(args: &Args) -> Result<()> {
     let model = models::open(models::open_file(args.model.as_deref())?, args.compute.activation, None)?;
     let params = executor_params(args, &model)?;
-    params.mode.check(&model)?;
+    model.check_mode(params.mode)?;
     let work = Workload::of(&model);
-    let run = plan::run_of(&params, params.n_ctx)?;
+    let run = params.run(params.n_ctx);
     let given = args.plan.hardware.as_deref();
     let choice = args.compute.device_choice()?;
     let hardware = hardware(given, choice, &work, &run, params.n_threads, params.isa, &Bar::new())?;

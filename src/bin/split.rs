@@ -1,7 +1,6 @@
 //! `powerinfer-split`: writes a variant of a model whose neurons lie hot first.
 
 mod common;
-mod workload;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -10,7 +9,7 @@ use common::models;
 use common::plan::{self, PlanArgs};
 use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
 use powerinfer::cpu::Isa;
-use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
+use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode, Worker};
 use powerinfer::files::check_writable;
 use powerinfer::gguf::Gguf;
 use powerinfer::gpu::DeviceChoice;
@@ -18,7 +17,7 @@ use powerinfer::measure::{STORY, kl::mean_kl};
 use powerinfer::model::{Activation, Model};
 use powerinfer::placement::Placement;
 use powerinfer::placement::hardware::Hardware;
-use powerinfer::placement::plan::{Method, Run};
+use powerinfer::placement::plan::Run;
 use powerinfer::placement::workload::Workload;
 use powerinfer::predictor::Predictors;
 use powerinfer::profile::{Kinship, Profile};
@@ -26,10 +25,9 @@ use powerinfer::progress::Progress;
 use powerinfer::shapes::{self, Sized};
 use powerinfer::tokenizer::Special;
 use powerinfer::units::Bytes;
-use powerinfer::variant::{self, DownType, Options, Plan, Recipe};
+use powerinfer::variant::{self, DownType, Draft, Options, Recipe};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use workload::workload_of_split;
 
 /// Tokens of text over which the cost of quantizing is measured.
 const KL_TOKENS: usize = 256;
@@ -91,8 +89,8 @@ struct Args {
         conflicts_with_all = ["model", "profile", "recipe", "down", "predictor"])]
     shape: Option<Sized>,
     /// Mode to plan for: dense, exact, or predicted (with --predictor; without it, factors of rank n_embd / 8 are assumed)
-    #[arg(long, value_name = "MODE", default_value = "exact", value_parser = plan::method)]
-    mode: Method,
+    #[arg(long, value_name = "MODE", default_value = "exact")]
+    mode: Mode,
     /// Context size in tokens to plan for
     #[arg(short, long, value_name = "N", default_value_t = 4096)]
     ctx_size: usize,
@@ -128,9 +126,9 @@ fn run(args: Args) -> Result<()> {
     let path = args.model.as_deref().context("-m: a model is missing")?;
     if args.plan.dry_run {
         ensure!(!args.quantize_only, "--dry-run: there is no plan for --quantize-only");
-        let (source, plan) = decide(&args, path, &bar)?;
+        let (source, draft) = decide(&args, path, &bar)?;
         let predictors = predictors(&args, &source)?;
-        return dry_run(&args, workload(&args, &source, &plan, predictors.as_ref()), n_threads, &bar);
+        return dry_run(&args, workload(&args, &source, &draft, predictors.as_ref()), n_threads, &bar);
     }
     let output = args.output.as_deref().context("-o: an output is missing")?;
     let inputs = [Some(path), args.profile.as_deref(), args.predictor.as_deref()];
@@ -146,19 +144,19 @@ fn run(args: Args) -> Result<()> {
         variant::pack(&source, &predictor, output, &bar)?;
         return tell_written(&args, output, &source).map(drop);
     }
-    let (source, mut plan) = decide(&args, path, &bar)?;
+    let (source, mut draft) = decide(&args, path, &bar)?;
     let predictors = predictors(&args, &source)?;
     if args.plan.vram.is_given() {
-        let work = workload(&args, &source, &plan, predictors.as_ref());
+        let work = workload(&args, &source, &draft, predictors.as_ref());
         let (hardware, run) = setting(&args, &work, n_threads, &bar)?;
         let n_hot = plan::plan(&args.plan, &hardware, &work, &run)?.n_hot();
-        plan.layers.iter_mut().zip(n_hot).for_each(|(layer, n_hot)| layer.n_hot = n_hot);
+        draft.groups.iter_mut().zip(n_hot).for_each(|(group, n_hot)| group.n_hot = n_hot);
     }
     let predictor = packed(&args)?;
-    print(plan.table(&source))?;
-    variant::write(&source, &plan, predictor.as_ref(), output, &bar)?;
+    print(draft.table(&source))?;
+    variant::write(&source, &draft, predictor.as_ref(), output, &bar)?;
     let written = tell_written(&args, output, &source)?;
-    if plan.lossy && !args.no_kl {
+    if draft.lossy && !args.no_kl {
         match divergence(&source, &written, n_threads, &bar)? {
             Some((kl, n)) => {
                 print(format_args!("KL to the source: {kl:.6} nats per token over {n} tokens of story\n"))?
@@ -193,20 +191,20 @@ fn tell_written(args: &Args, output: &Path, source: &Model) -> Result<Model> {
 }
 
 /// The source and what its variant will hold.
-fn decide(args: &Args, path: &Path, bar: &Bar) -> Result<(Model, Plan)> {
+fn decide(args: &Args, path: &Path, bar: &Bar) -> Result<(Model, Draft)> {
     let profile = Profile::read(args.profile.as_deref().context("--profile: is missing")?)?;
     let source = models::open(Gguf::open(path)?, args.activation, Some(bar))?;
     let options = Options { recipe: args.recipe, down: args.down };
-    let plan = Plan::new(&source, &profile, options).with_context(|| path.display().to_string())?;
-    for note in &plan.notes {
+    let draft = Draft::new(&source, &profile, options).with_context(|| path.display().to_string())?;
+    for note in &draft.notes {
         tell!("note: {note}");
     }
-    Ok((source, plan))
+    Ok((source, draft))
 }
 
 /// What is planned for.
-fn workload(args: &Args, source: &Model, plan: &Plan, predictors: Option<&Predictors>) -> Workload {
-    let mut work = workload_of_split(source, plan, predictors);
+fn workload(args: &Args, source: &Model, draft: &Draft, predictors: Option<&Predictors>) -> Workload {
+    let mut work = variant::workload(source, draft, predictors);
     if predictors.is_none() {
         assume_predictors(args, &mut work);
     }
@@ -215,7 +213,7 @@ fn workload(args: &Args, source: &Model, plan: &Plan, predictors: Option<&Predic
 
 /// Where predictors are planned for and none is there.
 fn assume_predictors(args: &Args, work: &mut Workload) {
-    if args.mode == Method::Predicted {
+    if args.mode == Mode::Predicted {
         tell!("note: no --predictor given; planning as if the predictor were factors of rank n_embd / 8");
         work.assume_predictors();
     }
@@ -225,7 +223,7 @@ fn assume_predictors(args: &Args, work: &mut Workload) {
 fn setting(args: &Args, work: &Workload, n_threads: usize, bar: &Bar) -> Result<(Hardware, Run)> {
     let n_ctx = args.ctx_size;
     ensure!(n_ctx > 0, "-c 0: a context needs at least one token");
-    let run = Run { n_ctx, n_past: n_ctx, kv_type: KvType::F16.dtype(), n_ubatch: N_UBATCH, method: args.mode };
+    let run = Run { n_ctx, n_past: n_ctx, kv_type: KvType::F16.dtype(), n_ubatch: N_UBATCH, mode: args.mode };
     let given = args.plan.hardware.as_deref();
     let hardware = hardware(given, DeviceChoice::Auto, work, &run, n_threads, Isa::detect(), bar)?;
     Ok((hardware, run))
@@ -267,8 +265,9 @@ fn divergence(source: &Model, variant: &Model, n_threads: usize, bar: &Bar) -> R
         n_ubatch: 64,
         isa: Isa::detect(),
     };
-    let mut a = Executor::new(source, Placement::all_cold(source), params.clone())?;
-    let mut b = Executor::new(variant, Placement::all_cold(variant), params)?;
+    let worker = Worker::new(n_threads, params.isa)?;
+    let executor = |model| Executor::with_worker(model, Placement::all_cold(model), params.clone(), &worker);
+    let (mut a, mut b) = (executor(source)?, executor(variant)?);
     bar.begin("measuring KL", tokens.len() as u64);
     Ok(Some((mean_kl(&mut a, &mut b, &tokens, bar)?, tokens.len())))
 }

@@ -84,7 +84,7 @@ impl Synthetic {
 
     /// Says so where the last layer does not fire as often as was asked for.
     pub fn tell_density(&self, stats: &FfnStats, n_layer: usize) {
-        let (Some(spec), Some(density)) = (self.synthetic, stats.layer_density(n_layer - 1)) else { return };
+        let (Some(spec), Some(density)) = (self.synthetic, stats.group_density(n_layer - 1)) else { return };
         if (density / spec.density() - 1.0).abs() > STRAYS {
             let (is, asked) = (100.0 * density, 100.0 * spec.density());
             tell!("note: {is:.2} % of the last layer's neurons fired; {asked:.2} % were asked for");

@@ -23,7 +23,7 @@ pub use activations::{ActKind, ActRow, Activations};
 pub use isa::Isa;
 pub use kernels::{Kernels, check_supported};
 pub use pool::{Pool, Region, Work};
-pub use rows::Rows;
+pub use rows::{Rows, Which};
 pub use shared_scales::Quants;
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crew::{Crew, Hand, Job, Lead};
+use crew::{Crew, Hand, Help, Lead};
 use region::Instance;
 pub use region::{Region, Work};
 
@@ -117,9 +117,9 @@ impl Pool {
         let Some((mut lead, crew)) = lead else { return write(0, out) };
         let (len, out) = (out.len(), out.as_mut_ptr());
         let pieces = Pieces { out, len, piece, write: &write, next: AtomicUsize::new(0), panic: Mutex::default() };
-        let job: *const (dyn Job + '_) = &pieces;
+        let job: *const (dyn Help + '_) = &pieces;
         // SAFETY: only the lifetime changes.
-        let job = unsafe { std::mem::transmute::<*const (dyn Job + '_), *const (dyn Job + 'static)>(job) };
+        let job = unsafe { std::mem::transmute::<*const (dyn Help + '_), *const (dyn Help + 'static)>(job) };
         // SAFETY: nothing between here and `wait` unwinds, and `wait` returns when nobody is inside `pieces`.
         let slot = unsafe { lead.open(crew, job, None, len.div_ceil(piece) - 1) };
         pieces.help(&mut lead.hand);
@@ -147,7 +147,7 @@ struct Pieces<'a, T, F> {
 // SAFETY: `next` gives each piece to one thread, which T: Send allows; `write` is shared, which F: Sync allows.
 unsafe impl<T: Send, F: Sync> Sync for Pieces<'_, T, F> {}
 
-impl<T: Send, F: Fn(usize, &mut [T]) + Sync> Job for Pieces<'_, T, F> {
+impl<T: Send, F: Fn(usize, &mut [T]) + Sync> Help for Pieces<'_, T, F> {
     fn help(&self, _: &mut Hand) {
         loop {
             let start = self.next.fetch_add(1, Ordering::Relaxed).saturating_mul(self.piece);

@@ -1,7 +1,7 @@
 //! Keys and values of the tokens seen so far.
 
 use crate::cpu::Rows;
-use crate::model::Config;
+use crate::model::{Layer, Model};
 use crate::quant::GgmlType;
 use crate::quant::convert::{Quantize, quantizer};
 use anyhow::{Result, bail, ensure};
@@ -42,8 +42,8 @@ impl FromStr for KvType {
     }
 }
 
-/// `[n_layer][n_head_kv][n_ctx][head_dim]` keys, and as many values.
-pub struct KvCache {
+/// `[layers with attention][n_head_kv][n_ctx][head_dim]` keys, and as many values.
+pub(super) struct KvCache {
     n_ctx: usize,
     n_head_kv: usize,
     head_dim: usize,
@@ -52,6 +52,8 @@ pub struct KvCache {
     write: Quantize,
     /// Bytes of one head's keys, or values, of one token.
     row_bytes: usize,
+    /// By layer: its number among those with attention.
+    places: Vec<usize>,
     keys: Vec<u8>,
     values: Vec<u8>,
 }
@@ -63,21 +65,32 @@ fn zeros(n: usize) -> Option<Vec<u8>> {
 }
 
 impl KvCache {
-    /// An empty cache for `n_ctx` tokens.
+    /// An empty cache for `n_ctx` tokens of `model`.
     ///
     /// # Errors
     /// When `n_ctx` is 0, the size overflows, or heads are not whole blocks of the type.
-    pub fn new(config: &Config, n_ctx: usize, kind: KvType) -> Result<Self> {
+    pub fn new(model: &Model, n_ctx: usize, kind: KvType) -> Result<Self> {
         ensure!(n_ctx > 0, "a context of 0 tokens");
+        let (config, layers) = (&model.config, &model.weights.layers);
         let (head_dim, dtype) = (config.head_dim, kind.dtype());
         let Some(row_bytes) = dtype.row_bytes(head_dim) else {
             bail!("--cache-type {dtype}: heads of {head_dim} are not whole blocks of {}; take f16", dtype.block_len())
         };
-        let per_token = config.n_layer * config.n_head_kv * row_bytes;
+        let before = |layer: usize| layers[..layer].iter().filter(|l| l.has_attention()).count();
+        let places: Vec<usize> = (0..layers.len()).map(before).collect();
+        let n_layer = layers.iter().filter(|l| Layer::has_attention(l)).count();
+        let per_token = n_layer * config.n_head_kv * row_bytes;
         let stores = per_token.checked_mul(n_ctx).and_then(|n| Some((zeros(n)?, zeros(n)?)));
         let Some((keys, values)) = stores else { bail!("-c {n_ctx}: the KV cache does not fit in memory; lower it") };
         let write = quantizer(dtype)?;
-        Ok(Self { n_ctx, n_head_kv: config.n_head_kv, head_dim, n_past: 0, dtype, write, row_bytes, keys, values })
+        let n_head_kv = config.n_head_kv;
+        Ok(Self { n_ctx, n_head_kv, head_dim, n_past: 0, dtype, write, row_bytes, places, keys, values })
+    }
+
+    /// Whether it is laid out as `other`.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let layout = |c: &Self| (c.n_ctx, c.n_head_kv, c.head_dim, c.dtype, c.keys.len());
+        layout(self) == layout(other) && self.places == other.places
     }
 
     /// Type of the cached numbers.
@@ -111,7 +124,7 @@ impl KvCache {
 
     /// First byte of a head in a layer.
     fn head(&self, layer: usize, head: usize) -> usize {
-        (layer * self.n_head_kv + head) * self.n_ctx * self.row_bytes
+        (self.places[layer] * self.n_head_kv + head) * self.n_ctx * self.row_bytes
     }
 
     /// Stores `[n_head_kv][head_dim]` keys and values of one token.

@@ -1,22 +1,33 @@
-//! Running a model: one forward pass, two entry points (prefill and decode), two shards per layer.
+//! Running a model: sequences and batches of tokens, devices that run the steps of its layers.
 
-mod attention;
-mod audit;
-mod engine;
-pub mod ffn;
-pub mod forward;
-pub mod kv_cache;
-pub mod hybrid;
-mod linear;
-mod matvec;
-mod norm;
-mod pass;
-mod predict;
-pub mod stats;
-mod sum;
+mod batch;
+mod bytes;
+mod cpu;
+mod device;
+#[allow(clippy::module_inception, reason = "the module is named after its main type")]
+mod executor;
+mod hybrid;
+mod kv_cache;
+mod mask;
+mod memory;
+mod observer;
+mod params;
+mod program;
+mod sequence;
+mod stats;
 
-pub use ffn::{MaskSource, Mode};
-pub use forward::{Executor, ExecutorParams, Observer};
-pub use hybrid::{CardTimes, check_card};
-pub use kv_cache::{KvCache, KvType};
-pub use stats::{FfnStats, Recall, dense_bytes};
+pub use batch::{Batch, Entry};
+pub use bytes::dense_bytes;
+pub use cpu::Worker;
+pub use device::{CardReport, CardTimes};
+pub use executor::Executor;
+pub use hybrid::check_card;
+pub use kv_cache::KvType;
+pub use mask::{Fired, MaskSource};
+pub use memory::Memory;
+pub use observer::{FfnAt, Observer};
+pub use params::ExecutorParams;
+pub use sequence::Sequence;
+pub use stats::{FfnStats, Recall};
+
+pub use crate::model::Mode;

@@ -1,9 +1,10 @@
 //! What fired while decoding, and what it cost in bytes.
 
-use crate::model::{Layer, Model, NeuronGroup};
+use super::bytes::outside_ffn;
+use crate::model::{Model, NeuronGroup};
 use std::time::Duration;
 
-/// What one shard computed for one token in one layer.
+/// What one shard computed for one token in one group.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Computed {
     /// Neurons that fired.
@@ -58,8 +59,10 @@ impl Recall {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct LayerStats {
+struct GroupStats {
     n_ff: usize,
+    /// Tokens for which the router did not choose it.
+    skipped: u64,
     fired: u64,
     masked: u64,
     predictor_bytes: u64,
@@ -70,27 +73,38 @@ struct LayerStats {
 /// Counts over all tokens decoded so far.
 #[derive(Debug, Clone)]
 pub struct FfnStats {
-    layers: Vec<LayerStats>,
+    groups: Vec<GroupStats>,
     n_tokens: u64,
 }
 
 impl FfnStats {
-    /// Nothing counted yet, for layers of `n_ff` neurons.
+    /// Nothing counted yet, for groups of `n_ff` neurons.
     pub fn new(n_ff: &[usize]) -> Self {
-        let layers = n_ff.iter().map(|n_ff| LayerStats { n_ff: *n_ff, ..LayerStats::default() }).collect();
-        Self { layers, n_tokens: 0 }
+        let groups = n_ff.iter().map(|n_ff| GroupStats { n_ff: *n_ff, ..GroupStats::default() }).collect();
+        Self { groups, n_tokens: 0 }
     }
 
-    pub(super) fn add(&mut self, layer: usize, computed: Computed) {
-        let layer = &mut self.layers[layer];
-        layer.fired += computed.fired as u64;
-        layer.masked += computed.masked as u64;
-        layer.predictor_bytes += computed.predictor_bytes as u64;
-        layer.predictor_time += computed.predictor_time;
+    /// Whether it counts groups of the same sizes.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.groups.iter().map(|g| g.n_ff).eq(other.groups.iter().map(|g| g.n_ff))
     }
 
-    pub(super) fn add_recall(&mut self, layer: usize, recall: Recall) {
-        self.layers[layer].recall.merge(recall);
+    /// Adds what was computed of a group, by its number.
+    pub(super) fn add(&mut self, group: usize, computed: Computed) {
+        let group = &mut self.groups[group];
+        group.fired += computed.fired as u64;
+        group.masked += computed.masked as u64;
+        group.predictor_bytes += computed.predictor_bytes as u64;
+        group.predictor_time += computed.predictor_time;
+    }
+
+    /// A group was not computed for a token.
+    pub(super) fn skip(&mut self, group: usize) {
+        self.groups[group].skipped += 1;
+    }
+
+    pub(super) fn add_recall(&mut self, group: usize, recall: Recall) {
+        self.groups[group].recall.merge(recall);
     }
 
     pub(super) fn end_token(&mut self) {
@@ -102,52 +116,52 @@ impl FfnStats {
         self.n_tokens
     }
 
-    fn share(&self, layers: &[LayerStats], of: fn(&LayerStats) -> u64) -> Option<f64> {
-        let possible = self.n_tokens * layers.iter().map(|l| l.n_ff as u64).sum::<u64>();
-        (possible > 0).then(|| layers.iter().map(of).sum::<u64>() as f64 / possible as f64)
+    fn share(&self, groups: &[GroupStats], of: fn(&GroupStats) -> u64) -> Option<f64> {
+        let possible = self.n_tokens * groups.iter().map(|g| g.n_ff as u64).sum::<u64>();
+        (possible > 0).then(|| groups.iter().map(of).sum::<u64>() as f64 / possible as f64)
     }
 
-    /// Share of a layer's neurons that were computed and fired; `None` before the first token.
-    pub fn layer_density(&self, layer: usize) -> Option<f64> {
-        self.share(&self.layers[layer..=layer], |l| l.fired)
+    /// Share of a group's neurons that were computed and fired; `None` before the first token.
+    pub fn group_density(&self, group: usize) -> Option<f64> {
+        self.share(&self.groups[group..=group], |g| g.fired)
     }
 
     /// Share of all neurons that were computed and fired; `None` before the first token.
     pub fn density(&self) -> Option<f64> {
-        self.share(&self.layers, |l| l.fired)
+        self.share(&self.groups, |g| g.fired)
     }
 
-    /// Share of a layer's neurons whose row of the mask matrix was read; `None` before the first token.
-    pub fn layer_masked(&self, layer: usize) -> Option<f64> {
-        self.share(&self.layers[layer..=layer], |l| l.masked)
+    /// Share of a group's neurons whose row of the mask matrix was read; `None` before the first token.
+    pub fn group_masked(&self, group: usize) -> Option<f64> {
+        self.share(&self.groups[group..=group], |g| g.masked)
     }
 
     /// Share of all neurons whose row of the mask matrix was read; `None` before the first token.
     pub fn masked(&self) -> Option<f64> {
-        self.share(&self.layers, |l| l.masked)
+        self.share(&self.groups, |g| g.masked)
     }
 
-    /// What a layer's predictor found in the tokens that were looked at; `None` where none were.
-    pub fn layer_recall(&self, layer: usize) -> Option<Recall> {
-        Some(self.layers[layer].recall).filter(|r| r.fired > 0)
+    /// What a group's predictor found in the tokens that were looked at; `None` where none were.
+    pub fn group_recall(&self, group: usize) -> Option<Recall> {
+        Some(self.groups[group].recall).filter(|r| r.fired > 0)
     }
 
     /// What all predictors found in the tokens that were looked at; `None` where none were.
     pub fn recall(&self) -> Option<Recall> {
         let mut all = Recall::default();
-        self.layers.iter().for_each(|l| all.merge(l.recall));
+        self.groups.iter().for_each(|g| all.merge(g.recall));
         Some(all).filter(|r| r.fired > 0)
     }
 
     /// Mean bytes of predictors that one token touched.
     pub fn predictor_bytes_per_token(&self) -> f64 {
-        let bytes: u64 = self.layers.iter().map(|l| l.predictor_bytes).sum();
+        let bytes: u64 = self.groups.iter().map(|g| g.predictor_bytes).sum();
         bytes as f64 / self.n_tokens.max(1) as f64
     }
 
     /// Mean time that predictors took for one token.
     pub fn predictor_time_per_token(&self) -> Duration {
-        let total: Duration = self.layers.iter().map(|l| l.predictor_time).sum();
+        let total: Duration = self.groups.iter().map(|g| g.predictor_time).sum();
         total.div_f64(self.n_tokens.max(1) as f64)
     }
 
@@ -156,16 +170,14 @@ impl FfnStats {
     pub fn ffn_bytes_per_token(&self, model: &Model) -> Option<f64> {
         let n_tokens = self.n_tokens as f64;
         (self.n_tokens > 0).then(|| {
-            let layer = |(weights, layer): (&Layer, &LayerStats)| {
+            let of_group = |((_, weights), stats): ((usize, &NeuronGroup), &GroupStats)| {
                 let [fired, masked, predictor] =
-                    [layer.fired, layer.masked, layer.predictor_bytes].map(|n| n as f64 / n_tokens);
-                let group = |group: &NeuronGroup| {
-                    let down = if group.index.is_some() { 0 } else { group.ffn_down.n_bytes() };
-                    masked * group.mask_matrix().row_bytes() as f64 + down as f64 + group.bytes_for_active(fired)
-                };
-                predictor + weights.ffn.iter().map(group).sum::<f64>()
+                    [stats.fired, stats.masked, stats.predictor_bytes].map(|n| n as f64 / n_tokens);
+                let mask = masked * weights.mask_matrix().row_bytes() as f64;
+                let share = (self.n_tokens - stats.skipped) as f64 / n_tokens;
+                predictor + (mask + share * weights.bytes_always() as f64 + weights.bytes_for_active(fired))
             };
-            model.weights.layers.iter().zip(&self.layers).map(layer).sum()
+            model.weights.groups().zip(&self.groups).map(of_group).sum()
         })
     }
 
@@ -173,30 +185,4 @@ impl FfnStats {
     pub fn bytes_per_token(&self, model: &Model) -> Option<f64> {
         Some(self.ffn_bytes_per_token(model)? + outside_ffn(model) as f64)
     }
-}
-
-/// Bytes of weights that a dense pass over one batch of tokens touches: everything but the embedding rows of other
-/// tokens.
-pub fn dense_bytes(model: &Model) -> u64 {
-    let ffn = |m: &crate::model::Matrix| m.n_bytes() as u64;
-    let groups = model.weights.layers.iter().flat_map(|l| &l.ffn);
-    let ffn: u64 =
-        groups.map(|g| g.ffn_gate.as_ref().map_or(0, ffn) + ffn(&g.ffn_up) + g.ffn_down.n_bytes() as u64).sum();
-    outside_ffn(model) + ffn
-}
-
-/// Bytes of attention, norms, head and one embedding row.
-fn outside_ffn(model: &Model) -> u64 {
-    let w = &model.weights;
-    let floats = |v: &[f32]| std::mem::size_of_val(v) as u64;
-    let layers: u64 = w
-        .layers
-        .iter()
-        .map(|l| {
-            let attn = [&l.attn_q, &l.attn_k, &l.attn_v, &l.attn_output];
-            let attn: u64 = attn.iter().map(|a| a.weight.n_bytes() as u64 + a.bias.as_deref().map_or(0, floats)).sum();
-            attn + floats(&l.attn_norm.weight) + l.ffn_norm.as_ref().map_or(0, |n| floats(&n.weight))
-        })
-        .sum();
-    layers + floats(&w.output_norm.weight) + w.head().n_bytes() as u64 + w.token_embd.row_bytes() as u64
 }

@@ -50,12 +50,12 @@ const WORDS: u64 = 8 * LINE as u64;
 pub struct Sizes {
     /// Numbers of the residual stream.
     pub n_embd: usize,
-    /// Neurons of the layer that has most.
+    /// Neurons of the group that has most.
     pub n_ff: usize,
     /// Tokens of the vocabulary.
     pub n_vocab: usize,
-    /// Layers.
-    pub n_layer: usize,
+    /// Groups of neurons in all layers.
+    pub n_groups: usize,
 }
 
 /// Where the arrays begin: offsets in bytes, multiples of 256.
@@ -83,9 +83,9 @@ impl Layout {
             end += aligned((n * WORD) as u64) as usize;
             at
         };
-        let Sizes { n_embd, n_ff, n_vocab, n_layer } = sizes;
+        let Sizes { n_embd, n_ff, n_vocab, n_groups } = sizes;
         let (in_x, post_x, post_list, post_act) = (next(n_embd), next(n_embd), next(n_ff), next(n_ff));
-        let (reply, logits, counts) = (next(n_embd), next(n_vocab), next(2 * n_layer));
+        let (reply, logits, counts) = (next(n_embd), next(n_vocab), next(2 * n_groups));
         Self { sizes, in_x, post_x, post_list, post_act, reply, logits, counts, bytes: end }
     }
 }
@@ -107,7 +107,7 @@ pub struct Addresses {
     pub reply: Ptr,
     /// `f32[n_vocab]`, from the card.
     pub logits: Ptr,
-    /// `u32[2 * n_layer]`, from the card: what the kernels counted.
+    /// `u32[2 * n_groups]`, from the card: what the kernels counted.
     pub counts: Ptr,
 }
 
@@ -122,7 +122,7 @@ pub struct Wait<'a> {
 
 /// What became of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Job {
+pub enum Arrival {
     /// It is posted, and the card waits for the reply.
     Posted,
     /// It had nothing to compute; a later job is posted.
@@ -221,7 +221,7 @@ impl Mailbox {
     ///
     /// # Errors
     /// When the card gave up waiting, `wait` runs out or says that the card has failed, and after [`Mailbox::stop`].
-    pub fn wait_job(&mut self, job: u32, wait: Wait) -> Result<Job> {
+    pub fn wait_job(&mut self, job: u32, wait: Wait) -> Result<Arrival> {
         ensure!(self.state == State::Running, "mailbox: job {job} while {:?}", self.state);
         ensure!(job < self.n_jobs, "mailbox: job {job} of {}", self.n_jobs);
         let ticket = self.first.wrapping_add(job);
@@ -233,14 +233,14 @@ impl Mailbox {
                 // In this order: what was posted before `done` is then seen.
                 let (done, posted) = (self.load(DONE), self.load(POSTED));
                 Ok(match posted {
-                    _ if posted == ticket => Some(Job::Posted),
-                    _ if reached(posted, ticket) => Some(Job::Skipped),
-                    _ if reached(done, ticket) => Some(Job::Done),
+                    _ if posted == ticket => Some(Arrival::Posted),
+                    _ if reached(posted, ticket) => Some(Arrival::Skipped),
+                    _ if reached(done, ticket) => Some(Arrival::Done),
                     _ => None,
                 })
             },
         )?;
-        if found == Job::Posted {
+        if found == Arrival::Posted {
             self.state = State::Holding(job);
         }
         Ok(found)
@@ -370,12 +370,12 @@ impl Mailbox {
         Duration::from_nanos(64 * u64::from(self.load(WAITED)))
     }
 
-    /// `[2 * n_layer]` of the token that is finished: what the kernels counted.
+    /// `[2 * n_groups]` of the token that is finished: what the kernels counted.
     ///
     /// # Panics
     /// When a token runs.
     pub fn counts(&self) -> &[u32] {
-        self.result(self.layout.counts, 2 * self.layout.sizes.n_layer)
+        self.result(self.layout.counts, 2 * self.layout.sizes.n_groups)
     }
 }
 

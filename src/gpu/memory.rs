@@ -3,7 +3,7 @@
 
 use super::device::Device;
 use super::driver::OUT_OF_MEMORY;
-use super::stream::{Event, Stream};
+use super::event::Event;
 use crate::placement::budget::{ALIGN, allocated};
 use crate::units::Bytes;
 use anyhow::{Context, Result, bail, ensure};
@@ -93,16 +93,6 @@ impl DeviceBuffer {
             }
         }
         Ok(Self { device: device.clone(), ptr: Ptr(ptr), len: bytes })
-    }
-
-    /// A copy of `values`, in an allocation of exactly their size.
-    ///
-    /// # Errors
-    /// As [`DeviceBuffer::new`], and when copying fails.
-    pub fn with<T: Plain>(stream: &Stream, values: &[T], what: &str) -> Result<Self> {
-        let buffer = Self::exact(stream.device(), size_of_val(values) as u64, what)?;
-        stream.write(buffer.ptr(), values)?;
-        Ok(buffer)
     }
 
     /// Where it begins: a multiple of 256, or [`Ptr::NULL`] if it is empty.
@@ -384,13 +374,13 @@ impl Pinned {
         Ok(unsafe { self.host.as_ptr().add(offset) })
     }
 
-    /// Remembers when the copy that was just enqueued ends.
-    pub(super) fn set_busy(&mut self, stream: &Stream) -> Result<()> {
+    /// Remembers when the copy that was just enqueued ends; `record` enqueues the event behind it.
+    pub(super) fn set_busy(&mut self, record: impl FnOnce(&Event) -> Result<()>) -> Result<()> {
         let event = match self.busy.take() {
             Some(event) => event,
             None => Event::untimed(&self.device)?,
         };
-        stream.record(&event)?;
+        record(&event)?;
         self.busy = Some(event);
         Ok(())
     }

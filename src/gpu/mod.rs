@@ -8,6 +8,7 @@
 pub mod device;
 mod driver;
 pub mod entries;
+pub mod event;
 pub mod mailbox;
 pub mod matrix;
 pub mod memory;
@@ -17,11 +18,14 @@ pub mod probe;
 pub mod ptx;
 pub mod stream;
 pub mod tiles;
+pub mod upload;
 
 pub use device::{Chosen, Device, DeviceChoice, choose};
+pub use event::Event;
 pub use mailbox::Mailbox;
-pub use matrix::{DeviceMatrix, Uploader};
+pub use matrix::DeviceMatrix;
 pub use memory::{Arena, DeviceBuffer, Mapped, Pinned, Plain, Ptr};
 pub use module::{Args, Kernels};
-pub use stream::{Event, Graph, Stream};
+pub use stream::{Graph, Stream};
 pub use tiles::{FileRows, Tile, Tiles};
+pub use upload::Uploader;

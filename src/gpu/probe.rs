@@ -1,6 +1,6 @@
 //! A short measurement of a card: what our own kernels reach on weights in its memory, the bus, and the round trip.
 
-use super::mailbox::{Job, Layout, Mailbox, Sizes, Wait};
+use super::mailbox::{Arrival, Layout, Mailbox, Sizes, Wait};
 use super::matrix::{DeviceMatrix, planes};
 use super::memory::{Arena, DeviceBuffer, Mapped, Pinned, Ptr};
 use super::ops::ffn::{self, List};
@@ -211,7 +211,7 @@ impl Probe<'_> {
         const LIMIT: Duration = Duration::from_secs(10);
         let n_jobs = self.effort.n_jobs;
         ensure!(n_jobs > 1, "measuring: {n_jobs} jobs are too few");
-        let layout = Layout::new(Sizes { n_embd: N, n_ff: 0, n_vocab: N, n_layer: 0 });
+        let layout = Layout::new(Sizes { n_embd: N, n_ff: 0, n_vocab: N, n_groups: 0 });
         let mut mailbox = Mailbox::new(Mapped::new(self.device(), layout.bytes, "measuring")?, layout)?;
         let mut memory = Arena::new(self.device(), 1024, "measuring")?;
         let state = memory.take(token::TOKEN_BYTES, "state")?;
@@ -270,7 +270,7 @@ fn one_token(
     launch()?;
     let mut begin = None;
     for job in 0..n_jobs {
-        ensure!(mailbox.wait_job(job, wait)? == Job::Posted, "measuring: the card left out job {job}");
+        ensure!(mailbox.wait_job(job, wait)? == Arrival::Posted, "measuring: the card left out job {job}");
         mailbox.reply(job, x)?;
         begin.get_or_insert_with(Instant::now);
     }

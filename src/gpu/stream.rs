@@ -2,8 +2,9 @@
 #![allow(unsafe_code, reason = "calls the CUDA driver")]
 
 use super::device::Device;
-use super::driver::{GraphExec, NOT_READY, RawEvent, RawGraph, RawStream};
-use super::memory::{Pinned, Plain, Ptr};
+use super::driver::{GraphExec, NOT_READY, RawGraph, RawStream};
+use super::event::Event;
+use super::memory::{DeviceBuffer, Pinned, Plain, Ptr};
 use anyhow::{Result, bail, ensure};
 use cudarc::driver::sys;
 use std::cell::Cell;
@@ -145,7 +146,7 @@ impl Stream {
 
     /// Marks `pinned` as in use up to here; if that fails, waits instead.
     fn lent(&self, pinned: &mut Pinned) -> Result<()> {
-        pinned.set_busy(self).inspect_err(|_| drop(self.synchronize()))
+        pinned.set_busy(|event| self.record(event)).inspect_err(|_| drop(self.synchronize()))
     }
 
     /// Enqueues a copy on the card, or between it and [`super::Mapped`] memory.
@@ -322,75 +323,14 @@ impl Drop for Graph {
     }
 }
 
-/// A moment in the work of a stream.
-pub struct Event {
-    device: Device,
-    raw: RawEvent,
-}
-
-// SAFETY: the driver's functions may be called from any thread.
-unsafe impl Send for Event {}
-
-impl Event {
-    /// An event that records the time.
+impl DeviceBuffer {
+    /// A copy of `values`, in an allocation of exactly their size.
     ///
     /// # Errors
-    /// When the card has failed.
-    pub fn new(device: &Device) -> Result<Self> {
-        Self::with(device, sys::CUevent_flags::CU_EVENT_DEFAULT)
-    }
-
-    /// An event without a time, which costs less.
-    pub(super) fn untimed(device: &Device) -> Result<Self> {
-        Self::with(device, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
-    }
-
-    fn with(device: &Device, flags: sys::CUevent_flags) -> Result<Self> {
-        let mut raw = null_mut();
-        // SAFETY: the pointer is to a local variable.
-        device.call("making an event", |api| unsafe { (api.cuEventCreate)(&mut raw, flags as u32) })?;
-        Ok(Self { device: device.clone(), raw })
-    }
-
-    /// Waits until it has happened; returns at once if it was never recorded.
-    ///
-    /// # Errors
-    /// What went wrong until then.
-    pub fn wait(&self) -> Result<()> {
-        // SAFETY: the event is ours.
-        self.device.call("work on the card", |api| unsafe { (api.cuEventSynchronize)(self.raw) })
-    }
-
-    /// Whether it has happened.
-    ///
-    /// # Errors
-    /// What went wrong until then.
-    pub fn has_come(&self) -> Result<bool> {
-        // SAFETY: the event is ours.
-        match self.device.call_code(|api| unsafe { (api.cuEventQuery)(self.raw) })? {
-            0 => Ok(true),
-            NOT_READY => Ok(false),
-            code => Err(self.device.failure("work on the card", code)),
-        }
-    }
-
-    /// Milliseconds from this one to `later`. Both must have happened, and record the time.
-    ///
-    /// # Errors
-    /// When they have not.
-    pub fn elapsed_ms(&self, later: &Self) -> Result<f32> {
-        let mut ms = 0.0;
-        self.device.call("asking for the time between events", |api| {
-            // SAFETY: both are ours; the pointer is to a local variable.
-            unsafe { (api.cuEventElapsedTime)(&mut ms, self.raw, later.raw) }
-        })?;
-        Ok(ms)
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        // SAFETY: ours, and dropped once.
-        drop(self.device.call_code(|api| unsafe { (api.cuEventDestroy_v2)(self.raw) }));
+    /// As [`DeviceBuffer::new`], and when copying fails.
+    pub fn with<T: Plain>(stream: &Stream, values: &[T], what: &str) -> Result<Self> {
+        let buffer = Self::exact(stream.device(), size_of_val(values) as u64, what)?;
+        stream.write(buffer.ptr(), values)?;
+        Ok(buffer)
     }
 }

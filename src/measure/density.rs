@@ -1,6 +1,6 @@
 //! The share of neurons that fire during a prefill.
 
-use crate::executor::Observer;
+use crate::executor::{FfnAt, Observer};
 
 /// Counts over everything it has watched.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,7 +17,7 @@ impl Density {
 }
 
 impl Observer for Density {
-    fn ffn(&mut self, _layer: usize, act: &[f32], _h: &[f32]) {
+    fn ffn(&mut self, _at: FfnAt, act: &[f32], _h: &[f32]) {
         self.fired += act.iter().filter(|a| **a != 0.0).count() as u64;
         self.possible += act.len() as u64;
     }

@@ -106,8 +106,8 @@ pub fn divergence(
     reference.reset_stats();
     other.reset_stats();
     for window in windows {
-        reference.truncate(0);
-        other.truncate(0);
+        reference.clear();
+        other.clear();
         for (position, token) in window.iter().enumerate() {
             progress::check(progress)?;
             let p = reference.decode(*token)?;

@@ -28,8 +28,8 @@ impl Observer for Logits {
 /// When vocabularies differ, the tokens do not fit, or the user stops it.
 pub fn mean_kl(reference: &mut Executor, other: &mut Executor, tokens: &[u32], progress: &dyn Progress) -> Result<f64> {
     ensure!(!tokens.is_empty(), "no tokens to compare over");
-    reference.truncate(0);
-    other.truncate(0);
+    reference.clear();
+    other.clear();
     let mut sum = 0.0;
     for chunk in tokens.chunks(CHUNK) {
         progress::check(progress)?;

@@ -13,11 +13,11 @@ use anyhow::{Context, Result};
 /// Types that planning `work` with a KV cache of `kv_type` needs bandwidths of.
 pub fn types_of(work: &Workload, kv_type: GgmlType) -> Vec<GgmlType> {
     let mut types = vec![kv_type, work.head.dtype];
-    for layer in &work.layers {
-        types.extend(layer.attention.iter().map(|b| b.dtype));
-        types.extend([Some(layer.mask), layer.up, Some(layer.down)].into_iter().flatten().map(|r| r.dtype));
+    types.extend(work.layers.iter().flat_map(|layer| &layer.blocks).map(|(_, block)| block.dtype));
+    for group in work.groups() {
+        types.extend([Some(group.mask), group.up, Some(group.down)].into_iter().flatten().map(|r| r.dtype));
         // Signs are no numbers to multiply.
-        types.extend(layer.predictor.map(|p| p.dtype).filter(|t| *t != GgmlType::I8));
+        types.extend(group.predictor.map(|p| p.dtype).filter(|t| *t != GgmlType::I8));
     }
     distinct(types)
 }

@@ -2,7 +2,7 @@
 
 use super::density::Density;
 use super::{mean_and_error, negative_log_likelihood};
-use crate::executor::{Executor, Mode, Observer};
+use crate::executor::{Executor, FfnAt, Mode, Observer};
 use crate::progress::{self, Progress};
 use anyhow::{Result, ensure};
 use std::ops::Range;
@@ -38,8 +38,8 @@ impl Scorer<'_> {
 }
 
 impl Observer for Scorer<'_> {
-    fn ffn(&mut self, layer: usize, act: &[f32], h: &[f32]) {
-        self.density.ffn(layer, act, h);
+    fn ffn(&mut self, at: FfnAt, act: &[f32], h: &[f32]) {
+        self.density.ffn(at, act, h);
     }
 
     fn wants_logits(&self) -> bool {
@@ -123,7 +123,7 @@ pub fn perplexity(
     executor.reset_stats();
     for window in windows {
         let mut scorer = Scorer { window: &window, nats: Vec::new(), density: &mut density };
-        executor.truncate(0);
+        executor.clear();
         match pass {
             Pass::Prefill => {
                 for chunk in window.chunks(executor.params().n_ubatch) {

@@ -31,9 +31,9 @@ impl Limit {
 /// that fits in the processor's caches is limited by these, and so is its measure.
 pub fn limit(model: &Model, isa: Isa, pool: &Pool) -> Limit {
     let mut left = PASS_BYTES;
-    let groups = model.weights.layers.iter().flat_map(|l| &l.ffn);
+    let groups = model.weights.groups().map(|(_, group)| group);
     let matrices: Vec<&Matrix> = groups
-        .flat_map(|g| g.ffn_gate.iter().chain([&g.ffn_up]))
+        .flat_map(|g| g.ffn_gate().into_iter().chain([g.ffn_up()]))
         .take_while(|m| {
             let wanted = left > 0;
             left = left.saturating_sub(m.n_bytes());

@@ -72,7 +72,7 @@ pub fn speed(
     let (mut samples, mut density) = (Vec::new(), Density::default());
     progress.begin(&test.name(), (n * (repetitions + 1)) as u64);
     for repetition in 0..=repetitions {
-        executor.truncate(0);
+        executor.clear();
         executor.reset_stats();
         let start = Instant::now();
         for chunk in feed[..test.n_prompt].chunks(executor.params().n_ubatch) {

@@ -1,7 +1,7 @@
 //! `ffn_down` of a lossless variant: transposed quants, and the scales of the source's blocks beside them.
 
 use super::neurons::NeuronId;
-use crate::cpu::{Isa, Quants, shared_scales};
+use crate::cpu::{Isa, Quants, Which, shared_scales};
 use crate::gguf::{Gguf, Source, TensorInfo};
 use crate::quant::GgmlType;
 use crate::quant::blocks::QK;
@@ -71,12 +71,12 @@ impl LosslessDown {
         n * self.quants.n_bytes(self.n_embd) as f64 + n.min(n_scale_rows) * (2 * self.n_embd) as f64
     }
 
-    /// Adds to `y`, which are the columns from `first` on, those of `slots` in their order, each times its `h`.
-    pub fn add(&self, isa: Isa, slots: impl Iterator<Item = usize>, h: &[f32], first: usize, y: &mut [f32]) {
+    /// Adds to `y`, which are the columns from `first` on, the neurons in these slots in their order, each times its `h`.
+    pub fn add(&self, isa: Isa, slots: Which, h: &[f32], first: usize, y: &mut [f32]) {
         let (q, scales) = (&self.source[self.q.clone()], &self.source[self.scales.clone()]);
         let (row, start, len) =
             (self.quants.n_bytes(self.n_embd), self.quants.n_bytes(first), self.quants.n_bytes(y.len()));
-        for (slot, h) in slots.zip(h) {
+        for (slot, h) in slots.iter().zip(h) {
             let q = &q[slot * row + start..][..len];
             let scales = &scales[2 * (self.scale_rows[slot] as usize * self.n_embd + first)..][..2 * y.len()];
             shared_scales::add_scaled(isa, self.quants, q, scales, *h, y);

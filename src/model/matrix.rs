@@ -1,6 +1,6 @@
 //! A weight matrix: a view into the file, never a copy.
 
-use crate::cpu::{Rows, check_supported};
+use crate::cpu::{Rows, Which, check_supported};
 use crate::gguf::{Gguf, Source, TensorInfo};
 use crate::quant::GgmlType;
 use anyhow::{Context, Result, ensure};
@@ -40,6 +40,16 @@ impl Matrix {
         Ok(Self { name: name.into(), source, data, row_bytes, dtype: tensor.dtype, n_rows, n_cols })
     }
 
+    /// The `len` rows from `first` on, as a matrix.
+    ///
+    /// # Panics
+    /// When they are not all there.
+    pub fn slice(&self, first: usize, len: usize) -> Self {
+        assert!(first + len <= self.n_rows, "{}: rows {first} to {first} + {len} of {}", self.name, self.n_rows);
+        let start = self.data.start + first * self.row_bytes;
+        Self { data: start..start + len * self.row_bytes, n_rows: len, ..self.clone() }
+    }
+
     /// Full name of the tensor.
     pub fn name(&self) -> &str {
         &self.name
@@ -70,9 +80,9 @@ impl Matrix {
         Rows::range(self.bytes(), self.row_bytes, first, len)
     }
 
-    /// The rows in `list`.
-    pub fn rows_in<'a>(&'a self, list: &'a [u32]) -> Rows<'a> {
-        Rows::list(self.bytes(), self.row_bytes, list)
+    /// The rows that `which` names.
+    pub fn which<'a>(&'a self, which: Which<'a>) -> Rows<'a> {
+        Rows::of(self.bytes(), self.row_bytes, which)
     }
 
     /// One row.

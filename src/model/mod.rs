@@ -1,30 +1,49 @@
 //! A model: its description as data, and its weights as views into the file.
 
 mod activation;
-mod arch;
+pub mod arch;
 mod check;
 mod cold;
 mod config;
+mod down;
+mod group;
+mod keys;
+mod layer;
+mod load;
 mod lossless;
 mod matrix;
+mod mode;
 mod neurons;
+mod part;
 mod predictor;
+mod presence;
 pub mod registry;
-pub mod weights;
+mod router;
+pub mod spec;
+pub mod step;
+mod weights;
 
 pub use activation::{Activation, ResolvedActivation};
-pub use arch::Arch;
+pub use arch::Architecture;
 pub use check::check_tensors;
 pub use cold::ColdQuantiles;
-pub use config::{Config, NormKind, Residual, Rope, RopeKind};
+pub use config::{Config, NormKind, Rope, RopeKind};
+pub use down::Down;
+pub use group::{Chosen, GroupAt, NeuronGroup};
+pub use keys::{Defaults, Keys};
+pub use layer::Layer;
 pub use lossless::LosslessDown;
 pub use matrix::Matrix;
+pub use mode::Mode;
 pub use neurons::{NeuronId, NeuronIndex, Slot};
+pub use part::{Access, Part, Role, Tensor};
 pub use predictor::{ALWAYS, ActiveShare, Predictor, Scores, Signs};
-pub use weights::{Down, Layer, Linear, NeuronGroup, Norm, Weights};
+pub use router::{Gating, Router};
+pub use step::{Step, Vector};
+pub use weights::Weights;
 
 use crate::gguf::Gguf;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// True in files whose weights are random: their speed means something, their text does not.
 pub const SYNTHETIC_KEY: &str = "powerinfer.synthetic";
@@ -40,16 +59,26 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads the configuration and checks every tensor against it.
+    /// Reads the configuration of a file of a known architecture and checks every tensor against it.
     ///
     /// # Errors
     /// One line naming the file, the key or tensor, and what is wrong.
     pub fn new(gguf: Gguf, activation: Option<Activation>) -> Result<Self> {
+        Self::of_architectures(gguf, activation, arch::KNOWN)
+    }
+
+    /// The same where the architecture is one of `known`.
+    ///
+    /// # Errors
+    /// As [`Model::new`].
+    pub fn of_architectures(gguf: Gguf, activation: Option<Activation>, known: &[&dyn Architecture]) -> Result<Self> {
         let file = gguf.source().name().to_owned();
         let build = || -> Result<(Config, Weights)> {
+            let name = gguf.metadata().str("general.architecture")?;
+            let arch = arch::find(known, name.context("general.architecture: the key is missing")?)?;
             let n_vocab = weights::vocabulary_size(&gguf)?;
-            let config = Config::read(gguf.metadata(), n_vocab, activation)?;
-            let weights = Weights::load(&gguf, &config)?;
+            let config = arch.config(&Keys::new(gguf.metadata(), arch.name(), n_vocab, activation))?;
+            let weights = Weights::load(&gguf, arch, &config)?;
             Ok((config, weights))
         };
         let (config, weights) = build().with_context(|| file)?;
@@ -58,13 +87,27 @@ impl Model {
 
     /// Whether the neurons lie hot first with transposed `down`, as `split` writes them.
     pub fn is_variant(&self) -> bool {
-        self.weights.layers.iter().all(|l| l.ffn.iter().all(|g| g.index.is_some()))
+        self.weights.groups().all(|(_, group)| group.index.is_some())
     }
 
     /// Whether a predictor was packed in. It may have decided that no layer is worth predicting.
     pub fn has_predictor(&self) -> bool {
         self.gguf.metadata().has("powerinfer.predictor.kinds")
-            || self.weights.layers.iter().any(|l| l.ffn.iter().any(|g| g.predictor.is_some()))
+            || self.weights.groups().any(|(_, group)| group.predictor.is_some())
+    }
+
+    /// Whether it can be run in `mode`.
+    ///
+    /// # Errors
+    /// When that needs a predictor and there is none.
+    pub fn check_mode(&self, mode: Mode) -> Result<()> {
+        ensure!(
+            mode != Mode::Predicted || self.has_predictor(),
+            "{}: mode predicted: the file has no predictor; powerinfer-profile --predictor fits one, powerinfer-split \
+             packs it in",
+            self.gguf.source().name()
+        );
+        Ok(())
     }
 
     /// Whether the file says that its weights are random.

@@ -1,4 +1,4 @@
-//! The two index spaces of a layer's neurons, and the index that a variant stores.
+//! The two index spaces of a group's neurons, and the index that a variant stores.
 
 use super::cold::ColdQuantiles;
 use anyhow::{Result, ensure};
@@ -11,7 +11,7 @@ pub struct NeuronId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
 
-/// What a variant knows of one layer's neurons.
+/// What a variant knows of one group's neurons.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NeuronIndex {
     ids: Vec<NeuronId>,
@@ -26,7 +26,7 @@ pub struct NeuronIndex {
 }
 
 impl NeuronIndex {
-    /// Checks and takes the stored index of a layer with `ids.len()` neurons, without quantiles.
+    /// Checks and takes the stored index of a group with `ids.len()` neurons, without quantiles.
     ///
     /// # Errors
     /// When the ids are no permutation, rates are no shares or do not fall, or lengths differ.

@@ -10,7 +10,8 @@ use std::ops::Range;
 /// A bias from which on a neuron is active whatever its score.
 pub const ALWAYS: f32 = 1e30;
 
-/// One layer's predictor: a neuron is active where its score plus its bias is at least 0.
+/// One group's predictor: a neuron is active where its score plus its bias is at least 0.
+#[derive(Clone)]
 pub struct Predictor {
     /// What scores are computed from.
     pub scores: Scores,
@@ -32,16 +33,16 @@ pub struct ActiveShare {
 }
 
 impl ActiveShare {
-    /// By layer number, what the keys of the predictors in `gguf` say.
+    /// By number of the group, what the keys of the predictors in `gguf` say.
     ///
     /// # Errors
-    /// When they do not have a share for every one of `n_layer` layers.
-    pub(super) fn read(gguf: &Gguf, n_layer: usize) -> Result<Option<Vec<Self>>> {
+    /// When they do not have a share for every one of `n_groups` groups (of layers, in dense models).
+    pub(super) fn read(gguf: &Gguf, n_groups: usize) -> Result<Option<Vec<Self>>> {
         let shares = |name: &str| -> Result<Option<Vec<f32>>> {
             let key = format!("powerinfer.predictor.{name}");
             let Some(array) = gguf.metadata().array(&key)? else { return Ok(None) };
             let values = array.floats().with_context(|| key.clone())?;
-            ensure!(values.len() == n_layer, "{key}: {} values for {n_layer} layers", values.len());
+            ensure!(values.len() == n_groups, "{key}: {} values for {n_groups} groups of neurons", values.len());
             let wrong = values.iter().find(|v| !(0.0..=1.0).contains(*v));
             ensure!(wrong.is_none(), "{key}: {} is no share", wrong.unwrap_or(&0.0));
             Ok(Some(values))
@@ -52,6 +53,7 @@ impl ActiveShare {
 }
 
 /// Weights that give a score for each neuron.
+#[derive(Clone)]
 pub enum Scores {
     /// Signs of the mask matrix: the score is the number of inputs whose sign is the weight's, less the others.
     Signs(Signs),
@@ -68,7 +70,7 @@ pub enum Scores {
 }
 
 impl Predictor {
-    /// Puts the parts of a layer's predictor together.
+    /// Puts the parts of a predictor together.
     ///
     /// # Errors
     /// When a bias is no number.
@@ -113,7 +115,7 @@ impl Predictor {
         }
     }
 
-    /// Bytes read to predict who of `slots` is active.
+    /// Bytes read to predict which of `slots` are active.
     pub fn bytes_for(&self, slots: Range<usize>) -> usize {
         let n = self.scored(slots).len();
         if n == 0 {

@@ -4,8 +4,9 @@
 //! An allocation is a whole number of [`GRANULE`]s, which is what the driver hands out; inside it every part begins at a
 //! multiple of [`ALIGN`]. So accounted is allocated, and a plan is within its budget exactly when the sum is.
 
-use super::plan::{LayerChoice, Run};
-use super::workload::{LayerWork, Workload};
+use super::choice::{LayerChoice, Run};
+use super::workload::{GroupWork, LayerWork, Workload};
+use crate::model::Role;
 use crate::units::Bytes;
 
 /// Parts of an allocation begin at multiples of this.
@@ -80,69 +81,73 @@ impl Account {
     }
 }
 
-/// A part of what a layer has on the card.
+/// A piece of what a layer has on a card. Those of neurons have the number of their group in the layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// One of the matrices of attention, as [`LayerWork::attention`] has them.
-    Attention(usize),
+pub enum Piece {
+    /// One of the matrices that are read as a whole.
+    Whole(Role),
     /// Norms and biases, one behind the other.
     Small,
     /// Keys, then values, of the whole context.
     Cache,
     /// The mask matrix, or the hot rows of it.
-    Mask,
+    Mask(usize),
     /// Hot rows of up.
-    Up,
+    Up(usize),
     /// Hot rows of down.
-    Down,
+    Down(usize),
     /// What every cold neuron's score needs of the predictor.
-    PredictorInput,
+    PredictorInput(usize),
     /// What each cold neuron has of its own, without the bias.
-    PredictorOutput,
+    PredictorOutput(usize),
     /// A bias for each cold neuron.
-    PredictorBias,
+    PredictorBias(usize),
 }
 
-/// What a layer has on the card under `choice`, in the order in which it lies in the layer's allocation: bytes of each
-/// part, before they are rounded up to [`ALIGN`]. What is not there has none.
-pub fn layer_parts(layer: &LayerWork, choice: LayerChoice, run: &Run) -> [(Part, u64); 12] {
-    const BIAS: u64 = 4;
-    let (n_ff, n_hot) = (layer.n_ff() as u64, choice.n_hot as u64);
+/// What a layer has on a card under `choice`, in the order in which it lies in the layer's allocation: bytes of each
+/// piece, before they are rounded up to [`ALIGN`]. What is not there has none.
+pub fn layer_pieces<'a>(
+    layer: &'a LayerWork,
+    choice: &'a LayerChoice,
+    run: &'a Run,
+) -> impl Iterator<Item = (Piece, u64)> + 'a {
     let given = |there: bool, bytes: u64| if there { bytes } else { 0 };
-    let attention = |i: usize| given(choice.attention, layer.attention.get(i).map_or(0, |b| b.bytes));
     let n_head_kv = (layer.n_kv / layer.head_dim) as u64;
     // Executor and loader refuse heads that are not whole blocks.
     let row = run.kv_type.row_bytes(layer.head_dim).unwrap_or(4 * layer.head_dim) as u64;
     let cache = given(choice.attention, 2 * run.n_ctx as u64 * n_head_kv * row);
-    let (fixed, per_neuron) =
-        layer.predictor.filter(|_| choice.predictor).map_or((0, 0), |p| (p.fixed_bytes, p.row_bytes));
-    let n_scored = given(per_neuron > 0, n_ff - n_hot);
-    [
-        (Part::Attention(0), attention(0)),
-        (Part::Attention(1), attention(1)),
-        (Part::Attention(2), attention(2)),
-        (Part::Attention(3), attention(3)),
-        (Part::Small, given(choice.attention || choice.has_ffn(), layer.small_bytes)),
-        (Part::Cache, cache),
-        (Part::Mask, layer.mask.row_bytes * if choice.mask { n_ff } else { n_hot }),
-        (Part::Up, layer.up.map_or(0, |up| up.row_bytes * n_hot)),
-        (Part::Down, layer.down.row_bytes * n_hot),
-        (Part::PredictorInput, given(n_scored > 0, fixed)),
-        (Part::PredictorOutput, per_neuron.saturating_sub(BIAS) * n_scored),
-        (Part::PredictorBias, BIAS * n_scored),
-    ]
+    let blocks =
+        layer.blocks.iter().map(move |(role, block)| (Piece::Whole(*role), given(choice.attention, block.bytes)));
+    let small = given(choice.attention || choice.has_ffn(), layer.small_bytes);
+    let groups = layer.groups.iter().zip(&choice.groups).enumerate();
+    let neurons = groups.flat_map(move |(i, (group, choice))| {
+        const BIAS: u64 = 4;
+        let (n_ff, n_hot) = (group.n_ff() as u64, choice.n_hot as u64);
+        let (fixed, per_neuron) =
+            group.predictor.filter(|_| choice.predictor).map_or((0, 0), |p| (p.fixed_bytes, p.row_bytes));
+        let n_scored = given(per_neuron > 0, n_ff - n_hot);
+        [
+            (Piece::Mask(i), group.mask.row_bytes * if choice.mask { n_ff } else { n_hot }),
+            (Piece::Up(i), group.up.map_or(0, |up| up.row_bytes * n_hot)),
+            (Piece::Down(i), group.down.row_bytes * n_hot),
+            (Piece::PredictorInput(i), given(n_scored > 0, fixed)),
+            (Piece::PredictorOutput(i), per_neuron.saturating_sub(BIAS) * n_scored),
+            (Piece::PredictorBias(i), BIAS * n_scored),
+        ]
+    });
+    blocks.chain([(Piece::Small, small), (Piece::Cache, cache)]).chain(neurons)
 }
 
 /// What a layer takes on the card under `choice`.
-pub fn of_layer(layer: &LayerWork, choice: LayerChoice, run: &Run) -> Account {
+pub fn of_layer(layer: &LayerWork, choice: &LayerChoice, run: &Run) -> Account {
     let mut account = Account::default();
-    for (part, bytes) in layer_parts(layer, choice, run) {
-        let place = match part {
-            Part::Attention(_) | Part::Small => &mut account.attention,
-            Part::Cache => &mut account.kv_cache,
-            Part::Mask => &mut account.mask,
-            Part::Up | Part::Down => &mut account.hot,
-            Part::PredictorInput | Part::PredictorOutput | Part::PredictorBias => &mut account.predictor,
+    for (piece, bytes) in layer_pieces(layer, choice, run) {
+        let place = match piece {
+            Piece::Whole(_) | Piece::Small => &mut account.attention,
+            Piece::Cache => &mut account.kv_cache,
+            Piece::Mask(_) => &mut account.mask,
+            Piece::Up(_) | Piece::Down(_) => &mut account.hot,
+            Piece::PredictorInput(_) | Piece::PredictorOutput(_) | Piece::PredictorBias(_) => &mut account.predictor,
         };
         *place += aligned(bytes);
     }
@@ -155,11 +160,11 @@ pub fn of_head(work: &Workload) -> Account {
 }
 
 /// Bytes of weights that travel to the card at once: for a prefill, and when they are loaded. No more than the largest
-/// layer's neurons have.
+/// group's neurons have.
 pub fn tile_bytes(work: &Workload) -> u64 {
     const MOST: u64 = 16 << 20;
-    let rows = |l: &LayerWork| (l.mask.row_bytes + l.up.map_or(0, |up| up.row_bytes)).max(l.down.row_bytes);
-    let most = work.layers.iter().map(|l| rows(l) * l.n_ff() as u64 + 2 * ALIGN).max().unwrap_or(0);
+    let rows = |g: &GroupWork| (g.mask.row_bytes + g.up.map_or(0, |up| up.row_bytes)).max(g.down.row_bytes);
+    let most = work.groups().map(|g| rows(g) * g.n_ff() as u64 + 2 * ALIGN).max().unwrap_or(0);
     allocated(most.min(MOST))
 }
 
@@ -207,7 +212,7 @@ pub enum ScratchPart {
     ListLen,
     /// Partial sums of neurons.
     DownPartial,
-    /// Neurons that were active for a token, by layer.
+    /// Neurons that were active for a token, by group.
     Counts,
     /// Scores of a predictor.
     Scores,
@@ -227,14 +232,15 @@ pub fn scratch_parts(work: &Workload, run: &Run) -> [(ScratchPart, u64); 25] {
     use ScratchPart as P;
     const FLOAT: u64 = 4;
     let most = |of: fn(&LayerWork) -> usize| work.layers.iter().map(of).max().unwrap_or(0) as u64;
-    let (n_embd, n_q, n_kv, n_ff) = (work.n_embd as u64, most(|l| l.n_q), most(|l| l.n_kv), most(LayerWork::n_ff));
+    let (n_embd, n_q, n_kv) = (work.n_embd as u64, most(|l| l.n_q), most(|l| l.n_kv));
+    let n_ff = work.groups().map(GroupWork::n_ff).max().unwrap_or(0) as u64;
     let head_dim = most(|l| l.head_dim);
     let n_head = n_q / head_dim.max(1);
     let batch = |n: u64| FLOAT * n * run.n_ubatch as u64;
     let quantized = |n: u64| n + n / 4;
     // Halves, and a scale for each 32 of them.
     let packed = n_embd.max(n_q).max(n_ff).div_ceil(32) * (32 * 2 + FLOAT) * run.n_ubatch as u64;
-    let hidden = work.layers.iter().filter_map(|l| l.predictor).map(|p| p.n_hidden).max().unwrap_or(0) as u64;
+    let hidden = work.groups().filter_map(|g| g.predictor).map(|p| p.n_hidden).max().unwrap_or(0) as u64;
     // Bounds of what the kernels ask for: 4096 pieces of heads, or all heads; 384 tiles of 256 columns, or all columns.
     let attention = FLOAT * (n_head.max(4096) * (head_dim + 2) + n_head);
     let down = FLOAT * (1024 + (384 * 256).max(n_embd + 256));
@@ -258,7 +264,7 @@ pub fn scratch_parts(work: &Workload, run: &Run) -> [(ScratchPart, u64); 25] {
         (P::ListAct, FLOAT * n_ff),
         (P::ListLen, FLOAT),
         (P::DownPartial, down),
-        (P::Counts, 2 * FLOAT * work.layers.len() as u64),
+        (P::Counts, 2 * FLOAT * work.groups().count() as u64),
         (P::Scores, FLOAT * n_ff),
         (P::Hidden, FLOAT * hidden),
         (P::Hidden8, quantized(hidden)),

@@ -1,13 +1,14 @@
-//! How long a token takes: seconds per layer, by who computes what.
+//! How long a token takes: seconds per layer, by what is computed where.
 //!
 //! Decoding reads weights; what a side reads, divided by how fast it reads it, and a fixed cost per piece of work is its
 //! time. Where both sides work on a layer it takes as long as the slower one, on average over how many cold neurons
 //! fire, and a rendezvous.
 
+use super::choice::{GroupChoice, LayerChoice, Place, Run};
 use super::fired::Fired;
 use super::hardware::{Bandwidths, Cpu, Device, Hardware};
-use super::plan::{LayerChoice, Method, Run, Side};
-use super::workload::{Block, LayerWork, NeuronRows, Workload};
+use super::workload::{GroupWork, LayerWork, NeuronRows, Whole, Workload};
+use crate::model::Mode;
 use crate::quant::GgmlType;
 
 /// Kernels of attention on the card: norm, query/key/value, rotation with the cache, scores and sums, output.
@@ -50,7 +51,19 @@ pub struct Cost<'a> {
     hardware: &'a Hardware,
     work: &'a Workload,
     run: &'a Run,
-    fired: Vec<Fired<'a>>,
+    /// By layer, then group.
+    fired: Vec<Vec<Fired<'a>>>,
+}
+
+/// What a group takes where a card has a part of its layer.
+#[derive(Default)]
+struct GroupTime {
+    before: f64,
+    gpu: f64,
+    cpu: f64,
+    together: f64,
+    /// Bytes of the list that crosses.
+    listed: f64,
 }
 
 /// Seconds for reading `bytes` of `dtype` in one of four ways.
@@ -71,7 +84,7 @@ fn seconds(bandwidths: &Bandwidths, dtype: GgmlType, way: Way, bytes: f64) -> f6
         }
 }
 
-fn all_of(bandwidths: &Bandwidths, block: Block) -> f64 {
+fn all_of(bandwidths: &Bandwidths, block: Whole) -> f64 {
     seconds(bandwidths, block.dtype, Way::Dot { listed: false }, block.bytes as f64)
 }
 
@@ -80,15 +93,16 @@ fn rows(bandwidths: &Bandwidths, rows: NeuronRows, way: Way, n: f64) -> f64 {
 }
 
 /// Seconds per neuron for up and down.
-fn per_neuron(bandwidths: &Bandwidths, layer: &LayerWork, listed: bool) -> f64 {
-    let up = layer.up.map_or(0.0, |up| rows(bandwidths, up, Way::Dot { listed }, 1.0));
-    up + rows(bandwidths, layer.down, Way::Add { listed }, 1.0)
+fn per_neuron(bandwidths: &Bandwidths, group: &GroupWork, listed: bool) -> f64 {
+    let up = group.up.map_or(0.0, |up| rows(bandwidths, up, Way::Dot { listed }, 1.0));
+    up + rows(bandwidths, group.down, Way::Add { listed }, 1.0)
 }
 
 impl<'a> Cost<'a> {
     /// The model for running `work` on `hardware`.
     pub fn new(hardware: &'a Hardware, work: &'a Workload, run: &'a Run) -> Self {
-        Self { hardware, work, run, fired: work.layers.iter().map(|l| Fired::new(&l.stats)).collect() }
+        let of_layer = |l: &'a LayerWork| l.groups.iter().map(|g| Fired::new(&g.stats)).collect();
+        Self { hardware, work, run, fired: work.layers.iter().map(of_layer).collect() }
     }
 
     fn cpu(&self) -> &'a Cpu {
@@ -106,15 +120,21 @@ impl<'a> Cost<'a> {
     }
 
     fn attention_on_cpu(&self, layer: &LayerWork) -> f64 {
+        if layer.n_q == 0 {
+            return 0.0;
+        }
         let cpu = self.cpu();
-        let weights: f64 = layer.attention.iter().map(|b| all_of(&cpu.bandwidth, *b)).sum();
+        let weights: f64 = layer.blocks.iter().map(|(_, b)| all_of(&cpu.bandwidth, *b)).sum();
         let values = 3 * self.work.n_embd + 2 * layer.n_q + 3 * layer.n_kv;
         weights + self.kv_seconds(&cpu.bandwidth, layer) + ATTENTION_REGIONS * cpu.region + values as f64 * cpu.value
     }
 
     fn attention_on_gpu(&self, device: &Device, layer: &LayerWork) -> f64 {
+        if layer.n_q == 0 {
+            return 0.0;
+        }
         let gpu = &device.gpu;
-        let weights: f64 = layer.attention.iter().map(|b| all_of(&gpu.bandwidth, *b)).sum();
+        let weights: f64 = layer.blocks.iter().map(|(_, b)| all_of(&gpu.bandwidth, *b)).sum();
         weights + self.kv_seconds(&gpu.bandwidth, layer) + ATTENTION_KERNELS * gpu.kernel
     }
 
@@ -125,14 +145,11 @@ impl<'a> Cost<'a> {
         way(Way::Dot { listed: false }) + way(Way::Add { listed: false })
     }
 
-    /// Seconds of layer `i` under `choice` when the residual stream lives on the side of `home`. `scratch` is kept for
-    /// its memory only.
-    pub fn layer(&self, i: usize, choice: LayerChoice, home: Side, scratch: &mut Vec<f64>) -> LayerTime {
+    /// Seconds of layer `i` under `choice` when the residual stream lives at `home`. `scratch` is kept for its memory
+    /// only. Groups are computed one after the other, each as long as the slower side of it.
+    pub fn layer(&self, i: usize, choice: &LayerChoice, home: Place, scratch: &mut Vec<f64>) -> LayerTime {
         let layer = &self.work.layers[i];
         let Some(device) = &self.hardware.device else { return self.layer_on_cpu(i, scratch) };
-        let (cpu, gpu) = (self.cpu(), &device.gpu);
-        let (n_ff, n_hot) = (layer.n_ff() as f64, choice.n_hot as f64);
-        let n_cold = n_ff - n_hot;
         if !choice.has_ffn() {
             let mut time = self.layer_on_cpu(i, scratch);
             if choice.attention {
@@ -141,41 +158,69 @@ impl<'a> Cost<'a> {
             time.rendezvous = self.crossings(choice, home, false, true) * self.crossing(self.vectors());
             return time;
         }
-        let fired = &self.fired[i];
-        let dense = self.run.method == Method::Dense;
-        let predictor =
-            layer.predictor.filter(|_| self.run.method == Method::Predicted && !choice.mask && n_cold > 0.0);
+        let mut all = GroupTime::default();
+        let mut divided = 0;
+        for ((group, choice), fired) in layer.groups.iter().zip(&choice.groups).zip(&self.fired[i]) {
+            let time = self.group(device, group, choice, fired, scratch);
+            divided += usize::from(choice.n_hot < group.n_ff());
+            all.before += time.before;
+            all.gpu += time.gpu;
+            all.cpu += time.cpu;
+            all.together += time.together;
+            all.listed += time.listed;
+        }
+        let attention =
+            if choice.attention { self.attention_on_gpu(device, layer) } else { self.attention_on_cpu(layer) };
+        let crossings = self.crossings(choice, home, true, divided > 0) + divided.saturating_sub(1) as f64;
+        let rendezvous = crossings * self.crossing(self.vectors()) + all.listed / device.bus.bandwidth;
+        let GroupTime { before, gpu, cpu, together, .. } = all;
+        LayerTime { attention, before, gpu, cpu, together, rendezvous }
+    }
+
+    /// A group of a layer of which the card has a part.
+    fn group(
+        &self,
+        device: &Device,
+        group: &GroupWork,
+        choice: &GroupChoice,
+        fired: &Fired,
+        scratch: &mut Vec<f64>,
+    ) -> GroupTime {
+        let (cpu, gpu) = (self.cpu(), &device.gpu);
+        let (n_ff, n_hot) = (group.n_ff() as f64, choice.n_hot as f64);
+        let n_cold = n_ff - n_hot;
+        let dense = self.run.mode == Mode::Dense;
+        let predictor = group.predictor.filter(|_| self.run.mode == Mode::Predicted && !choice.mask && n_cold > 0.0);
         let stream = Way::Dot { listed: false };
 
         let (mut before, mut gpu_part) = (0.0, FFN_KERNELS * gpu.kernel);
         if choice.mask {
-            before += rows(&gpu.bandwidth, layer.mask, stream, n_ff);
+            before += rows(&gpu.bandwidth, group.mask, stream, n_ff);
         } else {
-            gpu_part += rows(&gpu.bandwidth, layer.mask, stream, n_hot);
+            gpu_part += rows(&gpu.bandwidth, group.mask, stream, n_hot);
         }
         let hot_fired = if dense { n_hot } else { fired.hot(choice.n_hot) };
-        gpu_part += hot_fired * per_neuron(&gpu.bandwidth, layer, !dense);
+        gpu_part += hot_fired * per_neuron(&gpu.bandwidth, group, !dense);
         let (mut cpu_fixed, mut per_active, mut ratio) = (0.0, 0.0, 0.0);
         if let Some(p) = predictor {
-            let scored = p.bytes(layer.n_ff(), choice.n_hot) as f64;
+            let scored = p.bytes(group.n_ff(), choice.n_hot) as f64;
             if choice.predictor {
                 before += seconds(&gpu.bandwidth, p.dtype, stream, scored) + p.regions() * gpu.kernel;
             } else {
                 cpu_fixed += seconds(&cpu.bandwidth, p.dtype, stream, scored) + p.regions() * cpu.region;
             }
             (ratio, per_active) =
-                (p.active_per_fired, rows(&cpu.bandwidth, layer.mask, Way::Dot { listed: true }, 1.0));
+                (p.active_per_fired, rows(&cpu.bandwidth, group.mask, Way::Dot { listed: true }, 1.0));
         } else if !choice.mask {
-            cpu_fixed += rows(&cpu.bandwidth, layer.mask, stream, n_cold);
+            cpu_fixed += rows(&cpu.bandwidth, group.mask, stream, n_cold);
         }
-        let mut time = LayerTime { before, gpu: gpu_part, ..LayerTime::default() };
-        let mut listed = 0.0;
+        let mut time = GroupTime { before, gpu: gpu_part, ..GroupTime::default() };
         if n_cold > 0.0 {
             gpu_part += MERGE_KERNELS * gpu.kernel;
-            let regions = f64::from(u8::from(!choice.mask)) + f64::from(u8::from(layer.up.is_some())) + 1.0;
+            let regions = f64::from(u8::from(!choice.mask)) + f64::from(u8::from(group.up.is_some())) + 1.0;
             let looked_at = if choice.mask || choice.predictor { 0.0 } else { 3.0 * n_cold };
             cpu_fixed += regions * cpu.region + (3.0 * self.work.n_embd as f64 + looked_at) * cpu.value;
-            let each = per_neuron(&cpu.bandwidth, layer, !dense);
+            let each = per_neuron(&cpu.bandwidth, group, !dense);
             if dense {
                 scratch.clear();
                 scratch.push(n_cold);
@@ -188,23 +233,19 @@ impl<'a> Cost<'a> {
             time.together = scratch.iter().map(|q| cpu_at(*q).max(gpu_part)).sum::<f64>() / n;
             time.gpu = gpu_part;
             if choice.mask || choice.predictor {
-                listed = LIST_ENTRY * scratch.iter().sum::<f64>() / n * if choice.mask { 1.0 } else { ratio };
+                time.listed = LIST_ENTRY * scratch.iter().sum::<f64>() / n * if choice.mask { 1.0 } else { ratio };
             }
         } else {
             time.together = gpu_part;
         }
-        let attention =
-            if choice.attention { self.attention_on_gpu(device, layer) } else { self.attention_on_cpu(layer) };
-        let crossings = self.crossings(choice, home, true, n_cold > 0.0);
-        let rendezvous = crossings * self.crossing(self.vectors()) + listed / device.bus.bandwidth;
-        LayerTime { attention, rendezvous, ..time }
+        time
     }
 
     /// How often a layer crosses from one side to the other and back. Nothing where all of it is at home.
-    fn crossings(&self, choice: LayerChoice, home: Side, ffn_on_gpu: bool, ffn_on_cpu: bool) -> f64 {
+    fn crossings(&self, choice: &LayerChoice, home: Place, ffn_on_gpu: bool, ffn_on_cpu: bool) -> f64 {
         let divided = ffn_on_gpu && ffn_on_cpu;
-        let attention_away = choice.attention != (home == Side::Gpu);
-        let ffn_away = if home == Side::Gpu { ffn_on_cpu } else { ffn_on_gpu };
+        let attention_away = choice.attention != home.is_card();
+        let ffn_away = if home.is_card() { ffn_on_cpu } else { ffn_on_gpu };
         match (attention_away, ffn_away) {
             (false, false) => 0.0,
             // Attention and all of the FFN away is one journey; with the FFN divided it is two.
@@ -215,71 +256,79 @@ impl<'a> Cost<'a> {
 
     /// Seconds of layer `i` without a graphics card.
     fn layer_on_cpu(&self, i: usize, scratch: &mut Vec<f64>) -> LayerTime {
-        let (layer, cpu, fired) = (&self.work.layers[i], self.cpu(), &self.fired[i]);
+        let layer = &self.work.layers[i];
+        let groups = layer.groups.iter().zip(&self.fired[i]);
+        let ffn = groups.fold(0.0, |sum, (group, fired)| sum + self.group_on_cpu(group, fired, scratch));
+        LayerTime { attention: self.attention_on_cpu(layer), cpu: ffn, together: ffn, ..LayerTime::default() }
+    }
+
+    fn group_on_cpu(&self, group: &GroupWork, fired: &Fired, scratch: &mut Vec<f64>) -> f64 {
+        let cpu = self.cpu();
         let bandwidth = &cpu.bandwidth;
-        let n_ff = layer.n_ff() as f64;
-        let method = self.run.method;
-        let predictor = layer.predictor.filter(|_| method == Method::Predicted);
-        let regions = 2.0 + f64::from(u8::from(layer.up.is_some())) + predictor.map_or(0.0, |p| p.regions());
-        let looked_at = if method == Method::Dense { 1.0 } else { 3.0 };
+        let n_ff = group.n_ff() as f64;
+        let mode = self.run.mode;
+        let predictor = group.predictor.filter(|_| mode == Mode::Predicted);
+        let regions = 2.0 + f64::from(u8::from(group.up.is_some())) + predictor.map_or(0.0, |p| p.regions());
+        let looked_at = if mode == Mode::Dense { 1.0 } else { 3.0 };
         let mut ffn = regions * cpu.region + (3.0 * self.work.n_embd as f64 + looked_at * n_ff) * cpu.value;
-        let active = match (method, predictor) {
-            (Method::Dense, _) => n_ff,
+        let active = match (mode, predictor) {
+            (Mode::Dense, _) => n_ff,
             (_, Some(p)) => {
-                ffn += seconds(bandwidth, p.dtype, Way::Dot { listed: false }, p.bytes(layer.n_ff(), 0) as f64);
+                ffn += seconds(bandwidth, p.dtype, Way::Dot { listed: false }, p.bytes(group.n_ff(), 0) as f64);
                 fired.cold_quantiles(0, scratch);
                 let active: f64 = scratch.iter().map(|q| (q * p.active_per_fired).min(n_ff)).sum();
-                ffn += rows(bandwidth, layer.mask, Way::Dot { listed: true }, active / scratch.len() as f64);
+                ffn += rows(bandwidth, group.mask, Way::Dot { listed: true }, active / scratch.len() as f64);
                 fired.cold(0)
             }
             (_, None) => fired.cold(0),
         };
         if predictor.is_none() {
-            ffn += rows(bandwidth, layer.mask, Way::Dot { listed: false }, n_ff);
+            ffn += rows(bandwidth, group.mask, Way::Dot { listed: false }, n_ff);
         }
-        let listed = method != Method::Dense;
-        let up = layer.up.map_or(0.0, |up| rows(bandwidth, up, Way::Dot { listed }, active));
-        let down = if layer.down_by_columns {
-            rows(bandwidth, layer.down, Way::Dot { listed: false }, n_ff)
+        let listed = mode != Mode::Dense;
+        let up = group.up.map_or(0.0, |up| rows(bandwidth, up, Way::Dot { listed }, active));
+        let down = if group.down_by_columns {
+            rows(bandwidth, group.down, Way::Dot { listed: false }, n_ff)
         } else {
-            rows(bandwidth, layer.down, Way::Add { listed }, active)
+            rows(bandwidth, group.down, Way::Add { listed }, active)
         };
-        ffn += up + down;
-        LayerTime { attention: self.attention_on_cpu(layer), cpu: ffn, together: ffn, ..LayerTime::default() }
+        ffn + (up + down)
     }
 
     /// Seconds on the card and on the CPU for reading what layer `i` needs, at the full speed of each memory: the weights
     /// of what fires, without keys and values.
-    pub fn reading(&self, i: usize, choice: LayerChoice) -> (f64, f64) {
+    pub fn reading(&self, i: usize, choice: &LayerChoice) -> (f64, f64) {
         let layer = &self.work.layers[i];
         let cpu = &self.cpu().bandwidth;
         let gpu = self.hardware.device.as_ref().map_or(cpu, |d| &d.gpu.bandwidth);
-        let stream = Way::Dot { listed: false };
-        let dense = self.run.method == Method::Dense;
-        let n_ff = layer.n_ff() as f64;
-        let (hot, all) = if dense { (choice.n_hot as f64, n_ff) } else { self.fired(i, choice.n_hot) };
-        let cold = all - hot;
-        let of =
-            |side: &Bandwidths, n: f64, rows: NeuronRows| seconds(side, rows.dtype, stream, n * rows.row_bytes as f64);
-        let neurons = |side: &Bandwidths, n: f64| layer.up.map_or(0.0, |up| of(side, n, up)) + of(side, n, layer.down);
-        let attention = |side: &Bandwidths| layer.attention.iter().map(|b| all_of(side, *b)).sum::<f64>();
-        let (mut on_gpu, mut on_cpu) = (neurons(gpu, hot), neurons(cpu, cold));
-        if choice.attention {
-            on_gpu += attention(gpu);
-        } else {
-            on_cpu += attention(cpu);
-        }
-        let n_mask = if choice.mask { n_ff } else { choice.n_hot as f64 };
-        on_gpu += of(gpu, n_mask, layer.mask);
-        let n_cold = n_ff - n_mask;
-        match layer.predictor.filter(|_| self.run.method == Method::Predicted && !choice.mask && n_cold > 0.0) {
-            Some(p) => {
-                let side = if choice.predictor { gpu } else { cpu };
-                let scored = seconds(side, p.dtype, stream, p.bytes(layer.n_ff(), choice.n_hot) as f64);
-                *(if choice.predictor { &mut on_gpu } else { &mut on_cpu }) += scored;
-                on_cpu += of(cpu, (cold * p.active_per_fired).min(n_cold), layer.mask);
+        let side = if choice.attention { gpu } else { cpu };
+        let attention = layer.blocks.iter().map(|(_, b)| all_of(side, *b)).sum::<f64>();
+        let (mut on_gpu, mut on_cpu) = if choice.attention { (attention, 0.0) } else { (0.0, attention) };
+        for ((group, choice), fired) in layer.groups.iter().zip(&choice.groups).zip(&self.fired[i]) {
+            let stream = Way::Dot { listed: false };
+            let n_ff = group.n_ff() as f64;
+            let dense = self.run.mode == Mode::Dense;
+            let (hot, all) = if dense { (choice.n_hot as f64, n_ff) } else { (fired.hot(choice.n_hot), fired.cold(0)) };
+            let cold = all - hot;
+            let of = |side: &Bandwidths, n: f64, rows: NeuronRows| {
+                seconds(side, rows.dtype, stream, n * rows.row_bytes as f64)
+            };
+            let neurons =
+                |side: &Bandwidths, n: f64| group.up.map_or(0.0, |up| of(side, n, up)) + of(side, n, group.down);
+            on_gpu += neurons(gpu, hot);
+            on_cpu += neurons(cpu, cold);
+            let n_mask = if choice.mask { n_ff } else { choice.n_hot as f64 };
+            on_gpu += of(gpu, n_mask, group.mask);
+            let n_cold = n_ff - n_mask;
+            match group.predictor.filter(|_| self.run.mode == Mode::Predicted && !choice.mask && n_cold > 0.0) {
+                Some(p) => {
+                    let side = if choice.predictor { gpu } else { cpu };
+                    let scored = seconds(side, p.dtype, stream, p.bytes(group.n_ff(), choice.n_hot) as f64);
+                    *(if choice.predictor { &mut on_gpu } else { &mut on_cpu }) += scored;
+                    on_cpu += of(cpu, (cold * p.active_per_fired).min(n_cold), group.mask);
+                }
+                None => on_cpu += of(cpu, n_cold, group.mask),
             }
-            None => on_cpu += of(cpu, n_cold, layer.mask),
         }
         (on_gpu, on_cpu)
     }
@@ -293,9 +342,9 @@ impl<'a> Cost<'a> {
     }
 
     /// Seconds of the head, on the card or not, with what brings the residual stream there and the logits back.
-    pub fn head(&self, on_gpu: bool, home: Side) -> f64 {
+    pub fn head(&self, on_gpu: bool, home: Place) -> f64 {
         let cpu = self.cpu();
-        let away = on_gpu != (home == Side::Gpu);
+        let away = on_gpu != home.is_card();
         let crossing = if away { self.crossing(self.vectors()) } else { 0.0 };
         match &self.hardware.device {
             Some(device) if on_gpu => {
@@ -310,12 +359,7 @@ impl<'a> Cost<'a> {
     }
 
     /// Seconds per token beside layers and head: the token's embedding goes to the card, if that is home.
-    pub fn token(&self, home: Side) -> f64 {
-        if home == Side::Gpu { self.crossing(self.vectors()) } else { 0.0 }
-    }
-
-    /// Mean number of neurons of layer `i` that fire, among the first `n_hot` and in all.
-    pub fn fired(&self, i: usize, n_hot: usize) -> (f64, f64) {
-        (self.fired[i].hot(n_hot), self.fired[i].cold(0))
+    pub fn token(&self, home: Place) -> f64 {
+        if home.is_card() { self.crossing(self.vectors()) } else { 0.0 }
     }
 }

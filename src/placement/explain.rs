@@ -1,6 +1,6 @@
 //! A plan in words: a table for people and JSON for programs.
 
-use super::plan::{Plan, PlannedLayer, Planner, Prepared, Side};
+use super::plan::{Place, Plan, PlannedLayer, Planner, Prepared};
 use crate::units::Bytes;
 use serde_json::{Value, json};
 
@@ -23,8 +23,8 @@ impl<'a> Explained<'a> {
     /// Adds the comparisons to a plan.
     pub fn new(prepared: &Prepared<'a>, plan: &'a Plan) -> Self {
         let planner = prepared.planner;
-        let one_more = plan.budget.map(|budget| prepared.within(Bytes(budget.0.saturating_add(MORE))));
-        Self { planner, plan, offload: planner.layer_offload(plan.budget), one_more }
+        let one_more = plan.budget().map(|budget| prepared.within(Bytes(budget.0.saturating_add(MORE))));
+        Self { planner, plan, offload: planner.layer_offload(plan.budget()), one_more }
     }
 
     /// Totals, and with `layers` a line for each layer.
@@ -37,7 +37,7 @@ impl<'a> Explained<'a> {
         let (n_ctx, n_past, kv) = (run.n_ctx, run.n_past, run.kv_type);
         line(format_args!(
             "run       {}, context {n_ctx} ({kv}), timed with {n_past} tokens in it, batches of {}",
-            run.method.name(),
+            run.mode.name(),
             run.n_ubatch
         ));
         if layers {
@@ -48,8 +48,8 @@ impl<'a> Explained<'a> {
                 line(format_args!("{}", row(i, layer)));
             }
         }
-        let a = &plan.account;
-        if let Some(budget) = plan.budget {
+        let a = &plan.account();
+        if let Some(budget) = plan.budget() {
             line(format_args!("budget    {budget}, taken {}, left {}", a.taken(), Bytes(budget.0 - a.taken().0)));
             line(format_args!(
                 "bytes     attention {}, KV cache {}, masks {}, hot neurons {}, predictors {}, head {}, scratch {}, rounding {}",
@@ -81,7 +81,7 @@ impl<'a> Explained<'a> {
         ));
         line(format_args!("speed     {:.2} tokens/s predicted", plan.tokens_per_second()));
         let (n_gpu, offload) = &self.offload;
-        if plan.budget.is_some() {
+        if plan.budget().is_some() {
             line(format_args!(
                 "compare   {:.2} tokens/s dense with {n_gpu} of {} whole layers on the card",
                 offload.tokens_per_second(),
@@ -98,18 +98,18 @@ impl<'a> Explained<'a> {
     /// All of it.
     pub fn json(&self) -> Value {
         let (plan, Planner { hardware, work, run }) = (self.plan, self.planner);
-        let a = &plan.account;
+        let a = &plan.account();
         let layers: Vec<Value> = plan.layers.iter().enumerate().map(|(i, l)| layer_json(i, l)).collect();
         json!({
             "model": work.name,
             "hardware": hardware.name,
-            "mode": run.method.name(),
+            "mode": run.mode.name(),
             "n_ctx": run.n_ctx,
             "n_past": run.n_past,
             "kv_type": run.kv_type.name(),
             "n_ubatch": run.n_ubatch,
             "weights_bytes": work.n_bytes(),
-            "budget_bytes": plan.budget.map(|b| b.0),
+            "budget_bytes": plan.budget().map(|b| b.0),
             "accounted_bytes": a.taken().0,
             "bytes": {
                 "attention": a.attention, "kv_cache": a.kv_cache, "mask": a.mask, "hot": a.hot,
@@ -132,28 +132,33 @@ impl<'a> Explained<'a> {
     }
 }
 
-fn side(side: Side) -> &'static str {
-    match side {
-        Side::Cpu => "cpu",
-        Side::Gpu => "gpu",
+fn side(place: Place) -> &'static str {
+    match place {
+        Place::Host => "cpu",
+        Place::Card(_) => "gpu",
     }
 }
 
+/// Whether the card looks for itself which of the layer's neurons fire.
+fn masks_on_card(layer: &PlannedLayer) -> bool {
+    layer.choice.groups.iter().all(|g| g.mask) || layer.choice.n_hot() == layer.n_ff
+}
+
 fn row(i: usize, layer: &PlannedLayer) -> String {
-    let choice = layer.choice;
+    let choice = &layer.choice;
     let on = |gpu: bool| if gpu { "gpu" } else { "cpu" };
     let mask = match () {
-        () if choice.mask || choice.n_hot == layer.n_ff => "gpu",
-        () if choice.predictor => "pred",
-        () if choice.n_hot > 0 => "both",
+        () if masks_on_card(layer) => "gpu",
+        () if choice.groups.iter().any(|g| g.predictor) => "pred",
+        () if choice.n_hot() > 0 => "both",
         () => "cpu",
     };
     let t = &layer.time;
     format!(
         "{i:>5}  {:>4}  {mask:>4}  {:>6}  {:>5.1}  {:>9.1}  {:>6.1}  {:>7.3}  {:>7.3}  {:>8.3}  {:>11}",
         on(choice.attention),
-        choice.n_hot,
-        100.0 * choice.n_hot as f64 / layer.n_ff as f64,
+        choice.n_hot(),
+        100.0 * choice.n_hot() as f64 / layer.n_ff as f64,
         100.0 * layer.firings_covered,
         100.0 * layer.mass_covered,
         1e3 * (t.before + t.gpu),
@@ -164,14 +169,14 @@ fn row(i: usize, layer: &PlannedLayer) -> String {
 }
 
 fn layer_json(i: usize, layer: &PlannedLayer) -> Value {
-    let (choice, t) = (layer.choice, &layer.time);
+    let (choice, t) = (&layer.choice, &layer.time);
     json!({
         "layer": i,
-        "attention": side(if choice.attention { Side::Gpu } else { Side::Cpu }),
-        "mask_on_gpu": choice.mask || choice.n_hot == layer.n_ff,
-        "predictor_on_gpu": choice.predictor,
+        "attention": side(if choice.attention { Place::Card(choice.card) } else { Place::Host }),
+        "mask_on_gpu": masks_on_card(layer),
+        "predictor_on_gpu": choice.groups.iter().any(|g| g.predictor),
         "n_ff": layer.n_ff,
-        "n_hot": choice.n_hot,
+        "n_hot": choice.n_hot(),
         "firings_covered": layer.firings_covered,
         "mass_covered": layer.mass_covered,
         "attention_ms": 1e3 * t.attention,

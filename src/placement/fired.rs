@@ -9,12 +9,12 @@ const NORMAL: [f64; 9] = [-1.5932, -0.9674, -0.5895, -0.2822, 0.0, 0.2822, 0.589
 /// share of its mean. Neurons are not independent: some tokens excite many. Assumed where no histogram was counted.
 const OVERDISPERSION: f64 = 0.2;
 
-/// Whether `cold` is for a layer of `n_ff` neurons.
+/// Whether `cold` is for a group of `n_ff` neurons.
 fn fits(cold: &ColdQuantiles, n_ff: usize) -> bool {
     !cold.n_hot.is_empty() && cold.n_hot.len() == cold.fired.len() && cold.n_hot.iter().all(|n| *n <= n_ff)
 }
 
-/// Fired neurons before and behind every hot prefix of a layer.
+/// Fired neurons before and behind every hot prefix of a group.
 pub(super) struct Fired<'a> {
     /// Sums of the first rates, and of their variances.
     sums: Vec<(f64, f64)>,
@@ -52,7 +52,7 @@ impl<'a> Fired<'a> {
         if let Some(cold) = self.cold {
             let after = cold.n_hot.partition_point(|n| *n <= n_hot).min(cold.n_hot.len() - 1);
             let before = after.saturating_sub(1);
-            // In proportion to who fires between the two, not to how many lie there: rates fall steeply.
+            // In proportion to what fires between the two, not to how many lie there: rates fall steeply.
             let (a, b) = (self.cold(cold.n_hot[before]), self.cold(cold.n_hot[after]));
             let share = if a > b { ((a - self.cold(n_hot)) / (a - b)).clamp(0.0, 1.0) } else { 0.0 };
             let pairs = cold.fired[before].iter().zip(&cold.fired[after]);

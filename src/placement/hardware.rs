@@ -46,7 +46,7 @@ pub struct Cpu {
     pub bandwidth: Bandwidths,
     /// Seconds for handing out a piece of work to all threads and getting it back, beside the work.
     pub region: f64,
-    /// Seconds per number of what one thread does between the products: norms, quantizing, copies, who fires.
+    /// Seconds per number of what one thread does between the products: norms, quantizing, copies, which neurons fire.
     pub value: f64,
 }
 

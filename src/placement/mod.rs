@@ -1,6 +1,7 @@
-//! Which neurons of each layer are hot, and how that is decided.
+//! Which neurons of each group are hot, and how that is decided.
 
 pub mod budget;
+mod choice;
 pub mod cost;
 pub mod explain;
 mod fired;
@@ -19,18 +20,18 @@ use anyhow::{Result, ensure};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 
-/// Per layer, the size of the hot prefix: slots `[0, n_hot)` belong to the first shard, the rest to the second.
+/// Per group of neurons, the size of the hot prefix: slots `[0, n_hot)` belong to the first shard, the rest to the second.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placement {
     n_hot: Vec<usize>,
-    /// By layer the hot and the cold slots, where they are chosen by chance.
+    /// By group the hot and the cold slots, where they are chosen by chance.
     scattered: Option<Vec<(Vec<u32>, Vec<u32>)>>,
 }
 
 impl Placement {
     /// Everything in the second shard: what a machine without a GPU does, and all that a plain file allows.
     pub fn all_cold(model: &Model) -> Self {
-        Self { n_hot: vec![0; model.config.n_layer], scattered: None }
+        Self { n_hot: vec![0; model.weights.groups().count()], scattered: None }
     }
 
     /// What the variant's index plans.
@@ -38,7 +39,7 @@ impl Placement {
     /// # Errors
     /// When the file is no variant.
     pub fn planned(model: &Model) -> Result<Self> {
-        let planned = model.weights.layers.iter().map(|l| l.ffn[0].index.as_ref().map(|index| index.n_hot));
+        let planned = model.weights.groups().map(|(_, group)| group.index.as_ref().map(|index| index.n_hot));
         let n_hot: Option<Vec<_>> = planned.collect();
         let n_hot = n_hot.ok_or_else(|| anyhow::anyhow!("{}: {NOT_A_VARIANT}", model.gguf.source().name()))?;
         Ok(Self { n_hot, scattered: None })
@@ -49,10 +50,10 @@ impl Placement {
     /// # Errors
     /// When they do not fit the model, or the file is no variant and one of them is not 0.
     pub fn new(model: &Model, n_hot: Vec<usize>) -> Result<Self> {
-        let config = &model.config;
-        ensure!(n_hot.len() == config.n_layer, "a placement of {} layers for {}", n_hot.len(), config.n_layer);
-        let fits = n_hot.iter().zip(&config.n_ff).all(|(hot, n_ff)| hot <= n_ff);
-        ensure!(fits, "a layer has fewer neurons than its hot prefix");
+        let sizes = model.weights.group_sizes();
+        ensure!(n_hot.len() == sizes.len(), "a placement of {} groups of neurons for {}", n_hot.len(), sizes.len());
+        let fits = n_hot.iter().zip(&sizes).all(|(hot, n_ff)| hot <= n_ff);
+        ensure!(fits, "a group has fewer neurons than its hot prefix");
         ensure!(model.is_variant() || n_hot.iter().all(|n| *n == 0), "{}: {NOT_A_VARIANT}", model.gguf.source().name());
         Ok(Self { n_hot, scattered: None })
     }
@@ -65,7 +66,8 @@ impl Placement {
     pub fn random(model: &Model, seed: u64) -> Result<Self> {
         let mut placement = Self::planned(model)?;
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let layers = placement.n_hot.iter().zip(&model.config.n_ff).map(|(n_hot, n_ff)| {
+        let sizes = model.weights.group_sizes();
+        let groups = placement.n_hot.iter().zip(&sizes).map(|(n_hot, n_ff)| {
             let mut slots: Vec<u32> = (0..*n_ff as u32).collect();
             for i in 0..*n_hot {
                 slots.swap(i, i + (rng.next_u64() % (n_ff - i) as u64) as usize);
@@ -75,13 +77,13 @@ impl Placement {
             cold.sort_unstable();
             (slots, cold)
         });
-        placement.scattered = Some(layers.collect());
+        placement.scattered = Some(groups.collect());
         Ok(placement)
     }
 
-    /// The hot and the cold slots of a layer, in rising order, where they are chosen by chance.
-    pub fn scattered(&self, layer: usize) -> Option<(&[u32], &[u32])> {
-        self.scattered.as_ref().map(|layers| (&*layers[layer].0, &*layers[layer].1))
+    /// The hot and the cold slots of a group, by its number, in rising order, where they are chosen by chance.
+    pub fn scattered(&self, group: usize) -> Option<(&[u32], &[u32])> {
+        self.scattered.as_ref().map(|groups| (&*groups[group].0, &*groups[group].1))
     }
 
     /// Whether no neuron is hot.
@@ -89,9 +91,9 @@ impl Placement {
         self.scattered.is_none() && self.n_hot.iter().all(|n| *n == 0)
     }
 
-    /// Size of the hot prefix of a layer.
-    pub fn n_hot(&self, layer: usize) -> usize {
-        self.n_hot[layer]
+    /// Size of the hot prefix of a group, by its number.
+    pub fn n_hot(&self, group: usize) -> usize {
+        self.n_hot[group]
     }
 }
 

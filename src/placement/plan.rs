@@ -1,84 +1,20 @@
-//! The plan: who computes what, so that a token takes least time within a budget of device memory.
+//! The plan: what is computed where, so that a token takes least time within a budget of device memory.
 
 use super::budget::{self, Account, capacity};
 use super::cost::{Cost, LayerTime};
 use super::hardware::Hardware;
 use super::solve::{Item, Problem, Solution};
-use super::workload::Workload;
-use crate::quant::GgmlType;
+use super::workload::{GroupWork, LayerWork, NeuronStats, Workload};
+use crate::model::Mode;
 use crate::units::Bytes;
 use anyhow::{Result, bail, ensure};
 
-/// What is computed of the FFN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
-    /// Every neuron.
-    Dense,
-    /// The mask in full, the rest where neurons fire.
-    Exact,
-    /// What a predictor names; layers without one exactly.
-    Predicted,
-}
-
-impl Method {
-    /// Name in flags and tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Dense => "dense",
-            Self::Exact => "exact",
-            Self::Predicted => "predicted",
-        }
-    }
-}
-
-/// How the model is to be run.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Run {
-    /// Tokens that the KV cache holds.
-    pub n_ctx: usize,
-    /// Tokens that are attended to in the token that is timed.
-    pub n_past: usize,
-    /// Type of the KV cache.
-    pub kv_type: GgmlType,
-    /// Tokens that prefill computes at once.
-    pub n_ubatch: usize,
-    /// What is computed of the FFN.
-    pub method: Method,
-}
-
-/// A side of the bus.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// Processor and host memory.
-    Cpu,
-    /// Graphics card.
-    Gpu,
-}
-
-/// What of a layer is on the graphics card.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct LayerChoice {
-    /// Attention with its part of the KV cache.
-    pub attention: bool,
-    /// The whole mask matrix; otherwise only its hot rows.
-    pub mask: bool,
-    /// The predictor of the cold neurons.
-    pub predictor: bool,
-    /// Slots `[0, n_hot)` of up and down.
-    pub n_hot: usize,
-}
-
-impl LayerChoice {
-    /// Whether the card has a part of the FFN.
-    pub fn has_ffn(&self) -> bool {
-        self.mask || self.predictor || self.n_hot > 0
-    }
-}
+pub use super::choice::{GroupChoice, LayerChoice, Place, Run};
 
 /// One layer of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlannedLayer {
-    /// Who computes what.
+    /// What is computed where.
     pub choice: LayerChoice,
     /// Bytes on the card.
     pub account: Account,
@@ -98,17 +34,17 @@ pub struct Plan {
     /// Layers by number.
     pub layers: Vec<PlannedLayer>,
     /// Where the head is.
-    pub head: Side,
+    pub head: Place,
     /// Where the residual stream lives between layers.
-    pub home: Side,
+    pub home: Place,
     /// Picoseconds per token: what was minimised.
     pub objective: u64,
     /// Picoseconds below which no plan of this model comes.
     pub bound: u64,
-    /// All bytes on the card.
-    pub account: Account,
-    /// What they had to fit in; `None` without a card.
-    pub budget: Option<Bytes>,
+    /// All bytes on each card.
+    pub accounts: Vec<Account>,
+    /// What they had to fit in, by card; none without one.
+    pub budgets: Vec<Bytes>,
 }
 
 impl Plan {
@@ -127,20 +63,32 @@ impl Plan {
         (self.objective - self.bound) as f64 / self.bound.max(1) as f64
     }
 
-    /// Whether nothing is on the card.
-    pub fn is_cpu_only(&self) -> bool {
-        self.account == Account::default()
+    /// Bytes on all cards.
+    pub fn account(&self) -> Account {
+        let mut all = Account::default();
+        self.accounts.iter().for_each(|account| all.add(account));
+        all
     }
 
-    /// Sizes of the hot prefixes, by layer.
+    /// What cards had to give in all; `None` without one.
+    pub fn budget(&self) -> Option<Bytes> {
+        (!self.budgets.is_empty()).then(|| Bytes(self.budgets.iter().map(|b| b.0).sum()))
+    }
+
+    /// Whether nothing is on a card.
+    pub fn is_cpu_only(&self) -> bool {
+        self.account() == Account::default()
+    }
+
+    /// Sizes of the hot prefixes, by group.
     pub fn n_hot(&self) -> Vec<usize> {
-        self.layers.iter().map(|l| l.choice.n_hot).collect()
+        self.layers.iter().flat_map(|l| &l.choice.groups).map(|g| g.n_hot).collect()
     }
 
     /// Share of all neurons that are hot.
     pub fn hot_share(&self) -> f64 {
         let n: usize = self.layers.iter().map(|l| l.n_ff).sum();
-        self.layers.iter().map(|l| l.choice.n_hot).sum::<usize>() as f64 / n.max(1) as f64
+        self.layers.iter().map(|l| l.choice.n_hot()).sum::<usize>() as f64 / n.max(1) as f64
     }
 
     /// Mean over layers of the share of activation mass that is hot.
@@ -151,8 +99,11 @@ impl Plan {
 
 /// Hot prefixes that are tried per layer, at about even distances.
 const STEPS: usize = 448;
-/// Neurons come to the card in blocks of a multiple of this.
+/// Neurons come to the card in blocks of a multiple of this: those of the largest group of a layer, and of the others
+/// the same share.
 const NEURON_BLOCK: usize = 32;
+/// The card that is planned for: hardware files describe one.
+const CARD: Place = Place::Card(0);
 
 /// Everything that a plan is made from.
 #[derive(Clone, Copy)]
@@ -177,8 +128,8 @@ impl<'a> Planner<'a> {
         let choices: Vec<_> = (0..self.work.layers.len()).map(|i| self.choices(i)).collect();
         let homes = match &self.hardware.device {
             Some(_) => vec![
-                (Side::Gpu, self.problem(&cost, &choices, Side::Gpu)),
-                (Side::Cpu, self.problem(&cost, &choices, Side::Cpu)),
+                (CARD, self.problem(&cost, &choices, CARD)),
+                (Place::Host, self.problem(&cost, &choices, Place::Host)),
             ],
             None => Vec::new(),
         };
@@ -202,45 +153,52 @@ impl<'a> Planner<'a> {
     pub fn least(&self) -> Bytes {
         let scratch = budget::scratch(self.work, self.run).sum();
         let options = (0..self.work.layers.len()).flat_map(|i| {
-            self.choices(i).into_iter().map(move |c| budget::of_layer(&self.work.layers[i], c, self.run).sum())
+            self.choices(i).into_iter().map(move |c| budget::of_layer(&self.work.layers[i], &c, self.run).sum())
         });
         let part = options.chain([budget::of_head(self.work).sum()]).filter(|n| *n > 0).min().unwrap_or(0);
         Bytes(scratch + part)
     }
 
-    /// All options of a layer.
+    /// All options of a layer. Where it has several groups, all have the same share of their neurons hot.
     fn choices(&self, i: usize) -> Vec<LayerChoice> {
         let layer = &self.work.layers[i];
-        let n_ff = layer.n_ff();
-        let step = n_ff.div_ceil(STEPS).next_multiple_of(NEURON_BLOCK);
-        let predicted = self.run.method == Method::Predicted && layer.predictor.is_some();
+        let most = layer.groups.iter().map(GroupWork::n_ff).max().unwrap_or(0);
+        let step = most.div_ceil(STEPS).next_multiple_of(NEURON_BLOCK);
+        let predicted = self.run.mode == Mode::Predicted && layer.groups.iter().any(|g| g.predictor.is_some());
         let mut out = Vec::new();
         for attention in [false, true] {
-            if !layer.divisible {
-                out.push(LayerChoice { attention, ..LayerChoice::default() });
+            let mut push = |n_hot: usize, mask: bool, predictor: bool| {
+                let of_group = |group: &GroupWork| {
+                    let n_hot = if group.n_ff() == most { n_hot } else { n_hot * group.n_ff() / most.max(1) };
+                    GroupChoice { mask, predictor: predictor && group.predictor.is_some(), n_hot }
+                };
+                out.push(LayerChoice { card: 0, attention, groups: layer.groups.iter().map(of_group).collect() });
+            };
+            if !layer.is_divisible() {
+                push(0, false, false);
                 continue;
             }
-            for n_hot in (0..n_ff).step_by(step) {
-                out.push(LayerChoice { attention, n_hot, ..LayerChoice::default() });
-                out.push(LayerChoice { attention, n_hot, mask: true, predictor: false });
+            for n_hot in (0..most).step_by(step.max(1)) {
+                push(n_hot, false, false);
+                push(n_hot, true, false);
                 if predicted {
-                    out.push(LayerChoice { attention, n_hot, mask: false, predictor: true });
+                    push(n_hot, false, true);
                 }
             }
-            out.push(LayerChoice { attention, n_hot: n_ff, ..LayerChoice::default() });
+            push(most, false, false);
         }
         out
     }
 
     /// The options with the residual stream at `home`: the layers, then the head.
-    fn problem(&self, cost: &Cost, choices: &[Vec<LayerChoice>], home: Side) -> Problem {
+    fn problem(&self, cost: &Cost, choices: &[Vec<LayerChoice>], home: Place) -> Problem {
         let mut scratch = Vec::new();
         let mut classes: Vec<Vec<Item>> = Vec::new();
         let layers = &self.work.layers;
         for (i, layer) in layers.iter().enumerate() {
             let item = |choice: &LayerChoice| Item {
-                bytes: budget::of_layer(layer, *choice, self.run).sum(),
-                cost: picoseconds(cost.layer(i, *choice, home, &mut scratch).total()),
+                bytes: budget::of_layer(layer, choice, self.run).sum(),
+                cost: picoseconds(cost.layer(i, choice, home, &mut scratch).total()),
             };
             // Layers of a shape are all alike.
             let known = classes.last().filter(|_| layer == &layers[i - 1]).cloned();
@@ -258,23 +216,26 @@ impl<'a> Planner<'a> {
     ///
     /// # Errors
     /// When they are not possible: not one per layer, or more neurons than there are.
-    pub fn of_choices(&self, choices: &[LayerChoice], head: Side) -> Result<Plan> {
+    pub fn of_choices(&self, choices: &[LayerChoice], head: Place) -> Result<Plan> {
         let layers = &self.work.layers;
         ensure!(choices.len() == layers.len(), "{} choices for {} layers", choices.len(), layers.len());
         for (i, (choice, layer)) in choices.iter().zip(layers).enumerate() {
-            let possible = choice.n_hot <= layer.n_ff() && (layer.divisible || !choice.has_ffn());
-            ensure!(possible, "layer {i}: {} of {} neurons hot", choice.n_hot, layer.n_ff());
+            ensure!(choice.groups.len() == layer.groups.len(), "layer {i}: {} groups", choice.groups.len());
+            for (choice, group) in choice.groups.iter().zip(&layer.groups) {
+                let possible = choice.n_hot <= group.n_ff() && (group.divisible || !choice.is_any());
+                ensure!(possible, "layer {i}: {} of {} neurons hot", choice.n_hot, group.n_ff());
+            }
         }
         let cost = Cost::new(self.hardware, self.work, self.run);
-        Ok(self.describe(&cost, choices, head, Side::Gpu, None))
+        Ok(self.describe(&cost, choices, head, CARD, None))
     }
 
     /// Seconds per token below which `plan` cannot come: both memories are read at their full speed, at the same time,
     /// and nothing else takes any. Keys and values do not count.
     pub fn least_seconds(&self, plan: &Plan) -> f64 {
         let cost = Cost::new(self.hardware, self.work, self.run);
-        let layers = plan.layers.iter().enumerate().map(|(i, l)| cost.reading(i, l.choice));
-        let both = layers.chain([cost.reading_head(plan.head == Side::Gpu)]);
+        let layers = plan.layers.iter().enumerate().map(|(i, l)| cost.reading(i, &l.choice));
+        let both = layers.chain([cost.reading_head(plan.head.is_card())]);
         let (gpu, cpu) = both.fold((0.0, 0.0), |(g, c), (gpu, cpu)| (g + gpu, c + cpu));
         gpu.max(cpu)
     }
@@ -282,78 +243,83 @@ impl<'a> Planner<'a> {
     /// The plan without a card.
     pub fn cpu_only(&self, budget: Option<Bytes>) -> Plan {
         let cost = Cost::new(self.hardware, self.work, self.run);
-        let layers = vec![LayerChoice::default(); self.work.layers.len()];
-        self.describe(&cost, &layers, Side::Cpu, Side::Cpu, budget)
+        let layers: Vec<_> = self.work.layers.iter().map(|l| LayerChoice::none(l.groups.len())).collect();
+        self.describe(&cost, &layers, Place::Host, Place::Host, budget)
     }
 
     /// Times and bytes of given choices; its bound is its objective.
-    fn describe(&self, cost: &Cost, choices: &[LayerChoice], head: Side, home: Side, budget: Option<Bytes>) -> Plan {
+    fn describe(&self, cost: &Cost, choices: &[LayerChoice], head: Place, home: Place, budget: Option<Bytes>) -> Plan {
         let mut scratch = Vec::new();
         let mut account = Account::default();
-        let share = |values: &[f32], n: usize| {
-            // The sum of nothing is a negative zero, which would be shown.
-            let sum = |v: &[f32]| v.iter().fold(0.0, |sum, x| sum + f64::from(*x));
-            let all = sum(values);
-            if all > 0.0 { sum(&values[..n]) / all } else { 0.0 }
+        // The sum of nothing is a negative zero, which would be shown.
+        let sum = |v: &[f32]| v.iter().fold(0.0, |sum, x| sum + f64::from(*x));
+        let share = |layer: &LayerWork, choice: &LayerChoice, of: fn(&NeuronStats) -> &[f32]| {
+            let all: f64 = layer.groups.iter().map(|g| sum(of(&g.stats))).sum();
+            let groups = layer.groups.iter().zip(&choice.groups);
+            let hot = groups.fold(0.0, |hot, (g, choice)| hot + sum(&of(&g.stats)[..choice.n_hot]));
+            if all > 0.0 { hot / all } else { 0.0 }
         };
         let layers: Vec<PlannedLayer> = choices
             .iter()
             .enumerate()
             .map(|(i, choice)| {
                 let layer = &self.work.layers[i];
-                let of_layer = budget::of_layer(layer, *choice, self.run);
+                let of_layer = budget::of_layer(layer, choice, self.run);
                 account.add(&of_layer);
                 PlannedLayer {
-                    choice: *choice,
+                    choice: choice.clone(),
                     account: of_layer,
-                    time: cost.layer(i, *choice, home, &mut scratch),
+                    time: cost.layer(i, choice, home, &mut scratch),
                     n_ff: layer.n_ff(),
-                    firings_covered: share(&layer.stats.rates, choice.n_hot),
-                    mass_covered: share(&layer.stats.mass, choice.n_hot),
+                    firings_covered: share(layer, choice, |stats| &stats.rates),
+                    mass_covered: share(layer, choice, |stats| &stats.mass),
                 }
             })
             .collect();
-        if head == Side::Gpu {
+        if head.is_card() {
             account.add(&budget::of_head(self.work));
         }
-        if home == Side::Gpu || account.sum() > 0 {
+        if home.is_card() || account.sum() > 0 {
             account.add(&budget::scratch(self.work, self.run));
         }
         let sum: u64 = layers.iter().map(|l| picoseconds(l.time.total())).sum();
-        let objective = sum + picoseconds(cost.head(head == Side::Gpu, home)) + picoseconds(cost.token(home));
-        Plan { layers, head, home, objective, bound: objective, account, budget }
+        let objective = sum + picoseconds(cost.head(head.is_card(), home)) + picoseconds(cost.token(home));
+        let (accounts, budgets) = (vec![account], budget.into_iter().collect());
+        Plan { layers, head, home, objective, bound: objective, accounts, budgets }
     }
 
     /// llama.cpp's way, for comparison: as many whole layers as fit are on the card, the last ones and the head first;
     /// everything is computed, and the residual stream crosses once.
     pub fn layer_offload(&self, budget: Option<Bytes>) -> (usize, Plan) {
-        let run = Run { method: Method::Dense, ..*self.run };
+        let run = Run { mode: Mode::Dense, ..*self.run };
         let dense = Planner { run: &run, ..*self };
         let cost = Cost::new(self.hardware, self.work, &run);
         let Some(device) = &self.hardware.device else { return (0, dense.cpu_only(None)) };
         let budget = budget.unwrap_or(Bytes(device.gpu.vram.0 - device.gpu.context.0));
         let n = self.work.layers.len();
-        let whole =
-            |i: usize| LayerChoice { attention: true, n_hot: self.work.layers[i].n_ff(), ..LayerChoice::default() };
+        let whole = |i: usize| {
+            let all = |g: &GroupWork| GroupChoice { n_hot: g.n_ff(), ..GroupChoice::default() };
+            LayerChoice { card: 0, attention: true, groups: self.work.layers[i].groups.iter().map(all).collect() }
+        };
         let mut left = capacity(budget).saturating_sub(budget::scratch(self.work, &run).sum());
-        let mut choices = vec![LayerChoice::default(); n];
+        let mut choices: Vec<_> = self.work.layers.iter().map(|l| LayerChoice::none(l.groups.len())).collect();
         let mut n_gpu = 0;
         for i in (0..n).rev() {
-            let bytes = budget::of_layer(&self.work.layers[i], whole(i), &run).sum();
+            let bytes = budget::of_layer(&self.work.layers[i], &whole(i), &run).sum();
             let Some(rest) = left.checked_sub(bytes) else { break };
             (left, choices[i], n_gpu) = (rest, whole(i), n_gpu + 1);
         }
         let head_fits = n_gpu > 0 && budget::of_head(self.work).sum() <= left;
-        let head = if head_fits { Side::Gpu } else { Side::Cpu };
-        let mut plan = dense.describe(&cost, &choices, head, Side::Cpu, Some(budget));
+        let head = if head_fits { CARD } else { Place::Host };
+        let mut plan = dense.describe(&cost, &choices, head, Place::Host, Some(budget));
         let mut scratch = Vec::new();
         // Layers that follow each other on one side hand over nothing: each is at home there.
         for (i, layer) in plan.layers.iter_mut().enumerate() {
-            let home = if layer.choice.attention { Side::Gpu } else { Side::Cpu };
-            layer.time = cost.layer(i, layer.choice, home, &mut scratch);
+            let home = if layer.choice.attention { CARD } else { Place::Host };
+            layer.time = cost.layer(i, &layer.choice, home, &mut scratch);
         }
         let sum: f64 = plan.layers.iter().map(|l| l.time.total()).sum();
-        let end = if n_gpu > 0 { Side::Gpu } else { Side::Cpu };
+        let end = if n_gpu > 0 { CARD } else { Place::Host };
         plan.objective = picoseconds(sum + cost.head(head_fits, end) + cost.token(end));
         plan.bound = plan.objective;
         (n_gpu, plan)
@@ -368,7 +334,7 @@ pub struct Prepared<'a> {
     /// Options by layer.
     choices: Vec<Vec<LayerChoice>>,
     /// What is to be solved for each home of the residual stream; nothing without a card.
-    homes: Vec<(Side, Problem)>,
+    homes: Vec<(Place, Problem)>,
 }
 
 impl Prepared<'_> {
@@ -417,7 +383,7 @@ impl Prepared<'_> {
     }
 
     /// The best plan with the residual stream at `home`; `None` where it cannot be below `known` picoseconds.
-    fn plan_at(&self, home: Side, problem: &Problem, budget: Bytes, known: u64) -> Option<Plan> {
+    fn plan_at(&self, home: Place, problem: &Problem, budget: Bytes, known: u64) -> Option<Plan> {
         let Planner { work, run, .. } = self.planner;
         let room = capacity(budget).checked_sub(budget::scratch(work, run).sum())?;
         let token = picoseconds(self.cost.token(home));
@@ -425,8 +391,8 @@ impl Prepared<'_> {
             return None;
         }
         let Solution { chosen, bound, .. } = problem.solve(room)?;
-        let layers = chosen.iter().zip(&self.choices).map(|(at, options)| options[*at]).collect::<Vec<_>>();
-        let head = if chosen[layers.len()] == 1 { Side::Gpu } else { Side::Cpu };
+        let layers = chosen.iter().zip(&self.choices).map(|(at, options)| options[*at].clone()).collect::<Vec<_>>();
+        let head = if chosen[layers.len()] == 1 { CARD } else { Place::Host };
         let mut plan = self.planner.describe(&self.cost, &layers, head, home, Some(budget));
         plan.bound = (bound + token).min(plan.objective);
         Some(plan)

@@ -193,7 +193,7 @@ fn div_ceil(a: i128, b: i128) -> i128 {
     a.div_euclid(b) + i128::from(a.rem_euclid(b) != 0)
 }
 
-/// Gives what is left to whoever saves most by it, until nobody can use it.
+/// Gives what is left to the class that saves most by it, until none can use it.
 fn fill_up(fronts: &[&[Item]], picked: &mut [Item], mut left: u64) {
     loop {
         let better = fronts.iter().enumerate().filter_map(|(class, front)| {
@@ -246,7 +246,7 @@ fn expand(states: &[State], items: &[Priced], room: u64, slack: impl Fn(&State) 
         });
         next.extend(grown.filter(|s| s.bytes <= room));
     }
-    // One rising run per item, which a stable sort finds and merges; it also says who stays of equals.
+    // One rising run per item, which a stable sort finds and merges; it also says which of equals stays.
     next.sort_by_key(|s| (s.bytes, s.cost));
     (next, states.len() * items.len() * SORTED_COUNTS)
 }

@@ -2,9 +2,10 @@
 
 use super::explain::Explained;
 use super::hardware::{Bandwidth, Bandwidths, Bus, Cpu, Device, Gpu, Hardware};
-use super::plan::{Method, Plan, Planner, Run, Side};
-use super::workload::{Block, LayerWork, NeuronRows, NeuronStats, Workload};
+use super::plan::{Place, Plan, Planner, Run};
+use super::workload::{GroupWork, LayerWork, NeuronRows, NeuronStats, Whole, Workload};
 use super::{budget, rates};
+use crate::model::{Mode, Role};
 use crate::quant::GgmlType;
 use crate::units::Bytes;
 use rand_chacha::ChaCha8Rng;
@@ -24,8 +25,8 @@ fn machine() -> Hardware {
     }
 }
 
-fn run(method: Method) -> Run {
-    Run { n_ctx: 512, n_past: 512, kv_type: GgmlType::F16, n_ubatch: 64, method }
+fn run(mode: Mode) -> Run {
+    Run { n_ctx: 512, n_past: 512, kv_type: GgmlType::F16, n_ubatch: 64, mode }
 }
 
 fn random(rng: &mut ChaCha8Rng, low: f64, high: f64) -> f64 {
@@ -35,17 +36,12 @@ fn random(rng: &mut ChaCha8Rng, low: f64, high: f64) -> f64 {
 /// A model whose layers all differ, in density and in how hot the hottest are.
 fn distinct(n_layer: usize, n_embd: usize, n_ff: usize, seed: u64) -> Workload {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let block = |n_rows: usize| Block { bytes: (2 * n_embd * n_rows) as u64, dtype: GgmlType::F16 };
+    let block = |n_rows: usize| Whole { bytes: (2 * n_embd * n_rows) as u64, dtype: GgmlType::F16 };
     let rows = NeuronRows { row_bytes: 2 * n_embd as u64, dtype: GgmlType::F16 };
     let layers = (0..n_layer).map(|_| {
         let density = random(&mut rng, 0.02, 0.4);
         let rates: Vec<f32> = rates::power_law(n_ff, density).iter().map(|r| *r as f32).collect();
-        LayerWork {
-            attention: vec![block(n_embd), block(n_embd), block(n_embd), block(n_embd)],
-            small_bytes: 8 * n_embd as u64,
-            n_q: n_embd,
-            n_kv: n_embd,
-            head_dim: 64,
+        let group = GroupWork {
             mask: rows,
             up: Some(rows),
             down: rows,
@@ -53,13 +49,22 @@ fn distinct(n_layer: usize, n_embd: usize, n_ff: usize, seed: u64) -> Workload {
             divisible: true,
             stats: NeuronStats { mass: rates.clone(), rates, cold: None },
             predictor: None,
+        };
+        let attention = [Role::AttnQ, Role::AttnK, Role::AttnV, Role::AttnOutput];
+        LayerWork {
+            blocks: attention.map(|role| (role, block(n_embd))).to_vec(),
+            small_bytes: 8 * n_embd as u64,
+            n_q: n_embd,
+            n_kv: n_embd,
+            head_dim: 64,
+            groups: vec![group],
         }
     });
     let layers = layers.collect();
     Workload { name: "test".to_owned(), n_embd, n_vocab: 1000, head: block(1000), layers }
 }
 
-fn plan(hardware: &Hardware, work: &Workload, method: Method, budget: u64) -> anyhow::Result<Plan> {
+fn plan(hardware: &Hardware, work: &Workload, method: Mode, budget: u64) -> anyhow::Result<Plan> {
     Planner { hardware, work, run: &run(method) }.plan(Some(Bytes(budget)))
 }
 
@@ -68,7 +73,7 @@ fn what_is_accounted_is_within_the_budget_whatever_it_is() {
     let (hardware, mut rng) = (machine(), ChaCha8Rng::seed_from_u64(7));
     let mut work = distinct(3, 512, 512, 1);
     work.assume_predictors();
-    let methods = [Method::Dense, Method::Exact, Method::Predicted];
+    let methods = [Mode::Dense, Mode::Exact, Mode::Predicted];
     let mut planned = 0;
     for i in 0..1000 {
         let budget = Bytes(random(&mut rng, 1.0, (work.n_bytes() + (16 << 20)) as f64) as u64);
@@ -78,10 +83,10 @@ fn what_is_accounted_is_within_the_budget_whatever_it_is() {
             Ok(plan) => {
                 planned += 1;
                 let sum: u64 = plan.layers.iter().map(|l| l.account.sum()).sum();
-                let head = if plan.head == Side::Gpu { budget::of_head(&work).sum() } else { 0 };
+                let head = if plan.head.is_card() { budget::of_head(&work).sum() } else { 0 };
                 let scratch = if plan.is_cpu_only() { 0 } else { budget::scratch(&work, &run(method)).sum() };
-                assert_eq!(plan.account.sum(), sum + head + scratch);
-                assert!(plan.account.taken() <= budget, "{:?} of {budget:?}", plan.account);
+                assert_eq!(plan.account().sum(), sum + head + scratch);
+                assert!(plan.account().taken() <= budget, "{:?} of {budget:?}", plan.account());
                 assert_eq!(plan.objective, plan.bound, "{budget}");
             }
             Err(error) => {
@@ -99,7 +104,7 @@ fn more_budget_never_takes_more_time() {
     let hardware = machine();
     let mut work = distinct(12, 512, 1024, 2);
     work.assume_predictors();
-    for method in [Method::Dense, Method::Exact, Method::Predicted] {
+    for method in [Mode::Dense, Mode::Exact, Mode::Predicted] {
         let budgets = (0..60).map(|i| (8 << 20) + i * (2 << 20));
         let times: Vec<u64> = budgets.filter_map(|b| Some(plan(&hardware, &work, method, b).ok()?.objective)).collect();
         assert!(times.len() > 40 && times.is_sorted_by(|a, b| a >= b), "{times:?}");
@@ -114,8 +119,8 @@ fn permuted_layers_have_permuted_plans() {
     let order = [0, 10, 11, 12, 13, 1, 2, 3, 9, 8, 7, 6, 5, 4];
     let permuted = Workload { layers: order.iter().map(|i| work.layers[*i].clone()).collect(), ..work.clone() };
     for budget in [300u64 << 20, 600 << 20, 900 << 20] {
-        let a = plan(&hardware, &work, Method::Exact, budget).unwrap();
-        let b = plan(&hardware, &permuted, Method::Exact, budget).unwrap();
+        let a = plan(&hardware, &work, Mode::Exact, budget).unwrap();
+        let b = plan(&hardware, &permuted, Mode::Exact, budget).unwrap();
         assert_eq!(a.objective, b.objective);
         for (to, from) in order.iter().enumerate() {
             assert_eq!(b.layers[to], a.layers[*from], "layer {from} at place {to}");
@@ -130,22 +135,22 @@ fn permuted_layers_have_permuted_plans() {
 #[test]
 fn a_budget_that_is_too_small_names_what_is_missing() {
     let (hardware, work) = (machine(), distinct(2, 512, 512, 4));
-    let error = plan(&hardware, &work, Method::Exact, 1 << 20).unwrap_err().to_string();
+    let error = plan(&hardware, &work, Mode::Exact, 1 << 20).unwrap_err().to_string();
     assert!(error.contains("1.00 MiB are too few") && error.contains("more"), "{error}");
-    let error = plan(&hardware, &work, Method::Exact, 25 << 30).unwrap_err().to_string();
+    let error = plan(&hardware, &work, Mode::Exact, 25 << 30).unwrap_err().to_string();
     assert!(error.contains("more than the 24.00 GiB"), "{error}");
     let none = Hardware { device: None, ..hardware };
-    let error = plan(&none, &work, Method::Exact, 1 << 30).unwrap_err().to_string();
+    let error = plan(&none, &work, Mode::Exact, 1 << 30).unwrap_err().to_string();
     assert!(error.contains("no graphics card"), "{error}");
 }
 
 #[test]
 fn nothing_is_handed_over_where_one_side_is_empty() {
     let (hardware, work) = (machine(), distinct(4, 512, 1024, 5));
-    let all = plan(&hardware, &work, Method::Exact, 1 << 30).unwrap();
-    assert_eq!((all.home, all.head, all.hot_share()), (Side::Gpu, Side::Gpu, 1.0));
+    let all = plan(&hardware, &work, Mode::Exact, 1 << 30).unwrap();
+    assert_eq!((all.home, all.head, all.hot_share()), (Place::Card(0), Place::Card(0), 1.0));
     assert!(all.layers.iter().all(|l| l.time.rendezvous == 0.0 && l.time.cpu == 0.0));
-    let planner = Planner { hardware: &hardware, work: &work, run: &run(Method::Exact) };
+    let planner = Planner { hardware: &hardware, work: &work, run: &run(Mode::Exact) };
     let none = planner.cpu_only(None);
     assert!(none.is_cpu_only() && none.layers.iter().all(|l| l.time.rendezvous == 0.0 && l.time.gpu == 0.0));
 }
@@ -154,7 +159,7 @@ fn nothing_is_handed_over_where_one_side_is_empty() {
 fn a_slow_bus_leaves_everything_to_the_cpu_and_says_so() {
     let (mut hardware, work) = (machine(), distinct(4, 512, 1024, 5));
     hardware.device.as_mut().unwrap().bus.rendezvous = 1.0;
-    let run = run(Method::Exact);
+    let run = run(Mode::Exact);
     let planner = Planner { hardware: &hardware, work: &work, run: &run };
     let plan = planner.plan(Some(Bytes(20 << 20))).unwrap();
     assert!(plan.is_cpu_only());
@@ -168,7 +173,7 @@ fn eighty_layers_of_28672_neurons_are_planned_and_proved_at_once() {
     // Layers that are all alike are no easier.
     let alike = Workload { layers: vec![work.layers[0].clone(); 80], ..work.clone() };
     for (work, method) in
-        [(&work, Method::Exact), (&work, Method::Predicted), (&alike, Method::Exact), (&alike, Method::Predicted)]
+        [(&work, Mode::Exact), (&work, Mode::Predicted), (&alike, Mode::Exact), (&alike, Mode::Predicted)]
     {
         let start = std::time::Instant::now();
         let plan = plan(&hardware, work, method, 20 << 30).unwrap();
@@ -202,7 +207,7 @@ fn shapes_have_the_sizes_of_their_models() {
 #[test]
 fn an_explanation_has_a_line_for_every_layer_and_parses() {
     let (hardware, work) = (machine(), distinct(12, 512, 1024, 8));
-    let run = run(Method::Exact);
+    let run = run(Mode::Exact);
     let planner = Planner { hardware: &hardware, work: &work, run: &run };
     let plan = planner.plan(Some(Bytes(40 << 20))).unwrap();
     let explained = Explained::new(&planner.prepare(), &plan);

@@ -1,17 +1,24 @@
 //! What one decoded token needs of a model, as plain sizes: all that planning must know of it.
 
-use crate::model::{ColdQuantiles, Down, Matrix, Model, Predictor};
+use crate::model::{ColdQuantiles, Down, Layer, Matrix, Model, NeuronGroup, Part, Predictor, Role};
 use crate::quant::GgmlType;
 use crate::shapes::Sized;
 use anyhow::Result;
 
 /// A matrix that is read as a whole.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Block {
+pub struct Whole {
     /// Its bytes.
     pub bytes: u64,
     /// Type of its weights.
     pub dtype: GgmlType,
+}
+
+impl Whole {
+    fn of(m: &Matrix, row: &dyn Fn(&Matrix) -> NeuronRows) -> Self {
+        let NeuronRows { row_bytes, dtype } = row(m);
+        Self { bytes: row_bytes * m.n_rows as u64, dtype }
+    }
 }
 
 /// A matrix of which each neuron has a row.
@@ -23,7 +30,7 @@ pub struct NeuronRows {
     pub dtype: GgmlType,
 }
 
-/// What is known of the neurons of one layer, by slot.
+/// What is known of the neurons of one group, by slot.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NeuronStats {
     /// Share of tokens for which the neuron fires, falling.
@@ -34,7 +41,7 @@ pub struct NeuronStats {
     pub cold: Option<ColdQuantiles>,
 }
 
-/// What a layer's predictor reads.
+/// What a group's predictor reads.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PredictorWork {
     /// Hidden values; 0 where there are none.
@@ -89,20 +96,10 @@ impl From<&Predictor> for PredictorWork {
     }
 }
 
-/// One layer.
+/// A group of neurons.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LayerWork {
-    /// Query, key, value and output matrices.
-    pub attention: Vec<Block>,
-    /// Bytes of norms and biases.
-    pub small_bytes: u64,
-    /// Elements of all query heads.
-    pub n_q: usize,
-    /// Elements of all key heads; as many of the values.
-    pub n_kv: usize,
-    /// Elements per head.
-    pub head_dim: usize,
-    /// The matrix that tells who fires: gate, or up where there is none.
+pub struct GroupWork {
+    /// The matrix that tells which neurons fire: gate, or up where there is none.
     pub mask: NeuronRows,
     /// Up, where there is a gate.
     pub up: Option<NeuronRows>,
@@ -112,16 +109,114 @@ pub struct LayerWork {
     pub down_by_columns: bool,
     /// Whether some of its neurons may be on a card: not where down is stored by columns, or losslessly.
     pub divisible: bool,
-    /// Who fires.
+    /// Which neurons fire how often.
     pub stats: NeuronStats,
     /// Absent where the mask is computed exactly.
     pub predictor: Option<PredictorWork>,
 }
 
-impl LayerWork {
+impl GroupWork {
     /// Number of neurons.
     pub fn n_ff(&self) -> usize {
         self.stats.rates.len()
+    }
+
+    /// Bytes of one neuron in all matrices.
+    pub fn neuron_bytes(&self) -> u64 {
+        self.mask.row_bytes + self.up.map_or(0, |u| u.row_bytes) + self.down.row_bytes
+    }
+
+    fn of(group: &NeuronGroup, row: &dyn Fn(&Matrix) -> NeuronRows) -> Self {
+        let n_ff = group.n_ff();
+        let down = match group.ffn_down() {
+            Down::Rows(m) => row(m),
+            Down::Lossless(d) => NeuronRows { row_bytes: (d.n_bytes() / n_ff) as u64, dtype: d.dtype() },
+            Down::Columns(m) => {
+                let column = row(m);
+                NeuronRows { row_bytes: column.row_bytes * m.n_rows as u64 / n_ff as u64, ..column }
+            }
+        };
+        let stats = match &group.index {
+            Some(index) => {
+                NeuronStats { rates: index.rates.clone(), mass: index.mass.clone(), cold: index.cold.clone() }
+            }
+            None => NeuronStats { rates: vec![1.0; n_ff], mass: vec![1.0; n_ff], cold: None },
+        };
+        Self {
+            mask: row(group.mask_matrix()),
+            up: group.gate.is_some().then(|| row(group.ffn_up())),
+            down,
+            down_by_columns: matches!(group.ffn_down(), Down::Columns(_)),
+            divisible: matches!(group.ffn_down(), Down::Rows(_)),
+            stats,
+            predictor: group.predictor.as_ref().map(PredictorWork::from),
+        }
+    }
+}
+
+/// One layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerWork {
+    /// Matrices that are read as a whole: those of attention.
+    pub blocks: Vec<(Role, Whole)>,
+    /// Bytes of norms and biases.
+    pub small_bytes: u64,
+    /// Elements of all query heads; 0 without attention.
+    pub n_q: usize,
+    /// Elements of all key heads, as many of the values; 0 without attention.
+    pub n_kv: usize,
+    /// Elements per head.
+    pub head_dim: usize,
+    /// Its groups of neurons.
+    pub groups: Vec<GroupWork>,
+}
+
+impl LayerWork {
+    /// Number of neurons.
+    pub fn n_ff(&self) -> usize {
+        self.groups.iter().map(GroupWork::n_ff).sum()
+    }
+
+    /// Whether the neurons of all groups may be divided between devices.
+    pub fn is_divisible(&self) -> bool {
+        self.groups.iter().all(|g| g.divisible)
+    }
+
+    fn of(layer: &Layer, model: &Model, row: &dyn Fn(&Matrix) -> NeuronRows) -> Self {
+        let config = &model.config;
+        let whole = |part: &&Part| is_block(part.role);
+        let attends = layer.has_attention();
+        let block = |part: &Part| (part.role, Whole::of(part.matrix(), row));
+        Self {
+            blocks: layer.parts.iter().filter(whole).map(block).collect(),
+            small_bytes: layer.all_parts().map(Part::small_bytes).sum(),
+            n_q: if attends { config.n_q() } else { 0 },
+            n_kv: if attends { config.n_kv() } else { 0 },
+            head_dim: config.head_dim,
+            groups: layer.groups.iter().map(|group| GroupWork::of(group, row)).collect(),
+        }
+    }
+}
+
+/// Whether parts with that role are matrices of a layer's mixer, which is on one device as a whole.
+fn is_block(role: Role) -> bool {
+    match role {
+        Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnOutput => true,
+        // Small, and computed where the layer's input is.
+        Role::Router => true,
+        // Floats, beside the layers, or of neurons.
+        Role::TokenEmbd
+        | Role::OutputNorm
+        | Role::Output
+        | Role::RopeFreqs
+        | Role::AttnNorm
+        | Role::AttnNorm2
+        | Role::PostAttnNorm
+        | Role::FfnNorm
+        | Role::PostFfnNorm
+        | Role::FfnGate
+        | Role::FfnUp
+        | Role::FfnDown => false,
     }
 }
 
@@ -135,7 +230,7 @@ pub struct Workload {
     /// Entries of the vocabulary.
     pub n_vocab: usize,
     /// The head.
-    pub head: Block,
+    pub head: Whole,
     /// The layers, by number.
     pub layers: Vec<LayerWork>,
 }
@@ -153,46 +248,10 @@ impl Workload {
             let row_bytes = dtype.row_bytes(m.n_cols).unwrap_or(m.row_bytes()) as u64;
             NeuronRows { row_bytes, dtype }
         };
-        let block = |m: &Matrix| Block { bytes: row(m).row_bytes * m.n_rows as u64, dtype: row(m).dtype };
         let config = &model.config;
-        let layers = model.weights.layers.iter().map(|layer| {
-            let linears = [&layer.attn_q, &layer.attn_k, &layer.attn_v, &layer.attn_output];
-            let floats = |v: &[f32]| std::mem::size_of_val(v) as u64;
-            let biases: u64 = linears.iter().filter_map(|l| l.bias.as_deref()).map(floats).sum();
-            let norms = [Some(&layer.attn_norm), layer.ffn_norm.as_ref()];
-            let norms: u64 =
-                norms.into_iter().flatten().map(|n| floats(&n.weight) + n.bias.as_deref().map_or(0, floats)).sum();
-            let group = &layer.ffn[0];
-            let n_ff = group.n_ff();
-            let down = match &group.ffn_down {
-                Down::Rows(m) => row(m),
-                Down::Lossless(d) => NeuronRows { row_bytes: (d.n_bytes() / n_ff) as u64, dtype: d.dtype() },
-                Down::Columns(m) => NeuronRows { row_bytes: block(m).bytes / n_ff as u64, dtype: row(m).dtype },
-            };
-            let stats = match &group.index {
-                Some(index) => {
-                    NeuronStats { rates: index.rates.clone(), mass: index.mass.clone(), cold: index.cold.clone() }
-                }
-                None => NeuronStats { rates: vec![1.0; n_ff], mass: vec![1.0; n_ff], cold: None },
-            };
-            LayerWork {
-                attention: linears.iter().map(|l| block(&l.weight)).collect(),
-                small_bytes: biases + norms,
-                n_q: config.n_head * config.head_dim,
-                n_kv: config.n_head_kv * config.head_dim,
-                head_dim: config.head_dim,
-                mask: row(group.mask_matrix()),
-                up: group.ffn_gate.is_some().then(|| row(&group.ffn_up)),
-                down,
-                down_by_columns: matches!(group.ffn_down, Down::Columns(_)),
-                divisible: matches!(group.ffn_down, Down::Rows(_)),
-                stats,
-                predictor: group.predictor.as_ref().map(PredictorWork::from),
-            }
-        });
-        let layers = layers.collect();
+        let layers = model.weights.layers.iter().map(|layer| LayerWork::of(layer, model, &row)).collect();
         let (n_embd, n_vocab) = (config.n_embd, config.n_vocab);
-        Self { name: config.name.clone(), n_embd, n_vocab, head: block(model.weights.head()), layers }
+        Self { name: config.name.clone(), n_embd, n_vocab, head: Whole::of(model.weights.head(), &row), layers }
     }
 
     /// The workload of a known shape (the head as `split` makes it), whose neurons fire by the power law.
@@ -203,15 +262,10 @@ impl Workload {
         let (shape, dtype, density) = (sized.shape, sized.dtype, sized.density.unwrap_or(sized.shape.density));
         let (n_embd, n_kv) = (shape.n_embd, shape.n_kv());
         let bytes = sized.row_bytes(dtype, n_embd)? as u64;
-        let block = |n_rows: usize| Block { bytes: bytes * n_rows as u64, dtype };
+        let block = |n_rows: usize| Whole { bytes: bytes * n_rows as u64, dtype };
         let rows = NeuronRows { row_bytes: bytes, dtype };
         let rates: Vec<f32> = super::rates::power_law(shape.n_ff, density).iter().map(|r| *r as f32).collect();
-        let layer = LayerWork {
-            attention: vec![block(n_embd), block(n_kv), block(n_kv), block(n_embd)],
-            small_bytes: 8 * n_embd as u64,
-            n_q: n_embd,
-            n_kv,
-            head_dim: n_embd / shape.n_head,
+        let group = GroupWork {
             mask: rows,
             up: shape.gated.then_some(rows),
             down: rows,
@@ -221,12 +275,25 @@ impl Workload {
             stats: NeuronStats { mass: rates.clone(), rates, cold: None },
             predictor: None,
         };
+        let layer = LayerWork {
+            blocks: vec![
+                (Role::AttnQ, block(n_embd)),
+                (Role::AttnK, block(n_kv)),
+                (Role::AttnV, block(n_kv)),
+                (Role::AttnOutput, block(n_embd)),
+            ],
+            small_bytes: 8 * n_embd as u64,
+            n_q: n_embd,
+            n_kv,
+            head_dim: n_embd / shape.n_head,
+            groups: vec![group],
+        };
         let head = sized.outer_type();
         Ok(Self {
             name: format!("{} {dtype} d={density}", sized.with_suffix(shape.name)),
             n_embd,
             n_vocab: shape.n_vocab,
-            head: Block { bytes: sized.row_bytes(head, n_embd)? as u64 * shape.n_vocab as u64, dtype: head },
+            head: Whole { bytes: sized.row_bytes(head, n_embd)? as u64 * shape.n_vocab as u64, dtype: head },
             layers: vec![layer; sized.n_layer],
         })
     }
@@ -239,20 +306,24 @@ impl Workload {
         let bytes = |n: usize| n.div_ceil(dtype.block_len()) * dtype.block_bytes();
         let sized = PredictorWork::new(rank * bytes(self.n_embd), bytes(rank) + 4, dtype, 0.0, 0.0);
         let predictor = PredictorWork { n_hidden: rank, ..sized };
-        self.layers.iter_mut().for_each(|l| l.predictor = Some(predictor));
+        self.layers.iter_mut().flat_map(|l| &mut l.groups).for_each(|g| g.predictor = Some(predictor));
     }
 
     /// Bytes of all weights that decoding reads at the most.
     pub fn n_bytes(&self) -> u64 {
-        let rows = |l: &LayerWork| l.mask.row_bytes + l.up.map_or(0, |u| u.row_bytes) + l.down.row_bytes;
-        let attention = |l: &LayerWork| l.attention.iter().map(|b| b.bytes).sum::<u64>();
-        self.layers.iter().map(|l| attention(l) + l.small_bytes + rows(l) * l.n_ff() as u64).sum::<u64>()
-            + self.head.bytes
+        let neurons = |l: &LayerWork| l.groups.iter().map(|g| g.neuron_bytes() * g.n_ff() as u64).sum::<u64>();
+        let blocks = |l: &LayerWork| l.blocks.iter().map(|(_, b)| b.bytes).sum::<u64>();
+        self.layers.iter().map(|l| blocks(l) + l.small_bytes + neurons(l)).sum::<u64>() + self.head.bytes
+    }
+
+    /// All groups of neurons, by number.
+    pub fn groups(&self) -> impl Iterator<Item = &GroupWork> {
+        self.layers.iter().flat_map(|l| &l.groups)
     }
 
     /// Whether neurons can be divided between devices: not in plain files.
     pub fn can_be_divided(&self) -> bool {
-        self.layers.iter().all(|l| l.divisible)
+        self.layers.iter().all(LayerWork::is_divisible)
     }
 }
 

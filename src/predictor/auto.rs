@@ -35,7 +35,7 @@ impl NeuronBytes {
     /// Those of a variant, which is where predictors go and where `down` is stored by rows.
     pub fn new(group: &NeuronGroup) -> Self {
         let n_ff = group.n_ff() as f64;
-        let down = match &group.ffn_down {
+        let down = match group.ffn_down() {
             Down::Columns(down) => down.n_bytes() as f64 / n_ff,
             Down::Rows(_) | Down::Lossless(_) => 0.0,
         };

@@ -1,7 +1,7 @@
-//! What a layer's predictor is fitted to: weights, sampled inputs, and what the neurons make of them.
+//! What a layer's predictor is fitted to: weights, sampled inputs, and the neurons' response to them.
 
 use super::linalg::{self, View};
-use crate::model::{Activation, Matrix, Model, NeuronGroup};
+use crate::model::{Activation, Matrix, Model, NeuronGroup, Part};
 use crate::profile::samples::{SampleKey, Samples};
 use crate::quant::convert;
 use anyhow::{Context, Result, ensure};
@@ -10,34 +10,34 @@ use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-/// Tokens that a covariance takes in at a time: 64 MiB of floats for a width of 4096.
+/// Tokens added to a covariance at a time: 64 MiB of floats for a width of 4096.
 pub(super) const BLOCK: usize = 4096;
-/// Tokens that thresholds are found on, at most, and that the result is measured on: with an `n_ff` of 11,008 the true
-/// values of both take 720 MB.
+/// The most tokens that thresholds are found on, and the most that the result is measured on: for an `n_ff` of 11,008
+/// the true values of both take 720 MB.
 const MOST_TOLD: usize = 4096;
-/// Positions of a text that stay together when it is divided, from the coarsest: neighbours are alike, so that those
-/// held out would tell little if their neighbours were not.
+/// Positions of a text that stay together when it is divided, coarsest first: neighbours are alike, so held-out ones
+/// would prove little if their neighbours were trained on.
 const STRETCHES: [u64; 4] = [512, 64, 8, 1];
-/// Stretches that are wanted at least.
+/// The fewest stretches to divide into.
 const ENOUGH_STRETCHES: usize = 64;
-/// Fewer samples say nothing.
+/// With fewer samples, figures mean nothing.
 const LEAST_SAMPLES: usize = 256;
-/// Neurons whose rows are decoded and multiplied at a time.
+/// Neurons decoded and multiplied at a time.
 const NEURONS: usize = 512;
 
-/// Samples divided by text: numbers of samples.
+/// Samples divided by text, as indices of samples.
 #[derive(Debug)]
 pub(super) struct Split {
     /// For covariances and training.
     pub train: Vec<usize>,
     /// For thresholds.
     pub calibration: Vec<usize>,
-    /// Never used but for measuring.
+    /// Used for measuring only.
     pub held_out: Vec<usize>,
 }
 
 impl Split {
-    /// One eighth of the text is held out, two find thresholds, the rest is trained on.
+    /// One eighth of the text is held out, two are for thresholds, the rest is for training.
     ///
     /// # Errors
     /// When there are too few samples.
@@ -62,7 +62,7 @@ impl Split {
         sorted.dedup();
         let mut split = Self { train: Vec::new(), calibration: Vec::new(), held_out: Vec::new() };
         for (i, of) in stretches.iter().enumerate() {
-            // By place in the order of hashes: as even as it can be, and as random.
+            // By place in the order of hashes: as even as possible, and random.
             let list = match sorted.partition_point(|s| s < of) % 8 {
                 0 if split.held_out.len() < MOST_TOLD => &mut split.held_out,
                 1 | 5 if split.calibration.len() < MOST_TOLD => &mut split.calibration,
@@ -95,7 +95,7 @@ pub(super) struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    /// Those of `samples` whose numbers are in `which`.
+    /// Those of `samples` whose indices are in `which`.
     pub fn new(samples: &'a Samples, layer: usize, n_embd: usize, which: &'a [usize]) -> Self {
         Self { x: &samples.x[layer], n_embd, which }
     }
@@ -120,7 +120,7 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// Checks that the samples are those of `model`'s shape, and numbers.
+/// Checks that the samples have `model`'s shape and are finite numbers.
 ///
 /// # Errors
 /// Names what differs.
@@ -139,13 +139,13 @@ pub(super) fn check_samples(model: &Model, samples: &Samples) -> Result<()> {
 /// The rows of `matrix` as floats, by neuron.
 ///
 /// # Errors
-/// When a weight is no finite number.
+/// When a weight is not a finite number.
 pub(super) fn weights(group: &NeuronGroup, matrix: &Matrix) -> Result<Vec<f32>> {
     let slots: Vec<usize> = slots(group);
     rows(matrix, &slots)
 }
 
-/// By neuron, the slot where it lies.
+/// The slot of each neuron.
 pub(super) fn slots(group: &NeuronGroup) -> Vec<usize> {
     let mut slots: Vec<usize> = (0..group.n_ff()).collect();
     if let Some(index) = &group.index {
@@ -169,9 +169,9 @@ pub(super) struct Truth {
     pub n: usize,
     /// Neurons.
     pub n_ff: usize,
-    /// `[n][n_ff]` pre-activations: products with the mask matrix.
+    /// `[n][n_ff]` pre-activations: the products with the mask matrix.
     pub z: Vec<f32>,
-    /// `[n][n_ff]` absolute values that the `down` vectors are multiplied with: what is lost with a neuron.
+    /// `[n][n_ff]` absolute factors of the `down` vectors: what is lost with a neuron.
     pub mass: Vec<f32>,
     /// `[n_ff]` mass per activation.
     pub gain: Vec<f32>,
@@ -181,9 +181,9 @@ impl Truth {
     /// Computes it for the tokens of `x` (`[n][n_embd]`). `mask`: the mask matrix by neuron.
     ///
     /// # Errors
-    /// When something is no finite number.
+    /// When something is not a finite number.
     pub fn new(group: &NeuronGroup, mask: &[f32], x: &[f32], activation: Activation) -> Result<Self> {
-        let (n_ff, n_embd) = (group.n_ff(), group.ffn_up.n_cols);
+        let (n_ff, n_embd) = (group.n_ff(), group.ffn_up().n_cols);
         let n = x.len() / n_embd;
         let x = View::new(x, n, n_embd);
         let slots = slots(group);
@@ -191,11 +191,15 @@ impl Truth {
         for first in (0..n_ff).step_by(NEURONS) {
             let width = NEURONS.min(n_ff - first);
             let w = &mask[first * n_embd..][..width * n_embd];
-            let products = linalg::product(x, View::new(w, width, n_embd).t());
-            let up = match &group.ffn_gate {
+            let these = &slots[first..first + width];
+            let mut products = linalg::product(x, View::new(w, width, n_embd).t());
+            add_bias(group.mask(), these, &mut products);
+            let up = match &group.gate {
                 Some(_) => {
-                    let up = rows(&group.ffn_up, &slots[first..first + width])?;
-                    Some(linalg::product(x, View::new(&up, width, n_embd).t()))
+                    let up = rows(group.ffn_up(), these)?;
+                    let mut up = linalg::product(x, View::new(&up, width, n_embd).t());
+                    add_bias(&group.up, these, &mut up);
+                    Some(up)
                 }
                 None => None,
             };
@@ -219,7 +223,7 @@ impl Truth {
                     masses += act * up;
                     fired += u32::from(act != 0.0);
                 }
-                // Of a neuron that fired rarely its `up` for all tokens tells more.
+                // If a neuron rarely fired, its `up` over all tokens tells more.
                 let prior = PRIOR * acts / f64::from(fired.max(1));
                 let mean_up = ups / n.max(1) as f64;
                 *gain = if acts > 0.0 { (masses + prior * mean_up) / (acts + prior) } else { mean_up } as f32;
@@ -248,10 +252,18 @@ impl Truth {
     }
 }
 
-/// Firings that a neuron's mean `up` counts as.
+/// Adds the bias of `part`, where there is one, to products (`[n][slots]`) with its rows in `slots`.
+fn add_bias(part: &Part, slots: &[usize], products: &mut [f32]) {
+    let Some(bias) = &part.bias else { return };
+    for products in products.chunks_exact_mut(slots.len()) {
+        products.iter_mut().zip(slots).for_each(|(p, slot)| *p += bias[*slot]);
+    }
+}
+
+/// How many firings a neuron's mean `up` counts as.
 const PRIOR: f64 = 8.0;
 
-/// Runs `of` over ranges of neurons at the same time and joins what it returns, one value per neuron.
+/// Runs `of` over ranges of neurons in parallel and joins what it returns, one value per neuron.
 pub(super) fn by_neuron<T: Send>(n_ff: usize, of: impl Fn(std::ops::Range<usize>) -> Vec<T> + Sync) -> Vec<T> {
     let starts: Vec<usize> = (0..n_ff).step_by(NEURONS).collect();
     let parts: Vec<Vec<T>> = starts.par_iter().map(|s| of(*s..(s + NEURONS).min(n_ff))).collect();
@@ -270,10 +282,11 @@ pub(super) struct Covariance {
 
 impl Covariance {
     /// Estimates it from `x`, shrinking as Ledoit and Wolf do ("A well-conditioned estimator for large-dimensional
-    /// covariance matrices", 2004): by how uncertain the correlations are as measured, with few samples nearly all.
+    /// covariance matrices", 2004): the more uncertain the measured correlations, the more; with few samples nearly
+    /// all.
     ///
     /// # Errors
-    /// When there is just one token.
+    /// When there is only one token.
     pub fn estimate(x: &Inputs) -> Result<Self> {
         let (n, n_embd) = (x.len(), x.n_embd);
         ensure!(n > 1, "{n} tokens have no covariance");
@@ -290,7 +303,7 @@ impl Covariance {
         let n_tokens = n as f64;
         let mean: Vec<f64> = sum.iter().map(|s| s / n_tokens).collect();
         let variance = |(square, mean): (&f64, &f64)| (square / n_tokens - mean * mean).max(0.0);
-        // Sums of squares lose what is far below the mean.
+        // Sums of squares lose a variance far below the squared mean.
         let constant = |v: f64, m: f64| v <= 1e-9 * m * m;
         let spread: Vec<f64> = square
             .iter()
@@ -314,7 +327,7 @@ impl Covariance {
         }
         linalg::mirror(&mut correlation, n_embd);
         correlation.par_iter_mut().for_each(|v| *v /= n as f32);
-        // Distance to the identity, and the error expected of it, both as sums of squares.
+        // The distance to the identity and its expected error, both as sums of squares.
         let norms: Vec<(f64, f64)> = correlation
             .par_chunks(n_embd)
             .enumerate()
@@ -340,7 +353,7 @@ impl Covariance {
 /// # Errors
 /// When there are several.
 pub(super) fn group(model: &Model, layer: usize) -> Result<&NeuronGroup> {
-    let groups = &model.weights.layers[layer].ffn;
-    ensure!(groups.len() == 1, "layer {layer} has {} experts; predictors are for dense layers", groups.len());
+    let groups = &model.weights.layers[layer].groups;
+    ensure!(groups.len() == 1, "layer {layer} has {} groups of neurons; predictors are for one", groups.len());
     groups.first().context("a layer without neurons")
 }

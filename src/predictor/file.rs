@@ -1,6 +1,7 @@
 //! The predictor file: a GGUF file laid out in docs/formats.md.
 
-use super::stored::{Kind, Tensor, Weights};
+use super::stored::{Kind, Weights};
+use super::tensor::Tensor;
 use super::{LayerMeasures, LayerPredictor, Predictors};
 use crate::gguf::write::{MetadataBuilder, PlannedTensor, Value, Writer};
 use crate::gguf::{Gguf, TensorInfo};

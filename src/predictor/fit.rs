@@ -5,7 +5,8 @@ use super::calibrate::{ALWAYS, Expected, Measured, calibrate, measure};
 use super::data::{self, Covariance, Inputs, Split, Truth};
 use super::lowrank::{self, RANK_STEP, Weighted};
 use super::mlp::{self, Evaluation, Firings, Mlp, Training};
-use super::stored::{Kind, Tensor, Weights};
+use super::stored::{Kind, Weights};
+use super::tensor::Tensor;
 use super::{LayerMeasures, LayerPredictor, Predictors, sign};
 use crate::model::{Activation, Model, NeuronGroup};
 use crate::profile::Fingerprint;
@@ -171,7 +172,7 @@ impl<'a> Fitter<'a> {
             candidates.push(self.none());
         }
         if sign {
-            candidates.push(self.candidate(sign::signs(&self.mask, self.train.n_embd)?)?);
+            candidates.push(self.candidate(Weights::Sign(sign::signs(&self.mask, self.train.n_embd)?))?);
         }
         if wanted(Kind::Mlp) {
             candidates.push(self.mlp(activation, progress)?);

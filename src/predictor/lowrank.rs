@@ -1,4 +1,4 @@
-//! Two factors of the mask matrix that keep what matters for which neurons fire, in closed form.
+//! Two factors of the mask matrix that keep what decides which neurons fire, in closed form.
 //!
 //! Of all predictors of rank r, the leading directions of `sqrt(D) W C W^T sqrt(D)` (D: weights, C: covariance of the
 //! inputs) have the least sum of `weight * (error of a neuron's pre-activation)^2`: reduced-rank regression. They are
@@ -7,7 +7,8 @@
 
 use super::data::Covariance;
 use super::linalg::{self, View, product};
-use super::stored::{Tensor, Weights};
+use super::stored::Weights;
+use super::tensor::Tensor;
 use crate::quant::GgmlType;
 use anyhow::Result;
 use rand_chacha::ChaCha8Rng;

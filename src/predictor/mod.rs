@@ -11,6 +11,7 @@ pub mod mlp;
 mod report;
 mod sign;
 mod stored;
+mod tensor;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,8 @@ pub use auto::Costs;
 pub use calibrate::{ALWAYS, NEVER};
 pub use fit::{FitParams, PredictorChoice, fit};
 pub use report::table;
-pub use stored::{Kind, Tensor, Weights};
+pub use stored::{Kind, Weights};
+pub use tensor::Tensor;
 
 use crate::model::NeuronId;
 use crate::placement::workload::PredictorWork;

@@ -1,6 +1,6 @@
 //! The predictor that needs no training: how many signs of a neuron's weights agree with those of the input.
 
-use super::stored::{Tensor, Weights};
+use super::tensor::Tensor;
 use crate::quant::GgmlType;
 use anyhow::{Result, ensure};
 use rayon::prelude::*;
@@ -9,10 +9,10 @@ use rayon::prelude::*;
 ///
 /// # Errors
 /// When rows are not whole bytes.
-pub(super) fn signs(mask: &[f32], n_embd: usize) -> Result<Weights> {
+pub(super) fn signs(mask: &[f32], n_embd: usize) -> Result<Tensor> {
     ensure!(n_embd.is_multiple_of(8), "rows of {n_embd} signs are not whole bytes");
     let n_rows = mask.len() / n_embd;
-    Ok(Weights::Sign(Tensor { dtype: GgmlType::I8, n_rows, n_cols: n_embd / 8, bytes: bits(mask) }))
+    Ok(Tensor { dtype: GgmlType::I8, n_rows, n_cols: n_embd / 8, bytes: bits(mask) })
 }
 
 /// Bit `j % 8` of byte `j / 8` is set where value `j` is negative.
@@ -58,14 +58,13 @@ mod tests {
         let value = |i: usize| if i.wrapping_mul(2_654_435_761) >> 7 & 1 == 0 { 0.5 } else { -2.0f32 };
         let mask: Vec<f32> = (0..3 * n_embd).map(value).collect();
         let x: Vec<f32> = (500..500 + 2 * n_embd).map(value).collect();
-        let weights = signs(&mask, n_embd).unwrap();
-        let scores = weights.scores(&x, 2).unwrap();
+        let tensor = signs(&mask, n_embd).unwrap();
+        let scores = scores(&tensor, &x, 2);
         for (i, score) in scores.iter().enumerate() {
             let (x, w) = (&x[i / 3 * n_embd..][..n_embd], &mask[i % 3 * n_embd..][..n_embd]);
             let expected: f32 = x.iter().zip(w).map(|(x, w)| x.signum() * w.signum()).sum();
             assert_eq!(*score, expected);
         }
-        let Weights::Sign(tensor) = weights else { panic!() };
         assert_eq!(tensor.bytes[0] & 1, u8::from(mask[0] < 0.0));
         assert_eq!(tensor.bytes[1] >> 3 & 1, u8::from(mask[11] < 0.0));
     }

@@ -34,7 +34,7 @@ fn sampled(model: &Model, tokens: &[u32], n_ctx: usize) -> Samples {
     let mut executor = Executor::new(model, Placement::all_cold(model), setup).unwrap();
     let mut taker = Taker { x: vec![Vec::new(); model.config.n_layer] };
     for window in tokens.chunks(n_ctx) {
-        executor.truncate(0);
+        executor.clear();
         executor.prefill_observed(window, &mut taker).unwrap();
     }
     let keys = (0..tokens.len() as u64).map(|position| SampleKey { hash: position, text: [7; 32], position }).collect();

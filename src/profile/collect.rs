@@ -7,62 +7,30 @@ use super::file::Profile;
 use super::fingerprint::{Fingerprint, hex};
 use super::fired_sets::{self, FiredSets};
 use super::samples::Samples;
+use super::setup::{Setup, State};
 use super::windows::{self, Cut, Window};
 use crate::cpu::Isa;
 use crate::executor::{Executor, ExecutorParams, KvType, Mode};
 use crate::model::Model;
 use crate::placement::Placement;
 use crate::progress::{self, Interrupted, Progress};
-use crate::tokenizer::{Special, Tokenizer};
+use crate::tokenizer::Tokenizer;
 use anyhow::{Result, ensure};
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+pub use super::setup::CollectParams;
 pub use super::windows::{CorpusPart, Text};
 
 /// Tokens that prefill computes at once.
 const N_UBATCH: usize = 64;
 
-/// How to profile.
-#[derive(Debug, Clone)]
-pub struct CollectParams {
-    /// Length of the windows that texts are cut into, in tokens.
-    pub n_ctx: usize,
-    /// Tokens to use at most, shared evenly between the texts; of all parts together.
-    pub max_tokens: Option<u64>,
-    /// Windows computed at the same time.
-    pub n_threads: usize,
-    /// Whether special tokens written in the texts count as such.
-    pub special: Special,
-    /// Which of the windows to take.
-    pub part: CorpusPart,
-    /// Chooses the tokens that are sampled, and random tokens.
-    pub seed: u64,
-    /// Tokens whose FFN inputs are kept.
-    pub n_samples: usize,
-}
-
-impl CollectParams {
-    /// Everything, in windows of `n_ctx` tokens, by one thread, without samples.
-    pub fn new(n_ctx: usize) -> Self {
-        Self {
-            n_ctx,
-            max_tokens: None,
-            n_threads: 1,
-            special: Special::AsText,
-            part: CorpusPart::WHOLE,
-            seed: 0,
-            n_samples: 0,
-        }
-    }
-}
-
 /// A profile over `texts`, without checkpoints.
 ///
 /// # Errors
-/// As [`Job::over_texts`] and [`Job::run`].
+/// As [`Profiling::over_texts`] and [`Profiling::run`].
 pub fn collect(
     model: &Model,
     tokenizer: &Tokenizer,
@@ -70,7 +38,7 @@ pub fn collect(
     params: &CollectParams,
     progress: &dyn Progress,
 ) -> Result<Collected> {
-    Job::over_texts(model, tokenizer, texts, params.clone(), progress)?.run(None, progress)
+    Profiling::over_texts(model, tokenizer, texts, params.clone(), progress)?.run(None, progress)
 }
 
 /// A profile, and what else came of making it.
@@ -84,31 +52,12 @@ pub struct Collected {
 }
 
 /// A profile to be made.
-pub struct Job<'m> {
-    task: Task<'m>,
+pub struct Profiling<'m> {
+    setup: Setup<'m>,
     state: State,
 }
 
-/// All that is known before the model runs.
-pub(super) struct Task<'m> {
-    pub(super) model: &'m Model,
-    params: CollectParams,
-    fingerprint: Fingerprint,
-    pub(super) windows: Vec<Window>,
-    /// By window.
-    marks: Vec<Marks>,
-    /// Names and values of all that the result depends on.
-    pub(super) about: Vec<(String, String)>,
-}
-
-/// What is done. A window is added whole and at once, so a checkpoint never has a part of one.
-pub(super) struct State {
-    pub(super) gathered: Gathered,
-    /// By window.
-    pub(super) done: Vec<bool>,
-}
-
-impl<'m> Job<'m> {
+impl<'m> Profiling<'m> {
     /// A profile over `texts`.
     ///
     /// # Errors
@@ -140,13 +89,13 @@ impl<'m> Job<'m> {
         let CollectParams { n_ctx, max_tokens, special, part, seed, n_samples, .. } = params;
         ensure!(n_ctx >= 2, "-c {n_ctx}: windows need at least 2 tokens");
         let windows = windows(&Cut { n_ctx, max_tokens, special, part }, seed)?;
-        let config = &model.config;
+        let (config, n_ff) = (&model.config, model.weights.group_sizes());
         let sampled = |capacity| {
             let mut choice = SampleChoice::new(seed, capacity);
             windows.iter().for_each(|w| choice.offer(w.text, w.positions()));
             choice.keys()
         };
-        let capacity = fired_sets::capacity(&config.n_ff);
+        let capacity = fired_sets::capacity(&n_ff);
         let sets = FiredSets { seed, capacity, keys: sampled(capacity), bits: Vec::new() };
         let samples =
             (n_samples > 0).then(|| Samples { seed, capacity: n_samples, keys: sampled(n_samples), x: Vec::new() });
@@ -155,7 +104,7 @@ impl<'m> Job<'m> {
             Marks { fired_sets: find(&sets.keys), samples: samples.as_ref().map_or_else(Vec::new, |s| find(&s.keys)) }
         };
         let fingerprint = Fingerprint::of(model)?;
-        let task = Task {
+        let setup = Setup {
             marks: windows.iter().map(of_window).collect(),
             about: about(model, &fingerprint, &params, &windows),
             model,
@@ -163,8 +112,11 @@ impl<'m> Job<'m> {
             fingerprint,
             windows,
         };
-        let done = vec![false; task.windows.len()];
-        Ok(Self { task, state: State { gathered: Gathered::new(&config.n_ff, sets, samples, config.n_embd), done } })
+        let done = vec![false; setup.windows.len()];
+        Ok(Self {
+            setup,
+            state: State { gathered: Gathered::new(&n_ff, sets, samples, config.n_layer, config.n_embd), done },
+        })
     }
 
     /// Goes on from the checkpoint at `path`, where there is one: the windows that are done, and of how many.
@@ -172,38 +124,39 @@ impl<'m> Job<'m> {
     /// # Errors
     /// When the checkpoint is damaged or of another job.
     pub fn resume(&mut self, path: &Path) -> Result<Option<(usize, usize)>> {
-        let Some(done) = checkpoint::read(path, &self.task, &mut self.state.gathered)? else { return Ok(None) };
+        let Some(done) = checkpoint::read(path, &self.setup, &mut self.state.gathered)? else { return Ok(None) };
         self.state.done = done;
         Ok(Some((self.state.done.iter().filter(|d| **d).count(), self.state.done.len())))
     }
 
-    /// Runs the model. The result depends on model and texts only, not on threads, nor on checkpoints that were gone
-    /// on from.
+    /// Runs the model. The result depends on model and texts only, not on threads, nor on having been
+    /// resumed.
     ///
     /// # Errors
     /// When the model computes something that is no number, a checkpoint cannot be written, or the user stops it; what
     /// is done is then in the checkpoint.
     pub fn run(self, checkpoint: Option<Checkpoint>, progress: &dyn Progress) -> Result<Collected> {
-        let Self { task, state } = self;
+        let Self { setup, state } = self;
         let shared = Mutex::new(Shared { state, checkpoint });
-        let result = task.count_all(&shared, progress);
+        let result = setup.count_all(&shared, progress);
         let mut shared = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = result {
             if let (true, Some(checkpoint)) = (error.is::<Interrupted>(), &mut shared.checkpoint) {
-                checkpoint.write(&task, &shared.state)?;
+                checkpoint.write(&setup, &shared.state)?;
             }
             return Err(error);
         }
         let Gathered { counts, fired_sets, samples } = shared.state.gathered;
-        let config = &task.model.config;
+        let config = &setup.model.config;
         let warning = counts.doubt(config.activation.activation);
         let profile = Profile {
-            fingerprint: task.fingerprint,
-            arch: config.arch.name.to_owned(),
+            fingerprint: setup.fingerprint,
+            arch: config.arch.clone(),
             name: config.name.clone(),
             activation: config.activation.activation.to_string(),
-            texts: windows::profiled(&task.windows, task.params.n_ctx),
-            layers: counts.layers,
+            texts: windows::profiled(&setup.windows, setup.params.n_ctx),
+            groups: counts.groups,
+            layer_of: setup.model.weights.groups().map(|(layer, _)| layer as u32).collect(),
             reuse: Some(counts.reuse),
             fired_sets: Some(fired_sets),
         };
@@ -211,16 +164,7 @@ impl<'m> Job<'m> {
     }
 }
 
-impl Task<'_> {
-    /// Places of samples that windows which are done have filled, sorted.
-    pub(super) fn filled(&self, done: &[bool], of: fn(&Marks) -> &Vec<(usize, usize)>) -> Vec<usize> {
-        let marks = self.marks.iter().zip(done).filter(|(_, done)| **done).flat_map(|(marks, _)| of(marks));
-        let mut places: Vec<usize> = marks.map(|(_, place)| *place).collect();
-        places.sort_unstable();
-        places.dedup();
-        places
-    }
-
+impl Setup<'_> {
     fn count_all(&self, shared: &Mutex<Shared>, progress: &dyn Progress) -> Result<()> {
         let todo: Vec<usize> = {
             let done = &shared.lock().unwrap_or_else(PoisonError::into_inner).state.done;
@@ -262,7 +206,7 @@ impl Task<'_> {
         let mut executor = Executor::new(self.model, Placement::all_cold(self.model), setup)?;
         while let Some(i) = crew.todo.get(crew.next.fetch_add(1, Ordering::Relaxed)) {
             let window = &self.windows[*i];
-            executor.truncate(0);
+            executor.clear();
             counter.begin(window.skipped, &self.marks[*i]);
             for chunk in window.tokens.chunks(N_UBATCH) {
                 progress::check(progress)?;
@@ -284,7 +228,7 @@ impl Task<'_> {
     }
 }
 
-/// Who does which window.
+/// Which thread does which window.
 struct Crew {
     todo: Vec<usize>,
     next: AtomicUsize,
@@ -299,11 +243,11 @@ struct Shared {
 }
 
 impl Shared {
-    fn finish(&mut self, task: &Task, window: usize, counter: &Counter) -> Result<()> {
+    fn finish(&mut self, setup: &Setup, window: usize, counter: &Counter) -> Result<()> {
         let Self { state, checkpoint } = self;
         state.gathered.add(counter);
         state.done[window] = true;
-        checkpoint.as_mut().map_or(Ok(()), |c| c.finished(task, state))
+        checkpoint.as_mut().map_or(Ok(()), |c| c.finished(setup, state))
     }
 }
 

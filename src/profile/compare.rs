@@ -34,7 +34,7 @@ pub struct LayerComparison {
 /// Compares layer `layer` of two profiles.
 pub fn layer(a: &Profile, b: &Profile, layer: usize) -> LayerComparison {
     let (order_a, order_b) = (a.order(layer), b.order(layer));
-    let (fired_a, fired_b) = (&a.layers[layer].fired, &b.layers[layer].fired);
+    let (fired_a, fired_b) = (&a.groups[layer].fired, &b.groups[layer].fired);
     let of = |fired: &[u64], order: &[NeuronId]| order.iter().map(|id| fired[id.0 as usize]).collect::<Vec<u64>>();
     let n_hot = |fired: &[u64], order: &[NeuronId]| covering_prefix(&of(fired, order), COVERED);
     let (n_a, n_b) = (n_hot(fired_a, &order_a), n_hot(fired_b, &order_b));
@@ -63,7 +63,7 @@ pub fn layer(a: &Profile, b: &Profile, layer: usize) -> LayerComparison {
 
 /// Share of a layer's firings that its hottest `n_hot` neurons make up.
 pub fn static_hit_rate(profile: &Profile, layer: usize, n_hot: usize) -> f64 {
-    let mut fired = profile.layers[layer].fired.clone();
+    let mut fired = profile.groups[layer].fired.clone();
     fired.sort_unstable_by(|a, b| b.cmp(a));
     let total: f64 = fired.iter().map(|n| *n as f64).sum();
     let hot: f64 = fired.iter().take(n_hot).map(|n| *n as f64).sum();
@@ -82,6 +82,7 @@ pub fn table(a: &Profile, b: &Profile) -> Result<String> {
     }
     ensure!(a.activation == b.activation, "was made with activation {}, the first with {}", b.activation, a.activation);
     ensure!(a.n_ff() == b.n_ff(), "has layers of different sizes from the first");
+    ensure!(a.layer_of == b.layer_of, "has its groups of neurons in different layers from the first");
     let mut out = format!(
         "A: {} tokens, B: {} tokens; a hot set covers {:.0} % of the firings\n\n",
         a.n_tokens(),
@@ -94,11 +95,12 @@ pub fn table(a: &Profile, b: &Profile) -> Result<String> {
         "layer  hot set of A   also hot in B   Jaccard   KL of rates   B's firings in A's set   in its own"
     );
     let percent = |part: f64| 100.0 * part;
-    for i in 0..a.layers.len() {
+    for i in 0..a.groups.len() {
         let c = layer(a, b, i);
         let _ = writeln!(
             out,
-            "{i:>5} {:>7} {:>4.1}% {:>14.1}% {:>9.3} {:>13.5} {:>23.2}% {:>11.2}%",
+            "{:>5} {:>7} {:>4.1}% {:>14.1}% {:>9.3} {:>13.5} {:>23.2}% {:>11.2}%",
+            a.label(i),
             c.n_hot,
             percent(c.n_hot as f64 / c.n_ff as f64),
             percent(c.shared),
@@ -114,8 +116,7 @@ pub fn table(a: &Profile, b: &Profile) -> Result<String> {
 
 /// Hit rates of the fixed hot set and of an LRU cache of the same size.
 fn hit_table(profile: &Profile) -> String {
-    let mut out =
-        String::from("\nfirings of A that a cache would hit, in %: the hottest neurons / the most recently used\n");
+    let mut out = String::from("\nfirings of A that a cache hits, in %: the hottest neurons / the last used\n");
     if profile.reuse.is_none() {
         out = String::from(
             "\nfirings of A that the hottest neurons make up, in % (A does not record how soon neurons fire again)\n",
@@ -126,9 +127,9 @@ fn hit_table(profile: &Profile) -> String {
         let _ = write!(out, "{:>14}", format!("{size} %"));
     }
     out += " of the neurons\n";
-    for i in 0..profile.layers.len() {
-        let _ = write!(out, "{i:>5}");
-        let n_ff = profile.layers[i].fired.len();
+    for i in 0..profile.groups.len() {
+        let _ = write!(out, "{:>5}", profile.label(i));
+        let n_ff = profile.groups[i].fired.len();
         for size in HIT_SIZES {
             let n_hot = n_ff * size / 100;
             let hottest = 100.0 * static_hit_rate(profile, i, n_hot);
@@ -148,7 +149,7 @@ fn hit_table(profile: &Profile) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Fingerprint, LayerCounts, ProfiledText, ReuseCounts};
+    use super::super::{Fingerprint, GroupCounts, ProfiledText, ReuseCounts};
     use super::*;
 
     fn profile(fired: &[u64]) -> Profile {
@@ -160,7 +161,8 @@ mod tests {
             name: "n".to_owned(),
             activation: "relu".to_owned(),
             texts: vec![ProfiledText { sha256: [1; 32], n_tokens: 100, n_ctx: 64 }],
-            layers: vec![LayerCounts { fired: fired.to_vec(), mass: vec![0; fired.len()] }],
+            groups: vec![GroupCounts { fired: fired.to_vec(), mass: vec![0; fired.len()] }],
+            layer_of: vec![0],
             reuse: Some(vec![reuse]),
             fired_sets: None,
         }

@@ -3,8 +3,8 @@
 use super::fired_sets::{FiredSets, token_bytes};
 use super::reuse::{ReuseCounts, Stack};
 use super::samples::Samples;
-use super::{LayerCounts, MASS_ONE};
-use crate::executor::Observer;
+use super::{GroupCounts, MASS_ONE};
+use crate::executor::{FfnAt, Observer};
 use crate::model::{Activation, Model, NeuronId};
 use half::f16;
 
@@ -21,9 +21,9 @@ pub(super) struct Marks {
 /// Counts over any number of windows: sums of integers, so that their order does not matter.
 #[derive(Clone)]
 pub(super) struct Counts {
-    /// By layer; within a layer by neuron.
-    pub(super) layers: Vec<LayerCounts>,
-    /// By layer.
+    /// By group; within a group by neuron.
+    pub(super) groups: Vec<GroupCounts>,
+    /// By group.
     pub(super) reuse: Vec<ReuseCounts>,
     pub(super) n_values: u64,
     pub(super) n_negative: u64,
@@ -32,7 +32,7 @@ pub(super) struct Counts {
 impl Counts {
     fn new(n_ff: &[usize]) -> Self {
         Self {
-            layers: n_ff.iter().map(|n| LayerCounts::new(*n)).collect(),
+            groups: n_ff.iter().map(|n| GroupCounts::new(*n)).collect(),
             reuse: vec![ReuseCounts::default(); n_ff.len()],
             n_values: 0,
             n_negative: 0,
@@ -40,13 +40,13 @@ impl Counts {
     }
 
     fn clear(&mut self) {
-        self.layers.iter_mut().flat_map(|l| [&mut l.fired, &mut l.mass]).for_each(|counts| counts.fill(0));
+        self.groups.iter_mut().flat_map(|g| [&mut g.fired, &mut g.mass]).for_each(|counts| counts.fill(0));
         self.reuse.fill(ReuseCounts::default());
         (self.n_values, self.n_negative) = (0, 0);
     }
 
     fn add(&mut self, other: &Self) {
-        for (a, b) in self.layers.iter_mut().zip(&other.layers) {
+        for (a, b) in self.groups.iter_mut().zip(&other.groups) {
             a.fired.iter_mut().zip(&b.fired).for_each(|(a, b)| *a += b);
             a.mass.iter_mut().zip(&b.mass).for_each(|(a, b)| *a += b);
         }
@@ -60,7 +60,7 @@ impl Counts {
 
     /// A doubt whether the model was run with the right activation function.
     pub(super) fn doubt(&self, activation: Activation) -> Option<String> {
-        let fired: u64 = self.layers.iter().flat_map(|l| &l.fired).sum();
+        let fired: u64 = self.groups.iter().flat_map(|g| &g.fired).sum();
         let zeros = 1.0 - fired as f64 / self.n_values as f64;
         let negative = self.n_negative as f64 / self.n_values as f64;
         if activation.is_sparse() && zeros < 0.05 {
@@ -90,10 +90,16 @@ pub(super) struct Gathered {
 
 impl Gathered {
     /// Nothing yet; `fired_sets` and `samples` say which tokens are sampled.
-    pub(super) fn new(n_ff: &[usize], mut fired_sets: FiredSets, mut samples: Option<Samples>, n_embd: usize) -> Self {
+    pub(super) fn new(
+        n_ff: &[usize],
+        mut fired_sets: FiredSets,
+        mut samples: Option<Samples>,
+        n_layer: usize,
+        n_embd: usize,
+    ) -> Self {
         fired_sets.bits = vec![0; fired_sets.keys.len() * token_bytes(n_ff)];
         if let Some(samples) = &mut samples {
-            samples.x = vec![vec![f16::ZERO; samples.keys.len() * n_embd]; n_ff.len()];
+            samples.x = vec![vec![f16::ZERO; samples.keys.len() * n_embd]; n_layer];
         }
         Self { counts: Counts::new(n_ff), fired_sets, samples }
     }
@@ -115,9 +121,9 @@ impl Gathered {
 
 /// Counts one window after the other.
 pub(super) struct Counter<'j> {
-    /// By layer, then slot: which neuron it is.
+    /// By group, then slot: which neuron it is.
     ids: Vec<Vec<NeuronId>>,
-    /// By layer: where its bits begin in a token's set.
+    /// By group: where its bits begin in a token's set.
     set_starts: Vec<usize>,
     set_bytes: usize,
     n_embd: usize,
@@ -139,17 +145,14 @@ pub(super) struct Counter<'j> {
 
 impl<'j> Counter<'j> {
     pub(super) fn new(model: &Model, marks: &'j Marks) -> Self {
-        let n_ff = &model.config.n_ff;
-        let ids = model.weights.layers.iter().map(|layer| {
-            let group = &layer.ffn[0];
-            match &group.index {
-                Some(index) => index.ids().to_vec(),
-                None => (0..group.n_ff() as u32).map(NeuronId).collect(),
-            }
+        let n_ff = &*model.weights.group_sizes();
+        let ids = model.weights.groups().map(|(_, group)| match &group.index {
+            Some(index) => index.ids().to_vec(),
+            None => (0..group.n_ff() as u32).map(NeuronId).collect(),
         });
         Self {
             ids: ids.collect(),
-            set_starts: (0..n_ff.len()).map(|layer| token_bytes(&n_ff[..layer])).collect(),
+            set_starts: (0..n_ff.len()).map(|group| token_bytes(&n_ff[..group])).collect(),
             set_bytes: token_bytes(n_ff),
             n_embd: model.config.n_embd,
             marks,
@@ -190,10 +193,13 @@ impl Observer for Counter<'_> {
         }
     }
 
-    fn ffn(&mut self, layer: usize, act: &[f32], h: &[f32]) {
-        let (counts, ids, stack) = (&mut self.counts.layers[layer], &self.ids[layer], &mut self.stacks[layer]);
+    fn ffn(&mut self, at: FfnAt, act: &[f32], h: &[f32]) {
+        let group = at.group.number;
+        let (counts, ids, stack) = (&mut self.counts.groups[group], &self.ids[group], &mut self.stacks[group]);
         let n_ff = ids.len();
         let skipped = self.skipped.saturating_sub(self.base);
+        // A group is computed for some of the tokens of a batch only.
+        let skipped = at.tokens.iter().take_while(|token| (**token as usize) < skipped).count();
         for (act, h) in act.chunks_exact(n_ff).zip(h.chunks_exact(n_ff)).skip(skipped) {
             self.counts.n_values += n_ff as u64;
             let mut token = stack.token();
@@ -207,12 +213,14 @@ impl Observer for Counter<'_> {
                     token.fires(slot);
                 }
             }
-            stack.count(&mut self.counts.reuse[layer]);
+            stack.count(&mut self.counts.reuse[group]);
         }
+        let computed = at.tokens;
         for ((token, _), (_, bits)) in self.marks.fired_sets.iter().zip(&mut self.fired_sets) {
             let Some(at) = (token + self.skipped).checked_sub(self.base) else { continue };
-            let Some(act) = act.chunks_exact(n_ff).nth(at) else { continue };
-            let bits = &mut bits[self.set_starts[layer]..];
+            let Ok(row) = computed.binary_search(&(at as u32)) else { continue };
+            let Some(act) = act.chunks_exact(n_ff).nth(row) else { continue };
+            let bits = &mut bits[self.set_starts[group]..];
             for (_, id) in act.iter().zip(ids).filter(|(a, _)| **a != 0.0) {
                 bits[id.0 as usize / 8] |= 1 << (id.0 % 8);
             }

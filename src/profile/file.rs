@@ -2,20 +2,15 @@
 
 use super::fingerprint::{Fingerprint, Kinship, hex};
 use super::fired_sets::FiredSets;
+use super::header::{GROUPS, Header, MAGIC, VERSION, VERSIONS, WHAT, header, is_one_per_layer, lacks};
 use super::reuse::ReuseCounts;
 use super::samples::Samples;
 use super::sections::{self, Reader, Section, SectionFile, put_string, put_u64s};
-use super::{LayerCounts, MASS_ONE};
+use super::{GroupCounts, MASS_ONE};
 use crate::model::NeuronId;
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use std::path::Path;
-
-pub(super) const MAGIC: &[u8; 8] = b"PWRPROF\n";
-const VERSION: u32 = 2;
-pub(super) const VERSIONS: [u32; 2] = [1, VERSION];
-/// In messages.
-pub(super) const WHAT: &str = "an activation profile";
 
 /// A calibration text, or the part of it that was used.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,11 +36,13 @@ pub struct Profile {
     pub activation: String,
     /// The texts, sorted.
     pub texts: Vec<ProfiledText>,
-    /// The counts, by layer number.
-    pub layers: Vec<LayerCounts>,
-    /// How soon neurons fire again, by layer number; files of version 1 do not say.
+    /// The counts, by number of the group of neurons.
+    pub groups: Vec<GroupCounts>,
+    /// Number of the layer that each group is in.
+    pub layer_of: Vec<u32>,
+    /// How soon neurons fire again, by group; files of version 1 do not say.
     pub reuse: Option<Vec<ReuseCounts>>,
-    /// Who fired for some of the tokens; files of version 1 do not say.
+    /// Which neurons fired for some of the tokens; files of version 1 do not say.
     pub fired_sets: Option<FiredSets>,
 }
 
@@ -55,35 +52,46 @@ impl Profile {
         self.texts.iter().map(|t| t.n_tokens).sum()
     }
 
-    /// Firing rates of a layer (0 to 1), by neuron.
-    pub fn rates(&self, layer: usize) -> Vec<f32> {
+    /// Firing rates of a group (0 to 1), by neuron.
+    pub fn rates(&self, group: usize) -> Vec<f32> {
         let n = self.n_tokens() as f64;
-        self.layers[layer].fired.iter().map(|f| (*f as f64 / n) as f32).collect()
+        self.groups[group].fired.iter().map(|f| (*f as f64 / n) as f32).collect()
     }
 
-    /// Mean mass per token of a layer, by neuron.
-    pub fn mean_mass(&self, layer: usize) -> Vec<f32> {
+    /// Mean mass per token of a group, by neuron.
+    pub fn mean_mass(&self, group: usize) -> Vec<f32> {
         let n = self.n_tokens() as f64 * MASS_ONE;
-        self.layers[layer].mass.iter().map(|m| (*m as f64 / n) as f32).collect()
+        self.groups[group].mass.iter().map(|m| (*m as f64 / n) as f32).collect()
     }
 
-    /// Neurons of each layer.
+    /// Neurons of each group.
     pub fn n_ff(&self) -> Vec<usize> {
-        self.layers.iter().map(|l| l.fired.len()).collect()
+        self.groups.iter().map(|l| l.fired.len()).collect()
     }
 
-    /// The neurons of a layer by falling firing count; ties by falling mass, then by rising id.
-    pub fn order(&self, layer: usize) -> Vec<NeuronId> {
-        let counts = &self.layers[layer];
+    /// What tables call a group: the number of its layer, and where that has several, its number there.
+    pub fn label(&self, group: usize) -> String {
+        let layer = self.layer_of[group];
+        let same = |of: &&u32| **of == layer;
+        let before = self.layer_of[..group].iter().filter(same).count();
+        match self.layer_of.iter().filter(same).count() {
+            1 => layer.to_string(),
+            _ => format!("{layer}.{before}"),
+        }
+    }
+
+    /// The neurons of a group by falling firing count; ties by falling mass, then by rising id.
+    pub fn order(&self, group: usize) -> Vec<NeuronId> {
+        let counts = &self.groups[group];
         let mut order: Vec<usize> = (0..counts.fired.len()).collect();
         order.sort_by_key(|i| (std::cmp::Reverse((counts.fired[*i], counts.mass[*i])), *i));
         order.into_iter().map(|i| NeuronId(i as u32)).collect()
     }
 
     /// By sampled token, how many neurons of `order[n_hot..]` fired; sorted. Empty where the profile has no fired sets.
-    pub fn cold_histogram(&self, layer: usize, order: &[NeuronId], n_hot: usize) -> Vec<u32> {
+    pub fn cold_histogram(&self, group: usize, order: &[NeuronId], n_hot: usize) -> Vec<u32> {
         let cold = order.get(n_hot..).unwrap_or_default();
-        self.fired_sets.as_ref().map_or_else(Vec::new, |sets| sets.histogram(&self.n_ff(), layer, cold))
+        self.fired_sets.as_ref().map_or_else(Vec::new, |sets| sets.histogram(&self.n_ff(), group, cold))
     }
 
     /// SHA-256 of the file's bytes without samples, in hex.
@@ -109,9 +117,10 @@ impl Profile {
             self.activation
         );
         ensure!(self.n_ff() == other.n_ff(), "has layers of other sizes");
+        ensure!(self.layer_of == other.layer_of, "has its groups of neurons in other layers");
         let total = self.n_tokens().checked_add(other.n_tokens());
         total.context("has more tokens than can be counted")?;
-        for (a, b) in self.layers.iter_mut().zip(&other.layers) {
+        for (a, b) in self.groups.iter_mut().zip(&other.groups) {
             for (a, b) in [(&mut a.fired, &b.fired), (&mut a.mass, &b.mass)] {
                 for (a, b) in a.iter_mut().zip(b) {
                     *a = a.checked_add(*b).context("has more activity than can be counted")?;
@@ -189,8 +198,8 @@ impl Profile {
         for text in [&self.arch, &self.name, &self.activation] {
             put_string(&mut model, text);
         }
-        model.extend((self.layers.len() as u32).to_le_bytes());
-        self.layers.iter().for_each(|l| model.extend((l.fired.len() as u32).to_le_bytes()));
+        model.extend((self.groups.len() as u32).to_le_bytes());
+        self.groups.iter().for_each(|l| model.extend((l.fired.len() as u32).to_le_bytes()));
 
         let mut texts = Vec::new();
         texts.extend((self.texts.len() as u32).to_le_bytes());
@@ -199,7 +208,7 @@ impl Profile {
             texts.extend(text.n_tokens.to_le_bytes());
             texts.extend(text.n_ctx.to_le_bytes());
         }
-        let [fired, mass] = put_counts(&self.layers);
+        let [fired, mass] = put_counts(&self.groups);
         let mut sections = vec![(*b"MODL", model), (*b"TEXT", texts), (*b"FIRE", fired), (*b"MASS", mass)];
         if let Some(reuse) = &self.reuse {
             let mut bytes = Vec::new();
@@ -211,28 +220,35 @@ impl Profile {
             sets.put(&mut bytes);
             sections.push((*b"FSET", bytes));
         }
+        if !is_one_per_layer(&self.layer_of) {
+            sections.push((GROUPS, self.layer_of.iter().flat_map(|layer| layer.to_le_bytes()).collect()));
+        }
         let sections = sections.into_iter().map(|(tag, bytes)| Section::of_bytes(tag, bytes));
         sections.chain(samples.map(Samples::section)).collect()
     }
 
     fn from_sections(file: &mut SectionFile) -> Result<Self> {
-        file.refuse_unknown(&[b"MODL", b"TEXT", b"FIRE", b"MASS", b"LRUD", b"FSET"])?;
-        let Header { fingerprint, arch, name, activation, n_ff } = header(file)?;
+        file.refuse_unknown(&[b"MODL", b"TEXT", b"FIRE", b"MASS", b"LRUD", b"FSET", &GROUPS])?;
+        let Header { fingerprint, arch, name, activation, n_ff, layer_of } = header(file)?;
         let mut required = |tag| file.section(tag)?.with_context(|| lacks(tag));
         let (texts, fired, mass) = (required(b"TEXT")?, required(b"FIRE")?, required(b"MASS")?);
         let texts = read_texts(&texts)?;
-        let layers = read_counts(&fired, &mass, &n_ff)?;
+        let groups = read_counts(&fired, &mass, &n_ff)?;
         let n_tokens = texts.iter().try_fold(0u64, |n, t| n.checked_add(t.n_tokens));
         let n_tokens = n_tokens.filter(|n| *n > 0).context("counts no tokens, or too many")?;
-        let possible = layers.iter().all(|l: &LayerCounts| l.fired.iter().all(|f| *f <= n_tokens));
+        let possible = groups.iter().all(|g: &GroupCounts| g.fired.iter().all(|f| *f <= n_tokens));
         ensure!(possible, "a neuron fired more often than there are tokens");
         let reuse = file.section(b"LRUD")?.map(|bytes| ReuseCounts::read(&bytes, n_ff.len())).transpose()?;
-        for (layer, (reuse, counts)) in reuse.iter().flatten().zip(&layers).enumerate() {
+        for (group, (reuse, counts)) in reuse.iter().flatten().zip(&groups).enumerate() {
             let fired = counts.fired.iter().fold(0u64, |sum, n| sum.saturating_add(*n));
-            ensure!(reuse.total() == fired, "layer {layer} fired {fired} times, but reuse is of {}", reuse.total());
+            ensure!(
+                reuse.total() == fired,
+                "group {group} of neurons fired {fired} times, but reuse is of {}",
+                reuse.total()
+            );
         }
         let fired_sets = file.section(b"FSET")?.map(|bytes| FiredSets::read(&bytes, &n_ff)).transpose()?;
-        Ok(Self { fingerprint, arch, name, activation, texts, layers, reuse, fired_sets })
+        Ok(Self { fingerprint, arch, name, activation, texts, groups, layer_of, reuse, fired_sets })
     }
 }
 
@@ -251,34 +267,6 @@ pub(super) fn coalesced(mut texts: Vec<ProfiledText>) -> Vec<ProfiledText> {
     texts
 }
 
-fn lacks(tag: &[u8; 4]) -> String {
-    format!("lacks section {}", tag.escape_ascii())
-}
-
-/// Section `MODL`.
-pub(super) struct Header {
-    fingerprint: Fingerprint,
-    arch: String,
-    name: String,
-    activation: String,
-    pub(super) n_ff: Vec<usize>,
-}
-
-/// Which model a profile is of.
-pub(super) fn header(file: &mut SectionFile) -> Result<Header> {
-    let bytes = file.section(b"MODL")?.with_context(|| lacks(b"MODL"))?;
-    let mut r = Reader { bytes: &bytes };
-    let family = r.array()?;
-    let n_samples = r.u32()?;
-    let samples = r.take(u64::from(n_samples) * 4)?.as_chunks::<4>().0;
-    let samples = samples.iter().map(|s| f32::from_le_bytes(*s)).collect();
-    let (arch, name, activation) = (r.string()?, r.string()?, r.string()?);
-    let n_layer = r.u32()?;
-    let n_ff = (0..n_layer).map(|_| Ok(r.u32()? as usize)).collect::<Result<Vec<_>>>()?;
-    r.end("MODL")?;
-    Ok(Header { fingerprint: Fingerprint { family, samples }, arch, name, activation, n_ff })
-}
-
 fn read_texts(bytes: &[u8]) -> Result<Vec<ProfiledText>> {
     let mut r = Reader { bytes };
     let mut texts = Vec::new();
@@ -291,18 +279,18 @@ fn read_texts(bytes: &[u8]) -> Result<Vec<ProfiledText>> {
 }
 
 /// Sections `FIRE` and `MASS`.
-pub(super) fn put_counts(layers: &[LayerCounts]) -> [Vec<u8>; 2] {
+pub(super) fn put_counts(groups: &[GroupCounts]) -> [Vec<u8>; 2] {
     let mut out = [Vec::new(), Vec::new()];
-    for layer in layers {
-        put_u64s(&mut out[0], &layer.fired);
-        put_u64s(&mut out[1], &layer.mass);
+    for group in groups {
+        put_u64s(&mut out[0], &group.fired);
+        put_u64s(&mut out[1], &group.mass);
     }
     out
 }
 
-pub(super) fn read_counts(fired: &[u8], mass: &[u8], n_ff: &[usize]) -> Result<Vec<LayerCounts>> {
+pub(super) fn read_counts(fired: &[u8], mass: &[u8], n_ff: &[usize]) -> Result<Vec<GroupCounts>> {
     let (mut fired, mut mass) = (Reader { bytes: fired }, Reader { bytes: mass });
-    let layers = n_ff.iter().map(|n| Ok(LayerCounts { fired: fired.u64s(*n)?, mass: mass.u64s(*n)? }));
+    let layers = n_ff.iter().map(|n| Ok(GroupCounts { fired: fired.u64s(*n)?, mass: mass.u64s(*n)? }));
     let layers = layers.collect::<Result<Vec<_>>>()?;
     fired.end("FIRE")?;
     mass.end("MASS")?;
@@ -315,7 +303,7 @@ mod tests {
     use super::*;
 
     fn profile(seed: u64) -> Profile {
-        let layer = |n: u64| LayerCounts {
+        let layer = |n: u64| GroupCounts {
             fired: (0..n).map(|i| (i * seed) % 10).collect(),
             mass: (0..n).map(|i| i * seed * 1000).collect(),
         };
@@ -325,7 +313,8 @@ mod tests {
             name: format!("name {seed}"),
             activation: "relu".to_owned(),
             texts: vec![ProfiledText { sha256: [seed as u8; 32], n_tokens: 10 + seed, n_ctx: 512 }],
-            layers: vec![layer(4), layer(6)],
+            groups: vec![layer(4), layer(6)],
+            layer_of: vec![0, 1],
             reuse: Some(vec![reuse(seed, 4), reuse(seed, 6)]),
             fired_sets: Some(fired_sets(seed)),
         }

@@ -1,6 +1,6 @@
 //! Telling whether two files hold the same model.
 
-use crate::model::{Matrix, Model, NeuronId};
+use crate::model::{Matrix, Model, NeuronId, Role};
 use crate::quant::convert;
 use crate::tokenizer::read_vocab;
 use anyhow::Result;
@@ -77,7 +77,7 @@ pub fn hex(bytes: &[u8]) -> String {
 fn family(model: &Model) -> Result<[u8; 32]> {
     let c = &model.config;
     let mut hash = Sha256::new();
-    hash.update(c.arch.name);
+    hash.update(&c.arch);
     for n in [c.n_vocab, c.n_embd, c.n_layer, c.n_head, c.n_head_kv, c.head_dim, c.rope.n_dims] {
         hash.update((n as u64).to_le_bytes());
     }
@@ -99,24 +99,52 @@ fn samples(model: &Model) -> Result<Vec<f32>> {
     let n_layer = model.config.n_layer;
     for layer in spread(n_layer, N_LAYERS) {
         let layer = &model.weights.layers[layer];
-        let group = &layer.ffn[0];
-        for id in spread(group.n_ff(), N_ROWS) {
-            let id = NeuronId(id as u32);
-            let slot = match &group.index {
-                Some(index) => index.ids().iter().position(|i| *i == id).unwrap_or(0),
-                None => id.0 as usize,
-            };
-            sample(group.mask_matrix(), slot, &mut out)?;
-            sample(&group.ffn_up, slot, &mut out)?;
+        for group in &layer.groups {
+            for id in spread(group.n_ff(), N_ROWS) {
+                let id = NeuronId(id as u32);
+                let slot = match &group.index {
+                    Some(index) => index.ids().iter().position(|i| *i == id).unwrap_or(0),
+                    None => id.0 as usize,
+                };
+                sample(group.mask_matrix(), slot, &mut out)?;
+                sample(group.ffn_up(), slot, &mut out)?;
+            }
         }
-        for row in spread(layer.attn_q.weight.n_rows, N_ROWS) {
-            sample(&layer.attn_q.weight, row, &mut out)?;
+        for part in layer.parts.iter().filter(|part| is_sampled(part.role)) {
+            for row in spread(part.matrix().n_rows, N_ROWS) {
+                sample(part.matrix(), row, &mut out)?;
+            }
         }
     }
-    for row in spread(model.config.n_vocab, N_LAYERS) {
-        sample(&model.weights.token_embd, row, &mut out)?;
+    for part in model.weights.parts.iter().filter(|part| is_sampled(part.role)) {
+        for row in spread(part.matrix().n_rows, N_LAYERS) {
+            sample(part.matrix(), row, &mut out)?;
+        }
     }
     Ok(out)
+}
+
+/// Whether rows are taken of parts with that role. Changing it makes other fingerprints of all models.
+fn is_sampled(role: Role) -> bool {
+    match role {
+        Role::TokenEmbd | Role::AttnQ => true,
+        // Beside attention, neurons are sampled by their number.
+        Role::OutputNorm
+        | Role::Output
+        | Role::RopeFreqs
+        | Role::AttnNorm
+        | Role::AttnNorm2
+        | Role::PostAttnNorm
+        | Role::FfnNorm
+        | Role::PostFfnNorm
+        | Role::AttnK
+        | Role::AttnV
+        | Role::AttnOutput
+        | Role::Router
+        | Role::FfnGate
+        | Role::FfnUp
+        | Role::FfnDown => false,
+    }
 }
 
 /// `n` numbers spread over `0..total`, without repeats.

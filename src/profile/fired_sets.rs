@@ -11,12 +11,12 @@ const MAX_BYTES: usize = 32 << 20;
 const MAX_TOKENS: usize = 1024;
 const MIN_TOKENS: usize = 16;
 
-/// Bytes of one token's set: whole bytes per layer.
+/// Bytes of one token's set: whole bytes per group of neurons.
 pub(super) fn token_bytes(n_ff: &[usize]) -> usize {
     n_ff.iter().map(|n| n.div_ceil(8)).sum()
 }
 
-/// Tokens that a profile of a model with these layers keeps.
+/// Tokens that a profile of a model with groups of these sizes keeps.
 pub(super) fn capacity(n_ff: &[usize]) -> usize {
     (MAX_BYTES / token_bytes(n_ff).max(1)).clamp(MIN_TOKENS, MAX_TOKENS)
 }
@@ -30,23 +30,23 @@ pub struct FiredSets {
     pub capacity: usize,
     /// The tokens, sorted.
     pub keys: Vec<SampleKey>,
-    /// `[keys][n_layer][n_ff / 8, rounded up]`: bit `id % 8` of byte `id / 8` of a layer is set where the neuron fired.
+    /// `[keys][n_groups][n_ff / 8, rounded up]`: bit `id % 8` of byte `id / 8` of a group is set where the neuron fired.
     pub bits: Vec<u8>,
 }
 
 impl FiredSets {
-    /// The set of token `token` in `layer`, as bytes.
-    fn set(&self, n_ff: &[usize], layer: usize, token: usize) -> &[u8] {
-        let start = token * token_bytes(n_ff) + token_bytes(&n_ff[..layer]);
-        &self.bits[start..start + n_ff[layer].div_ceil(8)]
+    /// The set of token `token` in group number `group`, as bytes.
+    fn set(&self, n_ff: &[usize], group: usize, token: usize) -> &[u8] {
+        let start = token * token_bytes(n_ff) + token_bytes(&n_ff[..group]);
+        &self.bits[start..start + n_ff[group].div_ceil(8)]
     }
 
-    /// Per token, how many of `neurons` of `layer` fired; sorted. `n_ff` lists all layers.
-    pub fn histogram(&self, n_ff: &[usize], layer: usize, neurons: &[NeuronId]) -> Vec<u32> {
-        let mut wanted = vec![0u8; n_ff[layer].div_ceil(8)];
+    /// Per token, how many of `neurons` of group number `group` fired; sorted. `n_ff` lists all groups.
+    pub fn histogram(&self, n_ff: &[usize], group: usize, neurons: &[NeuronId]) -> Vec<u32> {
+        let mut wanted = vec![0u8; n_ff[group].div_ceil(8)];
         neurons.iter().for_each(|id| wanted[id.0 as usize / 8] |= 1 << (id.0 % 8));
         let fired = |token| {
-            let set = self.set(n_ff, layer, token);
+            let set = self.set(n_ff, group, token);
             set.iter().zip(&wanted).map(|(a, b)| (a & b).count_ones()).sum::<u32>()
         };
         let mut counts: Vec<u32> = (0..self.keys.len()).map(fired).collect();
@@ -92,9 +92,9 @@ impl FiredSets {
         r.end("FSET")?;
         let sets = Self { seed, capacity, keys, bits };
         // Bits in the last byte of a layer that belong to no neuron.
-        let spare = |layer: usize| if n_ff[layer].is_multiple_of(8) { 0 } else { u8::MAX << (n_ff[layer] % 8) };
-        let clean = |token, layer| sets.set(n_ff, layer, token).last().is_none_or(|b| b & spare(layer) == 0);
-        let clean = (0..n).all(|token| (0..n_ff.len()).all(|layer| clean(token, layer)));
+        let spare = |group: usize| if n_ff[group].is_multiple_of(8) { 0 } else { u8::MAX << (n_ff[group] % 8) };
+        let clean = |token, group| sets.set(n_ff, group, token).last().is_none_or(|b| b & spare(group) == 0);
+        let clean = (0..n).all(|token| (0..n_ff.len()).all(|group| clean(token, group)));
         ensure!(clean, "section FSET has neurons that the model does not have");
         Ok(sets)
     }

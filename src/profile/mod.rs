@@ -11,11 +11,13 @@ mod file;
 mod fingerprint;
 mod fired_sets;
 mod font;
+mod header;
 pub mod plot;
 pub mod report;
 mod reuse;
 pub mod samples;
 mod sections;
+mod setup;
 mod windows;
 
 pub use file::{Profile, ProfiledText};
@@ -23,12 +25,12 @@ pub use fingerprint::{Fingerprint, Kinship, hex};
 pub use fired_sets::FiredSets;
 pub use reuse::{N_BUCKETS, ReuseCounts};
 
-/// Unit of [`LayerCounts::mass`]: 2^-16.
+/// Unit of [`GroupCounts::mass`]: 2^-16.
 pub const MASS_ONE: f64 = 65536.0;
 
-/// What the neurons of one layer did, by [`crate::model::NeuronId`].
+/// What the neurons of one group did, by [`crate::model::NeuronId`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayerCounts {
+pub struct GroupCounts {
     /// Tokens for which each neuron fired.
     pub fired: Vec<u64>,
     /// Sum over tokens of the absolute value that each neuron multiplied its `down` vector with, each rounded to
@@ -36,7 +38,7 @@ pub struct LayerCounts {
     pub mass: Vec<u64>,
 }
 
-impl LayerCounts {
+impl GroupCounts {
     /// Nothing counted yet.
     pub fn new(n_ff: usize) -> Self {
         Self { fired: vec![0; n_ff], mass: vec![0; n_ff] }

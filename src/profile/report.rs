@@ -24,7 +24,7 @@ pub struct LayerReport {
 /// Figures of a layer of a profile.
 pub fn layer(profile: &Profile, layer: usize) -> LayerReport {
     let rates = profile.rates(layer);
-    let fired = &profile.layers[layer].fired;
+    let fired = &profile.groups[layer].fired;
     let possible = profile.n_tokens() as f64 * fired.len() as f64;
     LayerReport {
         sparsity: 1.0 - fired.iter().map(|f| *f as f64).sum::<f64>() / possible,
@@ -36,8 +36,8 @@ pub fn layer(profile: &Profile, layer: usize) -> LayerReport {
 
 /// Share of (token, neuron) pairs that did not fire, over all layers.
 pub fn sparsity(profile: &Profile) -> f64 {
-    let fired: f64 = profile.layers.iter().flat_map(|l| &l.fired).map(|f| *f as f64).sum();
-    let neurons: usize = profile.layers.iter().map(|l| l.fired.len()).sum();
+    let fired: f64 = profile.groups.iter().flat_map(|l| &l.fired).map(|f| *f as f64).sum();
+    let neurons: usize = profile.groups.iter().map(|l| l.fired.len()).sum();
     1.0 - fired / (profile.n_tokens() as f64 * neurons as f64)
 }
 
@@ -50,13 +50,13 @@ pub fn table(profile: &Profile) -> String {
         let _ = writeln!(out, "{name:>5} {n:>9} {sparsity:>9.2}% {skew:>12.1}% of them {dead:>6}");
     };
     let (mut neurons, mut dead) = (0, 0);
-    for i in 0..profile.layers.len() {
+    for i in 0..profile.groups.len() {
         let r = layer(profile, i);
-        line(&i.to_string(), r.n_ff, r.sparsity, r.skew, r.dead);
+        line(&profile.label(i), r.n_ff, r.sparsity, r.skew, r.dead);
         neurons += r.n_ff;
         dead += r.dead;
     }
-    let all: Vec<f32> = (0..profile.layers.len()).flat_map(|i| profile.rates(i)).collect();
+    let all: Vec<f32> = (0..profile.groups.len()).flat_map(|i| profile.rates(i)).collect();
     line("all", neurons, sparsity(profile), neurons_covering(&all, COVERED as f32), dead);
     out
 }
@@ -71,14 +71,14 @@ pub fn cold_table(profile: &Profile) -> String {
         100.0 * COVERED,
         sets.keys.len()
     );
-    for layer in 0..profile.layers.len() {
+    for layer in 0..profile.groups.len() {
         let order = profile.order(layer);
-        let falling: Vec<u64> = order.iter().map(|id| profile.layers[layer].fired[id.0 as usize]).collect();
+        let falling: Vec<u64> = order.iter().map(|id| profile.groups[layer].fired[id.0 as usize]).collect();
         let n_hot = covering_prefix(&falling, COVERED);
         let counts = profile.cold_histogram(layer, &order, n_hot);
         let Some(last) = counts.len().checked_sub(1) else { return String::new() };
         let at = |share: f64| counts[(last as f64 * share).round() as usize];
-        let _ = write!(out, "{layer:>5} {n_hot:>8} {:>9}", at(0.0));
+        let _ = write!(out, "{:>5} {n_hot:>8} {:>9}", profile.label(layer), at(0.0));
         for share in [0.1, 0.5, 0.9, 0.99, 1.0] {
             let _ = write!(out, " {:>8}", at(share));
         }

@@ -4,7 +4,7 @@
 //! those of the whole, in any order and grouping.
 
 use super::choice::Union;
-use super::file::{self, MAGIC, VERSIONS, WHAT};
+use super::header::{MAGIC, VERSIONS, WHAT, header};
 use super::sections::{Reader, Section, SectionFile, Sink, Tag};
 use anyhow::{Context, Result, ensure};
 use half::f16;
@@ -76,7 +76,7 @@ impl Samples {
     }
 
     pub(super) fn from_sections(file: &mut SectionFile) -> Result<Option<Self>> {
-        let n_layer = file::header(file)?.n_ff.len();
+        let n_layer = header(file)?.layer_of.last().map_or(0, |last| *last as usize + 1);
         let Some(len) = file.len(&TAG) else { return Ok(None) };
         // Straight to F16: as bytes they would be in memory twice.
         let mut parser = Parser { n_layer, len, head: Vec::new(), samples: None, layer: 0, half: None };

@@ -1,4 +1,4 @@
-//! Files of sections, each with a checksum of its own: a reader that does not need a large one need not read it.
+//! Files made of sections, each with its own checksum, so that a large one that is not needed is not read either.
 
 use crate::files::AtomicFile;
 use anyhow::{Context, Result, bail, ensure};

@@ -1,17 +1,40 @@
 //! Metadata of a synthetic model, with a vocabulary of bytes.
 
 use super::rates::Unit;
-use super::spec::{Layout, Spec};
-use super::write::VERSION;
+use super::spec::{Layout, Spec, VERSION};
 use crate::gguf::write::{MetadataBuilder, Value};
-use crate::model::SYNTHETIC_KEY;
+use crate::model::arch::Llama;
+use crate::model::{Activation, Architecture, Config, NormKind, ResolvedActivation, Rope, RopeKind, SYNTHETIC_KEY};
 use crate::variant;
 
 /// `general.quantization_version`, which ggml requires of quantized files.
 const QUANTIZATION_VERSION: u32 = 2;
 const N_CTX_TRAIN: u32 = 8192;
+const NORM_EPS: f32 = 1e-5;
 /// Unknown, begin, end.
 const N_SPECIAL: usize = 3;
+
+/// The configuration that the keys of `spec`'s file stand for.
+pub(super) fn config(spec: &Spec) -> Config {
+    let shape = spec.sized.shape;
+    let head_dim = shape.n_embd / shape.n_head;
+    Config {
+        arch: Llama.name().to_owned(),
+        name: spec.name(),
+        n_vocab: shape.n_vocab,
+        n_ctx_train: N_CTX_TRAIN as usize,
+        n_embd: shape.n_embd,
+        n_layer: spec.sized.n_layer,
+        n_ff: vec![shape.n_ff; spec.sized.n_layer],
+        n_head: shape.n_head,
+        n_head_kv: shape.n_head_kv,
+        head_dim,
+        norm: NormKind::Rms,
+        norm_eps: NORM_EPS,
+        rope: Rope { kind: RopeKind::Interleaved, base: shape.rope_base, n_dims: head_dim, scale: 1.0 },
+        activation: ResolvedActivation { activation: Activation::Relu, from: "powerinfer.activation".to_owned() },
+    }
+}
 
 /// Keys and values of `spec`'s file; `n_hot` is the planned hot prefix of each layer.
 pub(super) fn metadata(spec: &Spec, layout: Layout, n_hot: usize) -> MetadataBuilder {
@@ -37,7 +60,7 @@ pub(super) fn metadata(spec: &Spec, layout: Layout, n_hot: usize) -> MetadataBui
         out.add(key, &Value::U32(value as u32));
     }
     out.add("llama.rope.freq_base", &Value::F32(shape.rope_base));
-    out.add("llama.attention.layer_norm_rms_epsilon", &Value::F32(1e-5));
+    out.add("llama.attention.layer_norm_rms_epsilon", &Value::F32(NORM_EPS));
     vocabulary(shape.n_vocab, &mut out);
     out.add("powerinfer.activation", &text("relu"));
     out.add(SYNTHETIC_KEY, &Value::Bool(true));

@@ -5,6 +5,8 @@ use crate::shapes::Sized;
 use anyhow::{Result, ensure};
 use std::str::FromStr;
 
+/// Of the weights: another one gives other numbers for the same seed.
+pub(super) const VERSION: u32 = 1;
 /// Share of a layer's neurons that fire, whatever the shape.
 const DEFAULT_DENSITY: f64 = 0.1;
 
@@ -66,7 +68,7 @@ impl Spec {
         };
         let Sized { shape, n_layer, dtype, .. } = self.sized;
         let (shape, dtype) = (shape.short, dtype.name().to_ascii_lowercase());
-        let (density, seed, version) = (self.shown_density(), self.seed, super::write::VERSION);
+        let (density, seed, version) = (self.shown_density(), self.seed, VERSION);
         format!("synthetic-{shape}-{dtype}-d{density}-l{n_layer}-s{seed}-v{version}-{layout}.gguf")
     }
 

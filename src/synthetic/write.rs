@@ -1,9 +1,12 @@
 //! Writes a synthetic model as a stream.
 
-use super::header::{index, metadata};
+use super::header::{config, index, metadata};
 use super::spec::{Layout, Spec};
 use super::weights::{Norms, TensorKind, Weights};
 use crate::gguf::write::{PlannedTensor, Writer};
+use crate::model::arch::Llama;
+use crate::model::spec::{Dims, PartSpec};
+use crate::model::{Architecture, Role};
 use crate::progress::{self, Progress};
 use crate::quant::GgmlType;
 use crate::variant;
@@ -11,8 +14,6 @@ use anyhow::{Context, Result};
 use rayon::prelude::*;
 use std::path::Path;
 
-/// Of the weights: another one gives other numbers for the same seed.
-pub(super) const VERSION: u32 = 1;
 /// Bytes of rows that are held at a time.
 const BUFFER_BYTES: usize = 8 << 20;
 /// Alignment of tensors where the metadata say nothing.
@@ -79,40 +80,74 @@ pub fn write(spec: &Spec, layout: Layout, path: &Path, progress: &dyn Progress) 
     writer.finish()
 }
 
-/// All tensors, in llama.cpp's usual order.
+/// All tensors, in llama.cpp's usual order: those of the architecture, in this layout.
 fn tensors(spec: &Spec, layout: Layout) -> Vec<Tensor> {
-    let s = spec.sized.shape;
-    let mut out = Vec::new();
-    let mut add = |layer: usize, name: String, content: Content, dtype: GgmlType, dims: &[usize]| {
-        out.push(Tensor { planned: PlannedTensor { name, dtype, dims: dims.to_vec() }, content, layer });
-    };
-    let (outer, inner, float) = (spec.matrix_type(true), spec.matrix_type(false), GgmlType::F32);
-    add(0, "token_embd.weight".to_owned(), Content::Rows(TensorKind::TokenEmbd), outer, &[s.n_embd, s.n_vocab]);
-    for layer in 0..spec.sized.n_layer {
-        let mut add = |name: &str, content: Content, dtype: GgmlType, dims: &[usize]| {
-            add(layer, format!("blk.{layer}.{name}"), content, dtype, dims);
-        };
-        add("attn_norm.weight", Content::AttnNorm, float, &[s.n_embd]);
-        add("attn_q.weight", Content::Rows(TensorKind::AttnQ), inner, &[s.n_embd, s.n_embd]);
-        add("attn_k.weight", Content::Rows(TensorKind::AttnK), inner, &[s.n_embd, s.n_kv()]);
-        add("attn_v.weight", Content::Rows(TensorKind::AttnV), inner, &[s.n_embd, s.n_kv()]);
-        add("attn_output.weight", Content::Rows(TensorKind::AttnOutput), inner, &[s.n_embd, s.n_embd]);
-        add("ffn_norm.weight", Content::FfnNorm, float, &[s.n_embd]);
-        add("ffn_gate.weight", Content::Rows(TensorKind::FfnGate), inner, &[s.n_embd, s.n_ff]);
-        add("ffn_up.weight", Content::Rows(TensorKind::FfnUp), inner, &[s.n_embd, s.n_ff]);
-        match layout {
-            Layout::Plain => add("ffn_down.weight", Content::Rows(TensorKind::FfnDown), inner, &[s.n_ff, s.n_embd]),
-            Layout::Variant => {
-                add("ffn_down_t.weight", Content::Rows(TensorKind::FfnDown), inner, &[s.n_embd, s.n_ff]);
-                add("ffn_neuron_id", Content::Ids, GgmlType::I32, &[s.n_ff]);
-                add("ffn_neuron_rate", Content::Rates, float, &[s.n_ff]);
-                add("ffn_neuron_mass", Content::Mass, float, &[s.n_ff]);
+    let config = config(spec);
+    let beside = Llama.parts(&config);
+    let (before, behind): (Vec<_>, Vec<_>) = beside.iter().partition(|part| part.role == Role::TokenEmbd);
+    let mut out: Vec<Tensor> = before.into_iter().filter_map(|part| tensor(spec, None, part)).collect();
+    for layer in 0..config.n_layer {
+        let of_layer = Llama.layer(&config, layer);
+        out.extend(of_layer.parts.iter().filter_map(|part| tensor(spec, Some(layer), part)));
+        for group in &of_layer.groups {
+            for part in group.parts(config.n_embd) {
+                if part.role == Role::FfnDown && layout == Layout::Variant {
+                    out.extend(down_by_rows(spec, layer));
+                } else {
+                    out.extend(tensor(spec, Some(layer), &part));
+                }
             }
         }
     }
-    add(0, "output_norm.weight".to_owned(), Content::OutputNorm, float, &[s.n_embd]);
-    add(0, "output.weight".to_owned(), Content::Rows(TensorKind::Output), outer, &[s.n_embd, s.n_vocab]);
+    out.extend(behind.into_iter().filter_map(|part| tensor(spec, None, part)));
     out
+}
+
+/// The tensor of a part; none where synthetic models have no such part.
+fn tensor(spec: &Spec, layer: Option<usize>, part: &PartSpec) -> Option<Tensor> {
+    let content = content(part.role)?;
+    let stem = part.role.tensor();
+    let name = layer.map_or_else(|| format!("{stem}.weight"), |layer| format!("blk.{layer}.{stem}.weight"));
+    let (dtype, dims) = match part.dims {
+        Dims::Vector(n) => (GgmlType::F32, vec![n]),
+        Dims::Matrix { n_rows, n_cols } => (spec.matrix_type(layer.is_none()), vec![n_cols, n_rows]),
+    };
+    Some(Tensor { planned: PlannedTensor { name, dtype, dims }, content, layer: layer.unwrap_or(0) })
+}
+
+fn content(role: Role) -> Option<Content> {
+    match role {
+        Role::TokenEmbd => Some(Content::Rows(TensorKind::TokenEmbd)),
+        Role::OutputNorm => Some(Content::OutputNorm),
+        Role::Output => Some(Content::Rows(TensorKind::Output)),
+        Role::AttnNorm => Some(Content::AttnNorm),
+        Role::FfnNorm => Some(Content::FfnNorm),
+        Role::AttnQ => Some(Content::Rows(TensorKind::AttnQ)),
+        Role::AttnK => Some(Content::Rows(TensorKind::AttnK)),
+        Role::AttnV => Some(Content::Rows(TensorKind::AttnV)),
+        Role::AttnOutput => Some(Content::Rows(TensorKind::AttnOutput)),
+        Role::FfnGate => Some(Content::Rows(TensorKind::FfnGate)),
+        Role::FfnUp => Some(Content::Rows(TensorKind::FfnUp)),
+        Role::FfnDown => Some(Content::Rows(TensorKind::FfnDown)),
+        Role::RopeFreqs | Role::AttnNorm2 | Role::PostAttnNorm | Role::PostFfnNorm | Role::Router => None,
+    }
+}
+
+/// `ffn_down` of a variant, with the index of its neurons.
+fn down_by_rows(spec: &Spec, layer: usize) -> [Tensor; 4] {
+    let s = spec.sized.shape;
+    let tensor = |name: &str, content, dtype, dims: &[usize]| Tensor {
+        planned: PlannedTensor { name: format!("blk.{layer}.{name}"), dtype, dims: dims.to_vec() },
+        content,
+        layer,
+    };
+    let down = Content::Rows(TensorKind::FfnDown);
+    [
+        tensor("ffn_down_t.weight", down, spec.matrix_type(false), &[s.n_embd, s.n_ff]),
+        tensor("ffn_neuron_id", Content::Ids, GgmlType::I32, &[s.n_ff]),
+        tensor("ffn_neuron_rate", Content::Rates, GgmlType::F32, &[s.n_ff]),
+        tensor("ffn_neuron_mass", Content::Mass, GgmlType::F32, &[s.n_ff]),
+    ]
 }
 
 fn write_rows(

@@ -7,13 +7,13 @@ use crate::quant::blocks::QK;
 use rayon::prelude::*;
 
 /// A `Q8_0` or `Q4_0` `ffn_down` (`[n_embd][n_ff]`).
-pub(super) struct Blocks<'a> {
+pub(super) struct QuantizedDown<'a> {
     data: &'a [u8],
     dtype: GgmlType,
     row_bytes: usize,
 }
 
-impl<'a> Blocks<'a> {
+impl<'a> QuantizedDown<'a> {
     pub fn new(data: &'a [u8], tensor: &TensorInfo) -> Self {
         Self { data, dtype: tensor.dtype, row_bytes: data.len() / tensor.n_rows() }
     }

@@ -1,6 +1,6 @@
 //! Predictors on their way into a variant: their rows come by neuron and leave by slot.
 
-use super::write::write_rows;
+use super::rows::write_rows;
 use crate::gguf::write::{MetadataBuilder, PlannedTensor, Writer};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::model::{Model, NeuronId};
@@ -64,6 +64,21 @@ pub(super) fn add_keys(predictor: &Gguf, out: &mut MetadataBuilder) {
     }
 }
 
+/// Predictors are of layers with one group of neurons.
+///
+/// # Errors
+/// Names the first layer that has a predictor and another number of groups.
+pub(super) fn check_layers(model: &Model, predictor: &Gguf) -> Result<()> {
+    for (i, layer) in model.weights.layers.iter().enumerate() {
+        let n_groups = layer.groups.len();
+        if n_groups != 1 && tensors(predictor, i).next().is_some() {
+            let file = predictor.source().name();
+            bail!("{file}: layer {i} of the model has {n_groups} groups of neurons; predictors are for one");
+        }
+    }
+    Ok(())
+}
+
 /// Writes the variant `model` again, whole or not at all, with `predictor` packed in; one that it has is replaced.
 ///
 /// # Errors
@@ -73,6 +88,7 @@ pub fn pack(model: &Model, predictor: &Gguf, path: &Path, progress: &dyn Progres
     if !model.is_variant() {
         bail!("{}: is no variant; give --profile to make one with a predictor", gguf.source().name());
     }
+    check_layers(model, predictor)?;
     let mut metadata = MetadataBuilder::default();
     for entry in gguf.metadata().entries().iter().filter(|e| !e.key.starts_with(KEYS)) {
         metadata.add_raw(&entry.key, entry.value_type, gguf.metadata().raw_value(entry));
@@ -94,7 +110,8 @@ pub fn pack(model: &Model, predictor: &Gguf, path: &Path, progress: &dyn Progres
         }
     }
     for (tensor, by_neuron, layer) in parts() {
-        let order = layer.ffn[0].index.as_ref().filter(|_| by_neuron).map(|index| index.ids());
+        let index = layer.groups.first().and_then(|group| group.index.as_ref());
+        let order = index.filter(|_| by_neuron).map(|index| index.ids());
         write_part(predictor, tensor, order, &mut writer, progress)?;
     }
     progress::check(progress)?;

@@ -1,7 +1,7 @@
 //! Conversion of the matrices of a plain file, whatever its architecture.
 
-use super::recipe::{Recipe, Shape, is_float, refuse_quantized};
-use super::write::write_rows;
+use super::recipe::{Outline, Recipe, is_float, refuse_quantized};
+use super::rows::write_rows;
 use crate::gguf::write::{MetadataBuilder, PlannedTensor, Value, Writer};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::model::check_tensors;
@@ -58,9 +58,9 @@ pub struct Conversion {
 pub fn quantize(gguf: &Gguf, recipe: Recipe, path: &Path, progress: &dyn Progress) -> Result<Conversion> {
     check_convertible(gguf, recipe).with_context(|| gguf.source().name().to_owned())?;
     check_tensors(gguf, progress)?;
-    let shape = Shape::of(gguf);
+    let outline = Outline::of(gguf);
     let matrices = || gguf.tensors().iter().filter(|t| is_converted(t));
-    let notes = recipe.misfits(matrices().map(|t| (&*t.name, t.n_cols())), shape).into_iter().collect();
+    let notes = recipe.misfits(matrices().map(|t| (&*t.name, t.n_cols())), outline).into_iter().collect();
     let mut types: Vec<(GgmlType, usize)> = Vec::new();
     let planned: Vec<_> = gguf
         .tensors()
@@ -68,7 +68,7 @@ pub fn quantize(gguf: &Gguf, recipe: Recipe, path: &Path, progress: &dyn Progres
         .map(|t| {
             let mut dtype = t.dtype;
             if is_converted(t) {
-                dtype = recipe.matrix_type(&t.name, t.dtype, t.n_cols(), shape);
+                dtype = recipe.matrix_type(&t.name, t.dtype, t.n_cols(), outline);
                 match types.iter_mut().find(|(t, _)| *t == dtype) {
                     Some((_, n)) => *n += 1,
                     None => types.push((dtype, 1)),

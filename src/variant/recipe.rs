@@ -1,6 +1,7 @@
 //! Recipes: which type each matrix of a model gets.
 
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, TensorInfo};
+use crate::model::Role;
 use crate::quant::{GgmlType, convert};
 use anyhow::{Result, bail};
 use std::fmt;
@@ -49,14 +50,14 @@ impl fmt::Display for Recipe {
 
 /// What a recipe must know of a model.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
+pub struct Outline {
     /// Number of layers.
     pub n_layer: usize,
     /// Whether `token_embd` is the head as well.
     pub tied: bool,
 }
 
-impl Shape {
+impl Outline {
     /// As the names of the tensors tell, whatever the architecture.
     pub fn of(gguf: &Gguf) -> Self {
         let layers = gguf.tensors().iter().filter_map(|t| layer_and_part(&t.name));
@@ -72,27 +73,31 @@ impl Recipe {
     }
 
     /// Type of the matrix of this name, if its rows are whole blocks of it.
-    pub fn wanted(self, name: &str, shape: Shape) -> GgmlType {
+    pub fn wanted(self, name: &str, outline: Outline) -> GgmlType {
         let outer = name == "token_embd.weight" || name == "output.weight";
         match self {
             // Few bytes, which cost the most quality.
             Self::Uniform(GgmlType::Q4_0) if outer => GgmlType::Q8_0,
             Self::Uniform(dtype) => dtype,
-            Self::Q4KM => q4_k_m(name, shape),
+            Self::Q4KM => q4_k_m(name, outline),
         }
     }
 
     /// Type that the matrix of this name gets in place of `source`. Where rows of `n_cols` are not whole blocks of
     /// what is wanted: `Q8_0`, or 16-bit floats where they are not whole blocks of that either.
-    pub fn matrix_type(self, name: &str, source: GgmlType, n_cols: usize, shape: Shape) -> GgmlType {
-        let wanted = self.wanted(name, shape);
+    pub fn matrix_type(self, name: &str, source: GgmlType, n_cols: usize, outline: Outline) -> GgmlType {
+        let wanted = self.wanted(name, outline);
         let half = if source == GgmlType::BF16 { source } else { GgmlType::F16 };
         [wanted, GgmlType::Q8_0].into_iter().find(|t| t.row_bytes(n_cols).is_some()).unwrap_or(half)
     }
 
     /// How many matrices of these names and row lengths get another type than the wanted one, as a note to the user.
-    pub(super) fn misfits<'a>(self, matrices: impl Iterator<Item = (&'a str, usize)>, shape: Shape) -> Option<String> {
-        let misfit = |(name, n_cols): (&str, usize)| self.wanted(name, shape).row_bytes(n_cols).is_none();
+    pub(super) fn misfits<'a>(
+        self,
+        matrices: impl Iterator<Item = (&'a str, usize)>,
+        outline: Outline,
+    ) -> Option<String> {
+        let misfit = |(name, n_cols): (&str, usize)| self.wanted(name, outline).row_bytes(n_cols).is_none();
         let n = matrices.filter(|m| misfit(*m)).count();
         let (matrices, get) = if n == 1 { ("matrix has", "it gets") } else { ("matrices have", "they get") };
         (n > 0)
@@ -117,15 +122,34 @@ impl Recipe {
 }
 
 /// Source: `llama_tensor_get_type` of llama.cpp's `llama-quant.cpp`, without its exceptions for single models.
-fn q4_k_m(name: &str, shape: Shape) -> GgmlType {
+fn q4_k_m(name: &str, outline: Outline) -> GgmlType {
     let (layer, part) = layer_and_part(name).map_or((None, name), |(layer, part)| (Some(layer), part));
-    let more = layer.is_some_and(|layer| gets_more_bits(layer, shape.n_layer));
-    match part {
-        "output.weight" => GgmlType::Q6_K,
-        "token_embd.weight" if shape.tied => GgmlType::Q6_K,
-        "attn_qkv.weight" => GgmlType::Q5_K,
-        "attn_v.weight" | "ffn_down.weight" | "ffn_down_exps.weight" if more => GgmlType::Q6_K,
-        _ => GgmlType::Q4_K,
+    let more = layer.is_some_and(|layer| gets_more_bits(layer, outline.n_layer));
+    match Role::of_name(name) {
+        Some(Role::Output) => GgmlType::Q6_K,
+        Some(Role::TokenEmbd) if outline.tied => GgmlType::Q6_K,
+        Some(Role::AttnV | Role::FfnDown) if more => GgmlType::Q6_K,
+        Some(
+            Role::TokenEmbd
+            | Role::OutputNorm
+            | Role::RopeFreqs
+            | Role::AttnNorm
+            | Role::AttnNorm2
+            | Role::PostAttnNorm
+            | Role::FfnNorm
+            | Role::PostFfnNorm
+            | Role::AttnQ
+            | Role::AttnK
+            | Role::AttnV
+            | Role::AttnOutput
+            | Role::Router
+            | Role::FfnGate
+            | Role::FfnUp
+            | Role::FfnDown,
+        ) => GgmlType::Q4_K,
+        // Files of any architecture are converted, so there are names without a role here.
+        None if part == "attn_qkv.weight" => GgmlType::Q5_K,
+        None => GgmlType::Q4_K,
     }
 }
 
@@ -160,6 +184,13 @@ pub(crate) fn file_type(dtype: GgmlType) -> Option<u32> {
     known.iter().find(|(t, _)| *t == dtype).map(|(_, n)| *n)
 }
 
+/// Whether `--type` may convert a tensor: neither a vector, of which a stack has two dimensions, too, nor a router, whose
+/// rounding would choose others.
+pub(super) fn is_whole_matrix(tensor: &TensorInfo) -> bool {
+    let bias = tensor.name.ends_with(".bias");
+    tensor.dims.len() > 1 && !bias && Role::of_name(&tensor.name) != Some(Role::Router)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_mix_is_that_of_llama_cpp() {
-        let shape = Shape { n_layer: 32, tied: false };
+        let outline = Outline { n_layer: 32, tied: false };
         for (name, wanted) in [
             ("token_embd.weight", GgmlType::Q4_K),
             ("output.weight", GgmlType::Q6_K),
@@ -186,16 +217,16 @@ mod tests {
             ("blk.7.ffn_down.weight", GgmlType::Q4_K),
             ("blk.31.ffn_up.weight", GgmlType::Q4_K),
         ] {
-            assert_eq!(Recipe::Q4KM.wanted(name, shape), wanted, "{name}");
+            assert_eq!(Recipe::Q4KM.wanted(name, outline), wanted, "{name}");
         }
-        let tied = Shape { tied: true, ..shape };
+        let tied = Outline { tied: true, ..outline };
         assert_eq!(Recipe::Q4KM.wanted("token_embd.weight", tied), GgmlType::Q6_K);
     }
 
     #[test]
     fn rows_that_are_not_whole_blocks_get_the_next_type_that_fits() {
-        let shape = Shape { n_layer: 1, tied: false };
-        let fits = |source, n_cols| Recipe::Q4KM.matrix_type("blk.0.ffn_up.weight", source, n_cols, shape);
+        let outline = Outline { n_layer: 1, tied: false };
+        let fits = |source, n_cols| Recipe::Q4KM.matrix_type("blk.0.ffn_up.weight", source, n_cols, outline);
         assert_eq!(fits(GgmlType::F32, 512), GgmlType::Q4_K);
         assert_eq!(fits(GgmlType::F32, 96), GgmlType::Q8_0);
         assert_eq!(fits(GgmlType::F32, 100), GgmlType::F16);

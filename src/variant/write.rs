@@ -1,21 +1,20 @@
 //! Writes a variant as a stream: some 70 MiB of memory at most, whatever the size of the model.
 
-use super::lossless::Blocks;
+use super::draft::{DownLayout, Draft};
+use super::lossless::QuantizedDown;
 use super::pack;
-use super::plan::{DownPlan, Plan};
-use super::recipe::layer_and_part;
+use super::recipe::is_whole_matrix;
+use super::rows::{BUFFER_BYTES, write_rows};
 use crate::gguf::write::{MetadataBuilder, PlannedTensor, Value, Writer};
 use crate::gguf::{Gguf, TensorInfo};
-use crate::model::{Model, NeuronId, SYNTHETIC_KEY};
+use crate::model::{ColdQuantiles, Down, Model, NeuronId, Role, SYNTHETIC_KEY, Tensor};
 use crate::progress::{self, Progress};
 use crate::quant::blocks::QK;
 use crate::quant::{GgmlType, convert};
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Result};
 use rayon::prelude::*;
 use std::path::Path;
 
-/// Bytes of rows that are held at a time.
-const BUFFER_BYTES: usize = 8 << 20;
 /// Bytes of transposed floats that are held at a time. The source's matrix is read once for each such buffer, so it is
 /// larger: a 7B model's layer takes three.
 const TRANSPOSE_BYTES: usize = 64 << 20;
@@ -23,36 +22,47 @@ const TRANSPOSE_BYTES: usize = 64 << 20;
 pub(crate) const VERSION: u32 = 1;
 /// The same where `ffn_down` is lossless: what knows the first only refuses it.
 const VERSION_LOSSLESS: u32 = 2;
+/// The same where a layer has several groups of neurons.
+const VERSION_GROUPS: u32 = 3;
 
 enum Content<'a> {
-    /// Rows in the source's order, or permuted.
-    Rows(&'a TensorInfo, Option<usize>),
-    /// `ffn_down` of this layer, transposed.
-    Transposed(&'a TensorInfo, usize, GgmlType),
-    /// The quants of `ffn_down` of this layer, transposed.
+    /// Rows in the source's order, or in that of the neurons of these groups, one group behind the other.
+    Rows(&'a TensorInfo, Vec<usize>),
+    /// A value per neuron of these groups.
+    Values(&'a TensorInfo, Vec<usize>),
+    /// `ffn_down` of these groups, each transposed.
+    Transposed(&'a TensorInfo, Vec<usize>, GgmlType),
+    /// The quants of `ffn_down` of this group, transposed.
     Quants(&'a TensorInfo, usize),
     /// The scales of this `ffn_down`, as the source has them, transposed.
     Scales(&'a TensorInfo),
-    /// A part of this layer's predictor; its rows are neurons, or not.
+    /// A part of this group's predictor; its rows are neurons, or not.
     Predictor(&'a Gguf, &'a TensorInfo, Option<usize>),
     Bytes(Vec<u8>),
 }
 
-/// Writes the variant of `model` that `plan` describes to `path`, whole or not at all, with the predictor of the file
+/// Writes the variant of `model` that `draft` describes to `path`, whole or not at all, with the predictor of the file
 /// `predictor` packed in.
 ///
 /// # Errors
 /// When it cannot be written, or the user stops it; no file is left then.
-pub fn write(model: &Model, plan: &Plan, predictor: Option<&Gguf>, path: &Path, progress: &dyn Progress) -> Result<()> {
+pub fn write(
+    model: &Model,
+    draft: &Draft,
+    predictor: Option<&Gguf>,
+    path: &Path,
+    progress: &dyn Progress,
+) -> Result<()> {
     let gguf = &model.gguf;
     let mut tensors = Vec::new();
     for tensor in gguf.tensors() {
-        plan_tensor(plan, tensor, &mut tensors);
+        plan_tensor(model, draft, tensor, &mut tensors)?;
     }
     if let Some(predictor) = predictor {
-        for layer in 0..plan.layers.len() {
+        pack::check_layers(model, predictor)?;
+        for (layer, weights) in model.weights.layers.iter().enumerate() {
             for (tensor, by_neuron) in pack::tensors(predictor, layer) {
-                let content = Content::Predictor(predictor, tensor, by_neuron.then_some(layer));
+                let content = Content::Predictor(predictor, tensor, by_neuron.then_some(weights.first_group));
                 tensors.push((pack::planned(tensor), content));
             }
         }
@@ -60,22 +70,30 @@ pub fn write(model: &Model, plan: &Plan, predictor: Option<&Gguf>, path: &Path, 
     let planned: Vec<_> = tensors.iter().map(|(t, _)| t.clone()).collect();
     let total = planned.iter().map(PlannedTensor::n_bytes).sum::<Result<usize>>()?;
     progress.begin("writing", total as u64);
-    let mut writer = Writer::create(path, &metadata(model, plan, predictor), &planned, gguf.alignment())?;
+    let mut writer = Writer::create(path, &metadata(model, draft, predictor), &planned, gguf.alignment())?;
     for (target, content) in &tensors {
         match content {
-            Content::Rows(source, layer) => {
-                let order = layer.map(|l| plan.layers[l].order.iter().map(|id| id.0 as usize).collect::<Vec<_>>());
+            Content::Rows(source, groups) => {
+                let order = (!groups.is_empty()).then(|| order_of(draft, groups));
                 write_rows(gguf, source, order.as_deref(), target.dtype, &mut writer, progress)?;
             }
-            Content::Transposed(source, layer, dtype) => {
-                write_transposed(gguf, source, &plan.layers[*layer].order, *dtype, &mut writer, progress)?;
+            Content::Values(source, groups) => {
+                let bytes = source.dtype.block_bytes();
+                let value = |at: usize| gguf.data(source)[at * bytes..][..bytes].iter().copied();
+                writer.append(&order_of(draft, groups).into_iter().flat_map(value).collect::<Vec<u8>>())?;
             }
-            Content::Quants(source, layer) => {
-                write_quants(gguf, source, &plan.layers[*layer].order, &mut writer, progress)?;
+            Content::Transposed(source, groups, dtype) => {
+                for (i, group) in groups.iter().enumerate() {
+                    let part = part_of(source, i, groups.len());
+                    write_transposed(gguf, &part, &draft.groups[*group].order, *dtype, &mut writer, progress)?;
+                }
+            }
+            Content::Quants(source, group) => {
+                write_quants(gguf, source, &draft.groups[*group].order, &mut writer, progress)?;
             }
             Content::Scales(source) => write_scales(gguf, source, &mut writer, progress)?,
             Content::Predictor(predictor, tensor, layer) => {
-                let order = layer.map(|l| &*plan.layers[l].order);
+                let order = layer.map(|group| &*draft.groups[group].order);
                 pack::write_part(predictor, tensor, order, &mut writer, progress)?;
             }
             Content::Bytes(bytes) => writer.append(bytes)?,
@@ -85,126 +103,166 @@ pub fn write(model: &Model, plan: &Plan, predictor: Option<&Gguf>, path: &Path, 
     writer.finish()
 }
 
-fn plan_tensor<'a>(plan: &Plan, tensor: &'a TensorInfo, out: &mut Vec<(PlannedTensor, Content<'a>)>) {
-    let (name, dims) = (tensor.name.clone(), tensor.dims.clone());
-    let matrix = |dtype| PlannedTensor { name: name.clone(), dtype, dims: dims.clone() };
-    match layer_and_part(&tensor.name) {
-        Some((layer, "ffn_down.weight")) => {
-            let (n_embd, n_ff) = (tensor.n_rows(), tensor.n_cols());
-            let mut push = |name: &str, dtype, dims, content| {
-                let name = format!("blk.{layer}.{name}");
-                out.push((PlannedTensor { name, dtype, dims }, content));
+/// Rows of the neurons of `groups`, which lie one behind the other, in their new order.
+fn order_of(draft: &Draft, groups: &[usize]) -> Vec<usize> {
+    let mut out = Vec::new();
+    for group in groups {
+        let first = out.len();
+        out.extend(draft.groups[*group].order.iter().map(|id| first + id.0 as usize));
+    }
+    out
+}
+
+/// Number `i` of `n` equal parts of a tensor along its outermost dimension.
+fn part_of(tensor: &TensorInfo, i: usize, n: usize) -> TensorInfo {
+    let bytes = tensor.data.len() / n;
+    let start = tensor.data.start + i * bytes;
+    TensorInfo { dims: tensor.dims.iter().take(2).copied().collect(), data: start..start + bytes, ..tensor.clone() }
+}
+
+/// What a tensor of the source is to neurons: the groups that it holds a part of, by number, which part that is, and
+/// whether it is the bias.
+fn held<'m>(model: &'m Model, tensor: &str) -> Option<(Vec<usize>, Role, bool)> {
+    let mut found: Option<(Vec<usize>, Role, bool)> = None;
+    for (number, (_, group)) in model.weights.groups().enumerate() {
+        for part in group.parts() {
+            let name: &'m str = match &part.tensor {
+                Tensor::Matrix(matrix) | Tensor::Down(Down::Columns(matrix) | Down::Rows(matrix)) => matrix.name(),
+                Tensor::Down(Down::Lossless(_)) | Tensor::Vector(_) => continue,
             };
-            match plan.down[layer] {
-                DownPlan::Rows(dtype) => {
-                    let content = Content::Transposed(tensor, layer, dtype);
-                    push("ffn_down_t.weight", dtype, vec![n_embd, n_ff], content);
-                }
-                DownPlan::Lossless(_) => {
-                    let bytes = Blocks::new(&[], tensor).neuron_bytes(n_embd);
-                    push("ffn_down_t_q", GgmlType::I8, vec![bytes, n_ff], Content::Quants(tensor, layer));
-                    push("ffn_down_scale", GgmlType::F16, vec![n_embd, n_ff / QK], Content::Scales(tensor));
-                }
+            let is_bias = tensor.strip_suffix(".bias").is_some_and(|stem| name.strip_suffix(".weight") == Some(stem));
+            if name == tensor || is_bias {
+                found.get_or_insert_with(|| (Vec::new(), part.role, is_bias)).0.push(number);
             }
-            let l = &plan.layers[layer];
-            let ids = l.order.iter().flat_map(|id| (id.0 as i32).to_le_bytes()).collect();
-            let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect();
-            for (what, dtype, bytes) in [
-                ("id", GgmlType::I32, ids),
-                ("rate", GgmlType::F32, floats(&l.rates)),
-                ("mass", GgmlType::F32, floats(&l.mass)),
-            ] {
-                let (name, dims) = (format!("blk.{layer}.ffn_neuron_{what}"), vec![l.order.len()]);
-                out.push((PlannedTensor { name, dtype, dims }, Content::Bytes(bytes)));
-            }
-            if let Some(cold) = &l.cold {
-                let (name, quantiles) = (format!("blk.{layer}.ffn_cold_fired"), cold.fired.concat());
-                let dims = vec![quantiles.len() / cold.n_hot.len(), cold.n_hot.len()];
-                out.push((PlannedTensor { name, dtype: GgmlType::F32, dims }, Content::Bytes(floats(&quantiles))));
-            }
-        }
-        Some((layer, "ffn_gate.weight" | "ffn_up.weight")) => {
-            let dtype = plan.matrix_type(&tensor.name, tensor.dtype, tensor.n_cols());
-            out.push((matrix(dtype), Content::Rows(tensor, Some(layer))));
-        }
-        _ => {
-            let dtype = match tensor.dims.len() {
-                1 => tensor.dtype,
-                _ => plan.matrix_type(&tensor.name, tensor.dtype, tensor.n_cols()),
-            };
-            out.push((matrix(dtype), Content::Rows(tensor, None)));
         }
     }
+    found
+}
+
+fn plan_tensor<'a>(
+    model: &Model,
+    draft: &Draft,
+    tensor: &'a TensorInfo,
+    out: &mut Vec<(PlannedTensor, Content<'a>)>,
+) -> Result<()> {
+    let (name, dims) = (tensor.name.clone(), tensor.dims.clone());
+    let matrix = |dtype| PlannedTensor { name: name.clone(), dtype, dims: dims.clone() };
+    match held(model, &tensor.name) {
+        Some((groups, Role::FfnDown, false)) => plan_down(draft, tensor, groups, out)?,
+        Some((groups, Role::FfnGate | Role::FfnUp, false)) => {
+            let dtype = draft.matrix_type(&tensor.name, tensor.dtype, tensor.n_cols());
+            out.push((matrix(dtype), Content::Rows(tensor, groups)));
+        }
+        Some((groups, Role::FfnGate | Role::FfnUp, true)) => {
+            out.push((matrix(tensor.dtype), Content::Values(tensor, groups)));
+        }
+        // A bias of `ffn_down` is one value per output; what is no group's is not per neuron.
+        Some((_, Role::FfnDown, true))
+        | Some((
+            _,
+            Role::TokenEmbd
+            | Role::OutputNorm
+            | Role::Output
+            | Role::RopeFreqs
+            | Role::AttnNorm
+            | Role::AttnNorm2
+            | Role::PostAttnNorm
+            | Role::FfnNorm
+            | Role::PostFfnNorm
+            | Role::AttnQ
+            | Role::AttnK
+            | Role::AttnV
+            | Role::AttnOutput
+            | Role::Router,
+            _,
+        ))
+        | None => {
+            let dtype = match is_whole_matrix(tensor) {
+                true => draft.matrix_type(&tensor.name, tensor.dtype, tensor.n_cols()),
+                false => tensor.dtype,
+            };
+            out.push((matrix(dtype), Content::Rows(tensor, Vec::new())));
+        }
+    }
+    Ok(())
+}
+
+/// `ffn_down` of `groups` becomes its transpose and the index of the neurons. Where there are several groups, their
+/// tensors lie one behind the other in a further dimension.
+fn plan_down<'a>(
+    draft: &Draft,
+    tensor: &'a TensorInfo,
+    groups: Vec<usize>,
+    out: &mut Vec<(PlannedTensor, Content<'a>)>,
+) -> Result<()> {
+    let (n_ff, n_embd) = (tensor.n_cols(), tensor.n_rows() / groups.len());
+    let stem = tensor.name.strip_suffix(".weight").unwrap_or(&tensor.name);
+    let (layer, suffix) = stem.split_once(".ffn_down").context("ffn_down has another name")?;
+    let several = if groups.len() > 1 { vec![groups.len()] } else { Vec::new() };
+    let mut push = |name: &str, end: &str, dtype, dims: &[usize], content| {
+        let name = format!("{layer}.{name}{suffix}{end}");
+        out.push((PlannedTensor { name, dtype, dims: [dims, &several].concat() }, content));
+    };
+    match draft.down[groups[0]] {
+        DownLayout::Rows(dtype) => {
+            let content = Content::Transposed(tensor, groups.clone(), dtype);
+            push("ffn_down_t", ".weight", dtype, &[n_embd, n_ff], content);
+        }
+        DownLayout::Lossless(_) => {
+            let bytes = QuantizedDown::new(&[], tensor).neuron_bytes(n_embd);
+            push("ffn_down_t_q", "", GgmlType::I8, &[bytes, n_ff], Content::Quants(tensor, groups[0]));
+            push("ffn_down_scale", "", GgmlType::F16, &[n_embd, n_ff / QK], Content::Scales(tensor));
+        }
+    }
+    let all = || groups.iter().map(|group| &draft.groups[*group]);
+    let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let ids = all().flat_map(|g| g.order.iter().flat_map(|id| (id.0 as i32).to_le_bytes())).collect();
+    push("ffn_neuron_id", "", GgmlType::I32, &[n_ff], Content::Bytes(ids));
+    let rates = all().flat_map(|g| floats(&g.rates)).collect();
+    push("ffn_neuron_rate", "", GgmlType::F32, &[n_ff], Content::Bytes(rates));
+    let mass = all().flat_map(|g| floats(&g.mass)).collect();
+    push("ffn_neuron_mass", "", GgmlType::F32, &[n_ff], Content::Bytes(mass));
+    let cold: Option<Vec<&ColdQuantiles>> = all().map(|g| g.cold.as_ref()).collect();
+    if let Some(cold) = cold
+        && let Some(first) = cold.first()
+    {
+        let (n_points, n_quantiles) = (first.n_hot.len(), first.fired.first().map_or(0, Vec::len));
+        let bytes = cold.iter().flat_map(|cold| floats(&cold.fired.concat())).collect();
+        push("ffn_cold_fired", "", GgmlType::F32, &[n_quantiles, n_points], Content::Bytes(bytes));
+    }
+    Ok(())
 }
 
 /// The source's metadata byte for byte, but for what no longer holds, then our own keys.
-fn metadata(model: &Model, plan: &Plan, predictor: Option<&Gguf>) -> MetadataBuilder {
+fn metadata(model: &Model, draft: &Draft, predictor: Option<&Gguf>) -> MetadataBuilder {
     let source = model.gguf.metadata();
     let mut out = MetadataBuilder::default();
     let ours = |key: &str| key.starts_with("powerinfer.") && !key.starts_with(SYNTHETIC_KEY);
-    let replaced = |key: &str| ours(key) || (plan.recipe.is_some() && key == "general.file_type");
+    let replaced = |key: &str| ours(key) || (draft.recipe.is_some() && key == "general.file_type");
     for entry in source.entries().iter().filter(|e| !replaced(&e.key)) {
         out.add_raw(&entry.key, entry.value_type, source.raw_value(entry));
     }
-    if let Some(file_type) = plan.recipe.and_then(|recipe| recipe.file_type()) {
+    if let Some(file_type) = draft.recipe.and_then(|recipe| recipe.file_type()) {
         out.add("general.file_type", &Value::U32(file_type));
     }
-    let lossless = plan.down.iter().any(|down| matches!(down, DownPlan::Lossless(_)));
-    let version = if lossless { VERSION_LOSSLESS } else { VERSION };
+    let lossless = draft.down.iter().any(|down| matches!(down, DownLayout::Lossless(_)));
+    let several = model.weights.layers.iter().any(|layer| layer.groups.len() != 1);
+    let version = match lossless {
+        _ if several => VERSION_GROUPS,
+        true => VERSION_LOSSLESS,
+        false => VERSION,
+    };
     out.add("powerinfer.version", &Value::U32(version));
     out.add("powerinfer.activation", &Value::Str(model.config.activation.activation.to_string()));
-    out.add("powerinfer.source_fingerprint", &Value::Str(plan.fingerprint.clone()));
-    out.add("powerinfer.profile_sha256", &Value::Str(plan.profile_sha256.clone()));
-    out.add("powerinfer.profile_tokens", &Value::U64(plan.profile_tokens));
-    let n_hot = plan.layers.iter().map(|l| l.n_hot as u32).collect();
+    out.add("powerinfer.source_fingerprint", &Value::Str(draft.fingerprint.clone()));
+    out.add("powerinfer.profile_sha256", &Value::Str(draft.profile_sha256.clone()));
+    out.add("powerinfer.profile_tokens", &Value::U64(draft.profile_tokens));
+    let n_hot = draft.groups.iter().map(|g| g.n_hot as u32).collect();
     out.add("powerinfer.n_hot", &Value::ArrayU32(n_hot));
     if let Some(predictor) = predictor {
         pack::add_keys(predictor, &mut out);
     }
     out
-}
-
-/// Appends the rows of `source`, in this order where there is one, as `dtype`; rows that have it already are copied.
-pub(super) fn write_rows(
-    gguf: &Gguf,
-    source: &TensorInfo,
-    order: Option<&[usize]>,
-    dtype: GgmlType,
-    writer: &mut Writer,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let (n_rows, n_cols) = (source.n_rows(), source.n_cols());
-    let data = gguf.data(source);
-    let source_bytes = data.len() / n_rows;
-    let row_bytes = dtype.row_bytes(n_cols).context("rows are not whole blocks")?;
-    let converted = dtype != source.dtype;
-    let converters =
-        converted.then(|| Ok::<_, Error>((convert::dequantizer(source.dtype)?, convert::quantizer(dtype)?)));
-    let converters = converters.transpose().with_context(|| source.name.clone())?;
-    let per_buffer = (BUFFER_BYTES / row_bytes).max(1);
-    let mut buffer = vec![0; per_buffer.min(n_rows) * row_bytes];
-    for first in (0..n_rows).step_by(per_buffer) {
-        progress::check(progress)?;
-        let n = per_buffer.min(n_rows - first);
-        let buffer = &mut buffer[..n * row_bytes];
-        buffer.par_chunks_mut(row_bytes).enumerate().for_each_init(
-            || vec![0.0; n_cols],
-            |values, (i, out)| {
-                let row = order.map_or(first + i, |o| o[first + i]);
-                let row = &data[row * source_bytes..][..source_bytes];
-                match converters {
-                    None => out.copy_from_slice(row),
-                    Some((dequantize, quantize)) => {
-                        dequantize(row, values);
-                        quantize(values, out);
-                    }
-                }
-            },
-        );
-        writer.append(buffer)?;
-        progress.advance(buffer.len() as u64);
-    }
-    Ok(())
 }
 
 /// Transposes first, then quantizes: blocks must run along a neuron's own vector.
@@ -249,7 +307,7 @@ fn write_quants(
     writer: &mut Writer,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let blocks = Blocks::new(gguf.data(source), source);
+    let blocks = QuantizedDown::new(gguf.data(source), source);
     let n_embd = source.n_rows();
     for ids in order.chunks((BUFFER_BYTES / n_embd).max(1)) {
         progress::check(progress)?;
@@ -261,7 +319,7 @@ fn write_quants(
 }
 
 fn write_scales(gguf: &Gguf, source: &TensorInfo, writer: &mut Writer, progress: &dyn Progress) -> Result<()> {
-    let blocks = Blocks::new(gguf.data(source), source);
+    let blocks = QuantizedDown::new(gguf.data(source), source);
     for block in 0..source.n_cols() / QK {
         progress::check(progress)?;
         let bytes = blocks.scales(block, source.n_rows());

@@ -299,7 +299,7 @@ fn missing_keys_are_named() {
 
 #[test]
 fn sizes_that_make_no_sense_are_refused_by_key() {
-    changed(u32_is("powerinfer.version", 3), &["powerinfer.version: 3 is not known"]);
+    changed(u32_is("powerinfer.version", 4), &["powerinfer.version: 4 is not known"]);
     changed(u32_is("llama.attention.head_count", 0), &["llama.attention.head_count"]);
     changed(u32_is("llama.attention.head_count", 3), &["llama.embedding_length"]);
     changed(u32_is("llama.attention.head_count_kv", 0), &["llama.attention.head_count_kv"]);

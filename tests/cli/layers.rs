@@ -4,7 +4,7 @@ use crate::support::{ModelFile, Outcome, tool};
 use powerinfer::gguf::Gguf;
 use powerinfer::model::{ColdQuantiles, Model, NeuronId, NeuronIndex};
 use powerinfer::profile::samples::SampleKey;
-use powerinfer::profile::{Fingerprint, FiredSets, LayerCounts, Profile, ProfiledText};
+use powerinfer::profile::{Fingerprint, FiredSets, GroupCounts, Profile, ProfiledText};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
@@ -34,7 +34,7 @@ struct Place {
 }
 
 /// How often the neurons of a layer fire: each layer has another density, another steepness and another order.
-fn counts(layer: usize) -> LayerCounts {
+fn counts(layer: usize) -> GroupCounts {
     let share = |rank: usize| {
         let x = (rank + 1) as f64 / N_FF as f64;
         0.9 * (-x * (1.5 + 2.5 * ((layer * 5) % N_LAYER) as f64)).exp()
@@ -44,11 +44,11 @@ fn counts(layer: usize) -> LayerCounts {
     let rank = |id: usize| (id * (2 * layer + 3) + 97 * layer) % N_FF;
     let fired: Vec<u64> = (0..N_FF).map(|id| by_rank[rank(id)]).collect();
     let mass = (0..N_FF).map(|id| fired[id] * 100 * (1 + ((id + layer) % 7) as u64)).collect();
-    LayerCounts { fired, mass }
+    GroupCounts { fired, mass }
 }
 
-/// For some tokens, who fired: of token `t` those that fire more often than in the share `t / N_SETS` of tokens.
-fn sets(layers: &[LayerCounts]) -> FiredSets {
+/// For some tokens, which neurons fired: of token `t` those that fire more often than in the share `t / N_SETS` of tokens.
+fn sets(layers: &[GroupCounts]) -> FiredSets {
     let mut keys: Vec<_> = (0..N_SETS).map(|t| SampleKey::new(1, [1; 32], t)).collect();
     keys.sort();
     let mut bits = vec![0u8; keys.len() * layers.len() * N_FF / 8];
@@ -72,7 +72,7 @@ impl Place {
     }
 
     /// Writes the profile with these layers.
-    fn profile(&self, name: &str, layers: Vec<LayerCounts>) -> (PathBuf, Profile) {
+    fn profile(&self, name: &str, layers: Vec<GroupCounts>) -> (PathBuf, Profile) {
         let model = Model::new(Gguf::open(&self.model).unwrap(), None).unwrap();
         let profile = Profile {
             fingerprint: Fingerprint::of(&model).unwrap(),
@@ -81,7 +81,8 @@ impl Place {
             activation: "relu".to_owned(),
             texts: vec![ProfiledText { sha256: [1; 32], n_tokens: N_TOKENS, n_ctx: 64 }],
             fired_sets: Some(sets(&layers)),
-            layers,
+            layer_of: (0..layers.len() as u32).collect(),
+            groups: layers,
             reuse: None,
         };
         let path = self.folder.path().join(name);
@@ -101,7 +102,7 @@ impl Place {
         let plan = serde_json::from_str(&split(&["--dry-run", "--json"])).unwrap();
         split(&["-o", variant.to_str().unwrap()]);
         let model = Model::new(Gguf::open(&variant).unwrap(), None).unwrap();
-        let index = |layer: &powerinfer::model::Layer| layer.ffn[0].index.clone().unwrap();
+        let index = |layer: &powerinfer::model::Layer| layer.groups[0].index.clone().unwrap();
         (model.weights.layers.iter().map(index).collect(), plan)
     }
 }
@@ -109,7 +110,7 @@ impl Place {
 #[test]
 fn twelve_layers_are_each_planned_by_their_own_counts() {
     let place = Place::new();
-    let layers: Vec<LayerCounts> = (0..N_LAYER).map(counts).collect();
+    let layers: Vec<GroupCounts> = (0..N_LAYER).map(counts).collect();
     let (path, profile) = place.profile("profile", layers.clone());
     let (stored, plan) = place.split(&path);
     assert_eq!((stored.len(), &plan["optimal"]), (N_LAYER, &Value::Bool(true)));

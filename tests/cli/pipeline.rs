@@ -278,8 +278,8 @@ fn a_profile_whose_layers_are_not_the_models_is_refused() {
     let place = Place::new();
     let path = place.profiled("tiny.profile");
     let mut profile = powerinfer::profile::Profile::read(&path).unwrap();
-    profile.layers[0].fired.pop();
-    profile.layers[0].mass.pop();
+    profile.groups[0].fired.pop();
+    profile.groups[0].mass.pop();
     // These would contradict the counts, which is found out sooner.
     (profile.reuse, profile.fired_sets) = (None, None);
     let short = place.at("short.profile");

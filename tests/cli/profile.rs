@@ -96,12 +96,12 @@ fn samples_are_the_inputs_of_chosen_tokens() {
     let (samples, profile) = (Samples::read(&path).unwrap(), Profile::read(&path).unwrap());
     assert_eq!((samples.len(), samples.capacity, samples.x.len(), samples.n_embd()), (40, 40, 2, 32));
     assert!(samples.layer(1).iter().all(|x| x.is_finite()) && samples.layer(0).iter().any(|x| *x != 0.0));
-    // The sets of who fired are of tokens chosen by the same rule: more of them, so these are among them.
+    // The sets of neurons that fired are of tokens chosen by the same rule: more of them, so these are among them.
     let sets = profile.fired_sets.as_ref().unwrap();
     assert!(samples.keys.iter().all(|key| sets.keys.contains(key)));
     // What fires by the samples is what was counted as fired.
     let model = powerinfer::model::Model::new(powerinfer::gguf::Gguf::open(&place.model).unwrap(), None).unwrap();
-    let gate = &model.weights.layers[1].ffn[0];
+    let gate = &model.weights.layers[1].groups[0];
     let mut row = vec![0.0; 32];
     let (mut same, mut all) = (0, 0);
     for (x, key) in samples.layer(1).chunks_exact(32).zip(&samples.keys) {
@@ -141,11 +141,11 @@ fn reuse_and_fired_sets_agree_with_the_counts() {
     let sets = profile.fired_sets.as_ref().unwrap();
     assert_eq!(sets.keys.len() as u64, profile.n_tokens(), "so few tokens are all sampled");
     for layer in 0..2 {
-        let fired: u64 = profile.layers[layer].fired.iter().sum();
+        let fired: u64 = profile.groups[layer].fired.iter().sum();
         let order = profile.order(layer);
         let counts = profile.cold_histogram(layer, &order, 0);
         assert_eq!(counts.iter().map(|n| u64::from(*n)).sum::<u64>(), fired);
-        let cold: u64 = order[20..].iter().map(|id| profile.layers[layer].fired[id.0 as usize]).sum();
+        let cold: u64 = order[20..].iter().map(|id| profile.groups[layer].fired[id.0 as usize]).sum();
         assert_eq!(profile.cold_histogram(layer, &order, 20).iter().map(|n| u64::from(*n)).sum::<u64>(), cold);
         let reuse = &profile.reuse.as_ref().unwrap()[layer];
         assert_eq!(reuse.total(), fired);

@@ -3,7 +3,7 @@
 use crate::support::compare::same_bits;
 use crate::support::{Outcome, names_in, refused, skipped, tool, usage_error};
 use powerinfer::cpu::Isa;
-use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode, Observer};
+use powerinfer::executor::{Executor, ExecutorParams, FfnAt, KvType, Mode, Observer};
 use powerinfer::files::free_space;
 use powerinfer::gguf::Gguf;
 use powerinfer::model::{Model, Slot};
@@ -51,7 +51,7 @@ fn neurons_fire_as_often_as_asked_for_in_every_layer() {
         decode(&mut executor, 64);
         let near = |got: f64, tolerance: f64| (got / density - 1.0).abs() < tolerance;
         let mean = executor.stats().density().unwrap();
-        let layers: Vec<_> = (0..model.config.n_layer).map(|i| executor.stats().layer_density(i).unwrap()).collect();
+        let layers: Vec<_> = (0..model.config.n_layer).map(|i| executor.stats().group_density(i).unwrap()).collect();
         assert!(near(mean, 0.1), "{spec}: {mean} of {layers:?}");
         assert!(layers.iter().all(|layer| near(*layer, 0.3)), "{spec}: {layers:?}");
     }
@@ -61,7 +61,8 @@ fn neurons_fire_as_often_as_asked_for_in_every_layer() {
 struct Counts(Vec<u64>);
 
 impl Observer for Counts {
-    fn ffn(&mut self, layer: usize, act: &[f32], _h: &[f32]) {
+    fn ffn(&mut self, at: FfnAt, act: &[f32], _h: &[f32]) {
+        let layer = at.group.layer;
         for token in act.chunks_exact(self.0.len()).filter(|_| layer == 6) {
             self.0.iter_mut().zip(token).for_each(|(n, a)| *n += u64::from(*a > 0.0));
         }
@@ -72,11 +73,11 @@ impl Observer for Counts {
 fn the_index_tells_who_fires() {
     let folder = tempfile::tempdir().unwrap();
     let model = model("test", Layout::Variant, folder.path());
-    let index = model.weights.layers[6].ffn[0].index.as_ref().unwrap();
+    let index = model.weights.layers[6].groups[0].index.as_ref().unwrap();
     let mut counts = Counts(vec![0; index.rates.len()]);
     let mut executor = executor(&model, Mode::Dense, 2);
     for first in (0..512).step_by(64) {
-        executor.truncate(0);
+        executor.clear();
         let tokens: Vec<u32> = (first..first + 64).collect();
         executor.prefill_observed(&tokens, &mut counts).unwrap();
     }
@@ -107,13 +108,13 @@ fn the_plain_file_has_the_same_weights_in_another_order() {
     for (spec, tolerance) in [("test:f16", 3e-6), ("test", 0.15)] {
         let [variant, plain] = [Layout::Variant, Layout::Plain].map(|layout| model(spec, layout, folder.path()));
         assert!(variant.is_variant() && !plain.is_variant());
-        let (ours, theirs) = (&variant.weights.layers[5].ffn[0], &plain.weights.layers[5].ffn[0]);
+        let (ours, theirs) = (&variant.weights.layers[5].groups[0], &plain.weights.layers[5].groups[0]);
         let index = ours.index.as_ref().unwrap();
         let (mut moved, n_ff) = (0, ours.n_ff());
         for slot in 0..n_ff {
             let id = index.id(Slot(slot as u32)).0 as usize;
             moved += usize::from(id != slot);
-            assert_eq!(ours.ffn_up.row(slot), theirs.ffn_up.row(id));
+            assert_eq!(ours.ffn_up().row(slot), theirs.ffn_up().row(id));
             assert_eq!(ours.mask_matrix().row(slot), theirs.mask_matrix().row(id));
         }
         assert!(moved > n_ff / 2);

@@ -2,7 +2,7 @@
 
 use super::support::emulator;
 use super::{alone, emulated, gpu, say, text};
-use powerinfer::gpu::mailbox::{Job, Layout, Sizes, Wait};
+use powerinfer::gpu::mailbox::{Arrival, Layout, Sizes, Wait};
 use powerinfer::gpu::ops::token::{self, Answer, Copied};
 use powerinfer::gpu::{Arena, Args, Device, DeviceBuffer, Event, Graph, Kernels, Mailbox, Mapped, Pinned, Ptr, Stream};
 use powerinfer::placement::budget::{ALIGN, GRANULE};
@@ -203,7 +203,7 @@ fn a_launch_that_does_not_fit_its_kernel_is_refused_by_name() {
     assert!(format!("{error:#}").starts_with("kernels of odd.cu: "), "{error:#}");
 }
 
-const SIZES: Sizes = Sizes { n_embd: 96, n_ff: 200, n_vocab: 100, n_layer: 2 };
+const SIZES: Sizes = Sizes { n_embd: 96, n_ff: 200, n_vocab: 100, n_groups: 2 };
 
 /// A token of one job that is posted: the processor gets the embedding, and its answer is what the token ends with.
 struct Token {
@@ -245,13 +245,13 @@ impl Token {
         self.graph.launch(&self.stream).unwrap();
     }
 
-    fn wait_job(&mut self) -> anyhow::Result<Job> {
+    fn wait_job(&mut self) -> anyhow::Result<Arrival> {
         let stream = &self.stream;
         self.mailbox.wait_job(0, Wait { limit: LONG, alive: &|| stream.query().map(drop) })
     }
 
     fn answer(&mut self, position: usize) {
-        assert_eq!(self.wait_job().unwrap(), Job::Posted);
+        assert_eq!(self.wait_job().unwrap(), Arrival::Posted);
         assert_eq!(self.mailbox.post_x(), [position as f32; 96]);
         self.mailbox.reply(0, &[position as f32 + 0.25; 96]).unwrap();
         let stream = &self.stream;
@@ -277,7 +277,7 @@ fn a_card_that_gets_no_answer_gives_up_and_can_go_on_after_a_restart() {
     let Some(device) = gpu() else { return };
     let mut token = Token::new(&device, 50);
     token.begin(3);
-    assert_eq!(token.wait_job().unwrap(), Job::Posted);
+    assert_eq!(token.wait_job().unwrap(), Arrival::Posted);
     token.stream.synchronize().unwrap();
     token.mailbox.reply(0, &[0.0; 96]).unwrap();
     let error = token.mailbox.wait_done(Wait { limit: LONG, alive: &|| Ok(()) }).unwrap_err().to_string();
@@ -292,7 +292,7 @@ fn a_stop_ends_the_token_on_the_card() {
     let Some(device) = gpu() else { return };
     let mut token = Token::new(&device, 600_000);
     token.begin(3);
-    assert_eq!(token.wait_job().unwrap(), Job::Posted);
+    assert_eq!(token.wait_job().unwrap(), Arrival::Posted);
     let begin = Instant::now();
     token.mailbox.stop();
     token.stream.synchronize().unwrap();

@@ -1,16 +1,19 @@
 //! Whole tokens: what card and CPU compute together is what the CPU computes alone, however the model is divided.
 
+use super::support::groups::in_two;
+use super::support::kind::{Kind, Order, Pairing};
 use super::support::predictors::{ROOM, network, oracle, signs, with_predictor};
 use super::support::real;
 use super::{alone, emulated, gpu, text};
 use anyhow::Result;
-use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
-use powerinfer::gpu::Kernels;
+use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode, Worker};
+use powerinfer::gpu::{Device, Kernels};
 use powerinfer::model::{ALWAYS, Model};
 use powerinfer::placement::Placement;
 use powerinfer::placement::hardware::Hardware;
-use powerinfer::placement::plan::{LayerChoice, Method, Plan, PlannedLayer, Planner, Run, Side};
+use powerinfer::placement::plan::{GroupChoice, LayerChoice, Place, Plan, PlannedLayer, Planner, Run};
 use powerinfer::placement::workload::Workload;
+use powerinfer::quant::GgmlType;
 use powerinfer::variant::Options;
 
 /// How far logits may be apart: sums run in another order in 32 bits, over six layers, and logits are about 10.
@@ -21,6 +24,12 @@ const Q8_TOLERANCE: f32 = 0.2;
 /// Prefill on the card rounds activations to 11 bits.
 const PREFILL_TOLERANCE: f32 = 2e-2;
 const N_TOKENS: usize = 4;
+const CARD: Place = Place::Card(0);
+
+/// A layer with one group of neurons.
+fn divided(attention: bool, group: GroupChoice) -> LayerChoice {
+    LayerChoice { card: 0, attention, groups: vec![group] }
+}
 
 fn hardware() -> Hardware {
     Hardware::parse(include_str!("../../hardware/rtx-4090-ddr5.toml")).expect("it is part of the repository")
@@ -31,17 +40,18 @@ fn params(mode: Mode) -> ExecutorParams {
 }
 
 /// A plan with the same choice for all layers but those that `other` names.
-fn plan(model: &Model, mode: Mode, head: Side, choice: impl Fn(usize) -> LayerChoice) -> Result<Plan> {
+fn plan(model: &Model, mode: Mode, head: Place, choice: impl Fn(usize) -> LayerChoice) -> Result<Plan> {
     let p = params(mode);
-    let method = match mode {
-        Mode::Dense => Method::Dense,
-        Mode::Exact => Method::Exact,
-        Mode::Predicted => Method::Predicted,
-    };
-    let run = Run { n_ctx: p.n_ctx, n_past: p.n_ctx, kv_type: p.kv_type.dtype(), n_ubatch: p.n_ubatch, method };
+    let run = Run { n_ctx: p.n_ctx, n_past: p.n_ctx, kv_type: p.kv_type.dtype(), n_ubatch: p.n_ubatch, mode };
     let work = Workload::of(model);
     let choices: Vec<_> = (0..model.config.n_layer).map(choice).collect();
     Planner { hardware: &hardware(), work: &work, run: &run }.of_choices(&choices, head)
+}
+
+fn on_card<'m>(model: &'m Model, device: &Device, plan: Plan, mode: Mode) -> Result<Executor<'m>> {
+    let params = params(mode);
+    let worker = Worker::new(params.n_threads, params.isa)?;
+    Executor::on_card(model, device, plan, params, &worker)
 }
 
 /// Largest difference between logits of the CPU alone and of both.
@@ -49,14 +59,16 @@ fn difference(model: &Model, mode: Mode, plan: Plan) -> Result<f32> {
     let Some(device) = gpu() else { return Ok(0.0) };
     let tokens = real::story(N_TOKENS)?;
     // Hot neurons are computed by their true mask: that makes a difference in mode predicted.
-    let whole = |l: &PlannedLayer| if l.choice.mask { l.n_ff } else { l.choice.n_hot };
+    let sizes = model.weights.group_sizes();
+    let choices = plan.layers.iter().flat_map(|l: &PlannedLayer| &l.choice.groups);
+    let whole = choices.zip(&sizes).map(|(g, n_ff)| if g.mask { *n_ff } else { g.n_hot }).collect();
     let placement = match mode {
-        Mode::Predicted => Placement::new(model, plan.layers.iter().map(whole).collect())?,
+        Mode::Predicted => Placement::new(model, whole)?,
         Mode::Dense | Mode::Exact => Placement::all_cold(model),
     };
     let alone = real::decode(&mut Executor::new(model, placement, params(mode))?, &tokens)?;
-    let mut both = Executor::on_card(model, &device, plan, params(mode))?;
-    assert!(both.plan().is_some(), "the card has nothing to do");
+    let mut both = on_card(model, &device, plan, mode)?;
+    assert!(both.card().is_some(), "the card has nothing to do");
     let together = real::decode(&mut both, &tokens)?;
     let again = real::decode(&mut both, &tokens)?;
     assert_eq!(together, again, "the same tokens give the same bits");
@@ -66,7 +78,7 @@ fn difference(model: &Model, mode: Mode, plan: Plan) -> Result<f32> {
 /// Ways to divide a layer of `n_ff` neurons, with names.
 fn ways(n_ff: usize) -> Vec<(&'static str, LayerChoice)> {
     let half = n_ff / 2;
-    let choice = |attention, mask, n_hot| LayerChoice { attention, mask, predictor: false, n_hot };
+    let choice = |attention, mask, n_hot| divided(attention, GroupChoice { mask, predictor: false, n_hot });
     vec![
         ("all on the card", choice(true, false, n_ff)),
         ("half hot, mask on the card", choice(true, true, half)),
@@ -84,7 +96,7 @@ fn every_way(model: &Model, tolerance: f32) -> Result<()> {
     }
     for (name, choice) in ways(model.config.n_ff[0]) {
         for mode in [Mode::Exact, Mode::Dense] {
-            let apart = difference(model, mode, plan(model, mode, Side::Gpu, |_| choice)?)?;
+            let apart = difference(model, mode, plan(model, mode, CARD, |_| choice.clone())?)?;
             assert!(apart < tolerance, "{name}, {}: {apart}", mode.name());
         }
     }
@@ -113,15 +125,67 @@ fn prefill_difference(model: &Model, plan: Plan) -> Result<f32> {
     let Some(device) = gpu() else { return Ok(0.0) };
     let tokens = real::story(24)?;
     let mut alone = Executor::new(model, Placement::all_cold(model), params(Mode::Exact))?;
-    let mut both = Executor::on_card(model, &device, plan, params(Mode::Exact))?;
+    let mut both = on_card(model, &device, plan, Mode::Exact)?;
     let mut most = 0.0f32;
     for piece in [&tokens[..17], &tokens[17..19], &tokens[19..23]] {
         let logits = both.prefill(piece)?.to_vec();
         most = most.max(apart(alone.prefill(piece)?, &logits));
     }
-    assert_eq!(both.kv().n_past(), 23);
+    assert_eq!(both.n_past(), 23);
     let logits = both.decode(tokens[23])?.to_vec();
     Ok(most.max(apart(alone.decode(tokens[23])?, &logits)))
+}
+
+/// Orders of steps that no architecture has so far. Sizes are such that kernels take them.
+#[test]
+fn hybrid_of_other_kinds_of_layers() -> Result<()> {
+    if gpu().is_none() {
+        return Ok(());
+    }
+    let usual = Kind {
+        dtype: GgmlType::F16,
+        n_vocab: 2048,
+        n_embd: 64,
+        n_ff: vec![96; 4],
+        n_head: 2,
+        n_head_kv: 1,
+        head_dim: 32,
+        n_rot: 32,
+        ..Kind::default()
+    };
+    let folder = tempfile::tempdir()?;
+    for kind in [
+        Kind { name: "parallel", order: Order::Parallel, layer_norm: true, ..usual.clone() },
+        Kind { name: "one mixer per layer", order: Order::OneMixer, ..usual.clone() },
+        Kind {
+            name: "ungated",
+            gated: false,
+            activation: "relu2",
+            biases: true,
+            rope: Pairing::Halves,
+            ..usual.clone()
+        },
+    ] {
+        let (plain, hot_first) = (folder.path().join("plain.gguf"), folder.path().join("variant.gguf"));
+        std::fs::write(&plain, kind.file(&kind.weights(11)).bytes())?;
+        kind.split(&plain, &hot_first)?;
+        let model = kind.load(&hot_first)?;
+        for (name, choice) in ways(96) {
+            let of_layer = |i: usize| {
+                let groups = vec![choice.groups[0]; model.weights.layers[i].groups.len()];
+                LayerChoice { groups, ..choice.clone() }
+            };
+            for mode in [Mode::Exact, Mode::Dense] {
+                let apart = difference(&model, mode, plan(&model, mode, CARD, of_layer)?)?;
+                assert!(apart < F16_TOLERANCE, "{}, {name}, {}: {apart}", kind.name, mode.name());
+            }
+            let apart = prefill_difference(&model, plan(&model, Mode::Exact, CARD, of_layer)?)?;
+            assert!(apart < PREFILL_TOLERANCE, "{}, {name}, prefill: {apart}", kind.name);
+        }
+        std::fs::remove_file(&plain)?;
+        std::fs::remove_file(&hot_first)?;
+    }
+    Ok(())
 }
 
 fn apart(a: &[f32], b: &[f32]) -> f32 {
@@ -138,17 +202,55 @@ fn hybrid_prefill_in_every_division_of_a_layer() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let model = real::split(real::source(), Options::default(), &dir.path().join("f16.gguf"))?;
     for (name, choice) in ways(model.config.n_ff[0]) {
-        for head in [Side::Gpu, Side::Cpu] {
-            let choice = |i| if head == Side::Cpu && i != 2 { LayerChoice::default() } else { choice };
+        for head in [CARD, Place::Host] {
+            let choice = |i| if head == Place::Host && i != 2 { LayerChoice::none(1) } else { choice.clone() };
             let apart = prefill_difference(&model, plan(&model, Mode::Exact, head, choice)?)?;
             assert!(apart < PREFILL_TOLERANCE, "{name}, head {head:?}: {apart}");
         }
     }
     // A plain file: its neurons cannot be divided.
     let plain = real::source();
-    let attention = LayerChoice { attention: true, ..LayerChoice::default() };
-    let apart = prefill_difference(plain, plan(plain, Mode::Exact, Side::Gpu, |_| attention)?)?;
+    let attention = LayerChoice { attention: true, ..LayerChoice::none(1) };
+    let apart = prefill_difference(plain, plan(plain, Mode::Exact, CARD, |_| attention.clone())?)?;
     assert!(apart < PREFILL_TOLERANCE, "plain: {apart}");
+    Ok(())
+}
+
+/// A plan with two groups in each layer, the first of them divided as `first` says and the other as `second`.
+fn plan_of_two(model: &Model, mode: Mode, attention: bool, first: GroupChoice, second: GroupChoice) -> Result<Plan> {
+    plan(model, mode, CARD, |_| LayerChoice { card: 0, attention, groups: vec![first, second] })
+}
+
+#[test]
+fn hybrid_with_two_groups_per_layer() -> Result<()> {
+    if gpu().is_none() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let one = real::split(real::source(), Options::default(), &dir.path().join("f16.gguf"))?;
+    let (_folder, with_predictor) = with_predictor(&|_, _| ROOM, oracle)?;
+    for (model, modes) in [(&one, &[Mode::Exact, Mode::Dense][..]), (&with_predictor, &[Mode::Predicted])] {
+        let two = in_two(model, real::open)?;
+        let [a, b] = two.weights.group_sizes()[..2] else { panic!("two groups") };
+        let (half, quarter) = (a / 2 / 32 * 32, b / 4 / 32 * 32);
+        let choice = |mask, predictor, n_hot| GroupChoice { mask, predictor, n_hot };
+        let predicted = modes[0] == Mode::Predicted;
+        for (name, attention, first, second) in [
+            ("both divided", true, choice(!predicted, predicted, half), choice(!predicted, predicted, quarter)),
+            ("the first hot, the second cold", true, choice(false, false, a), choice(!predicted, predicted, 0)),
+            ("the first cold", false, choice(!predicted, predicted, 0), choice(false, false, b)),
+            ("nothing of the second", true, choice(false, false, half), choice(false, false, 0)),
+        ] {
+            for mode in modes {
+                let plan = plan_of_two(&two, *mode, attention, first, second)?;
+                let apart = difference(&two, *mode, plan)?;
+                assert!(apart < F16_TOLERANCE, "{name}, {}: {apart}", mode.name());
+            }
+        }
+        let plan = plan_of_two(&two, Mode::Exact, true, choice(true, false, half), choice(false, false, quarter))?;
+        let apart = prefill_difference(&two, plan)?;
+        assert!(apart < PREFILL_TOLERANCE, "prefill: {apart}");
+    }
     Ok(())
 }
 
@@ -160,7 +262,7 @@ fn hybrid_with_layers_on_the_cpu() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let model = real::split(real::source(), Options::default(), &dir.path().join("f16.gguf"))?;
     let n_ff = model.config.n_ff[0];
-    let card = LayerChoice { attention: true, mask: true, predictor: false, n_hot: n_ff / 4 };
+    let card = divided(true, GroupChoice { mask: true, predictor: false, n_hot: n_ff / 4 });
     let last = model.config.n_layer - 1;
     /// Whether a layer is on the CPU, by its number and that of the last one.
     type OnCpu = fn(usize, usize) -> bool;
@@ -172,8 +274,8 @@ fn hybrid_with_layers_on_the_cpu() -> Result<()> {
         ("none", |_, _| false),
     ];
     for (name, on_cpu) in routes {
-        for head in [Side::Gpu, Side::Cpu] {
-            let choice = |i| if on_cpu(i, last) { LayerChoice::default() } else { card };
+        for head in [CARD, Place::Host] {
+            let choice = |i| if on_cpu(i, last) { LayerChoice::none(1) } else { card.clone() };
             let apart = difference(&model, Mode::Exact, plan(&model, Mode::Exact, head, choice)?)?;
             assert!(apart < F16_TOLERANCE, "{name}, head {head:?}: {apart}");
         }
@@ -186,7 +288,7 @@ fn hybrid_with_predictors_on_either_side() -> Result<()> {
     if gpu().is_none() {
         return Ok(());
     }
-    // Agreement of signs is a number of elements, so who is named is the same to the last neuron.
+    // Agreement of signs is a number of elements, so the same neurons are named, to the last one.
     const AGREE: f32 = -8.0;
     for (name, bias, parts) in [
         ("factors", ROOM, oracle as fn(&_) -> _),
@@ -199,8 +301,8 @@ fn hybrid_with_predictors_on_either_side() -> Result<()> {
         for (on_card, mask, n_hot) in
             [(true, false, n_ff / 2), (true, false, 0), (false, false, n_ff / 2), (false, true, 0)]
         {
-            let choice = LayerChoice { attention: true, mask, predictor: on_card, n_hot };
-            let apart = difference(&model, Mode::Predicted, plan(&model, Mode::Predicted, Side::Gpu, |_| choice)?)?;
+            let choice = divided(true, GroupChoice { mask, predictor: on_card, n_hot });
+            let apart = difference(&model, Mode::Predicted, plan(&model, Mode::Predicted, CARD, |_| choice.clone())?)?;
             assert!(apart < F16_TOLERANCE, "{name}, {choice:?}: {apart}");
         }
     }
@@ -225,16 +327,16 @@ fn memory_is_what_is_accounted() -> Result<()> {
     let gguf = powerinfer::gguf::Gguf::from_source(powerinfer::embedded::source())?;
     let model = Model::new(gguf, None)?;
     for (name, choice) in ways(model.config.n_ff[0]) {
-        let plan = plan(&model, Mode::Exact, Side::Gpu, |_| choice)?;
-        let accounted = plan.account.sum();
+        let plan = plan(&model, Mode::Exact, CARD, |_| choice.clone())?;
+        let accounted = plan.account().sum();
         let before = device.memory()?.0.0;
         // Kernels are the driver's own, and not counted.
         let kernels = Kernels::load(&device)?;
         let of_kernels = before - device.memory()?.0.0;
         drop(kernels);
-        let executor = Executor::on_card(&model, &device, plan, params(Mode::Exact))?;
+        let executor = on_card(&model, &device, plan, Mode::Exact)?;
         let gone = before - device.memory()?.0.0;
-        assert_eq!(executor.card_bytes().0, accounted, "{name}");
+        assert_eq!(executor.card().map_or(0, |card| card.allocated.0), accounted, "{name}");
         assert_eq!(gone, accounted + of_kernels, "{name}: {accounted} for us, {of_kernels} for kernels");
     }
     Ok(())
@@ -249,9 +351,9 @@ fn embedded() -> Result<Model> {
 fn a_card_fails() -> Result<()> {
     let device = gpu().expect("under the emulator");
     let model = embedded()?;
-    let (_, choice) = ways(model.config.n_ff[0])[1];
-    let plan = plan(&model, Mode::Exact, Side::Gpu, |_| choice)?;
-    let mut executor = match Executor::on_card(&model, &device, plan, params(Mode::Exact)) {
+    let (_, choice) = ways(model.config.n_ff[0]).swap_remove(1);
+    let plan = plan(&model, Mode::Exact, CARD, |_| choice.clone())?;
+    let mut executor = match on_card(&model, &device, plan, Mode::Exact) {
         Ok(executor) => executor,
         Err(error) => {
             println!("at load: {error:#}");

@@ -2,8 +2,9 @@
 
 use super::support::Random;
 use powerinfer::cpu::{Activations, Isa, Rows};
-use powerinfer::gpu::matrix::{DeviceMatrix, Uploader, takes_floats};
+use powerinfer::gpu::matrix::{DeviceMatrix, takes_floats};
 use powerinfer::gpu::ops::norm::{Acts, x8_bytes};
+use powerinfer::gpu::upload::Uploader;
 use powerinfer::gpu::{Device, DeviceBuffer, Kernels, Ptr, Stream};
 use powerinfer::quant::{GgmlType, convert};
 use powerinfer::units::Bytes;

@@ -3,7 +3,7 @@
 use super::card::Card;
 use super::support::Random;
 use powerinfer::gpu::mailbox::{POST_N, POSTED};
-use powerinfer::gpu::ops::select::{HotList, Posting, Scored, Slots, select_act, select_score};
+use powerinfer::gpu::ops::select::{HotAndCold, HotList, Posting, Scored, select_act, select_score};
 use powerinfer::gpu::ops::token::{Job, TOKEN_BYTES};
 use powerinfer::gpu::{DeviceBuffer, Mapped, Ptr};
 
@@ -107,7 +107,7 @@ fn active_slots_are_listed_in_order_and_the_cold_ones_posted() {
                 let job = random.below(5) as u32;
                 let (hot, counts) = (room.hot_list(), room.counts.ptr());
                 let posting = room.posting(job);
-                let slots = Slots { n_hot, n_ff, counts };
+                let slots = HotAndCold { n_hot, n_ff, counts };
                 let (kernels, stream) = (card.kernels, &card.stream);
                 select_act(kernels, stream, on_card.ptr(), dense, slots, &hot, Some(&posting)).unwrap();
 
@@ -141,7 +141,8 @@ fn hot_slots_alone_are_listed_without_a_mailbox() {
     for n_hot in [0, 1, 1024, 2500] {
         let act = random.sparse(n_hot.max(1), 0.2);
         let room = Room::new(&card, &mut random, 2500, 4);
-        let (on_card, hot, slots) = (card.put(&act), room.hot_list(), Slots { n_hot, n_ff: 2500, counts: Ptr::NULL });
+        let (on_card, hot, slots) =
+            (card.put(&act), room.hot_list(), HotAndCold { n_hot, n_ff: 2500, counts: Ptr::NULL });
         select_act(card.kernels, &card.stream, on_card.ptr(), false, slots, &hot, None).unwrap();
         let expected: Vec<u32> = (0..n_hot as u32).filter(|i| act[*i as usize] != 0.0).collect();
         assert_eq!(card.get::<u32>(hot.n, 1), [expected.len() as u32]);
@@ -165,7 +166,7 @@ fn slots_that_a_predictor_names_are_posted_without_activations() {
             let (scores_on_card, bias_on_card) = (card.put(&scores), card.put(&bias));
             let scored = Scored { scores: scores_on_card.ptr(), bias: bias_on_card.ptr(), n_always };
             let (counts, posting) = (room.counts.ptr(), room.posting(1));
-            let slots = Slots { n_hot, n_ff, counts };
+            let slots = HotAndCold { n_hot, n_ff, counts };
             select_score(card.kernels, &card.stream, &scored, slots, &posting).unwrap();
             let named = |i: &usize| *i < n_always || scores[*i] + bias[*i] >= 0.0;
             let expected: Vec<u32> = (n_hot..n_ff).filter(named).map(|i| i as u32).collect();
@@ -185,7 +186,7 @@ fn nothing_is_posted_once_a_wait_has_run_out() {
     card.stream.write(room.token.ptr(), &state).unwrap();
     let act = card.put(&random.sparse(3000, 0.5));
     let (hot, counts, posting) = (room.hot_list(), room.counts.ptr(), room.posting(1));
-    let slots = Slots { n_hot: 1000, n_ff: 3000, counts };
+    let slots = HotAndCold { n_hot: 1000, n_ff: 3000, counts };
     select_act(card.kernels, &card.stream, act.ptr(), false, slots, &hot, Some(&posting)).unwrap();
     let state = card.get::<u32>(room.token.ptr(), 5);
     assert_eq!((state[3], state[4], room.word(POSTED), room.word(POST_N)), (1, 0, 0, 0));
@@ -200,7 +201,7 @@ fn sizes_that_do_not_fit_are_refused() {
     let (hot, mut posting) = (room.hot_list(), room.posting(0));
     let scored = Scored { scores: Ptr::NULL, bias: Ptr::NULL, n_always: 0 };
     let (kernels, stream) = (card.kernels, &card.stream);
-    let slots = |n_hot| Slots { n_hot, n_ff: 64, counts: Ptr::NULL };
+    let slots = |n_hot| HotAndCold { n_hot, n_ff: 64, counts: Ptr::NULL };
     assert!(select_act(kernels, stream, Ptr::NULL, false, slots(65), &hot, None).is_err());
     assert!(select_score(kernels, stream, &scored, slots(64), &posting).is_err());
     posting.n_embd = 6;

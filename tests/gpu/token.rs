@@ -3,10 +3,10 @@
 use super::card::Card;
 use super::support::Random;
 use powerinfer::gpu::mailbox::{
-    Addresses, DONE, FAILED, Job as Came, Layout, POSTED, REPLIED, STOP, Sizes, TOKEN, Wait,
+    Addresses, Arrival as Came, DONE, FAILED, Layout, POSTED, REPLIED, STOP, Sizes, TOKEN, Wait,
 };
 use powerinfer::gpu::ops::norm::{Acts, Merge, Norm, merge_norm};
-use powerinfer::gpu::ops::select::{HotList, Posting, Slots, select_act};
+use powerinfer::gpu::ops::select::{HotAndCold, HotList, Posting, select_act};
 use powerinfer::gpu::ops::token::{Answer, Copied, Job, TOKEN_BYTES, begin_token, finish, post_x, take_reply};
 use powerinfer::gpu::{DeviceBuffer, Mailbox, Mapped, Ptr};
 use powerinfer::model::NormKind;
@@ -214,7 +214,7 @@ impl Layers {
                 Posting { x, n_embd: N_EMBD, post_x: to.post_x, post_list: to.post_list, post_act: to.post_act, job };
             let all_act = self.act.ptr().offset((4 * layer * N_FF) as u64);
             let counts = self.counts.ptr().offset(8 * layer as u64);
-            let slots = Slots { n_hot: N_HOT, n_ff: N_FF, counts };
+            let slots = HotAndCold { n_hot: N_HOT, n_ff: N_FF, counts };
             select_act(kernels, stream, all_act, false, slots, &HotList { list, act, n }, Some(&posting))?;
             let answer = Some(Answer { reply: to.reply, job, limit_ms: LONG });
             let merge = Merge { x, n: N_EMBD, a: Ptr::NULL, b: self.hot_part.ptr(), answer };
@@ -237,7 +237,7 @@ fn answer(x: &[f32], list: &[u32], act: &[f32]) -> Vec<f32> {
 fn one_graph_serves_all_tokens() {
     let Some(card) = Card::open() else { return };
     let mut random = Random::anew();
-    let sizes = Sizes { n_embd: N_EMBD, n_ff: N_FF, n_vocab: N_EMBD, n_layer: N_LAYER };
+    let sizes = Sizes { n_embd: N_EMBD, n_ff: N_FF, n_vocab: N_EMBD, n_groups: N_LAYER };
     let layout = Layout::new(sizes);
     let mut mailbox = Mailbox::new(card.mapped(layout.bytes), layout).unwrap();
     let hot_part = random.values(N_EMBD);
@@ -304,7 +304,7 @@ fn all_logits_arrive_before_the_end_is_told() {
     let Some(card) = Card::open() else { return };
     let mut random = Random::anew();
     for n_vocab in [1, 7, 4099, 151_936] {
-        let sizes = Sizes { n_embd: 32, n_ff: 32, n_vocab, n_layer: 40 };
+        let sizes = Sizes { n_embd: 32, n_ff: 32, n_vocab, n_groups: 40 };
         let layout = Layout::new(sizes);
         let mut mailbox = Mailbox::new(card.mapped(layout.bytes), layout).unwrap();
         let to = mailbox.addresses();

@@ -9,7 +9,7 @@ const LONG_FILES: [(&str, &str); 0] = [];
 const MAX_LINES: usize = 600;
 
 /// All files in src: path from there, and contents.
-fn files() -> BTreeMap<String, String> {
+pub fn files() -> BTreeMap<String, String> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let (mut found, mut folders) = (BTreeMap::new(), vec![src.clone()]);
     while let Some(folder) = folders.pop() {
@@ -123,6 +123,151 @@ fn an_upward_import_is_seen_in_every_spelling() {
     assert_eq!(wrong("use crate::{\n    high::{A},\n    low,\n};"), ["high"]);
     assert_eq!(wrong("use crate::unknown;"), ["unknown"]);
     assert!(wrong("use my_crate::high;").is_empty());
+}
+
+/// Registries, each with its entries: it lists them, and they say what they are entries of (a type or a macro in it).
+const REGISTRIES: [(&str, &[&str]); 4] = [
+    ("model/arch", &["model/arch/"]),
+    ("quant/decoded", &["quant/iq4", "quant/k_quants", "quant/legacy"]),
+    ("cpu/kernels", &["cpu/plain", "cpu/avx2", "cpu/avx512"]),
+    ("cpu/gemm/sparse", &["cpu/gemm/sparse256", "cpu/gemm/sparse512"]),
+];
+
+/// The module of the file at `name`: `a/b/mod.rs` and `a/b.rs` are `a/b`.
+fn module(name: &str) -> String {
+    name.trim_end_matches(".rs").trim_end_matches("/mod").to_owned()
+}
+
+/// The modules of `all` that `code`, of the module `of`, imports by `crate::` or `super::` paths. Names that are no module
+/// of their own are items of the module in which they stand.
+fn imported_modules(all: &BTreeMap<String, String>, of: &str, is_folder: bool, code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for statement in code.split(';').filter_map(|s| after(s, "use ").last().copied().map(str::to_owned)) {
+        for path in paths(&statement) {
+            let mut parts = path.split("::").map(str::trim).peekable();
+            let mut at: Vec<&str> = of.split('/').collect();
+            match parts.next() {
+                Some("crate") => at.clear(),
+                Some("super") => {
+                    // `super` in `a/b/mod.rs` and in `a/b.rs` is `a`.
+                    at.pop();
+                    while parts.peek() == Some(&"super") {
+                        parts.next();
+                        at.pop();
+                    }
+                }
+                Some(child) if is_folder && all.contains_key(&format!("{of}/{child}")) => at.push(child),
+                _ => continue,
+            }
+            for part in parts {
+                let deeper = [&at[..], &[part]].concat().join("/");
+                if !all.contains_key(&deeper) {
+                    break;
+                }
+                at.push(part);
+            }
+            found.push(at.join("/"));
+        }
+    }
+    found
+}
+
+/// `a::{b, c::{d, e}}` is `a::b`, `a::c::d` and `a::c::e`.
+fn paths(statement: &str) -> Vec<String> {
+    let Some((head, rest)) = statement.split_once('{') else { return vec![statement.trim().to_owned()] };
+    let inner = &rest[..rest.rfind('}').unwrap_or(rest.len())];
+    let (mut out, mut depth, mut start) = (Vec::new(), 0, 0);
+    for (i, c) in inner.char_indices().chain([(inner.len(), ',')]) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                let one = inner[start..i].trim();
+                if !one.is_empty() {
+                    out.extend(paths(one).into_iter().map(|path| format!("{}{path}", head.trim_start())));
+                }
+                start = i + 1;
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+/// A circle of imports between modules of `edges`, as its members in order.
+fn circle(edges: &BTreeMap<String, Vec<String>>) -> Option<Vec<String>> {
+    fn visit<'a>(
+        at: &'a str,
+        edges: &'a BTreeMap<String, Vec<String>>,
+        path: &mut Vec<&'a str>,
+        done: &mut Vec<&'a str>,
+    ) -> Option<Vec<String>> {
+        if let Some(begin) = path.iter().position(|p| *p == at) {
+            return Some(path[begin..].iter().map(|p| (*p).to_owned()).collect());
+        }
+        if done.contains(&at) {
+            return None;
+        }
+        path.push(at);
+        for to in edges.get(at).into_iter().flatten() {
+            if let Some(found) = visit(to, edges, path, done) {
+                return Some(found);
+            }
+        }
+        path.pop();
+        done.push(at);
+        None
+    }
+    let mut done = Vec::new();
+    edges.keys().find_map(|from| visit(from, edges, &mut Vec::new(), &mut done))
+}
+
+/// Whether `module` is `entry`, or stands in it where `entry` ends with a slash.
+fn is_of(module: &str, entry: &str) -> bool {
+    module == entry || entry.ends_with('/') && module.starts_with(entry)
+}
+
+#[test]
+fn no_modules_import_each_other_but_registries_and_their_entries() {
+    let files = files();
+    let shipped_files = || library().filter(|(name, _)| !is_test_module(&files, name));
+    let all: BTreeMap<String, String> = shipped_files().map(|(name, text)| (module(&name), text)).collect();
+    let mut edges: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, text) in shipped_files() {
+        let from = module(&name);
+        // A folder's root may name its children: what it has beside that belongs into a child, or is told by the test above.
+        let is_root = name.ends_with("/mod.rs");
+        let to = imported_modules(&all, &from, is_root, &shipped(&text));
+        let own_children = |to: &String| is_root && to.starts_with(&format!("{from}/"));
+        let of_registry = |to: &String| {
+            let entries =
+                |(registry, entries): &(&str, &[&str])| registry == to && entries.iter().any(|e| is_of(&from, e));
+            REGISTRIES.iter().any(entries)
+        };
+        let to = to.into_iter().filter(|to| *to != from && !to.is_empty() && !own_children(to) && !of_registry(to));
+        edges.insert(from.clone(), to.collect());
+    }
+    assert!(edges.values().map(Vec::len).sum::<usize>() > 300, "imports are not seen");
+    let found = circle(&edges);
+    assert_eq!(found, None, "these import each other in a circle");
+}
+
+#[test]
+fn circles_are_seen_in_every_spelling() {
+    let all = |names: &[&str]| names.iter().map(|n| ((*n).to_owned(), String::new())).collect::<BTreeMap<_, _>>();
+    let all = all(&["a", "a/b", "a/c", "d"]);
+    let of = |code: &str| imported_modules(&all, "a/b", false, code);
+    assert_eq!(of("use super::c::{X, Y};"), ["a/c", "a/c"]);
+    assert_eq!(of("use super::Z;\nuse crate::{a::c::X, d};"), ["a", "a/c", "d"]);
+    assert_eq!(of("use super::super::d::{self, W};"), ["d", "d"]);
+    assert_eq!(of("use std::fmt;\npub use crate::a::c::T as U;"), ["a/c"]);
+    let edges = |pairs: &[(&str, &str)]| {
+        let mut edges: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        pairs.iter().for_each(|(a, b)| edges.entry((*a).to_owned()).or_default().push((*b).to_owned()));
+        edges
+    };
+    assert_eq!(circle(&edges(&[("a", "b"), ("b", "c"), ("a", "c")])), None);
+    assert_eq!(circle(&edges(&[("a", "b"), ("b", "c"), ("c", "b")])).unwrap(), ["b", "c"]);
 }
 
 #[test]

@@ -1,17 +1,18 @@
 //! Exact mode loses nothing: on one file its logits are those of dense mode bit for bit, however it is run.
 
 use crate::support::compare::{best, max_difference, same_bits};
-use crate::support::real::{decode, executor, executor_on, golden, placed, prefill, source, split, story};
+use crate::support::real::{
+    decode, executor, executor_on, golden, neuron_types, placed, prefill, source, split, story, variant,
+};
 use crate::support::{convert, real};
 use anyhow::{Context, Result, ensure};
-use powerinfer::cpu::Isa;
-use powerinfer::executor::ffn::Fired;
-use powerinfer::executor::{Executor, ExecutorParams, KvType, MaskSource, Mode};
+use powerinfer::cpu::{Isa, Which};
+use powerinfer::executor::{Executor, ExecutorParams, Fired, KvType, MaskSource, Mode};
 use powerinfer::gguf::TensorInfo;
 use powerinfer::measure::divergence::divergence;
 use powerinfer::measure::kl::mean_kl;
 use powerinfer::measure::perplexity::{Pass, perplexity};
-use powerinfer::model::{Down, Model, Slot};
+use powerinfer::model::{Down, GroupAt, Model, Role, Slot};
 use powerinfer::placement::Placement;
 use powerinfer::progress::Silent;
 use powerinfer::quant::GgmlType;
@@ -66,7 +67,7 @@ fn exact_is_dense_on_the_q4_k_m_variant() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let options = Options { recipe: Some(Recipe::Q4KM), down: None };
     let variant = split(source(), options, &folder.path().join("q4_k_m.gguf"))?;
-    let downs: Vec<_> = variant.weights.layers.iter().map(|l| l.ffn[0].ffn_down.dtype()).collect();
+    let downs: Vec<_> = variant.weights.layers.iter().map(|l| l.groups[0].ffn_down().dtype()).collect();
     assert!(downs.contains(&GgmlType::Q4_K) && downs.contains(&GgmlType::Q6_K), "{downs:?}");
     assert_eq!(variant.gguf.metadata().u32("general.file_type")?, Some(15));
     let tokens = story(2 * N_FEW)?;
@@ -95,20 +96,6 @@ fn exact_equals(model: &Model, dense: &[Vec<f32>], tokens: &[u32], n_threads: &[
         assert!((0.01..0.5).contains(&density), "{density} of the neurons fired: nothing was skipped");
     }
     Ok(())
-}
-
-fn variant(dtype: GgmlType, folder: &tempfile::TempDir) -> Result<Model> {
-    split(
-        source(),
-        Options { recipe: Some(Recipe::Uniform(dtype)), down: None },
-        &folder.path().join(format!("{dtype}.gguf")),
-    )
-}
-
-/// The types in which neurons can be stored.
-fn neuron_types() -> Vec<GgmlType> {
-    let names = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"];
-    names.map(|name| GgmlType::from_name(name).unwrap()).to_vec()
 }
 
 /// Variants of the real model in every type, on every instruction set of this processor: `n_tokens` of real text
@@ -186,7 +173,7 @@ fn prefill_gives_the_same_bits_whatever_the_batch_and_agrees_with_decode() -> Re
         let differences = prefilled.iter().zip(&decoded).map(|(a, b)| max_difference(a, b));
         let worst = differences.fold(0.0, f32::max);
         println!("logits of prefill and decode differ by at most {worst:e}");
-        let quantized = model.weights.layers[0].attn_q.weight.dtype().block_len() > 1;
+        let quantized = model.weights.layers[0].part(Role::AttnQ).matrix().dtype().block_len() > 1;
         assert!(worst <= if quantized { QUANTIZED_TOLERANCE } else { VARIANT_TOLERANCE }, "{worst}");
     }
     Ok(())
@@ -204,7 +191,7 @@ fn quantized_sources_are_split_and_stay_exact() -> Result<()> {
         for down in [DownType::Q8_0, DownType::Same] {
             let options = Options { recipe: None, down: Some(down) };
             let variant = split(&plain, options, &path(&format!("{dtype}-{down:?}.gguf")))?;
-            let stored = variant.weights.layers[0].ffn[0].ffn_down.dtype();
+            let stored = variant.weights.layers[0].groups[0].ffn_down().dtype();
             assert_eq!(stored, if down == DownType::Same { dtype } else { GgmlType::Q8_0 });
             let dense = decode(&mut executor(&variant, Mode::Dense, 2)?, &tokens)?;
             exact_equals(&variant, &dense, &tokens, &[1, 5])?;
@@ -264,8 +251,8 @@ fn a_lossless_variant_gives_the_logits_of_its_source_up_to_rounding() -> Result<
 /// Each neuron alone, with factor 1, against the source's column.
 fn lossless_weights_are_equal(plain: &Model, variant: &Model, dtype: GgmlType) -> Result<()> {
     for (i, layer) in variant.weights.layers.iter().enumerate() {
-        let (group, n_embd) = (&layer.ffn[0], variant.config.n_embd);
-        let Down::Lossless(down) = &group.ffn_down else { panic!("{dtype}: layer {i} is not lossless") };
+        let (group, n_embd) = (&layer.groups[0], variant.config.n_embd);
+        let Down::Lossless(down) = group.ffn_down() else { panic!("{dtype}: layer {i} is not lossless") };
         assert_eq!(down.dtype(), dtype);
         let tensor = plain.gguf.tensor(&format!("blk.{i}.ffn_down.weight")).unwrap();
         let mut columns = vec![0.0; group.n_ff() * n_embd];
@@ -274,7 +261,7 @@ fn lossless_weights_are_equal(plain: &Model, variant: &Model, dtype: GgmlType) -
             let expected: Vec<_> = columns.chunks(group.n_ff()).map(|row| row[id.0 as usize]).collect();
             for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
                 let mut y = vec![0.0; n_embd];
-                down.add(isa, std::iter::once(slot), &[1.0], 0, &mut y);
+                down.add(isa, Which::from(slot..slot + 1), &[1.0], 0, &mut y);
                 assert_eq!(y, expected, "{isa} {dtype}, layer {i}, slot {slot}");
             }
         }
@@ -345,8 +332,8 @@ struct Forgetful {
 }
 
 impl MaskSource for Forgetful {
-    fn select(&self, layer: usize, slots: Range<usize>, act: &[f32], active: &mut Vec<Slot>) {
-        Fired.select(layer, slots, act, active);
+    fn select(&self, at: GroupAt, slots: Range<usize>, act: &[f32], active: &mut Vec<Slot>) {
+        Fired.select(at, slots, act, active);
         active.retain(|_| !self.n_fired.fetch_add(1, Ordering::Relaxed).is_multiple_of(100));
     }
 }
@@ -392,8 +379,8 @@ fn the_divergence_of_a_mask_grows_with_what_it_forgets() -> Result<()> {
     /// Loses one fired neuron in so many.
     struct Loses(usize);
     impl MaskSource for Loses {
-        fn select(&self, layer: usize, slots: Range<usize>, act: &[f32], active: &mut Vec<Slot>) {
-            Fired.select(layer, slots, act, active);
+        fn select(&self, at: GroupAt, slots: Range<usize>, act: &[f32], active: &mut Vec<Slot>) {
+            Fired.select(at, slots, act, active);
             let mut n = 0;
             active.retain(|_| {
                 n += 1;

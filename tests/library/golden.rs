@@ -37,7 +37,7 @@ fn logits_of_the_dense_pass_are_those_of_pytorch() -> Result<()> {
     for prompt in &golden().prompts {
         let bytes = data[prompt.logits..][..4 * source().config.n_vocab].as_chunks().0;
         let expected: Vec<f32> = bytes.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        executor.truncate(0);
+        executor.clear();
         let difference = max_difference(&expected, executor.prefill(&prompt.tokens)?);
         println!("{} tokens: logits differ by at most {difference:e}", prompt.tokens.len());
         assert!(difference <= LOGITS_TOLERANCE, "{difference} after {:?}", prompt.text);
@@ -100,7 +100,7 @@ fn agrees_with_pytorch(name: &str, model: &Model) -> Result<()> {
         assert!(off.abs() <= PERPLEXITY_TOLERANCE, "{name}, {}: {}", mode.name(), ours.value);
         if mode == Mode::Exact {
             for (layer, expected) in loss.sparsity_per_layer.iter().enumerate() {
-                let ours = 1.0 - executor.stats().layer_density(layer).unwrap();
+                let ours = 1.0 - executor.stats().group_density(layer).unwrap();
                 println!("layer {layer}: sparsity {ours:.6}, PyTorch {expected:.6}");
                 assert!((ours - expected).abs() <= SPARSITY_TOLERANCE, "layer {layer}: {ours} instead of {expected}");
             }

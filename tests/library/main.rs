@@ -1,7 +1,9 @@
 //! The library, called from outside: files, tokens, and logits against other ways to compute them.
 
+mod batches;
 mod exact;
 mod golden;
+mod groups;
 mod hostile_gguf;
 mod model_kinds;
 mod predicted;

@@ -1,19 +1,14 @@
 //! Models of every kind that can be described compute what a naive forward pass in 64 bits does.
 
 use crate::support::compare::same_bits;
-use crate::support::kind::{Kind, Pairing, Tensors};
+use crate::support::kind::{Kind, Order, Pairing, Routed};
 use crate::support::{Random, reference};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use powerinfer::cpu::Isa;
-use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
-use powerinfer::gguf::Gguf;
-use powerinfer::model::{Model, NormKind, Residual, RopeKind};
+use powerinfer::executor::{Batch, Entry, Executor, ExecutorParams, KvType, Mode, check_card};
+use powerinfer::model::{Architecture, Model};
 use powerinfer::placement::Placement;
-use powerinfer::profile::{Fingerprint, LayerCounts, Profile, ProfiledText};
-use powerinfer::progress::Silent;
 use powerinfer::quant::GgmlType;
-use powerinfer::variant::{self, Options, Plan};
-use std::path::Path;
 
 const N_TOKENS: usize = 24;
 /// Largest difference to the reference relative to the largest logit. Measured: 2.2e-6.
@@ -23,6 +18,7 @@ const KV_F16_TOLERANCE: f64 = 1e-2;
 
 fn kinds() -> Vec<Kind> {
     let plain = Kind::default;
+    let one_of_two = Routed { n_used: 1, normalised: false, early: false };
     let mut kinds = vec![
         plain(),
         Kind { name: "grouped queries", n_head_kv: 2, ..plain() },
@@ -38,7 +34,26 @@ fn kinds() -> Vec<Kind> {
         Kind { name: "squared relu", activation: "relu2", ..plain() },
         Kind { name: "layers of many sizes", n_ff: vec![33, 1, 130, 64], ..plain() },
         Kind { name: "layer norm", layer_norm: true, ..plain() },
-        Kind { name: "parallel", parallel: true, ..plain() },
+        Kind { name: "parallel", order: Order::Parallel, ..plain() },
+        Kind { name: "parallel with two norms", order: Order::TwoNorms, layer_norm: true, ..plain() },
+        Kind { name: "norms behind the blocks", order: Order::PostNorms, ..plain() },
+        Kind { name: "norms on both sides", order: Order::BothNorms, layer_norm: true, ..plain() },
+        Kind { name: "one mixer per layer", order: Order::OneMixer, n_ff: vec![56, 40, 56, 33, 24], ..plain() },
+        Kind { name: "scaled additions", scale: 0.375, ..plain() },
+        Kind { name: "scaled, parallel", scale: -1.25, order: Order::Parallel, ..plain() },
+        Kind { name: "biases of neurons", ffn_biases: true, ..plain() },
+        Kind { name: "biases of neurons, ungated", ffn_biases: true, gated: false, activation: "relu2", ..plain() },
+        Kind { name: "one of two groups", routed: Some(one_of_two), ..plain() },
+        Kind { name: "both groups", routed: Some(Routed { n_used: 2, ..one_of_two }), n_head_kv: 2, ..plain() },
+        Kind { name: "early router", routed: Some(Routed { early: true, ..one_of_two }), ..plain() },
+        Kind {
+            name: "early router, normalised, biases, ungated",
+            routed: Some(Routed { n_used: 2, normalised: true, early: true }),
+            ffn_biases: true,
+            gated: false,
+            ..plain()
+        },
+        Kind { name: "routed, norms on both sides", routed: Some(one_of_two), order: Order::BothNorms, ..plain() },
         Kind { name: "halves", rope: Pairing::Halves, ..plain() },
         Kind { name: "halves of a part", rope: Pairing::Halves, n_rot: 6, rope_freqs: true, ..plain() },
         Kind { name: "no rotation", rope: Pairing::Absent, ..plain() },
@@ -48,7 +63,7 @@ fn kinds() -> Vec<Kind> {
     kinds.push(Kind {
         name: "as Falcon",
         layer_norm: true,
-        parallel: true,
+        order: Order::Parallel,
         rope: Pairing::Halves,
         gated: false,
         n_head_kv: 1,
@@ -60,55 +75,6 @@ fn kinds() -> Vec<Kind> {
         [GgmlType::F16, GgmlType::BF16].into_iter().flat_map(|t| kinds.clone().into_iter().map(in_type(t))).collect();
     kinds.extend(narrow);
     kinds
-}
-
-/// Loads a `llama` file and turns it into `kind`, of which no architecture that has files may be known yet.
-fn load(kind: &Kind, weights: &Tensors, path: &Path) -> Result<Model> {
-    let mut model = Model::new(Gguf::open(path)?, None)?;
-    let bias = |name: String| kind.layer_norm.then(|| weights[&format!("extra.{name}.bias")].values.clone());
-    model.config.norm = if kind.layer_norm { NormKind::Layer } else { NormKind::Rms };
-    model.config.residual = if kind.parallel { Residual::Parallel } else { Residual::Serial };
-    model.config.rope.kind = match kind.rope {
-        Pairing::Interleaved => RopeKind::Interleaved,
-        Pairing::Halves => RopeKind::Halves,
-        Pairing::Absent => RopeKind::None,
-    };
-    model.config.gated = kind.gated;
-    model.weights.output_norm.bias = bias("output_norm".to_owned());
-    for (i, layer) in model.weights.layers.iter_mut().enumerate() {
-        layer.attn_norm.bias = bias(format!("{i}.attn_norm"));
-        if let Some(norm) = &mut layer.ffn_norm {
-            norm.bias = bias(format!("{i}.ffn_norm"));
-        }
-        if kind.parallel {
-            layer.ffn_norm = None;
-        }
-        if !kind.gated {
-            layer.ffn[0].ffn_gate = None;
-        }
-    }
-    Ok(model)
-}
-
-/// A variant by a made-up profile.
-fn split(plain: &Path, to: &Path) -> Result<()> {
-    let model = Model::new(Gguf::open(plain)?, None)?;
-    let mut random = Random::new(5);
-    let layers = model.config.n_ff.iter().map(|n| LayerCounts {
-        fired: (0..*n).map(|_| random.below(100) as u64).collect(),
-        mass: (0..*n).map(|_| random.below(1000) as u64).collect(),
-    });
-    let profile = Profile {
-        fingerprint: Fingerprint::of(&model)?,
-        arch: "llama".to_owned(),
-        name: model.config.name.clone(),
-        activation: model.config.activation.activation.to_string(),
-        layers: layers.collect(),
-        texts: vec![ProfiledText { sha256: [0; 32], n_tokens: 100, n_ctx: 64 }],
-        reuse: None,
-        fired_sets: None,
-    };
-    variant::write(&model, &Plan::new(&model, &profile, Options::default())?, None, to, &Silent)
 }
 
 struct Run {
@@ -152,13 +118,13 @@ fn for_every_kind(mut check: impl FnMut(&Case) -> Result<()>) -> Result<()> {
         let weights = kind.weights(seed as u64 + 1);
         let (plain, hot_first) = (folder.path().join("plain.gguf"), folder.path().join("variant.gguf"));
         std::fs::write(&plain, kind.file(&weights).bytes())?;
-        split(&plain, &hot_first)?;
+        kind.split(&plain, &hot_first)?;
         let mut random = Random::new(seed as u64 + 99);
         let tokens: Vec<usize> = (0..N_TOKENS).map(|_| random.below(kind.n_vocab)).collect();
         check(&Case {
             expected: reference::logits(&kind, &weights, &tokens),
             tokens: tokens.into_iter().map(|t| t as u32).collect(),
-            models: [load(&kind, &weights, &plain)?, load(&kind, &weights, &hot_first)?],
+            models: [kind.load(&plain)?, kind.load(&hot_first)?],
             kind,
         })?;
         std::fs::remove_file(plain)?;
@@ -197,9 +163,10 @@ fn every_kind_of_model_gives_the_same_bits_in_every_mode_batch_and_number_of_thr
             same(cold(model, Mode::Dense, 3))?;
             same(cold(model, Mode::Exact, 3))?;
             if model.is_variant() {
-                let half = case.kind.n_ff.iter().map(|n| n / 2).collect();
+                let all = model.weights.group_sizes();
+                let half = all.iter().map(|n| n / 2).collect();
                 same(Run { placement: Placement::new(model, half)?, ..cold(model, Mode::Exact, 2) })?;
-                same(Run { placement: Placement::new(model, case.kind.n_ff.clone())?, ..cold(model, Mode::Exact, 2) })?;
+                same(Run { placement: Placement::new(model, all)?, ..cold(model, Mode::Exact, 2) })?;
                 same(Run { placement: Placement::planned(model)?, ..cold(model, Mode::Dense, 1) })?;
             }
             let prefill = |mode, n_threads, n_ubatch| -> Result<Vec<f32>> {
@@ -222,6 +189,80 @@ fn every_kind_of_model_gives_the_same_bits_in_every_mode_batch_and_number_of_thr
 }
 
 #[test]
+fn every_kind_of_model_gives_the_bits_of_single_tokens_in_batches() -> Result<()> {
+    for_every_kind(|case| {
+        let name = case.kind.name;
+        for (i, model) in case.models.iter().enumerate() {
+            let mode = [Mode::Exact, Mode::Dense][i];
+            let expected = decode(model, cold(model, mode, 1), &case.tokens)?;
+            for (n, n_threads) in [(2, 2), (3, 1), (8, 4)] {
+                let (n_ctx, kv_type, n_ubatch, isa) = (N_TOKENS, KvType::F32, N_TOKENS, Isa::detect());
+                let params = ExecutorParams { n_threads, n_ctx, kv_type, mode, n_ubatch, isa };
+                let mut executor = Executor::new(model, Placement::all_cold(model), params)?;
+                let mut got = Vec::new();
+                for piece in case.tokens.chunks(n) {
+                    let logits = executor.decode_several(piece)?;
+                    got.extend(logits.chunks_exact(case.kind.n_vocab).map(<[f32]>::to_vec));
+                }
+                same_bits(&expected, &got).with_context(|| format!("{name}: {n} tokens of one sequence"))?;
+                // Sequence `s` begins where the tokens have gone on by `s`, and the last but one wants no logits.
+                let texts: Vec<&[u32]> = (0..n).map(|s| &case.tokens[s..][..N_TOKENS - n]).collect();
+                let mut sequences = (0..n).map(|_| executor.new_sequence()).collect::<Result<Vec<_>>>()?;
+                let mut together = vec![Vec::new(); n];
+                let mut batch = Batch::default();
+                for position in 0..N_TOKENS - n {
+                    batch.clear();
+                    for (sequence, text) in texts.iter().enumerate() {
+                        let wants_logits = sequence + 2 != n;
+                        batch.push(Entry { sequence, position, token: text[position], wants_logits });
+                    }
+                    let logits = executor.decode_batch(&batch, &mut sequences)?;
+                    let wanting = together.iter_mut().enumerate().filter(|(sequence, _)| sequence + 2 != n);
+                    wanting.zip(logits.chunks_exact(case.kind.n_vocab)).for_each(|((_, t), l)| t.push(l.to_vec()));
+                }
+                for (sequence, got) in together.iter().enumerate().filter(|(sequence, _)| sequence + 2 != n) {
+                    let alone = decode(model, cold(model, mode, 1), texts[sequence])?;
+                    same_bits(&alone, got).with_context(|| format!("{name}: sequence {sequence} of {n}"))?;
+                }
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn what_a_card_has_no_kernels_for_is_refused_before_it_is_asked() -> Result<()> {
+    let wide =
+        |kind: Kind| Kind { n_embd: 64, n_head: 2, n_head_kv: 2, head_dim: 32, n_rot: 32, n_ff: vec![96; 4], ..kind };
+    let routed = Some(Routed { n_used: 1, normalised: false, early: false });
+    let (plain, folder) = (Kind::default, tempfile::tempdir()?);
+    for (kind, why) in [
+        (plain(), None),
+        (Kind { order: Order::Parallel, layer_norm: true, ..plain() }, None),
+        (Kind { order: Order::OneMixer, gated: false, ..plain() }, None),
+        (Kind { order: Order::TwoNorms, ..plain() }, Some("prompt")),
+        (Kind { order: Order::PostNorms, ..plain() }, Some("blocks that read anything but the last norm")),
+        (Kind { order: Order::BothNorms, ..plain() }, Some("norms behind a block")),
+        (Kind { scale: 0.5, ..plain() }, Some("scaled additions")),
+        (Kind { ffn_biases: true, ..plain() }, Some("biases of neurons")),
+        (Kind { routed, ..plain() }, Some("a router")),
+    ] {
+        let kind = wide(kind);
+        let path = folder.path().join("model.gguf");
+        std::fs::write(&path, kind.file(&kind.weights(3)).bytes())?;
+        let model = kind.load(&path)?;
+        let (n_ctx, kv_type, n_ubatch, isa) = (N_TOKENS, KvType::F16, N_TOKENS, Isa::detect());
+        let params = ExecutorParams { n_threads: 1, n_ctx, kv_type, mode: Mode::Exact, n_ubatch, isa };
+        match (check_card(&model, &params), why) {
+            (Ok(()), None) => {}
+            (Err(error), Some(why)) => assert!(format!("{error:#}").contains(why), "{}: {error:#}", kind.name()),
+            (result, why) => panic!("{result:?} instead of {why:?}"),
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn keys_and_values_in_16_bits_cost_little_and_something() -> Result<()> {
     let mut worst = 0f64;
     for_every_kind(|case| {
@@ -241,7 +282,7 @@ fn keys_and_values_in_16_bits_cost_little_and_something() -> Result<()> {
 #[test]
 fn a_reference_of_another_kind_disagrees() -> Result<()> {
     type Change = (&'static str, fn(&mut Kind));
-    let changes: [Change; 11] = [
+    let changes: [Change; 18] = [
         ("activation", |k| k.activation = "silu"),
         ("divisors", |k| k.rope_freqs = false),
         ("factor", |k| k.rope_factor = 1.0),
@@ -251,7 +292,14 @@ fn a_reference_of_another_kind_disagrees() -> Result<()> {
         ("biases", |k| k.biases = false),
         ("tying", |k| k.tied = true),
         ("norm", |k| k.layer_norm = true),
-        ("residual", |k| k.parallel = true),
+        ("residual", |k| k.order = Order::Parallel),
+        ("second norm", |k| k.order = Order::TwoNorms),
+        ("norms behind blocks", |k| k.order = Order::BothNorms),
+        ("one mixer", |k| k.order = Order::OneMixer),
+        ("scale", |k| k.scale = 0.5),
+        ("biases of neurons", |k| k.ffn_biases = true),
+        ("groups", |k| k.routed = Some(Routed { n_used: 1, normalised: false, early: false })),
+        ("early router", |k| k.routed = Some(Routed { n_used: 2, normalised: true, early: true })),
         ("gate", |k| k.gated = false),
     ];
     let folder = tempfile::tempdir()?;
@@ -259,7 +307,7 @@ fn a_reference_of_another_kind_disagrees() -> Result<()> {
     let kind = Kind { rope_freqs: true, rope_factor: 2.0, biases: true, n_head_kv: 2, ..Kind::default() };
     let weights = kind.weights(7);
     std::fs::write(&path, kind.file(&weights).bytes())?;
-    let model = load(&kind, &weights, &path)?;
+    let model = kind.load(&path)?;
     let tokens: Vec<usize> = (0..N_TOKENS).collect();
     let ids: Vec<u32> = tokens.iter().map(|t| *t as u32).collect();
     let got = decode(&model, cold(&model, Mode::Dense, 1), &ids)?;

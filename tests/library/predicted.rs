@@ -20,7 +20,7 @@ fn logits(model: &Model, mode: Mode, n_threads: usize) -> Result<Vec<Vec<f32>>> 
 #[test]
 fn a_predictor_that_names_everybody_changes_no_bit() -> Result<()> {
     let (_folder, model) = with_predictor(&|_, _| ALWAYS, signs)?;
-    let group = &model.weights.layers[0].ffn[0];
+    let group = &model.weights.layers[0].groups[0];
     assert_eq!(group.predictor.as_ref().context("no predictor")?.n_always, group.n_ff());
     for n_threads in [1, 2] {
         assert_eq!(logits(&model, Mode::Predicted, n_threads)?, logits(&model, Mode::Exact, n_threads)?);
@@ -75,11 +75,11 @@ fn what_a_predictor_never_names_is_missing_and_counted() -> Result<()> {
     executor.set_audit(2);
     let predicted = real::decode(&mut executor, &real::story(N_TOKENS)?)?;
     assert_ne!(predicted, logits(&model, Mode::Exact, 2)?);
-    let first = executor.stats().layer_recall(0).context("no audit")?;
+    let first = executor.stats().group_recall(0).context("no audit")?;
     assert!((0.5..0.85).contains(&first.by_count()) && first.by_mass() < 1.0, "{first:?}");
-    assert_eq!(executor.stats().layer_recall(1).context("no audit")?.by_mass(), 1.0);
+    assert_eq!(executor.stats().group_recall(1).context("no audit")?.by_mass(), 1.0);
     let third = (model.config.n_ff[0] as f64 / 3.0).ceil() / model.config.n_ff[0] as f64;
-    assert_eq!(executor.stats().layer_masked(0), Some(1.0 - third));
+    assert_eq!(executor.stats().group_masked(0), Some(1.0 - third));
     Ok(())
 }
 

@@ -2,9 +2,20 @@
 
 use super::model_file::{self, ModelFile, Value};
 use super::random::Random;
+use anyhow::Result;
 use half::{bf16, f16};
+use powerinfer::gguf::Gguf;
+use powerinfer::model::Model;
+use powerinfer::model::spec::{self, GroupSpec, LayerSpec, PartSpec, Presence, Stack};
+use powerinfer::model::{
+    Activation, Architecture, Config, Defaults, Gating, Keys, NormKind, Role, RopeKind, Router, Step, Vector,
+};
+use powerinfer::profile::{Fingerprint, GroupCounts, Profile, ProfiledText};
+use powerinfer::progress::Silent;
 use powerinfer::quant::GgmlType;
+use powerinfer::variant::{self, Draft, Options};
 use std::ops::Index;
+use std::path::Path;
 
 /// What a model is made of. Sizes are odd on purpose.
 #[derive(Clone)]
@@ -28,8 +39,41 @@ pub struct Kind {
     pub tied: bool,
     /// Layer normalisation with a bias instead of RMS.
     pub layer_norm: bool,
-    pub parallel: bool,
+    pub order: Order,
+    /// What attention and FFN give is multiplied with this before it is added.
+    pub scale: f32,
     pub gated: bool,
+    /// Biases of gate, up and down.
+    pub ffn_biases: bool,
+    /// Two groups of neurons, stacked in tensors of three dimensions, of which a router chooses.
+    pub routed: Option<Routed>,
+}
+
+/// How attention, FFN and norms follow each other in a layer.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Order {
+    /// `x += attn(norm(x)); x += ffn(norm(x))`.
+    Serial,
+    /// `x += attn(norm(x)) + ffn(norm(x))`, one norm.
+    Parallel,
+    /// The same with a norm each.
+    TwoNorms,
+    /// `x += norm(attn(x)); x += norm(ffn(x))`.
+    PostNorms,
+    /// `x += norm(attn(norm(x))); x += norm(ffn(norm(x)))`.
+    BothNorms,
+    /// `x += mixer(norm(x))`: attention in even layers, the FFN in odd ones.
+    OneMixer,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub struct Routed {
+    /// Groups of the two that are chosen.
+    pub n_used: usize,
+    /// Whether the weights of the chosen ones are divided by their sum.
+    pub normalised: bool,
+    /// Whether the router reads the layer's raw input instead of the FFN's.
+    pub early: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -40,6 +84,9 @@ pub enum Pairing {
 }
 
 pub const EPS: f32 = 1e-5;
+/// Groups of neurons that a router chooses from.
+pub const N_GROUPS: usize = 2;
+const NORMS: [&str; 5] = ["attn_norm", "attn_norm_2", "post_attention_norm", "ffn_norm", "post_ffw_norm"];
 
 impl Default for Kind {
     fn default() -> Self {
@@ -61,8 +108,11 @@ impl Default for Kind {
             biases: false,
             tied: false,
             layer_norm: false,
-            parallel: false,
+            order: Order::Serial,
+            scale: 1.0,
             gated: true,
+            ffn_biases: false,
+            routed: None,
         }
     }
 }
@@ -101,8 +151,38 @@ impl<Name: AsRef<str> + ?Sized> Index<&Name> for Tensors {
 }
 
 impl Kind {
-    /// Random weights, such that attention is uneven and activations have about unit size. Norms' biases, and weights
-    /// that a file of architecture `llama` cannot hold, are `extra.*`: no part of the file.
+    /// Opens a file of that kind; of those that `llama` is, as such.
+    pub fn load(&self, path: &Path) -> Result<Model> {
+        match self.name() {
+            "llama" => Model::new(Gguf::open(path)?, None),
+            _ => Model::of_architectures(Gguf::open(path)?, None, &[self]),
+        }
+    }
+
+    /// A variant by a made-up profile.
+    pub fn split(&self, plain: &Path, to: &Path) -> Result<()> {
+        let model = self.load(plain)?;
+        let mut random = Random::new(5);
+        let groups = model.weights.group_sizes().into_iter().map(|n| GroupCounts {
+            fired: (0..n).map(|_| random.below(100) as u64).collect(),
+            mass: (0..n).map(|_| random.below(1000) as u64).collect(),
+        });
+        let profile = Profile {
+            fingerprint: Fingerprint::of(&model)?,
+            arch: model.config.arch.clone(),
+            name: model.config.name.clone(),
+            activation: model.config.activation.activation.to_string(),
+            layer_of: model.weights.groups().map(|(layer, _)| layer as u32).collect(),
+            groups: groups.collect(),
+            texts: vec![ProfiledText { sha256: [0; 32], n_tokens: 100, n_ctx: 64 }],
+            reuse: None,
+            fired_sets: None,
+        };
+        variant::write(&model, &Draft::new(&model, &profile, Options::default())?, None, to, &Silent)
+    }
+
+    /// Random weights, such that attention is uneven and activations have about unit size: of all kinds, so that a model
+    /// and the reference of another kind can be given the same ones.
     pub fn weights(&self, seed: u64) -> Tensors {
         let mut random = Random::new(seed);
         let mut tensors = Tensors::default();
@@ -121,6 +201,10 @@ impl Kind {
         add("token_embd.weight".into(), vec![n_embd, self.n_vocab], self.dtype, 0.0, 1.5);
         for (i, n_ff) in self.n_ff.iter().enumerate() {
             let name = |part: &str| format!("blk.{i}.{part}");
+            for norm in NORMS {
+                add(name(norm) + ".weight", vec![n_embd], GgmlType::F32, 1.0, 0.3);
+                add(name(norm) + ".bias", vec![n_embd], GgmlType::F32, 0.0, 0.3);
+            }
             let matrices = [
                 ("attn_q", n_embd, q),
                 ("attn_k", n_embd, kv),
@@ -132,34 +216,76 @@ impl Kind {
             ];
             for (part, n_in, n_out) in matrices {
                 add(name(part) + ".weight", vec![n_in, n_out], self.dtype, 0.0, spread(n_in));
-                if self.biases && part.starts_with("attn") {
-                    add(name(part) + ".bias", vec![n_out], GgmlType::F32, 0.0, 0.5);
+                add(name(part) + ".bias", vec![n_out], GgmlType::F32, 0.0, 0.5);
+                if part.starts_with("ffn") {
+                    let stack = vec![n_in, n_out, N_GROUPS];
+                    add(name(part) + "_exps.weight", stack, self.dtype, 0.0, spread(n_in));
+                    add(name(part) + "_exps.bias", vec![n_out, N_GROUPS], GgmlType::F32, 0.0, 0.5);
                 }
             }
-            add(name("attn_norm.weight"), vec![n_embd], GgmlType::F32, 1.0, 0.3);
-            add(name("ffn_norm.weight"), vec![n_embd], GgmlType::F32, 1.0, 0.3);
-            add(format!("extra.{i}.attn_norm.bias"), vec![n_embd], GgmlType::F32, 0.0, 0.3);
-            add(format!("extra.{i}.ffn_norm.bias"), vec![n_embd], GgmlType::F32, 0.0, 0.3);
+            add(name("ffn_gate_inp.weight"), vec![n_embd, N_GROUPS], GgmlType::F32, 0.0, spread(n_embd));
         }
         add("output_norm.weight".into(), vec![n_embd], GgmlType::F32, 1.0, 0.3);
-        add("extra.output_norm.bias".into(), vec![n_embd], GgmlType::F32, 0.0, 0.3);
-        if self.rope_freqs {
-            add("rope_freqs.weight".into(), vec![self.n_rot / 2], GgmlType::F32, 2.0, 1.0);
-        }
-        if !self.tied {
-            add("output.weight".into(), vec![n_embd, self.n_vocab], self.dtype, 0.0, spread(n_embd));
-        }
+        add("output_norm.bias".into(), vec![n_embd], GgmlType::F32, 0.0, 0.3);
+        add("rope_freqs.weight".into(), vec![self.n_rot / 2], GgmlType::F32, 2.0, 1.0);
+        add("output.weight".into(), vec![n_embd, self.n_vocab], self.dtype, 0.0, spread(n_embd));
         tensors
     }
 
-    /// A file of architecture `llama` with these weights.
+    /// A file with these weights, as far as a model of this kind has them.
     pub fn file(&self, weights: &Tensors) -> ModelFile {
-        let stored = weights.0.iter().filter(|t| !t.name.starts_with("extra."));
+        let stored = weights.0.iter().filter(|t| self.has(&t.name));
         ModelFile { keys: self.keys(), tensors: stored.map(Tensor::stored).collect() }
     }
 
+    /// Whether the mixer of layer `i` is, or has, attention; and an FFN.
+    pub fn mixers(&self, i: usize) -> (bool, bool) {
+        match self.order {
+            Order::OneMixer => (i.is_multiple_of(2), !i.is_multiple_of(2)),
+            Order::Serial | Order::Parallel | Order::TwoNorms | Order::PostNorms | Order::BothNorms => (true, true),
+        }
+    }
+
+    /// Norms of a layer.
+    pub fn norms(&self) -> &'static [&'static str] {
+        match self.order {
+            Order::Serial => &["attn_norm", "ffn_norm"],
+            Order::Parallel | Order::OneMixer => &["attn_norm"],
+            Order::TwoNorms => &["attn_norm", "attn_norm_2"],
+            Order::PostNorms => &["post_attention_norm", "post_ffw_norm"],
+            Order::BothNorms => &["attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"],
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let Some((layer, part)) = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) else {
+            return match name {
+                "output_norm.bias" => self.layer_norm,
+                "rope_freqs.weight" => self.rope_freqs,
+                "output.weight" => !self.tied,
+                _ => true,
+            };
+        };
+        let (stem, end) = part.split_once('.').expect("weight or bias");
+        let (attention, ffn) = self.mixers(layer.parse().expect("a number"));
+        let bias = end == "bias";
+        if stem.contains("norm") {
+            return self.norms().contains(&stem) && (!bias || self.layer_norm);
+        }
+        if stem.starts_with("attn") {
+            return attention && (!bias || self.biases);
+        }
+        if stem == "ffn_gate_inp" {
+            return ffn && self.routed.is_some();
+        }
+        let gate = stem.starts_with("ffn_gate");
+        ffn && stem.ends_with("_exps") == self.routed.is_some() && (self.gated || !gate) && (!bias || self.ffn_biases)
+    }
+
     fn keys(&self) -> Vec<(String, Value)> {
-        let key = |k: &str| format!("llama.{k}");
+        let arch = self.name();
+        let key = |k: &str| format!("{arch}.{k}");
+        let eps = if self.layer_norm { "attention.layer_norm_epsilon" } else { "attention.layer_norm_rms_epsilon" };
         let size = |n: usize| Value::U32(n as u32);
         let same = self.n_ff.iter().all(|n| *n == self.n_ff[0]);
         let n_ff = match same {
@@ -167,7 +293,7 @@ impl Kind {
             false => Value::i32s(&self.n_ff.iter().map(|n| *n as i32).collect::<Vec<_>>()),
         };
         let mut out = vec![
-            ("general.architecture".to_owned(), Value::Str("llama".to_owned())),
+            ("general.architecture".to_owned(), Value::Str(arch.to_owned())),
             ("general.name".to_owned(), Value::Str(self.name.to_owned())),
             (key("context_length"), size(64)),
             (key("embedding_length"), size(self.n_embd)),
@@ -175,7 +301,7 @@ impl Kind {
             (key("feed_forward_length"), n_ff),
             (key("attention.head_count"), size(self.n_head)),
             (key("attention.head_count_kv"), size(self.n_head_kv)),
-            (key("attention.layer_norm_rms_epsilon"), Value::F32(EPS)),
+            (key(eps), Value::F32(EPS)),
             (key("rope.dimension_count"), size(self.n_rot)),
             (key("rope.freq_base"), Value::F32(self.rope_base)),
             (key("hidden_activation"), Value::Str(self.activation.to_owned())),
@@ -189,5 +315,116 @@ impl Kind {
             out.push((key("rope.scaling.factor"), Value::F32(self.rope_factor)));
         }
         out
+    }
+}
+
+/// A kind is an architecture of its own, but for those that `llama` is.
+impl Architecture for Kind {
+    fn name(&self) -> &'static str {
+        let plain = Self { order: Order::Serial, scale: 1.0, gated: true, ffn_biases: false, ..self.clone() };
+        let llama = self.order == plain.order && self.scale == plain.scale && self.gated && !self.ffn_biases;
+        match llama && !self.layer_norm && self.routed.is_none() && self.rope == Pairing::Interleaved {
+            true => "llama",
+            false => "kind",
+        }
+    }
+
+    fn config(&self, keys: &Keys) -> Result<Config> {
+        keys.decoder(Defaults {
+            norm: if self.layer_norm { NormKind::Layer } else { NormKind::Rms },
+            rope: match self.rope {
+                Pairing::Interleaved => RopeKind::Interleaved,
+                Pairing::Halves => RopeKind::Halves,
+                Pairing::Absent => RopeKind::None,
+            },
+            activation: Activation::Silu,
+        })
+    }
+
+    fn layer(&self, config: &Config, layer: usize) -> LayerSpec {
+        let (attention, ffn) = self.mixers(layer);
+        let role = |name: &str| Role::ALL.iter().copied().find(|role: &Role| role.tensor() == name).expect("a role");
+        let mut parts: Vec<PartSpec> = self.norms().iter().map(|name| spec::norm(config, role(name))).collect();
+        if attention {
+            parts.extend(spec::attention(config));
+        }
+        let bias = if self.ffn_biases { Presence::Required } else { Presence::Absent };
+        let dense = GroupSpec { bias, down_bias: bias, ..GroupSpec::dense(config.n_ff[layer], self.gated) };
+        let stacked =
+            |at| GroupSpec { suffix: "_exps", stack: Some(Stack { at, of: N_GROUPS }), routed: true, ..dense.clone() };
+        let groups = match self.routed {
+            _ if !ffn => Vec::new(),
+            Some(_) => (0..N_GROUPS).map(stacked).collect(),
+            None => vec![dense],
+        };
+        let router = self.routed.filter(|_| ffn).map(|routed| Router {
+            gating: Gating::Softmax,
+            n_used: routed.n_used,
+            normalised: routed.normalised,
+            scale: 1.0,
+        });
+        if router.is_some() {
+            parts.push(PartSpec::matrix(Role::Router, N_GROUPS, config.n_embd));
+        }
+        LayerSpec { parts, groups, router, steps: self.steps(layer) }
+    }
+}
+
+impl Kind {
+    fn steps(&self, layer: usize) -> Vec<Step> {
+        use Vector::{Fed, Mixed, Normed, Residual};
+        let norm = |of, from, to| Step::Norm { of, from, to };
+        let add = |from| Step::Add { from, scale: self.scale };
+        let attention = |from| Step::Attention { from, to: Mixed };
+        let ffn = |from| Step::Ffn { from, to: Fed };
+        let mut steps = match self.order {
+            Order::Serial => vec![
+                norm(Role::AttnNorm, Residual, Normed),
+                attention(Normed),
+                add(Mixed),
+                norm(Role::FfnNorm, Residual, Normed),
+                ffn(Normed),
+                add(Fed),
+            ],
+            Order::Parallel => {
+                vec![norm(Role::AttnNorm, Residual, Normed), attention(Normed), ffn(Normed), add(Mixed), add(Fed)]
+            }
+            Order::TwoNorms => vec![
+                norm(Role::AttnNorm2, Residual, Normed),
+                attention(Normed),
+                norm(Role::AttnNorm, Residual, Normed),
+                ffn(Normed),
+                add(Mixed),
+                add(Fed),
+            ],
+            Order::PostNorms => vec![
+                attention(Residual),
+                norm(Role::PostAttnNorm, Mixed, Mixed),
+                add(Mixed),
+                ffn(Residual),
+                norm(Role::PostFfnNorm, Fed, Fed),
+                add(Fed),
+            ],
+            Order::BothNorms => vec![
+                norm(Role::AttnNorm, Residual, Normed),
+                attention(Normed),
+                norm(Role::PostAttnNorm, Mixed, Mixed),
+                add(Mixed),
+                norm(Role::FfnNorm, Residual, Normed),
+                ffn(Normed),
+                norm(Role::PostFfnNorm, Fed, Fed),
+                add(Fed),
+            ],
+            Order::OneMixer if self.mixers(layer).0 => {
+                vec![norm(Role::AttnNorm, Residual, Normed), attention(Normed), add(Mixed)]
+            }
+            Order::OneMixer => vec![norm(Role::AttnNorm, Residual, Normed), ffn(Normed), add(Fed)],
+        };
+        if let Some(routed) = self.routed.filter(|_| self.mixers(layer).1) {
+            let ffn = steps.iter().position(|step| matches!(step, Step::Ffn { .. })).expect("an FFN");
+            let (at, from) = if routed.early { (0, Residual) } else { (ffn, steps[ffn].reads()) };
+            steps.insert(at, Step::Router { from });
+        }
+        steps
     }
 }

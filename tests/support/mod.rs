@@ -5,6 +5,7 @@ mod command;
 pub mod compare;
 pub mod convert;
 pub mod emulator;
+pub mod groups;
 pub mod kind;
 mod model_file;
 pub mod predictors;

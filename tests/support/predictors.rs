@@ -38,7 +38,7 @@ pub fn write(model: &Model, path: &Path, bias: Bias, parts: impl Fn(&Matrix) -> 
     metadata.add("general.architecture", &Value::Str("powerinfer-predictor".to_owned()));
     let (mut planned, mut data) = (Vec::new(), Vec::new());
     for (i, layer) in model.weights.layers.iter().enumerate() {
-        let group = &layer.ffn[0];
+        let group = &layer.groups[0];
         let n_ff = group.n_ff();
         let biases: Vec<f32> = (0..n_ff as u32).map(|id| bias(i, NeuronId(id))).collect();
         let all = parts(group.mask_matrix())?.into_iter();

@@ -9,8 +9,9 @@ use powerinfer::placement::Placement;
 use powerinfer::profile::Profile;
 use powerinfer::profile::collect::{CollectParams, Text, collect};
 use powerinfer::progress::Silent;
+use powerinfer::quant::GgmlType;
 use powerinfer::tokenizer::{Special, Tokenizer, read_vocab};
-use powerinfer::variant::{self, Options, Plan};
+use powerinfer::variant::{self, Draft, Options, Recipe};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -100,9 +101,24 @@ fn profile(model: &Model) -> Result<Profile> {
 
 /// A variant of `model`, profiled on [`powerinfer::measure::STORY`] with the F16 source.
 pub fn split(model: &Model, options: Options, path: &Path) -> Result<Model> {
-    let plan = Plan::new(model, &PROFILE, options)?;
+    let plan = Draft::new(model, &PROFILE, options)?;
     variant::write(model, &plan, None, path, &Silent)?;
     open(path)
+}
+
+/// A variant of the F16 source in one type.
+pub fn variant(dtype: GgmlType, folder: &tempfile::TempDir) -> Result<Model> {
+    split(
+        source(),
+        Options { recipe: Some(Recipe::Uniform(dtype)), down: None },
+        &folder.path().join(format!("{dtype}.gguf")),
+    )
+}
+
+/// The types in which neurons can be stored.
+pub fn neuron_types() -> Vec<GgmlType> {
+    let names = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"];
+    names.map(|name| GgmlType::from_name(name).unwrap()).to_vec()
 }
 
 /// An executor with a context of [`N_CTX`] and 32-bit keys and values.
@@ -126,11 +142,11 @@ pub fn params(mode: Mode, n_threads: usize) -> ExecutorParams {
 
 /// Logits after each token, decoded one by one; the context begins anew when it is full.
 pub fn decode(executor: &mut Executor, tokens: &[u32]) -> Result<Vec<Vec<f32>>> {
-    executor.truncate(0);
+    executor.clear();
     let mut all = Vec::new();
     for token in tokens {
-        if executor.kv().n_past() == executor.kv().n_ctx() {
-            executor.truncate(0);
+        if executor.n_past() == executor.params().n_ctx {
+            executor.clear();
         }
         all.push(executor.decode(*token)?.to_vec());
     }
@@ -153,8 +169,8 @@ impl Observer for AllLogits {
 /// Logits after each token, prefilled in batches of `n_batch`; the context begins anew when it is full.
 pub fn prefill(executor: &mut Executor, tokens: &[u32], n_batch: usize) -> Result<Vec<Vec<f32>>> {
     let mut all = AllLogits::default();
-    for context in tokens.chunks(executor.kv().n_ctx()) {
-        executor.truncate(0);
+    for context in tokens.chunks(executor.params().n_ctx) {
+        executor.clear();
         for batch in context.chunks(n_batch) {
             executor.prefill_observed(batch, &mut all)?;
         }

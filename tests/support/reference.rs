@@ -1,7 +1,7 @@
 //! The forward pass once more: naive, in 64 bits, and sharing nothing with the library.
 #![allow(clippy::needless_range_loop, reason = "the formulas have indices")]
 
-use super::kind::{EPS, Kind, Pairing, Tensors};
+use super::kind::{EPS, Kind, Order, Pairing, Tensors};
 
 /// Logits after each of `tokens`.
 pub fn logits(kind: &Kind, weights: &Tensors, tokens: &[usize]) -> Vec<Vec<f64>> {
@@ -9,22 +9,56 @@ pub fn logits(kind: &Kind, weights: &Tensors, tokens: &[usize]) -> Vec<Vec<f64>>
     let embd = vector("token_embd.weight");
     let n = kind.n_embd;
     let mut x: Vec<Vec<f64>> = tokens.iter().map(|t| embd[t * n..(t + 1) * n].to_vec()).collect();
+    let scale = f64::from(kind.scale);
+    let add = |x: &mut [f64], y: &[f64]| (0..n).for_each(|j| x[j] += scale * y[j]);
     for i in 0..kind.n_ff.len() {
-        let normed: Vec<_> = x.iter().map(|x| norm(kind, weights, &format!("blk.{i}.attn_norm"), x)).collect();
-        let attn = attention(kind, weights, i, &normed);
-        for (t, x) in x.iter_mut().enumerate() {
-            if kind.parallel {
-                let ffn = ffn(kind, weights, i, &normed[t]);
-                for j in 0..n {
-                    x[j] += attn[t][j] + ffn[j];
+        let normed = |part: &str, x: &[f64]| norm(kind, weights, &format!("blk.{i}.{part}"), x);
+        let all = |part: &str, x: &[Vec<f64>]| x.iter().map(|x| normed(part, x)).collect::<Vec<_>>();
+        let raw = x.clone();
+        let ffn = |t: usize, h: &[f64]| ffn(kind, weights, i, h, &raw[t]);
+        let n_tokens = tokens.len();
+        match kind.order {
+            Order::Serial => {
+                let attn = attention(kind, weights, i, &all("attn_norm", &x));
+                (0..n_tokens).for_each(|t| add(&mut x[t], &attn[t]));
+                for t in 0..n_tokens {
+                    let y = ffn(t, &normed("ffn_norm", &x[t]));
+                    add(&mut x[t], &y);
                 }
-            } else {
-                for j in 0..n {
-                    x[j] += attn[t][j];
+            }
+            Order::Parallel | Order::TwoNorms => {
+                let of_attention = if kind.order == Order::TwoNorms { "attn_norm_2" } else { "attn_norm" };
+                let attn = attention(kind, weights, i, &all(of_attention, &x));
+                for t in 0..n_tokens {
+                    let y = ffn(t, &normed("attn_norm", &x[t]));
+                    add(&mut x[t], &attn[t]);
+                    add(&mut x[t], &y);
                 }
-                let ffn = ffn(kind, weights, i, &norm(kind, weights, &format!("blk.{i}.ffn_norm"), x));
-                for j in 0..n {
-                    x[j] += ffn[j];
+            }
+            Order::PostNorms => {
+                let attn = attention(kind, weights, i, &x);
+                (0..n_tokens).for_each(|t| add(&mut x[t], &normed("post_attention_norm", &attn[t])));
+                for t in 0..n_tokens {
+                    let y = ffn(t, &x[t]);
+                    add(&mut x[t], &normed("post_ffw_norm", &y));
+                }
+            }
+            Order::BothNorms => {
+                let attn = attention(kind, weights, i, &all("attn_norm", &x));
+                (0..n_tokens).for_each(|t| add(&mut x[t], &normed("post_attention_norm", &attn[t])));
+                for t in 0..n_tokens {
+                    let y = ffn(t, &normed("ffn_norm", &x[t]));
+                    add(&mut x[t], &normed("post_ffw_norm", &y));
+                }
+            }
+            Order::OneMixer if i % 2 == 0 => {
+                let attn = attention(kind, weights, i, &all("attn_norm", &x));
+                (0..n_tokens).for_each(|t| add(&mut x[t], &attn[t]));
+            }
+            Order::OneMixer => {
+                for t in 0..n_tokens {
+                    let y = ffn(t, &normed("attn_norm", &x[t]));
+                    add(&mut x[t], &y);
                 }
             }
         }
@@ -66,8 +100,7 @@ fn norm(kind: &Kind, weights: &Tensors, name: &str, x: &[f64]) -> Vec<f64> {
     for i in 0..x.len() {
         y[i] = (x[i] - mean) / (variance + f64::from(EPS)).sqrt() * f64::from(w[i]);
         if kind.layer_norm {
-            let bias = format!("extra.{}.bias", name.trim_start_matches("blk."));
-            y[i] += f64::from(weights[&bias].values[i]);
+            y[i] += f64::from(weights[&format!("{name}.bias")].values[i]);
         }
     }
     y
@@ -128,17 +161,54 @@ fn attention(kind: &Kind, weights: &Tensors, layer: usize, x: &[Vec<f64>]) -> Ve
     out
 }
 
-fn ffn(kind: &Kind, weights: &Tensors, layer: usize, x: &[f64]) -> Vec<f64> {
-    let name = |part: &str| format!("blk.{layer}.{part}.weight");
+/// `raw` is the layer's input.
+fn ffn(kind: &Kind, weights: &Tensors, layer: usize, x: &[f64], raw: &[f64]) -> Vec<f64> {
+    let Some(routed) = kind.routed else { return group(kind, weights, layer, x, None) };
+    let scores = product(weights, &format!("blk.{layer}.ffn_gate_inp.weight"), if routed.early { raw } else { x });
+    let sum: f64 = scores.iter().map(|s| s.exp()).sum();
+    let mut shares: Vec<f64> = scores.iter().map(|s| s.exp() / sum).collect();
+    if routed.n_used == 1 {
+        let worse = if shares[0] >= shares[1] { 1 } else { 0 };
+        shares[worse] = 0.0;
+    }
+    if routed.normalised {
+        let sum: f64 = shares.iter().sum();
+        shares.iter_mut().for_each(|s| *s /= sum);
+    }
+    let mut y = vec![0.0; x.len()];
+    for (e, share) in shares.iter().enumerate() {
+        let of_group = group(kind, weights, layer, x, Some(e));
+        (0..y.len()).for_each(|j| y[j] += share * of_group[j]);
+    }
+    y
+}
+
+/// A dense layer's neurons, or group `e` of a stack.
+fn group(kind: &Kind, weights: &Tensors, layer: usize, x: &[f64], e: Option<usize>) -> Vec<f64> {
+    let project = |part: &str, x: &[f64]| -> Vec<f64> {
+        let stem = format!("blk.{layer}.{part}{}", if e.is_some() { "_exps" } else { "" });
+        let w = &weights[&format!("{stem}.weight")];
+        let (n_in, n_out, e) = (w.dims[0], w.dims[1], e.unwrap_or(0));
+        let mut y = vec![0.0; n_out];
+        for o in 0..n_out {
+            for i in 0..n_in {
+                y[o] += f64::from(w.values[(e * n_out + o) * n_in + i]) * x[i];
+            }
+            if kind.ffn_biases {
+                y[o] += f64::from(weights[&format!("{stem}.bias")].values[e * n_out + o]);
+            }
+        }
+        y
+    };
     let act = |v: f64| match kind.activation {
         "silu" => v / (1.0 + (-v).exp()),
         "relu" => v.max(0.0),
         "relu2" => v.max(0.0) * v.max(0.0),
         other => panic!("{other}"),
     };
-    let mut h = product(weights, &name("ffn_up"), x);
+    let mut h = project("ffn_up", x);
     if kind.gated {
-        let gate = product(weights, &name("ffn_gate"), x);
+        let gate = project("ffn_gate", x);
         for i in 0..h.len() {
             h[i] *= act(gate[i]);
         }
@@ -147,5 +217,5 @@ fn ffn(kind: &Kind, weights: &Tensors, layer: usize, x: &[f64]) -> Vec<f64> {
             *h = act(*h);
         }
     }
-    product(weights, &name("ffn_down"), &h)
+    project("ffn_down", &h)
 }

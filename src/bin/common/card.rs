@@ -2,15 +2,16 @@
 
 use super::args::Compute;
 use super::hardware::hardware;
-use super::plan::{self, Vram};
+use super::plan::Vram;
 use super::terminal::{Bar, tell};
 use anyhow::{Result, ensure};
-use powerinfer::executor::{Executor, ExecutorParams, check_card};
+use powerinfer::executor::{Executor, ExecutorParams, Worker, check_card};
 use powerinfer::gpu::{Chosen, Device, DeviceChoice};
 use powerinfer::measure::row::OnCard;
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
-use powerinfer::placement::plan::{Plan, Planner};
+use powerinfer::placement::hardware::Hardware;
+use powerinfer::placement::plan::{Plan, PlannedLayer, Planner};
 use powerinfer::placement::workload::Workload;
 use powerinfer::units::Bytes;
 use std::path::Path;
@@ -47,9 +48,21 @@ struct Card {
 
 impl Where<'_> {
     /// An executor of `model` on the card that was chosen, as far as there is one; else on the CPU under `placement`.
-    pub fn executor<'m>(&self, model: &'m Model, placement: Placement, params: ExecutorParams) -> Result<Placed<'m>> {
-        let alone = |placement, params| Ok(Placed { executor: Executor::new(model, placement, params)?, card: None });
+    pub fn executor<'m>(
+        &self,
+        model: &'m Model,
+        placement: Placement,
+        params: ExecutorParams,
+        worker: &Worker,
+    ) -> Result<Placed<'m>> {
+        let alone = |placement, params| {
+            Ok(Placed { executor: Executor::with_worker(model, placement, params, worker)?, card: None })
+        };
         let auto = self.compute.device == DeviceChoice::Auto;
+        // A file that cannot be read is an error also where nothing depends on it.
+        if let Some(path) = self.hardware {
+            Hardware::read(path)?;
+        }
         let Chosen::Cuda(device) = self.chosen else {
             if self.vram.is_given() {
                 tell!("note: computing on the CPU: --vram-budget and --vram-total have no effect");
@@ -67,9 +80,9 @@ impl Where<'_> {
             tell!("note: computing on the CPU: {why:#}");
             return alone(placement, params);
         }
-        params.mode.check(model)?;
+        model.check_mode(params.mode)?;
         let work = Workload::of(model);
-        let run = plan::run_of(&params, params.n_ctx)?;
+        let run = params.run(params.n_ctx);
         let choice = self.compute.device_choice()?;
         let (threads, isa) = (params.n_threads, params.isa);
         let measured = hardware(self.hardware, choice, &work, &run, threads, isa, &Bar::new());
@@ -99,26 +112,27 @@ impl Where<'_> {
                 }
             },
         };
-        let budget = plan.budget.unwrap_or_default();
+        let budget = plan.budget().unwrap_or_default();
         if plan.is_cpu_only() {
             tell!("note: computing on the CPU: with {budget}, {} would not make it faster", device.name());
             return alone(placement, params);
         }
         tell!("{}: {}", device.name(), described(&plan, budget));
         let limit_ts = 1.0 / planner.least_seconds(&plan);
-        let executor = Executor::on_card(model, device, plan, params)?;
+        let executor = Executor::on_card(model, device, plan, params, worker)?;
         Ok(Placed { executor, card: Some(Card { device: device.clone(), budget, free, limit_ts }) })
     }
 }
 
 fn described(plan: &Plan, budget: Bytes) -> String {
     let attention = plan.layers.iter().filter(|l| l.choice.attention).count();
-    let masks = plan.layers.iter().filter(|l| l.choice.mask || l.choice.n_hot == l.n_ff).count();
+    let looks = |l: &&PlannedLayer| l.choice.groups.iter().all(|g| g.mask) || l.choice.n_hot() == l.n_ff;
+    let masks = plan.layers.iter().filter(looks).count();
     let n = plan.layers.len();
     format!(
         "{} of {budget}: attention of {attention} and masks of {masks} of {n} layers, {:.1} % of neurons ({:.1} % of \
          activation mass); {:.1} tokens/s expected",
-        plan.account.taken(),
+        plan.account().taken(),
         100.0 * plan.hot_share(),
         100.0 * plan.mass_covered(),
         plan.tokens_per_second()
@@ -128,16 +142,14 @@ fn described(plan: &Plan, budget: Bytes) -> String {
 impl Placed<'_> {
     /// What the card did since the last reset of the executor's counts.
     pub fn on_card(&self) -> Result<Option<OnCard>> {
-        let (Some(card), Some(plan), Some(times)) = (&self.card, self.executor.plan(), self.executor.card_times())
-        else {
-            return Ok(None);
-        };
+        let (Some(card), Some(report)) = (&self.card, self.executor.card()) else { return Ok(None) };
+        let (plan, times) = (report.plan, report.times);
         let n = times.n_tokens.max(1) as f64;
         Ok(Some(OnCard {
             device: card.device.name().to_owned(),
             vram_budget: card.budget.0,
-            vram_accounted: plan.account.sum(),
-            vram_allocated: self.executor.card_bytes().0,
+            vram_accounted: plan.account().sum(),
+            vram_allocated: report.allocated.0,
             vram_used: card.free.0.saturating_sub(card.device.memory()?.0.0),
             hot_share: plan.hot_share(),
             cpu_busy: times.cpu.as_secs_f64() / times.total.as_secs_f64().max(1e-9),

@@ -3,10 +3,9 @@
 use super::terminal::print;
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use powerinfer::executor::ExecutorParams;
 use powerinfer::placement::explain::Explained;
 use powerinfer::placement::hardware::Hardware;
-use powerinfer::placement::plan::{Method, Plan, Planner, Prepared, Run};
+use powerinfer::placement::plan::{Plan, Planner, Prepared, Run};
 use powerinfer::placement::workload::Workload;
 use powerinfer::units::Bytes;
 use std::path::PathBuf;
@@ -56,12 +55,6 @@ impl Vram {
     }
 }
 
-/// What is planned for a run with `params`, timed when `n_past` tokens are in the context.
-pub fn run_of(params: &ExecutorParams, n_past: usize) -> Result<Run> {
-    let method = method(params.mode.name())?;
-    Ok(Run { n_ctx: params.n_ctx, n_past, kv_type: params.kv_type.dtype(), n_ubatch: params.n_ubatch, method })
-}
-
 /// Makes ready for plans.
 fn prepare<'a>(hardware: &'a Hardware, work: &'a Workload, run: &'a Run) -> Prepared<'a> {
     Planner { hardware, work, run }.prepare()
@@ -81,13 +74,4 @@ pub fn show(args: &PlanArgs, json: bool, hardware: &Hardware, work: &Workload, r
         return print(serde_json::to_string_pretty(&explained.json())? + "\n");
     }
     print(explained.table(args.explain))
-}
-
-/// Reads `dense`, `exact` or `predicted`.
-pub fn method(name: &str) -> Result<Method> {
-    let all = [Method::Dense, Method::Exact, Method::Predicted];
-    match all.into_iter().find(|m| m.name() == name) {
-        Some(method) => Ok(method),
-        None => bail!("mode \"{name}\" is not known; dense, exact and predicted are"),
-    }
 }

@@ -33,7 +33,7 @@ pub(super) struct Hand {
 }
 
 /// Something that several threads do together.
-pub(super) trait Job: Sync {
+pub(super) trait Help: Sync {
     /// Does a share of the job. Does not unwind.
     fn help(&self, hand: &mut Hand);
 }
@@ -73,7 +73,7 @@ impl Door {
 
 /// Where workers find a job. Reused only when as many have left as had entered.
 struct Slot {
-    job: UnsafeCell<Option<*const dyn Job>>,
+    job: UnsafeCell<Option<*const dyn Help>>,
     left: AtomicUsize,
 }
 
@@ -267,7 +267,7 @@ impl Lead {
     pub unsafe fn open(
         &mut self,
         crew: &Crew,
-        job: *const dyn Job,
+        job: *const dyn Help,
         keep: Option<Arc<dyn Any + Send + Sync>>,
         n_workers: usize,
     ) -> Option<usize> {

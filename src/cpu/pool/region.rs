@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::crew::{Hand, Job, Padded};
+use super::crew::{Hand, Help, Padded};
 
 /// A chunk is late when it has kept a free thread waiting for this many times what the fastest chunk took.
 const PATIENCE: u32 = 2;
@@ -181,7 +181,7 @@ impl<W: Work> Instance<W> {
     }
 }
 
-impl<W: Work> Job for Instance<W> {
+impl<W: Work> Help for Instance<W> {
     fn help(&self, hand: &mut Hand) {
         loop {
             let i = self.next.0.fetch_add(1, Ordering::Relaxed);

@@ -4,35 +4,35 @@
 //! CPU through the mailbox, goes on with its own part, and waits for the answer only where it is to be added.
 
 mod batch;
+mod check;
 mod record;
 mod resident;
 mod scratch;
-mod tasks;
 
-use super::attention::Rotation;
-use super::engine::{Engine, Phase};
-use super::ffn::Mode;
-use super::forward::{ExecutorParams, Observer, Unobserved};
-use super::pass::{self, NormOf};
+use super::batch::Batch;
+use super::cpu::{Cpu, Found, Given, How, Request, Rotation};
+use super::device::{Backend, CardReport, CardTimes, Phase, Tokens};
+use super::mask::MaskSource;
+use super::observer::Unobserved;
+use super::program::{Instruction, fuse_adds, fuse_merges, of_layer, output_norm};
 use super::stats::Computed;
-use crate::gpu::mailbox::{Job, Layout, Mailbox, Sizes, Wait};
-use crate::gpu::matrix::DeviceMatrix;
+use crate::gpu::mailbox::{Arrival, Layout, Mailbox, Sizes, Wait};
 use crate::gpu::tiles::Tiles;
-use crate::gpu::{Device, Graph, Kernels, Mapped, Ptr, Stream};
-use crate::model::{Down, Matrix, Model, Scores};
+use crate::gpu::{Device, Graph, Kernels, Mapped, Stream};
+use crate::model::{Mode, Role};
 use crate::placement::budget::tile_bytes;
-use crate::placement::plan::{LayerChoice, Method, Plan, PlannedLayer, Run};
+use crate::placement::plan::{Plan, PlannedLayer};
 use crate::placement::workload::Workload;
 use crate::units::Bytes;
 use anyhow::{Context, Result, bail, ensure};
-use batch::Batch;
+use batch::Many;
+pub use check::check_card;
 use record::{Card, Recorder};
 use resident::Resident;
 use scratch::Scratch;
 use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
-use tasks::Task;
 
 /// How long the CPU waits for the card.
 const CARD_LIMIT: Duration = Duration::from_secs(60);
@@ -44,43 +44,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// A batch of fewer tokens is decoded one by one: weights that are not on the card would take longer to get there.
 const FEW: usize = 4;
 
-/// Whether kernels for the card exist for all that `model` is made of.
-///
-/// # Errors
-/// Names the first thing that they do not exist for.
-pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
-    let config = &model.config;
-    let check =
-        |m: &Matrix| DeviceMatrix::at(Ptr::NULL, m.dtype(), m.n_rows, m.n_cols).with_context(|| m.name().to_owned());
-    check(model.weights.head())?;
-    for layer in &model.weights.layers {
-        for linear in [&layer.attn_q, &layer.attn_k, &layer.attn_v, &layer.attn_output] {
-            check(&linear.weight)?;
-        }
-        let group = &layer.ffn[0];
-        check(group.mask_matrix())?;
-        check(&group.ffn_up)?;
-        if let Down::Rows(down) = &group.ffn_down {
-            check(down)?;
-        }
-        if let Some(Scores::Factors { input, output, .. }) = group.predictor.as_ref().map(|p| &p.scores) {
-            check(input)?;
-            check(output)?;
-        }
-    }
-    let cache = crate::gpu::ops::rope::KvLayer {
-        ptr: Ptr::NULL,
-        dtype: params.kv_type.dtype(),
-        n_ctx: params.n_ctx,
-        n_head_kv: config.n_head_kv,
-        head_dim: config.head_dim,
-    };
-    cache.n_bytes()?;
-    ensure!(config.n_embd <= crate::gpu::ops::norm::MAX_NORM, "rows of {} are too long for the card", config.n_embd);
-    Ok(())
-}
-
-/// Layers one behind the other that are alike in who computes them.
+/// Consecutive layers that are alike in which side computes them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Stretch {
     /// Wholly the CPU.
@@ -102,33 +66,39 @@ fn stretches(layers: &[PlannedLayer]) -> Vec<Stretch> {
     .collect()
 }
 
-/// Time that tokens took so far.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct CardTimes {
-    /// Tokens decoded.
-    pub n_tokens: u64,
-    /// From the launch to the logits.
-    pub total: Duration,
-    /// Of that, the CPU's part: tasks, and layers before and behind the card's.
-    pub cpu: Duration,
-    /// Of that, what the card waited for the CPU.
-    pub waited: Duration,
-    /// Pieces that the card has handed to the CPU.
-    pub n_tasks: u64,
+/// The layers of `route` as one program.
+fn program(cpu: &Cpu, route: &[Stretch]) -> Vec<Instruction> {
+    let mut out = Vec::new();
+    for stretch in route {
+        match stretch {
+            Stretch::Cpu(layers) => out.push(Instruction::Elsewhere(layers.clone())),
+            Stretch::Card(layers) => {
+                out.extend(layers.clone().flat_map(|i| of_layer(i, &cpu.model().weights.layers[i])));
+            }
+        }
+    }
+    out
 }
 
 /// A model divided between a card and the CPU.
-pub(super) struct Hybrid {
+pub(super) struct Hybrid<'m> {
+    cpu: Cpu<'m>,
     /// Layers before the card's first one.
     before: Range<usize>,
     /// Layers behind its last one, where the head is on the CPU.
     behind: Option<Range<usize>>,
-    tasks: Vec<Task>,
+    /// What a token asks of the CPU, in order.
+    requests: Vec<Request>,
+    /// What many tokens go through.
+    many: Vec<Instruction>,
+    /// The residual streams of tokens that the CPU has.
+    x: Vec<f32>,
+    /// What the CPU answers last.
+    reply: Vec<f32>,
     plan: Plan,
     times: CardTimes,
     /// Why it cannot go on.
     failed: Option<String>,
-    route: Vec<Stretch>,
     // What others work on comes behind them, so that it is dropped later.
     graph: Graph,
     tiles: Tiles,
@@ -139,28 +109,26 @@ pub(super) struct Hybrid {
     stream: Stream,
 }
 
-impl Hybrid {
+impl<'m> Hybrid<'m> {
     /// Takes to the card what `plan` has there, and writes the token down.
-    pub fn new(model: &Model, device: &Device, plan: Plan, params: &ExecutorParams) -> Result<Self> {
+    pub fn new(cpu: Cpu<'m>, device: &Device, plan: Plan) -> Result<Self> {
+        let (model, params) = (cpu.model(), cpu.params());
         check_card(model, params).with_context(|| model.gguf.source().name().to_owned())?;
-        let method = match params.mode {
-            Mode::Dense => Method::Dense,
-            Mode::Exact => Method::Exact,
-            Mode::Predicted => Method::Predicted,
-        };
-        let kv_type = params.kv_type.dtype();
-        let run = Run { n_ctx: params.n_ctx, n_past: params.n_ctx, kv_type, n_ubatch: params.n_ubatch, method };
+        let run = params.run(params.n_ctx);
         let work = Workload::of(model);
         ensure!(plan.layers.len() == work.layers.len(), "a plan of {} layers", plan.layers.len());
         let config = &model.config;
         let stream = Stream::new(device)?;
         let kernels = Kernels::load(device)?;
-        let rotation = Rotation::new(&config.rope, model.weights.rope_freqs.as_deref());
-        let short = || format!("the plan takes {}; a lower --vram-budget leaves more to others", plan.account.taken());
+        let divisors = model.weights.find(Role::RopeFreqs).map(|part| part.vector());
+        let rotation = Rotation::new(&config.rope, divisors);
+        let short =
+            || format!("the plan takes {}; a lower --vram-budget leaves more to others", plan.account().taken());
         let resident = Resident::load(model, &work, &run, &plan, &kernels, &stream).with_context(short)?;
         let scratch = Scratch::new(model, &work, &run, &rotation, &stream).with_context(short)?;
-        let n_ff = config.n_ff.iter().copied().max().unwrap_or(0);
-        let sizes = Sizes { n_embd: config.n_embd, n_ff, n_vocab: config.n_vocab, n_layer: config.n_layer };
+        let groups = model.weights.group_sizes();
+        let n_ff = groups.iter().copied().max().unwrap_or(0);
+        let sizes = Sizes { n_embd: config.n_embd, n_ff, n_vocab: config.n_vocab, n_groups: groups.len() };
         let layout = Layout::new(sizes);
         let mailbox = Mailbox::new(Mapped::new(device, layout.bytes, "the mailbox")?, layout)?;
 
@@ -186,30 +154,29 @@ impl Hybrid {
             mailbox: addresses,
             mode: params.mode,
         };
-        let mut tasks = Vec::new();
+        let plain = program(&cpu, &route);
+        let many = fuse_adds(plain.clone())?;
+        let fused = fuse_merges(plain.into_iter().chain(behind.is_none().then(output_norm)).collect());
+        let mut requests = Vec::new();
         let graph = stream.capture(|| {
-            let mut recorder = Recorder::begin(card)?;
-            for stretch in &route {
-                match stretch {
-                    Stretch::Cpu(layers) => recorder.on_cpu(layers.clone())?,
-                    Stretch::Card(layers) => pass::layers(model, layers.clone(), &mut recorder)?,
-                }
-            }
-            tasks = recorder.finish(behind.is_some())?;
+            requests = Recorder::begin(card, &fused)?.record(behind.is_some())?;
             Ok(())
         })?;
         graph.upload(&stream)?;
         stream.synchronize()?;
-        let (times, failed) = (CardTimes::default(), None);
+        let (times, failed, x) = (CardTimes::default(), None, Vec::new());
         Ok(Self {
+            cpu,
             before,
             behind,
-            tasks,
+            requests,
+            many,
+            x,
+            reply: Vec::new(),
             mailbox,
             plan,
             times,
             failed,
-            route,
             graph,
             tiles,
             scratch,
@@ -219,91 +186,52 @@ impl Hybrid {
         })
     }
 
-    /// Counts what the card did for the token that is finished. In dense mode it does not look who fires.
-    fn count(&self, engine: &mut Engine) {
-        for (i, (layer, counts)) in self.resident.layers.iter().zip(self.mailbox.counts().chunks_exact(2)).enumerate() {
-            let LayerChoice { mask, n_hot, .. } = layer.choice;
-            if layer.choice.has_ffn() {
-                let group = &engine.model.weights.layers[i].ffn[0];
-                let masked = if mask { group.n_ff() } else { n_hot };
+    /// Counts what the card did for the token that is finished. In dense mode it does not look which neurons fire.
+    fn count(&self, tokens: &mut Tokens) {
+        let Some(sequence) = tokens.sequences.first_mut() else { return };
+        let on_card = self.resident.layers.iter().flat_map(|layer| &layer.groups);
+        let groups = self.cpu.model().weights.groups().zip(on_card).zip(self.mailbox.counts().chunks_exact(2));
+        for (number, (((_, group), on_card), counts)) in groups.enumerate() {
+            let n_hot = on_card.choice.n_hot;
+            if on_card.choice.is_any() {
+                let masked = if on_card.choice.mask { group.n_ff() } else { n_hot };
                 let fired = if n_hot > 0 { counts[0] as usize } else { 0 };
-                let predictor = group.predictor.as_ref().filter(|_| layer.predictor.is_some());
+                let predictor = group.predictor.as_ref().filter(|_| on_card.predictor.is_some());
                 let predictor_bytes = predictor.map_or(0, |p| p.bytes_for(n_hot..group.n_ff()));
-                engine.stats.add(i, Computed { fired, masked, predictor_bytes, ..Computed::default() });
+                sequence.stats.add(number, Computed { fired, masked, predictor_bytes, ..Computed::default() });
             }
         }
-        engine.stats.end_token();
+        sequence.stats.end_token();
     }
 
     /// Bytes that were allocated on the card.
-    pub fn n_bytes(&self) -> Bytes {
+    fn n_bytes(&self) -> Bytes {
         Bytes(self.resident.n_bytes() + self.scratch.n_bytes() + self.tiles.n_bytes())
     }
 
-    /// How the model is divided.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    /// Times so far.
-    pub fn times(&self) -> CardTimes {
-        self.times
-    }
-
-    /// Begins to count times anew.
-    pub fn reset_times(&mut self) {
-        self.times = CardTimes::default();
-    }
-
-    /// Takes in `tokens`, at most as many as a batch has; logits are those of `engine` afterwards.
-    pub fn prefill(&mut self, engine: &mut Engine, tokens: &[u32], observer: &mut dyn Observer) -> Result<()> {
-        // What a predictor misses is missing from decode only.
-        if tokens.len() >= FEW || engine.params.mode == Mode::Predicted {
-            return self.working(|hybrid| hybrid.batch(engine, tokens, observer));
-        }
-        let (stats, times) = (engine.stats.clone(), self.times);
-        for token in tokens {
-            let position = engine.kv.n_past();
-            self.decode(engine, *token)?;
-            if observer.wants_logits() {
-                observer.logits(position, &engine.state.logits);
-            }
-        }
-        // Only what is decoded counts.
-        (engine.stats, self.times) = (stats, times);
-        Ok(())
-    }
-
-    fn batch(&mut self, engine: &mut Engine, tokens: &[u32], observer: &mut dyn Observer) -> Result<()> {
-        let (first, n) = (engine.kv.n_past(), tokens.len());
-        engine.embed(tokens);
-        engine.layers(self.before.clone(), Phase::Prefill, &mut Unobserved)?;
-        let (model, mode) = (engine.model, engine.params.mode);
+    /// Takes in many tokens.
+    fn prefill(&mut self, tokens: &mut Tokens, logits: &mut Vec<f32>) -> Result<()> {
         let mailbox = self.mailbox.addresses();
-        let Self { kernels, stream, resident, scratch, tiles, .. } = self;
-        let card = Card { model, kernels, stream, resident, scratch, mailbox, mode };
-        let mut batch = Batch { card, engine, tiles, first, n };
-        batch.upload()?;
-        for stretch in &self.route {
-            match stretch {
-                Stretch::Card(layers) => pass::layers(model, layers.clone(), &mut batch)?,
-                Stretch::Cpu(layers) => {
-                    batch.download()?;
-                    batch.engine.layers(layers.clone(), Phase::Prefill, &mut Unobserved)?;
-                    batch.upload()?;
-                }
-            }
+        let Self { cpu, kernels, stream, resident, scratch, tiles, .. } = self;
+        let mut x = std::mem::take(&mut self.x);
+        cpu.embed(tokens.batch, &mut x)?;
+        let card = Card { model: cpu.model(), kernels, stream, resident, scratch, mailbox, mode: cpu.params().mode };
+        let (first, n) = (tokens.batch.first(), tokens.batch.len());
+        let mut many = Many { card, cpu, tokens, tiles, x, first, n };
+        if !self.before.is_empty() {
+            many.on_cpu(&Request::Layers(self.before.clone()))?;
         }
+        many.upload()?;
+        many.run(&self.many)?;
         match &self.behind {
             Some(behind) => {
-                batch.download()?;
-                batch.engine.layers(behind.clone(), Phase::Prefill, &mut Unobserved)?;
-                batch.engine.normalize(NormOf::Output);
-                batch.engine.output(n, first, Phase::Prefill, observer);
+                many.download()?;
+                many.on_cpu(&Request::Layers(behind.clone()))?;
+                cpu.head(How::Tiles, &many.x, many.tokens, logits);
             }
-            None => batch.output(observer)?,
+            None => many.output(logits)?,
         }
-        engine.kv.advance(n);
+        self.x = many.x;
         Ok(())
     }
 
@@ -325,23 +253,19 @@ impl Hybrid {
         done
     }
 
-    /// Takes in one token; logits are those of `engine` afterwards.
-    pub fn decode(&mut self, engine: &mut Engine, token: u32) -> Result<()> {
-        engine.set_patience(PATIENCE);
-        self.working(|hybrid| hybrid.token(engine, token))
-    }
-
-    fn token(&mut self, engine: &mut Engine, token: u32) -> Result<()> {
+    /// Takes in one token.
+    fn token(&mut self, tokens: &mut Tokens, logits: &mut Vec<f32>) -> Result<()> {
         let begin = Instant::now();
-        let mut cpu = Duration::ZERO;
-        let mut on_cpu = |begin: Instant| cpu += begin.elapsed();
-        engine.embed(&[token]);
+        let mut cpu_time = Duration::ZERO;
+        let mut on_cpu = |begin: Instant| cpu_time += begin.elapsed();
+        self.cpu.worker().set_patience(PATIENCE);
+        let mut x = std::mem::take(&mut self.x);
+        self.cpu.embed(tokens.batch, &mut x)?;
         if !self.before.is_empty() {
-            engine.layers(self.before.clone(), Phase::Decode, &mut Unobserved)?;
+            layers_on_cpu(&self.cpu, &self.before, &mut x, &mut self.reply, tokens)?;
             on_cpu(begin);
         }
-        let first = engine.kv.n_past();
-        self.mailbox.begin_token(self.tasks.len() as u32, first, &engine.state.x)?;
+        self.mailbox.begin_token(self.requests.len() as u32, tokens.batch.first(), &x)?;
         self.graph.launch(&self.stream)?;
         if cfg!(windows) {
             // There a launch may lie in a queue until somebody asks.
@@ -350,46 +274,145 @@ impl Hybrid {
         let stream = &self.stream;
         let alive = || stream.query().map(|_| ());
         let wait = Wait { limit: CARD_LIMIT, alive: &alive };
-        for (job, task) in self.tasks.iter().enumerate() {
+        for (job, request) in self.requests.iter().enumerate() {
             let job = job as u32;
             match self.mailbox.wait_job(job, wait)? {
-                Job::Posted => {
+                Arrival::Posted => {
                     let begin = Instant::now();
-                    tasks::answer(engine, &mut self.mailbox, job, task)?;
+                    if *request == Request::Tail {
+                        x.copy_from_slice(self.mailbox.post_x());
+                    }
+                    answer(&self.cpu, &mut self.mailbox, &mut self.reply, job, request, tokens)?;
                     on_cpu(begin);
                     self.times.n_tasks += 1;
                 }
-                Job::Skipped => {}
-                Job::Done => break,
+                Arrival::Skipped => {}
+                Arrival::Done => break,
             }
         }
         self.mailbox.wait_done(wait)?;
         match &self.behind {
             Some(behind) => {
                 let begin = Instant::now();
-                engine.layers(behind.clone(), Phase::Decode, &mut Unobserved)?;
-                engine.normalize(NormOf::Output);
-                engine.output(1, first, Phase::Decode, &mut Unobserved);
+                layers_on_cpu(&self.cpu, behind, &mut x, &mut self.reply, tokens)?;
+                self.cpu.head(How::Rows, &x, tokens, logits);
                 on_cpu(begin);
             }
             None => {
-                engine.state.logits.clear();
-                engine.state.logits.extend_from_slice(self.mailbox.logits());
+                logits.clear();
+                logits.extend_from_slice(self.mailbox.logits());
             }
         }
-        engine.kv.advance(1);
-        if engine.params.mode != Mode::Dense {
-            self.count(engine);
+        self.x = x;
+        if self.cpu.params().mode != Mode::Dense {
+            self.count(tokens);
         }
         self.times.n_tokens += 1;
         self.times.waited += self.mailbox.waited();
         self.times.total += begin.elapsed();
-        self.times.cpu += cpu;
+        self.times.cpu += cpu_time;
         Ok(())
     }
 }
 
-impl Drop for Hybrid {
+/// Takes the residual stream `x` of one token through layers that are the CPU's; `spare` is kept for its memory only.
+fn layers_on_cpu(
+    cpu: &Cpu,
+    layers: &Range<usize>,
+    x: &mut Vec<f32>,
+    spare: &mut Vec<f32>,
+    tokens: &mut Tokens,
+) -> Result<()> {
+    cpu.ask(&Request::Layers(layers.clone()), Given::Nothing, How::Rows, x, tokens, |answer| {
+        spare.clear();
+        spare.extend_from_slice(answer);
+        Ok(())
+    })?;
+    std::mem::swap(x, spare);
+    Ok(())
+}
+
+/// Does what is posted as job `job`, and answers it.
+fn answer(
+    cpu: &Cpu,
+    mailbox: &mut Mailbox,
+    reply: &mut Vec<f32>,
+    job: u32,
+    request: &Request,
+    tokens: &mut Tokens,
+) -> Result<()> {
+    let given = match request {
+        Request::Cold { found: Found::Fired, .. } => Given::Fired(mailbox.post_list()?, mailbox.post_act()?),
+        Request::Cold { found: Found::Named, .. } => Given::Named(mailbox.post_list()?),
+        Request::Cold { found: Found::Nothing, .. }
+        | Request::Attention { .. }
+        | Request::Ffn { .. }
+        | Request::Layers(_)
+        | Request::Tail => Given::Nothing,
+    };
+    cpu.ask(request, given, How::Rows, mailbox.post_x(), tokens, |answer| {
+        reply.clear();
+        reply.extend_from_slice(answer);
+        Ok(())
+    })?;
+    mailbox.reply(job, reply)
+}
+
+impl Backend for Hybrid<'_> {
+    fn run(&mut self, phase: Phase, tokens: &mut Tokens, logits: &mut Vec<f32>) -> Result<()> {
+        // Nobody sees what fires on the card: nor may they see just the CPU's part of it.
+        let Tokens { batch, sequences, .. } = tokens;
+        let tokens = &mut Tokens { batch, sequences, observer: &mut Unobserved };
+        // What a predictor misses is missing from decode only.
+        let many = phase == Phase::Prefill && (tokens.batch.len() >= FEW || self.cpu.params().mode == Mode::Predicted);
+        if many {
+            return self.working(|hybrid| hybrid.prefill(tokens, logits));
+        }
+        let kept = (phase == Phase::Prefill).then(|| (tokens.sequences[0].stats.clone(), self.times));
+        // One by one, as a token is written down.
+        let (whole, mut all) = (tokens.batch, Vec::new());
+        let mut one = Batch::default();
+        for entry in whole.entries() {
+            one.clear();
+            one.push(*entry);
+            let mut tokens = Tokens { batch: &one, sequences: tokens.sequences, observer: tokens.observer };
+            self.working(|hybrid| hybrid.token(&mut tokens, logits))?;
+            if whole.len() > 1 && entry.wants_logits {
+                all.extend_from_slice(logits);
+            }
+        }
+        if whole.len() > 1 {
+            *logits = all;
+        }
+        // Only what is decoded counts.
+        if let Some((stats, times)) = kept {
+            (tokens.sequences[0].stats, self.times) = (stats, times);
+        }
+        Ok(())
+    }
+
+    fn further_sequences(&self) -> Result<()> {
+        bail!("a graphics card has the keys and values of one sequence only; compute several with --device cpu")
+    }
+
+    fn set_mask(&mut self, mask: Box<dyn MaskSource>) {
+        self.cpu.set_mask(mask);
+    }
+
+    fn set_audit(&mut self, every: u64) {
+        self.cpu.set_audit(every);
+    }
+
+    fn card(&self) -> Option<CardReport<'_>> {
+        Some(CardReport { plan: &self.plan, allocated: self.n_bytes(), times: self.times })
+    }
+
+    fn reset_times(&mut self) {
+        self.times = CardTimes::default();
+    }
+}
+
+impl Drop for Hybrid<'_> {
     /// Where a token was given up in its middle, the card need not wait for the CPU.
     fn drop(&mut self) {
         self.mailbox.stop();

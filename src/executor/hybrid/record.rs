@@ -1,11 +1,10 @@
-//! A token on the card, written down once: the blocks of the pass become kernels in a stream, and what the CPU has of
-//! them becomes tasks in a list.
+//! A token on the card, written down once: instructions become kernels in a stream, and what the CPU has of them becomes
+//! requests in a list.
 
-use super::resident::{CardLayer, CardLinear, CardPredictor, CardScores, Resident};
+use super::resident::{CardGroup, CardLayer, CardPredictor, CardScores, Resident};
 use super::scratch::Scratch;
-use super::tasks::{Found, Task};
-use crate::executor::ffn::Mode;
-use crate::executor::pass::{Blocks, NormOf, Part};
+use crate::executor::cpu::{Found, Input, Request};
+use crate::executor::program::{Added, Block, Instruction, NormOf};
 use crate::gpu::mailbox::Addresses;
 use crate::gpu::matrix::takes_floats;
 use crate::gpu::ops::attention::{Attend, attention};
@@ -15,13 +14,12 @@ use crate::gpu::ops::matvec::{Rows, matvec};
 use crate::gpu::ops::norm::{self, Acts, Merge, Norm, merge_norm};
 use crate::gpu::ops::predict::{hidden, sign_scores};
 use crate::gpu::ops::rope::{Rope, RopeStore, rope_store};
-use crate::gpu::ops::select::{HotList, Posting, Scored, Slots, select_act, select_score};
+use crate::gpu::ops::select::{HotAndCold, HotList, Posting, Scored, select_act, select_score};
 use crate::gpu::ops::token::{Answer, Copied, Job, begin_token, finish, post_x, take_reply};
 use crate::gpu::{Kernels, Ptr, Stream};
-use crate::model::{Model, Residual};
+use crate::model::{Mode, Model, Vector};
 use crate::placement::budget::ScratchPart as S;
-use anyhow::{Context, Result, ensure};
-use std::ops::Range;
+use anyhow::{Context, Result, bail, ensure};
 
 /// How long the card waits for the CPU: longer than it takes to read many layers from a slow disk for the first time.
 const ANSWER_LIMIT_MS: u32 = 600_000;
@@ -45,24 +43,119 @@ impl Card<'_> {
     }
 }
 
+/// Where a vector is: `[n_embd]` on the card, and what the CPU adds to it, which is still to come.
+type Source = (Ptr, Option<Answer>);
+
 /// Writes a token down.
 pub(super) struct Recorder<'a> {
     card: Card<'a>,
-    tasks: Vec<Task>,
+    program: &'a [Instruction],
+    requests: Vec<Request>,
     /// What attention and the FFN gave, until it is added to the residual stream.
-    attn_out: Ptr,
-    ffn_out: (Ptr, Option<Answer>),
-    pending: (Ptr, Ptr, Option<Answer>),
+    mixed: Source,
+    fed: Source,
 }
 
 impl<'a> Recorder<'a> {
     /// Begins a token: the residual stream comes from the mailbox.
-    pub fn begin(card: Card<'a>) -> Result<Self> {
+    pub fn begin(card: Card<'a>, program: &'a [Instruction]) -> Result<Self> {
         let (mail, n_embd) = (card.mailbox, card.model.config.n_embd);
         let (token, x) = (card.scratch.at(S::Token), card.scratch.at(S::X));
         begin_token(card.kernels, card.stream, mail.base, token, mail.in_x, x, n_embd)?;
-        let nothing = (Ptr::NULL, Ptr::NULL, None);
-        Ok(Self { card, tasks: Vec::new(), attn_out: Ptr::NULL, ffn_out: (Ptr::NULL, None), pending: nothing })
+        let nothing = (Ptr::NULL, None);
+        Ok(Self { card, program, requests: Vec::new(), mixed: nothing, fed: nothing })
+    }
+
+    /// Writes the whole program down, and what ends a token. Whether the logits are the CPU's to compute is for `tail` to
+    /// say.
+    pub fn record(mut self, tail: bool) -> Result<Vec<Request>> {
+        let program = self.program;
+        for (i, instruction) in program.iter().enumerate() {
+            match instruction {
+                Instruction::Elsewhere(layers) => {
+                    let request = Request::Layers(layers.clone());
+                    self.hand_over(request, self.card.scratch.at(S::X))?;
+                }
+                Instruction::Merge { adds, norm } => {
+                    let norm = norm.filter(|norm| self.is_read(i, norm)).and_then(|norm| self.norm(&norm));
+                    self.merge(adds, norm)?;
+                }
+                Instruction::Attention(block) => self.attention(i, block)?,
+                Instruction::Ffn(block) => self.ffn(i, block)?,
+                Instruction::Router { .. } => bail!("groups that a router chooses are not on the card"),
+            }
+        }
+        self.finish(tail)
+    }
+
+    /// Whether the card reads what the norm of instruction `i` gives.
+    fn is_read(&self, i: usize, norm: &NormOf) -> bool {
+        if norm.layer.is_none() {
+            return self.card.resident.head.is_some();
+        }
+        for (j, later) in self.program.iter().enumerate().skip(i + 1) {
+            let reads = match later {
+                Instruction::Attention(block) if block.from == norm.to => {
+                    self.layer(block.layer).attention.is_some() || self.input(j, block) == Input::Ready
+                }
+                Instruction::Ffn(block) if block.from == norm.to => {
+                    self.layer(block.layer).has_ffn() || self.input(j, block) == Input::Ready
+                }
+                Instruction::Elsewhere(_)
+                | Instruction::Merge { .. }
+                | Instruction::Attention(_)
+                | Instruction::Router { .. }
+                | Instruction::Ffn(_) => false,
+            };
+            if reads {
+                return true;
+            }
+            if later.overwrites(norm.to) {
+                return false;
+            }
+        }
+        false
+    }
+
+    fn norm(&self, norm: &NormOf) -> Option<&'a Norm> {
+        match norm.layer {
+            Some(layer) => self.layer(layer).norm(norm.of),
+            None => self.card.resident.head.as_ref().map(|head| &head.norm),
+        }
+    }
+
+    /// What a block that the CPU computes as a whole gets: the residual stream with the norm that makes its input of it,
+    /// where it has not changed since; else the input itself.
+    fn input(&self, i: usize, block: &Block) -> Input {
+        for before in self.program[..i].iter().rev() {
+            if let Instruction::Merge { norm: Some(norm), .. } = before
+                && norm.to == block.from
+            {
+                let here = norm.layer == Some(block.layer) && norm.from == Vector::Residual;
+                return if here { Input::Residual(norm.of) } else { Input::Ready };
+            }
+            if before.changes_residual() || before.overwrites(block.from) {
+                break;
+            }
+        }
+        Input::Ready
+    }
+
+    fn source(&self, vector: Vector) -> Result<Source> {
+        match vector {
+            Vector::Mixed => Ok(self.mixed),
+            Vector::Fed => Ok(self.fed),
+            Vector::Residual | Vector::Normed => bail!("{vector:?} cannot be added on the card"),
+        }
+    }
+
+    fn keep(&mut self, vector: Vector, source: Source) -> Result<()> {
+        match vector {
+            Vector::Mixed => self.mixed = source,
+            Vector::Fed => self.fed = source,
+            Vector::Residual | Vector::Normed => bail!("{vector:?} is no block's on the card"),
+        }
+        Ok(())
     }
 
     fn at(&self, part: S) -> Ptr {
@@ -73,10 +166,10 @@ impl<'a> Recorder<'a> {
         &self.card.resident.layers[i]
     }
 
-    /// A further task of the CPU.
-    fn job(&mut self, task: Task) -> Job {
-        self.tasks.push(task);
-        let number = self.tasks.len() as u32 - 1;
+    /// A further request to the CPU.
+    fn job(&mut self, request: Request) -> Job {
+        self.requests.push(request);
+        let number = self.requests.len() as u32 - 1;
         Job { mailbox: self.card.mailbox.base, token: self.at(S::Token), number }
     }
 
@@ -84,16 +177,28 @@ impl<'a> Recorder<'a> {
         Answer { reply: self.card.mailbox.reply, job, limit_ms: ANSWER_LIMIT_MS }
     }
 
-    /// Adds to the residual stream what is to be added; then normalises it, if wanted.
-    fn merge(&mut self, norm: Option<&Norm>) -> Result<()> {
+    /// Adds to the residual stream; then normalises it, if wanted.
+    fn merge(&mut self, adds: &[Added], norm: Option<&Norm>) -> Result<()> {
         let Card { kernels, stream, model, .. } = self.card;
         let n = model.config.n_embd;
         let x = self.at(S::X);
         let out = match norm {
-            Some(_) => Acts { f32: self.at(S::Normed), x8: self.at(S::Normed8) },
+            Some(_) => self.normed(),
             None => Acts::default(),
         };
-        let (a, b, answer) = std::mem::replace(&mut self.pending, (Ptr::NULL, Ptr::NULL, None));
+        ensure!(adds.iter().all(|add| add.scale == 1.0), "the card adds without a scale");
+        let sources = adds.iter().map(|add| self.source(add.from)).collect::<Result<Vec<_>>>()?;
+        // The kernel takes one vector alone, then one with an answer.
+        let (a, (b, answer)) = match sources[..] {
+            [] => (Ptr::NULL, (Ptr::NULL, None)),
+            [(a, None)] => (a, (Ptr::NULL, None)),
+            [with_answer] => (Ptr::NULL, with_answer),
+            [(a, None), b] => (a, b),
+            _ => {
+                self.merge(&adds[..1], None)?;
+                return self.merge(&adds[1..], norm);
+            }
+        };
         let nothing = a.is_null() && b.is_null() && answer.is_none();
         match norm {
             Some(norm) if nothing => norm::norm(kernels, stream, x, n, 1, norm, out),
@@ -102,38 +207,45 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Has the CPU compute `task` from the residual stream, whose answer becomes `to`.
-    fn hand_over(&mut self, task: Task, to: Ptr) -> Result<()> {
-        self.merge(None)?;
-        let Card { kernels, stream, model, mailbox, .. } = self.card;
-        let n = model.config.n_embd;
-        let job = self.job(task);
-        post_x(kernels, stream, self.at(S::X), mailbox.post_x, n, &job)?;
-        take_reply(kernels, stream, to, n, &self.answer(job))
+    /// Has the CPU answer `request`, for which the residual stream, or what was normalised, comes along; the answer
+    /// becomes `to`.
+    fn hand_over(&mut self, request: Request, to: Ptr) -> Result<()> {
+        let n = self.card.model.config.n_embd;
+        let job = self.post(request)?;
+        take_reply(self.card.kernels, self.card.stream, to, n, &self.answer(job))
     }
 
-    /// Layers that are wholly on the CPU.
-    pub fn on_cpu(&mut self, layers: Range<usize>) -> Result<()> {
-        self.hand_over(Task::Layers(layers), self.at(S::X))
+    /// Posts `request` with its input.
+    fn post(&mut self, request: Request) -> Result<Job> {
+        let from = match &request {
+            Request::Attention { input: Input::Ready, .. }
+            | Request::Ffn { input: Input::Ready, .. }
+            | Request::Cold { .. } => self.at(S::Normed),
+            Request::Attention { .. } | Request::Ffn { .. } | Request::Layers(_) | Request::Tail => self.at(S::X),
+        };
+        let Card { kernels, stream, model, mailbox, .. } = self.card;
+        let job = self.job(request);
+        post_x(kernels, stream, from, mailbox.post_x, model.config.n_embd, &job)?;
+        Ok(job)
     }
 
     /// Ends the token; what is behind the last layer that the card has a part of is on the CPU, if `tail` has it.
-    pub fn finish(mut self, tail: bool) -> Result<Vec<Task>> {
+    fn finish(mut self, tail: bool) -> Result<Vec<Request>> {
         let Card { kernels, stream, model, mailbox, resident, .. } = self.card;
         let n_vocab = model.config.n_vocab;
         let mut logits = Copied { from: Ptr::NULL, to: mailbox.logits, n: 0 };
         match &resident.head {
             Some(head) if !tail => {
-                self.merge(Some(&head.norm))?;
                 matvec(kernels, stream, &[Rows::all(&head.matrix, self.at(S::Logits))], self.normed(), None)?;
                 logits = Copied { from: self.at(S::Logits), n: n_vocab, ..logits };
             }
-            _ => self.hand_over(Task::Tail, self.at(S::AttnOut))?,
+            _ => self.hand_over(Request::Tail, self.at(S::AttnOut))?,
         }
-        let counts = Copied { from: self.at(S::Counts), to: mailbox.counts, n: 2 * model.config.n_layer };
-        let job = Job { mailbox: mailbox.base, token: self.at(S::Token), number: self.tasks.len() as u32 };
+        let n_counts = 2 * model.weights.groups().count();
+        let counts = Copied { from: self.at(S::Counts), to: mailbox.counts, n: n_counts };
+        let job = Job { mailbox: mailbox.base, token: self.at(S::Token), number: self.requests.len() as u32 };
         finish(kernels, stream, &logits, &counts, &job)?;
-        Ok(self.tasks)
+        Ok(self.requests)
     }
 
     fn normed(&self) -> Acts {
@@ -151,8 +263,8 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// What the card sends along for task `task`.
-    fn posting(&mut self, task: Task) -> Posting {
+    /// What the card sends along for `request`.
+    fn posting(&mut self, request: Request) -> Posting {
         let mail = self.card.mailbox;
         Posting {
             x: self.at(S::Normed),
@@ -160,40 +272,42 @@ impl<'a> Recorder<'a> {
             post_x: mail.post_x,
             post_list: mail.post_list,
             post_act: mail.post_act,
-            job: self.job(task),
+            job: self.job(request),
         }
     }
 
-    /// An FFN of which the card has a part.
-    fn divided(&mut self, i: usize, layer: &CardLayer) -> Result<()> {
+    /// A group of which the card may have a part: where its sum will be.
+    fn group(&mut self, i: usize, g: usize, group: &CardGroup) -> Result<Source> {
         let Card { model, kernels, stream, mode, mailbox, .. } = self.card;
-        let group = &model.weights.layers[i].ffn[0];
-        let (n_ff, n_hot, choice) = (group.n_ff(), layer.choice.n_hot, layer.choice);
-        let (dense, gated) = (mode == Mode::Dense, group.ffn_gate.is_some());
+        let layer = &model.weights.layers[i];
+        let weights = &layer.groups[g];
+        let number = layer.first_group + g;
+        let (n_ff, n_hot, choice) = (weights.n_ff(), group.choice.n_hot, group.choice);
+        let (dense, gated) = (mode == Mode::Dense, weights.gate.is_some());
         let activation = model.config.activation.activation;
         let x = self.normed();
-        let slots = Slots { n_hot, n_ff, counts: self.at(S::Counts).offset(8 * i as u64) };
+        let slots = HotAndCold { n_hot, n_ff, counts: self.at(S::Counts).offset(8 * number as u64) };
         let list = HotList { list: self.at(S::List), act: self.at(S::ListAct), n: self.at(S::ListLen) };
         let mask = |m: &Option<_>| m.context("the mask matrix is not on the card");
-        let cold = |found| Task::Cold { layer: i, n_hot, found };
+        let cold = |found| Request::Cold { layer: i, group: g, n_hot, found };
         let mut job = None;
         // What the hot neurons' vectors are multiplied with, by place in the list.
         let h = self.at(S::H);
         let mut factors = list.act;
         if choice.mask {
             let act = self.at(S::Act);
-            matvec(kernels, stream, &[Rows::all(&mask(&layer.mask)?, act)], x, Some(activation))?;
+            matvec(kernels, stream, &[Rows::all(&mask(&group.mask)?, act)], x, Some(activation))?;
             let posting = (n_hot < n_ff).then(|| self.posting(cold(Found::Fired)));
             select_act(kernels, stream, act, dense, slots, &list, posting.as_ref())?;
             job = posting.map(|p| p.job);
-            if let Some(matrix) = &layer.up {
+            if let Some(matrix) = &group.up {
                 let hot = List { slots: list.list, count: list.n, n: n_hot };
                 up(kernels, stream, matrix, &hot, list.act, x, h)?;
                 factors = h;
             }
         } else {
             if n_hot < n_ff {
-                let posting = if let Some(predictor) = &layer.predictor {
+                let posting = if let Some(predictor) = &group.predictor {
                     let posting = self.posting(cold(Found::Named));
                     self.scores(predictor, slots, x, &posting)?;
                     posting
@@ -205,37 +319,36 @@ impl<'a> Recorder<'a> {
                 job = Some(posting.job);
             }
             if n_hot > 0 {
-                let rows = mask(&layer.mask)?;
-                match &layer.up {
+                let rows = mask(&group.mask)?;
+                match &group.up {
                     Some(up) if up.dtype() == rows.dtype() => {
                         gate_up(kernels, stream, &rows, up, n_hot, x, activation, h)?;
                     }
                     _ => matvec(kernels, stream, &[Rows::all(&rows, h)], x, Some(activation))?,
                 }
-                let hot = Slots { n_ff: n_hot, ..slots };
+                let hot = HotAndCold { n_ff: n_hot, ..slots };
                 select_act(kernels, stream, h, dense, hot, &list, None)?;
-                if let Some(matrix) = layer.up.as_ref().filter(|up| up.dtype() != rows.dtype()) {
+                if let Some(matrix) = group.up.as_ref().filter(|up| up.dtype() != rows.dtype()) {
                     let hot = List { slots: list.list, count: list.n, n: n_hot };
                     up(kernels, stream, matrix, &hot, list.act, x, h)?;
                     factors = h;
                 }
             }
         }
-        ensure!(gated == layer.up.is_some() || n_hot == 0, "up is not on the card");
+        ensure!(gated == group.up.is_some() || n_hot == 0, "up is not on the card");
         let mut y = Ptr::NULL;
-        if let Some(matrix) = &layer.down {
+        if let Some(matrix) = &group.down {
             y = self.at(S::FfnOut);
             let hot = List { slots: list.list, count: list.n, n: n_hot };
             down(kernels, stream, matrix, &hot, factors, y, self.at(S::DownPartial))?;
         }
-        self.ffn_out = (y, job.map(|job| self.answer(job)));
-        Ok(())
+        Ok((y, job.map(|job| self.answer(job))))
     }
 
     /// Has the predictor name cold neurons, and posts them.
-    fn scores(&self, p: &CardPredictor, slots: Slots, x: Acts, posting: &Posting) -> Result<()> {
+    fn scores(&self, p: &CardPredictor, slots: HotAndCold, x: Acts, posting: &Posting) -> Result<()> {
         let Card { kernels, stream, .. } = self.card;
-        let Slots { n_hot, n_ff, .. } = slots;
+        let HotAndCold { n_hot, n_ff, .. } = slots;
         let first = p.n_always.clamp(n_hot, n_ff) - n_hot;
         let n_rows = n_ff - n_hot - first;
         // By slot, as if the hot ones were there, too.
@@ -263,67 +376,54 @@ impl<'a> Recorder<'a> {
         let bias = Ptr(p.bias.0 - 4 * n_hot as u64);
         select_score(kernels, stream, &Scored { scores, bias, n_always: p.n_always }, slots, posting)
     }
-}
 
-impl Blocks for Recorder<'_> {
-    fn normalize(&mut self, of: NormOf) -> Result<()> {
-        let norm = match of {
-            NormOf::Attention(i) => {
-                let layer = self.layer(i);
-                let serves_ffn = self.card.model.config.residual == Residual::Parallel && layer.choice.has_ffn();
-                layer.attn_norm.as_ref().filter(|_| layer.choice.attention || serves_ffn)
-            }
-            NormOf::Ffn(i) => self.layer(i).ffn_norm.as_ref().filter(|_| self.layer(i).choice.has_ffn()),
-            NormOf::Output => self.card.resident.head.as_ref().map(|h| &h.norm),
-        };
-        self.merge(norm)
-    }
-
-    fn attention(&mut self, i: usize) -> Result<()> {
-        self.attn_out = self.at(S::AttnOut);
-        let Some(layer) = &self.layer(i).attention else {
-            return self.hand_over(Task::Attention(i), self.attn_out);
+    fn attention(&mut self, i: usize, block: &Block) -> Result<()> {
+        let out = self.at(S::AttnOut);
+        self.keep(block.to, (out, None))?;
+        let Some(layer) = &self.layer(block.layer).attention else {
+            let input = self.input(i, block);
+            return self.hand_over(Request::Attention { layer: block.layer, input }, out);
         };
         let Card { kernels, stream, model, .. } = self.card;
         let config = &model.config;
-        let rows = |l: &'_ CardLinear, y: Ptr| -> (CardLinear, Ptr) { (*l, y) };
         let (q, k, v) = (self.at(S::Q), self.at(S::K), self.at(S::V));
-        let linears = [rows(&layer.q, q), rows(&layer.k, k), rows(&layer.v, v)];
-        let parts = linears.each_ref().map(|(l, y)| Rows { bias: l.bias, ..Rows::all(&l.matrix, *y) });
+        let linears = [(&layer.q, q), (&layer.k, k), (&layer.v, v)];
+        let parts = linears.map(|(l, y)| Rows { bias: l.bias, ..Rows::all(&l.matrix, y) });
         self.products(&parts, self.normed())?;
         let token = self.at(S::Token);
         let stored = RopeStore { q, k, v, n_head: config.n_head, n_tokens: 1, token, first: 0 };
         rope_store(kernels, stream, &stored, &self.card.rope(), &layer.cache)?;
-        let (n_q, attn) = (config.n_head * config.head_dim, self.at(S::Attn));
+        let (n_q, attn) = (config.n_q(), self.at(S::Attn));
         let x8 = if takes_floats(layer.output.matrix.dtype()) { Ptr::NULL } else { self.at(S::Attn8) };
         let at_once = config.head_dim.is_multiple_of(32);
-        let out = Acts { f32: attn, x8: if at_once { x8 } else { Ptr::NULL } };
+        let acts = Acts { f32: attn, x8: if at_once { x8 } else { Ptr::NULL } };
         let scratch = self.at(S::AttnPartial);
-        attention(kernels, stream, &Attend { q, n_head: config.n_head, token, scratch, out }, &layer.cache)?;
+        attention(kernels, stream, &Attend { q, n_head: config.n_head, token, scratch, out: acts }, &layer.cache)?;
         if !at_once && !x8.is_null() {
             norm::quantize(kernels, stream, attn, n_q, 1, x8)?;
         }
-        let output = Rows { bias: layer.output.bias, ..Rows::all(&layer.output.matrix, self.attn_out) };
+        let output = Rows { bias: layer.output.bias, ..Rows::all(&layer.output.matrix, out) };
         self.products(&[output], Acts { f32: attn, x8 })
     }
 
-    fn ffn(&mut self, i: usize) -> Result<()> {
-        let layer = self.layer(i);
-        if layer.choice.has_ffn() {
-            return self.divided(i, layer);
+    fn ffn(&mut self, i: usize, block: &Block) -> Result<()> {
+        let layer = self.layer(block.layer);
+        if !layer.has_ffn() {
+            // All of it is on the CPU, which normalises what it gets.
+            let input = self.input(i, block);
+            let job = self.post(Request::Ffn { layer: block.layer, input })?;
+            let answer = self.answer(job);
+            return self.keep(block.to, (Ptr::NULL, Some(answer)));
         }
-        // All of it is on the CPU, which normalises what it gets.
-        let Card { kernels, stream, model, mailbox, .. } = self.card;
-        let job = self.job(Task::Ffn(i));
-        post_x(kernels, stream, self.at(S::X), mailbox.post_x, model.config.n_embd, &job)?;
-        self.ffn_out = (Ptr::NULL, Some(self.answer(job)));
-        Ok(())
-    }
-
-    fn add(&mut self, part: Part) -> Result<()> {
-        match part {
-            Part::Attention => self.pending.0 = self.attn_out,
-            Part::Ffn => (self.pending.1, self.pending.2) = self.ffn_out,
+        for (g, group) in layer.groups.iter().enumerate() {
+            let source = self.group(block.layer, g, group)?;
+            if g + 1 == layer.groups.len() {
+                return self.keep(block.to, source);
+            }
+            // One answer at a time is under way, so what is there joins the residual stream before the next group begins:
+            // nothing reads that before the whole sum is added (`check_card` refuses such steps).
+            self.keep(block.to, source)?;
+            self.merge(&[Added { from: block.to, scale: 1.0 }], None)?;
         }
         Ok(())
     }

@@ -1,15 +1,15 @@
 //! What of a model is in the card's memory, laid out as it was accounted.
 
-use crate::gpu::matrix::{DeviceMatrix, Uploader};
+use crate::gpu::matrix::DeviceMatrix;
 use crate::gpu::ops::norm::Norm as NormOp;
 use crate::gpu::ops::rope::KvLayer;
-use crate::gpu::{Arena, Device, Kernels, Ptr, Stream};
-use crate::model::{Config, Down, Layer, Linear, Matrix, Model, Norm, Predictor, Scores};
-use crate::placement::budget::{Part, aligned, allocated, layer_parts, tile_bytes};
-use crate::placement::plan::{LayerChoice, Plan, Run, Side};
+use crate::gpu::{Arena, Device, Kernels, Ptr, Stream, Uploader};
+use crate::model::{Config, Down, Layer, Matrix, Model, NeuronGroup, Part, Predictor, Role, Scores};
+use crate::placement::budget::{Piece, aligned, allocated, layer_pieces, tile_bytes};
+use crate::placement::plan::{GroupChoice, LayerChoice, Plan, Run};
 use crate::placement::workload::Workload;
 use crate::units::Bytes;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 /// A matrix on the card, and its bias.
 #[derive(Clone, Copy)]
@@ -36,7 +36,7 @@ pub(super) enum CardScores {
     Factors { input: DeviceMatrix, hidden_bias: Ptr, output: DeviceMatrix },
 }
 
-/// A layer's predictor.
+/// A group's predictor.
 pub(super) struct CardPredictor {
     pub scores: CardScores,
     /// `[n_ff - n_hot]`.
@@ -45,20 +45,36 @@ pub(super) struct CardPredictor {
     pub n_always: usize,
 }
 
-/// What the card has of a layer.
-pub(super) struct CardLayer {
-    pub choice: LayerChoice,
-    pub attn_norm: Option<NormOp>,
-    pub ffn_norm: Option<NormOp>,
-    pub attention: Option<CardAttention>,
+/// What the card has of a group of neurons.
+pub(super) struct CardGroup {
+    pub choice: GroupChoice,
     /// All rows, or the hot ones.
     pub mask: Option<DeviceMatrix>,
     /// Hot rows; absent where there is no gate: the mask matrix is up then.
     pub up: Option<DeviceMatrix>,
     pub down: Option<DeviceMatrix>,
     pub predictor: Option<CardPredictor>,
+}
+
+/// What the card has of a layer.
+pub(super) struct CardLayer {
+    pub norms: Vec<(Role, NormOp)>,
+    pub attention: Option<CardAttention>,
+    pub groups: Vec<CardGroup>,
     /// Owns all of it.
     arena: Option<Arena>,
+}
+
+impl CardLayer {
+    /// The norm with that role, where the card has anything of the layer.
+    pub fn norm(&self, role: Role) -> Option<&NormOp> {
+        self.norms.iter().find(|(of, _)| *of == role).map(|(_, norm)| norm)
+    }
+
+    /// Whether the card has a part of the FFN.
+    pub fn has_ffn(&self) -> bool {
+        self.groups.iter().any(|group| group.choice.is_any())
+    }
 }
 
 /// The head.
@@ -98,14 +114,11 @@ impl Resident {
         let mut loader = Loader { kernels, stream, config: &model.config, uploader };
         let mut layers = Vec::with_capacity(plan.layers.len());
         for (i, planned) in plan.layers.iter().enumerate() {
-            let parts = layer_parts(&work.layers[i], planned.choice, run);
+            let pieces: Vec<_> = layer_pieces(&work.layers[i], &planned.choice, run).collect();
             let layer = &model.weights.layers[i];
-            layers.push(loader.layer(i, layer, planned.choice, &parts, run).with_context(|| format!("layer {i}"))?);
+            layers.push(loader.layer(i, layer, &planned.choice, &pieces, run).with_context(|| format!("layer {i}"))?);
         }
-        let head = match plan.head {
-            Side::Gpu => Some(loader.head(model).context("head")?),
-            Side::Cpu => None,
-        };
+        let head = plan.head.is_card().then(|| loader.head(model).context("head")).transpose()?;
         // The staging memory is in use until here.
         stream.synchronize()?;
         Ok(Self { layers, head })
@@ -136,8 +149,8 @@ impl Vectors<'_> {
         Ok(at)
     }
 
-    fn norm(&mut self, config: &Config, norm: &Norm) -> Result<NormOp> {
-        let weight = self.take(Some(&norm.weight))?;
+    fn norm(&mut self, config: &Config, norm: &Part) -> Result<NormOp> {
+        let weight = self.take(Some(norm.vector()))?;
         let bias = self.take(norm.bias.as_deref())?;
         Ok(NormOp { kind: config.norm, eps: config.norm_eps, weight, bias })
     }
@@ -161,85 +174,117 @@ impl Loader<'_> {
         &mut self,
         i: usize,
         layer: &Layer,
-        choice: LayerChoice,
-        parts: &[(Part, u64)],
+        choice: &LayerChoice,
+        pieces: &[(Piece, u64)],
         run: &Run,
     ) -> Result<CardLayer> {
-        let total: u64 = parts.iter().map(|(_, bytes)| aligned(*bytes)).sum();
-        let empty = CardLayer {
-            choice,
-            attn_norm: None,
-            ffn_norm: None,
-            attention: None,
-            mask: None,
-            up: None,
-            down: None,
-            predictor: None,
-            arena: None,
-        };
+        let total: u64 = pieces.iter().map(|(_, bytes)| aligned(*bytes)).sum();
+        let nothing =
+            |choice: &GroupChoice| CardGroup { choice: *choice, mask: None, up: None, down: None, predictor: None };
         if total == 0 {
-            return Ok(empty);
+            let groups = choice.groups.iter().map(nothing).collect();
+            return Ok(CardLayer { norms: Vec::new(), attention: None, groups, arena: None });
         }
         let mut arena = Arena::new(self.device(), total, &format!("weights of layer {i}"))?;
-        let mut places = Vec::with_capacity(parts.len());
-        for (part, bytes) in parts {
-            places.push((*part, if *bytes > 0 { arena.take(*bytes, &format!("{part:?}"))? } else { Ptr::NULL }));
+        let mut places = Vec::with_capacity(pieces.len());
+        for (piece, bytes) in pieces {
+            places.push((*piece, if *bytes > 0 { arena.take(*bytes, &format!("{piece:?}"))? } else { Ptr::NULL }));
         }
-        let place = |wanted: Part| places.iter().find(|(p, _)| *p == wanted).map_or(Ptr::NULL, |(_, ptr)| *ptr);
-        let small = place(Part::Small);
-        let n_small = parts.iter().find(|(p, _)| *p == Part::Small).map_or(0, |(_, n)| *n);
+        let place = |wanted: Piece| places.iter().find(|(p, _)| *p == wanted).map_or(Ptr::NULL, |(_, ptr)| *ptr);
+        let small = place(Piece::Small);
+        let n_small = pieces.iter().find(|(p, _)| *p == Piece::Small).map_or(0, |(_, n)| *n);
         let mut vectors = Vectors { stream: self.stream, next: small, end: small.0 + n_small };
         let config = self.config;
-        let attn_norm = Some(vectors.norm(config, &layer.attn_norm)?);
-        let ffn_norm = layer.ffn_norm.as_ref().map(|n| vectors.norm(config, n)).transpose()?;
-        let mut linear = |n: usize, linear: &Linear| -> Result<CardLinear> {
-            let bias = vectors.take(linear.bias.as_deref())?;
-            let matrix = self.rows(place(Part::Attention(n)), &linear.weight, 0, linear.weight.n_rows)?;
-            Ok(CardLinear { matrix, bias })
+        let (mut norms, mut linears) = (Vec::new(), Vec::new());
+        for part in &layer.parts {
+            match part.role {
+                Role::OutputNorm
+                | Role::AttnNorm
+                | Role::AttnNorm2
+                | Role::PostAttnNorm
+                | Role::FfnNorm
+                | Role::PostFfnNorm => norms.push((part.role, vectors.norm(config, part)?)),
+                Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnOutput if choice.attention => {
+                    let bias = vectors.take(part.bias.as_deref())?;
+                    let matrix = self.rows(place(Piece::Whole(part.role)), part.matrix(), 0, part.matrix().n_rows)?;
+                    linears.push((part.role, CardLinear { matrix, bias }));
+                }
+                Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnOutput => {}
+                Role::TokenEmbd
+                | Role::Output
+                | Role::RopeFreqs
+                | Role::Router
+                | Role::FfnGate
+                | Role::FfnUp
+                | Role::FfnDown => bail!("{} has no place on the card", part.role.tensor()),
+            }
+        }
+        let linear = |role: Role| {
+            let found = linears.iter().find(|(of, _)| *of == role).map(|(_, linear)| *linear);
+            found.with_context(|| format!("{} is missing", role.tensor()))
         };
-        let attention = if choice.attention {
+        let attention = if choice.attention && layer.has_attention() {
             let cache = KvLayer {
-                ptr: place(Part::Cache),
+                ptr: place(Piece::Cache),
                 dtype: run.kv_type,
                 n_ctx: run.n_ctx,
                 n_head_kv: config.n_head_kv,
                 head_dim: config.head_dim,
             };
-            let (q, k) = (linear(0, &layer.attn_q)?, linear(1, &layer.attn_k)?);
-            Some(CardAttention { q, k, v: linear(2, &layer.attn_v)?, output: linear(3, &layer.attn_output)?, cache })
+            let (q, k, v) = (linear(Role::AttnQ)?, linear(Role::AttnK)?, linear(Role::AttnV)?);
+            Some(CardAttention { q, k, v, output: linear(Role::AttnOutput)?, cache })
         } else {
             None
         };
-        let group = &layer.ffn[0];
+        let groups = layer.groups.iter().zip(&choice.groups).enumerate();
+        let groups = groups.map(|(i, (group, choice))| self.group(i, group, *choice, &place)).collect::<Result<_>>()?;
+        Ok(CardLayer { norms, attention, groups, arena: Some(arena) })
+    }
+
+    /// Group number `i` of a layer.
+    fn group(
+        &mut self,
+        i: usize,
+        group: &NeuronGroup,
+        choice: GroupChoice,
+        place: &dyn Fn(Piece) -> Ptr,
+    ) -> Result<CardGroup> {
         let (n_ff, n_hot) = (group.n_ff(), choice.n_hot);
         let n_mask = if choice.mask { n_ff } else { n_hot };
-        let mask = (n_mask > 0).then(|| self.rows(place(Part::Mask), group.mask_matrix(), 0, n_mask)).transpose()?;
-        let up = group.ffn_gate.as_ref().filter(|_| n_hot > 0).map(|_| &group.ffn_up);
-        let up = up.map(|up| self.rows(place(Part::Up), up, 0, n_hot)).transpose()?;
-        let down = match &group.ffn_down {
-            Down::Rows(down) if n_hot > 0 => Some(self.rows(place(Part::Down), down, 0, n_hot)?),
-            _ => None,
+        let mask =
+            (n_mask > 0).then(|| self.rows(place(Piece::Mask(i)), group.mask_matrix(), 0, n_mask)).transpose()?;
+        let up = group.gate.as_ref().filter(|_| n_hot > 0).map(|_| group.ffn_up());
+        let up = up.map(|up| self.rows(place(Piece::Up(i)), up, 0, n_hot)).transpose()?;
+        let down = match group.ffn_down() {
+            Down::Rows(down) if n_hot > 0 => Some(self.rows(place(Piece::Down(i)), down, 0, n_hot)?),
+            Down::Rows(_) | Down::Columns(_) | Down::Lossless(_) => None,
         };
         ensure!(n_hot == 0 || down.is_some(), "its neurons cannot be divided");
         let predictor = match group.predictor.as_ref().filter(|_| choice.predictor && n_hot < n_ff) {
-            Some(p) => Some(self.predictor(p, n_hot, &place)?),
+            Some(p) => Some(self.predictor(i, p, n_hot, place)?),
             None => None,
         };
-        Ok(CardLayer { attn_norm, ffn_norm, attention, mask, up, down, predictor, arena: Some(arena), ..empty })
+        Ok(CardGroup { choice, mask, up, down, predictor })
     }
 
-    fn predictor(&mut self, p: &Predictor, n_hot: usize, place: &dyn Fn(Part) -> Ptr) -> Result<CardPredictor> {
+    fn predictor(
+        &mut self,
+        group: usize,
+        p: &Predictor,
+        n_hot: usize,
+        place: &dyn Fn(Piece) -> Ptr,
+    ) -> Result<CardPredictor> {
         let n_cold = p.bias.len() - n_hot;
-        let bias = place(Part::PredictorBias);
+        let bias = place(Piece::PredictorBias(group));
         self.stream.write(bias, &p.bias[n_hot..])?;
         let scores = match &p.scores {
             Scores::Signs(signs) => {
-                let at = place(Part::PredictorOutput);
+                let at = place(Piece::PredictorOutput(group));
                 self.stream.write(at, signs.rows(n_hot, n_cold))?;
                 CardScores::Signs(at)
             }
             Scores::Factors { input, bias, output } => {
-                let on_card = self.rows(place(Part::PredictorInput), input, 0, input.n_rows)?;
+                let on_card = self.rows(place(Piece::PredictorInput(group)), input, 0, input.n_rows)?;
                 let hidden_bias = match bias {
                     Some(bias) => {
                         let at = on_card.ptr().offset(input.n_bytes() as u64);
@@ -249,7 +294,7 @@ impl Loader<'_> {
                     }
                     None => Ptr::NULL,
                 };
-                let output = self.rows(place(Part::PredictorOutput), output, n_hot, n_cold)?;
+                let output = self.rows(place(Piece::PredictorOutput(group)), output, n_hot, n_cold)?;
                 CardScores::Factors { input: on_card, hidden_bias, output }
             }
         };
@@ -257,7 +302,7 @@ impl Loader<'_> {
     }
 
     fn head(&mut self, model: &Model) -> Result<CardHead> {
-        let (matrix, norm) = (model.weights.head(), &model.weights.output_norm);
+        let (matrix, norm) = (model.weights.head(), model.weights.part(Role::OutputNorm));
         let (bytes, small) = (matrix.n_bytes() as u64, 8 * matrix.n_cols as u64);
         let mut arena = Arena::new(self.device(), allocated(aligned(bytes) + aligned(small)), "the head")?;
         let at = arena.take(bytes, "its matrix")?;

@@ -1,6 +1,6 @@
 //! The card's working memory: one allocation, laid out as it was accounted.
 
-use crate::executor::attention::Rotation;
+use crate::executor::cpu::Rotation;
 use crate::gpu::ops::attention::attention_scratch;
 use crate::gpu::ops::down;
 use crate::gpu::ops::rope::KvLayer;
@@ -42,8 +42,8 @@ impl Scratch {
         };
         let attention = attention_scratch(config.n_head, &cache)?;
         ensure!(attention <= bytes(ScratchPart::AttnPartial), "attention takes more memory than was planned for");
-        for layer in &model.weights.layers {
-            if let Down::Rows(down) = &layer.ffn[0].ffn_down {
+        for (_, group) in model.weights.groups() {
+            if let Down::Rows(down) = group.ffn_down() {
                 let sums = down::scratch_bytes(down.dtype(), down.n_cols)?;
                 ensure!(sums <= bytes(ScratchPart::DownPartial), "sums take more memory than was planned for");
             }

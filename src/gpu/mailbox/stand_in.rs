@@ -93,13 +93,13 @@ impl StandIn {
         }
     }
 
-    /// Ends the token after `n_jobs` jobs: `[n_vocab]` and `[2 * n_layer]`, or the part of them that is given.
+    /// Ends the token after `n_jobs` jobs: `[n_vocab]` and `[2 * n_groups]`, or the part of them that is given.
     ///
     /// # Errors
     /// When a size is wrong.
     pub fn finish(&mut self, n_jobs: u32, logits: &[f32], counts: &[u32]) -> Result<()> {
         let sizes = &self.layout.sizes;
-        let fits = logits.len() <= sizes.n_vocab && counts.len() <= 2 * sizes.n_layer;
+        let fits = logits.len() <= sizes.n_vocab && counts.len() <= 2 * sizes.n_groups;
         ensure!(fits, "stand-in: {} logits, {} counts", logits.len(), counts.len());
         // SAFETY: the processor reads these after `done` only.
         unsafe {

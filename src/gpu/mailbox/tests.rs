@@ -4,7 +4,7 @@ use super::*;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc;
 
-const SIZES: Sizes = Sizes { n_embd: 96, n_ff: 260, n_vocab: 100, n_layer: 3 };
+const SIZES: Sizes = Sizes { n_embd: 96, n_ff: 260, n_vocab: 100, n_groups: 3 };
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(20);
 
@@ -81,7 +81,7 @@ fn tokens(last: u32, posted: &'static [u32]) {
         for job in 0..3 {
             let found = host.wait_job(job, patient()).unwrap();
             if posted.contains(&job) {
-                assert_eq!(found, Job::Posted);
+                assert_eq!(found, Arrival::Posted);
                 assert_eq!((host.post_x()[0], host.post_x()[95]), (token as f32, job as f32));
                 assert_eq!(host.post_list().unwrap(), (0..job + 5).collect::<Vec<_>>());
                 assert_eq!(host.post_act().unwrap()[4], 4.5);
@@ -90,7 +90,7 @@ fn tokens(last: u32, posted: &'static [u32]) {
                 host.reply(job, &[value; 96]).unwrap();
             } else {
                 let later = posted.iter().any(|p| *p > job);
-                assert_eq!(found, if later { Job::Skipped } else { Job::Done });
+                assert_eq!(found, if later { Arrival::Skipped } else { Arrival::Done });
             }
         }
         host.wait_done(patient()).unwrap();
@@ -155,8 +155,8 @@ fn a_processor_that_does_not_answer_is_given_up_by_the_card_for_the_rest_of_the_
     host.begin_token(3, 0, &[]).unwrap();
     card.begin_token(&mut []).unwrap();
     card.post(1, &[], &[], &[]).unwrap();
-    assert_eq!(host.wait_job(0, patient()).unwrap(), Job::Skipped);
-    assert_eq!(host.wait_job(1, patient()).unwrap(), Job::Posted);
+    assert_eq!(host.wait_job(0, patient()).unwrap(), Arrival::Skipped);
+    assert_eq!(host.wait_job(1, patient()).unwrap(), Arrival::Posted);
     let error = card.wait_reply(1, SHORT, &mut []).unwrap_err().to_string();
     assert!(error.contains("no answer to job 1"), "{error}");
     card.post(2, &[], &[], &[]).unwrap();
@@ -172,7 +172,7 @@ fn a_processor_that_does_not_answer_is_given_up_by_the_card_for_the_rest_of_the_
     host.begin_token(1, 1, &[]).unwrap();
     assert_eq!(card.begin_token(&mut []).unwrap(), 1);
     card.post(0, &[], &[], &[]).unwrap();
-    assert_eq!(host.wait_job(0, patient()).unwrap(), Job::Posted);
+    assert_eq!(host.wait_job(0, patient()).unwrap(), Arrival::Posted);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn what_makes_no_sense_is_refused() {
     assert!(card.post(0, &[0.0; 97], &[], &[]).is_err() && card.post(0, &[], &[0; 261], &[]).is_err());
     card.begin_token(&mut []).unwrap();
     card.post(0, &[], &[], &[]).unwrap();
-    assert_eq!(host.wait_job(0, patient()).unwrap(), Job::Posted);
+    assert_eq!(host.wait_job(0, patient()).unwrap(), Arrival::Posted);
     assert!(host.reply(0, &[0.0; 95]).is_err() && host.reply(1, &[0.0; 96]).is_err());
     host.shared.word(POST_N).store(261, Relaxed);
     assert!(host.post_list().unwrap_err().to_string().contains("261 slots of 260"));

@@ -37,7 +37,7 @@ pub struct Posting {
 
 /// The slots of a layer: hot below `n_hot`, cold from there on.
 #[derive(Debug, Clone, Copy)]
-pub struct Slots {
+pub struct HotAndCold {
     /// How many are hot.
     pub n_hot: usize,
     /// How many there are.
@@ -50,7 +50,7 @@ fn grid(n: usize) -> Result<[u32; 3]> {
     Ok([u32::try_from(n.div_ceil(THREADS as usize).max(1))?, 1, 1])
 }
 
-fn check(slots: Slots, posting: Option<&Posting>) -> Result<()> {
+fn check(slots: HotAndCold, posting: Option<&Posting>) -> Result<()> {
     ensure!(slots.n_hot <= slots.n_ff, "{} of {} slots hot", slots.n_hot, slots.n_ff);
     let n_embd = posting.map_or(0, |p| p.n_embd);
     ensure!(n_embd.is_multiple_of(4), "vectors of {n_embd}; multiples of 4 cross to the processor");
@@ -67,7 +67,7 @@ pub fn select_act(
     stream: &Stream,
     act: Ptr,
     dense: bool,
-    slots: Slots,
+    slots: HotAndCold,
     hot: &HotList,
     posting: Option<&Posting>,
 ) -> Result<()> {
@@ -95,7 +95,7 @@ pub struct Scored {
     pub scores: Ptr,
     /// `[n_ff]`, by slot.
     pub bias: Ptr,
-    /// Slots below this are active, whatever their score.
+    /// HotAndCold below this are active, whatever their score.
     pub n_always: usize,
 }
 
@@ -108,11 +108,11 @@ pub fn select_score(
     kernels: &Kernels,
     stream: &Stream,
     scored: &Scored,
-    slots: Slots,
+    slots: HotAndCold,
     posting: &Posting,
 ) -> Result<()> {
     check(slots, Some(posting))?;
-    let Slots { n_hot, n_ff, counts } = slots;
+    let HotAndCold { n_hot, n_ff, counts } = slots;
     ensure!(n_hot < n_ff, "a predictor asked about no slot");
     let args = Args::new().ptr(scored.scores).ptr(scored.bias).n(scored.n_always).n(n_hot).n(n_ff).ptr(counts);
     let args = args.ptr(posting.x).n(posting.n_embd).ptr(posting.post_x).ptr(posting.post_list);

@@ -1,10 +1,11 @@
 //! Normalisation of the residual stream.
 
-use crate::model::{Norm, NormKind};
+use crate::model::{NormKind, Part};
 
-/// Normalises each of the `[n_tokens][n_embd]` vectors of `x` into `out`. Sums run in 64 bits, as ggml's do.
-pub(super) fn normalize(kind: NormKind, eps: f32, norm: &Norm, x: &[f32], out: &mut [f32]) {
-    let n = norm.weight.len();
+/// Normalises each of the `[n_tokens][n]` vectors of `x` into `out`. Sums run in 64 bits, as ggml's do.
+pub(super) fn normalize(kind: NormKind, eps: f32, norm: &Part, x: &[f32], out: &mut [f32]) {
+    let weight = norm.vector();
+    let n = weight.len();
     for (x, out) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
         let mean = match kind {
             NormKind::Rms => 0.0,
@@ -12,11 +13,11 @@ pub(super) fn normalize(kind: NormKind, eps: f32, norm: &Norm, x: &[f32], out: &
         };
         let square = sum(x, |v| (v - mean) * (v - mean)) / n as f64;
         let (mean, scale) = (mean as f32, 1.0 / (square as f32 + eps).sqrt());
-        for ((o, v), w) in out.iter_mut().zip(x).zip(&norm.weight) {
+        for ((o, v), w) in out.iter_mut().zip(x).zip(weight) {
             *o = (v - mean) * scale * w;
         }
         if let Some(bias) = &norm.bias {
-            out.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
+            out.iter_mut().zip(&**bias).for_each(|(o, b)| *o += b);
         }
     }
 }
@@ -36,9 +37,11 @@ fn sum(x: &[f32], f: impl Fn(f64) -> f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Access, Role, Tensor};
 
     fn run(kind: NormKind, bias: Option<Vec<f32>>) -> Vec<f32> {
-        let norm = Norm { weight: vec![1.0, 2.0], bias };
+        let (tensor, bias) = (Tensor::Vector(vec![1.0, 2.0]), bias.map(Into::into));
+        let norm = Part { role: Role::AttnNorm, tensor, bias, access: Access::Whole };
         let mut out = vec![0.0; 4];
         normalize(kind, 0.0, &norm, &[3.0, 4.0, 1.0, -1.0], &mut out);
         out

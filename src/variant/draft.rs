@@ -1,9 +1,9 @@
 //! What a variant will hold: decided before anything is written.
 
-use super::recipe::{Recipe, Shape, is_float, layer_and_part, refuse_quantized};
+use super::recipe::{Outline, Recipe, is_float, is_whole_matrix, refuse_quantized};
 use crate::executor::dense_bytes;
 use crate::gguf::TensorInfo;
-use crate::model::{ColdQuantiles, Down, Model, NeuronId};
+use crate::model::{ColdQuantiles, Down, Model, NeuronGroup, NeuronId, Role};
 use crate::placement::covering_prefix;
 use crate::profile::{Fingerprint, Kinship, Profile, report};
 use crate::quant::GgmlType;
@@ -44,9 +44,9 @@ impl FromStr for DownType {
     }
 }
 
-/// How one layer's `ffn_down` will be stored.
+/// How one group's `ffn_down` will be stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DownPlan {
+pub enum DownLayout {
     /// Transposed, as this type.
     Rows(GgmlType),
     /// Transposed quants of this type with the source's scales.
@@ -62,9 +62,9 @@ pub struct Options {
     pub down: Option<DownType>,
 }
 
-/// One layer of a variant.
+/// One group of neurons of a variant.
 #[derive(Debug, Clone)]
-pub struct LayerPlan {
+pub struct GroupDraft {
     /// Which neuron comes to which slot: falling firing count, then mass, then id.
     pub order: Vec<NeuronId>,
     /// Firing rates by slot.
@@ -78,14 +78,16 @@ pub struct LayerPlan {
 }
 
 /// A variant before it is written.
-pub struct Plan {
-    /// By layer number.
-    pub layers: Vec<LayerPlan>,
+pub struct Draft {
+    /// By number of the group.
+    pub groups: Vec<GroupDraft>,
     /// What all matrices are converted to; `None` keeps the source's types.
     pub recipe: Option<Recipe>,
-    shape: Shape,
-    /// How `ffn_down` is stored, by layer number.
-    pub down: Vec<DownPlan>,
+    outline: Outline,
+    /// What tables call the groups.
+    labels: Vec<String>,
+    /// How `ffn_down` is stored, by number of the group.
+    pub down: Vec<DownLayout>,
     /// Whether weights are quantized again or further.
     pub lossy: bool,
     /// Fingerprint of the source, in hex.
@@ -100,14 +102,14 @@ pub struct Plan {
     pub notes: Vec<String>,
 }
 
-impl Plan {
+impl Draft {
     /// Decides on a variant of `model` by `profile`.
     ///
     /// # Errors
     /// When the profile is of another model or activation, the model is a variant already, or the types asked for
     /// cannot be made from those of the source.
     pub fn new(model: &Model, profile: &Profile, options: Options) -> Result<Self> {
-        let plain = model.weights.layers.iter().flat_map(|l| &l.ffn).all(|g| matches!(g.ffn_down, Down::Columns(_)));
+        let plain = model.weights.groups().all(|(_, g)| matches!(g.ffn_down(), Down::Columns(_)));
         ensure!(plain, "is a variant already; split the model it was made from");
         let fingerprint = Fingerprint::of(model)?;
         let mut notes = Vec::new();
@@ -117,8 +119,9 @@ impl Plan {
             Kinship::OtherWeights => bail!("the profile is of a model with other weights (\"{}\")", profile.name),
             Kinship::OtherFamily => bail!("the profile is of another model (\"{}\", {})", profile.name, profile.arch),
         }
-        let n_ff = profile.layers.iter().map(|l| l.fired.len());
-        ensure!(n_ff.eq(model.config.n_ff.iter().copied()), "the profile's layers are not those of the model");
+        let layer_of = model.weights.groups().map(|(layer, _)| layer as u32);
+        let same = profile.n_ff() == model.weights.group_sizes() && layer_of.eq(profile.layer_of.iter().copied());
+        ensure!(same, "the profile's layers are not those of the model");
         let activation = &model.config.activation;
         let (ours, theirs) = (activation.activation.to_string(), &profile.activation);
         ensure!(
@@ -129,23 +132,24 @@ impl Plan {
         if !activation.activation.is_sparse() {
             notes.push(format!("with activation {ours} every neuron fires: a variant of this model skips nothing"));
         }
-        let shape = Shape::of(&model.gguf);
+        let outline = Outline::of(&model.gguf);
         if let Some(recipe) = options.recipe {
             recipe.check()?;
             refuse_quantized(&model.gguf)?;
-            let matrices = model.gguf.tensors().iter().filter(|t| t.dims.len() > 1);
-            notes.extend(recipe.misfits(matrices.map(|t| (&*t.name, stored_row(t))), shape));
+            let matrices = model.gguf.tensors().iter().filter(|t| is_whole_matrix(t));
+            notes.extend(recipe.misfits(matrices.map(|t| (&*t.name, stored_row(t))), outline));
         }
-        let down = down_types(model, options, shape)?;
+        let down = down_types(model, options, outline)?;
         let lossy = options.recipe.is_some_and(Recipe::is_lossy)
-            || model.weights.layers.iter().zip(&down).any(|(l, to)| {
-                let from = l.ffn[0].ffn_down.dtype();
-                matches!(to, DownPlan::Rows(to) if !is_float(from) || (from != *to && !is_float(*to)))
+            || model.weights.groups().zip(&down).any(|((_, group), to)| {
+                let from = group.ffn_down().dtype();
+                matches!(to, DownLayout::Rows(to) if !is_float(from) || (from != *to && !is_float(*to)))
             });
         Ok(Self {
-            layers: (0..profile.layers.len()).map(|i| plan_layer(profile, i)).collect(),
+            groups: (0..profile.groups.len()).map(|i| plan_group(profile, i)).collect(),
+            labels: (0..profile.groups.len()).map(|i| profile.label(i)).collect(),
             recipe: options.recipe,
-            shape,
+            outline,
             down,
             lossy,
             fingerprint: fingerprint.hex(),
@@ -158,34 +162,30 @@ impl Plan {
 
     /// Type that a matrix of the source gets.
     pub fn matrix_type(&self, name: &str, source: GgmlType, n_cols: usize) -> GgmlType {
-        self.recipe.map_or(source, |recipe| recipe.matrix_type(name, source, n_cols, self.shape))
+        self.recipe.map_or(source, |recipe| recipe.matrix_type(name, source, n_cols, self.outline))
     }
 
-    /// The plan of `model`'s variant as lines for people.
+    /// What `model`'s variant will be, as lines for people.
     pub fn table(&self, model: &Model) -> String {
         let mut out = String::from("layer   neurons    hot   covering   density   down\n");
-        for (i, layer) in self.layers.iter().enumerate() {
-            let sum: f32 = layer.rates.iter().sum();
-            let hot: f32 = layer.rates[..layer.n_hot].iter().sum();
-            let covering = if layer.n_hot > 0 && sum > 0.0 { 100.0 * hot / sum } else { 0.0 };
+        for (i, group) in self.groups.iter().enumerate() {
+            let sum: f32 = group.rates.iter().sum();
+            let hot: f32 = group.rates[..group.n_hot].iter().sum();
+            let covering = if group.n_hot > 0 && sum > 0.0 { 100.0 * hot / sum } else { 0.0 };
             let down = match self.down[i] {
-                DownPlan::Rows(dtype) => dtype.name(),
-                DownPlan::Lossless(_) => "lossless",
+                DownLayout::Rows(dtype) => dtype.name(),
+                DownLayout::Lossless(_) => "lossless",
             };
-            let (n, hot, density) = (layer.order.len(), layer.n_hot, 100.0 * sum / layer.order.len() as f32);
-            out += &format!("{i:>5} {n:>9} {hot:>6} {covering:>8.1} % {density:>7.2} % {down:>6}\n");
+            let (n, hot, density) = (group.order.len(), group.n_hot, 100.0 * sum / group.order.len() as f32);
+            let label = &self.labels[i];
+            out += &format!("{label:>5} {n:>9} {hot:>6} {covering:>8.1} % {density:>7.2} % {down:>6}\n");
         }
         let dense = dense_bytes(model) as f64;
-        let ffn: f64 = model
-            .weights
-            .layers
-            .iter()
-            .flat_map(|l| &l.ffn)
-            .map(|g| {
-                let skippable = if g.ffn_gate.is_some() { g.ffn_up.n_bytes() } else { 0 };
-                (skippable + g.ffn_down.n_bytes()) as f64
-            })
-            .sum();
+        let skippable = |group: &NeuronGroup| {
+            let up = if group.gate.is_some() { group.ffn_up().n_bytes() } else { 0 };
+            (up + group.ffn_down().n_bytes()) as f64
+        };
+        let ffn: f64 = model.weights.groups().map(|(_, group)| skippable(group)).sum();
         let exact = dense - ffn * (1.0 - self.density);
         out += &format!(
             "on average {:.2} % of neurons fire ({} tokens profiled): exact decode reads {:.0} % of the weights\n",
@@ -199,17 +199,17 @@ impl Plan {
 
 /// Length of the rows that a variant stores this matrix in.
 fn stored_row(tensor: &TensorInfo) -> usize {
-    match layer_and_part(&tensor.name) {
-        Some((_, "ffn_down.weight")) => tensor.n_rows(),
-        _ => tensor.n_cols(),
+    match Role::of_name(&tensor.name) {
+        Some(Role::FfnDown) => tensor.dims.get(1).copied().unwrap_or(1),
+        Some(_) | None => tensor.n_cols(),
     }
 }
 
-fn down_types(model: &Model, options: Options, shape: Shape) -> Result<Vec<DownPlan>> {
-    let sources = model.weights.layers.iter().map(|l| l.ffn[0].ffn_down.dtype());
-    sources
-        .enumerate()
-        .map(|(i, source)| {
+fn down_types(model: &Model, options: Options, outline: Outline) -> Result<Vec<DownLayout>> {
+    let groups = model.weights.groups();
+    groups
+        .map(|(i, group)| {
+            let source = group.ffn_down().dtype();
             let name = format!("blk.{i}.ffn_down.weight");
             if is_float(source) {
                 ensure!(
@@ -220,15 +220,18 @@ fn down_types(model: &Model, options: Options, shape: Shape) -> Result<Vec<DownP
             }
             let n_embd = model.config.n_embd;
             if options.down == Some(DownType::Lossless) {
-                let n_embd = model.config.n_embd;
+                ensure!(
+                    model.weights.layers[i].groups.len() == 1,
+                    "--down lossless: layer {i} has several groups of neurons; use q8_0 or same"
+                );
                 ensure!(
                     [GgmlType::Q8_0, GgmlType::Q4_0].contains(&source) && n_embd.is_multiple_of(QK),
                     "--down lossless is for Q8_0 and Q4_0 with rows of whole blocks; {name} is {source}: use q8_0 or same"
                 );
-                return Ok(DownPlan::Lossless(source));
+                return Ok(DownLayout::Lossless(source));
             }
             let wanted = match (options.recipe, options.down) {
-                (Some(recipe), _) => recipe.matrix_type(&name, source, n_embd, shape),
+                (Some(recipe), _) => recipe.matrix_type(&name, source, n_embd, outline),
                 (None, None) if is_float(source) => source,
                 (None, Some(DownType::Same)) => source,
                 (None, _) => GgmlType::Q8_0,
@@ -238,7 +241,7 @@ fn down_types(model: &Model, options: Options, shape: Shape) -> Result<Vec<DownP
                 "{}: transposed rows of {n_embd} are not whole {wanted} blocks; split an F16 source",
                 name
             );
-            Ok(DownPlan::Rows(wanted))
+            Ok(DownLayout::Rows(wanted))
         })
         .collect()
 }
@@ -249,17 +252,17 @@ pub(crate) fn planned_hot(rates: &[f32]) -> usize {
     covering_prefix(&counts, HOT_SHARE)
 }
 
-fn plan_layer(profile: &Profile, layer: usize) -> LayerPlan {
-    let counts = &profile.layers[layer];
-    let (rates, mass) = (profile.rates(layer), profile.mean_mass(layer));
-    let order = profile.order(layer);
+fn plan_group(profile: &Profile, group: usize) -> GroupDraft {
+    let counts = &profile.groups[group];
+    let (rates, mass) = (profile.rates(group), profile.mean_mass(group));
+    let order = profile.order(group);
     let falling: Vec<u64> = order.iter().map(|id| counts.fired[id.0 as usize]).collect();
-    LayerPlan {
+    GroupDraft {
         rates: order.iter().map(|id| rates[id.0 as usize]).collect(),
         mass: order.iter().map(|id| mass[id.0 as usize]).collect(),
         n_hot: covering_prefix(&falling, HOT_SHARE),
         cold: ColdQuantiles::of_counts(order.len(), COLD_SIZES, COLD_QUANTILES, &|n_hot| {
-            profile.cold_histogram(layer, &order, n_hot)
+            profile.cold_histogram(group, &order, n_hot)
         }),
         order,
     }

@@ -1,27 +1,18 @@
-//! Matrices times the activations of many tokens.
+//! Matrices times the activations of many tokens, tile by tile: what prefill consists of.
 
-use super::matvec::Wanted;
+use super::compute::Compute;
 use super::sum::add_columns;
 use crate::cpu::gemm::sparse::Factors;
 use crate::cpu::gemm::{self, Packed};
-use crate::cpu::{Activations, Isa, Pool};
-use crate::model::{Down, Linear, Matrix};
-
-/// What the products of a prefill run on.
-#[derive(Clone, Copy)]
-pub(super) struct Prefill<'a> {
-    /// Threads.
-    pub pool: &'a Pool,
-    /// Instruction set.
-    pub isa: Isa,
-}
+use crate::cpu::{Activations, Which};
+use crate::model::{Down, Matrix};
 
 /// Columns of `down` by rows that one thread takes at the least: whole blocks of every type.
 const COLUMN_GRAIN: usize = 512;
 
 /// Memory that products keep from call to call.
 #[derive(Default)]
-pub(super) struct Scratch {
+pub(super) struct Tiles {
     packed: Packed,
     factors: Factors,
     tiled: Vec<f32>,
@@ -29,9 +20,9 @@ pub(super) struct Scratch {
 
 /// `[n_tokens][n_cols]` activations times `[n_rows][n_cols]` weights: `out` becomes `[n_tokens][n_rows]`.
 /// Each weight is read and unpacked once for all tokens, and what a token gives does not depend on the others.
-pub(super) fn matmul(cx: &Prefill, w: &Matrix, x: &Activations, scratch: &mut Scratch, out: &mut Vec<f32>) {
+pub(super) fn matmul(cx: Compute, w: &Matrix, x: &Activations, tiles: &mut Tiles, out: &mut Vec<f32>) {
     let (n_tokens, n_rows) = (x.n_tokens(), w.n_rows);
-    let Scratch { packed, tiled, .. } = scratch;
+    let Tiles { packed, tiled, .. } = tiles;
     packed.load(w.dtype(), x, cx.pool);
     tiled.resize(n_tokens * n_rows, 0.0);
     cx.pool.fill(tiled, gemm::ROW_GRAIN * n_tokens, |start, tiled| {
@@ -42,32 +33,17 @@ pub(super) fn matmul(cx: &Prefill, w: &Matrix, x: &Activations, scratch: &mut Sc
 }
 
 /// From tiles of columns to `[n_tokens][n_cols]`.
-fn untile(cx: &Prefill, tiled: &[f32], n_cols: usize, width: usize, n_tokens: usize, out: &mut Vec<f32>) {
+fn untile(cx: Compute, tiled: &[f32], n_cols: usize, width: usize, n_tokens: usize, out: &mut Vec<f32>) {
     out.resize(n_tokens * n_cols, 0.0);
     cx.pool.fill(out, n_cols, |start, out| gemm::untile(tiled, n_cols, width, start / n_cols, out));
 }
 
-/// [`matmul`] and the bias, where there is one.
-pub(super) fn linear(cx: &Prefill, w: &Linear, x: &Activations, scratch: &mut Scratch, out: &mut Vec<f32>) {
-    matmul(cx, &w.weight, x, scratch, out);
-    add_bias(w, out);
-}
-
-/// Adds the bias, where there is one, to each of `[n_tokens][n_out]`.
-pub(super) fn add_bias(w: &Linear, out: &mut [f32]) {
-    if let Some(bias) = &w.bias {
-        for out in out.chunks_exact_mut(bias.len()) {
-            out.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
-        }
-    }
-}
-
 /// The neurons of `down`, stored by rows, times `h` (`[n_tokens][n_ff]`), added up: `y` becomes `[n_tokens][n_embd]`.
 /// With `skip`, rows whose `h` is 0 are left out, which changes no bit of the result.
-pub(super) fn add_neurons(cx: &Prefill, down: &Down, h: &[f32], skip: bool, scratch: &mut Scratch, y: &mut Vec<f32>) {
+pub(super) fn add_neurons(cx: Compute, down: &Down, h: &[f32], skip: bool, tiles: &mut Tiles, y: &mut Vec<f32>) {
     let (n_ff, n_embd) = down.shape();
     let n_tokens = h.len() / n_ff;
-    let Scratch { factors, tiled, .. } = scratch;
+    let Tiles { factors, tiled, .. } = tiles;
     tiled.clear();
     tiled.resize(n_tokens * n_embd, 0.0);
     if let Down::Rows(_) = down {
@@ -85,7 +61,7 @@ pub(super) fn add_neurons(cx: &Prefill, down: &Down, h: &[f32], skip: bool, scra
                 gemm::sparse::add_rows(cx.isa, dtype, piece, factors, y);
             } else {
                 for (y, h) in y.chunks_exact_mut(n).zip(h.chunks_exact(n_ff)) {
-                    add_columns(cx.isa, down, &Wanted::Range(0..n_ff), h, first, y);
+                    add_columns(cx.isa, down, Which::from(0..n_ff), h, first, y);
                 }
             }
         }

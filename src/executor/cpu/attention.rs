@@ -1,11 +1,12 @@
 //! Rotary embedding and causal attention over the KV cache.
 
-use super::kv_cache::KvCache;
-use crate::cpu::{ActRow, Activations, Isa, Kernels, Pool, Rows};
+use super::compute::Compute;
+use crate::cpu::{ActRow, Activations, Kernels, Rows};
+use crate::executor::kv_cache::KvCache;
 use crate::model::{Config, Rope, RopeKind};
 
 /// Rotary embedding with its frequencies worked out.
-pub(super) struct Rotation {
+pub(in crate::executor) struct Rotation {
     rope: Rope,
     frequencies: Vec<f32>,
 }
@@ -51,53 +52,52 @@ impl Rotation {
 /// Positions whose scores are held at a time.
 const BLOCK: usize = 128;
 
-/// What one call of [`Attention::of`] attends to, and its scratch memory.
-pub(super) struct Attention<'a> {
-    /// Sizes.
-    pub config: &'a Config,
-    /// Instruction set.
-    pub isa: Isa,
-    /// Threads.
-    pub pool: &'a Pool,
-    /// Keys and values, those of the queries' own tokens included.
+/// What a query attends to: the cache of its sequence, up to its own position.
+#[derive(Clone, Copy)]
+pub(super) struct Query<'a> {
+    /// Keys and values, those of the query's own token included.
     pub kv: &'a KvCache,
-    /// Number of the layer.
-    pub layer: usize,
-    /// Position of the first query.
-    pub first: usize,
-    /// Kept for their memory only.
-    pub buffers: &'a mut AttentionBuffers,
+    /// Position of its token.
+    pub position: usize,
 }
 
-/// Scratch memory of [`Attention`].
+/// Attention, with the memory that it keeps from call to call.
 #[derive(Default)]
-pub(super) struct AttentionBuffers {
+pub(super) struct Attention {
     queries: Activations,
     by_head: Vec<f32>,
 }
 
-impl Attention<'_> {
-    /// Attention of `[n_tokens][n_head][head_dim]` queries to everything up to themselves; `out` is laid out as `q`.
-    pub fn of(self, q: &[f32], out: &mut Vec<f32>) {
-        let Self { config, isa, pool, kv, layer, first, buffers } = self;
-        let AttentionBuffers { queries, by_head } = buffers;
+impl Attention {
+    /// Attention of `[n_tokens][n_head][head_dim]` queries of layer `layer`; `query` says what each token attends to, and
+    /// `out` is laid out as `q`.
+    pub fn of<'k>(
+        &mut self,
+        cx: Compute,
+        config: &Config,
+        layer: usize,
+        q: &[f32],
+        query: impl Fn(usize) -> Query<'k> + Sync,
+        out: &mut Vec<f32>,
+    ) {
+        let Self { queries, by_head } = self;
         let (n_head, head_dim) = (config.n_head, config.head_dim);
         let group = n_head / config.n_head_kv;
         let n_tokens = q.len() / (n_head * head_dim);
-        let kernels = isa.kernels(kv.dtype());
+        let kernels = cx.isa.kernels(query(0).kv.dtype());
         queries.load(q, head_dim, [kernels.act]);
         let queries = &*queries;
         by_head.resize(q.len(), 0.0);
         // Query heads of one key/value head lie together in [n_head][n_tokens][head_dim].
         let grain = group * n_tokens * head_dim;
-        pool.fill(by_head, grain, |start, piece| {
+        cx.pool.fill(by_head, grain, |start, piece| {
             for (i, piece) in piece.chunks_exact_mut(grain).enumerate() {
                 let head_kv = start / grain + i;
-                let (keys, values) = kv.rows(layer, head_kv, first + n_tokens);
                 for (j, row) in piece.chunks_exact_mut(head_dim).enumerate() {
                     let (head, token) = (head_kv * group + j / n_tokens, j % n_tokens);
-                    let n = first + token + 1;
-                    attend(kernels, queries.row(token * n_head + head), keys.part(0, n), values.part(0, n), row);
+                    let Query { kv, position } = query(token);
+                    let (keys, values) = kv.rows(layer, head_kv, position + 1);
+                    attend(kernels, queries.row(token * n_head + head), keys, values, row);
                 }
             }
         });
@@ -141,7 +141,7 @@ fn attend(kernels: &Kernels, q: ActRow, keys: Rows, values: Rows, out: &mut [f32
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::ActKind;
+    use crate::cpu::{ActKind, Isa};
 
     #[test]
     fn blocks_of_positions_give_what_one_softmax_over_all_gives() {

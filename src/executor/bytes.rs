@@ -1,0 +1,47 @@
+//! Bytes of weights that a pass touches.
+
+use crate::model::{Access, Model, Part, Role};
+
+/// Bytes of weights that a dense pass over one batch of tokens touches: everything but the embedding rows of other
+/// tokens.
+pub fn dense_bytes(model: &Model) -> u64 {
+    let groups = model.weights.groups().flat_map(|(_, group)| group.parts());
+    outside_ffn(model) + groups.map(Part::weight_bytes).sum::<u64>()
+}
+
+/// Bytes of attention, norms, head and one embedding row.
+pub(super) fn outside_ffn(model: &Model) -> u64 {
+    let weights = &model.weights;
+    let layers = weights.layers.iter().flat_map(|layer| &layer.parts);
+    // The head may be the embedding, which is then read twice: a row, and as a whole.
+    let tied = if weights.find(Role::Output).is_none() { weights.head_part().weight_bytes() } else { 0 };
+    layers.chain(&weights.parts).map(outside).sum::<u64>() + tied
+}
+
+/// What a token reads of a part that is not of neurons.
+fn outside(part: &Part) -> u64 {
+    match part.role {
+        // Divisors became frequencies when the model was loaded.
+        Role::RopeFreqs => return 0,
+        // Counted with the neurons that fire.
+        Role::FfnGate | Role::FfnUp | Role::FfnDown => return 0,
+        Role::TokenEmbd
+        | Role::OutputNorm
+        | Role::Output
+        | Role::AttnNorm
+        | Role::AttnNorm2
+        | Role::PostAttnNorm
+        | Role::FfnNorm
+        | Role::PostFfnNorm
+        | Role::AttnQ
+        | Role::AttnK
+        | Role::AttnV
+        | Role::AttnOutput
+        | Role::Router => {}
+    }
+    match part.access {
+        Access::Whole => part.weight_bytes() + part.bias_bytes(),
+        Access::PerToken => part.matrix().row_bytes() as u64,
+        Access::PerNeuron => 0,
+    }
+}

@@ -1,0 +1,35 @@
+//! Buffers of a pass, kept from pass to pass.
+
+use super::attention::Attention;
+use super::audit::Audit;
+use super::ffn::many::ManyBuffers;
+use super::ffn::shard::Shard;
+use super::product::Products;
+use crate::cpu::Activations;
+use crate::model::Vector;
+
+/// Buffers of a pass, kept from pass to pass.
+#[derive(Default)]
+pub(super) struct Buffers {
+    /// `[n_tokens][n_embd]` each, by [`Vector`].
+    pub streams: [Vec<f32>; Vector::N],
+    /// Where a norm of a stream into itself is put together, and where tokens are gathered.
+    pub spare: Vec<f32>,
+    pub gathered: Vec<f32>,
+    pub forms: Activations,
+    pub q: Vec<f32>,
+    pub k: Vec<f32>,
+    pub v: Vec<f32>,
+    pub attn: Vec<f32>,
+    pub attention: Attention,
+    pub products: Products,
+    /// `[n_tokens][groups to choose]`: what each group counts.
+    pub chosen: Vec<f32>,
+    pub order: Vec<usize>,
+    /// Tokens that a group is computed for, and what it counts for each.
+    pub tokens: Vec<u32>,
+    pub weights: Vec<f32>,
+    pub shards: [Shard; 2],
+    pub many: ManyBuffers,
+    pub audit: Audit,
+}

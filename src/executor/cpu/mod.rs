@@ -1,0 +1,26 @@
+//! The processor: runs the steps of layers, and answers what another device asks of it in the middle of a pass.
+
+mod active;
+mod attention;
+mod audit;
+mod buffers;
+mod compute;
+mod ffn;
+mod matvec;
+mod norm;
+mod pass;
+mod predict;
+mod processor;
+mod product;
+mod request;
+mod setup;
+mod sum;
+mod tiles;
+mod worker;
+
+pub(super) use attention::Rotation;
+pub(super) use compute::How;
+pub(super) use ffn::shard::Given;
+pub(super) use processor::Cpu;
+pub(super) use request::{Found, Input, Request};
+pub use worker::Worker;

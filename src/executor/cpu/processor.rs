@@ -1,0 +1,121 @@
+//! The processor as a device: whole passes, and what another device asks of it in the middle of one.
+
+use super::attention::Rotation;
+use super::compute::How;
+use super::ffn::shard::Given;
+use super::pass::Pass;
+use super::request::Request;
+use super::setup::Setup;
+use super::worker::Worker;
+use crate::executor::batch::Batch;
+use crate::executor::device::{Backend, Phase, Tokens};
+use crate::executor::mask::{Fired, MaskSource};
+use crate::executor::params::ExecutorParams;
+use crate::model::{Model, Role, Vector};
+use crate::placement::Placement;
+use crate::quant::convert;
+use anyhow::Result;
+
+/// A model on the processor.
+pub(in crate::executor) struct Cpu<'m> {
+    setup: Setup<'m>,
+    worker: Worker,
+}
+
+impl<'m> Cpu<'m> {
+    pub fn new(model: &'m Model, placement: Placement, params: ExecutorParams, worker: Worker) -> Self {
+        let divisors = model.weights.find(Role::RopeFreqs).map(|part| part.vector());
+        let rotation = Rotation::new(&model.config.rope, divisors);
+        let (mask, audit_every) = (Box::new(Fired), 0);
+        Self { setup: Setup { model, params, placement, rotation, mask, audit_every }, worker }
+    }
+
+    pub fn model(&self) -> &'m Model {
+        self.setup.model
+    }
+
+    pub fn params(&self) -> &ExecutorParams {
+        &self.setup.params
+    }
+
+    /// The threads that it computes with.
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// The embeddings of the tokens of `batch`: `x` becomes `[n_tokens][n_embd]`.
+    ///
+    /// # Errors
+    /// When the embedding has a type that cannot be read.
+    pub fn embed(&self, batch: &Batch, x: &mut Vec<f32>) -> Result<()> {
+        let token_embd = self.setup.model.weights.token_embd();
+        let convert = convert::dequantizer(token_embd.dtype())?;
+        let n_embd = token_embd.n_cols;
+        x.resize(batch.len() * n_embd, 0.0);
+        for (x, entry) in x.chunks_exact_mut(n_embd).zip(batch.entries()) {
+            convert(token_embd.row(entry.token as usize), x);
+        }
+        Ok(())
+    }
+
+    /// Does what `request` asks for with `x` as its input (`[n_tokens][n_embd]`), and gives the answer, as wide, to
+    /// `take`.
+    ///
+    /// # Errors
+    /// Those of `take`.
+    pub fn ask(
+        &self,
+        request: &Request,
+        given: Given,
+        how: How,
+        x: &[f32],
+        tokens: &mut Tokens,
+        take: impl FnOnce(&[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let mut hands = self.worker.lock();
+        let mut pass = Pass::new(&self.setup, &mut hands, how, tokens);
+        take(pass.answer(request, given, x))
+    }
+
+    /// Logits of those tokens of `batch` that want them, from the residual streams `x`: `logits` becomes
+    /// `[wanted][n_vocab]`.
+    pub fn head(&self, how: How, x: &[f32], tokens: &mut Tokens, logits: &mut Vec<f32>) {
+        let mut hands = self.worker.lock();
+        Pass::new(&self.setup, &mut hands, how, tokens).head(x, logits);
+    }
+}
+
+impl Backend for Cpu<'_> {
+    fn run(&mut self, phase: Phase, tokens: &mut Tokens, logits: &mut Vec<f32>) -> Result<()> {
+        let how = match phase {
+            Phase::Decode => How::Rows,
+            Phase::Prefill => How::Tiles,
+        };
+        let mut hands = self.worker.lock();
+        let mut x = std::mem::take(&mut hands.buffers.streams[Vector::Residual.index()]);
+        self.embed(tokens.batch, &mut x)?;
+        hands.buffers.streams[Vector::Residual.index()] = x;
+        let mut pass = Pass::new(&self.setup, &mut hands, how, tokens);
+        pass.layers(0..self.setup.model.config.n_layer);
+        pass.head_of_stream(logits);
+        drop(hands);
+        if phase == Phase::Decode {
+            for entry in tokens.batch.entries() {
+                tokens.sequences[entry.sequence].stats.end_token();
+            }
+        }
+        Ok(())
+    }
+
+    fn further_sequences(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn set_mask(&mut self, mask: Box<dyn MaskSource>) {
+        self.setup.mask = mask;
+    }
+
+    fn set_audit(&mut self, every: u64) {
+        self.setup.audit_every = every;
+    }
+}

@@ -1,0 +1,39 @@
+//! What another device asks of the processor in the middle of a pass.
+
+use crate::model::Role;
+use std::ops::Range;
+
+/// What the other device has found out about cold neurons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::executor) enum Found {
+    /// Nothing: the processor looks for itself.
+    Nothing,
+    /// Those that fire, with their activations.
+    Fired,
+    /// Those that a predictor names.
+    Named,
+}
+
+/// What comes along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::executor) enum Input {
+    /// What the step reads.
+    Ready,
+    /// The residual stream, which this norm makes that of.
+    Residual(Role),
+}
+
+/// A piece of a pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::executor) enum Request {
+    /// A layer's attention; the answer is what it gives.
+    Attention { layer: usize, input: Input },
+    /// A layer's FFN; the answer is what it gives.
+    Ffn { layer: usize, input: Input },
+    /// The cold neurons of a group; the answer is their sum.
+    Cold { layer: usize, group: usize, n_hot: usize, found: Found },
+    /// Whole layers, of the residual stream: the answer is the new one.
+    Layers(Range<usize>),
+    /// What comes behind the other device's last part: the answer is the same residual stream.
+    Tail,
+}

@@ -1,0 +1,81 @@
+//! Devices: what runs the steps of a model.
+
+use super::batch::Batch;
+use super::mask::MaskSource;
+use super::observer::Observer;
+use super::sequence::Sequence;
+use crate::placement::plan::Plan;
+use crate::units::Bytes;
+use anyhow::Result;
+use std::time::Duration;
+
+/// How a batch is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Few tokens: each gets the bits that it gets alone.
+    Decode,
+    /// Many tokens of one sequence.
+    Prefill,
+}
+
+/// The tokens of a pass, the sequences that they belong to, and the observer.
+pub(super) struct Tokens<'a> {
+    pub batch: &'a Batch,
+    pub sequences: &'a mut [Sequence],
+    pub observer: &'a mut dyn Observer,
+}
+
+/// Runs the steps of a model for batches of tokens.
+pub(super) trait Backend {
+    /// Takes the tokens through all layers; `logits` become `[wanted][n_vocab]`. The caller advances the sequences.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn run(&mut self, phase: Phase, tokens: &mut Tokens, logits: &mut Vec<f32>) -> Result<()>;
+
+    /// Whether it computes other sequences than the executor's own.
+    ///
+    /// # Errors
+    /// Says why not.
+    fn further_sequences(&self) -> Result<()>;
+
+    /// Replaces the source of masks in exact mode.
+    fn set_mask(&mut self, mask: Box<dyn MaskSource>);
+
+    /// Sets for one in how many tokens it is counted what predictors miss; 0 for none.
+    fn set_audit(&mut self, every: u64);
+
+    /// What a graphics card has of it and does; `None` where there is none.
+    fn card(&self) -> Option<CardReport<'_>> {
+        None
+    }
+
+    /// Begins to count times anew.
+    fn reset_times(&mut self) {}
+}
+
+/// What a graphics card has of a model, and what it did.
+#[derive(Clone, Copy)]
+pub struct CardReport<'a> {
+    /// How the model is divided.
+    pub plan: &'a Plan,
+    /// Bytes that were allocated there.
+    pub allocated: Bytes,
+    /// Time that tokens took.
+    pub times: CardTimes,
+}
+
+/// Time that tokens took so far.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CardTimes {
+    /// Tokens decoded.
+    pub n_tokens: u64,
+    /// From the launch to the logits.
+    pub total: Duration,
+    /// Of that, the CPU's part: tasks, and layers before and behind the card's.
+    pub cpu: Duration,
+    /// Of that, what the card waited for the CPU.
+    pub waited: Duration,
+    /// Pieces that the card has handed to the CPU.
+    pub n_tasks: u64,
+}

@@ -1,0 +1,255 @@
+//! Executors: a model ready to be computed, with a sequence of its own.
+
+use super::batch::{Batch, Entry};
+use super::cpu::{Cpu, Worker};
+use super::device::{Backend, CardReport, Phase, Tokens};
+use super::hybrid::Hybrid;
+use super::mask::MaskSource;
+use super::memory::Memory;
+use super::observer::{Observer, Unobserved};
+use super::params::ExecutorParams;
+use super::sequence::Sequence;
+use super::stats::FfnStats;
+use crate::gpu;
+use crate::model::Model;
+use crate::placement::Placement;
+use crate::placement::plan::Plan;
+use anyhow::{Result, ensure};
+
+/// Runs a model: its own sequence token by token or many at once, and others in batches.
+pub struct Executor<'m> {
+    model: &'m Model,
+    params: ExecutorParams,
+    device: Box<dyn Backend + 'm>,
+    sequence: Sequence,
+    batch: Batch,
+    logits: Vec<f32>,
+}
+
+impl<'m> Executor<'m> {
+    /// Sets up a run of `model` under `placement`, with threads of its own.
+    ///
+    /// # Errors
+    /// When threads or memory cannot be had, or the mode asks for a predictor and there is none.
+    pub fn new(model: &'m Model, placement: Placement, params: ExecutorParams) -> Result<Self> {
+        let worker = Worker::new(params.n_threads, params.isa)?;
+        Self::with_worker(model, placement, params, &worker)
+    }
+
+    /// The same with the threads and the instruction set of `worker`.
+    ///
+    /// # Errors
+    /// When memory cannot be had, or the mode asks for a predictor and there is none.
+    pub fn with_worker(
+        model: &'m Model,
+        placement: Placement,
+        params: ExecutorParams,
+        worker: &Worker,
+    ) -> Result<Self> {
+        check(model, &params)?;
+        let params = ExecutorParams { n_threads: worker.n_threads(), isa: worker.isa(), ..params };
+        let cpu = Cpu::new(model, placement, params.clone(), worker.clone());
+        Self::on(model, Box::new(cpu), params)
+    }
+
+    /// Sets up a run of `model` that `device` and the CPU, with the threads of `worker`, do together as `plan` says, which
+    /// was made for the same model, context and mode.
+    ///
+    /// # Errors
+    /// As [`Executor::with_worker`]; when there are no kernels for a part of the model, or the card has not the memory that
+    /// was planned with: what it was for, and what was free.
+    pub fn on_card(
+        model: &'m Model,
+        device: &gpu::Device,
+        plan: Plan,
+        params: ExecutorParams,
+        worker: &Worker,
+    ) -> Result<Self> {
+        let placement = Placement::all_cold(model);
+        if plan.is_cpu_only() {
+            return Self::with_worker(model, placement, params, worker);
+        }
+        check(model, &params)?;
+        let params = ExecutorParams { n_threads: worker.n_threads(), isa: worker.isa(), ..params };
+        let cpu = Cpu::new(model, placement, params.clone(), worker.clone());
+        Self::on(model, Box::new(Hybrid::new(cpu, device, plan)?), params)
+    }
+
+    fn on(model: &'m Model, device: Box<dyn Backend + 'm>, params: ExecutorParams) -> Result<Self> {
+        let sequence = new_sequence(model, &params)?;
+        let (batch, logits) = (Batch::default(), Vec::new());
+        Ok(Self { model, params, device, sequence, batch, logits })
+    }
+
+    /// What a graphics card has of the model and did; `None` where there is none.
+    pub fn card(&self) -> Option<CardReport<'_>> {
+        self.device.card()
+    }
+
+    /// Replaces the source of masks in [`Mode::Exact`](crate::model::Mode::Exact).
+    pub fn set_mask(&mut self, mask: Box<dyn MaskSource>) {
+        self.device.set_mask(mask);
+    }
+
+    /// In [`Mode::Predicted`](crate::model::Mode::Predicted), computes the full mask of one in `every` tokens beside what
+    /// is asked for, to count what the predictors miss; 0 for never.
+    pub fn set_audit(&mut self, every: u64) {
+        self.device.set_audit(every);
+    }
+
+    /// The executor's own sequence.
+    pub fn sequence(&self) -> &Sequence {
+        &self.sequence
+    }
+
+    /// Tokens of its own sequence that are in.
+    pub fn n_past(&self) -> usize {
+        self.sequence.n_past()
+    }
+
+    /// Forgets all tokens of its own sequence.
+    pub fn clear(&mut self) {
+        self.sequence.clear();
+    }
+
+    /// Forgets everything after the first `n_past` tokens of its own sequence.
+    ///
+    /// # Errors
+    /// When the memory cannot forget just these: then [`Executor::clear`] it and compute the others again.
+    pub fn truncate(&mut self, n_past: usize) -> Result<()> {
+        self.sequence.truncate(n_past)
+    }
+
+    /// How the run was set up.
+    pub fn params(&self) -> &ExecutorParams {
+        &self.params
+    }
+
+    /// What fired while its own sequence was decoded.
+    pub fn stats(&self) -> &FfnStats {
+        &self.sequence.stats
+    }
+
+    /// Forgets what fired, and how long tokens took.
+    pub fn reset_stats(&mut self) {
+        self.sequence.stats = FfnStats::new(&self.model.weights.group_sizes());
+        self.device.reset_times();
+    }
+
+    /// A further sequence, with nothing in it.
+    ///
+    /// # Errors
+    /// When the device has room for one only, or memory cannot be had.
+    pub fn new_sequence(&self) -> Result<Sequence> {
+        self.device.further_sequences()?;
+        new_sequence(self.model, &self.params)
+    }
+
+    /// Takes in `tokens` at once and returns the logits after the last one (`[n_vocab]`).
+    ///
+    /// # Errors
+    /// When there are none, one is not in the vocabulary, or they do not fit in the context.
+    pub fn prefill(&mut self, tokens: &[u32]) -> Result<&[f32]> {
+        self.prefill_observed(tokens, &mut Unobserved)
+    }
+
+    /// [`Executor::prefill`], watched. With a card only [`Observer::logits`] is called.
+    ///
+    /// # Errors
+    /// As [`Executor::prefill`].
+    pub fn prefill_observed(&mut self, tokens: &[u32], observer: &mut dyn Observer) -> Result<&[f32]> {
+        // All of them before the first is computed.
+        self.own_batch(tokens, false);
+        self.check_batch()?;
+        for chunk in tokens.chunks(self.params.n_ubatch) {
+            let first = self.own_batch(chunk, observer.wants_logits());
+            self.run_own(Phase::Prefill, observer)?;
+            let n_vocab = self.model.config.n_vocab;
+            if observer.wants_logits() {
+                for (i, logits) in self.logits.chunks_exact(n_vocab).enumerate() {
+                    observer.logits(first + i, logits);
+                }
+                self.logits.drain(..self.logits.len() - n_vocab);
+            }
+        }
+        Ok(&self.logits)
+    }
+
+    /// Takes in one token and returns the logits after it (`[n_vocab]`).
+    ///
+    /// # Errors
+    /// When it is not in the vocabulary or the context is full.
+    pub fn decode(&mut self, token: u32) -> Result<&[f32]> {
+        self.own_batch(&[token], false);
+        self.check_batch()?;
+        self.run_own(Phase::Decode, &mut Unobserved)?;
+        Ok(&self.logits)
+    }
+
+    /// Takes in several tokens of its own sequence as [`Executor::decode`] would one after the other: each gets the bits
+    /// that it gets alone. Returns the logits after each (`[n_tokens][n_vocab]`).
+    ///
+    /// # Errors
+    /// As [`Executor::prefill`].
+    pub fn decode_several(&mut self, tokens: &[u32]) -> Result<&[f32]> {
+        self.own_batch(tokens, true);
+        self.check_batch()?;
+        self.run_own(Phase::Decode, &mut Unobserved)?;
+        Ok(&self.logits)
+    }
+
+    /// Takes in the tokens of `batch`, of several sequences: each gets the bits that it gets alone. Returns the logits of
+    /// those that want them (`[wanted][n_vocab]`).
+    ///
+    /// # Errors
+    /// When there are none, one is not in the vocabulary, does not fit in the context or does not go on where its sequence
+    /// was, a sequence is not one of [`Executor::new_sequence`], or the device has room for one sequence only.
+    pub fn decode_batch(&mut self, batch: &Batch, sequences: &mut [Sequence]) -> Result<&[f32]> {
+        self.device.further_sequences()?;
+        let n_past = |sequence: usize| sequences.get(sequence).map(Sequence::n_past);
+        batch.check(n_past, self.params.n_ctx, self.model.config.n_vocab)?;
+        let fit = sequences.iter().all(|sequence| sequence.is_like(&self.sequence));
+        ensure!(fit, "a sequence is of another model or of another set-up");
+        let mut tokens = Tokens { batch, sequences, observer: &mut Unobserved };
+        self.device.run(Phase::Decode, &mut tokens, &mut self.logits)?;
+        for entry in batch.entries() {
+            sequences[entry.sequence].memory.advance(1);
+        }
+        Ok(&self.logits)
+    }
+
+    /// The next batch is of `tokens` of its own sequence; logits of the last one are wanted, or of all. Returns the
+    /// position of the first.
+    fn own_batch(&mut self, tokens: &[u32], all_logits: bool) -> usize {
+        let first = self.sequence.n_past();
+        self.batch.clear();
+        for (i, token) in tokens.iter().enumerate() {
+            let wants_logits = all_logits || i + 1 == tokens.len();
+            self.batch.push(Entry { sequence: 0, position: first + i, token: *token, wants_logits });
+        }
+        first
+    }
+
+    fn check_batch(&self) -> Result<()> {
+        let n_past = |sequence: usize| (sequence == 0).then(|| self.sequence.n_past());
+        self.batch.check(n_past, self.params.n_ctx, self.model.config.n_vocab)
+    }
+
+    fn run_own(&mut self, phase: Phase, observer: &mut dyn Observer) -> Result<()> {
+        let sequences = std::slice::from_mut(&mut self.sequence);
+        let mut tokens = Tokens { batch: &self.batch, sequences, observer };
+        self.device.run(phase, &mut tokens, &mut self.logits)?;
+        self.sequence.memory.advance(self.batch.len());
+        Ok(())
+    }
+}
+
+fn check(model: &Model, params: &ExecutorParams) -> Result<()> {
+    ensure!(params.n_ubatch > 0, "-ub 0: a batch needs at least one token");
+    model.check_mode(params.mode)
+}
+
+fn new_sequence(model: &Model, params: &ExecutorParams) -> Result<Sequence> {
+    let memory = Memory::new(model, params.n_ctx, params.kv_type)?;
+    Ok(Sequence::new(memory, FfnStats::new(&model.weights.group_sizes())))
+}

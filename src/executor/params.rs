@@ -1,0 +1,31 @@
+//! How a model is to be run.
+
+use super::kv_cache::KvType;
+use crate::cpu::Isa;
+use crate::model::Mode;
+use crate::placement::plan::Run;
+
+/// How a model is to be run.
+#[derive(Debug, Clone)]
+pub struct ExecutorParams {
+    /// Threads for computing.
+    pub n_threads: usize,
+    /// Tokens that the KV cache holds.
+    pub n_ctx: usize,
+    /// Type of the KV cache.
+    pub kv_type: KvType,
+    /// What decode computes of the FFN.
+    pub mode: Mode,
+    /// Tokens that prefill computes at once.
+    pub n_ubatch: usize,
+    /// Instruction set of the kernels.
+    pub isa: Isa,
+}
+
+impl ExecutorParams {
+    /// What is planned for such a run, timed when `n_past` tokens are in the context.
+    pub fn run(&self, n_past: usize) -> Run {
+        let kv_type = self.kv_type.dtype();
+        Run { n_ctx: self.n_ctx, n_past, kv_type, n_ubatch: self.n_ubatch, mode: self.mode }
+    }
+}

@@ -1,0 +1,50 @@
+//! Sequences: tokens that belong together, with what a model remembers of them.
+
+use super::memory::Memory;
+use super::stats::FfnStats;
+use anyhow::Result;
+
+/// A sequence of tokens: its memory and counts. Executors compute it and do not own it.
+pub struct Sequence {
+    pub(super) memory: Memory,
+    pub(super) stats: FfnStats,
+}
+
+impl Sequence {
+    pub(super) fn new(memory: Memory, stats: FfnStats) -> Self {
+        Self { memory, stats }
+    }
+
+    /// Whether it was made for a model of the same sizes, with as much room.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        self.memory.is_like(&other.memory) && self.stats.is_like(&other.stats)
+    }
+
+    /// What the model remembers.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// Tokens that are in.
+    pub fn n_past(&self) -> usize {
+        self.memory.n_past()
+    }
+
+    /// What fired while it was decoded.
+    pub fn stats(&self) -> &FfnStats {
+        &self.stats
+    }
+
+    /// Forgets all tokens; counts stay.
+    pub fn clear(&mut self) {
+        self.memory.clear();
+    }
+
+    /// Forgets everything after the first `n_past` tokens.
+    ///
+    /// # Errors
+    /// When its memory cannot forget just these: then [`Sequence::clear`] it and compute the others again.
+    pub fn truncate(&mut self, n_past: usize) -> Result<()> {
+        self.memory.truncate(n_past)
+    }
+}

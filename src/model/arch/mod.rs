@@ -1,0 +1,49 @@
+//! Architectures: one file each, which says everything that distinguishes it.
+
+mod llama;
+
+use super::config::Config;
+use super::keys::Keys;
+use super::spec::{LayerSpec, PartSpec, around_layers};
+use anyhow::{Result, bail};
+
+pub use llama::Llama;
+
+/// A kind of model.
+pub trait Architecture: Sync {
+    /// Value of `general.architecture` and prefix of its keys.
+    fn name(&self) -> &'static str;
+
+    /// Sizes and kinds. Keys that change the model are read or refused here.
+    ///
+    /// # Errors
+    /// Names the key that is missing, makes no sense, or asks for what cannot be computed.
+    fn config(&self, keys: &Keys) -> Result<Config>;
+
+    /// Tensors beside those of the layers, in llama.cpp's usual order.
+    fn parts(&self, config: &Config) -> Vec<PartSpec> {
+        around_layers(config)
+    }
+
+    /// Layer number `layer`: its tensors, and what happens in it.
+    fn layer(&self, config: &Config, layer: usize) -> LayerSpec;
+}
+
+/// The architectures that are known.
+#[rustfmt::skip] // One line each.
+pub static KNOWN: &[&dyn Architecture] = &[
+    &Llama,
+];
+
+/// The one of `known` that has this name.
+///
+/// # Errors
+/// Names it and the known ones.
+pub fn find<'a>(known: &[&'a dyn Architecture], name: &str) -> Result<&'a dyn Architecture> {
+    if let Some(found) = known.iter().find(|a| a.name() == name) {
+        return Ok(*found);
+    }
+    let names: Vec<_> = known.iter().map(|a| a.name()).collect();
+    let shown: String = name.chars().take(60).collect();
+    bail!("general.architecture: \"{shown}\" is not supported yet; supported: {}", names.join(", "))
+}

@@ -1,0 +1,359 @@
+//! Taking the tensors of a file, as the architecture names them.
+
+use super::cold::ColdQuantiles;
+use super::down::Down;
+use super::group::{Chosen, NeuronGroup};
+use super::layer::Layer;
+use super::lossless::LosslessDown;
+use super::matrix::Matrix;
+use super::neurons::NeuronIndex;
+use super::part::{Access, Part, Role, Tensor};
+use super::predictor::{ActiveShare, Predictor, Scores, Signs};
+use super::spec::{Dims, GroupSpec, LayerSpec, PartSpec, Presence, Stack};
+use super::step;
+use crate::gguf::{Gguf, TensorInfo};
+use crate::quant::{GgmlType, convert};
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Layouts of variants in docs/formats.md: 1; 2 where `ffn_down` is lossless; 3 where a layer has several groups.
+const VARIANT_VERSIONS: [u32; 3] = [1, 2, 3];
+
+/// Takes tensors, and remembers which.
+pub(super) struct Loader<'a> {
+    gguf: &'a Gguf,
+    arch: &'a str,
+    n_embd: usize,
+    /// Planned hot prefixes, by group; none in a plain file.
+    n_hot: Vec<usize>,
+    /// Of predictors, by group.
+    measured: Option<Vec<ActiveShare>>,
+    taken: HashSet<String>,
+    n_groups: usize,
+}
+
+/// The whole of a tensor's rows, or one of several equal shares of them.
+#[derive(Clone, Copy)]
+struct Share {
+    at: usize,
+    of: usize,
+}
+
+impl From<Option<Stack>> for Share {
+    fn from(stack: Option<Stack>) -> Self {
+        let Stack { at, of } = stack.unwrap_or(Stack { at: 0, of: 1 });
+        Self { at, of }
+    }
+}
+
+impl Share {
+    /// The dimensions of a tensor of which each group has `dims`.
+    fn dims(self, dims: &[usize]) -> Vec<usize> {
+        let mut all = dims.to_vec();
+        if self.of > 1 {
+            all.push(self.of);
+        }
+        all
+    }
+
+    fn of_values<T>(self, values: &[T]) -> &[T] {
+        let n = values.len() / self.of;
+        &values[self.at * n..][..n]
+    }
+}
+
+impl<'a> Loader<'a> {
+    /// A loader for the file of a model of `arch` with `n_groups` groups of neurons in all layers.
+    pub fn new(gguf: &'a Gguf, arch: &'a str, n_embd: usize, n_groups: usize) -> Result<Self> {
+        let measured = ActiveShare::read(gguf, n_groups)?;
+        let n_hot = planned_n_hot(gguf, n_groups)?;
+        Ok(Self { gguf, arch, n_embd, n_hot, measured, taken: HashSet::new(), n_groups: 0 })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.gguf.tensor(name).is_some()
+    }
+
+    fn take(&mut self, name: &str) -> Result<&'a TensorInfo> {
+        let tensor = self.gguf.tensor(name).with_context(|| format!("{name}: the tensor is missing"))?;
+        self.taken.insert(name.to_owned());
+        Ok(tensor)
+    }
+
+    fn matrix(&mut self, name: &str, n_rows: usize, n_cols: usize, share: Share) -> Result<Matrix> {
+        let tensor = self.take(name)?;
+        // Rows lie in further dimensions only where these are groups; dimensions of 1 at the end need not be there.
+        let dims = share.dims(&[n_cols, n_rows]);
+        let alike = trimmed(&tensor.dims) == trimmed(&dims);
+        ensure!(alike, "{name}: shape {:?}, but {dims:?} follows from the metadata", tensor.dims);
+        Ok(Matrix::new(self.gguf, tensor, n_rows * share.of, n_cols)?.slice(share.at * n_rows, n_rows))
+    }
+
+    /// A vector of floats, decoded: a few kilobytes that every use wants as floats.
+    fn vector(&mut self, name: &str, n: usize) -> Result<Option<Vec<f32>>> {
+        self.floats(name, &[n])
+    }
+
+    fn floats(&mut self, name: &str, dims: &[usize]) -> Result<Option<Vec<f32>>> {
+        if !self.has(name) {
+            return Ok(None);
+        }
+        let tensor = self.take(name)?;
+        ensure!(tensor.dims == dims, "{name}: shape {:?}, but {dims:?} follows from the metadata", tensor.dims);
+        let floats = matches!(tensor.dtype, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16);
+        ensure!(floats, "{name}: has type {} where floats are wanted", tensor.dtype);
+        let mut values = vec![0.0; dims.iter().product()];
+        convert::dequantizer(tensor.dtype)?(self.gguf.data(tensor), &mut values);
+        Ok(Some(values))
+    }
+
+    /// The share of a vector of which each group has `dims`.
+    fn share_of_floats(&mut self, name: &str, dims: &[usize], share: Share) -> Result<Option<Vec<f32>>> {
+        let values = self.floats(name, &share.dims(dims))?;
+        Ok(values.map(|values| share.of_values(&values).to_vec()))
+    }
+
+    fn bias(&mut self, stem: &str, n: usize, presence: Presence, share: Share) -> Result<Option<Arc<[f32]>>> {
+        let name = format!("{stem}.bias");
+        let bias = match presence {
+            Presence::Absent => None,
+            Presence::Optional => self.share_of_floats(&name, &[n], share)?,
+            Presence::Required => {
+                let bias = self.share_of_floats(&name, &[n], share)?;
+                Some(bias.with_context(|| format!("{name}: the tensor is missing"))?)
+            }
+        };
+        Ok(bias.map(Into::into))
+    }
+
+    /// The tensor of `spec`, whose name begins with `prefix`; `None` where it is missing and may be.
+    pub fn part(&mut self, prefix: &str, spec: &PartSpec) -> Result<Option<Part>> {
+        let stem = format!("{prefix}{}", spec.role.tensor());
+        let name = format!("{stem}.weight");
+        let wanted = match spec.weight {
+            Presence::Required => true,
+            Presence::Optional => self.has(&name),
+            Presence::Absent => false,
+        };
+        if !wanted {
+            return Ok(None);
+        }
+        let share = Share::from(None);
+        let (tensor, n) = match spec.dims {
+            Dims::Vector(n) => {
+                let vector = self.vector(&name, n)?;
+                (Tensor::Vector(vector.with_context(|| format!("{name}: the tensor is missing"))?), n)
+            }
+            Dims::Matrix { n_rows, n_cols } => (Tensor::Matrix(self.matrix(&name, n_rows, n_cols, share)?), n_rows),
+        };
+        let bias = self.bias(&stem, n, spec.bias, share)?;
+        let part = Part { role: spec.role, tensor, bias, access: access(spec.role) };
+        check_values(&part).with_context(|| name)?;
+        Ok(Some(part))
+    }
+
+    /// Layer number `i`.
+    pub fn layer(&mut self, i: usize, spec: &LayerSpec) -> Result<Layer> {
+        let prefix = format!("blk.{i}.");
+        let mut parts = Vec::with_capacity(spec.parts.len());
+        for part in &spec.parts {
+            parts.extend(self.part(&prefix, part)?);
+        }
+        let first_group = self.n_groups;
+        let mut groups = Vec::with_capacity(spec.groups.len());
+        let mut n_routed = 0;
+        for group in &spec.groups {
+            let chosen = if group.routed { Chosen::ByRouter(n_routed) } else { Chosen::Always };
+            n_routed += usize::from(group.routed);
+            groups.push(self.group(i, group, chosen)?);
+            self.n_groups += 1;
+        }
+        let layer = Layer { parts, groups, first_group, router: spec.router, steps: spec.steps.clone() };
+        check_layer(&layer, n_routed).with_context(|| format!("architecture {}, layer {i}", self.arch))?;
+        Ok(layer)
+    }
+
+    fn group(&mut self, i: usize, spec: &GroupSpec, chosen: Chosen) -> Result<NeuronGroup> {
+        let (n_embd, n_ff, suffix, share) = (self.n_embd, spec.n_ff, spec.suffix, Share::from(spec.stack));
+        let stem = |role: Role| format!("blk.{i}.{}{suffix}", role.tensor());
+        let mut rows = |role: Role| -> Result<Part> {
+            let stem = stem(role);
+            let matrix = self.matrix(&format!("{stem}.weight"), n_ff, n_embd, share)?;
+            let bias = self.bias(&stem, n_ff, spec.bias, share)?;
+            Ok(Part { role, tensor: Tensor::Matrix(matrix), bias, access: access(role) })
+        };
+        let gate = spec.gated.then(|| rows(Role::FfnGate)).transpose()?;
+        let up = rows(Role::FfnUp)?;
+        let name = |what: &str| format!("blk.{i}.{what}{suffix}");
+        let (transposed, quants) = (name("ffn_down_t") + ".weight", name("ffn_down_t_q"));
+        let (down, index) = if self.has(&quants) {
+            ensure!(share.of == 1, "{quants}: of several groups, which cannot be lossless");
+            let (q, scales) = (self.take(&quants)?, self.take(&name("ffn_down_scale"))?);
+            let index = self.index(&name, n_ff, share)?;
+            let down = LosslessDown::new(self.gguf, q, scales, index.ids(), n_embd)?;
+            (Down::Lossless(down), Some(index))
+        } else if self.has(&transposed) {
+            let down = Down::Rows(self.matrix(&transposed, n_ff, n_embd, share)?);
+            (down, Some(self.index(&name, n_ff, share)?))
+        } else {
+            (Down::Columns(self.matrix(&format!("{}.weight", stem(Role::FfnDown)), n_embd, n_ff, share)?), None)
+        };
+        let access = match &down {
+            Down::Columns(_) => Access::Whole,
+            Down::Rows(_) | Down::Lossless(_) => Access::PerNeuron,
+        };
+        let bias = self.bias(&stem(Role::FfnDown), n_embd, spec.down_bias, share)?;
+        let down = Part { role: Role::FfnDown, tensor: Tensor::Down(down), bias, access };
+        let predictor = if share.of == 1 { self.predictor(&name, n_ff)? } else { None };
+        Ok(NeuronGroup { gate, up, down, chosen, index, predictor })
+    }
+
+    /// Its rows are by slot, so a file without an index has them in the model's own order.
+    fn predictor(&mut self, name: &dyn Fn(&str) -> String, n_ff: usize) -> Result<Option<Predictor>> {
+        let (n_embd, whole) = (self.n_embd, Share::from(None));
+        let name = |suffix: &str| name(&format!("ffn_pred_{suffix}"));
+        let (signs, input) = (name("sign"), name("in.weight"));
+        let scores = if self.has(&signs) {
+            Scores::Signs(Signs::new(self.gguf, self.take(&signs)?, n_ff, n_embd)?)
+        } else if self.has(&input) {
+            let n_hidden = self.take(&input)?.n_rows();
+            let input = self.matrix(&input, n_hidden, n_embd, whole)?;
+            let bias = self.vector(&name("in.bias"), n_hidden)?;
+            let output = self.matrix(&name("out.weight"), n_ff, n_hidden, whole)?;
+            Scores::Factors { input, bias, output }
+        } else {
+            return Ok(None);
+        };
+        let bias_name = name("bias");
+        let bias = self.vector(&bias_name, n_ff)?.with_context(|| format!("{bias_name}: the tensor is missing"))?;
+        let mut predictor = Predictor::new(scores, bias).with_context(|| bias_name)?;
+        predictor.measured = self.measured.as_ref().map(|groups| groups[self.n_groups]);
+        Ok(Some(predictor))
+    }
+
+    fn index(&mut self, name: &dyn Fn(&str) -> String, n_ff: usize, share: Share) -> Result<NeuronIndex> {
+        let id_name = name("ffn_neuron_id");
+        let tensor = self.take(&id_name)?;
+        let dims = share.dims(&[n_ff]);
+        ensure!(tensor.dims == dims, "{id_name}: shape {:?}, but {dims:?} follows from the metadata", tensor.dims);
+        ensure!(tensor.dtype == GgmlType::I32, "{id_name}: has type {} where I32 is wanted", tensor.dtype);
+        let bytes = share.of_values(self.gguf.data(tensor)).chunks_exact(4);
+        let ids = bytes.map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let mut floats = |what: &str| {
+            let name = name(&format!("ffn_neuron_{what}"));
+            self.share_of_floats(&name, &[n_ff], share)?.with_context(|| format!("{name}: the tensor is missing"))
+        };
+        let (rates, mass) = (floats("rate")?, floats("mass")?);
+        let n_hot = self.n_hot.get(self.n_groups).copied().context("powerinfer.n_hot: the key is missing")?;
+        let mut index = NeuronIndex::new(ids, rates, mass, n_hot).with_context(|| id_name)?;
+        index.cold = self.cold(&name("ffn_cold_fired"), n_ff, share)?;
+        Ok(index)
+    }
+
+    /// Quantiles of cold neurons, where the profile had seen tokens one by one.
+    fn cold(&mut self, name: &str, n_ff: usize, share: Share) -> Result<Option<ColdQuantiles>> {
+        if !self.has(name) {
+            return Ok(None);
+        }
+        let tensor = self.take(name)?;
+        ensure!(tensor.dtype == GgmlType::F32, "{name}: has type {} where F32 is wanted", tensor.dtype);
+        let n_dims = if share.of > 1 { 3 } else { 2 };
+        ensure!(tensor.dims.len() == n_dims, "{name}: has {} dimensions where {n_dims} are wanted", tensor.dims.len());
+        ensure!(share.of == 1 || tensor.dims[2] == share.of, "{name}: is not of {} groups", share.of);
+        let bytes = share.of_values(self.gguf.data(tensor)).chunks_exact(4);
+        let values: Vec<f32> = bytes.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        ColdQuantiles::new(&values, tensor.dims[1], tensor.n_cols(), n_ff).with_context(|| name.to_owned()).map(Some)
+    }
+
+    /// Refuses tensors that have not been taken: leaving one out would give a different model.
+    pub fn finish(self) -> Result<()> {
+        let unknown = self.gguf.tensors().iter().find(|t| !self.taken.contains(&t.name));
+        if let Some(tensor) = unknown {
+            let arch = self.arch;
+            bail!("{}: is not known for architecture {arch}; without it the model would be another one", tensor.name);
+        }
+        Ok(())
+    }
+}
+
+/// How much of a part a token reads, as plain files have it.
+fn access(role: Role) -> Access {
+    match role {
+        Role::TokenEmbd => Access::PerToken,
+        Role::FfnGate | Role::FfnUp => Access::PerNeuron,
+        Role::OutputNorm
+        | Role::Output
+        | Role::RopeFreqs
+        | Role::AttnNorm
+        | Role::AttnNorm2
+        | Role::PostAttnNorm
+        | Role::FfnNorm
+        | Role::PostFfnNorm
+        | Role::AttnQ
+        | Role::AttnK
+        | Role::AttnV
+        | Role::AttnOutput
+        | Role::Router
+        | Role::FfnDown => Access::Whole,
+    }
+}
+
+fn check_values(part: &Part) -> Result<()> {
+    if part.role == Role::RopeFreqs {
+        ensure!(part.vector().iter().all(|f| *f > 0.0), "a divisor is not positive");
+    }
+    Ok(())
+}
+
+/// Whether steps and parts need each other: what a step needs is there, and what is there some step uses.
+fn check_layer(layer: &Layer, n_routed: usize) -> Result<()> {
+    step::check(&layer.steps, n_routed > 0)?;
+    let mut used: Vec<Role> = Vec::new();
+    for step in &layer.steps {
+        match *step {
+            step::Step::Norm { of, .. } => used.push(of),
+            step::Step::Attention { .. } => used.extend([Role::AttnQ, Role::AttnK, Role::AttnV, Role::AttnOutput]),
+            step::Step::Router { .. } => used.push(Role::Router),
+            step::Step::Ffn { .. } => ensure!(!layer.groups.is_empty(), "an FFN without neurons"),
+            step::Step::Add { .. } => {}
+        }
+    }
+    for role in &used {
+        ensure!(layer.find(*role).is_some(), "a step needs {}", role.tensor());
+    }
+    if let Some(part) = layer.parts.iter().find(|part| !used.contains(&part.role)) {
+        bail!("no step uses {}", part.role.tensor());
+    }
+    ensure!(
+        layer.groups.is_empty() || layer.steps.iter().any(|s| matches!(s, step::Step::Ffn { .. })),
+        "no step uses its neurons"
+    );
+    ensure!((n_routed > 0) == layer.router.is_some(), "groups to choose and a router belong together");
+    if let (Some(router), Some(part)) = (&layer.router, layer.find(Role::Router)) {
+        let n = part.matrix().n_rows;
+        ensure!(n == n_routed && (1..=n).contains(&router.n_used), "{} of {n_routed} groups chosen", router.n_used);
+    }
+    Ok(())
+}
+
+/// `dims` without those of 1 at the end, of which ggml writes none.
+fn trimmed(dims: &[usize]) -> &[usize] {
+    let n = dims.iter().rposition(|n| *n != 1).map_or(0, |last| last + 1);
+    &dims[..n]
+}
+
+fn planned_n_hot(gguf: &Gguf, n_groups: usize) -> Result<Vec<usize>> {
+    if let Some(version) = gguf.metadata().u32("powerinfer.version")? {
+        let known = VARIANT_VERSIONS.contains(&version);
+        ensure!(
+            known,
+            "powerinfer.version: {version} is not known; 1 to 3 are; take a newer powerinfer, or split again"
+        );
+    }
+    const KEY: &str = "powerinfer.n_hot";
+    let Some(array) = gguf.metadata().array(KEY)? else { return Ok(Vec::new()) };
+    let values = array.integers().context(KEY)?;
+    ensure!(values.len() == n_groups, "{KEY}: {} values for {n_groups} groups of neurons", values.len());
+    values.into_iter().map(|n| usize::try_from(n).with_context(|| format!("{KEY}: {n}"))).collect()
+}

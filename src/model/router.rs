@@ -1,0 +1,70 @@
+//! Routers: which groups of neurons a token needs, and what each of them counts.
+
+/// How scores become weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gating {
+    /// Softmax over all groups.
+    Softmax,
+    /// The logistic function of each.
+    Sigmoid,
+}
+
+/// How a layer's router chooses. Its scores are the product of [`Role::Router`](super::Role::Router) with what it
+/// looks at.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Router {
+    /// How scores become weights.
+    pub gating: Gating,
+    /// Groups that are chosen for a token: those of the greatest weights.
+    pub n_used: usize,
+    /// Whether the weights of the chosen groups are divided by their sum.
+    pub normalised: bool,
+    /// The weights are multiplied with this at last.
+    pub scale: f32,
+}
+
+/// Weights are not divided by a sum below this (2^-14, as in llama.cpp).
+const LEAST_SUM: f32 = 6.103_515_6e-5;
+
+impl Router {
+    /// Turns `scores` into weights, in place: 0 for groups that are not chosen. Of equals the first is chosen.
+    pub fn choose(&self, scores: &mut [f32], order: &mut Vec<usize>) {
+        match self.gating {
+            Gating::Softmax => {
+                let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                scores.iter_mut().for_each(|s| *s = (*s - max).exp());
+                let sum: f32 = scores.iter().sum();
+                scores.iter_mut().for_each(|s| *s /= sum);
+            }
+            Gating::Sigmoid => scores.iter_mut().for_each(|s| *s = 1.0 / (1.0 + (-*s).exp())),
+        }
+        order.clear();
+        order.extend(0..scores.len());
+        order.sort_unstable_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
+        for rest in &order[self.n_used.min(order.len())..] {
+            scores[*rest] = 0.0;
+        }
+        let sum: f32 = scores.iter().sum();
+        let divisor = if self.normalised { sum.max(LEAST_SUM) } else { 1.0 };
+        scores.iter_mut().for_each(|s| *s = *s / divisor * self.scale);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_are_chosen_and_their_weights_add_up() {
+        let mut router = Router { gating: Gating::Softmax, n_used: 2, normalised: true, scale: 1.0 };
+        let (mut scores, mut order) = (vec![1.0, 3.0, 2.0, -1.0], Vec::new());
+        router.choose(&mut scores, &mut order);
+        assert_eq!((scores[0], scores[3]), (0.0, 0.0));
+        assert!((scores[1] + scores[2] - 1.0).abs() < 1e-6);
+        assert!((scores[1] / scores[2] - 1f32.exp()).abs() < 1e-5, "{scores:?}");
+        router = Router { gating: Gating::Sigmoid, n_used: 1, normalised: false, scale: 2.0 };
+        let mut scores = vec![0.0, 0.0];
+        router.choose(&mut scores, &mut order);
+        assert_eq!(scores, [1.0, 0.0]);
+    }
+}

@@ -1,0 +1,54 @@
+//! Rows of a tensor on their way into a file: in another order, as another type.
+
+use crate::gguf::write::Writer;
+use crate::gguf::{Gguf, TensorInfo};
+use crate::progress::{self, Progress};
+use crate::quant::{GgmlType, convert};
+use anyhow::{Context, Error, Result};
+use rayon::prelude::*;
+
+/// Bytes of rows that are held at a time.
+pub(super) const BUFFER_BYTES: usize = 8 << 20;
+
+/// Appends the rows of `source`, in this order where there is one, as `dtype`; rows that have it already are copied.
+pub(super) fn write_rows(
+    gguf: &Gguf,
+    source: &TensorInfo,
+    order: Option<&[usize]>,
+    dtype: GgmlType,
+    writer: &mut Writer,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let (n_rows, n_cols) = (source.n_rows(), source.n_cols());
+    let data = gguf.data(source);
+    let source_bytes = data.len() / n_rows;
+    let row_bytes = dtype.row_bytes(n_cols).context("rows are not whole blocks")?;
+    let converted = dtype != source.dtype;
+    let converters =
+        converted.then(|| Ok::<_, Error>((convert::dequantizer(source.dtype)?, convert::quantizer(dtype)?)));
+    let converters = converters.transpose().with_context(|| source.name.clone())?;
+    let per_buffer = (BUFFER_BYTES / row_bytes).max(1);
+    let mut buffer = vec![0; per_buffer.min(n_rows) * row_bytes];
+    for first in (0..n_rows).step_by(per_buffer) {
+        progress::check(progress)?;
+        let n = per_buffer.min(n_rows - first);
+        let buffer = &mut buffer[..n * row_bytes];
+        buffer.par_chunks_mut(row_bytes).enumerate().for_each_init(
+            || vec![0.0; n_cols],
+            |values, (i, out)| {
+                let row = order.map_or(first + i, |o| o[first + i]);
+                let row = &data[row * source_bytes..][..source_bytes];
+                match converters {
+                    None => out.copy_from_slice(row),
+                    Some((dequantize, quantize)) => {
+                        dequantize(row, values);
+                        quantize(values, out);
+                    }
+                }
+            },
+        );
+        writer.append(buffer)?;
+        progress.advance(buffer.len() as u64);
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! What a variant will need of a machine, before `split` writes it.
+
+use super::draft::{DownLayout, Draft};
+use crate::model::Model;
+use crate::placement::workload::{NeuronRows, NeuronStats, Workload};
+use crate::predictor::Predictors;
+use crate::quant::GgmlType;
+
+/// What a token will need of `draft`'s variant of `model`, with `predictors` packed in.
+pub fn workload(model: &Model, draft: &Draft, predictors: Option<&Predictors>) -> Workload {
+    let mut work = Workload::with_types(model, &|name, source, n_cols| draft.matrix_type(name, source, n_cols));
+    let n_embd = model.config.n_embd;
+    let groups = work.layers.iter_mut().flat_map(|layer| &mut layer.groups);
+    for (group, (planned, down)) in groups.zip(draft.groups.iter().zip(&draft.down)) {
+        debug_assert_eq!(planned.order.len(), group.n_ff());
+        group.stats =
+            NeuronStats { rates: planned.rates.clone(), mass: planned.mass.clone(), cold: planned.cold.clone() };
+        let rows = |dtype: GgmlType| {
+            let row_bytes = dtype.row_bytes(n_embd).map_or(group.down.row_bytes, |n| n as u64);
+            NeuronRows { row_bytes, dtype }
+        };
+        group.down = match down {
+            DownLayout::Rows(dtype) => rows(*dtype),
+            // Quants of a row, and 16-bit scales of its elements for 32 neurons together.
+            DownLayout::Lossless(dtype) => {
+                let quants = if *dtype == GgmlType::Q4_0 { n_embd / 2 } else { n_embd };
+                NeuronRows { row_bytes: (quants + n_embd / 16) as u64, dtype: *dtype }
+            }
+        };
+        group.down_by_columns = false;
+        group.divisible = matches!(down, DownLayout::Rows(_));
+    }
+    // Predictors are for layers with one group of neurons.
+    let fitted = predictors.map_or(&[][..], |p| &p.layers);
+    for ((layer, weights), fitted) in work.layers.iter_mut().zip(&model.weights.layers).zip(fitted) {
+        if let [group] = &mut layer.groups[..] {
+            group.predictor = fitted.work(&draft.groups[weights.first_group].order);
+        }
+    }
+    work
+}
