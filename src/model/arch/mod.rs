@@ -1,5 +1,6 @@
 //! Architectures: one file each, which says everything that distinguishes it.
 
+mod arcee;
 mod llama;
 
 use super::config::Config;
@@ -33,6 +34,7 @@ pub trait Architecture: Sync {
 #[rustfmt::skip] // One line each.
 pub static KNOWN: &[&dyn Architecture] = &[
     &Llama,
+    &arcee::Arcee,
 ];
 
 /// The one of `known` that has this name.

@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+"""Make tiny random models, one or more for each architecture, as GGUF files for tests.
+
+    pip install -r scripts/requirements.txt
+    python scripts/make_arch_gguf.py --out tests/golden/arch [NAME...]
+
+Without names it writes all that it knows. Weights are F32 and depend on the name and --seed only. Sizes are such that mistakes
+show: five layers, fewer key/value heads than heads, heads that together are wider or narrower than the residual stream, a
+rotary base so small that every pair turns within ten tokens, a large epsilon. `scripts/reference.py` computes their logits.
+
+    llama          text of bytes (SentencePiece), chat template, tied output, rope_freqs, widths that are no multiple of 32
+    llama-biases   no tokenizer, biases of q, k, v and output, linear scaling, widths of 32
+    llama-yarn     no tokenizer, YaRN
+    arcee          text of bytes (GPT-2), chat template, output of its own, widths that are no multiple of 32
+    arcee-biases   no tokenizer, biases of q, k and v, rope_freqs, linear scaling, tied output, widths of 32
+    arcee-yarn     no tokenizer, YaRN
+
+To add an architecture: a function below that writes its keys and gives its tensors, and its models in MODELS.
+"""
+
+import argparse
+import os
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class Shape:
+    n_embd: int
+    n_ff: int
+    n_head: int
+    n_head_kv: int
+    # Elements of a head, where they are not n_embd / n_head.
+    key_length: int | None = None
+    n_layer: int = 5
+    # Entries of the vocabulary, where the tokenizer does not say.
+    n_vocab: int = 40
+    n_ctx: int = 512
+
+    @property
+    def head_dim(self):
+        return self.key_length or self.n_embd // self.n_head
+
+
+class Weights:
+    """Random tensors by name, in the order in which they are asked for."""
+
+    def __init__(self, rng):
+        self.rng = rng
+        self.tensors = {}
+
+    def matrix(self, name, rows, columns, gain=1.0):
+        self.add(name, self.rng.standard_normal((rows, columns)) * gain / np.sqrt(columns))
+
+    def norm(self, name, n):
+        self.add(name, 1 + 0.3 * self.rng.standard_normal(n))
+
+    def bias(self, name, n):
+        self.add(name, 0.5 * self.rng.standard_normal(n))
+
+    def add(self, name, values):
+        self.tensors[name] = values.astype(np.float32)
+
+
+# Tokenizers. Each writes its keys and gives the number of tokens.
+
+
+def no_vocab(writer, shape):
+    writer.add_tokenizer_model("no_vocab")
+    return shape.n_vocab
+
+
+def spm_bytes(writer, _shape):
+    """A SentencePiece vocabulary of all bytes and a few pieces."""
+    pieces = {"▁": -2.0, "t": -3.0, "h": -4.0, "e": -5.0, "th": -6.0, "▁th": -7.0, "▁the": -8.0}
+    tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
+    kind = gguf.TokenType
+    types = [kind.UNKNOWN, kind.CONTROL, kind.CONTROL, *[kind.BYTE] * 256, *[kind.NORMAL] * len(pieces)]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([0.0] * 259 + list(pieces.values()))
+    writer.add_token_types(types)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_chat_template(CHAT_TEMPLATE)
+    return len(tokens)
+
+
+def gpt2_bytes(writer, _shape):
+    """A byte-level BPE vocabulary of all bytes, two merges, and special tokens."""
+    # GPT-2 writes bytes that do not print as characters from U+0100 on.
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = (chr(0x100 + i) for i in range(256))
+    letters = [chr(byte) if byte in printable else next(others) for byte in range(256)]
+    special = ["<|begin_of_text|>", "<|end_of_text|>", "<|im_start|>", "<|im_end|>"]
+    tokens = [*letters, "th", "Ġth", *special]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("llama-bpe")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.NORMAL] * 258 + [gguf.TokenType.CONTROL] * len(special))
+    writer.add_token_merges(["t h", "Ġ th"])
+    writer.add_bos_token_id(258)
+    writer.add_eos_token_id(261)
+    writer.add_chat_template(CHAT_TEMPLATE)
+    return len(tokens)
+
+
+# What architectures share.
+
+
+def write_sizes(writer, shape, n_vocab):
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_vocab_size(n_vocab)
+    writer.add_context_length(shape.n_ctx)
+    writer.add_embedding_length(shape.n_embd)
+    writer.add_block_count(shape.n_layer)
+    writer.add_feed_forward_length(shape.n_ff)
+    writer.add_head_count(shape.n_head)
+    writer.add_head_count_kv(shape.n_head_kv)
+    if shape.key_length:
+        writer.add_key_length(shape.key_length)
+        writer.add_value_length(shape.key_length)
+
+
+def write_rope(writer, shape, base, linear=None, yarn=None):
+    """`linear` is a factor, `yarn` a factor and the context before scaling."""
+    writer.add_rope_dimension_count(shape.head_dim)
+    writer.add_rope_freq_base(base)
+    if linear:
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(linear)
+    if yarn:
+        factor, n_ctx = yarn
+        writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        writer.add_rope_scaling_factor(factor)
+        writer.add_rope_scaling_orig_ctx_len(n_ctx)
+
+
+def attention(weights, block, shape, biases=()):
+    """`biases` names the matrices that have one."""
+    q, kv = shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim
+    # Gains above 1 make attention uneven.
+    for name, rows, columns, gain in (
+        ("attn_q", q, shape.n_embd, 1.6),
+        ("attn_k", kv, shape.n_embd, 1.6),
+        ("attn_v", kv, shape.n_embd, 1.0),
+        ("attn_output", shape.n_embd, q, 1.0),
+    ):
+        weights.matrix(f"{block}.{name}.weight", rows, columns, gain)
+        if name in biases:
+            weights.bias(f"{block}.{name}.bias", rows)
+
+
+def rope_freqs(weights, shape):
+    weights.add("rope_freqs.weight", weights.rng.uniform(0.6, 3.0, shape.head_dim // 2))
+
+
+# Architectures.
+
+
+def llama_like(writer, weights, shape, n_vocab, *, gated, biases=(), factors=False, tied=False, base=20.0, **scaling):
+    """llama, and arcee, which differs in its FFN alone: no gate, and a square."""
+    write_sizes(writer, shape, n_vocab)
+    # So large that another one shows.
+    writer.add_layer_norm_rms_eps(0.02)
+    write_rope(writer, shape, base, **scaling)
+    weights.matrix("token_embd.weight", n_vocab, shape.n_embd, np.sqrt(shape.n_embd))
+    if factors:
+        rope_freqs(weights, shape)
+    for i in range(shape.n_layer):
+        block = f"blk.{i}"
+        weights.norm(f"{block}.attn_norm.weight", shape.n_embd)
+        attention(weights, block, shape, biases)
+        weights.norm(f"{block}.ffn_norm.weight", shape.n_embd)
+        if gated:
+            weights.matrix(f"{block}.ffn_gate.weight", shape.n_ff, shape.n_embd, 1.5)
+        weights.matrix(f"{block}.ffn_up.weight", shape.n_ff, shape.n_embd)
+        weights.matrix(f"{block}.ffn_down.weight", shape.n_embd, shape.n_ff)
+    weights.norm("output_norm.weight", shape.n_embd)
+    if not tied:
+        weights.matrix("output.weight", n_vocab, shape.n_embd, 1.5)
+
+
+def llama(writer, weights, shape, n_vocab, **kinds):
+    llama_like(writer, weights, shape, n_vocab, gated=True, **kinds)
+
+
+def arcee(writer, weights, shape, n_vocab, **kinds):
+    llama_like(writer, weights, shape, n_vocab, gated=False, **kinds)
+
+
+QKV = ("attn_q", "attn_k", "attn_v")
+
+# Name: architecture, tokenizer, shape, and what the architecture takes beside these.
+NARROW = Shape(n_embd=32, n_ff=32, n_head=4, n_head_kv=2, key_length=4)
+YARN = Shape(n_embd=16, n_ff=20, n_head=4, n_head_kv=2, key_length=8)
+MODELS = {
+    "llama": (llama, spm_bytes, Shape(n_embd=20, n_ff=28, n_head=4, n_head_kv=2, key_length=6), {"factors": True, "tied": True}),
+    "llama-biases": (llama, no_vocab, replace(NARROW, n_layer=4), {"biases": (*QKV, "attn_output"), "linear": 2.5}),
+    "llama-yarn": (llama, no_vocab, YARN, {"yarn": (4.0, 128)}),
+    "arcee": (arcee, gpt2_bytes, Shape(n_embd=16, n_ff=36, n_head=4, n_head_kv=2, key_length=6), {}),
+    "arcee-biases": (arcee, no_vocab, NARROW, {"biases": QKV, "factors": True, "tied": True, "linear": 2.5}),
+    "arcee-yarn": (arcee, no_vocab, YARN, {"yarn": (4.0, 128)}),
+}
+
+
+def write(path, name, seed):
+    arch, tokenizer, shape, kinds = MODELS[name]
+    temporary = path.with_name(path.name + ".tmp")
+    writer = gguf.GGUFWriter(temporary, arch.__name__)
+    writer.add_name(f"random {name}")
+    n_vocab = tokenizer(writer, shape)
+    weights = Weights(np.random.default_rng([zlib.crc32(name.encode()), seed]))
+    arch(writer, weights, shape, n_vocab, **kinds)
+    for tensor, values in weights.tensors.items():
+        writer.add_tensor(tensor, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    os.replace(temporary, path)
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ap.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for NAME.gguf")
+    ap.add_argument("--seed", type=int, default=1, help="of the weights (default: 1)")
+    ap.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(MODELS)} (default: all)")
+    args = ap.parse_args()
+    for name in args.names:
+        if name not in MODELS:
+            ap.error(f'model "{name}" is not known; {", ".join(MODELS)} are')
+
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name in args.names or MODELS:
+        path = args.out / f"{name}.gguf"
+        write(path, name, args.seed)
+        print(f"{path}: {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,262 @@
+#!/usr/bin/env python3
+"""Logits of a GGUF model by the book: NumPy, 64-bit floats, all tokens at once, nothing skipped and nothing fast.
+
+    pip install -r scripts/requirements.txt
+    python scripts/reference.py MODEL.gguf [--tokens 3,1,4,1,5] [--activation relu]    the likeliest tokens after each token
+    python scripts/reference.py --golden tests/golden/arch/*.gguf                      writes MODEL.json beside each
+    python scripts/reference.py --check tests/golden/arch/*.json                       computes them again and compares
+
+Knows the architectures of ARCHITECTURES below, each a function that reads like the paper; to add one, write another. What it
+does is what llama.cpp does with the same file (scripts/compare_logits.py), so llama is SiLU unless --activation says otherwise.
+A JSON file holds the model's file name, the token ids, the activation, and for each token its logits with nine digits.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+N_TOKENS = 10
+
+
+def fail(message):
+    raise SystemExit(message)
+
+
+class Model:
+    """A file's keys, and its tensors as 64-bit floats."""
+
+    def __init__(self, path):
+        try:
+            self.reader = gguf.GGUFReader(path)
+        except (OSError, ValueError) as e:
+            fail(f"{path}: {getattr(e, 'strerror', None) or e}")
+        self.arch = self.reader.get_field("general.architecture").contents()
+        self.tensors = {tensor.name: tensor for tensor in self.reader.tensors}
+        self.used = set()
+        self.n_layer = self.key("block_count")
+        self.n_head = self.key("attention.head_count")
+        self.n_head_kv = self.key("attention.head_count_kv", self.n_head)
+        self.head_dim = self.key("attention.key_length", self.key("embedding_length") // self.n_head)
+        self.n_vocab = len(self["token_embd.weight"])
+
+    def key(self, name, default=None):
+        field = self.reader.get_field(f"{self.arch}.{name}")
+        if field is not None:
+            return field.contents()
+        if default is None:
+            fail(f"{self.arch}.{name}: the key is missing")
+        return default
+
+    def get(self, name):
+        """A tensor, its rows as rows; None where there is none."""
+        tensor = self.tensors.get(name)
+        if tensor is None:
+            return None
+        self.used.add(name)
+        return gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float64)
+
+    def __getitem__(self, name):
+        if name not in self.tensors:
+            fail(f"{name}: the tensor is missing")
+        return self.get(name)
+
+    def linear(self, x, name):
+        """W x + b for each row x; without b where there is no bias."""
+        y = x @ self[f"{name}.weight"].T
+        bias = self.get(f"{name}.bias")
+        return y if bias is None else y + bias
+
+
+# Parts.
+
+
+def rms_norm(model, x, name):
+    eps = model.key("attention.layer_norm_rms_epsilon")
+    return x / np.sqrt(np.mean(x * x, -1, keepdims=True) + eps) * model[f"{name}.weight"]
+
+
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def relu2(x):
+    return relu(x) ** 2
+
+
+def frequencies(model):
+    """Angle per position of each rotated pair, and what cosine and sine are multiplied with."""
+    n_rot = model.key("rope.dimension_count", model.head_dim)
+    base = model.key("rope.freq_base", 10000.0)
+    i = np.arange(n_rot // 2)
+    frequency = base ** (-2 * i / n_rot)
+    factors = model.get("rope_freqs.weight")
+    if factors is not None:
+        frequency = frequency / factors
+    kind = model.key("rope.scaling.type", "linear")
+    factor = model.key("rope.scaling.factor", 0.0) or 1.0
+    scale = model.key("rope.scaling.attn_factor", 1.0)
+    if kind == "linear":
+        frequency = frequency / factor
+    elif kind == "yarn":
+        # Pairs that turn 32 times and more within the original context keep their frequency, those that turn less than once are
+        # slowed down by the factor. For these architectures llama.cpp takes no other numbers of turns from a file.
+        n_ctx = model.key("rope.scaling.original_context_length", model.key("context_length"))
+
+        def pair_that_turns(times):
+            return n_rot * np.log(n_ctx / (2 * np.pi * times)) / (2 * np.log(base))
+
+        low, high = max(0, np.floor(pair_that_turns(32))), min(n_rot - 1, np.ceil(pair_that_turns(1)))
+        kept = 1 - np.clip((i - low) / max(0.001, high - low), 0, 1)
+        frequency = frequency * (kept + (1 - kept) / factor)
+        scale *= 1 + 0.1 * np.log(factor)
+    elif kind != "none":
+        fail(f"{model.arch}.rope.scaling.type: {kind} is not known")
+    return frequency, scale
+
+
+def rope(model, x):
+    """Turns heads `[token, head, element]` by position: elements 2i and 2i + 1 are a pair."""
+    frequency, scale = frequencies(model)
+    angle = np.arange(len(x))[:, None, None] * frequency
+    cos, sin = scale * np.cos(angle), scale * np.sin(angle)
+    n_rot = 2 * len(frequency)
+    even, odd = x[..., 0:n_rot:2], x[..., 1:n_rot:2]
+    y = x.copy()
+    y[..., 0:n_rot:2] = even * cos - odd * sin
+    y[..., 1:n_rot:2] = even * sin + odd * cos
+    return y
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def attention(model, x, block):
+    """Causal, with groups of heads that share keys and values."""
+
+    def heads(name, n):
+        return model.linear(x, f"{block}.{name}").reshape(len(x), n, model.head_dim)
+
+    q = rope(model, heads("attn_q", model.n_head))
+    k = rope(model, heads("attn_k", model.n_head_kv))
+    v = heads("attn_v", model.n_head_kv)
+    k, v = (np.repeat(y, model.n_head // model.n_head_kv, axis=1) for y in (k, v))
+    scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(model.head_dim)
+    seen = np.tril(np.ones((len(x), len(x)), bool))
+    weights = softmax(np.where(seen, scores, -np.inf))
+    y = np.einsum("hqk,khd->qhd", weights, v).reshape(len(x), -1)
+    return model.linear(y, f"{block}.attn_output")
+
+
+def gated_ffn(model, x, block, activation):
+    hidden = activation(model.linear(x, f"{block}.ffn_gate")) * model.linear(x, f"{block}.ffn_up")
+    return model.linear(hidden, f"{block}.ffn_down")
+
+
+def ungated_ffn(model, x, block, activation):
+    return model.linear(activation(model.linear(x, f"{block}.ffn_up")), f"{block}.ffn_down")
+
+
+def head(model, x):
+    name = "output" if "output.weight" in model.tensors else "token_embd"
+    return model.linear(x, name)
+
+
+# Architectures: from embedded tokens `[token, n_embd]` to logits `[token, n_vocab]`.
+
+
+def llama(model, x, activation=silu):
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        x = x + attention(model, rms_norm(model, x, f"{block}.attn_norm"), block)
+        x = x + gated_ffn(model, rms_norm(model, x, f"{block}.ffn_norm"), block, activation)
+    return head(model, rms_norm(model, x, "output_norm"))
+
+
+def arcee(model, x, activation=relu2):
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        x = x + attention(model, rms_norm(model, x, f"{block}.attn_norm"), block)
+        x = x + ungated_ffn(model, rms_norm(model, x, f"{block}.ffn_norm"), block, activation)
+    return head(model, rms_norm(model, x, "output_norm"))
+
+
+ARCHITECTURES = {"llama": llama, "arcee": arcee}
+ACTIVATIONS = {"silu": silu, "relu": relu, "relu2": relu2}
+
+
+def logits(path, tokens, activation=None):
+    """Logits `[token, n_vocab]` after each of `tokens`."""
+    model = Model(path)
+    if model.arch not in ARCHITECTURES:
+        fail(f'{path}: general.architecture: "{model.arch}" is not known; {", ".join(ARCHITECTURES)} are')
+    if not all(0 <= token < model.n_vocab for token in tokens):
+        fail(f"{path}: tokens are 0 to {model.n_vocab - 1}")
+    kinds = {"activation": ACTIVATIONS[activation]} if activation else {}
+    result = ARCHITECTURES[model.arch](model, model["token_embd.weight"][tokens], **kinds)
+    unused = sorted(set(model.tensors) - model.used)
+    if unused:
+        fail(f"{path}: {unused[0]}: the tensor is not used; this is another model")
+    return result
+
+
+def some_tokens(path):
+    """Tokens that are the same each time, with one that comes twice."""
+    n_vocab = len(Model(path)["token_embd.weight"])
+    tokens = np.random.default_rng(N_TOKENS).integers(0, n_vocab, N_TOKENS).tolist()
+    tokens[-2] = tokens[1]
+    return tokens
+
+
+def write_golden(path, tokens, activation):
+    rows = logits(path, tokens, activation)
+    lines = ",\n".join("  [" + ", ".join(f"{value:.9g}" for value in row) + "]" for row in rows)
+    head = [f'"{key}": {json.dumps(value)}' for key, value in (("model", path.name), ("tokens", tokens), ("activation", activation))]
+    out = path.with_suffix(".json")
+    out.write_text("{" + ",\n ".join([*head, f'"logits": [\n{lines}\n]']) + "}\n")
+    print(f"{out}: {len(rows)} tokens, {out.stat().st_size} bytes")
+
+
+def check_golden(path):
+    """Largest difference between a golden file and what is computed now."""
+    golden = json.loads(path.read_text())
+    now = logits(path.with_name(golden["model"]), golden["tokens"], golden["activation"])
+    apart = np.abs(now - golden["logits"]).max()
+    print(f"{path}: {apart:.1e} apart")
+    return apart
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ap.add_argument("files", type=Path, nargs="+", metavar="FILE", help="models; with --check, golden files")
+    ap.add_argument("--tokens", metavar="N,N", help=f"token ids (default: {N_TOKENS} that are chosen for the vocabulary)")
+    ap.add_argument("--activation", choices=ACTIVATIONS, help="of the FFN (default: the architecture's)")
+    what = ap.add_mutually_exclusive_group()
+    what.add_argument("--golden", action="store_true", help="write the logits of each model to MODEL.json")
+    what.add_argument("--check", action="store_true", help="compare golden files with what is computed now")
+    args = ap.parse_args()
+    if args.check:
+        if not all(check_golden(path) < 1e-6 for path in args.files):
+            fail("golden files differ from what is computed now")
+        return
+    for path in args.files:
+        tokens = [int(n) for n in args.tokens.split(",")] if args.tokens else some_tokens(path)
+        if args.golden:
+            write_golden(path, tokens, args.activation)
+            continue
+        print(path)
+        for token, row in zip(tokens, logits(path, tokens, args.activation)):
+            best = np.argsort(-row)[:4]
+            print(f"{token:6}  " + "  ".join(f"{i}: {row[i]:.6f}" for i in best))
+
+
+if __name__ == "__main__":
+    main()

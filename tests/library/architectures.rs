@@ -1,0 +1,92 @@
+//! Every architecture computes what an independent reference in 64 bits does: golden logits of tiny random models.
+//!
+//! tests/golden/arch has files by scripts/make_arch_gguf.py and logits by scripts/reference.py; llama.cpp agrees with them
+//! (scripts/compare_logits.py).
+
+use crate::support::real::repository;
+use anyhow::{Context, Result};
+use powerinfer::cpu::Isa;
+use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode, Observer};
+use powerinfer::gguf::Gguf;
+use powerinfer::model::{Activation, Model};
+use powerinfer::placement::Placement;
+use serde::Deserialize;
+
+/// Largest difference relative to the largest logit of the file. Measured: 1.1e-6.
+const TOLERANCE: f64 = 5e-6;
+
+#[derive(Deserialize)]
+struct Golden {
+    model: String,
+    tokens: Vec<u32>,
+    /// As `--activation`; the architecture's own where there is none.
+    activation: Option<String>,
+    /// After each token.
+    logits: Vec<Vec<f64>>,
+}
+
+fn golden(name: &str) -> Result<Golden> {
+    let path = repository(&format!("tests/golden/arch/{name}.json"));
+    Ok(serde_json::from_str(&std::fs::read_to_string(&path).with_context(|| path.display().to_string())?)?)
+}
+
+fn open(golden: &Golden) -> Result<Model> {
+    let activation = golden.activation.as_ref().map(|name| name.parse::<Activation>()).transpose()?;
+    Model::new(Gguf::open(&repository(&format!("tests/golden/arch/{}", golden.model)))?, activation)
+}
+
+#[derive(Default)]
+struct AllLogits(Vec<Vec<f32>>);
+
+impl Observer for AllLogits {
+    fn wants_logits(&self) -> bool {
+        true
+    }
+
+    fn logits(&mut self, _position: usize, logits: &[f32]) {
+        self.0.push(logits.to_vec());
+    }
+}
+
+fn difference(expected: &[Vec<f64>], got: &[Vec<f32>]) -> f64 {
+    assert_eq!((expected.len(), expected[0].len()), (got.len(), got[0].len()));
+    let largest = expected.iter().flatten().fold(0.0f64, |a, b| a.max(b.abs()));
+    let pairs = expected.iter().flatten().zip(got.iter().flatten());
+    pairs.fold(0.0f64, |worst, (a, b)| worst.max((a - f64::from(*b)).abs())) / largest
+}
+
+#[test]
+fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
+    for name in ["llama", "llama-biases", "arcee", "arcee-biases"] {
+        let golden = golden(name)?;
+        let model = open(&golden)?;
+        for (mode, n_threads) in [(Mode::Dense, 1), (Mode::Exact, 2)] {
+            let (n_ctx, kv_type, isa) = (golden.tokens.len(), KvType::F32, Isa::detect());
+            let params = ExecutorParams { n_threads, n_ctx, kv_type, mode, n_ubatch: 4, isa };
+            let mut executor = Executor::new(&model, Placement::all_cold(&model), params)?;
+            let mut decoded = Vec::new();
+            for token in &golden.tokens {
+                decoded.push(executor.decode(*token)?.to_vec());
+            }
+            executor.clear();
+            let mut prefilled = AllLogits::default();
+            executor.prefill_observed(&golden.tokens, &mut prefilled)?;
+            for (way, logits) in [("decode", decoded), ("prefill", prefilled.0)] {
+                let difference = difference(&golden.logits, &logits);
+                println!("{name}, {}, {way}: {difference:e}", mode.name());
+                assert!(difference <= TOLERANCE, "{name}, {}, {way}: {difference:e}", mode.name());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_would_make_another_model_of_it_is_refused_by_its_key() -> Result<()> {
+    for name in ["llama-yarn", "arcee-yarn"] {
+        let error = open(&golden(name)?).err().context("was opened")?;
+        let error = format!("{error:#}");
+        assert!(error.contains("rope.scaling.type") && error.contains("yarn"), "{error}");
+    }
+    Ok(())
+}
