@@ -347,17 +347,20 @@ for isa in "${isas[@]}"; do
 done
 
 echo "# small files of other shapes"
-for model in "$work"/old/tests/golden/arch/llama*.gguf; do
-  [[ -e $model ]] || continue
-  model=tests/golden/arch/${model##*/}
-  name=$(basename "$model" .gguf)
-  check profile -m "$model" --random-tokens 300 -o "$name.profile" --samples 64 -t 2
-  check split -m "$model" --profile "$name.profile" -o "$name-variant.gguf" -t 2
-  check split -m "$model" --profile "$name.profile" --type q8_0 -o "$name-variant-q8_0.gguf" -t 2
-  check bench -m "$name-variant.gguf" -p 9 -n 5 -r 1 --text random --mode dense,exact -t 2 -o json
-  check run -m "$model" -p "abc" -n 20 -s 26 --temp 0 -t 1 --json --stats
-  IN=lines.txt check run -m "$model" --conversation -n 12 -s 26 -t 1 --stats
-done
+tiny=tests/golden/arch/llama.gguf
+if [[ -e $repository/$tiny ]]; then
+  check bench -m tests/golden/arch/llama-biases.gguf -p 9 -n 5 -r 1 --text random --mode dense,exact -t 2 -o json
+  check bench -m "$tiny" --perplexity long.txt -c 32 --chunks 4 --mode dense,exact --activation relu --cache-type f32 -t 2 -o csv
+  check profile -m "$tiny" --activation relu -f long.txt -o tiny.profile --samples 64 -t 2
+  check split -m "$tiny" --activation relu --profile tiny.profile -o tiny-variant.gguf -t 2
+  check split -m "$tiny" --activation relu --profile tiny.profile --type q8_0 -o tiny-variant-q8_0.gguf -t 2
+  check bench -m tiny-variant.gguf --kl long.txt -c 32 --chunks 2 --mode dense,exact --kl-base "$tiny" --activation relu -t 2 -o csv
+  check run -m "$tiny" -p "abc" -n 20 -s 26 --temp 0 -t 1 --json --stats
+  check run -m tiny-variant-q8_0.gguf -p "the thing" -n 40 -s 26 -t 2 --json --stats
+  check run --tokenize -m tests/golden/arch/arcee.gguf -f prompt.txt
+  IN=lines.txt check run -m "$tiny" --conversation -n 12 -s 26 -t 1 --stats
+  IN=lines.txt check run -m "$tiny" --conversation -n 12 -s 26 -c 128 -t 2 -p "Hello"
+fi
 
 echo "# plans"
 machines=(rtx-4090-ddr5 rtx-3060-ddr4 rtx-2080ti-ddr4)

@@ -25,8 +25,13 @@ done
 pairs=${PAIRS:-5} n_gen=${N_GEN:-32} least=${LEAST:-0.98}
 common=(--device cpu -o json)
 [[ ${THREADS:-} ]] && common+=(-t "$THREADS")
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+copies=$(mktemp -d)
+log=$copies/log
+trap 'rm -rf "$copies"' EXIT
+# A program that has just been linked lies in other pages than one that was copied, which shows on the model that it carries.
+cp "$old" "$copies/old"
+cp "$new" "$copies/new"
+old=$copies/old new=$copies/new
 
 # Runs a program that prints one row, and prints what the row says under a key.
 row() { # KEY PROGRAM ARGUMENT...
