@@ -1,4 +1,5 @@
 //! The repository itself: its map, its style, its generated files.
 
 mod architecture;
+mod excerpts;
 mod kernel_manifest;
