@@ -307,6 +307,13 @@ fn sizes_that_make_no_sense_are_refused_by_key() {
     changed(u32_is("llama.attention.key_length", u32::MAX), &["llama."]);
     changed(u32_is("llama.rope.dimension_count", 15), &["llama.rope.dimension_count"]);
     changed(u32_is("llama.rope.dimension_count", 64), &["llama.rope.dimension_count"]);
+    changed(f32_is("llama.rope.scaling.attn_factor", 2.0), &["llama.rope.scaling.attn_factor: 2 is not supported"]);
+    let folded = |tiny: &mut ModelFile| {
+        let dims = &mut tiny.tensor("blk.1.ffn_down.weight").dims;
+        dims[1] /= 2;
+        dims.push(2);
+    };
+    changed(folded, &["blk.1.ffn_down.weight: shape", "follows from the metadata"]);
     changed(u32_is("llama.block_count", 1 << 31), &["llama.block_count"]);
     changed(u32_is("llama.block_count", 0), &["llama.block_count"]);
     changed(u32_is("llama.block_count", 3), &["blk.2."]);
