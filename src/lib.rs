@@ -17,6 +17,7 @@
 
 pub mod units;
 pub mod progress;
+pub mod parallel;
 pub mod files;
 pub mod quant;
 pub mod gguf;

@@ -41,7 +41,7 @@ impl<'a> Which<'a> {
     }
 
     /// Number `i` of them.
-    #[inline]
+    #[inline(always)]
     pub fn get(self, i: usize) -> usize {
         match self {
             Self::Range { first, len } => {
@@ -168,7 +168,8 @@ impl<'a> Rows<'a> {
     }
 
     /// Row `i` of those picked.
-    #[inline]
+    // Called twice for each row that is computed: rows of small models are short.
+    #[inline(always)]
     pub fn get(&self, i: usize) -> &'a [u8] {
         let row = self.which.get(i);
         &self.data[row * self.stride + self.offset..][..self.bytes]

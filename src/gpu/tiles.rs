@@ -4,11 +4,11 @@ use super::matrix::{DeviceMatrix, planes};
 use super::ops::gemm::STEP;
 use super::ops::repack::repack;
 use super::{Device, DeviceBuffer, Event, Kernels, Pinned, Stream};
+use crate::parallel;
 use crate::placement::budget::ALIGN;
 use crate::quant::GgmlType;
 use crate::units::Bytes;
 use anyhow::{Context, Result, ensure};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Bytes that a thread copies at a time; a single thread does not keep up with the bus.
@@ -146,7 +146,7 @@ impl Tiles {
         for ((matrix, row_bytes), at) in matrices.iter().zip(row_bytes).zip(&places) {
             let from = &matrix.bytes[rows.start * row_bytes..rows.end * row_bytes];
             let to = &mut pinned[*at..*at + from.len()];
-            to.par_chunks_mut(PIECE).zip(from.par_chunks(PIECE)).for_each(|(to, from)| to.copy_from_slice(from));
+            parallel::each(to.chunks_mut(PIECE).zip(from.chunks(PIECE)), |_, (to, from)| to.copy_from_slice(from));
         }
         copies.wait_for(&landing.left)?;
         copies.copy_in(landing.buffer.ptr(), &mut landing.pinned, 0..len)?;

@@ -6,9 +6,9 @@ use super::memory::{DeviceBuffer, Pinned};
 use super::module::Kernels;
 use super::ops::repack::repack;
 use super::stream::Stream;
+use crate::parallel;
 use crate::units::Bytes;
 use anyhow::{Context, Result, ensure};
-use rayon::prelude::*;
 
 /// Staging memory through which rows go to the card: two parts on the processor, so that one is filled while the other
 /// is copied, and one on the card for types that are separated into planes there.
@@ -77,5 +77,5 @@ impl Uploader {
 /// Copies with several threads: one alone is slower than the bus, and waits for each page that is not yet in memory.
 fn copy(from: &[u8], to: &mut [u8]) {
     const CHUNK: usize = 1 << 20;
-    to.par_chunks_mut(CHUNK).zip(from.par_chunks(CHUNK)).for_each(|(to, from)| to.copy_from_slice(from));
+    parallel::each(to.chunks_mut(CHUNK).zip(from.chunks(CHUNK)), |_, (to, from)| to.copy_from_slice(from));
 }

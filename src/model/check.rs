@@ -1,10 +1,10 @@
 //! Finds weights that are not numbers.
 
 use crate::gguf::{Gguf, TensorInfo};
+use crate::parallel;
 use crate::progress::{self, Progress};
 use crate::quant::convert;
 use anyhow::{Context, Result, bail};
-use rayon::prelude::*;
 
 /// Looks through every weight for NaN and infinity.
 ///
@@ -28,20 +28,18 @@ fn check_tensor(gguf: &Gguf, tensor: &TensorInfo, progress: &dyn Progress) -> Re
     let n_cols = tensor.n_cols();
     let (block_len, block_bytes) = (tensor.dtype.block_len(), tensor.dtype.block_bytes());
     let piece_bytes = PIECE / block_len * block_bytes;
-    gguf.data(tensor).par_chunks(piece_bytes).enumerate().try_for_each_init(
-        || vec![0.0; PIECE],
-        |values, (piece, bytes)| {
-            progress::check(progress)?;
-            let values = &mut values[..bytes.len() / block_bytes * block_len];
-            dequantize(bytes, values);
-            progress.advance(bytes.len() as u64);
-            match values.iter().position(|v| !v.is_finite()) {
-                Some(at) => {
-                    let (row, col) = ((piece * PIECE + at) / n_cols, (piece * PIECE + at) % n_cols);
-                    bail!("{}: row {row}, column {col} is {}", tensor.name, values[at])
-                }
-                None => Ok(()),
+    let results = parallel::map(gguf.data(tensor).chunks(piece_bytes), |piece, bytes| {
+        progress::check(progress)?;
+        let mut values = vec![0.0; bytes.len() / block_bytes * block_len];
+        dequantize(bytes, &mut values);
+        progress.advance(bytes.len() as u64);
+        match values.iter().position(|v| !v.is_finite()) {
+            Some(at) => {
+                let (row, col) = ((piece * PIECE + at) / n_cols, (piece * PIECE + at) % n_cols);
+                bail!("{}: row {row}, column {col} is {}", tensor.name, values[at])
             }
-        },
-    )
+            None => Ok(()),
+        }
+    });
+    results.into_iter().collect()
 }

@@ -7,7 +7,7 @@
 
 use super::data::{Truth, by_neuron};
 use crate::model::Activation;
-use rayon::prelude::*;
+use crate::parallel;
 
 /// Bias of neurons that are active for every token.
 pub const ALWAYS: f32 = 1e30;
@@ -41,7 +41,7 @@ impl Expected {
         let power = if activation == Activation::Relu2 { 2 } else { 1 };
         let n = ((HIGH - LOW) * STEPS) as usize + 1;
         let at = |i: usize| LOW + i as f64 / STEPS;
-        Self { log: (0..n).into_par_iter().map(|i| integral(at(i), power).log2()).collect(), power }
+        Self { log: parallel::map(0..n, |_, i| integral(at(i), power).log2()), power }
     }
 
     /// At mean `t`.
@@ -138,25 +138,21 @@ fn limit(scores: &[f32], truth: &Truth, neurons: &[Neuron], expected: &Expected,
     let n_bins = (OCTAVES * BINS) as usize;
     let highest = neurons.iter().map(|n| n.log_mass(n.score.0 + OUT_OF_REACH * n.score.1, expected));
     let top = highest.fold(f64::NEG_INFINITY, f64::max);
-    let starts: Vec<usize> = (0..truth.n).step_by(TOKENS).collect();
-    let parts: Vec<Vec<f64>> = starts
-        .par_iter()
-        .map(|start| {
-            let mut bins = vec![0.0f64; n_bins];
-            for token in *start..(start + TOKENS).min(truth.n) {
-                let row = token * truth.n_ff..(token + 1) * truth.n_ff;
-                for (i, (mass, score)) in truth.mass[row.clone()].iter().zip(&scores[row]).enumerate() {
-                    if *mass > 0.0 {
-                        let down = (top - neurons[i].log_mass(f64::from(*score), expected)) * BINS;
-                        // Rounded down: everything in a bin is above its lower edge.
-                        let bin = if always[i] { 0 } else { (down.max(0.0) as usize).min(n_bins - 1) };
-                        bins[bin] += f64::from(*mass);
-                    }
+    let parts = parallel::map((0..truth.n).step_by(TOKENS), |_, start| {
+        let mut bins = vec![0.0f64; n_bins];
+        for token in start..(start + TOKENS).min(truth.n) {
+            let row = token * truth.n_ff..(token + 1) * truth.n_ff;
+            for (i, (mass, score)) in truth.mass[row.clone()].iter().zip(&scores[row]).enumerate() {
+                if *mass > 0.0 {
+                    let down = (top - neurons[i].log_mass(f64::from(*score), expected)) * BINS;
+                    // Rounded down: everything in a bin is above its lower edge.
+                    let bin = if always[i] { 0 } else { (down.max(0.0) as usize).min(n_bins - 1) };
+                    bins[bin] += f64::from(*mass);
                 }
             }
-            bins
-        })
-        .collect();
+        }
+        bins
+    });
     let mut bins = vec![0.0; n_bins];
     for part in parts {
         bins.iter_mut().zip(part).for_each(|(b, p)| *b += p);
@@ -241,25 +237,23 @@ pub(super) struct Measured {
 /// Counts what biases do on the tokens of `truth`. `scores`: `[n][n_ff]`.
 pub(super) fn measure(scores: &[f32], truth: &Truth, bias: &[f32]) -> Measured {
     let (step, n_ff) = (TOKENS * truth.n_ff, truth.n_ff);
-    let pieces = scores.par_chunks(step).zip(truth.z.par_chunks(step)).zip(truth.mass.par_chunks(step));
-    let parts: Vec<Measured> = pieces
-        .map(|((scores, z), mass)| {
-            let (mut active, mut fired, mut hit) = (0u64, 0u64, 0u64);
-            let (mut all, mut kept) = (0.0f64, 0.0f64);
-            for ((scores, z), mass) in scores.chunks(n_ff).zip(z.chunks(n_ff)).zip(mass.chunks(n_ff)) {
-                for (((s, b), z), m) in scores.iter().zip(bias).zip(z).zip(mass) {
-                    let (a, f) = (s + b >= 0.0, *z > 0.0);
-                    active += u64::from(a);
-                    fired += u64::from(f);
-                    hit += u64::from(a & f);
-                    all += f64::from(*m);
-                    kept += if a { f64::from(*m) } else { 0.0 };
-                }
+    let pieces = scores.chunks(step).zip(truth.z.chunks(step)).zip(truth.mass.chunks(step));
+    let parts = parallel::map(pieces, |_, ((scores, z), mass)| {
+        let (mut active, mut fired, mut hit) = (0u64, 0u64, 0u64);
+        let (mut all, mut kept) = (0.0f64, 0.0f64);
+        for ((scores, z), mass) in scores.chunks(n_ff).zip(z.chunks(n_ff)).zip(mass.chunks(n_ff)) {
+            for (((s, b), z), m) in scores.iter().zip(bias).zip(z).zip(mass) {
+                let (a, f) = (s + b >= 0.0, *z > 0.0);
+                active += u64::from(a);
+                fired += u64::from(f);
+                hit += u64::from(a & f);
+                all += f64::from(*m);
+                kept += if a { f64::from(*m) } else { 0.0 };
             }
-            let pairs = scores.len() as f64;
-            Measured { pairs, active: active as f64, fired: fired as f64, hit: hit as f64, mass: all, mass_hit: kept }
-        })
-        .collect();
+        }
+        let pairs = scores.len() as f64;
+        Measured { pairs, active: active as f64, fired: fired as f64, hit: hit as f64, mass: all, mass_hit: kept }
+    });
     parts.into_iter().fold(Measured::default(), |a, b| Measured {
         pairs: a.pairs + b.pairs,
         active: a.active + b.active,

@@ -2,12 +2,12 @@
 
 use super::linalg::{self, View};
 use crate::model::{Activation, Matrix, Model, NeuronGroup, Part};
+use crate::parallel;
 use crate::profile::samples::{SampleKey, Samples};
 use crate::quant::convert;
 use anyhow::{Context, Result, ensure};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 /// Tokens added to a covariance at a time: 64 MiB of floats for a width of 4096.
@@ -108,7 +108,7 @@ impl<'a> Inputs<'a> {
     /// `n` tokens from `first` on: `[n][n_embd]`.
     pub fn block(&self, first: usize, n: usize) -> Vec<f32> {
         let mut out = vec![0.0; n * self.n_embd];
-        out.par_chunks_mut(self.n_embd).zip(&self.which[first..first + n]).for_each(|(out, i)| {
+        parallel::each(out.chunks_mut(self.n_embd).zip(&self.which[first..first + n]), |_, (out, i)| {
             self.x[i * self.n_embd..][..self.n_embd].convert_to_f32_slice(out);
         });
         out
@@ -130,7 +130,7 @@ pub(super) fn check_samples(model: &Model, samples: &Samples) -> Result<()> {
     for (i, x) in samples.x.iter().enumerate() {
         let wanted = samples.len() * n_embd;
         ensure!(x.len() == wanted, "the samples of layer {i} are {} values, not {wanted}", x.len());
-        let finite = x.par_iter().all(|v| v.is_finite());
+        let finite = parallel::all(x, |v| v.is_finite());
         ensure!(finite, "the samples of layer {i} hold something that is no finite number");
     }
     Ok(())
@@ -157,8 +157,8 @@ pub(super) fn slots(group: &NeuronGroup) -> Vec<usize> {
 fn rows(matrix: &Matrix, which: &[usize]) -> Result<Vec<f32>> {
     let dequantize = convert::dequantizer(matrix.dtype())?;
     let mut out = vec![0.0; which.len() * matrix.n_cols];
-    out.par_chunks_mut(matrix.n_cols).zip(which).for_each(|(out, row)| dequantize(matrix.row(*row), out));
-    let finite = out.par_iter().all(|v| v.is_finite());
+    parallel::each(out.chunks_mut(matrix.n_cols).zip(which), |_, (out, row)| dequantize(matrix.row(*row), out));
+    let finite = parallel::all(&out, |v| v.is_finite());
     ensure!(finite, "{}: holds something that is no finite number", matrix.name());
     Ok(out)
 }
@@ -203,8 +203,8 @@ impl Truth {
                 }
                 None => None,
             };
-            let pieces = z.par_chunks_mut(n_ff).zip(mass.par_chunks_mut(n_ff)).zip(products.par_chunks(width));
-            pieces.enumerate().for_each(|(token, ((z, mass), products))| {
+            let pieces = z.chunks_mut(n_ff).zip(mass.chunks_mut(n_ff)).zip(products.chunks(width));
+            parallel::each(pieces, |token, ((z, mass), products)| {
                 z[first..first + width].copy_from_slice(products);
                 for (i, (m, z)) in mass[first..first + width].iter_mut().zip(products).enumerate() {
                     let up = up.as_ref().map_or(1.0, |up| up[token * width + i]);
@@ -212,8 +212,7 @@ impl Truth {
                     *m = if act == 0.0 { 0.0 } else { (act * up).abs() };
                 }
             });
-            let gains = gain[first..first + width].par_iter_mut().enumerate();
-            gains.for_each(|(i, gain)| {
+            parallel::each(gain[first..first + width].iter_mut(), |i, gain| {
                 let (mut acts, mut ups, mut masses, mut fired) = (0.0f64, 0.0f64, 0.0f64, 0u32);
                 for token in 0..n {
                     let act = f64::from(activation.apply(products[token * width + i]).abs());
@@ -229,7 +228,7 @@ impl Truth {
                 *gain = if acts > 0.0 { (masses + prior * mean_up) / (acts + prior) } else { mean_up } as f32;
             });
         }
-        let finite = z.par_iter().zip(&mass).all(|(z, m)| z.is_finite() && m.is_finite());
+        let finite = parallel::all(&z, |v| v.is_finite()) && parallel::all(&mass, |v| v.is_finite());
         ensure!(finite, "the model computes values that are not finite numbers; are its weights whole?");
         Ok(Self { n, n_ff, z, mass, gain })
     }
@@ -265,9 +264,8 @@ const PRIOR: f64 = 8.0;
 
 /// Runs `of` over ranges of neurons in parallel and joins what it returns, one value per neuron.
 pub(super) fn by_neuron<T: Send>(n_ff: usize, of: impl Fn(std::ops::Range<usize>) -> Vec<T> + Sync) -> Vec<T> {
-    let starts: Vec<usize> = (0..n_ff).step_by(NEURONS).collect();
-    let parts: Vec<Vec<T>> = starts.par_iter().map(|s| of(*s..(s + NEURONS).min(n_ff))).collect();
-    parts.into_iter().flatten().collect()
+    let starts = (0..n_ff).step_by(NEURONS);
+    parallel::map(starts, |_, s| of(s..(s + NEURONS).min(n_ff))).into_iter().flatten().collect()
 }
 
 /// Mean, spread and correlation of the inputs.
@@ -313,33 +311,26 @@ impl Covariance {
         let (mut correlation, mut fourth) = (vec![0.0f32; n_embd * n_embd], 0.0f64);
         for first in (0..n).step_by(BLOCK) {
             let mut block = x.block(first, BLOCK.min(n - first));
-            let squares: Vec<f64> = block
-                .par_chunks_mut(n_embd)
-                .map(|row| {
-                    for ((v, m), s) in row.iter_mut().zip(&mean).zip(&spread) {
-                        *v = if *s > 0.0 { ((f64::from(*v) - m) / s) as f32 } else { 0.0 };
-                    }
-                    row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>()
-                })
-                .collect();
+            let squares = parallel::map(block.chunks_mut(n_embd), |_, row| {
+                for ((v, m), s) in row.iter_mut().zip(&mean).zip(&spread) {
+                    *v = if *s > 0.0 { ((f64::from(*v) - m) / s) as f32 } else { 0.0 };
+                }
+                row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>()
+            });
             fourth += squares.iter().map(|s| s * s).sum::<f64>();
             linalg::add_gram(View::new(&block, block.len() / n_embd, n_embd), &mut correlation);
         }
         linalg::mirror(&mut correlation, n_embd);
-        correlation.par_iter_mut().for_each(|v| *v /= n as f32);
+        parallel::each(correlation.chunks_mut(n_embd), |_, row| row.iter_mut().for_each(|v| *v /= n as f32));
         // The distance to the identity and its expected error, both as sums of squares.
-        let norms: Vec<(f64, f64)> = correlation
-            .par_chunks(n_embd)
-            .enumerate()
-            .map(|(i, row)| {
-                let square: f64 = row.iter().map(|v| f64::from(*v).powi(2)).sum();
-                (square, square - f64::from(row[i]).powi(2))
-            })
-            .collect();
+        let norms = parallel::map(correlation.chunks(n_embd), |i, row| {
+            let square: f64 = row.iter().map(|v| f64::from(*v).powi(2)).sum();
+            (square, square - f64::from(row[i]).powi(2))
+        });
         let (whole, distance) = norms.iter().fold((0.0, 0.0), |a, b| (a.0 + b.0, a.1 + b.1));
         let error = (fourth / n_tokens - whole).max(0.0) / n_tokens;
         let shrunk = if distance > 0.0 { (error / distance).min(1.0) } else { 1.0 };
-        correlation.par_chunks_mut(n_embd).enumerate().for_each(|(i, row)| {
+        parallel::each(correlation.chunks_mut(n_embd), |i, row| {
             row.iter_mut().for_each(|v| *v *= (1.0 - shrunk) as f32);
             row[i] = 1.0;
         });

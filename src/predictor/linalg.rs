@@ -4,8 +4,8 @@
 //! threads.
 #![allow(unsafe_code, reason = "the products of `matrixmultiply` take raw pointers; they are called here only")]
 
+use crate::parallel;
 use anyhow::{Result, ensure};
-use rayon::prelude::*;
 
 /// Rows of a product that one chunk computes: a whole number of `matrixmultiply`'s blocks.
 const CHUNK: usize = 128;
@@ -105,7 +105,7 @@ pub(super) fn add_product(a: View, b: View, c: &mut [f32]) {
     if n == 0 {
         return;
     }
-    c.par_chunks_mut(CHUNK * n).enumerate().for_each(|(i, c)| {
+    parallel::each(c.chunks_mut(CHUNK * n), |i, c| {
         gemm_into(a.rows(i * CHUNK, c.len() / n), b, c, n, true);
     });
 }
@@ -118,7 +118,7 @@ pub(super) fn add_gram(a: View, c: &mut [f32]) {
         return;
     }
     // Starting with the last, which is the longest, so that no thread is left with it at the end.
-    c.par_chunks_mut(CHUNK * n).enumerate().rev().for_each(|(i, c)| {
+    parallel::each(c.chunks_mut(CHUNK * n).enumerate().rev(), |_, (i, c)| {
         let end = i * CHUNK + c.len() / n;
         gemm_into(at.rows(i * CHUNK, c.len() / n), a.first_cols(end), c, n, true);
     });
@@ -169,7 +169,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 fn invert_lower(l: &[f64], n: usize) -> Vec<f64> {
     // Column j of the inverse is solved as row j of its transpose.
     let mut transposed = vec![0.0; n * n];
-    transposed.par_chunks_mut(n.max(1)).enumerate().for_each(|(j, x)| {
+    parallel::each(transposed.chunks_mut(n.max(1)), |j, x| {
         for i in j..n {
             let unit = if i == j { 1.0 } else { 0.0 };
             x[i] = (unit - dot(&l[i * n + j..i * n + i], &x[j..i])) / l[i * n + i];
@@ -248,25 +248,22 @@ pub(super) fn eigen(a: &[f32], n: usize) -> Result<(Vec<f64>, Vec<f32>)> {
     order.sort_by(|a, b| d[*b].total_cmp(&d[*a]).then(a.cmp(b)));
     // Columns of the vectors are independent: each chunk builds its own from the identity.
     let columns: Vec<usize> = (0..n).step_by(TURNED).collect();
-    let chunks: Vec<Vec<f64>> = columns
-        .par_iter()
-        .map(|first| {
-            let width = TURNED.min(n - first);
-            // `[n][width]`: columns of Q^T, where Q has the eigenvectors as columns.
-            let mut q = vec![0.0; n * width];
-            (0..width).for_each(|c| q[(first + c) * width + c] = 1.0);
-            for (k, v) in reflectors.iter().enumerate() {
-                reflect(&mut q[(k + 1) * width..], v, width);
+    let chunks = parallel::map(columns.iter(), |_, first| {
+        let width = TURNED.min(n - first);
+        // `[n][width]`: columns of Q^T, where Q has the eigenvectors as columns.
+        let mut q = vec![0.0; n * width];
+        (0..width).for_each(|c| q[(first + c) * width + c] = 1.0);
+        for (k, v) in reflectors.iter().enumerate() {
+            reflect(&mut q[(k + 1) * width..], v, width);
+        }
+        for Turn { at, cos, sin } in &turns {
+            let (low, high) = q[at * width..(at + 2) * width].split_at_mut(width);
+            for (x, y) in low.iter_mut().zip(high) {
+                (*x, *y) = (cos * *x - sin * *y, sin * *x + cos * *y);
             }
-            for Turn { at, cos, sin } in &turns {
-                let (low, high) = q[at * width..(at + 2) * width].split_at_mut(width);
-                for (x, y) in low.iter_mut().zip(high) {
-                    (*x, *y) = (cos * *x - sin * *y, sin * *x + cos * *y);
-                }
-            }
-            q
-        })
-        .collect();
+        }
+        q
+    });
     let mut vectors = vec![0.0; n * n];
     for (out, from) in vectors.chunks_exact_mut(n.max(1)).zip(&order) {
         for (first, q) in columns.iter().zip(&chunks) {

@@ -9,11 +9,11 @@ use super::data::Covariance;
 use super::linalg::{self, View, product};
 use super::stored::Weights;
 use super::tensor::Tensor;
+use crate::parallel;
 use crate::quant::GgmlType;
 use anyhow::Result;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use rayon::prelude::*;
 
 /// Ranks are multiples of this: the block of most types.
 pub(super) const RANK_STEP: usize = 32;
@@ -63,13 +63,14 @@ impl Weighted {
     /// Weights the mask matrix (by neuron).
     pub fn new(mut mask: Vec<f32>, importance: &[f64], inputs: &Covariance) -> Self {
         let n_embd = inputs.mean.len();
-        mask.par_chunks_mut(n_embd).for_each(|row| row.iter_mut().zip(&inputs.spread).for_each(|(w, s)| *w *= s));
+        let spread = |row: &mut [f32]| row.iter_mut().zip(&inputs.spread).for_each(|(w, s)| *w *= s);
+        parallel::each(mask.chunks_mut(n_embd), |_, row| spread(row));
         let scaled = mask;
         let largest = importance.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
         let mut gram = vec![0.0; n_embd * n_embd];
         for (rows, importance) in scaled.chunks(ROWS * n_embd).zip(importance.chunks(ROWS)) {
             let mut rows = rows.to_vec();
-            rows.par_chunks_mut(n_embd).zip(importance).for_each(|(row, d)| {
+            parallel::each(rows.chunks_mut(n_embd).zip(importance), |_, (row, d)| {
                 let d = (d / largest).sqrt() as f32;
                 row.iter_mut().for_each(|w| *w *= d);
             });

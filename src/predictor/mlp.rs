@@ -21,13 +21,13 @@ pub use firings::Firings;
 pub use size::{Evaluation, fit_size, initial_hidden};
 
 use super::linalg::{View, multiply_into};
+use crate::parallel;
 use crate::progress::{self, Progress};
 use crate::quant::GgmlType;
 use anyhow::{Result, bail, ensure};
 use net::{Net, Scaling, Update};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use rayon::prelude::*;
 use rounding::Rounding;
 
 /// Hidden sizes are multiples of this, the block of most types.
@@ -267,8 +267,8 @@ impl<'a> Trainer<'a> {
         let (scale, n_embd) = (self.scaling.scale, self.training.n_embd);
         let round = |weights: &[f32], rounding: &Rounding, row: usize| {
             let mut rounded = vec![0.0; weights.len()];
-            let rows = weights.par_chunks(64 * row).zip(rounded.par_chunks_mut(64 * row));
-            rows.for_each(|(w, o)| rounding.round(w, o));
+            let rows = weights.chunks(64 * row).zip(rounded.chunks_mut(64 * row));
+            parallel::each(rows, |_, (w, o)| rounding.round(w, o));
             rounded
         };
         let w1 = round(&master.w1.iter().map(|w| w * scale).collect::<Vec<_>>(), &roundings[0], n_embd);
@@ -282,8 +282,8 @@ impl<'a> Trainer<'a> {
     /// Mean loss of a held-out sample.
     fn held_loss(&self, mlp: &Mlp) -> f64 {
         let (n_embd, n_ff) = (self.training.n_embd, self.training.n_ff);
-        let chunks = self.training.held_x[..self.n_held * n_embd].par_chunks(SCORED_ROWS * n_embd).enumerate();
-        let losses = chunks.map(|(chunk, x)| {
+        let chunks = self.training.held_x[..self.n_held * n_embd].chunks(SCORED_ROWS * n_embd);
+        let losses = parallel::map(chunks, |chunk, x| {
             let mut loss = 0.0;
             for (i, scores) in mlp.scores(x).chunks_exact_mut(n_ff).enumerate() {
                 scores.iter_mut().zip(&mlp.b2).for_each(|(s, b)| *s += b);
@@ -295,7 +295,7 @@ impl<'a> Trainer<'a> {
             }
             loss
         });
-        losses.collect::<Vec<f64>>().iter().sum::<f64>() / self.n_held as f64
+        losses.iter().sum::<f64>() / self.n_held as f64
     }
 }
 

@@ -1,9 +1,9 @@
 //! The predictor that needs no training: how many signs of a neuron's weights agree with those of the input.
 
 use super::tensor::Tensor;
+use crate::parallel;
 use crate::quant::GgmlType;
 use anyhow::{Result, ensure};
-use rayon::prelude::*;
 
 /// Signs of the mask matrix (`[n_ff][n_embd]`).
 ///
@@ -18,7 +18,8 @@ pub(super) fn signs(mask: &[f32], n_embd: usize) -> Result<Tensor> {
 /// Bit `j % 8` of byte `j / 8` is set where value `j` is negative.
 fn bits(values: &[f32]) -> Vec<u8> {
     let byte = |values: &[f32]| values.iter().rev().fold(0, |byte, v| byte << 1 | u8::from(*v < 0.0));
-    values.par_chunks(8).with_min_len(4096).map(byte).collect()
+    let bytes = |values: &[f32]| values.chunks(8).map(byte).collect::<Vec<u8>>();
+    parallel::map(values.chunks(1 << 15), |_, values| bytes(values)).concat()
 }
 
 /// `n_embd - 2 * (signs that differ)` for the tokens of `x` (`[n][n_embd]`): `[n][n_ff]`.
@@ -39,7 +40,7 @@ pub(super) fn scores(signs: &Tensor, x: &[f32], n: usize) -> Vec<f32> {
     let (rows, tokens) = (words(&signs.bytes), words(&bits(x)));
     let per_row = width.div_ceil(8);
     let mut out = vec![0.0; n * signs.n_rows];
-    out.par_chunks_mut(signs.n_rows).zip(tokens.par_chunks(per_row)).for_each(|(out, token)| {
+    parallel::each(out.chunks_mut(signs.n_rows).zip(tokens.chunks(per_row)), |_, (out, token)| {
         for (o, row) in out.iter_mut().zip(rows.chunks_exact(per_row)) {
             let differ: u32 = row.iter().zip(token).map(|(a, b)| (a ^ b).count_ones()).sum();
             *o = n_embd as f32 - 2.0 * differ as f32;

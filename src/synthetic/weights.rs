@@ -10,11 +10,11 @@
 use super::random::{Stream, hash, permutation};
 use super::rates::Unit;
 use super::spec::{Layout, Spec};
+use crate::parallel;
 use crate::placement::rates::power_law;
 use crate::quant::GgmlType;
 use crate::quant::convert::{Quantize, quantizer};
 use anyhow::{Context, Result};
-use rayon::prelude::*;
 
 /// A block of most types, so that its scale is that of the constant alone.
 const N_CONSTANT: usize = 32;
@@ -118,16 +118,14 @@ impl Pool {
         let quantize = quantizer(dtype)?;
         let row_bytes = dtype.row_bytes(n_cols).context("rows are not whole blocks")?;
         let mut bytes = vec![0; 2 * POOL_ROWS * row_bytes];
-        bytes.par_chunks_exact_mut(2 * row_bytes).enumerate().for_each_init(
-            || vec![0.0; n_cols],
-            |row, (i, out)| {
-                pool_row([key[0], key[1], key[2], i as u64], n_constant, square, row);
-                let (positive, negative) = out.split_at_mut(row_bytes);
-                quantize(row, positive);
-                row.iter_mut().for_each(|v| *v = -*v);
-                quantize(row, negative);
-            },
-        );
+        parallel::each(bytes.chunks_exact_mut(2 * row_bytes), |i, out| {
+            let mut row = vec![0.0; n_cols];
+            pool_row([key[0], key[1], key[2], i as u64], n_constant, square, &mut row);
+            let (positive, negative) = out.split_at_mut(row_bytes);
+            quantize(&row, positive);
+            row.iter_mut().for_each(|v| *v = -*v);
+            quantize(&row, negative);
+        });
         Ok(Self { bytes, row_bytes })
     }
 
@@ -293,11 +291,11 @@ impl<'a> Weights<'a> {
 /// The pool of [`TensorKind::Down`] before it is quantized, transposed.
 fn down_columns(key: [u64; 3], n_embd: usize, square: f64) -> Vec<f32> {
     let mut rows = vec![0.0; POOL_ROWS * n_embd];
-    rows.par_chunks_exact_mut(n_embd).enumerate().for_each(|(i, row)| {
+    parallel::each(rows.chunks_exact_mut(n_embd), |i, row| {
         pool_row([key[0], key[1], key[2], i as u64], N_CONSTANT, square, row);
     });
     let mut columns = vec![0.0; rows.len()];
-    columns.par_chunks_exact_mut(POOL_ROWS).enumerate().for_each(|(c, column)| {
+    parallel::each(columns.chunks_exact_mut(POOL_ROWS), |c, column| {
         column.iter_mut().enumerate().for_each(|(i, v)| *v = rows[i * n_embd + c]);
     });
     columns

@@ -7,15 +7,17 @@ use crate::gguf::write::{PlannedTensor, Writer};
 use crate::model::arch::Llama;
 use crate::model::spec::{Dims, PartSpec};
 use crate::model::{Architecture, Role};
+use crate::parallel;
 use crate::progress::{self, Progress};
 use crate::quant::GgmlType;
 use crate::variant;
 use anyhow::{Context, Result};
-use rayon::prelude::*;
 use std::path::Path;
 
 /// Bytes of rows that are held at a time.
 const BUFFER_BYTES: usize = 8 << 20;
+/// Rows that a thread converts at a time.
+const ROWS: usize = 16;
 /// Alignment of tensors where the metadata say nothing.
 const ALIGNMENT: usize = 32;
 
@@ -166,10 +168,12 @@ fn write_rows(
     for first in (0..n_rows).step_by(per_buffer) {
         progress::check(progress)?;
         let buffer = &mut buffer[..per_buffer.min(n_rows - first) * row_bytes];
-        buffer
-            .par_chunks_exact_mut(row_bytes)
-            .enumerate()
-            .for_each_init(|| vec![0.0; n_cols], |values, (i, out)| fill(first + i, values, out));
+        parallel::each(buffer.chunks_mut(ROWS * row_bytes), |piece, out| {
+            let mut values = vec![0.0; n_cols];
+            for (i, out) in out.chunks_exact_mut(row_bytes).enumerate() {
+                fill(first + piece * ROWS + i, &mut values, out);
+            }
+        });
         writer.append(buffer)?;
         progress.advance(buffer.len() as u64);
     }

@@ -2,9 +2,9 @@
 
 use crate::gguf::TensorInfo;
 use crate::model::NeuronId;
+use crate::parallel;
 use crate::quant::GgmlType;
 use crate::quant::blocks::QK;
-use rayon::prelude::*;
 
 /// A `Q8_0` or `Q4_0` `ffn_down` (`[n_embd][n_ff]`).
 pub(super) struct QuantizedDown<'a> {
@@ -44,7 +44,7 @@ impl<'a> QuantizedDown<'a> {
     pub fn quants(&self, ids: &[NeuronId], n_embd: usize) -> Vec<u8> {
         let bytes = self.neuron_bytes(n_embd);
         let mut out = vec![0; ids.len() * bytes];
-        out.par_chunks_mut(bytes).zip(ids).for_each(|(out, id)| {
+        parallel::each(out.chunks_mut(bytes).zip(ids), |_, (out, id)| {
             let quant = |column| self.quant(column, id.0 as usize);
             for (i, out) in out.iter_mut().enumerate() {
                 *out = if self.dtype == GgmlType::Q8_0 {

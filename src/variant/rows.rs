@@ -2,13 +2,15 @@
 
 use crate::gguf::write::Writer;
 use crate::gguf::{Gguf, TensorInfo};
+use crate::parallel;
 use crate::progress::{self, Progress};
 use crate::quant::{GgmlType, convert};
 use anyhow::{Context, Error, Result};
-use rayon::prelude::*;
 
 /// Bytes of rows that are held at a time.
 pub(super) const BUFFER_BYTES: usize = 8 << 20;
+/// Rows that a thread converts at a time.
+const ROWS: usize = 16;
 
 /// Appends the rows of `source`, in this order where there is one, as `dtype`; rows that have it already are copied.
 pub(super) fn write_rows(
@@ -33,20 +35,21 @@ pub(super) fn write_rows(
         progress::check(progress)?;
         let n = per_buffer.min(n_rows - first);
         let buffer = &mut buffer[..n * row_bytes];
-        buffer.par_chunks_mut(row_bytes).enumerate().for_each_init(
-            || vec![0.0; n_cols],
-            |values, (i, out)| {
-                let row = order.map_or(first + i, |o| o[first + i]);
+        parallel::each(buffer.chunks_mut(ROWS * row_bytes), |piece, out| {
+            let mut values = vec![0.0; if converted { n_cols } else { 0 }];
+            for (i, out) in out.chunks_exact_mut(row_bytes).enumerate() {
+                let row = first + piece * ROWS + i;
+                let row = order.map_or(row, |o| o[row]);
                 let row = &data[row * source_bytes..][..source_bytes];
                 match converters {
                     None => out.copy_from_slice(row),
                     Some((dequantize, quantize)) => {
-                        dequantize(row, values);
-                        quantize(values, out);
+                        dequantize(row, &mut values);
+                        quantize(&values, out);
                     }
                 }
-            },
-        );
+            }
+        });
         writer.append(buffer)?;
         progress.advance(buffer.len() as u64);
     }

@@ -8,11 +8,11 @@ use super::rows::{BUFFER_BYTES, write_rows};
 use crate::gguf::write::{MetadataBuilder, PlannedTensor, Value, Writer};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::model::{ColdQuantiles, Down, Model, NeuronId, Role, SYNTHETIC_KEY, Tensor};
+use crate::parallel;
 use crate::progress::{self, Progress};
 use crate::quant::blocks::QK;
 use crate::quant::{GgmlType, convert};
 use anyhow::{Context, Result};
-use rayon::prelude::*;
 use std::path::Path;
 
 /// Bytes of transposed floats that are held at a time. The source's matrix is read once for each such buffer, so it is
@@ -292,8 +292,8 @@ fn write_transposed(
             }
         }
         let bytes = &mut bytes[..ids.len() * row_bytes];
-        let pairs = bytes.par_chunks_mut(row_bytes).zip(neurons.par_chunks(n_embd));
-        pairs.for_each(|(out, neuron)| quantize(neuron, out));
+        let pairs = bytes.chunks_mut(row_bytes).zip(neurons.chunks(n_embd));
+        parallel::each(pairs, |_, (out, neuron)| quantize(neuron, out));
         writer.append(bytes)?;
         progress.advance(bytes.len() as u64);
     }

@@ -6,8 +6,8 @@
 use super::firings::Firings;
 use super::rounding::Rounding;
 use super::{Mlp, Training};
+use crate::parallel;
 use crate::predictor::linalg::{View, multiply_into};
-use rayon::prelude::*;
 
 /// Blocks of the output layer: a multiple of common core counts.
 const OUTPUT_BLOCKS: usize = 32;
@@ -171,7 +171,7 @@ impl<'a> Net<'a> {
         self.h.resize(n_hidden * n, 0.0);
         self.h_gradient.resize(n_hidden * n, 0.0);
 
-        self.x.par_chunks_mut(n_embd).zip(samples).for_each(|(to, sample)| {
+        parallel::each(self.x.chunks_mut(n_embd).zip(samples), |_, (to, sample)| {
             let from = &self.training.x[*sample as usize * n_embd..][..n_embd];
             for ((to, v), mean) in to.iter_mut().zip(from).zip(&self.scaling.mean) {
                 *to = (v - mean) * self.scaling.scale;
@@ -180,7 +180,7 @@ impl<'a> Net<'a> {
         transpose_into(&self.x, n_embd, &mut self.x_transposed);
         let (x, x_transposed) = (View::new(&self.x, n, n_embd), View::new(&self.x_transposed, n_embd, n));
 
-        self.hidden.par_iter_mut().zip(self.h.par_chunks_mut(BLOCK_ROWS * n)).for_each(|(block, h)| {
+        parallel::each(self.hidden.iter_mut().zip(self.h.chunks_mut(BLOCK_ROWS * n)), |_, (block, h)| {
             block.forward(x_transposed, rounding.map(|r| &r[0]), h);
             for (h, bias) in h.chunks_exact_mut(n).zip(&block.bias) {
                 h.iter_mut().for_each(|h| *h = (*h + bias).max(0.0));
@@ -190,7 +190,7 @@ impl<'a> Net<'a> {
         let (h, h_transposed) = (View::new(&self.h, n_hidden, n), View::new(&self.h_transposed, n, n_hidden));
 
         let fired = Fired { firings: self.training.fired, samples, mean_mass: self.mean_mass };
-        self.output.par_iter_mut().for_each(|block| {
+        parallel::each(self.output.iter_mut(), |_, block| {
             let rows = block.bias.len();
             let mut outputs = std::mem::take(&mut block.outputs);
             outputs.resize(rows * n, 0.0);
@@ -209,8 +209,8 @@ impl<'a> Net<'a> {
         });
 
         let output = &self.output;
-        let pieces = self.h_gradient.par_chunks_mut(BLOCK_ROWS * n).zip(self.h.par_chunks(BLOCK_ROWS * n));
-        self.hidden.par_iter_mut().zip(pieces).for_each(|(block, (gradient, h))| {
+        let pieces = self.h_gradient.chunks_mut(BLOCK_ROWS * n).zip(self.h.chunks(BLOCK_ROWS * n));
+        parallel::each(self.hidden.iter_mut().zip(pieces), |_, (block, (gradient, h))| {
             gradient.fill(0.0);
             // In the order of blocks, whichever thread computed them.
             for part in output {
@@ -261,7 +261,7 @@ fn transpose_into(from: &[f32], n_columns: usize, to: &mut Vec<f32>) {
     let n_rows = from.len() / n_columns;
     to.resize(from.len(), 0.0);
     // Several columns at a time, so that whole cache lines of `from` are used.
-    to.par_chunks_mut(BLOCK_ROWS * n_rows).enumerate().for_each(|(chunk, to)| {
+    parallel::each(to.chunks_mut(BLOCK_ROWS * n_rows), |chunk, to| {
         for (i, row) in from.chunks_exact(n_columns).enumerate() {
             for (to, v) in to.chunks_exact_mut(n_rows).zip(&row[chunk * BLOCK_ROWS..]) {
                 to[i] = *v;
