@@ -134,7 +134,7 @@ impl Repl<'_, '_> {
                 let begins = self.tokens.is_empty();
                 let mut all = self.tokens.clone();
                 all.extend(if begins {
-                    tokenizer.encode_prompt(text, self.setup.special, true)?
+                    tokenizer.encode_opening(text, self.setup.special, true)?
                 } else {
                     tokenizer.encode(&format!("\n{text}"), self.setup.special)?
                 });

@@ -183,7 +183,7 @@ fn run(args: Args) -> Result<()> {
         return repl::run(&setup, &mut executor, &mut sampler, prompt);
     }
     let text = prompt.context("no prompt")?;
-    let tokens = tokenizer.encode_prompt(&text, special(&args), true)?;
+    let tokens = tokenizer.encode_opening(&text, special(&args), true)?;
     if !args.json && !args.no_display_prompt {
         print(&text)?;
     }

@@ -1,8 +1,9 @@
 //! Byte-level BPE vocabularies ("gpt2").
 
+use super::bytes::ByteAlphabet;
 use super::pre::PreTokenizer;
 use super::vocab::{Kind, Vocab};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use std::collections::HashSet;
 use tokenizers::models::bpe::{BPE, Vocab as Ids};
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -11,32 +12,55 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::tokenizer::normalizer::SplitDelimiterBehavior;
 
-/// Merges of, or into, something that is not in the vocabulary are skipped and counted in the notes. Control tokens
-/// count as not in it, so that text cannot become one.
-pub(super) fn build(
-    vocab: &Vocab,
-    kinds: &[Kind],
-    pre: &PreTokenizer,
-    notes: &mut Vec<String>,
-) -> Result<tokenizers::Tokenizer> {
-    let mut ids = Ids::default();
-    for (id, (token, kind)) in (0..).zip(vocab.tokens.iter().zip(kinds)) {
-        if let Ok(text) = std::str::from_utf8(token)
-            && !text.is_empty()
-            && !matches!(kind, Kind::Control | Kind::Unknown)
-        {
-            ids.entry(text.to_owned()).or_insert(id);
+/// Longer runs of white space exceed what the regex engine keeps in mind for `\s+(?!\S)`; it would end in silence.
+const MAX_SPACES: usize = 500_000;
+
+/// A byte-level BPE vocabulary.
+pub(super) struct Bpe {
+    inner: tokenizers::Tokenizer,
+    /// Ids from here on stand for bytes that the vocabulary has no token for.
+    n_tokens: u32,
+}
+
+impl Bpe {
+    /// Merges of, or into, something that is not in the vocabulary are skipped and counted in the notes. Control tokens
+    /// count as not in it, so that text cannot become one.
+    pub fn new(vocab: &Vocab, kinds: &[Kind], pre: &PreTokenizer, notes: &mut Vec<String>) -> Result<Self> {
+        let mut ids = Ids::default();
+        for (id, (token, kind)) in (0..).zip(vocab.tokens.iter().zip(kinds)) {
+            if let Ok(text) = std::str::from_utf8(token)
+                && !text.is_empty()
+                && !matches!(kind, Kind::Control | Kind::Unknown)
+            {
+                ids.entry(text.to_owned()).or_insert(id);
+            }
         }
+        let merges = merges(vocab, &ids, notes)?;
+        // A byte without a token keeps its neighbours apart until all is merged, and then prints nothing.
+        let n_tokens = vocab.tokens.len() as u32;
+        let alphabet = ByteAlphabet::new();
+        let absent: Vec<_> = alphabet.chars().map(String::from).filter(|c| !ids.contains_key(c)).collect();
+        ids.extend(absent.into_iter().zip(n_tokens..));
+        let bpe = BPE::builder()
+            .vocab_and_merges(ids, merges)
+            .ignore_merges(pre.ignore_merges)
+            .build()
+            .map_err(|e| anyhow!("byte-level BPE vocabulary: {e}"))?;
+        let mut inner = tokenizers::Tokenizer::new(bpe);
+        inner.with_pre_tokenizer(Some(splitter(pre)?));
+        Ok(Self { inner, n_tokens })
     }
-    let merges = merges(vocab, &ids, notes)?;
-    let bpe = BPE::builder()
-        .vocab_and_merges(ids, merges)
-        .ignore_merges(pre.ignore_merges)
-        .build()
-        .map_err(|e| anyhow!("byte-level BPE vocabulary: {e}"))?;
-    let mut tokenizer = tokenizers::Tokenizer::new(bpe);
-    tokenizer.with_pre_tokenizer(Some(splitter(pre)?));
-    Ok(tokenizer)
+
+    /// Appends the ids of a text.
+    pub fn encode(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
+        let spaces = text.split(|c: char| !c.is_whitespace()).map(|run| run.chars().count()).max();
+        if let Some(n) = spaces.filter(|n| *n > MAX_SPACES) {
+            bail!("tokenizing: {n} white-space characters in a row; at most {MAX_SPACES} can be tokenized");
+        }
+        let encoding = self.inner.encode_fast(text, false).map_err(|e| anyhow!("tokenizing: {e}"))?;
+        ids.extend(encoding.get_ids().iter().filter(|id| **id < self.n_tokens));
+        Ok(())
+    }
 }
 
 pub(super) fn splitter(pre: &PreTokenizer) -> Result<Sequence> {

@@ -66,6 +66,11 @@ impl ByteAlphabet {
         ByteAlphabet { bytes }
     }
 
+    /// Its 256 characters.
+    pub fn chars(&self) -> impl Iterator<Item = char> {
+        (0..).zip(self.bytes).filter_map(|(code, byte)| byte.and(char::from_u32(code)))
+    }
+
     pub fn byte(&self, c: char) -> Option<u8> {
         self.bytes.get(c as usize).copied().flatten()
     }

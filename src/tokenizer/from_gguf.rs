@@ -1,6 +1,6 @@
 //! The vocabulary of a GGUF file.
 
-use super::vocab::Vocab;
+use super::vocab::{Ends, Vocab};
 use crate::gguf::{Gguf, Metadata};
 use anyhow::{Context, Result};
 
@@ -24,6 +24,7 @@ fn read(metadata: &Metadata) -> Result<Vocab> {
     let tokens = strings("tokens")?.context("tokenizer.ggml.tokens: the key is missing")?;
     let scores = metadata.array(&key("scores"))?.map(|a| a.floats().with_context(|| key("scores")));
     let types = metadata.array(&key("token_type"))?.map(|a| a.integers().with_context(|| key("token_type")));
+    let name = metadata.str("general.name")?.unwrap_or_default().to_lowercase();
     let id = |name: &str| metadata.u32(&key(&format!("{name}_token_id")));
     Ok(Vocab {
         model,
@@ -35,9 +36,16 @@ fn read(metadata: &Metadata) -> Result<Vocab> {
         bos: id("bos")?,
         eos: id("eos")?,
         unk: id("unknown")?,
-        eot: id("eot")?,
+        ends: Ends {
+            eot: id("eot")?,
+            eom: id("eom")?,
+            fim_pad: id("fim_pad")?,
+            fim_rep: id("fim_rep")?,
+            fim_sep: id("fim_sep")?,
+        },
         add_bos: metadata.bool(&key("add_bos_token"))?,
         add_eos: metadata.bool(&key("add_eos_token"))?,
         add_space_prefix: metadata.bool(&key("add_space_prefix"))?,
+        strips_behind_special: ["phi-3", "phi3"].iter().any(|phi| name.contains(phi)),
     })
 }

@@ -15,12 +15,15 @@ mod vocab;
 pub use from_gguf::read_vocab;
 pub use special::Special;
 pub use stream::TextStream;
-pub use vocab::Vocab;
+pub use vocab::{Ends, Vocab};
 
 use anyhow::{Result, anyhow, bail};
+use bpe::Bpe;
 use pre::PreTokenizer;
 use special::{Fragment, Specials};
+use spm::Spm;
 use std::borrow::Cow;
+use std::ops::Range;
 use vocab::Kind;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,13 +32,17 @@ enum Model {
     Gpt2,
 }
 
+enum Pieces {
+    Spm(Box<Spm>),
+    Bpe(Bpe),
+}
+
 /// Gives the ids that llama.cpp gives for the same vocabulary. Tokenizing is safe to do from several threads.
 pub struct Tokenizer {
-    model: Model,
-    inner: tokenizers::Tokenizer,
+    pieces: Pieces,
     specials: Specials,
     tokens: Vec<Vec<u8>>,
-    /// By id; kept apart from `inner`, whose map knows neither repeated tokens nor those that are not UTF-8.
+    /// By id; kept apart from `pieces`, which know neither repeated tokens nor those that are not UTF-8.
     printed: Vec<Box<[u8]>>,
     bos: Option<u32>,
     eos: Option<u32>,
@@ -75,11 +82,11 @@ impl Tokenizer {
             }
         }
         let eog = eog::end_of_generation(&vocab, &mut kinds, eos);
-        let (inner, add_bos) = match model {
-            Model::Spm => (spm::build(&vocab, &kinds, unk)?, true),
+        let (pieces, add_bos) = match model {
+            Model::Spm => (Pieces::Spm(Box::new(Spm::new(&vocab, &kinds, unk))), true),
             Model::Gpt2 => {
                 let pre = pre_tokenizer(&vocab, &mut notes)?;
-                (bpe::build(&vocab, &kinds, pre, &mut notes)?, pre.add_bos)
+                (Pieces::Bpe(Bpe::new(&vocab, &kinds, pre, &mut notes)?), pre.add_bos)
             }
         };
         let add_bos = vocab.add_bos.unwrap_or(add_bos);
@@ -92,8 +99,7 @@ impl Tokenizer {
             }
         }
         Ok(Tokenizer {
-            model,
-            inner,
+            pieces,
             specials: Specials::new(&vocab, &kinds),
             printed: bytes::printed(&vocab, &kinds, model),
             bos,
@@ -108,23 +114,33 @@ impl Tokenizer {
     }
 
     /// The ids of `text` alone, without BOS and EOS. User-defined tokens are found with either `special`.
+    ///
+    /// # Errors
+    /// When the text cannot be cut into words.
     pub fn encode(&self, text: &str, special: Special) -> Result<Vec<u32>> {
+        self.encode_protected(text, &[], special)
+    }
+
+    /// As [`encode`](Self::encode), but control tokens whose text overlaps one of the byte ranges in `protected` are text:
+    /// for what users write within what is parsed.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_protected(&self, text: &str, protected: &[Range<usize>], special: Special) -> Result<Vec<u32>> {
         let mut ids = Vec::new();
         // A space goes before every stretch of text that follows a special token, not only the first.
         let mut prefix = self.add_space_prefix;
-        for fragment in self.specials.split(text, special) {
+        for fragment in self.specials.split(text, protected, special) {
             match fragment {
                 Fragment::Token(id) => {
                     ids.push(id);
                     prefix = self.add_space_prefix;
                 }
-                Fragment::Text(text) => {
-                    let text = match self.model {
-                        Model::Spm => Cow::Owned(spm::normalize(text, prefix)),
-                        Model::Gpt2 => Cow::Borrowed(text),
-                    };
-                    let encoding = self.inner.encode_fast(text, false).map_err(|e| anyhow!("tokenizing: {e}"))?;
-                    ids.extend_from_slice(encoding.get_ids());
+                Fragment::Text(range) => {
+                    match &self.pieces {
+                        Pieces::Spm(spm) => spm.encode(&spm::normalize(&text[range], prefix), &mut ids),
+                        Pieces::Bpe(bpe) => bpe.encode(&text[range], &mut ids)?,
+                    }
                     prefix = false;
                 }
             }
@@ -134,10 +150,23 @@ impl Tokenizer {
 
     /// As [`encode`](Self::encode), with BOS if `bos` is set and the vocabulary asks for it, and EOS if the vocabulary
     /// asks for it. A text that begins with BOS gets a second one, as in llama.cpp.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
     pub fn encode_prompt(&self, text: &str, special: Special, bos: bool) -> Result<Vec<u32>> {
+        let mut ids = self.encode_opening(text, special, bos)?;
+        ids.extend(self.eos.filter(|_| self.add_eos));
+        Ok(ids)
+    }
+
+    /// As [`encode_prompt`](Self::encode_prompt), without EOS: for a text that the model is to continue, which it would not
+    /// behind an EOS.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_opening(&self, text: &str, special: Special, bos: bool) -> Result<Vec<u32>> {
         let mut ids: Vec<u32> = self.bos.filter(|_| bos && self.add_bos).into_iter().collect();
         ids.extend(self.encode(text, special)?);
-        ids.extend(self.eos.filter(|_| self.add_eos));
         Ok(ids)
     }
 

@@ -1,6 +1,7 @@
 //! Finds the tokens that a text is searched for before it is tokenized: control, unknown and user-defined ones.
 
 use super::vocab::{Kind, Vocab};
+use std::ops::Range;
 
 /// What happens if a text spells a control token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,15 +16,21 @@ struct Entry {
     text: String,
     id: u32,
     user_defined: bool,
+    /// Whether white space behind it is dropped.
+    strips: bool,
 }
 
 pub(super) struct Specials(Vec<Entry>);
 
-#[derive(Clone, Copy)]
-pub(super) enum Fragment<'a> {
-    Text(&'a str),
+#[derive(Clone, Debug)]
+pub(super) enum Fragment {
+    /// These bytes of the text.
+    Text(Range<usize>),
     Token(u32),
 }
+
+/// Texts of special tokens behind which white space stays where [`Vocab::strips_behind_special`] holds.
+const NOT_STRIPPING: [&str; 3] = ["<unk>", "<s>", "<|endoftext|>"];
 
 impl Specials {
     pub fn new(vocab: &Vocab, kinds: &[Kind]) -> Specials {
@@ -33,44 +40,59 @@ impl Specials {
             .filter(|(_, kind)| matches!(kind, Kind::Control | Kind::Unknown | Kind::UserDefined))
             .filter_map(|((id, token), kind)| {
                 let text = std::str::from_utf8(token).ok().filter(|text| !text.is_empty())?;
-                Some(Entry { text: text.to_owned(), id, user_defined: *kind == Kind::UserDefined })
+                let strips = vocab.strips_behind_special && !NOT_STRIPPING.contains(&text);
+                Some(Entry { text: text.to_owned(), id, user_defined: *kind == Kind::UserDefined, strips })
             })
             .collect();
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.text.len()));
         Specials(entries)
     }
 
-    /// Longest token first over the whole text, as in llama.cpp: not the same as leftmost first if two overlap.
-    pub fn split<'a>(&self, text: &'a str, special: Special) -> Vec<Fragment<'a>> {
+    /// Longest token first over the whole text, as in llama.cpp: not the same as leftmost first if two overlap. Where the
+    /// text of a token overlaps one of the byte ranges in `protected` it is text.
+    pub fn split(&self, text: &str, protected: &[Range<usize>], special: Special) -> Vec<Fragment> {
         if text.is_empty() {
             return Vec::new();
         }
         let pairs = Pairs::of(text);
-        let mut fragments = vec![Fragment::Text(text)];
+        let mut fragments = vec![Fragment::Text(0..text.len())];
         for entry in &self.0 {
             if (special == Special::Parse || entry.user_defined) && pairs.may_contain(&entry.text) {
-                fragments = fragments.into_iter().flat_map(|fragment| cut(fragment, entry)).collect();
+                let cut = |fragment| match fragment {
+                    Fragment::Text(range) => entry.cut(text, range, protected),
+                    token @ Fragment::Token(_) => vec![token],
+                };
+                fragments = fragments.into_iter().flat_map(cut).collect();
             }
         }
         fragments
     }
 }
 
-fn cut<'a>(fragment: Fragment<'a>, entry: &Entry) -> Vec<Fragment<'a>> {
-    let Fragment::Text(text) = fragment else {
-        return vec![fragment];
-    };
-    let mut out = Vec::new();
-    let mut parts = text.split(entry.text.as_str()).peekable();
-    while let Some(part) = parts.next() {
-        if !part.is_empty() {
-            out.push(Fragment::Text(part));
+impl Entry {
+    fn cut(&self, text: &str, range: Range<usize>, protected: &[Range<usize>]) -> Vec<Fragment> {
+        let (mut out, mut begin) = (Vec::new(), range.start);
+        for (at, _) in text[range.clone()].match_indices(&self.text) {
+            let (start, end) = (range.start + at, range.start + at + self.text.len());
+            if start < begin || (!self.user_defined && protected.iter().any(|p| p.start < end && start < p.end)) {
+                continue;
+            }
+            if begin < start {
+                out.push(Fragment::Text(begin..start));
+            }
+            out.push(Fragment::Token(self.id));
+            begin = end;
+            if self.strips {
+                // White space as C has it.
+                let behind = text[end..range.end].bytes().take_while(|b| matches!(b, b' ' | b'\t'..=b'\r'));
+                begin += behind.count();
+            }
         }
-        if parts.peek().is_some() {
-            out.push(Fragment::Token(entry.id));
+        if begin < range.end {
+            out.push(Fragment::Text(begin..range.end));
         }
+        out
     }
-    out
 }
 
 /// Which pairs of neighbouring bytes a text has, so that it need not be searched for each of a vocabulary's thousands

@@ -48,3 +48,50 @@ impl TextStream {
         String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenizer::tests::Random;
+
+    #[test]
+    fn a_stream_never_shows_half_a_character() {
+        let mut stream = TextStream::new();
+        let shown: Vec<String> = "a🦙b".bytes().map(|byte| stream.push(&[byte])).collect();
+        assert_eq!(shown, ["a", "", "", "", "🦙", "b"]);
+        assert_eq!(stream.finish(), "");
+    }
+
+    #[test]
+    fn a_stream_replaces_invalid_bytes_at_once_and_an_unfinished_character_at_the_end() {
+        let mut stream = TextStream::new();
+        assert_eq!(stream.push(b"a\xffb"), "a\u{fffd}b");
+        assert_eq!(stream.push(b"\xf0\x9f"), "");
+        assert_eq!(stream.push(b"c"), "\u{fffd}c");
+        assert_eq!(stream.push(b"\xe2\x96"), "");
+        assert_eq!(stream.finish(), "\u{fffd}");
+        assert_eq!(stream.finish(), "");
+    }
+
+    #[test]
+    fn a_stream_in_any_pieces_equals_the_whole() {
+        let mut random = Random(17);
+        for _ in 0..500 {
+            let mut bytes = random.text(12).into_bytes();
+            for _ in 0..random.below(4) {
+                let at = random.below(bytes.len() as u64 + 1) as usize;
+                bytes.insert(at, random.below(256) as u8);
+            }
+            let mut stream = TextStream::new();
+            let mut joined = String::new();
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let (piece, after) = rest.split_at(1 + random.below(rest.len() as u64) as usize);
+                joined += &stream.push(piece);
+                rest = after;
+            }
+            joined += &stream.finish();
+            assert_eq!(joined, String::from_utf8_lossy(&bytes));
+        }
+    }
+}

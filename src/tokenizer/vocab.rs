@@ -23,14 +23,46 @@ pub struct Vocab {
     pub eos: Option<u32>,
     /// `tokenizer.ggml.unknown_token_id`; absent, "llama" has it at 0.
     pub unk: Option<u32>,
-    /// `tokenizer.ggml.eot_token_id`.
-    pub eot: Option<u32>,
+    /// Further tokens that end a generation: `tokenizer.ggml.eot_token_id`, `eom_token_id`, `fim_pad_token_id`,
+    /// `fim_rep_token_id` and `fim_sep_token_id`.
+    pub ends: Ends,
     /// `tokenizer.ggml.add_bos_token`; absent, true for "llama" and up to `pre` for "gpt2".
     pub add_bos: Option<bool>,
     /// `tokenizer.ggml.add_eos_token`; absent, false.
     pub add_eos: Option<bool>,
     /// `tokenizer.ggml.add_space_prefix`; absent, true. "gpt2" never adds one.
     pub add_space_prefix: Option<bool>,
+    /// Whether white space behind special tokens is dropped. No key says so; llama.cpp knows it of models whose name
+    /// contains "phi-3" or "phi3".
+    pub strips_behind_special: bool,
+}
+
+/// Ids of tokens that end a generation, beside EOS.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Ends {
+    /// End of turn.
+    pub eot: Option<u32>,
+    /// End of message.
+    pub eom: Option<u32>,
+    /// Padding of infilling.
+    pub fim_pad: Option<u32>,
+    /// Name of a repository, in infilling.
+    pub fim_rep: Option<u32>,
+    /// Separator of files, in infilling.
+    pub fim_sep: Option<u32>,
+}
+
+impl Ends {
+    /// Those that the file names, with the beginning of their key.
+    pub(super) fn named(&self) -> [(&'static str, Option<u32>); 5] {
+        [
+            ("eot", self.eot),
+            ("eom", self.eom),
+            ("fim_pad", self.fim_pad),
+            ("fim_rep", self.fim_rep),
+            ("fim_sep", self.fim_sep),
+        ]
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +83,8 @@ impl Vocab {
         for (key, len) in [("scores", self.scores.len()), ("token_type", self.token_types.len())] {
             ensure!(len == 0 || len == n, "tokenizer.ggml.{key}: {len} values for {n} tokens");
         }
-        for (key, id) in [("bos", self.bos), ("eos", self.eos), ("unknown", self.unk), ("eot", self.eot)] {
+        let ids = [("bos", self.bos), ("eos", self.eos), ("unknown", self.unk)];
+        for (key, id) in ids.into_iter().chain(self.ends.named()) {
             if let Some(id) = id
                 && id as usize >= n
             {
