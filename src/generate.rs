@@ -62,6 +62,21 @@ pub struct Limits {
     pub show_special: bool,
 }
 
+/// Finds out whether a prompt of `n` tokens can follow what `executor` holds.
+///
+/// # Errors
+/// When it is empty or does not fit in the context.
+pub fn check_room(executor: &Executor, n: usize) -> Result<()> {
+    let (n_past, n_ctx) = (executor.n_past(), executor.params().n_ctx);
+    ensure!(n > 0, "the prompt is empty");
+    ensure!(
+        n_past + n <= n_ctx,
+        "prompt: {n} tokens, but the context of {n_ctx} has room for {}; raise -c or shorten it",
+        n_ctx - n_past
+    );
+    Ok(())
+}
+
 /// Continues what `executor` holds by `prompt` and then by generated tokens. `print` gets the text as it comes, whole
 /// characters only. Tokens are fed back as soon as they are sampled, so the executor holds all of them afterwards,
 /// except for the last one.
@@ -77,14 +92,8 @@ pub fn generate(
     user: &dyn Progress,
     print: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Generated> {
-    let (n_past, n_ctx) = (executor.n_past(), executor.params().n_ctx);
-    ensure!(!prompt.is_empty(), "the prompt is empty");
-    ensure!(
-        n_past + prompt.len() <= n_ctx,
-        "prompt: {} tokens, but the context of {n_ctx} has room for {}; raise -c or shorten it",
-        prompt.len(),
-        n_ctx - n_past
-    );
+    check_room(executor, prompt.len())?;
+    let n_ctx = executor.params().n_ctx;
     let start = Instant::now();
     let mut out = Generated {
         tokens: Vec::new(),

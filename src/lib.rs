@@ -16,6 +16,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic"))]
 
 pub mod units;
+pub mod printable;
 pub mod progress;
 pub mod parallel;
 pub mod files;

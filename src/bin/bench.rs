@@ -29,6 +29,7 @@ use powerinfer::model::Model;
 use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::plan::Planner;
 use powerinfer::placement::workload::Workload;
+use powerinfer::printable::printable;
 use powerinfer::quant::GgmlType;
 use powerinfer::tokenizer::{Special, Tokenizer};
 use std::path::{Path, PathBuf};
@@ -358,7 +359,7 @@ impl Bench<'_> {
     fn row(&self, test: String, text: &str) -> Row {
         Row {
             build: env!("CARGO_PKG_VERSION").to_owned(),
-            model_filename: self.model.gguf.source().name().to_owned(),
+            model_filename: printable(self.model.gguf.source().name()).into_owned(),
             model_type: self.model.config.name.clone(),
             model_size: self.model.n_bytes(),
             synthetic: self.model.is_synthetic(),

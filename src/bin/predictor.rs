@@ -1,6 +1,6 @@
 //! `powerinfer-profile --predictor`: fits predictors to the samples of a profile.
 
-use crate::common::terminal::{Bar, print, tell};
+use crate::common::terminal::{Bar, print_table, tell};
 use crate::common::{self, models};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -90,5 +90,5 @@ pub fn fit(args: &crate::Args, wanted: &Wanted, output: &Path) -> Result<()> {
     drop(bar);
     let (name, n) = (&predictors.name, samples.len());
     let table = table(&model, &predictors)?;
-    print(format_args!("{name}: predictors fitted to {n} tokens\n{table}"))
+    print_table(format_args!("{name}: predictors fitted to {n} tokens\n{table}"))
 }

@@ -6,9 +6,10 @@ mod predictor;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use common::models;
-use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
+use common::terminal::{Again, Bar, catch_ctrl_c, print_table, tell};
 use powerinfer::files::{check_writable, free_space, remove_leftovers, write_whole};
 use powerinfer::model::{Activation, Model};
+use powerinfer::printable::printable;
 use powerinfer::profile::checkpoint::Checkpoint;
 use powerinfer::profile::collect::{CollectParams, Collected, CorpusPart, Profiling, Text};
 use powerinfer::profile::plot::{PlotInput, draw};
@@ -121,7 +122,7 @@ fn run(args: Args) -> Result<()> {
     if let [a, b] = &*args.compare {
         let (first, second) = (Profile::read(a)?, Profile::read(b)?);
         let table = compare::table(&first, &second).with_context(|| b.display().to_string())?;
-        return print(format_args!("A = {}, B = {}\n{table}", a.display(), b.display()));
+        return print_table(format_args!("A = {}, B = {}\n{table}", a.display(), b.display()));
     }
     ensure!(args.output.is_none() || args.output != args.plot, "-o and --plot: name the same file");
     for output in args.output.iter().chain(&args.plot) {
@@ -158,7 +159,10 @@ fn run(args: Args) -> Result<()> {
     let (texts, n_tokens) = (profile.texts.len(), profile.n_tokens());
     let (name, activation, table) = (&profile.name, &profile.activation, report::table(&profile));
     let more = if args.show.is_some() { report::cold_table(&profile) } else { String::new() };
-    print(format_args!("{name}: {n_tokens} tokens of {texts} text(s), activation {activation}\n{table}{more}"))
+    print_table(format_args!(
+        "{}: {n_tokens} tokens of {texts} text(s), activation {activation}\n{table}{more}",
+        printable(name)
+    ))
 }
 
 fn merge(paths: &[PathBuf]) -> Result<(Profile, Option<Samples>)> {

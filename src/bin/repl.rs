@@ -1,6 +1,7 @@
 //! The conversation loop of `powerinfer-run`.
 
-use crate::common::terminal::{Bar, clear_stop, print, tell};
+use crate::common::ending;
+use crate::common::terminal::{Bar, clear_stop, print, print_generated, tell};
 use crate::report;
 use anyhow::{Context, Result};
 use powerinfer::chat::{ChatTemplate, Message};
@@ -8,6 +9,7 @@ use powerinfer::conversation;
 use powerinfer::executor::Executor;
 use powerinfer::generate::{Generated, Limits, Stop, generate};
 use powerinfer::model::Model;
+use powerinfer::progress::Interrupted;
 use powerinfer::sampler::Sampler;
 use powerinfer::tokenizer::{Special, Tokenizer};
 use rustyline::DefaultEditor;
@@ -19,7 +21,7 @@ const HELP: &str = "\
 /reset   forget everything said so far (without a chat template, so does the end of the model's text)
 /stats   tokens in the context, and what share of FFN neurons fired
 /exit    leave (also Ctrl-D)
-Ctrl-C stops an answer. Any line that does not begin with / goes to the model.";
+Ctrl-C stops an answer. Any line that does not begin with / goes to the model; of one that begins with // all but the first /.";
 
 /// What a conversation is held with.
 pub struct Setup<'a> {
@@ -53,15 +55,21 @@ pub fn run(setup: &Setup, executor: &mut Executor, sampler: &mut Sampler, first:
     if let Some(text) = first {
         repl.say(&text)?;
     }
-    while let Some(line) = read(editor.as_mut())? {
+    while let Some(line) = ending::while_waiting(|| read(editor.as_mut()))? {
         match line.trim() {
             "" => {}
             "/exit" | "/quit" => break,
             "/help" => tell!("{HELP}"),
             "/reset" => repl.reset(),
             "/stats" => repl.stats(),
-            command if command.starts_with('/') => tell!("{command}: unknown command; /help lists them"),
+            said if said.starts_with("//") => repl.say(&said[1..])?,
+            command if command.starts_with('/') => {
+                tell!("{command}: unknown command; /help lists them, and /{command} says it to the model");
+            }
             _ => repl.say(&line)?,
+        }
+        if ending::status().is_some() {
+            return Err(Interrupted.into());
         }
     }
     Ok(())
@@ -93,6 +101,9 @@ fn read(editor: Option<&mut DefaultEditor>) -> Result<Option<String>> {
             }
             Err(ReadlineError::Interrupted) => tell!("Ctrl-D or /exit leaves"),
             Err(ReadlineError::Eof) => return Ok(None),
+            Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                tell!("(what was typed is not UTF-8 and was not sent; set the terminal to UTF-8)");
+            }
             Err(error) => return Err(error.into()),
         }
     }
@@ -146,7 +157,7 @@ impl Repl<'_, '_> {
         let common = self.keep(common.min(self.executor.n_past()).min(wanted.len().saturating_sub(1)));
         self.sampler.forget();
         wanted[..common].iter().for_each(|t| self.sampler.accept(*t));
-        let mut show = |piece: &str| print(piece);
+        let mut show = |piece: &str| print_generated(piece);
         let (executor, sampler, limits) = (&mut *self.executor, &mut *self.sampler, self.setup.limits);
         let result = generate(executor, tokenizer, sampler, &wanted[common..], limits, &Bar::new(), &mut show);
         // Whatever went wrong, the cache then holds nothing but what `tokens` says.

@@ -1,6 +1,6 @@
 //! What `powerinfer-run` says of a generation besides its text.
 
-use crate::common::terminal::{print, tell};
+use crate::common::terminal::{print_json, tell};
 use anyhow::Result;
 use powerinfer::executor::{Executor, Mode};
 use powerinfer::generate::Generated;
@@ -85,5 +85,5 @@ pub fn json(model: &Model, executor: &Executor, texts: (&str, &str), result: &Ge
         "seed": seed,
         "stop": result.stop.name(),
     });
-    print(format_args!("{object}\n"))
+    print_json(object)
 }

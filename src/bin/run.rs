@@ -11,9 +11,9 @@ use common::card::Where;
 use common::hardware::hardware;
 use common::models;
 use common::plan::{self, PlanArgs};
-use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
+use common::terminal::{Again, Bar, catch_ctrl_c, print, print_generated, tell};
 use powerinfer::executor::{ExecutorParams, Mode, Worker};
-use powerinfer::generate::{Limits, Stop, generate};
+use powerinfer::generate::{Limits, Stop, check_room, generate};
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
 use powerinfer::placement::workload::Workload;
@@ -36,7 +36,8 @@ Examples:
   powerinfer-run -m chat.gguf -cnv                      chat, with the file's chat template
   powerinfer-run -m model.gguf --tokenize -p \"Hello\"    print token ids and exit
 
-Generated text goes to stdout as it arrives, everything else to stderr.";
+Generated text goes to stdout as it arrives, everything else to stderr. On a terminal its control characters are left out,
+except for line breaks and tabs; into a pipe or a file it goes as it is.";
 
 /// Generate text, computing only the neurons that fire.
 #[derive(Parser)]
@@ -101,7 +102,7 @@ struct Args {
     #[arg(long)]
     parse_special: bool,
     /// Print generated special tokens as text, including the one that ends the text
-    #[arg(long, conflicts_with = "tokenize")]
+    #[arg(long)]
     special: bool,
     /// Print FFN sparsity per layer; in a conversation, also timings after each answer
     #[arg(long)]
@@ -184,8 +185,9 @@ fn run(args: Args) -> Result<()> {
     }
     let text = prompt.context("no prompt")?;
     let tokens = tokenizer.encode_opening(&text, special(&args), true)?;
+    check_room(&executor, tokens.len())?;
     if !args.json && !args.no_display_prompt {
-        print(&text)?;
+        print_generated(&text)?;
     }
     let mut shown = String::new();
     let mut show = |piece: &str| {
@@ -193,7 +195,7 @@ fn run(args: Args) -> Result<()> {
             shown += piece;
             return Ok(());
         }
-        print(piece)
+        print_generated(piece)
     };
     let result = generate(&mut executor, &tokenizer, &mut sampler, &tokens, limits, &Bar::new(), &mut show)?;
     if args.json {

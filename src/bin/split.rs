@@ -7,7 +7,7 @@ use clap::Parser;
 use common::hardware::hardware;
 use common::models;
 use common::plan::{self, PlanArgs};
-use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
+use common::terminal::{Again, Bar, catch_ctrl_c, print_table, tell};
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode, Worker};
 use powerinfer::files::check_writable;
@@ -153,13 +153,13 @@ fn run(args: Args) -> Result<()> {
         draft.groups.iter_mut().zip(n_hot).for_each(|(group, n_hot)| group.n_hot = n_hot);
     }
     let predictor = packed(&args)?;
-    print(draft.table(&source))?;
+    print_table(draft.table(&source))?;
     variant::write(&source, &draft, predictor.as_ref(), output, &bar)?;
     let written = tell_written(&args, output, &source)?;
     if draft.lossy && !args.no_kl {
         match divergence(&source, &written, n_threads, &bar)? {
             Some((kl, n)) => {
-                print(format_args!("KL to the source: {kl:.6} nats per token over {n} tokens of story\n"))?
+                print_table(format_args!("KL to the source: {kl:.6} nats per token over {n} tokens of story\n"))?
             }
             None => tell!("note: the file has no tokenizer, so the cost of quantizing was not measured"),
         }
@@ -186,7 +186,7 @@ fn packed(args: &Args) -> Result<Option<Gguf>> {
 fn tell_written(args: &Args, output: &Path, source: &Model) -> Result<Model> {
     let written = Model::new(Gguf::open(output)?, args.activation)?;
     let (before, after) = (Bytes(source.n_bytes()), Bytes(written.n_bytes()));
-    print(format_args!("{}: {after} of weights (source: {before})\n", output.display()))?;
+    print_table(format_args!("{}: {after} of weights (source: {before})\n", output.display()))?;
     Ok(written)
 }
 
@@ -246,7 +246,7 @@ fn quantize(args: &Args, path: &Path, output: &Path, bar: &Bar) -> Result<()> {
     let before = Bytes(source.tensors().iter().map(|t| t.data.len() as u64).sum());
     let types: Vec<_> = conversion.types.iter().map(|(dtype, n)| format!("{n} {dtype}")).collect();
     let (after, types) = (Bytes(conversion.n_bytes), types.join(", "));
-    print(format_args!("{}: {after} of weights (source: {before}); matrices: {types}\n", output.display()))
+    print_table(format_args!("{}: {after} of weights (source: {before}); matrices: {types}\n", output.display()))
 }
 
 /// Mean KL of the variant to its source, and the tokens it was measured over.

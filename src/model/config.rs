@@ -51,7 +51,7 @@ pub struct Rope {
 pub struct Config {
     /// Value of `general.architecture`.
     pub arch: String,
-    /// Value of `general.name`, or the architecture where there is none.
+    /// Value of `general.name`, or the architecture where there is none; what could command a terminal is escaped.
     pub name: String,
     /// Entries of the vocabulary: rows of `token_embd`.
     pub n_vocab: usize,

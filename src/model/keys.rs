@@ -3,6 +3,7 @@
 use super::activation::{self, Activation};
 use super::config::{Config, NormKind, Rope, RopeKind};
 use crate::gguf::Metadata;
+use crate::printable::printable;
 use anyhow::{Context, Result, bail, ensure};
 
 /// The metadata of a file, by keys that begin with the name of its architecture.
@@ -137,7 +138,7 @@ impl Keys<'_> {
         ensure!(norm_eps >= 0.0, "{}: {norm_eps} is negative", key(eps_key));
         Ok(Config {
             arch: self.arch.to_owned(),
-            name: self.metadata.str("general.name")?.unwrap_or(self.arch).to_owned(),
+            name: printable(self.metadata.str("general.name")?.unwrap_or(self.arch)).into_owned(),
             n_vocab: self.n_vocab,
             n_ctx_train: self.size("context_length")?,
             n_embd,

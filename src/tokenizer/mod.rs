@@ -34,7 +34,7 @@ enum Model {
 
 enum Pieces {
     Spm(Box<Spm>),
-    Bpe(Bpe),
+    Bpe(Box<Bpe>),
 }
 
 /// Gives the ids that llama.cpp gives for the same vocabulary. Tokenizing is safe to do from several threads.
@@ -86,7 +86,7 @@ impl Tokenizer {
             Model::Spm => (Pieces::Spm(Box::new(Spm::new(&vocab, &kinds, unk))), true),
             Model::Gpt2 => {
                 let pre = pre_tokenizer(&vocab, &mut notes)?;
-                (Pieces::Bpe(Bpe::new(&vocab, &kinds, pre, &mut notes)?), pre.add_bos)
+                (Pieces::Bpe(Box::new(Bpe::new(&vocab, &kinds, pre, &mut notes)?)), pre.add_bos)
             }
         };
         let add_bos = vocab.add_bos.unwrap_or(add_bos);

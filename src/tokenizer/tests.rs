@@ -370,14 +370,14 @@ fn a_text_that_goes_on_ends_without_eos() {
 #[test]
 fn protected_control_tokens_are_text_and_leave_the_rest_as_it_is() {
     let tokenizer = Tokenizer::new(spm(&[LETTERS, &[("<tool>", 4)]].concat())).unwrap();
-    let protected = |text: &str, ranges: &[std::ops::Range<usize>]| {
-        let ids = tokenizer.encode_protected(text, ranges, Special::Parse).unwrap();
+    let protected = |text: &str, range: std::ops::Range<usize>| {
+        let ids = tokenizer.encode_protected(text, std::slice::from_ref(&range), Special::Parse).unwrap();
         ids.iter().map(|&id| tokenizer.token_text(id).into_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(protected("<s>hi<s>hi", &[5..8]), ["<s>", "▁hi", "<", "s", ">", "hi"]);
-    assert_eq!(protected("<s>hi<s>hi", &[7..8]), ["<s>", "▁hi", "<", "s", ">", "hi"]);
-    assert_eq!(protected("<s>hi", &[3..5]), ["<s>", "▁hi"]);
-    assert_eq!(protected("<tool>hi", &[0..6]), ["<tool>", "▁hi"], "user-defined tokens are found either way");
+    assert_eq!(protected("<s>hi<s>hi", 5..8), ["<s>", "▁hi", "<", "s", ">", "hi"]);
+    assert_eq!(protected("<s>hi<s>hi", 7..8), ["<s>", "▁hi", "<", "s", ">", "hi"]);
+    assert_eq!(protected("<s>hi", 3..5), ["<s>", "▁hi"]);
+    assert_eq!(protected("<tool>hi", 0..6), ["<tool>", "▁hi"], "user-defined tokens are found either way");
 }
 
 #[test]

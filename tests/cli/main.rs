@@ -15,4 +15,5 @@ mod run;
 #[path = "../support/mod.rs"]
 mod support;
 mod synthetic;
+mod terminal;
 mod usage;

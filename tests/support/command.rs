@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 const MAX_DATA_KIB: u32 = 300_000;
 
 /// What a command did.
+#[derive(Debug)]
 pub struct Outcome {
     pub code: Option<i32>,
     pub stdout: String,

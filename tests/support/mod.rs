@@ -13,6 +13,8 @@ mod random;
 mod raw;
 pub mod real;
 pub mod reference;
+#[cfg(unix)]
+pub mod terminal;
 mod tiny;
 
 pub use command::{Outcome, file, names_in, refused, refused_by, sh, tool, usage_error};

@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod card;
+pub mod ending;
 pub mod hardware;
 pub mod models;
 pub mod plan;
@@ -11,6 +12,7 @@ pub mod terminal;
 use anyhow::Result;
 use clap::Parser;
 use powerinfer::cpu::cores::{performance_cores, usable_cores};
+use powerinfer::printable::printable;
 use powerinfer::progress::Interrupted;
 use std::ffi::OsString;
 use std::io;
@@ -28,14 +30,14 @@ pub fn main<A: Parser>(run: fn(A) -> Result<()>) -> ExitCode {
     let Err(error) = run(args) else { return ExitCode::SUCCESS };
     if error.is::<Interrupted>() {
         terminal::tell!("interrupted");
-        return ExitCode::from(INTERRUPTED);
+        return ExitCode::from(ending::status().unwrap_or(INTERRUPTED));
     }
     let pipe_closed = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
     if error.downcast_ref::<io::Error>().is_some_and(pipe_closed) {
         return ExitCode::SUCCESS;
     }
     let line = format!("{error:#}").replace('\n', " ");
-    terminal::tell!("error: {line}");
+    terminal::tell!("error: {}", printable(&line));
     ExitCode::FAILURE
 }
 

@@ -1,6 +1,6 @@
 //! Plans on the command line: the flags of `--dry-run`, `--hardware` and budgets, and what they ask for.
 
-use super::terminal::print;
+use super::terminal::{print_json, print_table};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
 use powerinfer::placement::explain::Explained;
@@ -71,7 +71,7 @@ pub fn show(args: &PlanArgs, json: bool, hardware: &Hardware, work: &Workload, r
     let plan = prepared.plan(args.vram.budget(hardware)?)?;
     let explained = Explained::new(&prepared, &plan);
     if json {
-        return print(serde_json::to_string_pretty(&explained.json())? + "\n");
+        return print_json(serde_json::to_string_pretty(&explained.json())?);
     }
-    print(explained.table(args.explain))
+    print_table(explained.table(args.explain))
 }

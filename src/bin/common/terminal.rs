@@ -1,20 +1,37 @@
-//! Progress on stderr, and Ctrl-C.
+//! Output, progress on stderr, and Ctrl-C.
 
+use super::ending;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use powerinfer::printable::{printable_lines, without_controls};
 use powerinfer::progress::Progress;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// `eprintln!`, but a stderr that is full or closed is no reason to panic.
+/// `eprintln!`, but a stderr that is full or closed is no reason to panic, and what could command a terminal is escaped.
 macro_rules! tell {
-    ($($text:tt)*) => {
-        drop(std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($text)*))))
-    };
+    ($($text:tt)*) => { $crate::common::terminal::say(format_args!($($text)*)) };
 }
 pub(crate) use tell;
+
+/// What [`tell!`] does.
+pub fn say(text: std::fmt::Arguments) {
+    without_bar(|| drop(writeln!(stderr(), "{}", printable_lines(&text.to_string()))));
+}
+
+/// The bar that is shown now, if any.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// Takes the bar off the terminal while `write` writes.
+fn without_bar<T>(write: impl FnOnce() -> T) -> T {
+    let shown = SHOWN.lock().ok().and_then(|bar| bar.clone());
+    match shown {
+        Some(bar) => bar.suspend(write),
+        None => write(),
+    }
+}
 
 /// Writes to standard output, at once.
 ///
@@ -22,7 +39,40 @@ pub(crate) use tell;
 /// When nobody reads it any more, or the disk behind it is full.
 pub fn print(text: impl Display) -> Result<()> {
     let mut out = stdout();
-    write!(out, "{text}").and_then(|()| out.flush()).context("standard output")
+    without_bar(|| write!(out, "{text}").and_then(|()| out.flush())).context("standard output")
+}
+
+/// Writes lines for people, in which what could command a terminal is escaped.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_table(text: impl Display) -> Result<()> {
+    print(printable_lines(&text.to_string()))
+}
+
+/// Writes a line of JSON, in which what could command a terminal is escaped: beside what JSON itself demands, the controls
+/// from U+007F on.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json(text: impl Display) -> Result<()> {
+    let mut line = String::new();
+    for c in text.to_string().chars() {
+        match c {
+            '\n' => line.push(c),
+            c if c.is_control() => line += &format!("\\u{:04x}", u32::from(c)),
+            c => line.push(c),
+        }
+    }
+    print(line + "\n")
+}
+
+/// Writes text of a model or a prompt: as it is into a pipe or a file, without control characters on a terminal.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_generated(text: &str) -> Result<()> {
+    if stdout().is_terminal() { print(without_controls(text)) } else { print(text) }
 }
 
 static STOP: AtomicBool = AtomicBool::new(false);
@@ -37,7 +87,7 @@ pub enum Again {
     Waits,
 }
 
-/// From now on Ctrl-C asks the work to stop.
+/// From now on Ctrl-C asks the work to stop, and so do SIGTERM and SIGHUP, which end the program in any case.
 ///
 /// # Errors
 /// When the system refuses a handler.
@@ -48,7 +98,8 @@ pub fn catch_ctrl_c(again: Again) -> Result<()> {
             std::process::exit(130);
         }
     };
-    ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")
+    ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")?;
+    ending::watch(|| STOP.store(true, Ordering::SeqCst)).context("SIGTERM cannot be caught")
 }
 
 /// Changes what a second Ctrl-C does.
@@ -56,9 +107,9 @@ pub fn press_again(again: Again) {
     EXITS.store(again == Again::Exits, Ordering::SeqCst);
 }
 
-/// Takes back a request to stop.
+/// Takes back a request to stop, unless it was one to end.
 pub fn clear_stop() {
-    STOP.store(false, Ordering::SeqCst);
+    STOP.store(ending::status().is_some(), Ordering::SeqCst);
 }
 
 /// A bar on stderr where that is a terminal; hears Ctrl-C either way.
@@ -82,13 +133,18 @@ impl Progress for Bar {
         if !stderr().is_terminal() {
             return;
         }
+        // The old one goes first: two on one line would leave something behind.
+        self.end();
         let style = "{msg:>16} [{bar:40}] {percent:>3} %  {elapsed}, {eta} left";
         let new = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template(style) {
             new.set_style(style.progress_chars("=> "));
         }
         new.set_message(what.to_owned());
-        self.with(|bar| std::mem::replace(bar, new).finish_and_clear());
+        if let Ok(mut shown) = SHOWN.lock() {
+            *shown = Some(new.clone());
+        }
+        self.with(|bar| *bar = new);
     }
 
     fn advance(&self, n: u64) {
@@ -97,6 +153,9 @@ impl Progress for Bar {
 
     fn end(&self) {
         self.with(|bar| bar.finish_and_clear());
+        if let Ok(mut shown) = SHOWN.lock() {
+            shown.take_if(|bar| bar.is_finished());
+        }
     }
 
     fn cancelled(&self) -> bool {
@@ -106,6 +165,6 @@ impl Progress for Bar {
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.with(|bar| bar.finish_and_clear());
+        self.end();
     }
 }

@@ -1,0 +1,102 @@
+//! SIGTERM and SIGHUP: the work is asked to stop, and if it does not, the program ends all the same.
+
+use anyhow::Result;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+/// The signal that ends the program, or 0.
+static SIGNAL: AtomicI32 = AtomicI32::new(0);
+/// Whether the program does nothing but wait for a line.
+static WAITING: AtomicBool = AtomicBool::new(false);
+
+/// The exit status that a signal which asked the program to end wants, as shells have it.
+pub fn status() -> Option<u8> {
+    let signal = SIGNAL.load(Ordering::SeqCst);
+    u8::try_from(signal).ok().filter(|s| *s > 0).map(|s| 128 + s)
+}
+
+/// Runs `read`, which waits for a line: a signal then need not wait for anything.
+pub fn while_waiting<T>(read: impl FnOnce() -> T) -> T {
+    WAITING.store(true, Ordering::SeqCst);
+    let result = read();
+    WAITING.store(false, Ordering::SeqCst);
+    result
+}
+
+/// From now on these signals call `stop` and end the program within [`PATIENCE`].
+///
+/// # Errors
+/// When the system refuses a handler.
+#[cfg(unix)]
+pub fn watch(stop: impl Fn() + Send + 'static) -> Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGTERM};
+    // Who started the program with nohup wants it to go on.
+    let heard: Vec<i32> = [SIGTERM, SIGHUP].into_iter().filter(|s| !unix::is_ignored(*s)).collect();
+    let mut signals = signal_hook::iterator::Signals::new(heard)?;
+    unix::remember_terminal();
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            SIGNAL.store(signal, Ordering::SeqCst);
+            stop();
+            unix::wait(&WAITING);
+            unix::restore_terminal();
+            std::process::exit(128 + signal);
+        }
+    })?;
+    Ok(())
+}
+
+/// Elsewhere Ctrl-C is all there is.
+///
+/// # Errors
+/// None.
+#[cfg(not(unix))]
+pub fn watch(_stop: impl Fn() + Send + 'static) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(unix)]
+mod unix {
+    use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+    use std::io::{IsTerminal, Write, stderr, stdin, stdout};
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
+
+    /// How long the work may take to stop by itself.
+    const PATIENCE: Duration = Duration::from_millis(1500);
+
+    static TERMINAL: OnceLock<Termios> = OnceLock::new();
+
+    /// Whether the program was started with `signal` ignored, where the system tells.
+    pub fn is_ignored(signal: i32) -> bool {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok()).is_some_and(|m| m >> (signal - 1) & 1 == 1)
+    }
+
+    pub fn remember_terminal() {
+        if let Ok(now) = tcgetattr(stdin()) {
+            TERMINAL.get_or_init(|| now);
+        }
+    }
+
+    pub fn wait(waiting: &AtomicBool) {
+        let start = Instant::now();
+        while !waiting.load(Ordering::SeqCst) && start.elapsed() < PATIENCE {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Line editing may have changed the terminal, and a bar may stand on its last line.
+    pub fn restore_terminal() {
+        if let Some(before) = TERMINAL.get() {
+            let _ = tcsetattr(stdin(), OptionalActions::Now, before);
+            if stdout().is_terminal() {
+                let _ = write!(stdout(), "\x1b[?2004l").and_then(|()| stdout().flush());
+            }
+        }
+        if stderr().is_terminal() {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! A command on a terminal.
+
+use super::command::file;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running command whose standard input, output and errors are one terminal.
+pub struct Terminal {
+    child: Child,
+    keyboard: File,
+    other_end: File,
+    screen: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Terminal {
+    pub fn of(mut command: Command) -> Self {
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&terminal).unwrap();
+        unlockpt(&terminal).unwrap();
+        let path = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
+        let other_end = File::options().read(true).write(true).open(path).unwrap();
+        let end = || other_end.try_clone().unwrap();
+        let child = command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        let keyboard = File::from(terminal);
+        let screen = Arc::new(Mutex::new(Vec::new()));
+        let (mut reader, seen) = (keyboard.try_clone().unwrap(), screen.clone());
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(n @ 1..) = reader.read(&mut bytes) {
+                seen.lock().unwrap().extend(&bytes[..n]);
+            }
+        });
+        Self { child, keyboard, other_end, screen }
+    }
+
+    /// `run` with these arguments.
+    pub fn run(args: &[&str]) -> Self {
+        let mut command = Command::new(file("run"));
+        command.args(args).args(["-t", "1", "--device", "cpu"]);
+        Self::of(command)
+    }
+
+    pub fn types(&mut self, bytes: &[u8]) {
+        self.keyboard.write_all(bytes).unwrap();
+    }
+
+    /// All that has been shown.
+    pub fn shown(&self) -> String {
+        String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned()
+    }
+
+    /// Waits until `text` has been shown `n` times in all.
+    #[track_caller]
+    pub fn shows(&self, text: &str, n: usize) {
+        let start = Instant::now();
+        while self.shown().matches(text).count() < n {
+            assert!(start.elapsed() < PATIENCE, "\"{text}\" is not shown {n} times:\n{}", self.shown());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits for the end, at most so long.
+    #[track_caller]
+    pub fn ends(&mut self, within: Duration) -> ExitStatus {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(start.elapsed() < within, "it goes on:\n{}", self.shown());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Whether the terminal collects lines and shows what is typed, as it does for a shell.
+    pub fn is_as_before(&self) -> bool {
+        let modes = tcgetattr(&self.other_end).unwrap().local_modes;
+        modes.contains(LocalModes::ICANON | LocalModes::ECHO)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a screen shows in the end: lines, of which some have been written over. Knows what bars use.
+pub fn in_the_end(shown: &str) -> Vec<String> {
+    let mut lines: Vec<Vec<char>> = vec![Vec::new()];
+    let (mut at, mut chars) = (0, shown.chars().peekable());
+    while let Some(c) = chars.next() {
+        let last = lines.len() - 1;
+        match c {
+            '\n' => {
+                lines.push(Vec::new());
+                at = 0;
+            }
+            '\r' => at = 0,
+            '\x1b' => {
+                let sequence: String = std::iter::from_fn(|| chars.next_if(|c| !c.is_ascii_alphabetic())).collect();
+                match (sequence.as_str(), chars.next()) {
+                    ("[2", Some('K')) => lines[last].clear(),
+                    ("[" | "[0", Some('K')) => lines[last].truncate(at),
+                    ("[?25" | "[?2004", Some('h' | 'l')) | ("[" | "[0", Some('m')) => {}
+                    (other, end) => panic!("escape sequence {other:?} {end:?}"),
+                }
+            }
+            c => {
+                if lines[last].len() <= at {
+                    lines[last].resize(at + 1, ' ');
+                }
+                lines[last][at] = c;
+                at += 1;
+            }
+        }
+    }
+    lines.into_iter().map(|line| line.into_iter().collect()).collect()
+}
