@@ -68,7 +68,7 @@ pub fn run(setup: &Setup, executor: &mut Executor, sampler: &mut Sampler, first:
             }
             _ => repl.say(&line)?,
         }
-        if ending::status().is_some() {
+        if ending::is_wanted() {
             return Err(Interrupted.into());
         }
     }

@@ -33,7 +33,8 @@ fn signals_end_the_program_in_the_middle_of_an_answer() {
     terminal.types(b"Once upon a time\r");
     terminal.shows("Once upon a time", 1);
     terminal.signal("-TERM");
-    assert_eq!(terminal.ends(SOON).code(), Some(143));
+    // Asked to stop while it computes it is interrupted; where it waits for a line already, the signal ends it.
+    assert!(matches!(terminal.ends(SOON).code(), Some(130 | 143)));
 }
 
 #[test]
@@ -65,9 +66,8 @@ fn lines_that_arrive_in_one_burst_are_all_answered() {
     let mut terminal = conversation();
     terminal.types(b"/stats\r/reset\r/stats\r/reset\r/exit\r");
     assert_eq!(terminal.ends(SOON).code(), Some(0));
-    let shown = terminal.shown();
-    assert_eq!(shown.matches("tokens in the context").count(), 2, "{shown}");
-    assert_eq!(shown.matches("(forgotten)").count(), 2, "{shown}");
+    terminal.shows("tokens in the context", 2);
+    terminal.shows("(forgotten)", 2);
 }
 
 #[test]
@@ -77,6 +77,7 @@ fn a_line_that_begins_with_a_slash_can_be_said() {
     terminal.shows("unknown command; /help lists them, and //usr/bin is a folder says it to the model", 1);
     terminal.types(b"//usr/bin is a folder\r/stats\r/exit\r");
     assert_eq!(terminal.ends(SOON).code(), Some(0));
+    terminal.shows("tokens in the context", 1);
     let shown = terminal.shown();
     assert_eq!(shown.matches("unknown command").count(), 1, "{shown}");
     assert!(!shown.contains("\n0 of 512 tokens"), "{shown}");
@@ -151,12 +152,17 @@ fn bars_leave_nothing_behind() {
     let measures = |command: &mut Command| {
         command.args(["-p", "8,16", "-n", "8", "-r", "2", "-t", "1", "--device", "cpu"]);
     };
-    for (name, arguments) in [("profile", &profiles as &dyn Fn(&mut Command)), ("run", &checks), ("bench", &measures)] {
+    let cases = [
+        ("profile", "  all ", &profiles as &dyn Fn(&mut Command)),
+        ("run", "stopped by", &checks),
+        ("bench", " tg8 |", &measures),
+    ];
+    for (name, last, arguments) in cases {
         let mut command = Command::new(file(name));
         arguments(&mut command);
         let mut terminal = Terminal::of(command);
         assert_eq!(terminal.ends(Duration::from_secs(60)).code(), Some(0), "{}", terminal.shown());
-        std::thread::sleep(Duration::from_millis(100));
+        terminal.shows(last, 1);
         let shown = terminal.shown();
         assert!(shown.contains("[="), "{name}: no bar was shown: {shown}");
         let left = in_the_end(&shown);

@@ -1,17 +1,16 @@
-//! SIGTERM and SIGHUP: the work is asked to stop, and if it does not, the program ends all the same.
+//! SIGTERM and SIGHUP: the work is asked to stop, and if it does not, the program ends all the same, with the exit status
+//! that shells have for these signals.
 
 use anyhow::Result;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The signal that ends the program, or 0.
-static SIGNAL: AtomicI32 = AtomicI32::new(0);
+static WANTED: AtomicBool = AtomicBool::new(false);
 /// Whether the program does nothing but wait for a line.
 static WAITING: AtomicBool = AtomicBool::new(false);
 
-/// The exit status that a signal which asked the program to end wants, as shells have it.
-pub fn status() -> Option<u8> {
-    let signal = SIGNAL.load(Ordering::SeqCst);
-    u8::try_from(signal).ok().filter(|s| *s > 0).map(|s| 128 + s)
+/// Whether a signal has asked the program to end.
+pub fn is_wanted() -> bool {
+    WANTED.load(Ordering::SeqCst)
 }
 
 /// Runs `read`, which waits for a line: a signal then need not wait for anything.
@@ -35,7 +34,7 @@ pub fn watch(stop: impl Fn() + Send + 'static) -> Result<()> {
     unix::remember_terminal();
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            SIGNAL.store(signal, Ordering::SeqCst);
+            WANTED.store(true, Ordering::SeqCst);
             stop();
             unix::wait(&WAITING);
             unix::restore_terminal();

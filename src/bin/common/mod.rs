@@ -30,7 +30,7 @@ pub fn main<A: Parser>(run: fn(A) -> Result<()>) -> ExitCode {
     let Err(error) = run(args) else { return ExitCode::SUCCESS };
     if error.is::<Interrupted>() {
         terminal::tell!("interrupted");
-        return ExitCode::from(ending::status().unwrap_or(INTERRUPTED));
+        return ExitCode::from(INTERRUPTED);
     }
     let pipe_closed = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
     if error.downcast_ref::<io::Error>().is_some_and(pipe_closed) {

@@ -109,7 +109,7 @@ pub fn press_again(again: Again) {
 
 /// Takes back a request to stop, unless it was one to end.
 pub fn clear_stop() {
-    STOP.store(ending::status().is_some(), Ordering::SeqCst);
+    STOP.store(ending::is_wanted(), Ordering::SeqCst);
 }
 
 /// A bar on stderr where that is a terminal; hears Ctrl-C either way.
