@@ -105,6 +105,8 @@ pub fn generate(
         stop: Stop::Interrupted,
     };
     prompt.iter().for_each(|t| sampler.accept(*t));
+    // Entries behind the tokens only fill the embedding up.
+    let n_tokens = executor.model().config.n_tokens;
     let mut logits = Vec::new();
     let long = prompt.len() > executor.params().n_ubatch;
     if long {
@@ -116,7 +118,7 @@ pub fn generate(
             return Ok(out);
         }
         logits.clear();
-        logits.extend_from_slice(executor.prefill(chunk)?);
+        logits.extend_from_slice(&executor.prefill(chunk)?[..n_tokens]);
         if long {
             user.advance(chunk.len() as u64);
         }
@@ -158,7 +160,7 @@ pub fn generate(
             break Stop::ContextFull;
         }
         logits.clear();
-        logits.extend_from_slice(executor.decode(token)?);
+        logits.extend_from_slice(&executor.decode(token)?[..n_tokens]);
         out.n_decoded += 1;
     };
     let rest = stream.finish();

@@ -120,6 +120,11 @@ impl<'m> Executor<'m> {
         self.sequence.truncate(n_past)
     }
 
+    /// What is run.
+    pub fn model(&self) -> &'m Model {
+        self.model
+    }
+
     /// How the run was set up.
     pub fn params(&self) -> &ExecutorParams {
         &self.params
@@ -246,6 +251,13 @@ impl<'m> Executor<'m> {
 
 fn check(model: &Model, params: &ExecutorParams) -> Result<()> {
     ensure!(params.n_ubatch > 0, "-ub 0: a batch needs at least one token");
+    if let Some(window) = model.config.window {
+        let (arch, n_ctx) = (&model.config.arch, params.n_ctx);
+        ensure!(
+            n_ctx <= window,
+            "-c {n_ctx}: {arch}.attention.sliding_window is {window}, and a longer context is not supported yet"
+        );
+    }
     model.check_mode(params.mode)
 }
 

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 /// The most accepted; the largest models known have some 3,000 tensors and 60 keys.
-const MAX_TENSORS: u64 = 1 << 16;
+pub(super) const MAX_TENSORS: u64 = 1 << 16;
 const MAX_KEYS: u64 = 1 << 16;
 const MAX_KEY_BYTES: u64 = (1 << 16) - 1;
 const MAX_STRING_BYTES: u64 = 16 << 20;
@@ -43,8 +43,10 @@ pub struct TensorInfo {
     pub dtype: GgmlType,
     /// Sizes, innermost (row length) first, as ggml counts them; 1 to 4 of them, none of them 0.
     pub dims: Vec<usize>,
-    /// Byte range in the file.
+    /// Byte range in the file that holds it.
     pub data: Range<usize>,
+    /// Which file that is, from 0, where a model lies in several.
+    pub part: usize,
 }
 
 impl TensorInfo {
@@ -213,10 +215,12 @@ fn tensor_info(cursor: &mut Cursor, version: u32, name: &str) -> Result<RawInfo>
     Ok(RawInfo { name: name.to_owned(), dtype, dims, offset })
 }
 
-/// Turns offsets into file ranges that are aligned, inside the file, and do not overlap.
+/// Turns offsets into file ranges: one tensor behind the other, each from the next multiple of the alignment on, all inside
+/// the file. ggml wants the same, and it shows a type or a shape that was changed behind the writer's back.
 fn place(raw: Vec<RawInfo>, file_len: usize, data_start: usize, alignment: u64) -> Result<Vec<TensorInfo>> {
-    let mut tensors = Vec::with_capacity(raw.len());
+    let mut tensors: Vec<TensorInfo> = Vec::with_capacity(raw.len());
     let data_len = file_len.saturating_sub(data_start);
+    let mut end = 0usize;
     for RawInfo { name, dtype, dims, offset } in raw {
         let row = dtype.row_bytes(dims[0]);
         let row = row.with_context(|| {
@@ -225,18 +229,23 @@ fn place(raw: Vec<RawInfo>, file_len: usize, data_start: usize, alignment: u64) 
         let bytes = dims[1..].iter().try_fold(row, |n, d| n.checked_mul(*d));
         let bytes = bytes.with_context(|| format!("{name}: its size overflows"))?;
         ensure!(offset.is_multiple_of(alignment), "{name}: offset {offset} is not a multiple of {alignment}");
-        let inside = usize::try_from(offset).ok().filter(|o| o.checked_add(bytes).is_some_and(|end| end <= data_len));
-        let offset = inside.with_context(|| {
+        let wanted = align_up(end, alignment).with_context(|| format!("{name}: its offset overflows"))?;
+        if offset != wanted as u64 {
+            match tensors.last() {
+                None => bail!("{name}: offset {offset}, but the first tensor begins at 0"),
+                Some(before) => bail!(
+                    "{name}: offset {offset}, but {} before it, {} of {:?}, ends at {wanted}",
+                    before.name,
+                    before.dtype,
+                    before.dims
+                ),
+            }
+        }
+        end = wanted.checked_add(bytes).filter(|end| *end <= data_len).with_context(|| {
             format!("{name}: {bytes} bytes at offset {offset}, but the data section has {data_len}; is the file whole?")
         })?;
-        let start = data_start + offset;
-        tensors.push(TensorInfo { name, dtype, dims, data: start..start + bytes });
-    }
-    let mut order: Vec<&TensorInfo> = tensors.iter().collect();
-    order.sort_by_key(|t| t.data.start);
-    for pair in order.windows(2) {
-        let overlap = pair[0].data.end > pair[1].data.start;
-        ensure!(!overlap, "{}: its data overlap those of {}", pair[1].name, pair[0].name);
+        let data = data_start + wanted..data_start + end;
+        tensors.push(TensorInfo { name, dtype, dims, data, part: 0 });
     }
     Ok(tensors)
 }

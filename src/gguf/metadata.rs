@@ -1,6 +1,7 @@
 //! Typed access to the metadata of a GGUF file.
 
 use super::header::Entry;
+use super::parts;
 use super::source::Source;
 use super::value::{ArrayView, ValueType};
 use anyhow::{Context, Result, bail, ensure};
@@ -30,6 +31,11 @@ impl Metadata {
         &self.entries
     }
 
+    /// The entries that also hold for a file that is made of this one: without those that say which part of a model it is.
+    pub fn copied(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| !entry.key.starts_with(parts::KEYS))
+    }
+
     /// The value of `entry`, byte by byte.
     pub fn raw_value(&self, entry: &Entry) -> &[u8] {
         &self.bytes()[entry.value.clone()]
@@ -46,6 +52,11 @@ impl Metadata {
     /// Whether the key exists, whatever its type.
     pub fn has(&self, key: &str) -> bool {
         self.entry(key).is_some()
+    }
+
+    /// Whether the key holds an array.
+    pub fn is_array(&self, key: &str) -> bool {
+        self.entry(key).is_some_and(|entry| entry.value_type == ValueType::Array)
     }
 
     fn scalar(&self, key: &str) -> Result<Option<&Value>> {
@@ -83,6 +94,22 @@ impl Metadata {
         let number = value.as_f64().filter(|n| n.is_finite());
         let number = number.with_context(|| format!("{key}: {value} is not a finite number"))?;
         Ok(Some(number as f32))
+    }
+
+    /// The numbers that a key holds, be it one or an array of them: `true` counts as 1, `false` as 0. What is no finite
+    /// number is NaN.
+    ///
+    /// # Errors
+    /// When the value is a string, or holds strings.
+    pub fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        if self.is_array(key) {
+            let array = self.array(key)?;
+            return array.map(|array| array.numbers().with_context(|| key.to_owned())).transpose();
+        }
+        let Some(value) = self.scalar(key)? else { return Ok(None) };
+        ensure!(!value.is_string(), "{key}: {value} is not a number");
+        let number = value.as_bool().map(|b| f64::from(u8::from(b))).or(value.as_f64());
+        Ok(Some(vec![number.unwrap_or(f64::NAN)]))
     }
 
     /// A boolean.

@@ -4,6 +4,7 @@ mod cursor;
 pub mod decode;
 pub mod header;
 pub mod metadata;
+pub mod parts;
 pub mod source;
 mod v1;
 pub mod value;
@@ -11,15 +12,17 @@ pub mod write;
 
 pub use header::TensorInfo;
 pub use metadata::Metadata;
+pub use parts::PartNames;
 pub use source::Source;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
+use parts::Split;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// An open GGUF file whose header has been checked.
+/// An open GGUF file, or all files of a model that lies in several, whose headers have been checked.
 pub struct Gguf {
-    source: Source,
+    sources: Vec<Source>,
     version: u32,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
@@ -28,19 +31,38 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Maps and checks the file at `path`.
+    /// Maps and checks the file at `path`; with it all others that the model lies in, whichever of them `path` is.
     ///
     /// # Errors
     /// One line that names the file, the key or tensor, and what is wrong with it.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::from_source(Source::open(path)?)
+        let file = Self::one(Source::open(path)?)?;
+        let name = file.source().name().to_owned();
+        match Split::of(&file.metadata).with_context(|| name.clone())? {
+            None => Ok(file),
+            Some(split) => {
+                let names = PartNames::found(path, split).with_context(|| name)?;
+                // The named one is read again: a header, which is cheap.
+                drop(file);
+                Self::of_parts(&names, split.count)
+            }
+        }
     }
 
-    /// Checks the header of `source`.
+    /// Checks the header of `source`, which has to be the whole model.
     ///
     /// # Errors
     /// As [`Gguf::open`].
     pub fn from_source(source: Source) -> Result<Self> {
+        let file = Self::one(source)?;
+        if let Some(split) = Split::of(&file.metadata).with_context(|| file.source().name().to_owned())? {
+            bail!("{}: is part {} of {}", file.source().name(), split.no + 1, split.count);
+        }
+        Ok(file)
+    }
+
+    /// One file, be it the whole model or a part of it.
+    fn one(source: Source) -> Result<Self> {
         let name = source.name().to_owned();
         Self::check(source).with_context(|| name)
     }
@@ -51,12 +73,61 @@ impl Gguf {
         let by_name = header.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         let (version, alignment, tensors) = (header.version, header.alignment, header.tensors);
         let metadata = Metadata::new(source.clone(), header.rewritten, header.entries, values);
-        Ok(Self { source, version, metadata, tensors, by_name, alignment })
+        Ok(Self { sources: vec![source], version, metadata, tensors, by_name, alignment })
     }
 
-    /// The bytes of the file.
+    /// All parts as one: the keys of the first, the tensors of each.
+    fn of_parts(names: &PartNames, count: usize) -> Result<Self> {
+        let mut whole: Option<Self> = None;
+        for (no, path) in names.paths().enumerate() {
+            let part = Self::one(Source::open(&path)?)?;
+            let shown = path.display();
+            let split = Split::of(&part.metadata).with_context(|| shown.to_string())?;
+            let fits = split.is_some_and(|split| (split.no, split.count) == (no, count));
+            ensure!(fits, "{shown}: split.no: is not that of part {} of {count}", no + 1);
+            match &mut whole {
+                None => whole = Some(part),
+                Some(whole) => whole.join(part)?,
+            }
+        }
+        let whole = whole.context("a model of no parts")?;
+        let stated = Split::of(&whole.metadata)?.and_then(|split| split.n_tensors);
+        let n = whole.tensors.len() as u64;
+        ensure!(
+            stated.is_none_or(|stated| stated == n),
+            "{}: split.tensors.count: {} tensors, but the {count} parts have {n}",
+            whole.source().name(),
+            stated.unwrap_or(n)
+        );
+        Ok(whole)
+    }
+
+    /// Takes the tensors of the next part.
+    fn join(&mut self, part: Self) -> Result<()> {
+        let file = part.source().name().to_owned();
+        let n = (self.tensors.len() + part.tensors.len()) as u64;
+        ensure!(
+            n <= header::MAX_TENSORS,
+            "{file}: {n} tensors up to here; at most {} are accepted",
+            header::MAX_TENSORS
+        );
+        for tensor in part.tensors {
+            let again = self.by_name.insert(tensor.name.clone(), self.tensors.len());
+            ensure!(again.is_none(), "{file}: {}: the tensor is in an earlier part, too", tensor.name);
+            self.tensors.push(TensorInfo { part: self.sources.len(), ..tensor });
+        }
+        self.sources.extend(part.sources);
+        Ok(())
+    }
+
+    /// The bytes of the file; of the first, where there are several.
     pub fn source(&self) -> &Source {
-        &self.source
+        &self.sources[0]
+    }
+
+    /// The bytes of the file that holds a tensor.
+    pub fn source_of(&self, tensor: &TensorInfo) -> &Source {
+        &self.sources[tensor.part]
     }
 
     /// GGUF version: 1, 2 or 3.
@@ -69,7 +140,7 @@ impl Gguf {
         &self.metadata
     }
 
-    /// All tensors, in file order.
+    /// All tensors, in the order of the file, part after part.
     pub fn tensors(&self) -> &[TensorInfo] {
         &self.tensors
     }
@@ -79,9 +150,9 @@ impl Gguf {
         self.by_name.get(name).map(|i| &self.tensors[*i])
     }
 
-    /// The bytes of a tensor of this file.
+    /// The bytes of a tensor of this model.
     pub fn data(&self, tensor: &TensorInfo) -> &[u8] {
-        &self.source[tensor.data.clone()]
+        &self.source_of(tensor)[tensor.data.clone()]
     }
 
     /// Alignment of tensor data in bytes.

@@ -100,6 +100,24 @@ impl<'a> ArrayView<'a> {
             .collect()
     }
 
+    /// The elements as numbers: `true` is 1, `false` 0.
+    ///
+    /// # Errors
+    /// When the elements are strings.
+    pub fn numbers(self) -> Result<Vec<f64>> {
+        use ValueType::*;
+        match self.element {
+            F32 => Ok(self.floats()?.into_iter().map(f64::from).collect()),
+            F64 => {
+                let chunks = self.payload.as_chunks().0.iter().take(self.len);
+                Ok(chunks.map(|c| f64::from_le_bytes(*c)).collect())
+            }
+            Bool => Ok(self.payload.iter().take(self.len).map(|b| f64::from(u8::from(*b != 0))).collect()),
+            U8 | I8 | U16 | I16 | U32 | I32 | U64 | I64 => Ok(self.integers()?.into_iter().map(|n| n as f64).collect()),
+            String | Array => bail!("holds {:?} where numbers are wanted", self.element),
+        }
+    }
+
     /// The elements as 32-bit floats.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ pub fn check_tensors(gguf: &Gguf, progress: &dyn Progress) -> Result<()> {
     // Tensors of the other types, integers for one, are never computed with.
     let weights = gguf.tensors().iter().filter(|t| convert::dequantizer(t.dtype).is_ok());
     for tensor in weights {
-        check_tensor(gguf, tensor, progress).with_context(|| gguf.source().name().to_owned())?;
+        check_tensor(gguf, tensor, progress).with_context(|| gguf.source_of(tensor).name().to_owned())?;
     }
     Ok(())
 }

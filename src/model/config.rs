@@ -44,6 +44,76 @@ pub struct Rope {
     pub n_dims: usize,
     /// Positions are multiplied by this (linear scaling: 1 / factor).
     pub scale: f32,
+    /// What is rotated is multiplied by this, too.
+    pub magnitude: f32,
+    /// Which pairs are not scaled, or in part; without it all are.
+    pub yarn: Option<Yarn>,
+}
+
+impl Rope {
+    /// A rotation that nothing scales.
+    pub fn plain(kind: RopeKind, base: f32, n_dims: usize) -> Self {
+        Self { kind, base, n_dims, scale: 1.0, magnitude: 1.0, yarn: None }
+    }
+
+    /// Radians per position of each pair (`[n_dims / 2]`); `divisors` are those of `rope_freqs`, one per pair, where the
+    /// model has them.
+    pub fn frequencies(&self, divisors: Option<&[f32]>) -> Vec<f32> {
+        let n = self.n_dims;
+        let of_pair = |i: usize| {
+            let base = f64::from(self.base).powf(-2.0 * i as f64 / n as f64) as f32;
+            let unscaled = base / divisors.map_or(1.0, |d| d[i]);
+            match &self.yarn {
+                None => unscaled * self.scale,
+                Some(yarn) => {
+                    let kept = yarn.kept(i, n, self.base);
+                    unscaled * (self.scale * (1.0 - kept) + kept)
+                }
+            }
+        };
+        (0..n / 2).map(of_pair).collect()
+    }
+}
+
+/// YaRN (arXiv 2309.00071): pairs that turn often within the original context keep their frequency, those that turn less
+/// than about once are scaled, and between the two it passes from one to the other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Yarn {
+    /// How much of it is done: 1 is all, 0 linear scaling.
+    pub share: f32,
+    /// The original context in tokens.
+    pub n_ctx: usize,
+    /// Turns within the original context from which on nothing is scaled.
+    pub beta_fast: f32,
+    /// Turns within the original context up to which all is.
+    pub beta_slow: f32,
+}
+
+impl Yarn {
+    /// What queries and keys are multiplied by where positions are divided by `factor`; `log_multiplier` is that of what
+    /// attention is divided by elsewhere, 0 where it is not.
+    pub fn magnitude(factor: f32, log_multiplier: f32) -> f32 {
+        let of = |multiplier: f32| match factor > 1.0 {
+            true => 1.0 + 0.1 * f64::from(multiplier) * f64::from(factor).ln(),
+            false => 1.0,
+        };
+        let divisor = if log_multiplier == 0.0 { 1.0 } else { of(log_multiplier) };
+        (of(1.0) / divisor) as f32
+    }
+
+    /// The share of the frequency of pair `i`, of `n_dims` elements, that is not scaled.
+    fn kept(&self, i: usize, n_dims: usize, base: f32) -> f32 {
+        let n = n_dims as f64;
+        let pair_that_turns = |times: f32| {
+            let length = self.n_ctx as f64 / (f64::from(times) * std::f64::consts::TAU);
+            n * length.ln() / (2.0 * f64::from(base).ln())
+        };
+        let low = pair_that_turns(self.beta_fast).floor().max(0.0);
+        let high = pair_that_turns(self.beta_slow).ceil().min(n - 1.0);
+        // Where the two meet it is a step.
+        let ramp = (i as f64 - low) / (high - low).max(0.001);
+        self.share * (1.0 - ramp.clamp(0.0, 1.0)) as f32
+    }
 }
 
 /// Sizes and kinds of a model. [`Keys`](super::Keys) reads them from a file.
@@ -55,8 +125,12 @@ pub struct Config {
     pub name: String,
     /// Entries of the vocabulary: rows of `token_embd`.
     pub n_vocab: usize,
+    /// Entries that are tokens: rows beyond are padding, and are never sampled.
+    pub n_tokens: usize,
     /// Context the model was trained for, in tokens.
     pub n_ctx_train: usize,
+    /// Tokens that a token looks back on, itself among them, where that is limited: at least `n_ctx_train`.
+    pub window: Option<usize>,
     /// Width of the residual stream.
     pub n_embd: usize,
     /// Number of layers.
@@ -69,6 +143,8 @@ pub struct Config {
     pub n_head_kv: usize,
     /// Elements per head.
     pub head_dim: usize,
+    /// What scores of attention are multiplied by.
+    pub attention_scale: f32,
     /// Kind of every normalisation.
     pub norm: NormKind,
     /// Epsilon of every normalisation.
@@ -80,6 +156,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// What scores are multiplied by where nothing else is said.
+    pub fn usual_attention_scale(head_dim: usize) -> f32 {
+        1.0 / (head_dim as f32).sqrt()
+    }
+
     /// Elements of all query heads.
     pub fn n_q(&self) -> usize {
         self.n_head * self.head_dim

@@ -13,7 +13,7 @@ use super::spec::{Dims, GroupSpec, LayerSpec, PartSpec, Presence, Stack};
 use super::step;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::quant::{GgmlType, convert};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -27,6 +27,8 @@ pub(super) struct Loader<'a> {
     n_embd: usize,
     /// Planned hot prefixes, by group; none in a plain file.
     n_hot: Vec<usize>,
+    /// Kinds of the predictors, by group, where the file says.
+    kinds: Option<Vec<String>>,
     /// Of predictors, by group.
     measured: Option<Vec<ActiveShare>>,
     taken: HashSet<String>,
@@ -67,8 +69,9 @@ impl<'a> Loader<'a> {
     /// A loader for the file of a model of `arch` with `n_groups` groups of neurons in all layers.
     pub fn new(gguf: &'a Gguf, arch: &'a str, n_embd: usize, n_groups: usize) -> Result<Self> {
         let measured = ActiveShare::read(gguf, n_groups)?;
+        let kinds = stored_kinds(gguf, n_groups)?;
         let n_hot = planned_n_hot(gguf, n_groups)?;
-        Ok(Self { gguf, arch, n_embd, n_hot, measured, taken: HashSet::new(), n_groups: 0 })
+        Ok(Self { gguf, arch, n_embd, n_hot, kinds, measured, taken: HashSet::new(), n_groups: 0 })
     }
 
     fn has(&self, name: &str) -> bool {
@@ -100,7 +103,8 @@ impl<'a> Loader<'a> {
             return Ok(None);
         }
         let tensor = self.take(name)?;
-        ensure!(tensor.dims == dims, "{name}: shape {:?}, but {dims:?} follows from the metadata", tensor.dims);
+        let alike = trimmed(&tensor.dims) == trimmed(dims);
+        ensure!(alike, "{name}: shape {:?}, but {dims:?} follows from the metadata", tensor.dims);
         let floats = matches!(tensor.dtype, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16);
         ensure!(floats, "{name}: has type {} where floats are wanted", tensor.dtype);
         let mut values = vec![0.0; dims.iter().product()];
@@ -206,6 +210,16 @@ impl<'a> Loader<'a> {
         let bias = self.bias(&stem(Role::FfnDown), n_embd, spec.down_bias, share)?;
         let down = Part { role: Role::FfnDown, tensor: Tensor::Down(down), bias, access };
         let predictor = if share.of == 1 { self.predictor(&name, n_ff)? } else { None };
+        if let Some(kinds) = &self.kinds {
+            let (stated, found) = (&kinds[self.n_groups], predictor.as_ref().map_or(NO_PREDICTOR, Predictor::kind));
+            ensure!(
+                stated == found,
+                "{KINDS}: the predictor of group {} is \"{}\", but the tensors of {} are those of \"{found}\"",
+                self.n_groups,
+                stated.chars().take(60).collect::<String>().escape_debug(),
+                name("ffn_pred_*")
+            );
+        }
         Ok(NeuronGroup { gate, up, down, chosen, index, predictor })
     }
 
@@ -240,12 +254,15 @@ impl<'a> Loader<'a> {
         ensure!(tensor.dtype == GgmlType::I32, "{id_name}: has type {} where I32 is wanted", tensor.dtype);
         let bytes = share.of_values(self.gguf.data(tensor)).chunks_exact(4);
         let ids = bytes.map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        let mut floats = |what: &str| {
-            let name = name(&format!("ffn_neuron_{what}"));
-            self.share_of_floats(&name, &[n_ff], share)?.with_context(|| format!("{name}: the tensor is missing"))
+        let mut floats = |name: &str| {
+            self.share_of_floats(name, &[n_ff], share)?.with_context(|| format!("{name}: the tensor is missing"))
         };
-        let (rates, mass) = (floats("rate")?, floats("mass")?);
+        let (rate_name, mass_name) = (name("ffn_neuron_rate"), name("ffn_neuron_mass"));
+        let (rates, mass) = (floats(&rate_name)?, floats(&mass_name)?);
+        NeuronIndex::check_rates(&rates).with_context(|| rate_name)?;
+        NeuronIndex::check_mass(&mass).with_context(|| mass_name)?;
         let n_hot = self.n_hot.get(self.n_groups).copied().context("powerinfer.n_hot: the key is missing")?;
+        ensure!(n_hot <= n_ff, "powerinfer.n_hot: a hot prefix of {n_hot} in the {n_ff} neurons of {id_name}");
         let mut index = NeuronIndex::new(ids, rates, mass, n_hot).with_context(|| id_name)?;
         index.cold = self.cold(&name("ffn_cold_fired"), n_ff, share)?;
         Ok(index)
@@ -355,5 +372,23 @@ fn planned_n_hot(gguf: &Gguf, n_groups: usize) -> Result<Vec<usize>> {
     let Some(array) = gguf.metadata().array(KEY)? else { return Ok(Vec::new()) };
     let values = array.integers().context(KEY)?;
     ensure!(values.len() == n_groups, "{KEY}: {} values for {n_groups} groups of neurons", values.len());
-    values.into_iter().map(|n| usize::try_from(n).with_context(|| format!("{KEY}: {n}"))).collect()
+    let count = |n: i64| usize::try_from(n).map_err(|_| anyhow!("{KEY}: {n} is not a number of neurons"));
+    values.into_iter().map(count).collect()
+}
+
+/// Of predictors: names of their kinds, by group.
+const KINDS: &str = "powerinfer.predictor.kinds";
+/// The name where a group has none.
+const NO_PREDICTOR: &str = "none";
+
+/// What a file says of the predictors that were packed into it, as far as it is the same for all kinds.
+fn stored_kinds(gguf: &Gguf, n_groups: usize) -> Result<Option<Vec<String>>> {
+    const VERSION: &str = "powerinfer.predictor.version";
+    if let Some(version) = gguf.metadata().u32(VERSION)? {
+        ensure!(version == 1, "{VERSION}: {version} is not known; 1 is; take a newer powerinfer, or pack it in again");
+    }
+    let Some(array) = gguf.metadata().array(KINDS)? else { return Ok(None) };
+    let kinds = array.strings().context(KINDS)?;
+    ensure!(kinds.len() == n_groups, "{KINDS}: {} values for {n_groups} groups of neurons", kinds.len());
+    Ok(Some(kinds.into_iter().map(|kind| String::from_utf8_lossy(kind).into_owned()).collect()))
 }

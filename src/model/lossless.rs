@@ -13,9 +13,9 @@ use std::sync::Arc;
 /// scales, one row for each 32 neighbours of the original model. Cloning is cheap and never copies them.
 #[derive(Clone)]
 pub struct LosslessDown {
-    source: Source,
-    q: Range<usize>,
-    scales: Range<usize>,
+    /// Each with where in its file it lies, which need not be the same one.
+    q: (Source, Range<usize>),
+    scales: (Source, Range<usize>),
     quants: Quants,
     n_embd: usize,
     /// Which row of scales, by slot.
@@ -43,8 +43,8 @@ impl LosslessDown {
         ensure!(scales.dtype == GgmlType::F16, "{name}: has type {} where F16 is wanted", scales.dtype);
         ensure!(scales.dims == dims, "{name}: shape {:?}, but {dims:?} follows from the metadata", scales.dims);
         let scale_rows = ids.iter().map(|id| id.0 / QK as u32).collect();
-        let (source, q, scales) = (gguf.source().clone(), q.data.clone(), scales.data.clone());
-        Ok(Self { source, q, scales, quants, n_embd, scale_rows })
+        let [q, scales] = [q, scales].map(|tensor| (gguf.source_of(tensor).clone(), tensor.data.clone()));
+        Ok(Self { q, scales, quants, n_embd, scale_rows })
     }
 
     /// The type that the source had.
@@ -62,7 +62,7 @@ impl LosslessDown {
 
     /// Bytes of both tensors.
     pub fn n_bytes(&self) -> usize {
-        self.q.len() + self.scales.len()
+        self.q.1.len() + self.scales.1.len()
     }
 
     /// Bytes read for `n` neurons, which share no more rows of scales than there are.
@@ -73,7 +73,7 @@ impl LosslessDown {
 
     /// Adds to `y`, which are the columns from `first` on, the neurons in these slots in their order, each times its `h`.
     pub fn add(&self, isa: Isa, slots: Which, h: &[f32], first: usize, y: &mut [f32]) {
-        let (q, scales) = (&self.source[self.q.clone()], &self.source[self.scales.clone()]);
+        let [q, scales] = [&self.q, &self.scales].map(|(source, range)| &source[range.clone()]);
         let (row, start, len) =
             (self.quants.n_bytes(self.n_embd), self.quants.n_bytes(first), self.quants.n_bytes(y.len()));
         for (slot, h) in slots.iter().zip(h) {

@@ -36,7 +36,7 @@ impl Matrix {
         );
         check_supported(tensor.dtype).with_context(|| name.clone())?;
         let row_bytes = tensor.data.len() / n_rows;
-        let (source, data) = (gguf.source().clone(), tensor.data.clone());
+        let (source, data) = (gguf.source_of(tensor).clone(), tensor.data.clone());
         Ok(Self { name: name.into(), source, data, row_bytes, dtype: tensor.dtype, n_rows, n_cols })
     }
 

@@ -5,6 +5,7 @@ pub mod arch;
 mod check;
 mod cold;
 mod config;
+mod decoder;
 mod down;
 mod group;
 mod keys;
@@ -14,9 +15,11 @@ mod lossless;
 mod matrix;
 mod mode;
 mod neurons;
+mod notes;
 mod part;
 mod predictor;
 mod presence;
+mod refused;
 pub mod registry;
 mod router;
 pub mod spec;
@@ -27,10 +30,11 @@ pub use activation::{Activation, ResolvedActivation};
 pub use arch::Architecture;
 pub use check::check_tensors;
 pub use cold::ColdQuantiles;
-pub use config::{Config, NormKind, Rope, RopeKind};
+pub use config::{Config, NormKind, Rope, RopeKind, Yarn};
+pub use decoder::{Defaults, HARMLESS};
 pub use down::Down;
 pub use group::{Chosen, GroupAt, NeuronGroup};
-pub use keys::{Defaults, Keys};
+pub use keys::Keys;
 pub use layer::Layer;
 pub use lossless::LosslessDown;
 pub use matrix::Matrix;
@@ -56,6 +60,8 @@ pub struct Model {
     pub config: Config,
     /// Views of the weights.
     pub weights: Weights,
+    /// What is odd about the file and does not prevent its use; one line each.
+    pub notes: Vec<String>,
 }
 
 impl Model {
@@ -73,16 +79,18 @@ impl Model {
     /// As [`Model::new`].
     pub fn of_architectures(gguf: Gguf, activation: Option<Activation>, known: &[&dyn Architecture]) -> Result<Self> {
         let file = gguf.source().name().to_owned();
-        let build = || -> Result<(Config, Weights)> {
+        let build = || -> Result<(Config, Weights, Vec<String>)> {
             let name = gguf.metadata().str("general.architecture")?;
             let arch = arch::find(known, name.context("general.architecture: the key is missing")?)?;
             let n_vocab = weights::vocabulary_size(&gguf)?;
-            let config = arch.config(&Keys::new(gguf.metadata(), arch.name(), n_vocab, activation))?;
+            let keys = Keys::new(gguf.metadata(), arch.name(), n_vocab, activation);
+            let config = arch.config(&keys)?;
             let weights = Weights::load(&gguf, arch, &config)?;
-            Ok((config, weights))
+            let notes = notes::of(&config, &keys.unknown(arch.harmless()));
+            Ok((config, weights, notes))
         };
-        let (config, weights) = build().with_context(|| file)?;
-        Ok(Self { gguf, config, weights })
+        let (config, weights, notes) = build().with_context(|| file)?;
+        Ok(Self { gguf, config, weights, notes })
     }
 
     /// Whether the neurons lie hot first with transposed `down`, as `split` writes them.

@@ -40,11 +40,31 @@ impl NeuronIndex {
             let fresh = place.is_some_and(|s| !std::mem::replace(s, true));
             ensure!(fresh, "neuron ids are not a permutation: {id} is out of range or there twice");
         }
-        ensure!(rates.iter().all(|r| (0.0..=1.0).contains(r)), "an activation rate is not between 0 and 1");
-        ensure!(rates.is_sorted_by(|a, b| a >= b), "activation rates do not fall: the file is not hot-first");
-        ensure!(mass.iter().all(|m| m.is_finite() && *m >= 0.0), "an activation mass is negative or not finite");
+        Self::check_rates(&rates)?;
+        Self::check_mass(&mass)?;
         let ids = ids.into_iter().map(|i| NeuronId(i as u32)).collect();
         Ok(Self { ids, rates, mass, n_hot, cold: None })
+    }
+
+    /// Whether these may be the rates of neurons, by slot.
+    ///
+    /// # Errors
+    /// When they are no shares, or do not fall.
+    pub(super) fn check_rates(rates: &[f32]) -> Result<()> {
+        let wrong = rates.iter().find(|rate| !(0.0..=1.0).contains(*rate));
+        ensure!(wrong.is_none(), "an activation rate of {} is not between 0 and 1", wrong.unwrap_or(&0.0));
+        ensure!(rates.is_sorted_by(|a, b| a >= b), "activation rates do not fall: the file is not hot-first");
+        Ok(())
+    }
+
+    /// Whether these may be the masses of neurons.
+    ///
+    /// # Errors
+    /// When one is negative or not finite.
+    pub(super) fn check_mass(mass: &[f32]) -> Result<()> {
+        let wrong = mass.iter().find(|mass| !(mass.is_finite() && **mass >= 0.0));
+        ensure!(wrong.is_none(), "an activation mass of {} is negative or not finite", wrong.unwrap_or(&0.0));
+        Ok(())
     }
 
     /// The neuron at `slot`.

@@ -47,6 +47,10 @@ impl ActiveShare {
             ensure!(wrong.is_none(), "{key}: {} is no share", wrong.unwrap_or(&0.0));
             Ok(Some(values))
         };
+        // What is only for people has to make sense, too.
+        for name in ["target", "recall", "recall_count", "precision"] {
+            shares(name)?;
+        }
         let both = shares("active")?.zip(shares("fired")?);
         Ok(both.map(|(a, f)| a.into_iter().zip(f).map(|(active, fired)| Self { active, fired }).collect()))
     }
@@ -146,7 +150,7 @@ impl Signs {
         ensure!(tensor.dtype == GgmlType::I8, "{name}: has type {} where I8 is wanted", tensor.dtype);
         let fits = n_cols.is_multiple_of(8) && tensor.dims == [row_bytes, n_rows];
         ensure!(fits, "{name}: shape {:?}, but [{row_bytes}, {n_rows}] follows from the metadata", tensor.dims);
-        Ok(Self { source: gguf.source().clone(), data: tensor.data.clone(), row_bytes })
+        Ok(Self { source: gguf.source_of(tensor).clone(), data: tensor.data.clone(), row_bytes })
     }
 
     /// The signs of `n` rows from `first` on.

@@ -91,6 +91,11 @@ impl GroupSpec {
         Self { n_ff, gated, bias, down_bias, suffix: "", stack: None, routed: false }
     }
 
+    /// The same with biases of all its matrices.
+    pub fn with_biases(self, bias: Presence) -> Self {
+        Self { bias, down_bias: bias, ..self }
+    }
+
     /// Its tensors, as a plain file has them: gate where there is one, up, down.
     pub fn parts(&self, n_embd: usize) -> impl Iterator<Item = PartSpec> + use<> {
         let rows = |role| PartSpec::matrix(role, self.n_ff, n_embd).with_bias(self.bias);

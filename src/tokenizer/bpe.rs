@@ -36,6 +36,9 @@ impl Bpe {
             }
         }
         let merges = merges(vocab, &ids, notes)?;
+        if merges.is_empty() {
+            check_letters(vocab, kinds)?;
+        }
         // A byte without a token keeps its neighbours apart until all is merged, and then prints nothing.
         let n_tokens = vocab.tokens.len() as u32;
         let alphabet = ByteAlphabet::new();
@@ -72,6 +75,21 @@ pub(super) fn splitter(pre: &PreTokenizer) -> Result<Sequence> {
     }
     steps.push(PreTokenizerWrapper::ByteLevel(ByteLevel::new(false, false, false)));
     Ok(Sequence::new(steps))
+}
+
+/// A vocabulary of bytes alone needs no merges. Any other would be taken letter by letter without them.
+fn check_letters(vocab: &Vocab, kinds: &[Kind]) -> Result<()> {
+    let letters = |token: &[u8]| String::from_utf8_lossy(token).chars().count();
+    let mut normal = vocab.tokens.iter().zip(kinds).filter(|(_, kind)| **kind == Kind::Normal);
+    if let Some((word, _)) = normal.find(|(token, _)| letters(token) > 1) {
+        let (n, shown) = (vocab.merges.len(), String::from_utf8_lossy(word).chars().take(40).collect::<String>());
+        bail!(
+            "tokenizer.ggml.merges: {n} merges, of which none can be used, so that no text becomes \"{}\" or any other \
+             token of several letters; convert the model again",
+            shown.escape_debug()
+        );
+    }
+    Ok(())
 }
 
 fn merges(vocab: &Vocab, ids: &Ids, notes: &mut Vec<String>) -> Result<Vec<(String, String)>> {

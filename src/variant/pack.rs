@@ -59,7 +59,7 @@ pub(super) fn write_part(
 pub(super) fn add_keys(predictor: &Gguf, out: &mut MetadataBuilder) {
     let metadata = predictor.metadata();
     let kept = |key: &str| key.strip_prefix(KEYS).is_some_and(|key| !OF_SOURCE.contains(&key));
-    for entry in metadata.entries().iter().filter(|e| kept(&e.key)) {
+    for entry in metadata.copied().filter(|e| kept(&e.key)) {
         out.add_raw(&entry.key, entry.value_type, metadata.raw_value(entry));
     }
 }
@@ -90,7 +90,7 @@ pub fn pack(model: &Model, predictor: &Gguf, path: &Path, progress: &dyn Progres
     }
     check_layers(model, predictor)?;
     let mut metadata = MetadataBuilder::default();
-    for entry in gguf.metadata().entries().iter().filter(|e| !e.key.starts_with(KEYS)) {
+    for entry in gguf.metadata().copied().filter(|e| !e.key.starts_with(KEYS)) {
         metadata.add_raw(&entry.key, entry.value_type, gguf.metadata().raw_value(entry));
     }
     add_keys(predictor, &mut metadata);

@@ -109,7 +109,7 @@ fn metadata(gguf: &Gguf, recipe: Recipe) -> MetadataBuilder {
     let source = gguf.metadata();
     let replaced = ["general.file_type", "general.quantization_version"];
     let mut out = MetadataBuilder::default();
-    for entry in source.entries().iter().filter(|e| !replaced.contains(&&*e.key)) {
+    for entry in source.copied().filter(|e| !replaced.contains(&&*e.key)) {
         out.add_raw(&entry.key, entry.value_type, source.raw_value(entry));
     }
     if let Some(file_type) = recipe.file_type() {

@@ -239,7 +239,7 @@ fn metadata(model: &Model, draft: &Draft, predictor: Option<&Gguf>) -> MetadataB
     let mut out = MetadataBuilder::default();
     let ours = |key: &str| key.starts_with("powerinfer.") && !key.starts_with(SYNTHETIC_KEY);
     let replaced = |key: &str| ours(key) || (draft.recipe.is_some() && key == "general.file_type");
-    for entry in source.entries().iter().filter(|e| !replaced(&e.key)) {
+    for entry in source.copied().filter(|e| !replaced(&e.key)) {
         out.add_raw(&entry.key, entry.value_type, source.raw_value(entry));
     }
     if let Some(file_type) = draft.recipe.and_then(|recipe| recipe.file_type()) {

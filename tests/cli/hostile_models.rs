@@ -191,7 +191,8 @@ fn arrays_within_arrays_are_refused_however_deep() {
 #[test]
 fn tensors_that_do_not_lie_in_the_file_are_refused() {
     let offset = |n| move |b: &mut [u8]| patch_tensor(b, "blk.1.ffn_up.weight", None, None, Some(n));
-    patched(offset(0), &["overlap"]);
+    patched(offset(0), &["blk.1.ffn_up.weight", "offset 0", "blk.1.ffn_gate.weight"]);
+    patched(offset(1 << 20), &["blk.1.ffn_up.weight", "offset 1048576", "blk.1.ffn_gate.weight"]);
     patched(offset(1 << 30), &["blk.1.ffn_up.weight", "offset 1073741824"]);
     patched(offset(u64::MAX - 31), &["blk.1.ffn_up.weight", "offset 18446744073709551584"]);
     patched(offset(7), &["blk.1.ffn_up.weight", "offset 7 is not a multiple of 32"]);
@@ -307,7 +308,7 @@ fn sizes_that_make_no_sense_are_refused_by_key() {
     changed(u32_is("llama.attention.key_length", u32::MAX), &["llama."]);
     changed(u32_is("llama.rope.dimension_count", 15), &["llama.rope.dimension_count"]);
     changed(u32_is("llama.rope.dimension_count", 64), &["llama.rope.dimension_count"]);
-    changed(f32_is("llama.rope.scaling.attn_factor", 2.0), &["llama.rope.scaling.attn_factor: 2 is not supported"]);
+    changed(f32_is("llama.rope.scaling.attn_factor", 0.0), &["llama.rope.scaling.attn_factor: 0 is not positive"]);
     let folded = |tiny: &mut ModelFile| {
         let dims = &mut tiny.tensor("blk.1.ffn_down.weight").dims;
         dims[1] /= 2;

@@ -1,7 +1,7 @@
 //! Models of every kind that can be described compute what a naive forward pass in 64 bits does.
 
 use crate::support::compare::same_bits;
-use crate::support::kind::{Kind, Order, Pairing, Routed};
+use crate::support::kind::{Kind, Order, Pairing, Routed, Yarn};
 use crate::support::{Random, reference};
 use anyhow::{Context, Result};
 use powerinfer::cpu::Isa;
@@ -16,8 +16,11 @@ const TOLERANCE: f64 = 5e-6;
 /// The same with keys and values in 16 bits. Measured: 1.9e-3.
 const KV_F16_TOLERANCE: f64 = 1e-2;
 
+const YARN: Yarn = Yarn { n_ctx: 64, beta_fast: 8.0, beta_slow: 0.5, share: 1.0, log_multiplier: 0.0 };
+
 fn kinds() -> Vec<Kind> {
     let plain = Kind::default;
+    let yarn = YARN;
     let one_of_two = Routed { n_used: 1, normalised: false, early: false };
     let mut kinds = vec![
         plain(),
@@ -28,6 +31,18 @@ fn kinds() -> Vec<Kind> {
         Kind { name: "frequency divisors", rope_freqs: true, ..plain() },
         Kind { name: "linear scaling", rope_factor: 4.0, rope_base: 500.0, ..plain() },
         Kind { name: "both scalings", rope_factor: 2.5, rope_freqs: true, n_head_kv: 2, ..plain() },
+        Kind { name: "YaRN", yarn: Some(yarn), rope_factor: 4.0, rope_base: 500.0, ..plain() },
+        Kind {
+            name: "YaRN with divisors, by half, attention scaled",
+            yarn: Some(Yarn { share: 0.5, log_multiplier: 0.7, ..yarn }),
+            rope_factor: 3.0,
+            rope_freqs: true,
+            attn_factor: 1.25,
+            rope: Pairing::Halves,
+            ..plain()
+        },
+        Kind { name: "scaled rotation", attn_factor: 0.75, n_rot: 6, ..plain() },
+        Kind { name: "scaled attention", attention_scale: 0.125, ..plain() },
         Kind { name: "part of a head rotated", n_rot: 6, ..plain() },
         Kind { name: "long heads", head_dim: 14, n_rot: 14, n_head_kv: 2, ..plain() },
         Kind { name: "silu", activation: "silu", ..plain() },
@@ -245,6 +260,10 @@ fn what_a_card_has_no_kernels_for_is_refused_before_it_is_asked() -> Result<()> 
         (Kind { order: Order::BothNorms, ..plain() }, Some("norms behind a block")),
         (Kind { scale: 0.5, ..plain() }, Some("scaled additions")),
         (Kind { ffn_biases: true, ..plain() }, Some("biases of neurons")),
+        (Kind { attn_factor: 1.5, ..plain() }, Some("rope.scaling.attn_factor")),
+        (Kind { attention_scale: 0.5, ..plain() }, Some("attention.scale")),
+        (Kind { rope_factor: 4.0, yarn: Some(YARN), ..plain() }, Some("YaRN")),
+        (Kind { rope_factor: 4.0, yarn: Some(Yarn { log_multiplier: 1.0, ..YARN }), ..plain() }, None),
         (Kind { routed, ..plain() }, Some("a router")),
     ] {
         let kind = wide(kind);
@@ -282,10 +301,13 @@ fn keys_and_values_in_16_bits_cost_little_and_something() -> Result<()> {
 #[test]
 fn a_reference_of_another_kind_disagrees() -> Result<()> {
     type Change = (&'static str, fn(&mut Kind));
-    let changes: [Change; 18] = [
+    let changes: [Change; 21] = [
         ("activation", |k| k.activation = "silu"),
         ("divisors", |k| k.rope_freqs = false),
         ("factor", |k| k.rope_factor = 1.0),
+        ("YaRN", |k| k.yarn = Some(YARN)),
+        ("scale of the rotation", |k| k.attn_factor = 1.25),
+        ("scale of attention", |k| k.attention_scale = 0.5),
         ("base", |k| k.rope_base *= 2.0),
         ("pairing", |k| k.rope = Pairing::Halves),
         ("rotation", |k| k.rope = Pairing::Absent),

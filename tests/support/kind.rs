@@ -34,6 +34,12 @@ pub struct Kind {
     pub rope_factor: f32,
     pub rope_freqs: bool,
     pub rope: Pairing,
+    /// YaRN instead of linear scaling.
+    pub yarn: Option<Yarn>,
+    /// What rotated queries and keys are multiplied by.
+    pub attn_factor: f32,
+    /// What scores are multiplied by; 0 is one over the root of a head's elements.
+    pub attention_scale: f32,
     pub activation: &'static str,
     pub biases: bool,
     pub tied: bool,
@@ -83,6 +89,19 @@ pub enum Pairing {
     Absent,
 }
 
+/// What YaRN has beside the factor.
+#[derive(Clone, Copy, PartialEq)]
+pub struct Yarn {
+    /// Context before scaling.
+    pub n_ctx: usize,
+    pub beta_fast: f32,
+    pub beta_slow: f32,
+    /// How much of it is done.
+    pub share: f32,
+    /// 0 where the file does not say.
+    pub log_multiplier: f32,
+}
+
 pub const EPS: f32 = 1e-5;
 /// Groups of neurons that a router chooses from.
 pub const N_GROUPS: usize = 2;
@@ -104,6 +123,9 @@ impl Default for Kind {
             rope_factor: 1.0,
             rope_freqs: false,
             rope: Pairing::Interleaved,
+            yarn: None,
+            attn_factor: 1.0,
+            attention_scale: 0.0,
             activation: "relu",
             biases: false,
             tied: false,
@@ -311,8 +333,22 @@ impl Kind {
             out.push((key("attention.value_length"), size(self.head_dim)));
         }
         if self.rope_factor != 1.0 {
-            out.push((key("rope.scaling.type"), Value::Str("linear".to_owned())));
+            let kind = if self.yarn.is_some() { "yarn" } else { "linear" };
+            out.push((key("rope.scaling.type"), Value::Str(kind.to_owned())));
             out.push((key("rope.scaling.factor"), Value::F32(self.rope_factor)));
+        }
+        if let Some(yarn) = self.yarn {
+            out.push((key("rope.scaling.original_context_length"), size(yarn.n_ctx)));
+            out.push((key("rope.scaling.yarn_beta_fast"), Value::F32(yarn.beta_fast)));
+            out.push((key("rope.scaling.yarn_beta_slow"), Value::F32(yarn.beta_slow)));
+            out.push((key("rope.scaling.yarn_ext_factor"), Value::F32(yarn.share)));
+            out.push((key("rope.scaling.yarn_log_multiplier"), Value::F32(yarn.log_multiplier)));
+        }
+        if self.attn_factor != 1.0 {
+            out.push((key("rope.scaling.attn_factor"), Value::F32(self.attn_factor)));
+        }
+        if self.attention_scale != 0.0 {
+            out.push((key("attention.scale"), Value::F32(self.attention_scale)));
         }
         out
     }
@@ -321,8 +357,7 @@ impl Kind {
 /// A kind is an architecture of its own, but for those that `llama` is.
 impl Architecture for Kind {
     fn name(&self) -> &'static str {
-        let plain = Self { order: Order::Serial, scale: 1.0, gated: true, ffn_biases: false, ..self.clone() };
-        let llama = self.order == plain.order && self.scale == plain.scale && self.gated && !self.ffn_biases;
+        let llama = self.order == Order::Serial && self.scale == 1.0 && self.gated;
         match llama && !self.layer_norm && self.routed.is_none() && self.rope == Pairing::Interleaved {
             true => "llama",
             false => "kind",

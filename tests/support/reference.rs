@@ -110,9 +110,28 @@ fn rotate(kind: &Kind, weights: &Tensors, position: usize, head: &mut [f64]) {
     if kind.rope == Pairing::Absent {
         return;
     }
+    let (factor, base, n_rot) = (f64::from(kind.rope_factor), f64::from(kind.rope_base), kind.n_rot as f64);
+    let mut magnitude = f64::from(kind.attn_factor);
+    if let Some(yarn) = kind.yarn {
+        magnitude *= 1.0 + 0.1 * factor.ln();
+        magnitude /= 1.0 + 0.1 * f64::from(yarn.log_multiplier) * factor.ln();
+    }
     for i in 0..kind.n_rot / 2 {
-        let mut angle = position as f64 / f64::from(kind.rope_factor);
-        angle *= f64::from(kind.rope_base).powf(-2.0 * i as f64 / kind.n_rot as f64);
+        let mut angle = position as f64 * base.powf(-2.0 * i as f64 / n_rot);
+        match kind.yarn {
+            None => angle /= factor,
+            Some(yarn) => {
+                let turns = |beta: f32| {
+                    let length = yarn.n_ctx as f64 / (2.0 * std::f64::consts::PI * f64::from(beta));
+                    n_rot * length.ln() / (2.0 * base.ln())
+                };
+                let first = turns(yarn.beta_fast).floor().max(0.0);
+                let last = turns(yarn.beta_slow).ceil().min(n_rot - 1.0);
+                let scaled = ((i as f64 - first) / (last - first).max(0.001)).clamp(0.0, 1.0);
+                let kept = (1.0 - scaled) * f64::from(yarn.share);
+                angle = angle * kept + angle / factor * (1.0 - kept);
+            }
+        }
         if kind.rope_freqs {
             angle /= f64::from(weights["rope_freqs.weight"].values[i]);
         }
@@ -121,13 +140,17 @@ fn rotate(kind: &Kind, weights: &Tensors, position: usize, head: &mut [f64]) {
             _ => (i, i + kind.n_rot / 2),
         };
         let (x, y) = (head[a], head[b]);
-        head[a] = x * angle.cos() - y * angle.sin();
-        head[b] = x * angle.sin() + y * angle.cos();
+        head[a] = magnitude * (x * angle.cos() - y * angle.sin());
+        head[b] = magnitude * (x * angle.sin() + y * angle.cos());
     }
 }
 
 fn attention(kind: &Kind, weights: &Tensors, layer: usize, x: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let d = kind.head_dim;
+    let scale = match kind.attention_scale {
+        0.0 => 1.0 / (d as f64).sqrt(),
+        scale => f64::from(scale),
+    };
     let project = |part: &str, rotated: bool| -> Vec<Vec<f64>> {
         let mut all: Vec<_> = x.iter().map(|x| projection(kind, weights, &format!("blk.{layer}.{part}"), x)).collect();
         for (position, heads) in all.iter_mut().enumerate().filter(|_| rotated) {
@@ -147,7 +170,7 @@ fn attention(kind: &Kind, weights: &Tensors, layer: usize, x: &[Vec<f64>]) -> Ve
                 for j in 0..d {
                     score += q[t][head * d + j] * k[s][shared * d + j];
                 }
-                shares.push((score / (d as f64).sqrt()).exp());
+                shares.push((score * scale).exp());
             }
             let sum: f64 = shares.iter().sum();
             for s in 0..=t {

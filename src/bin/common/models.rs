@@ -2,11 +2,11 @@
 
 use super::terminal::tell;
 use anyhow::{Context, Result, ensure};
-use powerinfer::gguf::Gguf;
+use powerinfer::gguf::{Gguf, PartNames};
 use powerinfer::model::{Activation, Model, check_tensors};
 use powerinfer::progress::Progress;
 use powerinfer::tokenizer::{Tokenizer, read_vocab};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The file at `path`, or the embedded model.
 pub fn open_file(path: Option<&Path>) -> Result<Gguf> {
@@ -28,6 +28,9 @@ pub fn open(gguf: Gguf, activation: Option<Activation>, check: Option<&dyn Progr
             "warning: {}: a synthetic model, whose weights are random and whose text is meaningless",
             model.gguf.source().name()
         );
+    }
+    for note in &model.notes {
+        tell!("note: {}: {note}", model.gguf.source().name());
     }
     tell!("{}: activation {} (from {})", model.gguf.source().name(), found.activation, found.from);
     Ok(model)
@@ -54,7 +57,10 @@ pub fn read_text(path: &Path) -> Result<String> {
 pub fn keep_inputs<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
     let Ok(target) = output.canonicalize() else { return Ok(()) };
     for input in inputs {
-        let same = input.canonicalize().is_ok_and(|i| i == target);
+        // Of a model in several files each is read, whichever was named.
+        let mut parts: Vec<PathBuf> = PartNames::of(input).iter().flat_map(PartNames::paths).collect();
+        parts.push(input.to_owned());
+        let same = parts.iter().any(|part| part.canonicalize().is_ok_and(|part| part == target));
         ensure!(!same, "{}: is an input and would be overwritten; give another output name", output.display());
     }
     Ok(())

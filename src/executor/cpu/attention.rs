@@ -14,13 +14,7 @@ pub(in crate::executor) struct Rotation {
 impl Rotation {
     /// `divisors` are those of `rope_freqs`, one per pair, where the model has them.
     pub fn new(rope: &Rope, divisors: Option<&[f32]>) -> Self {
-        let n = rope.n_dims;
-        let frequency = |i: usize| {
-            let base = f64::from(rope.base).powf(-2.0 * i as f64 / n as f64) as f32;
-            let divisor = divisors.map_or(1.0, |d| d[i]);
-            base / divisor * rope.scale
-        };
-        Self { rope: rope.clone(), frequencies: (0..n / 2).map(frequency).collect() }
+        Self { rope: rope.clone(), frequencies: rope.frequencies(divisors) }
     }
 
     /// Radians per position, `[n_dims / 2]`.
@@ -28,7 +22,7 @@ impl Rotation {
         &self.frequencies
     }
 
-    /// Rotates `[n_heads][head_dim]` values of the token at `position`.
+    /// Rotates `[n_heads][head_dim]` values of the token at `position`, and scales them by the magnitude.
     pub fn apply(&self, heads: &mut [f32], head_dim: usize, position: usize) {
         let pair = |i: usize| match self.rope.kind {
             RopeKind::Interleaved => (2 * i, 2 * i + 1),
@@ -39,6 +33,7 @@ impl Rotation {
         }
         for (i, frequency) in self.frequencies.iter().enumerate() {
             let (sin, cos) = (position as f32 * frequency).sin_cos();
+            let (sin, cos) = (sin * self.rope.magnitude, cos * self.rope.magnitude);
             let (a, b) = pair(i);
             for head in heads.chunks_exact_mut(head_dim) {
                 let (x, y) = (head[a], head[b]);
@@ -83,6 +78,7 @@ impl Attention {
         let Self { queries, by_head } = self;
         let (n_head, head_dim) = (config.n_head, config.head_dim);
         let group = n_head / config.n_head_kv;
+        let scale = config.attention_scale;
         let n_tokens = q.len() / (n_head * head_dim);
         let kernels = cx.isa.kernels(query(0).kv.dtype());
         queries.load(q, head_dim, [kernels.act]);
@@ -97,7 +93,7 @@ impl Attention {
                     let (head, token) = (head_kv * group + j / n_tokens, j % n_tokens);
                     let Query { kv, position } = query(token);
                     let (keys, values) = kv.rows(layer, head_kv, position + 1);
-                    attend(kernels, queries.row(token * n_head + head), keys, values, row);
+                    attend(kernels, queries.row(token * n_head + head), keys, values, scale, row);
                 }
             }
         });
@@ -109,11 +105,10 @@ impl Attention {
     }
 }
 
-/// Softmax of `q . keys / sqrt(head_dim)`, times values, into `out`: block after block of positions, with the largest
+/// Softmax of `scale * (q . keys)`, times values, into `out`: block after block of positions, with the largest
 /// score so far and everything rescaled when a larger one comes ("online softmax", arXiv 1805.02867), so that no
 /// vector as long as the context is made.
-fn attend(kernels: &Kernels, q: ActRow, keys: Rows, values: Rows, out: &mut [f32]) {
-    let scale = 1.0 / (out.len() as f32).sqrt();
+fn attend(kernels: &Kernels, q: ActRow, keys: Rows, values: Rows, scale: f32, out: &mut [f32]) {
     let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0f32);
     out.fill(0.0);
     for start in (0..keys.len()).step_by(BLOCK) {
@@ -155,7 +150,8 @@ mod tests {
         let mut queries = Activations::default();
         queries.load(&q, head_dim, [ActKind::F32]);
         let mut out = vec![0.0; head_dim];
-        attend(Isa::Plain.kernels(crate::quant::GgmlType::F32), queries.row(0), rows(&kb), rows(&vb), &mut out);
+        let kernels = Isa::Plain.kernels(crate::quant::GgmlType::F32);
+        attend(kernels, queries.row(0), rows(&kb), rows(&vb), 1.0 / (head_dim as f32).sqrt(), &mut out);
 
         let dot = |k: &[f32]| k.iter().zip(&q).map(|(k, q)| f64::from(*k) * f64::from(*q)).sum::<f64>();
         let weights: Vec<f64> = k.chunks(head_dim).map(|k| (dot(k) / (head_dim as f64).sqrt()).exp()).collect();

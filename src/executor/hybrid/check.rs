@@ -6,7 +6,7 @@ use crate::gpu::Ptr;
 use crate::gpu::matrix::DeviceMatrix;
 use crate::gpu::ops::norm::MAX_NORM;
 use crate::gpu::ops::rope::KvLayer;
-use crate::model::{Down, Layer, Matrix, Model, Part, Role, Scores, Step, Tensor, Vector};
+use crate::model::{Config, Down, Layer, Matrix, Model, Part, Role, Scores, Step, Tensor, Vector};
 use anyhow::{Context, Result, bail, ensure};
 
 /// Whether kernels for the card exist for all that `model` is made of.
@@ -16,6 +16,15 @@ use anyhow::{Context, Result, bail, ensure};
 pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
     let config = &model.config;
     check_matrix(model.weights.head())?;
+    ensure!(
+        config.rope.magnitude == 1.0,
+        "a rotary embedding that scales by {} (YaRN, rope.scaling.attn_factor) is not computed on a card yet",
+        config.rope.magnitude
+    );
+    ensure!(
+        config.attention_scale == Config::usual_attention_scale(config.head_dim),
+        "another scale of attention (attention.scale) is not computed on a card yet"
+    );
     for (i, layer) in model.weights.layers.iter().enumerate() {
         check_steps(i, layer).with_context(|| format!("layer {i}"))?;
         for part in layer.all_parts() {

@@ -3,7 +3,8 @@
 use super::Architecture;
 use crate::model::activation::Activation;
 use crate::model::config::{Config, NormKind, RopeKind};
-use crate::model::keys::{Defaults, Keys};
+use crate::model::decoder::Defaults;
+use crate::model::keys::Keys;
 use crate::model::part::Role;
 use crate::model::presence::Presence;
 use crate::model::spec::{GroupSpec, LayerSpec, attention, norm};
@@ -19,7 +20,6 @@ impl Architecture for Arcee {
     }
 
     fn config(&self, keys: &Keys) -> Result<Config> {
-        keys.refuse(&["attention.scale"], "another scale of attention is")?;
         let (norm, rope) = (NormKind::Rms, RopeKind::Interleaved);
         keys.decoder(Defaults { norm, rope, activation: Activation::Relu2 })
     }

@@ -3,8 +3,10 @@
 use super::Architecture;
 use crate::model::activation::Activation;
 use crate::model::config::{Config, NormKind, RopeKind};
-use crate::model::keys::{Defaults, Keys};
+use crate::model::decoder::Defaults;
+use crate::model::keys::Keys;
 use crate::model::part::Role;
+use crate::model::presence::Presence;
 use crate::model::spec::{GroupSpec, LayerSpec, attention, norm};
 use crate::model::step::serial;
 use anyhow::Result;
@@ -25,7 +27,7 @@ impl Architecture for Llama {
     fn layer(&self, config: &Config, layer: usize) -> LayerSpec {
         let [q, k, v, output] = attention(config);
         let parts = vec![norm(config, Role::AttnNorm), q, k, v, output, norm(config, Role::FfnNorm)];
-        let groups = vec![GroupSpec::dense(config.n_ff[layer], true)];
+        let groups = vec![GroupSpec::dense(config.n_ff[layer], true).with_biases(Presence::Optional)];
         LayerSpec { parts, groups, router: None, steps: serial() }
     }
 }

@@ -4,6 +4,7 @@ mod arcee;
 mod llama;
 
 use super::config::Config;
+use super::decoder::HARMLESS;
 use super::keys::Keys;
 use super::spec::{LayerSpec, PartSpec, around_layers};
 use anyhow::{Result, bail};
@@ -20,6 +21,12 @@ pub trait Architecture: Sync {
     /// # Errors
     /// Names the key that is missing, makes no sense, or asks for what cannot be computed.
     fn config(&self, keys: &Keys) -> Result<Config>;
+
+    /// Keys that do not change what is computed, without the name: with those that [`Architecture::config`] reads, all that
+    /// are known. Others are named in a note.
+    fn harmless(&self) -> &'static [&'static str] {
+        HARMLESS
+    }
 
     /// Tensors beside those of the layers, in llama.cpp's usual order.
     fn parts(&self, config: &Config) -> Vec<PartSpec> {

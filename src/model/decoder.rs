@@ -1,0 +1,187 @@
+//! The keys that most architectures share, as a configuration.
+
+use super::activation::{self, Activation};
+use super::config::{Config, NormKind, Rope, RopeKind, Yarn};
+use super::keys::Keys;
+use super::refused;
+use crate::printable::printable;
+use anyhow::{Context, Result, bail, ensure};
+
+/// Keys that say nothing of what is computed, or nothing as long as keys that are refused are not there.
+pub const HARMLESS: &[&str] = &[
+    "attention.sliding_window_pattern",
+    "decoder_start_token_id",
+    "expert_feed_forward_length",
+    "expert_gating_func",
+    "expert_group_count",
+    "expert_group_used_count",
+    "expert_shared_feed_forward_length",
+    "expert_weights_norm",
+    "expert_weights_scale",
+    "interleave_moe_layer_step",
+    "leading_dense_block_count",
+    "moe_every_n_layers",
+    "pooling_type",
+    "rope.scaling.finetuned",
+    "router_logit_softcapping",
+];
+
+/// What an architecture's files do not say, for [`Keys::decoder`].
+#[derive(Debug, Clone, Copy)]
+pub struct Defaults {
+    /// Kind of every normalisation.
+    pub norm: NormKind,
+    /// Pairing of the rotary embedding.
+    pub rope: RopeKind,
+    /// Activation where nothing else names one.
+    pub activation: Activation,
+}
+
+impl Keys<'_> {
+    /// The configuration that most decoders have the keys of. What would make another model is refused.
+    ///
+    /// # Errors
+    /// Names the key that is missing, makes no sense, or asks for what is not computed.
+    pub fn decoder(&self, defaults: Defaults) -> Result<Config> {
+        let key = |suffix: &str| self.name(suffix);
+        let n_embd = self.size("embedding_length")?;
+        let n_layer = self.size("block_count")?;
+        ensure!(n_layer <= 1024, "{}: {n_layer} layers; at most 1024 are accepted", key("block_count"));
+        let n_head = self.size("attention.head_count")?;
+        let n_head_kv = self.optional("attention.head_count_kv")?.unwrap_or(n_head);
+        ensure!(
+            n_head.is_multiple_of(n_head_kv),
+            "{}: {n_head} heads are not a multiple of {n_head_kv} key/value heads",
+            key("attention.head_count_kv")
+        );
+        let head_dim = match self.optional("attention.key_length")? {
+            Some(n) => n,
+            None => {
+                ensure!(
+                    n_embd.is_multiple_of(n_head),
+                    "{}: {n_embd} is not a multiple of {n_head} heads",
+                    key("embedding_length")
+                );
+                n_embd / n_head
+            }
+        };
+        let value_length = self.optional("attention.value_length")?.unwrap_or(head_dim);
+        ensure!(
+            value_length == head_dim,
+            "{}: {value_length} differs from keys' {head_dim}",
+            key("attention.value_length")
+        );
+        let limit = 1 << 20;
+        ensure!(n_head * head_dim <= limit && n_embd <= limit, "{}: sizes beyond {limit}", key("embedding_length"));
+        let (eps_key, other_eps) = match defaults.norm {
+            NormKind::Rms => ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"),
+            NormKind::Layer => ("attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon"),
+        };
+        let norm_eps = self.f32(eps_key)?.with_context(|| format!("{}: the key is missing", key(eps_key)))?;
+        ensure!(norm_eps >= 0.0, "{}: {norm_eps} is negative", key(eps_key));
+        refused::other_eps(self, other_eps, norm_eps)?;
+        let n_ctx_train = self.size("context_length")?;
+        self.read("hidden_activation");
+        let config = Config {
+            arch: self.arch.to_owned(),
+            name: printable(self.metadata.str("general.name")?.unwrap_or(self.arch)).into_owned(),
+            n_vocab: self.n_vocab,
+            n_tokens: self.n_tokens()?,
+            n_ctx_train,
+            window: refused::window(self, n_ctx_train)?,
+            n_embd,
+            n_layer,
+            n_ff: self.n_ff(n_layer)?,
+            n_head,
+            n_head_kv,
+            head_dim,
+            attention_scale: self.attention_scale(head_dim)?,
+            norm: defaults.norm,
+            norm_eps,
+            rope: self.rope(defaults.rope, head_dim, n_ctx_train)?,
+            activation: activation::resolve(self.activation, self.metadata, self.arch, defaults.activation)?,
+        };
+        refused::check(self, &config)?;
+        Ok(config)
+    }
+
+    /// Tokens of the vocabulary, which must have rows in the embedding. A file without a tokenizer has one for each row.
+    fn n_tokens(&self) -> Result<usize> {
+        const TOKENS: &str = "tokenizer.ggml.tokens";
+        let rows = self.n_vocab;
+        let n = self.metadata.array(TOKENS)?.map(|tokens| tokens.len).filter(|n| *n > 0);
+        let n_tokens = n.unwrap_or(rows);
+        ensure!(n_tokens <= rows, "{TOKENS}: {n_tokens} tokens, but token_embd.weight has {rows} rows");
+        if let Some(stated) = self.whole("vocab_size")? {
+            let key = self.name("vocab_size");
+            let fits = stated == rows || stated == n_tokens;
+            ensure!(fits, "{key}: {stated}, but token_embd.weight has {rows} rows and the tokenizer {n_tokens} tokens");
+        }
+        Ok(n_tokens)
+    }
+
+    /// Neurons of each layer: one number for all layers, or an array with one per layer.
+    fn n_ff(&self, n_layer: usize) -> Result<Vec<usize>> {
+        let key = &*self.read("feed_forward_length");
+        let per_layer = match self.metadata.u32(key) {
+            Ok(Some(n)) => vec![i64::from(n); n_layer],
+            Ok(None) => bail!("{key}: the key is missing"),
+            Err(error) => match self.metadata.array(key) {
+                Ok(Some(array)) => array.integers().with_context(|| key.to_owned())?,
+                _ => return Err(error),
+            },
+        };
+        ensure!(per_layer.len() == n_layer, "{key}: {} values for {n_layer} layers", per_layer.len());
+        let sane = |n: &i64| (1..=1 << 24).contains(n);
+        ensure!(per_layer.iter().all(sane), "{key}: a layer needs 1 to {} neurons", 1 << 24);
+        Ok(per_layer.into_iter().map(|n| n as usize).collect())
+    }
+
+    /// What scores are multiplied with; 0 is as absent.
+    fn attention_scale(&self, head_dim: usize) -> Result<f32> {
+        let scale = self.f32("attention.scale")?.filter(|scale| *scale != 0.0);
+        let scale = scale.unwrap_or(Config::usual_attention_scale(head_dim));
+        ensure!(scale > 0.0, "{}: {scale} is not positive", self.name("attention.scale"));
+        Ok(scale)
+    }
+
+    fn rope(&self, kind: RopeKind, head_dim: usize, n_ctx_train: usize) -> Result<Rope> {
+        let positive = |suffix: &str, default: f32| -> Result<f32> {
+            let value = self.f32(suffix)?.unwrap_or(default);
+            ensure!(value > 0.0, "{}: {value} is not positive", self.name(suffix));
+            Ok(value)
+        };
+        let n_dims = self.whole("rope.dimension_count")?.unwrap_or(head_dim);
+        let fits = n_dims <= head_dim && n_dims.is_multiple_of(2);
+        ensure!(fits, "{}: {n_dims} of {head_dim} elements cannot be rotated", self.name("rope.dimension_count"));
+        let base = positive("rope.freq_base", 10_000.0)?;
+        let (factor, old) = (self.f32("rope.scaling.factor")?, self.f32("rope.scale_linear")?);
+        let factor = factor.or(old).filter(|factor| *factor != 0.0).unwrap_or(1.0);
+        ensure!(factor > 0.0, "{}: {factor} is not positive", self.name("rope.scaling.factor"));
+        let (factor, share) = match self.str("rope.scaling.type")? {
+            None | Some("linear") => (factor, 0.0),
+            Some("none") => (1.0, 0.0),
+            Some("yarn") => (factor, 1.0),
+            Some(other) => bail!(
+                "{}: \"{}\" is not supported yet; none, linear and yarn are",
+                self.name("rope.scaling.type"),
+                other.chars().take(60).collect::<String>().escape_debug()
+            ),
+        };
+        // Below 0 is as absent.
+        let share = self.f32("rope.scaling.yarn_ext_factor")?.filter(|share| *share >= 0.0).unwrap_or(share);
+        let n_ctx = self.whole("rope.scaling.original_context_length")?.filter(|n| *n != 0).unwrap_or(n_ctx_train);
+        let attn_factor = positive("rope.scaling.attn_factor", 1.0)?;
+        let beta_fast = positive("rope.scaling.yarn_beta_fast", 32.0)?;
+        let beta_slow = positive("rope.scaling.yarn_beta_slow", 1.0)?;
+        let log_multiplier = self.f32("rope.scaling.yarn_log_multiplier")?.unwrap_or(0.0);
+        let yarn = (share != 0.0).then_some(Yarn { share, n_ctx, beta_fast, beta_slow });
+        let magnitude = if yarn.is_some() { Yarn::magnitude(factor, log_multiplier) } else { 1.0 } * attn_factor;
+        ensure!(
+            magnitude.is_finite() && magnitude > 0.0,
+            "{}: {log_multiplier} scales attention by {magnitude}",
+            self.name("rope.scaling.yarn_log_multiplier")
+        );
+        Ok(Rope { kind, base, n_dims, scale: 1.0 / factor, magnitude, yarn })
+    }
+}
