@@ -185,3 +185,46 @@ impl Keys<'_> {
         Ok(Rope { kind, base, n_dims, scale: 1.0 / factor, magnitude, yarn })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::Gguf;
+    use crate::model::arch::KNOWN;
+
+    /// Keys that are read are known by that; the list of the others must not hold one of them, as it would hide that it
+    /// is no longer read.
+    #[test]
+    fn no_key_that_is_read_is_listed_as_harmless() {
+        let gguf = Gguf::from_source(crate::embedded::source()).unwrap();
+        for arch in KNOWN {
+            let keys = Keys::new(gguf.metadata(), "llama", 2048, None);
+            arch.config(&keys).unwrap();
+            let read = keys.read_so_far();
+            assert!(read.iter().any(|key| key == "rope.scaling.yarn_beta_slow"), "{read:?}");
+            let both: Vec<_> = read.iter().filter(|key| arch.harmless().contains(&key.as_str())).collect();
+            assert!(both.is_empty(), "{}: {both:?}", arch.name());
+            assert!(arch.harmless().is_sorted(), "{}", arch.name());
+        }
+    }
+
+    /// Figures by the formulas of the paper, worked out by hand.
+    #[test]
+    fn yarn_keeps_what_turns_often_and_scales_what_does_not() {
+        // c(32) = 128 ln(4096 / (64 pi)) / (2 ln 10000) = 20.94, c(1) = 45.03.
+        let yarn = Yarn { share: 1.0, n_ctx: 4096, beta_fast: 32.0, beta_slow: 1.0 };
+        let plain = Rope::plain(RopeKind::Halves, 10_000.0, 128);
+        let scaled = Rope { scale: 0.25, yarn: Some(yarn), ..plain.clone() };
+        let ratio: Vec<f32> = plain
+            .frequencies(None)
+            .iter()
+            .zip(scaled.frequencies(None))
+            .map(|(plain, scaled)| scaled / plain)
+            .collect();
+        assert!((ratio[20] - 1.0).abs() < 1e-6 && ratio[21] < 0.98, "{:?}", &ratio[20..22]);
+        assert!((ratio[33] - (1.0 - 0.75 * 13.0 / 26.0)).abs() < 1e-6, "{}", ratio[33]);
+        assert!(ratio[45] > 0.26 && (ratio[46] - 0.25).abs() < 1e-6, "{:?}", &ratio[45..47]);
+        assert!((Yarn::magnitude(4.0, 0.0) - 1.138_629_4).abs() < 1e-6);
+        assert_eq!([Yarn::magnitude(4.0, 1.0), Yarn::magnitude(0.5, 0.0), Yarn::magnitude(1.0, 0.7)], [1.0; 3]);
+    }
+}

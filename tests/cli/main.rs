@@ -1,10 +1,13 @@
 //! The four commands, run as users run them.
 
 mod bench;
+mod contradictions;
 mod device;
 mod hostile_models;
 mod interrupt;
+mod keys;
 mod layers;
+mod parts;
 mod pipeline;
 mod plan;
 mod predict;
