@@ -1,18 +1,22 @@
 //! Typed access to the metadata of a GGUF file.
 
 use super::header::Entry;
-use super::parts;
 use super::source::Source;
 use super::value::{ArrayView, ValueType};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+/// Keys by which a part of a model says which one it is. They hold for the parts only, not for what is made of them.
+const OF_PARTS: &str = "split.";
+
 /// Keys and values of one file. Absent keys are `Ok(None)`; a key of the wrong type is an error that names it.
 pub struct Metadata {
     source: Source,
     rewritten: Option<Vec<u8>>,
     entries: Vec<Entry>,
+    /// Numbers of the entries by rising key.
+    by_key: Vec<usize>,
     values: BTreeMap<String, Value>,
 }
 
@@ -23,7 +27,9 @@ impl Metadata {
         entries: Vec<Entry>,
         values: BTreeMap<String, Value>,
     ) -> Self {
-        Self { source, rewritten, entries, values }
+        let mut by_key: Vec<usize> = (0..entries.len()).collect();
+        by_key.sort_unstable_by_key(|i| &entries[*i].key);
+        Self { source, rewritten, entries, by_key, values }
     }
 
     /// All entries, in file order.
@@ -33,7 +39,7 @@ impl Metadata {
 
     /// The entries that also hold for a file that is made of this one: without those that say which part of a model it is.
     pub fn copied(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.iter().filter(|entry| !entry.key.starts_with(parts::KEYS))
+        self.entries.iter().filter(|entry| !entry.key.starts_with(OF_PARTS))
     }
 
     /// The value of `entry`, byte by byte.
@@ -46,7 +52,8 @@ impl Metadata {
     }
 
     fn entry(&self, key: &str) -> Option<&Entry> {
-        self.entries.iter().find(|e| e.key == key)
+        let found = self.by_key.binary_search_by(|i| self.entries[*i].key.as_str().cmp(key)).ok()?;
+        Some(&self.entries[self.by_key[found]])
     }
 
     /// Whether the key exists, whatever its type.

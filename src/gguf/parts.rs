@@ -4,8 +4,6 @@ use super::metadata::Metadata;
 use anyhow::{Result, bail, ensure};
 use std::path::{Path, PathBuf};
 
-/// Keys by which a part says what it is a part of. They hold for the parts only, not for what is made of them.
-pub(super) const KEYS: &str = "split.";
 /// The most parts: as many as have names of the right length, and as `split.count` can say.
 const MAX_PARTS: u32 = u16::MAX as u32;
 

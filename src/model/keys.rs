@@ -14,7 +14,7 @@ pub struct Keys<'a> {
     pub n_vocab: usize,
     /// The user's word on the activation.
     pub activation: Option<Activation>,
-    /// Whole names of the keys that were asked for.
+    /// The keys that were asked for, without the name of the architecture.
     read: RefCell<BTreeSet<String>>,
 }
 
@@ -31,9 +31,8 @@ impl<'a> Keys<'a> {
 
     /// The whole key, which counts as read from now on.
     pub(super) fn read(&self, suffix: &str) -> String {
-        let name = self.name(suffix);
-        self.read.borrow_mut().insert(name.clone());
-        name
+        self.read.borrow_mut().insert(suffix.to_owned());
+        self.name(suffix)
     }
 
     /// A whole number from 0 up, which may be missing: one for the model, or an array that has the same for each layer.
@@ -121,17 +120,16 @@ impl<'a> Keys<'a> {
         keys.filter_map(move |entry| entry.key.strip_prefix(arch)?.strip_prefix('.'))
     }
 
-    /// The keys of the architecture that are in the file, that were not read, and that are not known to be `harmless`.
-    pub fn unknown(&self, harmless: &[&str]) -> Vec<String> {
+    /// The keys of the architecture that are in the file, that were not read, and that are not known to be `harmless`;
+    /// without the name of the architecture.
+    pub fn unknown(&self, harmless: &[&str]) -> Vec<&'a str> {
         let read = self.read.borrow();
-        let unknown = self.suffixes().filter(|suffix| !harmless.contains(suffix) && !read.contains(&self.name(suffix)));
-        unknown.map(|suffix| self.name(suffix)).collect()
+        self.suffixes().filter(|suffix| !harmless.contains(suffix) && !read.contains(*suffix)).collect()
     }
 
-    /// What were read so far, without the name of the architecture.
+    /// What was read so far, be it in the file or not; without the name of the architecture.
     pub fn read_so_far(&self) -> Vec<String> {
-        let read = self.read.borrow();
-        read.iter().filter_map(|name| Some(name.strip_prefix(self.arch)?.strip_prefix('.')?.to_owned())).collect()
+        self.read.borrow().iter().cloned().collect()
     }
 
     /// The value that an array has for each layer.

@@ -8,7 +8,7 @@ const MAX_KEYS: usize = 100;
 const MAX_CHARS: usize = 80;
 
 /// One line each: on rows of the vocabulary without a token, and on keys that are not known.
-pub(super) fn of(config: &Config, unknown: &[String]) -> Vec<String> {
+pub(super) fn of(config: &Config, unknown: &[&str]) -> Vec<String> {
     let mut notes = Vec::new();
     if config.n_tokens < config.n_vocab {
         notes.push(format!(
@@ -17,7 +17,10 @@ pub(super) fn of(config: &Config, unknown: &[String]) -> Vec<String> {
         ));
     }
     if !unknown.is_empty() {
-        let key = |key: &String| printable(&key.chars().take(MAX_CHARS).collect::<String>()).into_owned();
+        let key = |suffix: &&str| {
+            let key: String = config.arch.chars().chain(['.']).chain(suffix.chars()).take(MAX_CHARS).collect();
+            printable(&key).into_owned()
+        };
         let mut list: Vec<String> = unknown.iter().take(MAX_KEYS).map(key).collect();
         if unknown.len() > MAX_KEYS {
             list.push(format!("and {} more", unknown.len() - MAX_KEYS));
