@@ -56,7 +56,7 @@ fn with_predictor(model: &Model, folder: &Path) -> Result<Model> {
     };
     let layers = model.config.n_ff.iter().map(layer).collect();
     let fingerprint = Fingerprint::of(model)?;
-    Predictors { fingerprint, name: String::new(), layers }.write(&path)?;
+    Predictors { fingerprint, name: String::new(), layers }.write(&path, &Silent)?;
     variant::pack(model, &Gguf::open(&path)?, &packed, &Silent)?;
     Model::new(Gguf::open(&packed)?, None)
 }

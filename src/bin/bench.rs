@@ -16,7 +16,7 @@ use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
 use kl::{Comparison, KlArgs};
 use powerinfer::cpu::Pool;
 use powerinfer::executor::{ExecutorParams, FfnStats, Mode, Worker};
-use powerinfer::files::{check_new, check_writable};
+use powerinfer::files::{MOST_TEXT, check_new, check_writable};
 use powerinfer::gpu::{Chosen, choose};
 use powerinfer::measure::STORY;
 use powerinfer::measure::export::{Format, render};
@@ -30,6 +30,7 @@ use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::plan::Planner;
 use powerinfer::placement::workload::Workload;
 use powerinfer::printable::printable;
+use powerinfer::progress::Progress;
 use powerinfer::quant::GgmlType;
 use powerinfer::tokenizer::{Special, Tokenizer};
 use std::path::{Path, PathBuf};
@@ -171,9 +172,11 @@ fn write_hardware(args: &Args, path: &Path) -> Result<()> {
             None
         }
     };
-    let hardware = measure(threads, args.compute.isa(), &MEASURED, device.as_ref(), &Bar::new())?;
+    let bar = Bar::new();
+    let hardware = measure(threads, args.compute.isa(), &MEASURED, device.as_ref(), &bar)?;
     check_new(path)?;
-    hardware.write(path)?;
+    hardware.write(path, &bar)?;
+    drop(bar);
     print(hardware.to_toml())
 }
 
@@ -196,10 +199,10 @@ struct Scored {
 }
 
 impl Scored {
-    fn new(args: &Args, model: &Model, path: &Path) -> Result<Self> {
-        let name = path.display().to_string();
+    fn new(args: &Args, model: &Model, path: &Path, progress: &dyn Progress) -> Result<Self> {
+        let name = models::text_name(path);
         let tokenizer = models::tokenizer(&model.gguf)?;
-        let tokens = tokenizer.encode_prompt(&models::read_text(path)?, special(args), true)?;
+        let tokens = tokenizer.encode_prompt(&models::read_text(path, MOST_TEXT, progress)?, special(args), true)?;
         check_windows(tokens.len(), args.ctx_size).with_context(|| name.clone())?;
         Ok(Self { name, tokens, bos: bos(&tokenizer) })
     }
@@ -213,8 +216,8 @@ impl Work {
             given => given.to_vec(),
         };
         threads.iter().for_each(|n| common::warn_of_threads(*n));
-        let tokens = if tests.is_empty() { Vec::new() } else { feed(args, model)? };
-        let perplexity = args.perplexity.as_deref().map(|path| Scored::new(args, model, path)).transpose()?;
+        let tokens = if tests.is_empty() { Vec::new() } else { feed(args, model, bar)? };
+        let perplexity = args.perplexity.as_deref().map(|path| Scored::new(args, model, path, bar)).transpose()?;
         Ok(Self { threads, tests, tokens, perplexity, kl: Comparison::new(args, model, bar)? })
     }
 
@@ -269,7 +272,7 @@ fn bos(tokenizer: &Tokenizer) -> Option<u32> {
 }
 
 /// The tokens that speed tests feed.
-fn feed(args: &Args, model: &Model) -> Result<Vec<u32>> {
+fn feed(args: &Args, model: &Model, progress: &dyn Progress) -> Result<Vec<u32>> {
     let text = args.text();
     if text == "random" {
         let n_vocab = model.config.n_vocab as u64;
@@ -282,7 +285,7 @@ fn feed(args: &Args, model: &Model) -> Result<Vec<u32>> {
             .map(|s| ((s >> 33) % n_vocab) as u32)
             .collect());
     }
-    let text = if text == "real" { STORY.to_owned() } else { models::read_text(text.as_ref())? };
+    let text = if text == "real" { STORY.to_owned() } else { models::read_text(text.as_ref(), MOST_TEXT, progress)? };
     ensure!(!text.trim().is_empty(), "{}: the text is empty", args.text());
     if !model.gguf.metadata().has("tokenizer.ggml.model") {
         bail!("{}: has no tokenizer; give --text random", model.gguf.source().name());

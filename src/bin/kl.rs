@@ -36,7 +36,7 @@ impl Comparison {
     /// What the arguments ask for, if anything.
     pub fn new(args: &Args, model: &Model, progress: &dyn Progress) -> Result<Option<Self>> {
         let Some(path) = &args.kl.kl else { return Ok(None) };
-        let text = Scored::new(args, model, path)?;
+        let text = Scored::new(args, model, path, progress)?;
         let base = args.kl.kl_base.as_deref().map(|path| -> Result<_> {
             let check = args.compute.check_tensors.then_some(progress);
             let base = models::open(models::open_file(Some(path))?, args.compute.activation, check)?;

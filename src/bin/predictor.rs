@@ -86,7 +86,7 @@ pub fn fit(args: &crate::Args, wanted: &Wanted, output: &Path) -> Result<()> {
     };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().context("-t")?;
     let predictors = pool.install(|| fit_predictors(&model, &samples, &params, &bar)).with_context(shown)?;
-    predictors.write(output)?;
+    predictors.write(output, &bar)?;
     drop(bar);
     let (name, n) = (&predictors.name, samples.len());
     let table = table(&model, &predictors)?;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use common::models;
 use common::terminal::{Again, Bar, catch_ctrl_c, print_table, tell};
-use powerinfer::files::{check_writable, free_space, remove_leftovers, write_whole};
+use powerinfer::files::{MOST_TEXT, check_writable, free_space, is_one_target, is_same, write_whole};
 use powerinfer::model::{Activation, Model};
 use powerinfer::printable::printable;
 use powerinfer::profile::checkpoint::Checkpoint;
@@ -42,7 +42,7 @@ struct Args {
     /// Model to profile (GGUF, plain or variant) [default: the embedded model]
     #[arg(short, long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// Calibration texts, UTF-8; a folder stands for all files in it
+    /// Calibration texts, UTF-8; a folder stands for all files in it, - for standard input
     #[arg(short, long, value_name = "TEXT", num_args = 1.., required_unless_present_any = ["random_tokens", "merge", "show", "compare", "samples_from"])]
     file: Vec<PathBuf>,
     /// Profile this many random tokens instead of texts, for a model without a tokenizer
@@ -124,7 +124,12 @@ fn run(args: Args) -> Result<()> {
         let table = compare::table(&first, &second).with_context(|| b.display().to_string())?;
         return print_table(format_args!("A = {}, B = {}\n{table}", a.display(), b.display()));
     }
-    ensure!(args.output.is_none() || args.output != args.plot, "-o and --plot: name the same file");
+    if let (Some(output), Some(plot)) = (&args.output, &args.plot) {
+        ensure!(
+            output != plot && !is_one_target(output, plot) && !is_same(output, plot),
+            "-o and --plot: name the same file"
+        );
+    }
     for output in args.output.iter().chain(&args.plot) {
         let inputs = args.model.iter().chain(&args.file).chain(&args.merge).chain(&args.show);
         let inputs = inputs.chain(args.predictor.inputs());
@@ -145,7 +150,7 @@ fn run(args: Args) -> Result<()> {
         (None, None) => anyhow::bail!("-o: is missing"),
     };
     if let Some(path) = &args.output {
-        profile.write_with(path, samples.as_ref())?;
+        profile.write_with(path, samples.as_ref(), &Bar::new())?;
         if args.show.is_none() && args.merge.is_empty() {
             // What the checkpoint said is in the profile now.
             let _ = std::fs::remove_file(part(path));
@@ -154,7 +159,7 @@ fn run(args: Args) -> Result<()> {
     if let Some(path) = &args.plot {
         let rates: Vec<_> = (0..profile.groups.len()).map(|i| profile.rates(i)).collect();
         let title = format!("{}, {} tokens", profile.name, profile.n_tokens());
-        write_whole(path, &draw(&PlotInput { title: &title, rates: &rates })?)?;
+        write_whole(path, &draw(&PlotInput { title: &title, rates: &rates })?, &Bar::new())?;
     }
     let (texts, n_tokens) = (profile.texts.len(), profile.n_tokens());
     let (name, activation, table) = (&profile.name, &profile.activation, report::table(&profile));
@@ -190,7 +195,8 @@ fn part(output: &Path) -> PathBuf {
 fn make(args: &Args, output: &Path) -> Result<(Profile, Option<Samples>)> {
     let bar = Bar::new();
     let part = part(output);
-    let texts = texts(args, &[output, &part])?;
+    let outputs = [output, &part].into_iter().chain(args.plot.as_deref());
+    let texts = texts(args, &outputs.collect::<Vec<_>>(), &bar)?;
     let gguf = models::open_file(args.model.as_deref())?;
     let model = models::open(gguf, args.activation, Some(&bar))?;
     let params = params(args, &model)?;
@@ -209,7 +215,6 @@ fn make(args: &Args, output: &Path) -> Result<(Profile, Option<Samples>)> {
     // A device or a pipe has no place beside it.
     let lasting = std::fs::metadata(output).map_or(true, |m| m.is_file());
     if lasting {
-        remove_leftovers(output);
         if let Some((done, all)) = job.resume(&part)? {
             tell!("{}: resuming after {done} of {all} windows", part.display());
         }
@@ -227,10 +232,18 @@ fn make(args: &Args, output: &Path) -> Result<(Profile, Option<Samples>)> {
     Ok((profile, samples))
 }
 
-fn texts(args: &Args, but: &[&Path]) -> Result<Vec<Text>> {
+fn texts(args: &Args, but: &[&Path], bar: &Bar) -> Result<Vec<Text>> {
+    if args.random_tokens.is_some() {
+        return Ok(Vec::new());
+    }
     let files = corpus::files(&args.file, but)?;
-    let read = |path: &PathBuf| Ok(Text { name: path.display().to_string(), text: models::read_text(path)? });
-    files.iter().map(read).collect()
+    let read = |path: &Path| Ok(Text { name: models::text_name(path), text: models::read_text(path, MOST_TEXT, bar)? });
+    let (texts, empty) = corpus::read_all(&files, read)?;
+    if let Some((first, others)) = empty.split_first() {
+        let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+        tell!("note: {first}{more}: left out, since there is no text in it");
+    }
+    Ok(texts)
 }
 
 fn params(args: &Args, model: &Model) -> Result<CollectParams> {

@@ -3,10 +3,11 @@
 use crate::common::ending;
 use crate::common::terminal::{Bar, clear_stop, print, print_generated, tell};
 use crate::report;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use powerinfer::chat::{ChatTemplate, Message};
 use powerinfer::conversation;
 use powerinfer::executor::Executor;
+use powerinfer::files::MOST_PROMPT;
 use powerinfer::generate::{Generated, Limits, Stop, generate};
 use powerinfer::model::Model;
 use powerinfer::progress::Interrupted;
@@ -14,7 +15,7 @@ use powerinfer::sampler::Sampler;
 use powerinfer::tokenizer::{Special, Tokenizer};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
-use std::io::{self, IsTerminal, stdin};
+use std::io::{self, BufRead, IsTerminal, Read, stdin};
 
 const HELP: &str = "\
 /help    this list
@@ -90,7 +91,8 @@ fn history(setup: &Setup) -> Result<History> {
 fn read(editor: Option<&mut DefaultEditor>) -> Result<Option<String>> {
     let Some(editor) = editor else {
         let mut line = String::new();
-        let n = stdin().read_line(&mut line).context("standard input")?;
+        let n = stdin().lock().take(MOST_PROMPT.0 + 1).read_line(&mut line).context("standard input")?;
+        ensure!(n as u64 <= MOST_PROMPT.0, "standard input: a line is longer than {MOST_PROMPT}");
         return Ok((n > 0).then(|| line.trim_end_matches(['\n', '\r']).to_owned()));
     };
     loop {

@@ -13,14 +13,16 @@ use common::models;
 use common::plan::{self, PlanArgs};
 use common::terminal::{Again, Bar, catch_ctrl_c, print, print_generated, tell};
 use powerinfer::executor::{ExecutorParams, Mode, Worker};
+use powerinfer::files::MOST_PROMPT;
 use powerinfer::generate::{Limits, Stop, check_room, generate};
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
 use powerinfer::placement::workload::Workload;
+use powerinfer::progress::{Interrupted, Silent};
 use powerinfer::sampler::{Sampler, SamplerParams};
 use powerinfer::tokenizer::{Special, Tokenizer};
 use std::ffi::OsString;
-use std::io::{IsTerminal, Read, stdin};
+use std::io::{IsTerminal, stdin};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -49,7 +51,7 @@ struct Args {
     /// Prompt [default: standard input if it is piped, otherwise a conversation]
     #[arg(short, long, value_name = "TEXT", conflicts_with = "file", allow_hyphen_values = true)]
     prompt: Option<OsString>,
-    /// Read the prompt from a file
+    /// Read the prompt from a file; -: standard input
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// Number of tokens to generate; -1: until the text ends or the context is full
@@ -209,7 +211,7 @@ fn run(args: Args) -> Result<()> {
         report::layers(&model, &executor);
     }
     if result.stop == Stop::Interrupted {
-        return Err(powerinfer::progress::Interrupted.into());
+        return Err(Interrupted.into());
     }
     Ok(())
 }
@@ -271,11 +273,7 @@ fn prompt(args: &Args) -> Result<Option<String>> {
         ensure!(!args.json, "--json needs a prompt: give -p, -f, or pipe one in");
         return Ok(None);
     }
-    let mut bytes = Vec::new();
-    stdin().read_to_end(&mut bytes).context("standard input")?;
-    let text = String::from_utf8(bytes);
-    let text =
-        text.map_err(|e| anyhow::anyhow!("standard input: is not UTF-8 (byte {})", e.utf8_error().valid_up_to()))?;
+    let text = models::read_standard_input(MOST_PROMPT, &Silent)?;
     Ok(Some(without_last_newline(text, args)))
 }
 
@@ -292,7 +290,7 @@ fn without_last_newline(mut text: String, args: &Args) -> String {
 
 fn given_prompt(args: &Args) -> Result<Option<String>> {
     if let Some(path) = &args.file {
-        return models::read_text(path).map(|t| Some(without_last_newline(t, args)));
+        return models::read_text(path, MOST_PROMPT, &Silent).map(|t| Some(without_last_newline(t, args)));
     }
     let Some(text) = &args.prompt else { return Ok(None) };
     match text.to_str() {

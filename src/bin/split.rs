@@ -131,7 +131,7 @@ fn run(args: Args) -> Result<()> {
         return dry_run(&args, workload(&args, &source, &draft, predictors.as_ref()), n_threads, &bar);
     }
     let output = args.output.as_deref().context("-o: an output is missing")?;
-    let inputs = [Some(path), args.profile.as_deref(), args.predictor.as_deref()];
+    let inputs = [Some(path), args.profile.as_deref(), args.predictor.as_deref(), args.plan.hardware.as_deref()];
     models::keep_inputs(output, inputs.into_iter().flatten())?;
     check_writable(output)?;
     if args.quantize_only {
@@ -156,7 +156,10 @@ fn run(args: Args) -> Result<()> {
     print_table(draft.table(&source))?;
     variant::write(&source, &draft, predictor.as_ref(), output, &bar)?;
     let written = tell_written(&args, output, &source)?;
-    if draft.lossy && !args.no_kl {
+    if let Some(written) = written
+        && draft.lossy
+        && !args.no_kl
+    {
         match divergence(&source, &written, n_threads, &bar)? {
             Some((kl, n)) => {
                 print_table(format_args!("KL to the source: {kl:.6} nats per token over {n} tokens of story\n"))?
@@ -182,12 +185,16 @@ fn packed(args: &Args) -> Result<Option<Gguf>> {
     args.predictor.as_deref().map(Gguf::open).transpose()
 }
 
-/// Opens what was written and says how large it is.
-fn tell_written(args: &Args, output: &Path, source: &Model) -> Result<Model> {
+/// Opens what was written and says how large it is. From a device or a FIFO it cannot be read again.
+fn tell_written(args: &Args, output: &Path, source: &Model) -> Result<Option<Model>> {
+    if !output.is_file() {
+        tell!("note: {}: is no regular file, so what was written to it is not looked at again", output.display());
+        return Ok(None);
+    }
     let written = Model::new(Gguf::open(output)?, args.activation)?;
     let (before, after) = (Bytes(source.n_bytes()), Bytes(written.n_bytes()));
     print_table(format_args!("{}: {after} of weights (source: {before})\n", output.display()))?;
-    Ok(written)
+    Ok(Some(written))
 }
 
 /// The source and what its variant will hold.

@@ -1,9 +1,10 @@
 //! Where the bytes of a model live: a mapped file or the program itself.
 #![allow(unsafe_code, reason = "memory-mapping a file is unsafe by nature; it is done here and nowhere else")]
 
+use crate::files::mapped::Mapped;
+use crate::files::open_regular;
 use anyhow::{Context, Result, ensure};
 use memmap2::Mmap;
-use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +17,8 @@ pub struct Source {
 
 struct Inner {
     name: String,
+    /// Goes before the map does.
+    _known: Option<Mapped>,
     bytes: Backing,
 }
 
@@ -28,24 +31,24 @@ impl Source {
     /// Maps `path`. The file must not be changed while it is open: the pages are the file.
     ///
     /// # Errors
-    /// When the file cannot be opened or mapped, or is empty.
+    /// When the file cannot be opened or mapped, is empty, or is no regular file.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
-        let file = File::open(path).with_context(|| name.clone())?;
+        let file = open_regular(path).with_context(|| name.clone())?;
         let meta = file.metadata().with_context(|| name.clone())?;
-        ensure!(!meta.is_dir(), "{name}: is a folder, not a GGUF file");
         ensure!(meta.len() > 0, "{name}: the file is empty");
         // SAFETY: the map is private to this process and read-only. The caller must see to it that nobody truncates the
-        // file meanwhile (documented above), as in every program that maps its model.
+        // file meanwhile (documented above), as in every program that maps its model; the tools turn it into an error
+        // (`files::signals`).
         let map = unsafe { Mmap::map(&file) }.with_context(|| format!("{name}: cannot be mapped"))?;
-        let bytes = Backing::Map(map);
-        Ok(Self { inner: Arc::new(Inner { name, bytes }) })
+        let known = Some(Mapped::new(&map, &name));
+        Ok(Self { inner: Arc::new(Inner { name, _known: known, bytes: Backing::Map(map) }) })
     }
 
     /// Wraps bytes that are part of the program.
     pub fn from_static(name: &str, bytes: &'static [u8]) -> Self {
         let bytes = Backing::Static(bytes);
-        Self { inner: Arc::new(Inner { name: name.to_owned(), bytes }) }
+        Self { inner: Arc::new(Inner { name: name.to_owned(), _known: None, bytes }) }
     }
 
     /// The file's path, or the name of the embedded model: what error messages begin with.

@@ -2,6 +2,7 @@
 
 use super::value::ValueType;
 use crate::files::AtomicFile;
+use crate::progress::Progress;
 use crate::quant::GgmlType;
 use anyhow::{Context, Result, ensure};
 use std::path::Path;
@@ -124,8 +125,8 @@ impl PlannedTensor {
 }
 
 /// A GGUF v3 file being written. The header goes out at once; then the tensors follow in the planned order.
-pub struct Writer {
-    file: AtomicFile,
+pub struct Writer<'a> {
+    file: AtomicFile<'a>,
     alignment: usize,
     sizes: Vec<usize>,
     names: Vec<String>,
@@ -133,8 +134,9 @@ pub struct Writer {
     written: usize,
 }
 
-impl Writer {
-    /// Writes the header to a temporary file beside `path`. `alignment` must be what the metadata says, or 32.
+impl<'a> Writer<'a> {
+    /// Writes the header to a temporary file beside `path`. `alignment` must be what the metadata says, or 32. Where
+    /// `path` is a FIFO, `progress` ends the wait for its reader.
     ///
     /// # Errors
     /// When the file cannot be written or a tensor's rows are not whole blocks.
@@ -143,6 +145,7 @@ impl Writer {
         metadata: &MetadataBuilder,
         tensors: &[PlannedTensor],
         alignment: usize,
+        progress: &'a dyn Progress,
     ) -> Result<Self> {
         let sizes = tensors.iter().map(PlannedTensor::n_bytes).collect::<Result<Vec<_>>>()?;
         let mut head = Vec::new();
@@ -161,7 +164,7 @@ impl Writer {
             offset += size.next_multiple_of(alignment);
         }
         head.resize(head.len().next_multiple_of(alignment), 0);
-        let mut file = AtomicFile::create(path)?;
+        let mut file = AtomicFile::create(path, progress)?;
         file.append(&head)?;
         let names = tensors.iter().map(|t| t.name.clone()).collect();
         Ok(Self { file, alignment, sizes, names, current: 0, written: 0 })

@@ -1,6 +1,7 @@
 //! What a machine can do, as a planner sees it: bandwidths and fixed costs, read from TOML.
 
-use crate::files::write_whole;
+use crate::files::{read_regular, write_whole};
+use crate::progress::Progress;
 use crate::quant::GgmlType;
 use crate::units::Bytes;
 use anyhow::{Context, Result, bail, ensure};
@@ -140,7 +141,7 @@ struct RawBandwidth {
 }
 
 /// A file of this size is no description of a machine.
-const MOST_BYTES: u64 = 1 << 20;
+const MOST: Bytes = Bytes(1 << 20);
 /// Slowest and fastest memory that is believed, in GB/s.
 const BELIEVED_GB_S: (f64, f64) = (1e-3, 1e6);
 
@@ -187,10 +188,7 @@ impl Hardware {
     /// One line that names the file, the key or line, and what is wrong with it.
     pub fn read(path: &Path) -> Result<Self> {
         let shown = path.display().to_string();
-        let n = std::fs::metadata(path).with_context(|| shown.clone())?.len();
-        ensure!(n <= MOST_BYTES, "{shown}: is too large for a description of hardware");
-        let bytes = std::fs::read(path).with_context(|| shown.clone())?;
-        let text = String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("{shown}: is not UTF-8"))?;
+        let text = read_regular(path, MOST).with_context(|| shown.clone())?;
         Self::parse(&text).with_context(|| shown)
     }
 
@@ -254,9 +252,9 @@ impl Hardware {
     /// Writes [`Hardware::to_toml`], whole or not at all.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        write_whole(path, self.to_toml().as_bytes())
+    /// When the file cannot be written, or the user stops waiting for the reader of a FIFO.
+    pub fn write(&self, path: &Path, progress: &dyn Progress) -> Result<()> {
+        write_whole(path, self.to_toml().as_bytes(), progress)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::gguf::write::{MetadataBuilder, PlannedTensor, Value, Writer};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::model::Model;
 use crate::profile::{Fingerprint, Kinship, hex};
+use crate::progress::Progress;
 use crate::quant::{GgmlType, convert};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::HashSet;
@@ -42,8 +43,8 @@ impl Predictors {
     /// Writes the file, whole or not at all.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn write(&self, path: &Path) -> Result<()> {
+    /// When it cannot be written, or the user stops waiting for the reader of a FIFO.
+    pub fn write(&self, path: &Path, progress: &dyn Progress) -> Result<()> {
         let mut metadata = MetadataBuilder::default();
         let text = |s: &str| Value::Str(s.to_owned());
         metadata.add("general.architecture", &text(ARCHITECTURE));
@@ -65,7 +66,7 @@ impl Predictors {
                 data.push(bytes);
             }
         }
-        let mut writer = Writer::create(path, &metadata, &planned, ALIGNMENT)?;
+        let mut writer = Writer::create(path, &metadata, &planned, ALIGNMENT, progress)?;
         for bytes in data {
             writer.append(&bytes)?;
         }

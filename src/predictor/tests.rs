@@ -138,7 +138,7 @@ fn predictors_survive_the_file_and_no_damage_does_harm() {
     all.layers[3].bias.clear();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.predictor");
-    all.write(&path).unwrap();
+    all.write(&path, &Silent).unwrap();
     assert!(Predictors::read(&path).unwrap() == all);
     assert_eq!(all.check(&model).unwrap(), crate::profile::Kinship::Same);
     let bytes = std::fs::read(&path).unwrap();

@@ -9,12 +9,13 @@ use super::sections::{self, Reader, Section, SectionFile, Sink, Tag, put_string}
 use super::setup::{Setup, State};
 use super::{GroupCounts, MASS_ONE};
 use crate::files::remove_leftovers;
+use crate::progress::Silent;
 use anyhow::{Context, Result, bail, ensure};
 use half::f16;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-const MAGIC: &[u8; 8] = b"PWRPART\n";
+pub(super) const MAGIC: &[u8; 8] = b"PWRPART\n";
 const VERSION: u32 = 2;
 const WHAT: &str = "a checkpoint of powerinfer-profile";
 /// Checkpoints take at most one part in this many of the time; samples can make them a gigabyte each.
@@ -89,7 +90,7 @@ fn write(path: &Path, setup: &Setup, state: &State) -> Result<()> {
         };
         list.push(Section { tag: *b"SAMP", emit: Box::new(emit) });
     }
-    sections::write(path, MAGIC, VERSION, &list)
+    sections::write(path, MAGIC, VERSION, &list, &Silent)
 }
 
 /// Reads what the file at `path` says about this job: which windows are done, and their results. `None` if there is no

@@ -8,6 +8,7 @@ use super::samples::Samples;
 use super::sections::{self, Reader, Section, SectionFile, put_string, put_u64s};
 use super::{GroupCounts, MASS_ONE};
 use crate::model::NeuronId;
+use crate::progress::{Progress, Silent};
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use std::path::Path;
@@ -150,15 +151,15 @@ impl Profile {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        self.write_with(path, None)
+        self.write_with(path, None, &Silent)
     }
 
     /// [`Profile::write`] with `samples`, where there are some.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn write_with(&self, path: &Path, samples: Option<&Samples>) -> Result<()> {
-        sections::write(path, MAGIC, VERSION, &self.sections(samples))
+    /// When it cannot be written, or the user stops waiting for the reader of a FIFO.
+    pub fn write_with(&self, path: &Path, samples: Option<&Samples>, progress: &dyn Progress) -> Result<()> {
+        sections::write(path, MAGIC, VERSION, &self.sections(samples), progress)
     }
 
     /// Reads and checks a file. Samples in it are left alone; [`Samples::read`] reads them.
@@ -447,7 +448,7 @@ mod tests {
         let samples = Samples { seed: 1, capacity: 5, keys, x };
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("p");
-        profile(3).write_with(&path, Some(&samples)).unwrap();
+        profile(3).write_with(&path, Some(&samples), &Silent).unwrap();
         assert_eq!(Profile::read(&path).unwrap(), profile(3));
         assert_eq!(Samples::read(&path).unwrap(), samples);
         let bytes = std::fs::read(&path).unwrap();

@@ -1,10 +1,10 @@
 //! Files made of sections, each with its own checksum, so that a large one that is not needed is not read either.
 
-use crate::files::AtomicFile;
+use crate::files::{AtomicFile, open_regular};
+use crate::progress::Progress;
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 
@@ -62,8 +62,14 @@ pub(super) fn emit(magic: &[u8; MAGIC_BYTES], version: u32, sections: &[Section]
 }
 
 /// Writes the file, whole or not at all.
-pub(super) fn write(path: &Path, magic: &[u8; MAGIC_BYTES], version: u32, sections: &[Section]) -> Result<()> {
-    let mut file = AtomicFile::create(path)?;
+pub(super) fn write(
+    path: &Path,
+    magic: &[u8; MAGIC_BYTES],
+    version: u32,
+    sections: &[Section],
+    progress: &dyn Progress,
+) -> Result<()> {
+    let mut file = AtomicFile::create(path, progress)?;
     emit(magic, version, sections, &mut |bytes| file.append(bytes))?;
     file.commit()
 }
@@ -90,18 +96,9 @@ impl<'a> SectionFile<'a> {
     /// Opens a file. If it does not begin with `magic`, no more of it is read: someone may have passed a model by
     /// mistake.
     pub(super) fn open(path: &Path, magic: &[u8; MAGIC_BYTES], versions: &[u32], what: &str) -> Result<Self> {
-        let mut file = File::open(path)?;
-        let metadata = file.metadata()?;
-        if metadata.is_file() {
-            return Self::new(Box::new(file), metadata.len(), magic, versions, what);
-        }
-        let mut bytes = Vec::new();
-        file.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut bytes)?;
-        if bytes == magic {
-            file.read_to_end(&mut bytes)?;
-        }
-        let len = bytes.len() as u64;
-        Self::new(Box::new(Cursor::new(bytes)), len, magic, versions, what)
+        let file = open_regular(path)?;
+        let len = file.metadata()?.len();
+        Self::new(Box::new(file), len, magic, versions, what)
     }
 
     /// Reads from memory.

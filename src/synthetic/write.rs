@@ -59,7 +59,7 @@ pub fn write(spec: &Spec, layout: Layout, path: &Path, progress: &dyn Progress) 
     let weights = Weights::new(spec, layout)?;
     let (rates, mass) = index(&weights.rates, &weights.units);
     let n_hot = variant::planned_hot(&rates);
-    let mut writer = Writer::create(path, &metadata(spec, layout, n_hot), &planned, ALIGNMENT)?;
+    let mut writer = Writer::create(path, &metadata(spec, layout, n_hot), &planned, ALIGNMENT, progress)?;
     let n_embd = spec.sized.shape.n_embd;
     let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     for Tensor { planned, content, layer } in &tensors {

@@ -101,7 +101,7 @@ pub fn pack(model: &Model, predictor: &Gguf, path: &Path, progress: &dyn Progres
     };
     let all: Vec<PlannedTensor> = kept.iter().copied().chain(parts().map(|(t, ..)| t)).map(planned).collect();
     progress.begin("writing", all.iter().map(PlannedTensor::n_bytes).sum::<Result<usize>>()? as u64);
-    let mut writer = Writer::create(path, &metadata, &all, gguf.alignment())?;
+    let mut writer = Writer::create(path, &metadata, &all, gguf.alignment(), progress)?;
     for tensor in kept {
         for piece in gguf.data(tensor).chunks(8 << 20) {
             progress::check(progress)?;

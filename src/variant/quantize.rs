@@ -79,7 +79,7 @@ pub fn quantize(gguf: &Gguf, recipe: Recipe, path: &Path, progress: &dyn Progres
         .collect();
     let n_bytes = planned.iter().map(PlannedTensor::n_bytes).sum::<Result<usize>>()? as u64;
     progress.begin("writing", n_bytes);
-    let mut writer = Writer::create(path, &metadata(gguf, recipe), &planned, gguf.alignment())?;
+    let mut writer = Writer::create(path, &metadata(gguf, recipe), &planned, gguf.alignment(), progress)?;
     for (source, target) in gguf.tensors().iter().zip(&planned) {
         write_rows(gguf, source, None, target.dtype, &mut writer, progress)?;
     }

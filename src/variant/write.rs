@@ -70,7 +70,7 @@ pub fn write(
     let planned: Vec<_> = tensors.iter().map(|(t, _)| t.clone()).collect();
     let total = planned.iter().map(PlannedTensor::n_bytes).sum::<Result<usize>>()?;
     progress.begin("writing", total as u64);
-    let mut writer = Writer::create(path, &metadata(model, draft, predictor), &planned, gguf.alignment())?;
+    let mut writer = Writer::create(path, &metadata(model, draft, predictor), &planned, gguf.alignment(), progress)?;
     for (target, content) in &tensors {
         match content {
             Content::Rows(source, groups) => {

@@ -28,8 +28,14 @@ fn interrupt(mut child: Child) -> bool {
     true
 }
 
-fn is_there(folder: &Path, suffix: &str) -> bool {
-    names_in(folder).iter().any(|n| n.ends_with(suffix))
+/// Whether the command has begun to write in `folder`, be it to a file that has no name yet.
+fn is_writing(child: &Child, folder: &Path) -> bool {
+    let folder = folder.canonicalize().unwrap();
+    let open = std::fs::read_dir(format!("/proc/{}/fd", child.id())).into_iter().flatten().flatten();
+    let mut open = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    let nameless =
+        |path: std::path::PathBuf| path.starts_with(&folder) && path.to_string_lossy().ends_with(" (deleted)");
+    names_in(&folder).iter().any(|n| n.ends_with(".partial")) || open.any(nameless)
 }
 
 #[test]
@@ -47,7 +53,7 @@ fn split_leaves_neither_a_file_nor_a_part_of_one() {
     command.arg("-m").arg(&model).arg("--profile").arg(&profile).arg("-o").arg(folder.path().join("out.gguf"));
     let mut child = start(command.args(["-t", "1", "--type", "q8_0"]));
     let begun = Instant::now();
-    while !is_there(folder.path(), ".partial") && child.try_wait().unwrap().is_none() {
+    while !is_writing(&child, folder.path()) && child.try_wait().unwrap().is_none() {
         assert!(begun.elapsed() < PATIENCE, "it has not begun to write");
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -64,7 +70,7 @@ fn a_synthetic_model_leaves_neither_a_file_nor_a_part_of_one() {
     let mut command = tool("bench");
     let mut child = start(command.args(["--synthetic", "1b", "--cache-dir"]).arg(folder.path()));
     let begun = Instant::now();
-    while !is_there(folder.path(), ".partial") && child.try_wait().unwrap().is_none() {
+    while !is_writing(&child, folder.path()) && child.try_wait().unwrap().is_none() {
         assert!(begun.elapsed() < PATIENCE, "it has not begun to write");
         std::thread::sleep(Duration::from_millis(1));
     }

@@ -103,7 +103,7 @@ fn a_predictor_that_predicts_no_layer_leaves_the_mode_exact() -> Result<()> {
     let plain = real::split(real::source(), Options::default(), &at("variant.gguf"))?;
     let mut metadata = MetadataBuilder::default();
     metadata.add("powerinfer.predictor.kinds", &Value::ArrayStr(vec![b"none".to_vec(); plain.config.n_layer]));
-    Writer::create(&at("predictor.gguf"), &metadata, &[], 32)?.finish()?;
+    Writer::create(&at("predictor.gguf"), &metadata, &[], 32, &Silent)?.finish()?;
     variant::pack(&plain, &Gguf::open(&at("predictor.gguf"))?, &at("packed.gguf"), &Silent)?;
     let model = real::open(&at("packed.gguf"))?;
     assert_eq!(logits(&model, Mode::Predicted, 2)?, logits(&model, Mode::Exact, 2)?);

@@ -4,6 +4,7 @@ use anyhow::Result;
 use powerinfer::gguf::write::{MetadataBuilder, PlannedTensor, Writer};
 use powerinfer::gguf::{Gguf, TensorInfo};
 use powerinfer::model::Model;
+use powerinfer::progress::Silent;
 use powerinfer::quant::{GgmlType, convert};
 use std::path::Path;
 
@@ -21,7 +22,7 @@ pub fn converted(model: &Model, wanted: impl Fn(&TensorInfo) -> GgmlType, path: 
     }
     let planned = |t: &TensorInfo| PlannedTensor { name: t.name.clone(), dtype: wanted(t), dims: t.dims.clone() };
     let tensors: Vec<_> = gguf.tensors().iter().map(planned).collect();
-    let mut writer = Writer::create(path, &metadata, &tensors, gguf.alignment())?;
+    let mut writer = Writer::create(path, &metadata, &tensors, gguf.alignment(), &Silent)?;
     for (tensor, target) in gguf.tensors().iter().zip(&tensors) {
         if target.dtype == tensor.dtype {
             writer.append(gguf.data(tensor))?;

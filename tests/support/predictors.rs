@@ -47,7 +47,7 @@ pub fn write(model: &Model, path: &Path, bias: Bias, parts: impl Fn(&Matrix) -> 
             data.push(bytes);
         }
     }
-    let mut writer = Writer::create(path, &metadata, &planned, 32)?;
+    let mut writer = Writer::create(path, &metadata, &planned, 32, &Silent)?;
     data.iter().try_for_each(|bytes| writer.append(bytes))?;
     writer.finish()?;
     Gguf::open(path)

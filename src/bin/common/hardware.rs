@@ -43,7 +43,7 @@ pub fn hardware(
     let measured = measure(threads, isa, &distinct(types), device.as_ref(), progress)?;
     if let (Some(folder), Some(path)) = (folder, path) {
         // A cache that cannot be written only costs the next run a few seconds.
-        if std::fs::create_dir_all(&folder).is_ok() && measured.write(&path).is_ok() {
+        if std::fs::create_dir_all(&folder).is_ok() && measured.write(&path, progress).is_ok() {
             tell!("hardware: measured, kept in {}", path.display());
         }
     }

@@ -25,6 +25,7 @@ const INTERRUPTED: u8 = 130;
 /// Parses the arguments, runs the command, and turns its result into messages and an exit code: 0 done, 1 an error
 /// in one line on stderr, 2 wrong usage, 130 interrupted.
 pub fn main<A: Parser>(run: fn(A) -> Result<()>) -> ExitCode {
+    powerinfer::files::signals::prepare();
     let mut value = false;
     let args = A::parse_from(std::env::args_os().map(|arg| long_form(arg, &mut value)));
     let Err(error) = run(args) else { return ExitCode::SUCCESS };

@@ -2,11 +2,14 @@
 
 use super::terminal::tell;
 use anyhow::{Context, Result, ensure};
+use powerinfer::files;
 use powerinfer::gguf::{Gguf, PartNames};
 use powerinfer::model::{Activation, Model, check_tensors};
 use powerinfer::progress::Progress;
 use powerinfer::tokenizer::{Tokenizer, read_vocab};
+use powerinfer::units::Bytes;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The file at `path`, or the embedded model.
 pub fn open_file(path: Option<&Path>) -> Result<Gguf> {
@@ -45,22 +48,41 @@ pub fn tokenizer(gguf: &Gguf) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// Reads a UTF-8 text.
-pub fn read_text(path: &Path) -> Result<String> {
-    let name = path.display().to_string();
-    let bytes = std::fs::read(path).with_context(|| name.clone())?;
-    String::from_utf8(bytes)
-        .map_err(|e| anyhow::anyhow!("{name}: is not UTF-8 (byte {}); convert it first", e.utf8_error().valid_up_to()))
+/// What stands for standard input where a text is asked for.
+const STANDARD_INPUT: &str = "-";
+
+/// Whether a text comes from standard input.
+pub fn is_standard_input(path: &Path) -> bool {
+    path == Path::new(STANDARD_INPUT)
+}
+
+/// What a text is called in messages and results.
+pub fn text_name(path: &Path) -> String {
+    if is_standard_input(path) { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+/// Reads a UTF-8 text of at most `most`, from standard input where `path` is "-".
+pub fn read_text(path: &Path, most: Bytes, progress: &dyn Progress) -> Result<String> {
+    if is_standard_input(path) {
+        return read_standard_input(most, progress);
+    }
+    files::read_text(path, most, progress).with_context(|| path.display().to_string())
+}
+
+/// All of standard input, which can be read only once.
+pub fn read_standard_input(most: Bytes, progress: &dyn Progress) -> Result<String> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    ensure!(!TAKEN.swap(true, Ordering::Relaxed), "standard input: is given twice, and can be read only once");
+    files::read_standard_input(most, progress)
 }
 
 /// Refuses to write over a file that was read.
 pub fn keep_inputs<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-    let Ok(target) = output.canonicalize() else { return Ok(()) };
     for input in inputs {
         // Of a model in several files each is read, whichever was named.
         let mut parts: Vec<PathBuf> = PartNames::of(input).iter().flat_map(PartNames::paths).collect();
         parts.push(input.to_owned());
-        let same = parts.iter().any(|part| part.canonicalize().is_ok_and(|part| part == target));
+        let same = parts.iter().any(|part| files::is_same(output, part));
         ensure!(!same, "{}: is an input and would be overwritten; give another output name", output.display());
     }
     Ok(())

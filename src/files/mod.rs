@@ -1,0 +1,19 @@
+//! Files: those that are written appear whole or not at all; those that are read are of the right kind and not endless.
+
+mod atomic;
+mod input;
+mod kind;
+mod leftovers;
+pub mod mapped;
+pub mod signals;
+mod space;
+mod special;
+mod target;
+mod temporary;
+
+pub use atomic::{AtomicFile, check_new, check_writable, write_whole};
+pub use input::{MOST_PROMPT, MOST_TEXT, open_regular, read_regular, read_standard_input, read_text, utf8};
+pub use kind::is_same;
+pub use leftovers::remove_leftovers;
+pub use space::free_space;
+pub use target::is_one_target;

@@ -1,0 +1,93 @@
+//! Devices and FIFOs as outputs: opened once, written as they are, and never waited for beyond Ctrl-C.
+
+use crate::progress::{Interrupted, Progress};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+#[cfg(unix)]
+use std::time::Duration;
+
+/// How long to wait before looking again whether the user wants to stop.
+#[cfg(unix)]
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A device or a FIFO that is being written to.
+pub(super) struct Special<'a> {
+    file: File,
+    progress: &'a dyn Progress,
+}
+
+/// Whether the user may write to it. It is not opened: whoever reads a FIFO would see it end.
+pub(super) fn check(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    rustix::fs::access(path, rustix::fs::Access::WRITE_OK)?;
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}
+
+impl<'a> Special<'a> {
+    /// Opens `path`; if it is a FIFO, waits for a reader until the user wants to stop.
+    #[cfg(unix)]
+    pub(super) fn open(path: &Path, progress: &'a dyn Progress) -> io::Result<Self> {
+        use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+        loop {
+            let file = File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path);
+            match file {
+                // A FIFO without a reader; of a device that would be its last word.
+                Err(error) if error.raw_os_error() == Some(libc::ENXIO) && path.metadata()?.file_type().is_fifo() => {
+                    heard(progress)?;
+                    std::thread::sleep(PAUSE);
+                }
+                file => return Ok(Self { file: file?, progress }),
+            }
+        }
+    }
+
+    /// Opens `path`.
+    #[cfg(not(unix))]
+    pub(super) fn open(path: &Path, progress: &'a dyn Progress) -> io::Result<Self> {
+        Ok(Self { file: File::options().write(true).open(path)?, progress })
+    }
+}
+
+/// Fails with [`Interrupted`] once the user wants to stop.
+fn heard(progress: &dyn Progress) -> io::Result<()> {
+    if progress.cancelled() { Err(io::Error::other(Interrupted)) } else { Ok(()) }
+}
+
+impl Write for Special<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.file.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    heard(self.progress)?;
+                    self.wait()?;
+                }
+                written => return written,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Special<'_> {
+    /// Waits until there may be room again, but not for long.
+    #[cfg(unix)]
+    fn wait(&self) -> io::Result<()> {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let pause = Timespec { tv_sec: 0, tv_nsec: PAUSE.subsec_nanos().into() };
+        match poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], Some(&pause)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn wait(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
