@@ -5,7 +5,7 @@ use crate::common::terminal::{Again, press_again, tell};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use powerinfer::executor::FfnStats;
-use powerinfer::files::free_space;
+use powerinfer::files::{free_space, remove_leftovers};
 use powerinfer::gguf::Gguf;
 use powerinfer::progress::Progress;
 use powerinfer::shapes;
@@ -62,6 +62,8 @@ impl Synthetic {
         let folder = self.cache_dir.clone().or_else(cache_folder);
         let folder = folder.context("there is no cache folder for this user; give one with --cache-dir")?;
         let path = folder.join(spec.file_name(layout));
+        // Once the file is there, nobody else comes to do it.
+        remove_leftovers(&path);
         if path.is_file() {
             let kept = Gguf::open(&path)?;
             if kept.metadata().str("general.name")? != Some(&spec.name()) {

@@ -43,7 +43,7 @@ pub(super) fn hold(file: &File) {
 }
 
 /// Deletes temporary files that processes which were killed while they wrote `target` have left. Those of living ones are
-/// locked and stay, whatever machine they run on.
+/// locked and stay, also those of other machines as far as the filesystem shares its locks.
 pub fn remove_leftovers(target: &Path) {
     if let Ok(Target::File(target)) = find(target) {
         remove(&target);

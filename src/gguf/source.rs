@@ -73,3 +73,24 @@ impl AsRef<[u8]> for Source {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::AtomicFile;
+    use crate::progress::Silent;
+
+    /// The system then reads the map by itself, so that there is no signal, only an error about the wrong file.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_source_that_is_cut_short_while_it_is_copied_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("source");
+        std::fs::write(&path, vec![1; 3 << 20]).unwrap();
+        let source = Source::open(&path).unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
+        let mut out = AtomicFile::create(&dir.path().join("out"), &Silent).unwrap();
+        let error = out.append(&source).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}: was changed or cut short", path.display())), "{error}");
+    }
+}

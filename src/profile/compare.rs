@@ -55,7 +55,7 @@ pub fn layer(a: &Profile, b: &Profile, layer: usize) -> LayerComparison {
         n_hot: n_a,
         shared: share(both as f64, n_a as f64),
         jaccard: share(both as f64, (n_a + n_b - both) as f64),
-        kl: kl.sum::<f64>() / fired_a.len() as f64,
+        kl: kl.sum::<f64>() / fired_a.len().max(1) as f64,
         covered: share(sum(fired_b, &order_a[..n_a]), total),
         best: share(sum(fired_b, &order_b[..n_a]), total),
     }
@@ -102,7 +102,7 @@ pub fn table(a: &Profile, b: &Profile) -> Result<String> {
             "{:>5} {:>7} {:>4.1}% {:>14.1}% {:>9.3} {:>13.5} {:>23.2}% {:>11.2}%",
             a.label(i),
             c.n_hot,
-            percent(c.n_hot as f64 / c.n_ff as f64),
+            percent(c.n_hot as f64 / c.n_ff.max(1) as f64),
             percent(c.shared),
             c.jaccard,
             c.kl,

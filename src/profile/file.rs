@@ -55,13 +55,13 @@ impl Profile {
 
     /// Firing rates of a group (0 to 1), by neuron.
     pub fn rates(&self, group: usize) -> Vec<f32> {
-        let n = self.n_tokens() as f64;
+        let n = self.n_tokens().max(1) as f64;
         self.groups[group].fired.iter().map(|f| (*f as f64 / n) as f32).collect()
     }
 
     /// Mean mass per token of a group, by neuron.
     pub fn mean_mass(&self, group: usize) -> Vec<f32> {
-        let n = self.n_tokens() as f64 * MASS_ONE;
+        let n = self.n_tokens().max(1) as f64 * MASS_ONE;
         self.groups[group].mass.iter().map(|m| (*m as f64 / n) as f32).collect()
     }
 

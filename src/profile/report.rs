@@ -11,8 +11,8 @@ pub const COVERED: f64 = 0.8;
 /// Figures of one layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LayerReport {
-    /// Share of (token, neuron) pairs that did not fire.
-    pub sparsity: f64,
+    /// Share of (token, neuron) pairs that did not fire; `None` where there are none.
+    pub sparsity: Option<f64>,
     /// Share of neurons, hottest first, that make up [`COVERED`] of all firings.
     pub skew: f32,
     /// Neurons that never fired.
@@ -25,29 +25,37 @@ pub struct LayerReport {
 pub fn layer(profile: &Profile, layer: usize) -> LayerReport {
     let rates = profile.rates(layer);
     let fired = &profile.groups[layer].fired;
-    let possible = profile.n_tokens() as f64 * fired.len() as f64;
     LayerReport {
-        sparsity: 1.0 - fired.iter().map(|f| *f as f64).sum::<f64>() / possible,
+        sparsity: share_that_rests(profile, fired),
         skew: neurons_covering(&rates, COVERED as f32),
         dead: fired.iter().filter(|f| **f == 0).count(),
         n_ff: fired.len(),
     }
 }
 
-/// Share of (token, neuron) pairs that did not fire, over all layers.
-pub fn sparsity(profile: &Profile) -> f64 {
-    let fired: f64 = profile.groups.iter().flat_map(|l| &l.fired).map(|f| *f as f64).sum();
-    let neurons: usize = profile.groups.iter().map(|l| l.fired.len()).sum();
-    1.0 - fired / (profile.n_tokens() as f64 * neurons as f64)
+/// Share of (token, neuron) pairs that did not fire, over all layers; `None` where there are none.
+pub fn sparsity(profile: &Profile) -> Option<f64> {
+    share_that_rests(profile, profile.groups.iter().flat_map(|l| &l.fired))
+}
+
+fn share_that_rests<'a>(profile: &Profile, fired: impl IntoIterator<Item = &'a u64>) -> Option<f64> {
+    let (mut sum, mut n) = (0.0, 0.0);
+    for fired in fired {
+        sum += *fired as f64;
+        n += 1.0;
+    }
+    let possible = profile.n_tokens() as f64 * n;
+    (possible > 0.0).then(|| 1.0 - sum / possible)
 }
 
 /// A table with one line per layer and one for the model.
 pub fn table(profile: &Profile) -> String {
     let mut out = String::from("layer   neurons   sparsity   80 % of firings in   dead\n");
-    let mut line = |name: &str, n: usize, sparsity: f64, skew: f32, dead: usize| {
-        let (sparsity, skew) = (100.0 * sparsity, 100.0 * skew);
+    let mut line = |name: &str, n: usize, sparsity: Option<f64>, skew: f32, dead: usize| {
+        let sparsity = sparsity.map_or_else(|| "-".to_owned(), |s| format!("{:.2}%", 100.0 * s));
+        let skew = 100.0 * skew;
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "{name:>5} {n:>9} {sparsity:>9.2}% {skew:>12.1}% of them {dead:>6}");
+        let _ = writeln!(out, "{name:>5} {n:>9} {sparsity:>10} {skew:>12.1}% of them {dead:>6}");
     };
     let (mut neurons, mut dead) = (0, 0);
     for i in 0..profile.groups.len() {
@@ -85,4 +93,34 @@ pub fn cold_table(profile: &Profile) -> String {
         out += "\n";
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Fingerprint, GroupCounts, ReuseCounts, compare};
+    use super::*;
+
+    #[test]
+    fn tables_of_nothing_hold_no_nonsense() {
+        let empty = Profile {
+            fingerprint: Fingerprint { family: [7; 32], samples: vec![] },
+            arch: "llama".to_owned(),
+            name: "n".to_owned(),
+            activation: "relu".to_owned(),
+            texts: vec![],
+            groups: vec![],
+            layer_of: vec![],
+            reuse: None,
+            fired_sets: None,
+        };
+        let no_tokens = Profile { groups: vec![GroupCounts::new(4)], layer_of: vec![0], ..empty.clone() };
+        let reuse = Some(vec![ReuseCounts::default()]);
+        let no_neurons = Profile { groups: vec![GroupCounts::new(0)], layer_of: vec![0], reuse, ..empty.clone() };
+        for profile in [empty, no_tokens, no_neurons] {
+            let tables = [table(&profile), cold_table(&profile), compare::table(&profile, &profile).unwrap()].concat();
+            assert!(tables.contains(" - "), "{tables}");
+            assert!(!tables.contains("NaN") && !tables.contains("inf"), "{tables}");
+            assert!((0..profile.groups.len()).all(|i| profile.rates(i).iter().all(|rate| *rate == 0.0)));
+        }
+    }
 }

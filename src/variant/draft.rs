@@ -155,7 +155,7 @@ impl Draft {
             fingerprint: fingerprint.hex(),
             profile_sha256: profile.sha256(),
             profile_tokens: profile.n_tokens(),
-            density: 1.0 - report::sparsity(profile),
+            density: report::sparsity(profile).map_or(0.0, |sparsity| 1.0 - sparsity),
             notes,
         })
     }
