@@ -214,10 +214,8 @@ fn make(args: &Args, output: &Path) -> Result<(Profile, Option<Samples>)> {
     drop(texts);
     // A device or a pipe has no place beside it.
     let lasting = std::fs::metadata(output).map_or(true, |m| m.is_file());
-    if lasting {
-        if let Some((done, all)) = job.resume(&part)? {
-            tell!("{}: resuming after {done} of {all} windows", part.display());
-        }
+    if lasting && let Some((done, all)) = job.resume(&part)? {
+        tell!("{}: resuming after {done} of {all} windows", part.display());
     }
     let every = Duration::try_from_secs_f64(args.checkpoint_seconds).context("--checkpoint-seconds")?;
     let result = job.run(lasting.then(|| Checkpoint::new(&part, every)), &bar);
