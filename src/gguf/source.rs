@@ -1,4 +1,4 @@
-//! Where the bytes of a model live: a mapped file or the program itself.
+//! Where the bytes of a model live: a mapped file, memory, or the program itself.
 #![allow(unsafe_code, reason = "memory-mapping a file is unsafe by nature; it is done here and nowhere else")]
 
 use crate::files::mapped::Mapped;
@@ -24,6 +24,7 @@ struct Inner {
 
 enum Backing {
     Map(Mmap),
+    Memory(Vec<u8>),
     Static(&'static [u8]),
 }
 
@@ -45,13 +46,18 @@ impl Source {
         Ok(Self { inner: Arc::new(Inner { name, _known: known, bytes: Backing::Map(map) }) })
     }
 
+    /// Takes bytes that are in memory.
+    pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Self {
+        Self { inner: Arc::new(Inner { name: name.to_owned(), bytes: Backing::Memory(bytes) }) }
+    }
+
     /// Wraps bytes that are part of the program.
     pub fn from_static(name: &str, bytes: &'static [u8]) -> Self {
         let bytes = Backing::Static(bytes);
         Self { inner: Arc::new(Inner { name: name.to_owned(), _known: None, bytes }) }
     }
 
-    /// The file's path, or the name of the embedded model: what error messages begin with.
+    /// The file's path, or what else was given as its name: what error messages begin with.
     pub fn name(&self) -> &str {
         &self.inner.name
     }
@@ -63,6 +69,7 @@ impl Deref for Source {
     fn deref(&self) -> &[u8] {
         match &self.inner.bytes {
             Backing::Map(map) => map,
+            Backing::Memory(bytes) => bytes,
             Backing::Static(bytes) => bytes,
         }
     }

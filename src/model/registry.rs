@@ -50,7 +50,15 @@ struct Registry {
 /// # Errors
 /// When models.toml does not parse.
 pub fn all() -> Result<Vec<KnownModel>> {
-    let registry: Registry = toml::from_str(TEXT).context("models.toml")?;
+    parse(TEXT)
+}
+
+/// The entries of a text in the format of models.toml.
+///
+/// # Errors
+/// Where it has another format.
+pub fn parse(text: &str) -> Result<Vec<KnownModel>> {
+    let registry: Registry = toml::from_str(text).context("models.toml")?;
     Ok(registry.model)
 }
 

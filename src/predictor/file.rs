@@ -78,8 +78,15 @@ impl Predictors {
     /// # Errors
     /// One line that names the file and what is wrong.
     pub fn read(path: &Path) -> Result<Self> {
-        let gguf = Gguf::open(path)?;
-        parse(&gguf).with_context(|| path.display().to_string())
+        Self::from_gguf(&Gguf::open(path)?)
+    }
+
+    /// Reads and checks a file that is open.
+    ///
+    /// # Errors
+    /// As [`Predictors::read`].
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self> {
+        parse(gguf).with_context(|| gguf.source().name().to_owned())
     }
 
     /// Checks that they are for `model`, or for the same model in another precision.

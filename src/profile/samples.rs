@@ -75,6 +75,14 @@ impl Samples {
         open().with_context(|| path.display().to_string())
     }
 
+    /// Reads the samples in a profile's bytes, if there are any.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Option<Self>> {
+        Self::from_sections(&mut SectionFile::from_bytes(bytes, MAGIC, &VERSIONS, WHAT)?)
+    }
+
     pub(super) fn from_sections(file: &mut SectionFile) -> Result<Option<Self>> {
         let n_layer = header(file)?.layer_of.last().map_or(0, |last| *last as usize + 1);
         let Some(len) = file.len(&TAG) else { return Ok(None) };

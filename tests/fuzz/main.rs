@@ -1,0 +1,78 @@
+//! Readers are given inputs that nobody has written: files and texts, changed at random. None may panic, go on for
+//! ever, or take more memory than its input can justify.
+//!
+//! `cargo test --test fuzz` executes each target a few hundred or thousand times, always with the same inputs. For longer,
+//! best with optimisation (scripts/fuzz.sh does that, and measures what is reached):
+//!
+//! ```text
+//! FUZZ_SECONDS=60 FUZZ_TARGET=gguf cargo test --release --test fuzz
+//! FUZZ_SEED=7          another order; without it each run has its own, which is printed
+//! FUZZ_REPEAT=FILE     one input, such as those that a failure leaves in target/tmp/fuzz
+//! FUZZ_TRACE=1         keeps each input in target/tmp/fuzz/NAME-traced first: for faults that end the process
+//! ```
+
+mod bytes;
+mod drive;
+mod gguf;
+mod memory;
+mod models;
+mod parts;
+mod predictor;
+mod profile;
+mod sections;
+#[path = "../support/mod.rs"]
+mod support;
+mod target;
+mod template;
+mod text;
+mod tokenizer;
+mod toml;
+mod variant;
+mod watch;
+
+use drive::fuzz;
+
+#[test]
+fn gguf_files_are_read_or_refused() {
+    fuzz(&gguf::Files::new(), 3000);
+}
+
+#[test]
+fn variants_are_read_or_refused() {
+    fuzz(&variant::Variants::new(), 3000);
+}
+
+#[test]
+fn predictors_are_read_or_refused() {
+    fuzz(&predictor::PredictorFiles::new(), 3000);
+}
+
+#[test]
+fn profiles_are_read_or_refused() {
+    fuzz(&profile::Profiles::new(), 3000);
+}
+
+#[test]
+fn descriptions_of_machines_are_read_or_refused() {
+    fuzz(&toml::Machines, 3000);
+}
+
+#[test]
+fn lists_of_known_models_are_read_or_refused() {
+    fuzz(&toml::Registry, 1000);
+}
+
+#[test]
+fn templates_are_compiled_and_rendered_or_refused() {
+    fuzz(&template::Templates, 1000);
+}
+
+#[test]
+fn vocabularies_spell_texts_or_are_refused() {
+    fuzz(&tokenizer::Vocabularies, 300);
+}
+
+#[test]
+fn arguments_are_understood_or_refused() {
+    fuzz(&text::Arguments, 10_000);
+}

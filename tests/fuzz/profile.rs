@@ -1,0 +1,93 @@
+//! Profiles: their sections, samples in them, and what is made of them.
+
+use super::models;
+use super::sections::Sections;
+use super::target::Target;
+use super::variant;
+use anyhow::Result;
+use half::f16;
+use powerinfer::model::Model;
+use powerinfer::profile::samples::{SampleKey, Samples};
+use powerinfer::profile::{FiredSets, Profile, ReuseCounts, compare, report};
+use powerinfer::variant::{Draft, Options};
+
+pub struct Profiles {
+    seeds: Vec<Sections>,
+    model: Model,
+}
+
+/// As of a run that has counted everything.
+fn whole(model: &Model) -> Profile {
+    let mut profile = variant::profile(model);
+    let keys: Vec<_> = keys();
+    let reuse =
+        profile.groups.iter().map(|group| ReuseCounts { first: group.fired.iter().sum(), ..Default::default() });
+    profile.reuse = Some(reuse.collect());
+    profile.fired_sets = Some(FiredSets { seed: 1, capacity: 8, bits: vec![0x35; keys.len() * 2], keys });
+    profile
+}
+
+fn keys() -> Vec<SampleKey> {
+    let mut keys: Vec<_> = (0..3).map(|token| SampleKey::new(1, [0; 32], token)).collect();
+    keys.sort();
+    keys
+}
+
+impl Profiles {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let model = Model::new(models::open(&models::file(&models::kind()).bytes()).expect("a file"), None);
+        let model = model.expect("a model");
+        let whole = whole(&model);
+        let x = vec![vec![f16::ONE; 3 * model.config.n_embd]; model.config.n_layer];
+        let samples = Samples { seed: 1, capacity: 5, keys: keys(), x };
+        let path = folder.path().join("profile");
+        whole.write_with(&path, Some(&samples)).expect("a file");
+        let sampled = Sections::of(&std::fs::read(&path).expect("a file"));
+        let seeds = vec![
+            Sections::of(&variant::profile(&model).to_bytes()),
+            Sections::of(&whole.to_bytes()),
+            sampled.in_version_1(),
+            sampled,
+        ];
+        Self { seeds, model }
+    }
+}
+
+impl Target for Profiles {
+    type Form = Sections;
+
+    fn name(&self) -> &'static str {
+        "profile"
+    }
+
+    fn seeds(&self) -> Vec<Sections> {
+        self.seeds.clone()
+    }
+
+    fn words(&self) -> &[&str] {
+        &["GRPS", "LRUD", "FSET", "samp", "relu"]
+    }
+
+    fn run(&self, input: &[u8]) -> Result<()> {
+        let samples = Samples::from_bytes(input);
+        let profile = Profile::from_bytes(input)?;
+        let again = Profile::from_bytes(&profile.to_bytes()).expect("what was read can be read again");
+        assert_eq!(again.to_bytes(), profile.to_bytes());
+        let _ = (report::table(&profile), report::cold_table(&profile), profile.sha256());
+        let _ = compare::table(&profile, &again);
+        for group in 0..profile.groups.len() {
+            let _ = (profile.label(group), profile.mean_mass(group));
+            assert!(profile.rates(group).iter().all(|rate| (0.0..=1.0).contains(rate)), "a rate is no share");
+            let order = profile.order(group);
+            let _ = profile.cold_histogram(group, &order, order.len() / 2);
+        }
+        let mut merged = profile.clone();
+        let _ = merged.merge(&again);
+        if let Ok(Some(samples)) = samples {
+            let _ = samples.clone().merge(&samples);
+            (0..samples.x.len()).for_each(|layer| drop(samples.layer(layer)));
+        }
+        Draft::new(&self.model, &profile, Options::default()).map(drop)
+    }
+}

@@ -1,0 +1,129 @@
+//! Variants: their index, their layouts of `ffn_down`, and the predictor packed into them.
+
+use super::models;
+use super::parts::Parts;
+use super::predictor;
+use super::target::Target;
+use crate::support::convert;
+use crate::support::kind::Kind;
+use anyhow::Result;
+use powerinfer::gguf::Gguf;
+use powerinfer::model::Model;
+use powerinfer::placement::Placement;
+use powerinfer::profile::{Fingerprint, GroupCounts, Profile, ProfiledText};
+use powerinfer::progress::Silent;
+use powerinfer::quant::GgmlType;
+use powerinfer::variant::{self, DownType, Draft, Options};
+use std::path::Path;
+
+const WORDS: &[&str] = &[
+    "powerinfer.version",
+    "powerinfer.n_hot",
+    "powerinfer.activation",
+    "powerinfer.predictor.kinds",
+    "powerinfer.predictor.active",
+    "powerinfer.predictor.fired",
+    "llama.feed_forward_length",
+    "llama.block_count",
+    "blk.0.ffn_neuron_id",
+    "blk.0.ffn_neuron_rate",
+    "blk.0.ffn_neuron_mass",
+    "blk.0.ffn_cold_fired",
+    "blk.0.ffn_down_t.weight",
+    "blk.0.ffn_down_t_q",
+    "blk.0.ffn_down_scale",
+    "blk.0.ffn_down.weight",
+    "blk.0.ffn_pred_sign",
+    "blk.0.ffn_pred_bias",
+    "blk.0.ffn_pred_in.weight",
+    "blk.0.ffn_pred_in.bias",
+    "blk.0.ffn_pred_out.weight",
+    "sign",
+    "mlp",
+    "relu",
+];
+
+/// A made-up profile of `model`, in which some neurons fire more often than others.
+pub fn profile(model: &Model) -> Profile {
+    let counts = |n: usize| GroupCounts {
+        fired: (0..n as u64).map(|i| i * 7 % 10).collect(),
+        mass: (0..n as u64).map(|i| i * 1000).collect(),
+    };
+    Profile {
+        fingerprint: Fingerprint::of(model).expect("a fingerprint"),
+        arch: model.config.arch.clone(),
+        name: model.config.name.clone(),
+        activation: model.config.activation.activation.to_string(),
+        layer_of: model.weights.groups().map(|(layer, _)| layer as u32).collect(),
+        groups: model.weights.group_sizes().into_iter().map(counts).collect(),
+        texts: vec![ProfiledText { sha256: [0; 32], n_tokens: 100, n_ctx: 64 }],
+        reuse: None,
+        fired_sets: None,
+    }
+}
+
+/// The smallest of each layout.
+fn variants(folder: &Path) -> Result<Vec<Parts>> {
+    let at = |name: &str| folder.join(name);
+    let written = |kind: &Kind| -> Result<Model> { kind.load(&models::file(kind).written(folder, "plain.gguf")) };
+    let split = |model: &Model, options: Options, name: &str| -> Result<Gguf> {
+        let draft = Draft::new(model, &profile(model), options)?;
+        variant::write(model, &draft, None, &at(name), &Silent)?;
+        Gguf::open(&at(name))
+    };
+    let mut all = Vec::new();
+    let (small, wide) = (written(&models::kind())?, written(&models::wide())?);
+    all.push(split(&small, Options::default(), "rows.gguf")?);
+    let blocks = convert::plain(&wide, GgmlType::Q8_0, &at("blocks.gguf"))?;
+    for (down, name) in [(DownType::Lossless, "lossless.gguf"), (DownType::Q8_0, "q8_0.gguf")] {
+        all.push(split(&blocks, Options { down: Some(down), ..Options::default() }, name)?);
+    }
+    for (i, weights) in predictor::weights(&small).into_iter().enumerate() {
+        let (name, packed) = (at(&format!("predictor-{i}")), at(&format!("packed-{i}.gguf")));
+        predictor::of(&small, weights)?.write(&name)?;
+        let rows = Model::new(Gguf::open(&at("rows.gguf"))?, None)?;
+        variant::pack(&rows, &Gguf::open(&name)?, &packed, &Silent)?;
+        all.push(Gguf::open(&packed)?);
+    }
+    Ok(all.iter().map(|gguf| Parts::of(gguf).without("tokenizer.")).collect())
+}
+
+pub struct Variants(Vec<Parts>);
+
+impl Variants {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        Self(variants(folder.path()).expect("variants"))
+    }
+}
+
+impl Target for Variants {
+    type Form = Parts;
+
+    fn name(&self) -> &'static str {
+        "variant"
+    }
+
+    fn seeds(&self) -> Vec<Parts> {
+        self.0.clone()
+    }
+
+    fn words(&self) -> &[&str] {
+        WORDS
+    }
+
+    fn run(&self, input: &[u8]) -> Result<()> {
+        let model = Model::new(models::open(input)?, None)?;
+        for (_, group) in model.weights.groups() {
+            let Some(index) = &group.index else { continue };
+            let mut ids: Vec<usize> = index.ids().iter().map(|id| id.0 as usize).collect();
+            ids.sort_unstable();
+            assert!(ids.into_iter().eq(0..group.n_ff()), "ids are no permutation");
+            assert!(index.n_hot <= group.n_ff(), "more neurons are hot than there are");
+        }
+        if model.is_variant() {
+            Placement::random(&model, 1)?;
+        }
+        models::try_out(&model)
+    }
+}
