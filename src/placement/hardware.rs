@@ -234,7 +234,7 @@ impl Hardware {
 
     /// The text of a file that [`Hardware::parse`] reads back as the same machine, up to the last digits shown.
     pub fn to_toml(&self) -> String {
-        let mut out = format!("name = {:?}\n\n[cpu]\n", self.name);
+        let mut out = format!("name = {}\n\n[cpu]\n", quoted(&self.name));
         let cpu = &self.cpu;
         out.push_str(&format!("threads = {}\n", cpu.threads));
         out.push_str(&format!("region_us = {:.3}\nvalue_ns = {:.4}\n", 1e6 * cpu.region, 1e9 * cpu.value));
@@ -256,6 +256,19 @@ impl Hardware {
     pub fn write(&self, path: &Path, progress: &dyn Progress) -> Result<()> {
         write_whole(path, self.to_toml().as_bytes(), progress)
     }
+}
+
+/// A basic string of TOML.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out + "\""
 }
 
 fn write_bandwidths(out: &mut String, key: &str, bandwidths: &Bandwidths) {
@@ -311,8 +324,12 @@ rendezvous_us = 10.0
         assert_eq!(hardware.cpu.bandwidth.of(GgmlType::F16).gather, 50e9);
         assert_eq!(hardware.device.as_ref().unwrap().gpu.vram, Bytes(24_000_000_000));
         assert_eq!(Hardware::parse(&hardware.to_toml()).unwrap(), hardware);
-        let odd = Hardware { name: "quote \" and \\ and é".to_owned(), device: None, ..hardware };
-        assert_eq!(Hardware::parse(&odd.to_toml()).unwrap(), odd);
+        for name in
+            ["quote \" and \\ and é", "no width \u{200b} and \t, \u{1b}[31m, \u{7f}, \u{85}, \u{feff}, \u{10ffff}"]
+        {
+            let odd = Hardware { name: name.to_owned(), device: None, ..hardware.clone() };
+            assert_eq!(Hardware::parse(&odd.to_toml()).unwrap(), odd);
+        }
     }
 
     #[test]

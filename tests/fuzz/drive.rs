@@ -72,7 +72,13 @@ fn skeleton(error: &anyhow::Error) -> u64 {
     let text = error.root_cause().to_string();
     let own = |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase());
     let mut hash = DefaultHasher::new();
-    text.split_whitespace().filter(own).take(8).for_each(|word| word.hash(&mut hash));
+    text.lines()
+        .last()
+        .unwrap_or_default()
+        .split_whitespace()
+        .filter(own)
+        .take(4)
+        .for_each(|word| word.hash(&mut hash));
     hash.finish()
 }
 
@@ -154,7 +160,8 @@ impl<T: Target> Run<'_, T> {
             let from = if random.below(2) == 0 { &seeds } else { &kept };
             let mut form = from[random.below(from.len())].clone();
             let other = &kept[random.below(kept.len())];
-            for _ in 0..1 + bytes::short(&mut random) % 12 {
+            form.change(other, self.target.words(), &mut random);
+            while random.below(3) == 0 {
                 form.change(other, self.target.words(), &mut random);
             }
             let mut input = form.bytes();

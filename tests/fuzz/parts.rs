@@ -123,7 +123,7 @@ impl Parts {
             6 if dim < tensor.dims.len() => {
                 // Rows more or fewer, with their data.
                 let old = tensor.dims[dim].max(1);
-                let new = (old + random.below(4) as u64).saturating_sub(2);
+                let new = old.saturating_add(random.below(4) as u64).saturating_sub(2);
                 tensor.dims[dim] = new;
                 let len = (tensor.data.len() as u64).wrapping_mul(new) / old;
                 tensor.data.resize((len as usize).min(bytes::MOST_BYTES), 0);
@@ -190,7 +190,7 @@ fn change_array(value: &mut Vec<u8>, words: &[&str], random: &mut Random) {
         0 => new_kind = random.below(14) as u32,
         1 => new_n = number(random),
         2 if kind != STRING => {
-            new_n = (n + random.below(3) as u64).saturating_sub(1);
+            new_n = n.saturating_add(random.below(3) as u64).saturating_sub(1);
             elements.resize(new_n as usize * width, 0);
         }
         3 => change_elements(&mut elements, random),

@@ -73,6 +73,8 @@ impl Case {
         let mut tokens: Vec<(Vec<u8>, i32)> = Vec::new();
         if whole && spm {
             (0..=255).for_each(|byte| tokens.push((format!("<0x{byte:02X}>").into_bytes(), BYTE)));
+            // Without one a space is spelled as the bytes of its sign.
+            tokens.push(("\u{2581}".into(), NORMAL));
         } else if whole {
             alphabet().for_each(|c| tokens.push((c.to_string().into_bytes(), NORMAL)));
         }
@@ -134,7 +136,7 @@ impl Target for Vocabularies {
         // All bytes and some tokens, no scores, nothing else said; the same byte by byte, with merges.
         let spm =
             [&[2 | 8, 0][..], &tokens(&["\u{2581}", "a", "b", "ab", "\u{2581}ab", "<s>"]), &[1; 7], text.as_bytes()];
-        let scored = [&[2, 0][..], &tokens(&["a", "ab", "bb"]), &[1; 259], &[1; 7], text.as_bytes()];
+        let scored = [&[2, 0][..], &tokens(&["a", "ab", "bb"]), &[1; 260], &[1; 7], text.as_bytes()];
         let merges = [&[3 | 8, 0][..], &tokens(&["ab", "<s>"]), &[2, 21, 22, 86, 86], &[1; 7], text.as_bytes()];
         vec![spm.concat(), scored.concat(), merges.concat()]
     }

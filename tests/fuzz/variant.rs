@@ -65,14 +65,14 @@ pub fn profile(model: &Model) -> Profile {
 /// The smallest of each layout.
 fn variants(folder: &Path) -> Result<Vec<Parts>> {
     let at = |name: &str| folder.join(name);
-    let written = |kind: &Kind| -> Result<Model> { kind.load(&models::file(kind).written(folder, "plain.gguf")) };
+    let written = |kind: &Kind, name: &str| kind.load(&models::file(kind).written(folder, name));
     let split = |model: &Model, options: Options, name: &str| -> Result<Gguf> {
         let draft = Draft::new(model, &profile(model), options)?;
         variant::write(model, &draft, None, &at(name), &Silent)?;
         Gguf::open(&at(name))
     };
     let mut all = Vec::new();
-    let (small, wide) = (written(&models::kind())?, written(&models::wide())?);
+    let (small, wide) = (written(&models::kind(), "small.gguf")?, written(&models::wide(), "wide.gguf")?);
     all.push(split(&small, Options::default(), "rows.gguf")?);
     let blocks = convert::plain(&wide, GgmlType::Q8_0, &at("blocks.gguf"))?;
     for (down, name) in [(DownType::Lossless, "lossless.gguf"), (DownType::Q8_0, "q8_0.gguf")] {

@@ -7,7 +7,7 @@ use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::abort;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
-use std::thread;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 /// How often the watch looks.
@@ -17,6 +17,7 @@ struct Execution {
     /// Target, seed and number.
     label: String,
     input: Vec<u8>,
+    thread: ThreadId,
     begun: Instant,
     limit: Duration,
     /// Where it panicked and what it said.
@@ -34,8 +35,8 @@ fn now() -> MutexGuard<'static, Option<Execution>> {
 pub fn begin(label: &str, input: &[u8], limit: Duration) {
     static ONCE: Once = Once::new();
     ONCE.call_once(start);
-    let (label, input, begun) = (label.to_owned(), input.to_vec(), Instant::now());
-    *now() = Some(Execution { label, input, begun, limit, panicked: None });
+    let (label, input, thread) = (label.to_owned(), input.to_vec(), thread::current().id());
+    *now() = Some(Execution { label, input, thread, begun: Instant::now(), limit, panicked: None });
 }
 
 /// What it panicked with, if it did.
@@ -49,8 +50,8 @@ fn start() {
         // Not while the lock is held: what is said may be anything.
         let said = format!("{}", info).replace('\n', " ");
         match &mut *now() {
-            Some(execution) => execution.panicked = Some(said),
-            None => usual(info),
+            Some(execution) if execution.thread == thread::current().id() => execution.panicked = Some(said),
+            _ => usual(info),
         }
     }));
     thread::spawn(|| {
