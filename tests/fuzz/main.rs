@@ -28,6 +28,7 @@ mod text;
 mod tokenizer;
 mod toml;
 mod variant;
+mod vocabulary;
 mod watch;
 
 use drive::fuzz;
@@ -69,7 +70,7 @@ fn templates_are_compiled_and_rendered_or_refused() {
 
 #[test]
 fn vocabularies_spell_texts_or_are_refused() {
-    fuzz(&tokenizer::Vocabularies, 300);
+    fuzz(&tokenizer::Vocabularies::default(), 2000);
 }
 
 #[test]
