@@ -5,7 +5,7 @@ use super::memory::Baseline;
 use super::target::{Form, Target};
 use super::watch::{self, say};
 use crate::support::Random;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -70,15 +70,12 @@ enum Answer {
 /// The words of an error that can only be the program's.
 fn skeleton(error: &anyhow::Error) -> u64 {
     let text = error.root_cause().to_string();
+    // Excerpts stand on lines of their own, or behind a quote.
+    let line = text.lines().last().unwrap_or_default();
+    let line = line.split(['"', '`', '\'']).next().unwrap_or_default();
     let own = |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase());
     let mut hash = DefaultHasher::new();
-    text.lines()
-        .last()
-        .unwrap_or_default()
-        .split_whitespace()
-        .filter(own)
-        .take(4)
-        .for_each(|word| word.hash(&mut hash));
+    line.split_whitespace().filter(own).take(4).for_each(|word| word.hash(&mut hash));
     hash.finish()
 }
 
@@ -114,16 +111,28 @@ pub fn fuzz<T: Target>(target: &T, n: u64) {
         say(&format!("{name}: {}", said.map_or_else(|e| format!("refused: {e:#}"), |()| "accepted".to_owned())));
         return;
     }
-    let mut run = Run { target, settings, limit, n: 0, accepted: 0, answers: HashSet::new(), faults: BTreeMap::new() };
+    let mut run = Run {
+        target,
+        settings,
+        limit,
+        n: 0,
+        accepted: 0,
+        answers: HashSet::new(),
+        faults: BTreeMap::new(),
+        known: BTreeSet::new(),
+    };
     let begun = Instant::now();
     run.all(n);
-    let (taken, Run { n, accepted, answers, faults, settings, .. }) = (begun.elapsed().as_secs_f64(), run);
+    let (taken, Run { n, accepted, answers, faults, known, settings, .. }) = (begun.elapsed().as_secs_f64(), run);
     let (rate, answers) = (n as f64 / taken, answers.len());
     if settings.seconds.is_some() {
         say(&format!(
             "{name:10} seed {:10} {n:10} executions in {taken:5.1} s, {rate:8.0}/s, {accepted:9} accepted, {answers:3} answers",
             settings.seed
         ));
+    }
+    if settings.seconds.is_some() {
+        known.iter().for_each(|place| say(&format!("{name:10} known: {place}")));
     }
     let list: Vec<String> = faults.into_values().collect();
     assert!(list.is_empty(), "{} faults:\n{}", list.len(), list.join("\n"));
@@ -139,6 +148,8 @@ struct Run<'a, T: Target> {
     /// Skeletons of errors.
     answers: HashSet<u64>,
     faults: BTreeMap<String, String>,
+    /// Places of faults that are known.
+    known: BTreeSet<String>,
 }
 
 impl<T: Target> Run<'_, T> {
@@ -197,6 +208,10 @@ impl<T: Target> Run<'_, T> {
             Answer::Fault(what) => {
                 // Where it panicked; what it said there may be of the input.
                 let place = what.split_whitespace().take(3).filter(|word| word.parse::<u64>().is_err()).collect();
+                if self.target.is_known(&what) {
+                    self.known.insert(place);
+                    return false;
+                }
                 self.faults.entry(place).or_insert_with(|| {
                     let path = watch::save(&label, input);
                     let line = format!("{label}: {what}; its input is in {}", path.display());

@@ -35,6 +35,11 @@ pub trait Target {
         &[]
     }
 
+    /// Whether a fault is none of ours.
+    fn is_known(&self, _fault: &str) -> bool {
+        false
+    }
+
     /// Reads an input, and does with what it holds what the commands would.
     ///
     /// # Errors
