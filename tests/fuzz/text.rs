@@ -8,6 +8,7 @@ use powerinfer::gpu::DeviceChoice;
 use powerinfer::measure::export::Format;
 use powerinfer::model::Activation;
 use powerinfer::predictor::{Kind, PredictorChoice};
+use powerinfer::printable::{printable, printable_lines, without_controls};
 use powerinfer::profile::collect::CorpusPart;
 use powerinfer::quant::GgmlType;
 use powerinfer::synthetic::{Layout, Spec};
@@ -58,6 +59,15 @@ fn stream(input: &[u8]) {
     assert_eq!(text, String::from_utf8_lossy(input));
 }
 
+/// What is shown on a terminal is no command to it, and the same where there is none.
+fn show(text: &str) {
+    let shown = printable(text);
+    assert!(!shown.contains(char::is_control), "{shown:?}");
+    assert_eq!(printable(&shown), shown);
+    assert!(!printable_lines(text).contains(|c: char| c.is_control() && c != '\n'));
+    assert!(!without_controls(text).contains(|c: char| c.is_control() && !matches!(c, '\n' | '\t')));
+}
+
 impl Target for Arguments {
     type Form = Vec<u8>;
 
@@ -94,7 +104,9 @@ impl Target for Arguments {
 
     fn run(&self, input: &[u8]) -> Result<()> {
         stream(input);
-        ensure!(parsed(&String::from_utf8_lossy(input)), "is no argument");
+        let text = String::from_utf8_lossy(input);
+        show(&text);
+        ensure!(parsed(&text), "is no argument");
         Ok(())
     }
 }

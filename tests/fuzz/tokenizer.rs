@@ -139,6 +139,12 @@ impl Target for Vocabularies {
                 assert_eq!(decoded, text, "decoded is not what was encoded");
             }
         }
+        // The whole of it, or every other stretch.
+        let all = 0..text.len();
+        let protected = tokenizer.encode_protected(&text, std::slice::from_ref(&all), Special::Parse)?;
+        assert_eq!(protected, tokenizer.encode(&text, Special::AsText)?, "what is protected is more than text");
+        let stretches: Vec<_> = (0..text.len()).step_by(6).map(|at| at..at + 3).collect();
+        tokenizer.encode_protected(&text, &stretches, Special::Parse)?;
         tokenizer.encode_prompt(&text, Special::Parse, true).map(drop)
     }
 }

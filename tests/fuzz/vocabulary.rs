@@ -109,7 +109,8 @@ impl MadeUp {
         vocab.unk = taker.id(n);
         vocab.bos = taker.id(n);
         vocab.eos = taker.id(n);
-        vocab.eot = taker.id(n);
+        (vocab.ends.eot, vocab.ends.fim_pad) = (taker.id(n), taker.id(n));
+        vocab.strips_behind_special = flags & 32 != 0;
         (vocab.add_bos, vocab.add_eos, vocab.add_space_prefix) = (taker.answer(), taker.answer(), taker.answer());
         Self { vocab, exact: whole && plain && typed }
     }
@@ -119,7 +120,7 @@ impl MadeUp {
 pub fn seeds() -> Vec<Vec<u8>> {
     let token = |text: &str| [&[255, text.len() as u8], text.as_bytes()].concat();
     let tokens = |texts: &[&str]| [vec![texts.len() as u8], texts.iter().flat_map(|t| token(t)).collect()].concat();
-    let nothing_else = [1; 7];
+    let nothing_else = [1; 8];
     vec![
         [&[2 | 8, 0][..], &tokens(&["a", "b", "ab", "\u{2581}ab", "<s>"]), &nothing_else].concat(),
         [&[2, 0][..], &tokens(&["a", "ab", "bb"]), &[1; 260], &nothing_else].concat(),
