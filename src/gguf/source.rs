@@ -48,7 +48,8 @@ impl Source {
 
     /// Takes bytes that are in memory.
     pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Self {
-        Self { inner: Arc::new(Inner { name: name.to_owned(), bytes: Backing::Memory(bytes) }) }
+        let bytes = Backing::Memory(bytes);
+        Self { inner: Arc::new(Inner { name: name.to_owned(), _known: None, bytes }) }
     }
 
     /// Wraps bytes that are part of the program.

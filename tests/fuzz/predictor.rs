@@ -73,7 +73,7 @@ impl PredictorFiles {
         let model = model.expect("a model");
         let path = folder.path().join("predictor");
         let write = |weights: Weights| {
-            of(&model, weights).and_then(|p| p.write(&path)).expect("a file");
+            of(&model, weights).and_then(|p| p.write(&path, &powerinfer::progress::Silent)).expect("a file");
             Parts::of(&Gguf::open(&path).expect("a file"))
         };
         let seeds = weights(&model).into_iter().chain([Weights::None]).map(write).collect();

@@ -42,7 +42,7 @@ impl Profiles {
         let x = vec![vec![f16::ONE; 3 * model.config.n_embd]; model.config.n_layer];
         let samples = Samples { seed: 1, capacity: 5, keys: keys(), x };
         let path = folder.path().join("profile");
-        whole.write_with(&path, Some(&samples)).expect("a file");
+        whole.write_with(&path, Some(&samples), &powerinfer::progress::Silent).expect("a file");
         let sampled = Sections::of(&std::fs::read(&path).expect("a file"));
         let seeds = vec![
             Sections::of(&variant::profile(&model).to_bytes()),

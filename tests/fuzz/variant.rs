@@ -80,7 +80,7 @@ fn variants(folder: &Path) -> Result<Vec<Parts>> {
     }
     for (i, weights) in predictor::weights(&small).into_iter().enumerate() {
         let (name, packed) = (at(&format!("predictor-{i}")), at(&format!("packed-{i}.gguf")));
-        predictor::of(&small, weights)?.write(&name)?;
+        predictor::of(&small, weights)?.write(&name, &powerinfer::progress::Silent)?;
         let rows = Model::new(Gguf::open(&at("rows.gguf"))?, None)?;
         variant::pack(&rows, &Gguf::open(&name)?, &packed, &Silent)?;
         all.push(Gguf::open(&packed)?);

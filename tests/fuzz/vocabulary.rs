@@ -36,7 +36,7 @@ impl<'a> Taker<'a> {
     /// One in four.
     fn id(&mut self, n: usize) -> Option<u32> {
         let byte = self.byte();
-        (byte % 4 == 0).then_some(u32::from(byte) % (n as u32 + 1))
+        byte.is_multiple_of(4).then_some(u32::from(byte) % (n as u32 + 1))
     }
 
     /// Two in three are said.
