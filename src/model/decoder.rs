@@ -7,23 +7,46 @@ use super::refused;
 use crate::printable::printable;
 use anyhow::{Context, Result, bail, ensure};
 
-/// Keys that say nothing of what is computed, or nothing as long as keys that are refused are not there.
+/// Keys that say nothing of what is computed, or nothing as long as keys that are refused are not there. llama.cpp writes
+/// most of them into every file that it saves.
 pub const HARMLESS: &[&str] = &[
+    "activation.situ_beta",
+    "activation.situ_linear_beta",
+    "attention.group_norm_epsilon",
+    "attention.group_norm_groups",
     "attention.sliding_window_pattern",
+    "classifier.output_labels",
+    "convnext.block_count",
+    "convnext.embedding_length",
     "decoder_start_token_id",
+    "deepstack_mapping",
+    "dense_2_feat_in",
+    "dense_2_feat_out",
+    "dense_3_feat_in",
+    "dense_3_feat_out",
+    "expert_chunk_feed_forward_length",
     "expert_feed_forward_length",
     "expert_gating_func",
     "expert_group_count",
+    "expert_group_scale",
     "expert_group_used_count",
+    "expert_latent_length",
     "expert_shared_feed_forward_length",
     "expert_weights_norm",
     "expert_weights_scale",
+    "experts_per_group",
     "interleave_moe_layer_step",
     "leading_dense_block_count",
     "moe_every_n_layers",
     "pooling_type",
+    "posnet.block_count",
+    "posnet.embedding_length",
     "rope.scaling.finetuned",
     "router_logit_softcapping",
+    "swiglu_clamp_exp",
+    "swiglu_clamp_shexp",
+    "time_decay_extra_dim",
+    "time_mix_extra_dim",
 ];
 
 /// What an architecture's files do not say, for [`Keys::decoder`].

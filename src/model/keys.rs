@@ -35,6 +35,11 @@ impl<'a> Keys<'a> {
         self.name(suffix)
     }
 
+    /// Whether the key is there. That does not count as reading it.
+    pub fn has(&self, suffix: &str) -> bool {
+        self.metadata.has(&self.name(suffix))
+    }
+
     /// A whole number from 0 up, which may be missing: one for the model, or an array that has the same for each layer.
     ///
     /// # Errors

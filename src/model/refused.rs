@@ -32,10 +32,46 @@ const REFUSED: &[(&[&str], &[f64], &str)] = &[
     (&["embedding_length_per_layer_input"], ZERO, "embeddings of each layer are"),
     (&["activation_sparsity_scale"], ZERO, "a threshold that is worked out for each token is"),
     (&["rescale_every_n_layers"], ZERO, "rescaling between layers is"),
+    (&["attention.rope_pattern"], &[1.0], "layers without rotation are"),
+    (&["attention.recurrent_layers", "hash_layer_count"], ZERO, "layers of another kind are"),
+    (&["attention.output_group_count", "attention.output_lora_rank"], ZERO, "an output in groups is"),
+    (&["attention.gate_lora_rank"], ZERO, "a gate of attention is"),
+    (&["decoder_block_count"], ZERO, "an encoder is"),
+    (&["token_shift_count"], FACTOR, "a shift of tokens is"),
+    (&["attention.decay_lora_rank", "attention.iclr_lora_rank"], ZERO, "another mixer than attention is"),
+    (&["attention.value_residual_mix_lora_rank"], ZERO, "a mix of values of several layers is"),
+    (&["attention.value_expert_count", "attention.value_expert_used_count"], ZERO, "a mixture of experts is"),
+    (&["attn_res.block_size"], ZERO, "another residual stream is"),
+    (&["n_deepstack_layers"], ZERO, "embeddings of pictures are"),
 ];
 
-/// Of all keys that begin so.
-const REFUSED_PREFIX: (&str, &str) = ("attention.temperature_", "a temperature that depends on the position is");
+/// Of all keys that begin so, with what any of them but 0 would mean.
+const REFUSED_PREFIXES: &[(&str, &str)] = &[
+    ("attention.compress_", "compressed attention is"),
+    ("attention.indexer.", "sparse attention is"),
+    ("attention.temperature_", "a temperature that depends on the position is"),
+    ("hrm.", "layers that are gone through several times are"),
+    ("hyper_connection.", "another residual stream is"),
+    ("kda.", "another mixer than attention is"),
+    ("ple.", "embeddings of each layer are"),
+    ("shortconv.", "another mixer than attention is"),
+    ("ssm.", "another mixer than attention is"),
+    ("wkv.", "another mixer than attention is"),
+];
+
+/// Keys for other architectures all of which llama.cpp writes into every file that it saves, and converters do not.
+const SAVED_MARKS: [&str; 4] = ["decoder_start_token_id", "rescale_every_n_layers", "swin_norm", "time_mix_extra_dim"];
+
+/// What it writes there whatever the model, since it reads these keys for other architectures only; NaN is for no finite
+/// number.
+const SAVED: &[(&str, f64)] = &[
+    ("attention.indexer.kpool_select_tail", 1.0),
+    ("attn_logit_softcapping", 50.0),
+    ("final_logit_softcapping", 30.0),
+    ("kda.gate_lower_bound", f64::NAN),
+    ("rope.freq_base_swa", 10_000.0),
+    ("token_shift_count", 2.0),
+];
 
 /// What the end of a key says that is for layers with a window alone.
 const OF_WINDOWED_LAYERS: &str = "_swa";
@@ -48,21 +84,29 @@ const LAYOUTS: [&str; 3] = ["", "reference", "Meta AI original pth"];
 /// # Errors
 /// Names the first key that would make another model.
 pub(super) fn check(keys: &Keys, config: &Config) -> Result<()> {
+    let saved = SAVED_MARKS.iter().all(|mark| keys.has(mark));
+    let refuse = |suffix: &str, neutral: &[f64], what: &str| {
+        if saved && says_nothing_as_saved(keys, suffix) {
+            return Ok(());
+        }
+        keys.refuse(&[suffix], neutral, what)
+    };
     for (suffixes, neutral, what) in REFUSED {
-        keys.refuse(suffixes, neutral, what)?;
+        suffixes.iter().try_for_each(|suffix| refuse(suffix, neutral, what))?;
     }
-    let (prefix, what) = REFUSED_PREFIX;
-    for suffix in keys.suffixes().filter(|suffix| suffix.starts_with(prefix)) {
-        keys.refuse(&[suffix], ZERO, what)?;
-    }
-    for suffix in keys.suffixes().filter(|suffix| suffix.ends_with(OF_WINDOWED_LAYERS)) {
-        let usual = match suffix.trim_end_matches(OF_WINDOWED_LAYERS) {
-            "rope.freq_base" => f64::from(config.rope.base),
-            "rope.dimension_count" => config.rope.n_dims as f64,
-            "attention.key_length" | "attention.value_length" => config.head_dim as f64,
-            _ => 0.0,
-        };
-        keys.refuse(&[suffix], &[0.0, usual], "a value for layers with a window is")?;
+    for suffix in keys.suffixes() {
+        if let Some((_, what)) = REFUSED_PREFIXES.iter().find(|(prefix, _)| suffix.starts_with(prefix)) {
+            refuse(suffix, ZERO, what)?;
+        }
+        if let Some(stem) = suffix.strip_suffix(OF_WINDOWED_LAYERS) {
+            let usual = match stem {
+                "rope.freq_base" => f64::from(config.rope.base),
+                "rope.dimension_count" => config.rope.n_dims as f64,
+                "attention.key_length" | "attention.value_length" => config.head_dim as f64,
+                _ => 0.0,
+            };
+            refuse(suffix, &[0.0, usual], "a value for layers with a window is")?;
+        }
     }
     if let Some(layout) = keys.str("tensor_data_layout")?
         && !LAYOUTS.contains(&layout)
@@ -71,6 +115,13 @@ pub(super) fn check(keys: &Keys, config: &Config) -> Result<()> {
         bail!("{name}: \"{}\": another layout of tensors is not supported yet", shown.escape_debug());
     }
     Ok(())
+}
+
+/// Whether a key holds what llama.cpp writes into every file that it saves.
+fn says_nothing_as_saved(keys: &Keys, suffix: &str) -> bool {
+    let Some((_, written)) = SAVED.iter().find(|(key, _)| *key == suffix) else { return false };
+    let Ok(Some(numbers)) = keys.numbers(suffix) else { return false };
+    numbers.iter().all(|n| n == written || (n.is_nan() && written.is_nan()))
 }
 
 /// Tokens that a token may look back on, itself among them; `None` where that is not limited.

@@ -54,6 +54,13 @@ fn keys_that_would_make_another_model_are_refused_by_name() {
         ("attention.temperature_length", U),
         ("attention.temperature_scale", F),
         ("attention.temperature_of_some_other_kind", F),
+        ("attention.rope_pattern", Value::i32s(&[1, 0])),
+        ("attention.recurrent_layers", Value::i32s(&[0, 1])),
+        ("attention.output_group_count", U),
+        ("attention.output_lora_rank", U),
+        ("attention.gate_lora_rank", U),
+        ("attention.indexer.top_k", U),
+        ("attention.compress_ratios", Value::f32s(&[1.0, 4.0])),
         ("attention.output_scale", F),
         ("attention.value_scale", F),
         ("attention.value_length", Value::U32(8)),
@@ -82,6 +89,23 @@ fn keys_that_would_make_another_model_are_refused_by_name() {
         ("embedding_length_per_layer_input", U),
         ("activation_sparsity_scale", Value::f32s(&[1.6, 0.0])),
         ("rescale_every_n_layers", U),
+        ("hash_layer_count", U),
+        ("decoder_block_count", U),
+        ("attention.decay_lora_rank", U),
+        ("attention.iclr_lora_rank", U),
+        ("attention.value_residual_mix_lora_rank", U),
+        ("attention.value_expert_count", U),
+        ("attention.value_expert_used_count", U),
+        ("attn_res.block_size", U),
+        ("n_deepstack_layers", U),
+        ("token_shift_count", U),
+        ("hrm.h_cycles", U),
+        ("hyper_connection.count", U),
+        ("kda.head_dim", U),
+        ("ple.layers", U),
+        ("shortconv.l_cache", U),
+        ("ssm.state_size", U),
+        ("wkv.head_size", U),
         ("vocab_size", Value::U32(284)),
         ("vocab_size", Value::U32(287)),
         ("rope.dimension_sections", Value::i32s(&[4, 2, 2, 0])),
@@ -116,6 +140,8 @@ fn values_that_change_nothing_are_taken_without_a_word() {
         ("attention.temperature_scale", Value::F32(0.0)),
         ("attention.scale", Value::F32(0.0)),
         ("attention.scale", Value::F32(0.25)),
+        ("attention.rope_pattern", Value::i32s(&[1, 1])),
+        ("ssm.state_size", Value::U32(0)),
         ("attention.value_length", Value::U32(16)),
         ("attention.key_length", Value::u32s(&[16, 16])),
         ("attention.layer_norm_epsilon", Value::F32(0.0)),
@@ -156,6 +182,53 @@ fn values_that_change_nothing_are_taken_without_a_word() {
         let (key, _) = model.keys.last().unwrap();
         assert_eq!(got, expected, "{key}");
         assert!(!stderr.contains("not known"), "{key}: {stderr}");
+    }
+}
+
+/// llama.cpp writes keys of all architectures into the files that it saves, some with values that would mean something if
+/// they were read.
+#[test]
+fn files_that_llama_cpp_has_saved_are_taken() {
+    let zero = || Value::U32(0);
+    let odd = [
+        ("attn_logit_softcapping", Value::F32(50.0)),
+        ("final_logit_softcapping", Value::F32(30.0)),
+        ("router_logit_softcapping", Value::F32(30.0)),
+        ("rope.freq_base_swa", Value::F32(10_000.0)),
+        ("token_shift_count", Value::U32(2)),
+        ("kda.gate_lower_bound", Value::F32(f32::NEG_INFINITY)),
+        ("attention.indexer.kpool_select_tail", TRUE),
+    ];
+    let mut saved = ModelFile::tiny();
+    saved.set("llama.rope.freq_base", Value::F32(500.0));
+    let (expected, _) = bench(&saved);
+    for (key, value) in odd.clone() {
+        saved.set(&format!("llama.{key}"), value);
+    }
+    for key in ["rescale_every_n_layers", "time_mix_extra_dim", "hrm.h_cycles", "ssm.inner_size", "dense_2_feat_in"] {
+        saved.set(&format!("llama.{key}"), zero());
+    }
+    saved.set("llama.swin_norm", Value::Bool(false)).set("llama.decoder_start_token_id", Value::I32(-1));
+    saved
+        .set("llama.swiglu_clamp_exp", Value::f32s(&[0.0, 0.0]))
+        .set("llama.classifier.output_labels", Value::strings(&[]));
+    let (got, stderr) = bench(&saved);
+    assert_eq!(got, expected);
+    assert!(!stderr.contains("not known"), "{stderr}");
+    // Other values mean something there, too; and these do elsewhere.
+    for (key, other) in
+        [("attn_logit_softcapping", 30.0), ("final_logit_softcapping", 50.0), ("rope.freq_base_swa", 20.0)]
+    {
+        let mut model = saved.clone();
+        is_refused(model.set(&format!("llama.{key}"), Value::F32(other)), &[&format!("llama.{key}: {other}")]);
+    }
+    saved.remove("llama.swin_norm");
+    is_refused(&saved, &["llama.attn_logit_softcapping: 50"]);
+    for (key, value) in odd {
+        if key == "router_logit_softcapping" || key == "rope.freq_base_swa" {
+            continue;
+        }
+        is_refused(&with(key, value), &[&format!("llama.{key}: ")]);
     }
 }
 
