@@ -9,7 +9,7 @@ pub(super) fn special(metadata: &Metadata) -> Option<&'static str> {
         return None;
     }
     if metadata.is_dir() {
-        return Some("a folder");
+        return Some("a folder (a directory)");
     }
     #[cfg(unix)]
     {
