@@ -72,7 +72,7 @@ fn skeleton(error: &anyhow::Error) -> u64 {
     let text = error.root_cause().to_string();
     // Excerpts stand on lines of their own, or behind a quote.
     let line = text.lines().last().unwrap_or_default();
-    let line = line.split(['"', '`', '\'']).next().unwrap_or_default();
+    let line = line.split(['"', '`']).next().unwrap_or_default();
     let own = |word: &&str| word.bytes().all(|b| b.is_ascii_lowercase());
     let mut hash = DefaultHasher::new();
     line.split_whitespace().filter(own).take(4).for_each(|word| word.hash(&mut hash));
@@ -207,7 +207,8 @@ impl<T: Target> Run<'_, T> {
             Answer::Refused(skeleton) => self.answers.insert(skeleton),
             Answer::Fault(what) => {
                 // Where it panicked; what it said there may be of the input.
-                let place = what.split_whitespace().take(3).filter(|word| word.parse::<u64>().is_err()).collect();
+                let words: Vec<_> = what.split(' ').take(3).filter(|word| word.parse::<u64>().is_err()).collect();
+                let place = words.join(" ");
                 if self.target.is_known(&what) {
                     self.known.insert(place);
                     return false;
