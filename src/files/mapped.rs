@@ -1,14 +1,15 @@
 //! Which mapped file an address belongs to: asked where nothing may be allocated or waited for, in a signal handler.
 #![allow(unsafe_code, reason = "a signal handler has no borrow of the name that it finds")]
 
+use crate::printable::printable;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering, fence};
 
 /// What is wrong with a mapped file of which a page cannot be read.
 pub const NOT_WHOLE: &str = "was changed or cut short while it was being read, or its disk has failed";
 
-/// Mapped files that are known at a time. Of further ones the system's own message must do.
-const N_SLOTS: usize = 64;
+/// Mapped files that are known at a time: a model may come in hundreds. Of further ones the system's own message must do.
+const N_SLOTS: usize = 1024;
 
 static SLOTS: [Slot; N_SLOTS] = [const { Slot::new() }; N_SLOTS];
 
@@ -54,7 +55,7 @@ pub struct Mapped {
 impl Mapped {
     /// `map` is of the file that the user calls `name`.
     pub fn new(map: &[u8], name: &str) -> Self {
-        let name: Box<str> = name.replace(char::is_control, " ").into();
+        let name: Box<str> = printable(&name.replace('\n', " ")).into();
         let free = |slot: &&Slot| slot.taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         let slot = SLOTS.iter().find(free);
         if let Some(slot) = slot {
