@@ -1,59 +1,133 @@
 //! A conversation as tokens: the template's control tokens count, those that a user types do not.
 
-use crate::chat::{ChatTemplate, Message};
+use crate::chat::{Message, Request, Value, unused_mark};
+use crate::gguf::Metadata;
 use crate::tokenizer::{Special, Tokenizer};
 use anyhow::{Result, ensure};
+use std::collections::BTreeMap;
+use std::ops::Range;
 
-/// Tokens of `messages` under `template`, with the assistant's turn opened at the end.
-///
-/// Text from users is tokenized as text. As joining pieces can split a word differently from the whole prompt, the
-/// pieces are only used when some message spells out a special token.
-///
-/// # Errors
-/// When the template rejects the conversation or drops a message that would need to be kept apart.
-pub fn encode(template: &ChatTemplate, tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<u32>> {
-    let text = |id: Option<u32>| id.map_or_else(String::new, |id| tokenizer.token_text(id).to_string());
-    let (bos, eos) = (text(tokenizer.bos()), text(tokenizer.eos()));
-    let mut tokens = Vec::new();
-    let hostile = messages.iter().map(|m| spells_special(tokenizer, &m.content)).collect::<Result<Vec<_>>>()?;
-    if hostile.iter().any(|h| *h) {
-        let marked: Vec<_> = messages
-            .iter()
-            .enumerate()
-            .map(|(i, m)| {
-                let content = if hostile[i] { mark(i) } else { m.content.clone() };
-                Message { role: m.role.clone(), content }
-            })
-            .collect();
-        let prompt = template.render(&marked, &bos, &eos, true)?;
-        let mut rest = prompt.as_str();
-        for (i, message) in messages.iter().enumerate().filter(|(i, _)| hostile[*i]) {
-            let mark = mark(i);
-            let Some((before, after)) = rest.split_once(&mark) else { continue };
-            tokens.extend(tokenizer.encode(before, Special::Parse)?);
-            tokens.extend(tokenizer.encode(&message.content, Special::AsText)?);
-            rest = after;
+/// Special tokens that templates know by name, and the keys of their ids; those of BOS and EOS the tokenizer knows.
+const SPECIAL_TOKENS: [(&str, &str); 5] = [
+    ("unk_token", "tokenizer.ggml.unknown_token_id"),
+    ("pad_token", "tokenizer.ggml.padding_token_id"),
+    ("sep_token", "tokenizer.ggml.seperator_token_id"),
+    ("cls_token", "tokenizer.ggml.cls_token_id"),
+    ("mask_token", "tokenizer.ggml.mask_token_id"),
+];
+
+/// Makes prompts of conversations, with the chat template and the vocabulary of a model.
+pub struct Prompter<'a> {
+    tokenizer: &'a Tokenizer,
+    source: String,
+    variables: BTreeMap<String, Value>,
+}
+
+/// What a model is given.
+pub struct Prompt {
+    /// As the template wrote it.
+    pub text: String,
+    /// The same as tokens, with BOS where the vocabulary wants it.
+    pub tokens: Vec<u32>,
+}
+
+impl<'a> Prompter<'a> {
+    /// With the template `source`; `metadata` says which special tokens there are beside BOS and EOS.
+    ///
+    /// # Errors
+    /// When a key of a special token holds something else.
+    pub fn new(source: &str, tokenizer: &'a Tokenizer, metadata: &Metadata) -> Result<Self> {
+        let mut variables = BTreeMap::new();
+        for (name, key) in SPECIAL_TOKENS {
+            if let Some(id) = metadata.u32(key)? {
+                variables.insert(name.to_owned(), Value::from(tokenizer.token_text(id)));
+            }
         }
-        ensure!(!rest.contains(MARK), "the chat template reorders messages, one of which spells out a special token");
-        tokens.extend(tokenizer.encode(rest, Special::Parse)?);
-    } else {
-        tokens.extend(tokenizer.encode(&template.render(messages, &bos, &eos, true)?, Special::Parse)?);
+        Ok(Self::with_variables(source, tokenizer, variables))
     }
-    if let Some(bos) = tokenizer.bos().filter(|b| tokenizer.adds_bos() && tokens.first() != Some(b)) {
-        tokens.insert(0, bos);
+
+    fn with_variables(source: &str, tokenizer: &'a Tokenizer, mut variables: BTreeMap<String, Value>) -> Self {
+        for (name, id) in [("bos_token", tokenizer.bos()), ("eos_token", tokenizer.eos())] {
+            // Templates add these to texts without asking whether they are there.
+            let text = id.map_or_else(Default::default, |id| tokenizer.token_text(id));
+            variables.insert(name.to_owned(), Value::from(text));
+        }
+        Self { tokenizer, source: source.to_owned(), variables }
     }
-    Ok(tokens)
+
+    /// What `render` is asked for to open the assistant's turn behind `messages`.
+    pub fn request(&self, messages: Vec<Message>) -> Request {
+        let (source, variables) = (self.source.clone(), self.variables.clone());
+        Request { source, messages, variables, add_generation_prompt: true }
+    }
+
+    /// The prompt for `messages`, with the assistant's turn opened at the end, for a context of `n_ctx` tokens.
+    ///
+    /// Control tokens that a message spells out stay text. The template does not see them: it sees marks in their place,
+    /// so that whatever it does to the message, it is known which tokens are not its own.
+    ///
+    /// # Errors
+    /// Those of `render`, when the template takes the marks apart, and when the prompt cannot fit into the context: a
+    /// template may write megabytes, which would take long to tokenize.
+    pub fn encode(
+        &self,
+        messages: &[Message],
+        n_ctx: usize,
+        render: impl FnOnce(&Request) -> Result<String>,
+    ) -> Result<Prompt> {
+        let mark = unused_mark(messages)?;
+        let mut spelled = Vec::new();
+        let marked = messages
+            .iter()
+            .map(|m| Message { role: m.role.clone(), content: self.with_marks(&m.content, mark, &mut spelled) });
+        let request = self.request(marked.collect());
+        let (text, protected) = without_marks(&render(&request)?, mark, &spelled)?;
+        let most = n_ctx.saturating_mul(self.tokenizer.longest_token());
+        ensure!(
+            text.len() <= most,
+            "prompt: {} bytes do not fit into a context of {n_ctx} tokens; give more with -c",
+            text.len()
+        );
+        let mut tokens = self.tokenizer.encode_protected(&text, &protected, Special::Parse)?;
+        let bos = self.tokenizer.bos().filter(|_| self.tokenizer.adds_bos());
+        if let Some(bos) = bos.filter(|b| tokens.first() != Some(b)) {
+            tokens.insert(0, bos);
+        }
+        Ok(Prompt { text, tokens })
+    }
+
+    /// Puts marks where `content` spells control tokens, whose texts go to `spelled`.
+    fn with_marks(&self, content: &str, mark: char, spelled: &mut Vec<String>) -> String {
+        let (mut out, mut copied) = (String::with_capacity(content.len()), 0);
+        for range in self.tokenizer.spelled(content) {
+            out += &content[copied..range.start];
+            out += &format!("{mark}{}{mark}", spelled.len());
+            spelled.push(content[range.clone()].to_owned());
+            copied = range.end;
+        }
+        out + &content[copied..]
+    }
 }
 
-/// A character that no text uses, around the number of a message.
-const MARK: char = '\u{10FFFE}';
-
-fn mark(i: usize) -> String {
-    format!("{MARK}{i}{MARK}")
-}
-
-fn spells_special(tokenizer: &Tokenizer, text: &str) -> Result<bool> {
-    Ok(tokenizer.encode(text, Special::Parse)? != tokenizer.encode(text, Special::AsText)?)
+/// `prompt` with what stood where the marks stand, and where that is.
+fn without_marks(prompt: &str, mark: char, spelled: &[String]) -> Result<(String, Vec<Range<usize>>)> {
+    const APART: &str = "the model's chat template takes apart a message that spells a special token";
+    let escaped = format!("\\u{:04x}", u32::from(mark));
+    ensure!(spelled.is_empty() || !prompt.contains(&escaped), APART);
+    let (mut text, mut ranges) = (String::with_capacity(prompt.len()), Vec::new());
+    // What stands between marks is by turns the template's and a number.
+    for (i, part) in prompt.split(mark).enumerate() {
+        if i % 2 == 0 {
+            text += part;
+            continue;
+        }
+        let original = part.parse::<usize>().ok().and_then(|n| spelled.get(n));
+        let Some(original) = original else { anyhow::bail!(APART) };
+        ranges.push(text.len()..text.len() + original.len());
+        text += original;
+    }
+    ensure!(prompt.matches(mark).count() % 2 == 0, APART);
+    Ok((text, ranges))
 }
 
 #[cfg(test)]
@@ -61,11 +135,11 @@ mod tests {
     use super::*;
     use crate::tokenizer::Vocab;
 
-    /// Bytes, and two control tokens.
+    /// Bytes, two control tokens and a user-defined one.
     fn tokenizer() -> Tokenizer {
-        let mut tokens: Vec<Vec<u8>> = ["<unk>", "<s>", "<end>"].map(Into::into).to_vec();
+        let mut tokens: Vec<Vec<u8>> = ["<unk>", "<s>", "<end>", "<think>"].map(Into::into).to_vec();
         tokens.extend((0..=255).map(|b| format!("<0x{b:02X}>").into_bytes()));
-        let mut token_types = vec![2, 3, 3];
+        let mut token_types = vec![2, 3, 3, 4];
         token_types.resize(tokens.len(), 6);
         Tokenizer::new(Vocab {
             model: "llama".to_owned(),
@@ -77,21 +151,59 @@ mod tests {
         .unwrap()
     }
 
+    fn prompt(source: &str, contents: &[&str]) -> Result<Prompt> {
+        let message = |content: &&str| Message { role: "user".to_owned(), content: (*content).to_owned() };
+        let messages: Vec<_> = contents.iter().map(message).collect();
+        let tokenizer = tokenizer();
+        Prompter::with_variables(source, &tokenizer, BTreeMap::new()).encode(&messages, 64, Request::render)
+    }
+
+    const TRIMMED: &str = "{% for m in messages %}<s>{{ m.content | trim }}<end>{% endfor %}";
+
     fn ids(content: &str) -> Vec<u32> {
-        let template = ChatTemplate::new("{% for m in messages %}<s>{{ m.content | trim }}<end>{% endfor %}").unwrap();
-        let message = Message { role: "user".to_owned(), content: content.to_owned() };
-        encode(&template, &tokenizer(), &[message]).unwrap()
+        prompt(TRIMMED, &[content]).unwrap().tokens
+    }
+
+    fn bytes(text: &str) -> Vec<u32> {
+        text.bytes().map(|b| 4 + u32::from(b)).collect()
     }
 
     #[test]
     fn the_templates_control_tokens_count() {
-        assert_eq!(ids("a"), [1, 3 + u32::from(b'a'), 2]);
+        assert_eq!(ids("a"), [&[1], &bytes("a")[..], &[2]].concat());
     }
 
     #[test]
     fn control_tokens_that_a_user_types_are_text() {
-        let typed = ids("<end>");
-        assert_eq!(typed.iter().filter(|t| **t == 2).count(), 1);
-        assert_eq!(typed.len(), 2 + "<end>".len());
+        for typed in ["<end>", "a<s><end>b", "<end", "<s><<end>>"] {
+            assert_eq!(ids(typed), [&[1], &bytes(typed)[..], &[2]].concat(), "{typed}");
+        }
+        assert_eq!(ids("<think>"), [1, 3, 2], "a user-defined token counts wherever it is");
+    }
+
+    #[test]
+    fn what_the_template_does_to_a_message_it_does_to_one_with_control_tokens() {
+        assert_eq!(ids(" \n<end>x "), [&[1], &bytes("<end>x")[..], &[2]].concat());
+        let found = prompt("{% for m in messages %}{{ m.content|upper }}|{% endfor %}", &["a<s>", "<end>b"]).unwrap();
+        assert_eq!(found.text, "A<s>|<end>B|");
+        assert_eq!(found.tokens, [&[1], &bytes("A<s>|<end>B|")[..]].concat());
+        let found = prompt("{{ messages[1].content }}{{ messages[0].content }}", &["<s>", "<end>"]).unwrap();
+        assert_eq!(found.text, "<end><s>");
+    }
+
+    #[test]
+    fn prompts_that_cannot_fit_are_not_tokenized() {
+        let error = prompt("{{ messages[0].content * 1000 }}", &["a"]).err().unwrap().to_string();
+        assert!(error.contains("1000 bytes do not fit into a context of 64 tokens"), "{error}");
+    }
+
+    #[test]
+    fn messages_that_are_taken_apart_are_refused() {
+        for source in
+            ["{{ messages[0].content|list|join('.') }}", "{{ messages[0].content|tojson(ensure_ascii=true) }}"]
+        {
+            let error = prompt(&format!("{source}{{{{ messages[0].content }}}}"), &["<s>"]).err().unwrap().to_string();
+            assert!(error.contains("takes apart"), "{error}");
+        }
     }
 }

@@ -2,10 +2,10 @@
 
 use crate::common::ending;
 use crate::common::terminal::{Bar, clear_stop, print, print_generated, tell};
-use crate::report;
+use crate::{report, template};
 use anyhow::{Context, Result, ensure};
-use powerinfer::chat::{ChatTemplate, Message};
-use powerinfer::conversation;
+use powerinfer::chat::{Message, Unusable};
+use powerinfer::conversation::{Prompt, Prompter};
 use powerinfer::executor::Executor;
 use powerinfer::files::MOST_PROMPT;
 use powerinfer::generate::{Generated, Limits, Stop, generate};
@@ -36,14 +36,16 @@ pub struct Setup<'a> {
     pub template: bool,
     /// How special tokens count that are written in plain text.
     pub special: Special,
+    /// Show prompts and their tokens.
+    pub verbose: bool,
     /// Report on each answer; holds the sampler's seed.
     pub stats: Option<u64>,
 }
 
 /// What has been said.
-enum History {
+enum History<'a> {
     /// With a template: whole messages, rendered anew for each turn.
-    Messages(Box<ChatTemplate>, Vec<Message>),
+    Messages(Box<Prompter<'a>>, Vec<Message>),
     /// Without: the text just goes on.
     Text,
 }
@@ -76,15 +78,12 @@ pub fn run(setup: &Setup, executor: &mut Executor, sampler: &mut Sampler, first:
     Ok(())
 }
 
-fn history(setup: &Setup) -> Result<History> {
+fn history<'a>(setup: &Setup<'a>) -> Result<History<'a>> {
     if !setup.template {
         return Ok(History::Text);
     }
-    let name = setup.model.gguf.source().name();
-    let source = setup.model.gguf.metadata().str("tokenizer.chat_template")?;
-    let source = source.with_context(|| format!("{name}: has no chat template; use -i to continue plain text"))?;
-    let template = ChatTemplate::new(source).with_context(|| name.to_owned())?;
-    Ok(History::Messages(Box::new(template), Vec::new()))
+    let prompter = template::prompter(&setup.model.gguf, setup.tokenizer)?;
+    Ok(History::Messages(Box::new(prompter), Vec::new()))
 }
 
 /// A line from the terminal, with editing and history, or from a pipe; `None` at the end.
@@ -115,17 +114,17 @@ struct Repl<'a, 'm> {
     setup: &'a Setup<'a>,
     executor: &'a mut Executor<'m>,
     sampler: &'a mut Sampler,
-    history: History,
+    history: History<'a>,
     /// What the KV cache holds, token by token.
     tokens: Vec<u32>,
 }
 
 impl Repl<'_, '_> {
     /// Says `text` and prints the answer. Problems are told and end the turn, not the conversation; only an answer that
-    /// cannot be printed does.
+    /// cannot be printed does, and a template that no turn can be held with.
     fn say(&mut self, text: &str) -> Result<()> {
         let Err(error) = self.turn(text) else { return Ok(()) };
-        if error.is::<io::Error>() {
+        if error.is::<io::Error>() || error.is::<Unusable>() {
             return Err(error);
         }
         tell!("error: {error:#}");
@@ -139,19 +138,27 @@ impl Repl<'_, '_> {
         clear_stop();
         let tokenizer = self.setup.tokenizer;
         let wanted = match &mut self.history {
-            History::Messages(template, messages) => {
-                messages.push(Message { role: "user".to_owned(), content: text.to_owned() });
-                conversation::encode(template, tokenizer, messages)?
+            History::Messages(prompter, messages) => {
+                messages.push(template::user(text));
+                let prompt = prompter.encode(messages, self.executor.params().n_ctx, template::render)?;
+                if self.setup.verbose {
+                    template::show(&prompt, tokenizer);
+                }
+                prompt.tokens
             }
             History::Text => {
                 let begins = self.tokens.is_empty();
-                let mut all = self.tokens.clone();
-                all.extend(if begins {
-                    tokenizer.encode_opening(text, self.setup.special, true)?
+                let text = if begins { text.to_owned() } else { format!("\n{text}") };
+                let tokens = if begins {
+                    tokenizer.encode_opening(&text, self.setup.special, true)?
                 } else {
-                    tokenizer.encode(&format!("\n{text}"), self.setup.special)?
-                });
-                all
+                    tokenizer.encode(&text, self.setup.special)?
+                };
+                let more = Prompt { text, tokens };
+                if self.setup.verbose {
+                    template::show(&more, tokenizer);
+                }
+                [&self.tokens[..], &more.tokens].concat()
             }
         };
         // What the cache holds already need not be computed again; the last token always is, for its logits.

@@ -3,6 +3,7 @@
 mod common;
 mod repl;
 mod report;
+mod template;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
@@ -12,6 +13,8 @@ use common::hardware::hardware;
 use common::models;
 use common::plan::{self, PlanArgs};
 use common::terminal::{Again, Bar, catch_ctrl_c, print, print_generated, tell};
+use powerinfer::chat::contained;
+use powerinfer::conversation::Prompt;
 use powerinfer::executor::{ExecutorParams, Mode, Worker};
 use powerinfer::files::MOST_PROMPT;
 use powerinfer::generate::{Limits, Stop, check_room, generate};
@@ -95,11 +98,14 @@ struct Args {
     #[arg(short, long, conflicts_with_all = ["json", "tokenize", "no_display_prompt"])]
     interactive: bool,
     /// Chat, with the file's chat template (-cnv)
-    #[arg(long, conflicts_with_all = ["json", "tokenize", "no_display_prompt", "parse_special"])]
+    #[arg(long, conflicts_with_all = ["json", "no_display_prompt", "parse_special", "no_bos"])]
     conversation: bool,
     /// Do not print the prompt before the generated text
     #[arg(long)]
     no_display_prompt: bool,
+    /// Print the prompt and each of its tokens on stderr; with -cnv, what the chat template makes of each turn
+    #[arg(long, conflicts_with = "tokenize")]
+    verbose_prompt: bool,
     /// Parse special tokens written in the prompt (</s> and the like) instead of reading them as plain text
     #[arg(long)]
     parse_special: bool,
@@ -112,7 +118,8 @@ struct Args {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
-    /// Print the token ids of the prompt and exit; a file with only a vocabulary is enough
+    /// Print the token ids of the prompt and exit; a file with only a vocabulary is enough. With -cnv, the ids of what the
+    /// chat template makes of a first message
     #[arg(long)]
     tokenize: bool,
     /// With --tokenize: leave out the token that begins a text
@@ -125,6 +132,10 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    // A child that renders a chat template (see `contained`).
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == contained::ARGUMENT) {
+        return contained::serve();
+    }
     common::main(run)
 }
 
@@ -181,12 +192,18 @@ fn run(args: Args) -> Result<()> {
             limits,
             template: args.conversation,
             special: special(&args),
+            verbose: args.verbose_prompt,
             stats: args.stats.then_some(seed),
         };
         return repl::run(&setup, &mut executor, &mut sampler, prompt);
     }
     let text = prompt.context("no prompt")?;
     let tokens = tokenizer.encode_opening(&text, special(&args), true)?;
+    let prompt = Prompt { text, tokens };
+    if args.verbose_prompt {
+        template::show(&prompt, &tokenizer);
+    }
+    let Prompt { text, tokens } = prompt;
     check_room(&executor, tokens.len())?;
     if !args.json && !args.no_display_prompt {
         print_generated(&text)?;
@@ -306,8 +323,14 @@ fn special(args: &Args) -> Special {
 
 fn tokenize(args: &Args) -> Result<()> {
     let text = prompt(args)?.context("--tokenize needs a prompt: give -p, -f, or pipe one in")?;
-    let tokenizer: Tokenizer = models::tokenizer(&models::open_file(args.model.as_deref())?)?;
-    let ids = tokenizer.encode_prompt(&text, special(args), !args.no_bos)?;
+    let gguf = models::open_file(args.model.as_deref())?;
+    let tokenizer: Tokenizer = models::tokenizer(&gguf)?;
+    let ids = if args.conversation {
+        let prompter = template::prompter(&gguf, &tokenizer)?;
+        prompter.encode(&[template::user(&text)], usize::MAX, template::render)?.tokens
+    } else {
+        tokenizer.encode_prompt(&text, special(args), !args.no_bos)?
+    };
     let ids: Vec<_> = ids.iter().map(u32::to_string).collect();
     print(ids.join(" ") + "\n")
 }

@@ -1,15 +1,20 @@
 //! Turns a conversation into a prompt with the chat template of the model file.
 
 mod calendar;
+pub mod contained;
+mod errors;
+mod filters;
+mod limits;
+mod printf;
+mod python;
+mod request;
+mod rewrite;
 mod template;
+#[cfg(test)]
+mod tests;
+mod tojson;
 
-pub use template::ChatTemplate;
-
-/// One turn of the conversation.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Message {
-    /// `system`, `user` or `assistant`; which of them and in which order is up to the template.
-    pub role: String,
-    /// Inserted as it is: special tokens spelled out in it become special tokens of the prompt.
-    pub content: String,
-}
+pub use errors::{Refused, Unusable};
+pub use minijinja::value::Value;
+pub(crate) use request::unused_mark;
+pub use request::{Message, Request};

@@ -148,6 +148,16 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// Bytes of the longest token, as the file writes it: no text of more is one token.
+    pub fn longest_token(&self) -> usize {
+        self.tokens.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// The byte ranges of `text` that spell control tokens, in order and apart.
+    pub fn spelled(&self, text: &str) -> Vec<Range<usize>> {
+        self.specials.spelled(text)
+    }
+
     /// As [`encode`](Self::encode), with BOS if `bos` is set and the vocabulary asks for it, and EOS if the vocabulary
     /// asks for it. A text that begins with BOS gets a second one, as in llama.cpp.
     ///

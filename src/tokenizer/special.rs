@@ -67,6 +67,23 @@ impl Specials {
         }
         fragments
     }
+
+    /// The byte ranges of `text` that spell tokens which are not user-defined, in order; those that touch are one.
+    pub fn spelled(&self, text: &str) -> Vec<Range<usize>> {
+        let pairs = Pairs::of(text);
+        let entries = self.0.iter().filter(|e| !e.user_defined && pairs.may_contain(&e.text));
+        let mut found: Vec<_> =
+            entries.flat_map(|e| text.match_indices(&e.text).map(|(at, t)| at..at + t.len())).collect();
+        found.sort_by_key(|range| range.start);
+        let mut ranges: Vec<Range<usize>> = Vec::new();
+        for range in found {
+            match ranges.last_mut().filter(|last| range.start <= last.end) {
+                Some(last) => last.end = last.end.max(range.end),
+                None => ranges.push(range),
+            }
+        }
+        ranges
+    }
 }
 
 impl Entry {

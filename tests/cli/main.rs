@@ -20,5 +20,6 @@ mod run;
 #[path = "../support/mod.rs"]
 mod support;
 mod synthetic;
+mod templates;
 mod terminal;
 mod usage;

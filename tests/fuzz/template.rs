@@ -2,7 +2,7 @@
 
 use super::target::Target;
 use anyhow::Result;
-use powerinfer::chat::{ChatTemplate, Message};
+use powerinfer::chat::{Message, Request, Value};
 
 const TURNS: &str = "{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] + eos_token }}{% endfor %}\
     {% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}";
@@ -204,13 +204,17 @@ impl Target for Templates {
 
     fn run(&self, input: &[u8]) -> Result<()> {
         let source = String::from_utf8_lossy(input);
-        let template = ChatTemplate::new(&source)?;
-        if !may_be_rendered(&source) {
-            return Ok(());
-        }
         let message = |role: &str, content: &str| Message { role: role.to_owned(), content: content.to_owned() };
         let messages = [message("system", " Be brief. "), message("user", "a \u{e9}"), message("assistant", "")];
-        let rendered = template.render(&messages, "<s>", "</s>", true);
+        let tokens = [("bos_token", "<s>"), ("eos_token", "</s>")];
+        let variables = tokens.map(|(name, text)| (name.to_owned(), Value::from(text))).into();
+        let (is_small, source) = (may_be_rendered(&source), source.into_owned());
+        let request = Request { source, messages: messages.into(), variables, add_generation_prompt: true };
+        request.check()?;
+        if !is_small {
+            return Ok(());
+        }
+        let rendered = request.render();
         if let Err(error) = &rendered {
             assert!(!error.to_string().contains(char::is_control), "an error of several lines: {error}");
         }

@@ -11,5 +11,6 @@ mod predicted;
 mod registry;
 #[path = "../support/mod.rs"]
 mod support;
+mod templates;
 mod tokenizer;
 mod versions;

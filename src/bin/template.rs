@@ -1,0 +1,51 @@
+//! The chat template of `powerinfer-run`: where it is rendered, and what of it is shown.
+
+use crate::common::terminal::{Bar, tell};
+use anyhow::{Context, Result};
+use powerinfer::chat::{Message, Refused, Request, contained};
+use powerinfer::conversation::{Prompt, Prompter};
+use powerinfer::gguf::Gguf;
+use powerinfer::tokenizer::Tokenizer;
+use std::path::{Path, PathBuf};
+
+/// The file's chat template, after a try that shows whether it can be used at all.
+pub fn prompter<'a>(gguf: &Gguf, tokenizer: &'a Tokenizer) -> Result<Prompter<'a>> {
+    let (name, metadata) = (gguf.source().name(), gguf.metadata());
+    let source = metadata.str("tokenizer.chat_template")?;
+    let source = source.with_context(|| format!("{name}: has no chat template; use -i to continue plain text"))?;
+    let prompter = Prompter::new(source, tokenizer, metadata)?;
+    match render(&prompter.request(vec![user("Hello")])) {
+        // It may want a system message, or another beginning.
+        Err(error) if error.is::<Refused>() => {}
+        tried => drop(tried.with_context(|| name.to_owned())?),
+    }
+    Ok(prompter)
+}
+
+/// What the user says.
+pub fn user(text: &str) -> Message {
+    Message { role: "user".to_owned(), content: text.to_owned() }
+}
+
+/// Renders a template in a process of its own.
+pub fn render(request: &Request) -> Result<String> {
+    contained::render(&own_program()?, request, &Bar::new())
+}
+
+/// This program, even where its file has been replaced since it started.
+fn own_program() -> Result<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if cfg!(target_os = "linux") && running.exists() {
+        return Ok(running.to_owned());
+    }
+    std::env::current_exe().context("the chat template: this program cannot find itself")
+}
+
+/// `--verbose-prompt`: the prompt and its tokens, on stderr.
+pub fn show(prompt: &Prompt, tokenizer: &Tokenizer) {
+    tell!("prompt: {:?}", prompt.text);
+    tell!("tokens in the prompt: {}", prompt.tokens.len());
+    for id in &prompt.tokens {
+        tell!("{id:>6} -> {:?}", tokenizer.token_text(*id));
+    }
+}
