@@ -79,13 +79,13 @@ struct Args {
     /// Which neurons of the FFN to compute: dense, exact, predicted
     #[arg(long, value_name = "MODE,MODE", value_delimiter = ',', default_value = "exact")]
     mode: Vec<Mode>,
-    /// Tokens to feed: real (a built-in story), random, or a text file [default: real, or random with --synthetic]
+    /// Tokens to feed: real (a built-in story), random, or a text file (-: standard input) [default: real, or random with --synthetic]
     #[arg(long, value_name = "real|random|FILE")]
     text: Option<String>,
     /// Output format: md, csv, json, jsonl or sql
     #[arg(short, long, value_name = "FORMAT", default_value = "md")]
     output: Format,
-    /// Perplexity of a text: windows of -c tokens, the second half of each scored
+    /// Perplexity of a text (-: standard input): windows of -c tokens, the second half of each scored
     #[arg(long, value_name = "FILE")]
     perplexity: Option<PathBuf>,
     #[command(flatten)]

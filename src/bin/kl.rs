@@ -18,7 +18,7 @@ const AUDITED: u64 = 16;
 /// What to compare, and with what.
 #[derive(clap::Args)]
 pub struct KlArgs {
-    /// KL divergence of each --mode from dense over a text: both decode windows of -c tokens, the second half of each scored
+    /// KL divergence of each --mode from dense over a text (-: standard input): both decode windows of -c tokens, the second half of each scored
     #[arg(long, value_name = "FILE")]
     pub kl: Option<PathBuf>,
     /// Compare with this model in dense mode instead, such as the file that was quantized

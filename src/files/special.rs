@@ -91,3 +91,73 @@ impl Special<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::path::PathBuf;
+    use std::process::Command;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    #[derive(Default)]
+    struct Stop(AtomicBool);
+
+    impl Progress for Stop {
+        fn cancelled(&self) -> bool {
+            self.0.load(Ordering::SeqCst)
+        }
+    }
+
+    fn fifo(folder: &Path) -> PathBuf {
+        let path = folder.join("fifo");
+        assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+        path
+    }
+
+    fn is_interrupted<T>(result: io::Result<T>) -> bool {
+        result.err().is_some_and(|e| e.get_ref().is_some_and(|e| e.is::<Interrupted>()))
+    }
+
+    #[test]
+    fn a_fifo_is_neither_opened_to_look_at_it_nor_waited_for_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, stop) = (fifo(dir.path()), Stop::default());
+        check(&path).unwrap();
+        thread::scope(|scope| {
+            let opened = scope.spawn(|| is_interrupted(Special::open(&path, &stop)));
+            thread::sleep(2 * PAUSE);
+            assert!(!opened.is_finished());
+            stop.0.store(true, Ordering::SeqCst);
+            assert!(opened.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_slow_reader_gets_all_and_one_that_stops_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, stop) = (fifo(dir.path()), Stop::default());
+        // More than a pipe holds.
+        let bytes: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
+        thread::scope(|scope| {
+            let written = scope.spawn(|| Special::open(&path, &stop).unwrap().write_all(&bytes));
+            let mut reader = File::open(&path).unwrap();
+            let mut read = vec![0; 100_000];
+            reader.read_exact(&mut read).unwrap();
+            thread::sleep(2 * PAUSE);
+            reader.read_to_end(&mut read).unwrap();
+            assert!(read == bytes);
+            written.join().unwrap().unwrap();
+
+            let written = scope.spawn(|| Special::open(&path, &stop).unwrap().write_all(&bytes));
+            let reader = File::open(&path).unwrap();
+            thread::sleep(2 * PAUSE);
+            assert!(!written.is_finished());
+            stop.0.store(true, Ordering::SeqCst);
+            assert!(is_interrupted(written.join().unwrap()));
+            drop(reader);
+        });
+    }
+}
