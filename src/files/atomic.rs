@@ -1,5 +1,6 @@
 //! Files that appear whole or not at all.
 
+#[cfg(unix)]
 use super::mapped;
 use super::special::{self, Special};
 use super::target::{Target, find};
