@@ -24,7 +24,7 @@ if [[ -n ${COVERAGE:-} ]]; then
   chmod +x "$out/counting-rustc"
   export RUSTC_WORKSPACE_WRAPPER=$out/counting-rustc LLVM_PROFILE_FILE=$out/build.profraw
 fi
-binary=$(cargo test --release --locked --test fuzz --no-run --message-format=json |
+binary=$(cargo test --release --locked --test fuzz --no-run --message-format=json-render-diagnostics |
   sed -n 's/.*"executable":"\([^"]*\/fuzz-[^"]*\)".*/\1/p')
 
 FUZZ_SECONDS=$((60 * minutes / ${#targets[@]}))

@@ -34,6 +34,13 @@ mod watch;
 use drive::fuzz;
 
 #[test]
+fn the_target_that_is_asked_for_is_one() {
+    let known = ["gguf", "variant", "predictor", "profile", "hardware", "registry", "template", "tokenizer", "text"];
+    let wanted = std::env::var("FUZZ_TARGET").unwrap_or_else(|_| known[0].to_owned());
+    assert!(known.contains(&wanted.as_str()), "FUZZ_TARGET={wanted}: {} are possible", known.join(", "));
+}
+
+#[test]
 fn gguf_files_are_read_or_refused() {
     fuzz(&gguf::Files::new(), 3000);
 }

@@ -27,15 +27,15 @@ impl Case {
 
 impl Form for Case {
     fn change(&mut self, other: &Self, words: &[&str], random: &mut Random) {
-        match random.below(64) {
-            0..4 => bytes::change(&mut self.vocab, &other.vocab, words, random),
-            4 => {
+        match random.below(256) {
+            0 => (0..1 + bytes::short(random) % 16)
+                .for_each(|_| bytes::change(&mut self.vocab, &other.vocab, &[], random)),
+            1..8 => {
                 // Long words are work for who joins them.
-                let again = self.text.repeat(1 + bytes::short(random));
-                self.text = again;
+                self.text = self.text.repeat(1 + bytes::short(random));
                 self.text.truncate(1 << 12);
             }
-            5 => self.text.truncate(bytes::short(random)),
+            8..16 => self.text.truncate(bytes::short(random)),
             _ => bytes::change(&mut self.text, &other.text, words, random),
         }
         self.vocab.truncate(usize::from(u16::MAX));
@@ -59,7 +59,7 @@ type Refusable = Result<Rc<Built>, String>;
 #[derive(Default)]
 pub struct Vocabularies(RefCell<HashMap<Vec<u8>, Refusable>>);
 
-const MOST_BUILT: usize = 256;
+const MOST_BUILT: usize = 64;
 
 impl Vocabularies {
     fn build(&self, vocab: &[u8]) -> Refusable {
