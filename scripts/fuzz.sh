@@ -19,8 +19,9 @@ if [[ -n ${COVERAGE:-} ]]; then
   [[ -x $tools/llvm-cov ]] || { echo "fuzz.sh: no $tools/llvm-cov: rustup component add llvm-tools" >&2; exit 1; }
   rm -rf "$out/counts"
   mkdir -p "$out/counts"
-  # Only what is ours counts. The path stays the same, or all would be compiled again.
-  printf '#!/bin/sh\nexec "$@" -C instrument-coverage\n' > "$out/counting-rustc"
+  # Only what is ours counts. The path stays the same, or all would be compiled again. Other shells drop the variables with
+  # dashes in their names that cargo sets.
+  printf '#!/usr/bin/env bash\nexec "$@" -C instrument-coverage\n' > "$out/counting-rustc"
   chmod +x "$out/counting-rustc"
   export RUSTC_WORKSPACE_WRAPPER=$out/counting-rustc LLVM_PROFILE_FILE=$out/build.profraw
 fi
