@@ -150,6 +150,16 @@ fn what_is_missing_or_contradicts_is_said() {
 }
 
 #[test]
+fn a_weight_that_is_no_number_is_named_by_the_part_that_holds_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tiny = ModelFile::tiny();
+    tiny.poke("output_norm.weight", 3, f32::NAN);
+    let paths = written(&parts(&tiny, 2), folder.path());
+    let wanted = ["tiny-00002-of-00002.gguf: output_norm.weight", "column 3 is NaN"];
+    refused_by("run", &[&"-m", &paths[0], &"-p", &"x", &"-n", &"1", &"--check-tensors"], &wanted);
+}
+
+#[test]
 fn a_whole_file_may_say_that_it_is_the_only_part() {
     let folder = tempfile::tempdir().unwrap();
     let expected = text(&ModelFile::tiny().written(folder.path(), "whole.gguf"));
