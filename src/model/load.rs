@@ -11,7 +11,7 @@ use super::part::{Access, Part, Role, Tensor};
 use super::predictor::{ActiveShare, Predictor, Scores, Signs};
 use super::spec::{Dims, GroupSpec, LayerSpec, PartSpec, Presence, Stack};
 use super::step;
-use crate::gguf::{Gguf, TensorInfo};
+use crate::gguf::{Gguf, Metadata, TensorInfo};
 use crate::quant::{GgmlType, convert};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::collections::HashSet;
@@ -201,6 +201,8 @@ impl<'a> Loader<'a> {
             let down = Down::Rows(self.matrix(&transposed, n_ff, n_embd, share)?);
             (down, Some(self.index(&name, n_ff, share)?))
         } else {
+            let n_hot = self.n_hot.get(self.n_groups).copied().unwrap_or(0);
+            ensure!(n_hot == 0, "powerinfer.n_hot: a hot prefix of {n_hot}, but {} is missing", name("ffn_neuron_id"));
             (Down::Columns(self.matrix(&format!("{}.weight", stem(Role::FfnDown)), n_embd, n_ff, share)?), None)
         };
         let access = match &down {
@@ -360,7 +362,18 @@ fn trimmed(dims: &[usize]) -> &[usize] {
     &dims[..n]
 }
 
+/// What `split` writes for people and other programs, and nothing here depends on: it must at least be what it is said to be.
+fn check_own_keys(metadata: &Metadata) -> Result<()> {
+    for key in ["powerinfer.source_fingerprint", "powerinfer.profile_sha256"] {
+        metadata.str(key)?;
+    }
+    metadata.u64("powerinfer.profile_tokens")?;
+    metadata.bool(super::SYNTHETIC_KEY)?;
+    Ok(())
+}
+
 fn planned_n_hot(gguf: &Gguf, n_groups: usize) -> Result<Vec<usize>> {
+    check_own_keys(gguf.metadata())?;
     if let Some(version) = gguf.metadata().u32("powerinfer.version")? {
         let known = VARIANT_VERSIONS.contains(&version);
         ensure!(

@@ -189,6 +189,20 @@ fn what_split_has_written_is_held_against_the_tensors() {
     set(n_hot, Value::u32s(&[1]), &["powerinfer.n_hot: 1 values for 2"]);
     set(n_hot, Value::f32s(&[1.0, 2.0]), &["powerinfer.n_hot: ", "F32"]);
     set(n_hot, Value::U32(3), &["powerinfer.n_hot: "]);
+    for (key, wrong) in [
+        ("powerinfer.source_fingerprint", Value::U32(1)),
+        ("powerinfer.profile_sha256", Value::u32s(&[1])),
+        ("powerinfer.profile_tokens", Value::I32(-1)),
+        ("powerinfer.synthetic", Value::Str("yes".into())),
+        ("powerinfer.activation", Value::U32(1)),
+        ("powerinfer.version", Value::Str("1".into())),
+    ] {
+        set(key, wrong, &[&format!("{key}: ")]);
+    }
+    // A plain file has no hot neurons.
+    let mut plain = ModelFile::tiny();
+    plain.set(n_hot, Value::u32s(&[1, 1]));
+    is_refused(&plain, &["powerinfer.n_hot: a hot prefix of 1", "blk.0.ffn_neuron_id is missing"]);
     // A bias less makes factors of a network.
     let mut model = variant();
     model.tensors.retain(|t| t.name != "blk.1.ffn_pred_in.bias");
