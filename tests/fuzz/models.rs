@@ -78,8 +78,10 @@ pub fn plain() -> Vec<ModelFile> {
     let scaled = Kind { rope_factor: 2.0, rope_freqs: true, biases: true, tied: false, n_ff: vec![8, 6], ..kind() };
     let mut bare = kind().file(&kind().weights(1));
     bare.remove("general.name");
+    let mut published = bare.clone();
+    published.set("general.name", Value::Str("ReluLLaMA".to_owned())).remove("llama.hidden_activation");
     assert!(kind().rope == Pairing::Interleaved, "what llama is");
-    vec![file(&kind()), merges, file(&scaled), bare, arcee()]
+    vec![file(&kind()), merges, file(&scaled), bare, published, arcee()]
 }
 
 pub fn open(bytes: &[u8]) -> Result<Gguf> {

@@ -3,6 +3,7 @@
 use super::models;
 use super::parts::Parts;
 use super::predictor;
+use super::profile;
 use super::target::Target;
 use crate::support::convert;
 use crate::support::kind::Kind;
@@ -10,7 +11,7 @@ use anyhow::Result;
 use powerinfer::gguf::Gguf;
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
-use powerinfer::profile::{Fingerprint, GroupCounts, Profile, ProfiledText};
+use powerinfer::profile::Profile;
 use powerinfer::progress::Silent;
 use powerinfer::quant::GgmlType;
 use powerinfer::variant::{self, DownType, Draft, Options};
@@ -43,40 +44,23 @@ const WORDS: &[&str] = &[
     "relu",
 ];
 
-/// A made-up profile of `model`, in which some neurons fire more often than others.
-pub fn profile(model: &Model) -> Profile {
-    let counts = |n: usize| GroupCounts {
-        fired: (0..n as u64).map(|i| i * 7 % 10).collect(),
-        mass: (0..n as u64).map(|i| i * 1000).collect(),
-    };
-    Profile {
-        fingerprint: Fingerprint::of(model).expect("a fingerprint"),
-        arch: model.config.arch.clone(),
-        name: model.config.name.clone(),
-        activation: model.config.activation.activation.to_string(),
-        layer_of: model.weights.groups().map(|(layer, _)| layer as u32).collect(),
-        groups: model.weights.group_sizes().into_iter().map(counts).collect(),
-        texts: vec![ProfiledText { sha256: [0; 32], n_tokens: 100, n_ctx: 64 }],
-        reuse: None,
-        fired_sets: None,
-    }
-}
-
 /// The smallest of each layout.
 fn variants(folder: &Path) -> Result<Vec<Parts>> {
     let at = |name: &str| folder.join(name);
     let written = |kind: &Kind, name: &str| kind.load(&models::file(kind).written(folder, name));
-    let split = |model: &Model, options: Options, name: &str| -> Result<Gguf> {
-        let draft = Draft::new(model, &profile(model), options)?;
+    let split = |model: &Model, profile: &Profile, options: Options, name: &str| -> Result<Gguf> {
+        let draft = Draft::new(model, profile, options)?;
         variant::write(model, &draft, None, &at(name), &Silent)?;
         Gguf::open(&at(name))
     };
     let mut all = Vec::new();
     let (small, wide) = (written(&models::kind(), "small.gguf")?, written(&models::wide(), "wide.gguf")?);
-    all.push(split(&small, Options::default(), "rows.gguf")?);
+    all.push(split(&small, &profile::counts(&small), Options::default(), "rows.gguf")?);
+    all.push(split(&small, &profile::whole(&small), Options::default(), "cold.gguf")?);
     let blocks = convert::plain(&wide, GgmlType::Q8_0, &at("blocks.gguf"))?;
     for (down, name) in [(DownType::Lossless, "lossless.gguf"), (DownType::Q8_0, "q8_0.gguf")] {
-        all.push(split(&blocks, Options { down: Some(down), ..Options::default() }, name)?);
+        let options = Options { down: Some(down), ..Options::default() };
+        all.push(split(&blocks, &profile::counts(&blocks), options, name)?);
     }
     for (i, weights) in predictor::weights(&small).into_iter().enumerate() {
         let (name, packed) = (at(&format!("predictor-{i}")), at(&format!("packed-{i}.gguf")));
