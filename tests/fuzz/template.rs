@@ -11,6 +11,7 @@ const SYSTEM: &str = "{{- bos_token }}
 {%- if messages[0]['role'] == 'system' %}
     {%- set system = messages[0]['content'] | trim %}
     {%- set turns = messages[1:] %}
+    {{- system }}
 {%- else %}
     {%- set turns = messages %}
 {%- endif %}
@@ -24,7 +25,7 @@ const SYSTEM: &str = "{{- bos_token }}
 
 const MACRO: &str = "{% macro turn(m, i=0) %}{{ i }}{{ m.content | replace('a', 'b') }}{% endmacro %}\
     {% for m in messages if m.role != 'system' %}{{ turn(m, loop.index) }}{% else %}none{% endfor %}\
-    {{ tools is defined and tools | length > 0 }}{{ messages | tojson }}{{ strftime_now('%d %b %Y') }}";
+    {{ tools is none or tools | length > 0 }}{{ messages | tojson }}{{ strftime_now('%d %b %Y') }}";
 
 /// Longer ones are not rendered: what they take grows with them.
 const MOST_RENDERED: usize = 1500;
