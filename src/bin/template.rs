@@ -43,9 +43,23 @@ fn own_program() -> Result<PathBuf> {
 
 /// `--verbose-prompt`: the prompt and its tokens, on stderr.
 pub fn show(prompt: &Prompt, tokenizer: &Tokenizer) {
-    tell!("prompt: {:?}", prompt.text);
-    tell!("tokens in the prompt: {}", prompt.tokens.len());
+    tell!("prompt: '{}'", escaped(prompt.text.as_bytes()));
+    tell!("number of tokens in prompt = {}", prompt.tokens.len());
     for id in &prompt.tokens {
-        tell!("{id:>6} -> {:?}", tokenizer.token_text(*id));
+        let special = tokenizer.unprinted_text(*id);
+        let text = if special.is_empty() { tokenizer.token_bytes(*id) } else { special.as_bytes() };
+        tell!("{id:>6} -> '{}'", escaped(text));
     }
+}
+
+/// On one line, with what is no character as a number.
+fn escaped(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            if c.is_control() || c == '\\' { out.extend(c.escape_default()) } else { out.push(c) }
+        }
+        out.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    out
 }

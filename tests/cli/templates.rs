@@ -80,6 +80,7 @@ fn long_chains_do_not_end_the_program() {
         "unknown",
         "leaves out message 1",
         "at most 1 MiB",
+        "invalid operation",
         "takes too long",
         "tried",
     ];
@@ -175,21 +176,28 @@ fn prompts_and_their_tokens_are_shown_on_request() {
     let model = written(&mut ModelFile::tiny(), folder.path(), TEMPLATE);
     let shown = |args: &[&str]| {
         let mut command = tool("run");
-        command.arg("-m").arg(&model).args(["-n", "1", "-t", "1", "--verbose-prompt", "-p", "a\u{1b}"]).args(args);
+        command.arg("-m").arg(&model).args(["-n", "1", "-t", "1", "--verbose-prompt", "-p", "a\u{1b}\\"]).args(args);
         let outcome = Outcome::from(command.output().unwrap()).ok();
         assert!(!outcome.stdout.contains("->"), "{}", outcome.stdout);
         let lines = outcome
             .stderr
             .lines()
-            .filter(|l| l.starts_with("prompt:") || l.contains("tokens in the prompt") || l.contains(" -> "));
+            .filter(|l| l.starts_with("prompt:") || l.contains("tokens in prompt") || l.contains(" -> "));
         lines.map(|l| l.trim_start().to_owned()).collect::<Vec<_>>()
     };
-    let plain = ["prompt: \"a\\u{1b}\"", "tokens in the prompt: 3", "1 -> \"<s>\"", "260 -> \"a\"", "30 -> \"<0x1B>\""];
+    let plain = [
+        "prompt: 'a\\u{1b}\\\\'",
+        "number of tokens in prompt = 4",
+        "1 -> '<s>'",
+        "260 -> 'a'",
+        "30 -> '\\u{1b}'",
+        "95 -> '\\\\'",
+    ];
     assert_eq!(shown(&[]), plain);
     assert_eq!(shown(&["-i"]), plain);
     let chat = shown(&["-cnv"]);
-    assert_eq!(chat[..3], ["prompt: \"<s>[a\\u{1b}]</s>\"", "tokens in the prompt: 6", "1 -> \"<s>\""]);
-    assert_eq!(chat.last().unwrap(), "2 -> \"</s>\"");
+    assert_eq!(chat[..3], ["prompt: '<s>[a\\u{1b}\\\\]</s>'", "number of tokens in prompt = 7", "1 -> '<s>'"]);
+    assert_eq!(chat.last().unwrap(), "2 -> '</s>'");
 }
 
 struct Cancelled;
