@@ -126,7 +126,7 @@ fn without_marks(prompt: &str, mark: char, spelled: &[String]) -> Result<(String
         ranges.push(text.len()..text.len() + original.len());
         text += original;
     }
-    ensure!(prompt.matches(mark).count() % 2 == 0, APART);
+    ensure!(prompt.matches(mark).count().is_multiple_of(2), APART);
     Ok((text, ranges))
 }
 

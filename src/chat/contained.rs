@@ -91,14 +91,14 @@ fn answer() -> Result<Answer> {
             Ok(answer) => return Ok(answer),
             Err(RecvTimeoutError::Disconnected) => break,
             Err(RecvTimeoutError::Timeout) if clock.used() > time => {
-                return Ok(Answer::from(Err(Unusable::new(TOO_LONG))));
+                return Ok(Answer::from(Err(Unusable::because(TOO_LONG))));
             }
             Err(RecvTimeoutError::Timeout) => {}
         }
     }
     let panic = thread.join().err().and_then(|panic| panic.downcast::<&str>().ok());
     let too_much = panic.is_some_and(|message| message.contains(OVERFLOW));
-    Err(Unusable::new(if too_much { TOO_MUCH } else { "the template engine has failed" }))
+    Err(Unusable::because(if too_much { TOO_MUCH } else { "the template engine has failed" }))
 }
 
 /// The parent's part: the prompt that `program`, which must call [`serve`] where [`ARGUMENT`] is its first argument,
@@ -129,11 +129,11 @@ pub fn render(program: &Path, request: &Request, progress: &dyn Progress) -> Res
         Ok(Answer::Refused(why)) => Err(Refused(why).into()),
         Ok(Answer::Failed(why)) => Err(anyhow!(why)),
         Ok(Answer::Unusable(why)) => Err(Unusable(why).into()),
-        Err(_) if complaint.contains("overflowed its stack") => Err(Unusable::new(TOO_DEEP)),
+        Err(_) if complaint.contains("overflowed its stack") => Err(Unusable::because(TOO_DEEP)),
         Err(_) if complaint.contains("memory allocation") || complaint.contains(OVERFLOW) => {
-            Err(Unusable::new(TOO_MUCH))
+            Err(Unusable::because(TOO_MUCH))
         }
-        Err(_) => Err(Unusable::new(format_args!("the process that renders it has ended ({status})"))),
+        Err(_) => Err(Unusable::because(format_args!("the process that renders it has ended ({status})"))),
     }
 }
 
@@ -161,7 +161,7 @@ fn converse(child: &mut Child, request: &Request, progress: &dyn Progress) -> Re
             Err(RecvTimeoutError::Timeout) => progress::check(progress)?,
         }
         if Instant::now() > deadline {
-            return Err(Unusable::new(TOO_LONG));
+            return Err(Unusable::because(TOO_LONG));
         }
     }
 }

@@ -8,7 +8,7 @@ use std::fmt;
 pub struct Unusable(pub(super) String);
 
 impl Unusable {
-    pub(super) fn new(why: impl fmt::Display) -> anyhow::Error {
+    pub(super) fn because(why: impl fmt::Display) -> anyhow::Error {
         Self(format!("the model's chat template: {why}")).into()
     }
 }

@@ -95,7 +95,7 @@ impl Request {
             let role = self.messages.get(i).map_or("", |m| m.role.as_str());
             let what = format!("leaves out message {} ({role})", i + 1);
             // With one that leaves out the only message there can be no conversation.
-            ensure!(self.messages.len() > 1, Unusable::new(what));
+            ensure!(self.messages.len() > 1, Unusable::because(what));
             bail!("the model's chat template: {what}");
         }
         Ok(prompt)

@@ -219,7 +219,7 @@ impl Rewriter<'_> {
     /// Everything up to the closing bracket, or up to the last `n_last` tokens.
     fn expressions(&mut self, n_last: usize) -> Result<()> {
         self.depth += 1;
-        ensure!(self.depth <= MAX_DEPTH, Unusable::new("nests too deeply"));
+        ensure!(self.depth <= MAX_DEPTH, Unusable::because("nests too deeply"));
         while self.at + n_last < self.tokens.len() && !self.is_sign(&[")", "]", "}"]) {
             if self.begins_operand() {
                 self.product()?;

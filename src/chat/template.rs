@@ -30,7 +30,7 @@ const TEMPLATE_NAME: &str = "chat_template";
 /// Fails where a template is longer than any that is meant.
 pub(super) fn check_size(source: &str) -> Result<()> {
     let (n, most) = (source.len(), MAX_SOURCE_BYTES >> 20);
-    ensure!(n <= MAX_SOURCE_BYTES, Unusable::new(format_args!("has {n} bytes; at most {most} MiB are read")));
+    ensure!(n <= MAX_SOURCE_BYTES, Unusable::because(format_args!("has {n} bytes; at most {most} MiB are read")));
     Ok(())
 }
 
@@ -70,10 +70,10 @@ impl ChatTemplate {
         let rendered = template.render_captured_to(variables.clone(), &mut prompt).map(drop);
         match rendered {
             _ if prompt.overflowed => {
-                Err(Unusable::new(format_args!("writes more than {} MiB", MAX_OUTPUT_BYTES >> 20)))
+                Err(Unusable::because(format_args!("writes more than {} MiB", MAX_OUTPUT_BYTES >> 20)))
             }
             Err(e) if e.kind() == ErrorKind::OutOfFuel => {
-                Err(Unusable::new(format_args!("takes more than {fuel} instructions: an endless loop?")))
+                Err(Unusable::because(format_args!("takes more than {fuel} instructions: an endless loop?")))
             }
             Err(e) => Err(template_error(&e)),
             Ok(()) => Ok(String::from_utf8(prompt.bytes)?),
@@ -107,11 +107,11 @@ fn template_error(error: &Error) -> anyhow::Error {
     let line = error.to_string();
     let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_ERROR_CHARS).collect();
     match error.kind() {
-        ErrorKind::SyntaxError => Unusable::new(line.replacen("syntax error", "cannot be read", 1)),
+        ErrorKind::SyntaxError => Unusable::because(line.replacen("syntax error", "cannot be read", 1)),
         ErrorKind::UnknownFilter | ErrorKind::UnknownFunction | ErrorKind::UnknownTest | ErrorKind::UnknownMethod => {
-            Unusable::new(line)
+            Unusable::because(line)
         }
-        _ if LIMITS.iter().any(|limit| has_cause(error, |e| e.to_string().contains(limit))) => Unusable::new(line),
+        _ if LIMITS.iter().any(|limit| has_cause(error, |e| e.to_string().contains(limit))) => Unusable::because(line),
         _ if has_cause(error, |e| e.is::<Refused>()) => Refused(format!("the model's chat template: {line}")).into(),
         _ => anyhow!("the model's chat template: {line}"),
     }
