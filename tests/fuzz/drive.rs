@@ -11,11 +11,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What an execution may take: this, and so much for each byte of its input.
-const MEMORY: usize = 64 << 20;
+pub const MEMORY: usize = 64 << 20;
 const MEMORY_PER_BYTE: usize = 64;
 /// Beside other tests, and without optimisation, the same takes longer.
 const LIMIT_BESIDE_OTHERS: Duration = Duration::from_secs(20);
@@ -59,7 +59,7 @@ impl Settings {
 }
 
 /// What came of one execution.
-enum Answer {
+pub enum Answer {
     Accepted,
     /// What is left of the error when all that may be the input's is taken away.
     Refused(u64),
@@ -79,7 +79,7 @@ fn skeleton(error: &anyhow::Error) -> u64 {
     hash.finish()
 }
 
-fn execute<T: Target>(target: &T, label: &str, input: &[u8], limit: Duration) -> Answer {
+pub fn execute<T: Target>(target: &T, label: &str, input: &[u8], limit: Duration) -> Answer {
     watch::begin(label, input, limit);
     let baseline = Baseline::now();
     let result = catch_unwind(AssertUnwindSafe(|| target.run(input)));
@@ -93,15 +93,19 @@ fn execute<T: Target>(target: &T, label: &str, input: &[u8], limit: Duration) ->
     }
 }
 
+/// Until it is dropped, nobody else executes anything: memory is counted for all threads.
+pub fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Executes a target `n` times, or for as long as the environment says.
 ///
 /// # Panics
 /// When an execution does, takes more memory than its input can justify, or a seed is refused. One that does not end
 /// ends the process.
 pub fn fuzz<T: Target>(target: &T, n: u64) {
-    // Memory is counted for all threads.
-    static ALONE: Mutex<()> = Mutex::new(());
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = alone();
     let name = target.name();
     let Some(settings) = Settings::of(name) else { return };
     let limit = if settings.seconds.is_some() { LIMIT } else { LIMIT_BESIDE_OTHERS };

@@ -13,6 +13,7 @@
 
 mod bytes;
 mod drive;
+mod faults;
 mod gguf;
 mod memory;
 mod models;
