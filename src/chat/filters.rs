@@ -34,11 +34,16 @@ pub(super) fn add_to(env: &mut Environment) {
     env.add_filter("urlencode", urlencode);
     env.add_filter("int", int);
     env.add_filter("float", float);
-    // In Python texts and dictionaries have a length and items, too.
-    env.add_test("sequence", |value: &Value| {
-        matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable | ValueKind::String | ValueKind::Map)
-    });
+    // In Python texts, dictionaries and what is undefined have a length and items, too.
+    env.add_test("sequence", holds_items);
+    // minijinja finds that none can be iterated over, too, and templates ask whether `tools` can.
+    env.add_test("iterable", holds_items);
     env.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
+}
+
+fn holds_items(value: &Value) -> bool {
+    let kinds = [ValueKind::Seq, ValueKind::Iterable, ValueKind::String, ValueKind::Map, ValueKind::Undefined];
+    kinds.contains(&value.kind())
 }
 
 /// As in Jinja2, where undefined has length 0; minijinja's own filter fails.
