@@ -333,7 +333,7 @@ fn markup_within_a_turn_does_not_end_it() {
     assert_eq!(ends(harmony.clone()), ["<|return|>", "<|call|>"]);
     let tokenizer = Tokenizer::new(harmony).unwrap();
     assert_eq!(tokenizer.token_bytes(259), b"<|channel|>", "structure is printed");
-    assert_eq!(ends(gpt2("gpt-2", &[], &[("</s>", 3), ("<|tool_response>", 3)])), ["<|tool_response>"]);
+    assert_eq!(ends(gpt2("gpt-2", &["a b"], &[("</s>", 3), ("<|tool_response>", 3)])), ["<|tool_response>"]);
 }
 
 #[test]
