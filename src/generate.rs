@@ -98,7 +98,7 @@ pub fn generate(
     let mut out = Generated {
         tokens: Vec::new(),
         text: String::new(),
-        n_prompt: prompt.len(),
+        n_prompt: 0,
         prefill: Duration::ZERO,
         n_decoded: 0,
         decode: Duration::ZERO,
@@ -117,6 +117,7 @@ pub fn generate(
             out.prefill = start.elapsed();
             return Ok(out);
         }
+        out.n_prompt += chunk.len();
         logits.clear();
         logits.extend_from_slice(&executor.prefill(chunk)?[..n_tokens]);
         if long {

@@ -27,6 +27,8 @@ mod unix {
     static BEFORE: OnceLock<sigaction> = OnceLock::new();
     /// Whether standard error may show a progress bar, which the line replaces.
     static TERMINAL: AtomicBool = AtomicBool::new(false);
+    /// Whether a thread is about to write the line.
+    static TOLD: AtomicBool = AtomicBool::new(false);
 
     pub(super) fn prepare() {
         TERMINAL.store(stderr().is_terminal(), Ordering::Relaxed);
@@ -59,6 +61,10 @@ mod unix {
         // Others are sent by `kill`, with no address.
         let is_fault = code > 0;
         if let Some((name, len)) = find(address).filter(|_| is_fault) {
+            while TOLD.swap(true, Ordering::Relaxed) {
+                // SAFETY: waiting for a signal is allowed. The thread that was first ends the program meanwhile.
+                unsafe { libc::pause() };
+            }
             let clear: &[u8] = if TERMINAL.load(Ordering::Relaxed) { b"\r\x1b[K" } else { b"" };
             let part = |start: *const u8, len| iovec { iov_base: start.cast_mut().cast(), iov_len: len };
             let of = |bytes: &[u8]| part(bytes.as_ptr(), bytes.len());

@@ -83,8 +83,10 @@ impl Gguf {
             let part = Self::one(Source::open(&path)?)?;
             let shown = path.display();
             let split = Split::of(&part.metadata).with_context(|| shown.to_string())?;
-            let fits = split.is_some_and(|split| (split.no, split.count) == (no, count));
-            ensure!(fits, "{shown}: split.no: is not that of part {} of {count}", no + 1);
+            let which = format!("is not part {} of {count}, as its name says", no + 1);
+            let Some(split) = split else { bail!("{shown}: split.count: the key is missing; the file {which}") };
+            ensure!(split.count == count, "{shown}: split.count: {}; the file {which}", split.count);
+            ensure!(split.no == no, "{shown}: split.no: {}; the file {which}", split.no);
             match &mut whole {
                 None => whole = Some(part),
                 Some(whole) => whole.join(part)?,

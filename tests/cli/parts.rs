@@ -126,9 +126,9 @@ fn what_is_missing_or_contradicts_is_said() {
     are_refused(&two, garbage, 0, &["tiny-00002-of-00002.gguf: is not a GGUF file"]);
     type Change = fn(&mut [ModelFile]) -> &mut ModelFile;
     let changes: [(Change, &[&str]); 9] = [
-        (|p| p[1].set("split.no", Value::U16(0)), &["tiny-00002-of-00002.gguf: split.no"]),
-        (|p| p[1].set("split.count", Value::U16(3)), &["tiny-00002-of-00002.gguf: split.no"]),
-        (|p| p[1].remove("split.count"), &["tiny-00002-of-00002.gguf: split.no"]),
+        (|p| p[1].set("split.no", Value::U16(0)), &["tiny-00002-of-00002.gguf: split.no: 0", "not part 2 of 2"]),
+        (|p| p[1].set("split.count", Value::U16(3)), &["tiny-00002-of-00002.gguf: split.count: 3"]),
+        (|p| p[1].remove("split.count"), &["tiny-00002-of-00002.gguf: split.count: the key is missing"]),
         (|p| p[0].set("split.no", Value::U16(7)), &["tiny-00001-of-00002.gguf: split.no: 7"]),
         (|p| p[0].set("split.count", Value::U32(u32::MAX)), &["split.count: 4294967295 parts"]),
         (|p| p[0].set("split.count", Value::U16(u16::MAX)), &["part 1 of 65535", "-00001-of-65535.gguf"]),

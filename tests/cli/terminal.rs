@@ -139,6 +139,17 @@ fn names_in_a_file_reach_no_terminal_unescaped() {
 }
 
 #[test]
+fn wrong_usage_repeats_no_escape_sequences() {
+    for args in [&["\x1b]0;t\x07x.gguf"][..], &["--mode", "\x1b[31m"], &["--temp", "\u{9b}2J"]] {
+        let mut terminal = Terminal::run(args);
+        assert_eq!(terminal.ends(SOON).code(), Some(2));
+        terminal.shows("--help", 1);
+        let shown = terminal.shown();
+        assert!(!shown.contains(['\x1b', '\x07', '\u{9b}']), "{shown:?}");
+    }
+}
+
+#[test]
 fn bars_leave_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let (text, profile) = (folder.path().join("story.txt"), folder.path().join("x.profile"));

@@ -19,6 +19,8 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Exit code of wrong usage, as clap has it.
+const USAGE: u8 = 2;
 /// Exit code of a command that Ctrl-C ended, as shells have it.
 const INTERRUPTED: u8 = 130;
 
@@ -27,7 +29,15 @@ const INTERRUPTED: u8 = 130;
 pub fn main<A: Parser>(run: fn(A) -> Result<()>) -> ExitCode {
     powerinfer::files::signals::prepare();
     let mut value = false;
-    let args = A::parse_from(std::env::args_os().map(|arg| long_form(arg, &mut value)));
+    let args = match A::try_parse_from(std::env::args_os().map(|arg| long_form(arg, &mut value))) {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() && std::env::args_os().any(|arg| has_commands(&arg.to_string_lossy())) => {
+            // It may repeat the argument.
+            terminal::tell!("{}", error.to_string().trim_end());
+            return ExitCode::from(USAGE);
+        }
+        Err(error) => error.exit(),
+    };
     let Err(error) = run(args) else { return ExitCode::SUCCESS };
     if error.is::<Interrupted>() {
         terminal::tell!("interrupted");
@@ -40,6 +50,11 @@ pub fn main<A: Parser>(run: fn(A) -> Result<()>) -> ExitCode {
     let line = format!("{error:#}").replace('\n', " ");
     terminal::tell!("error: {}", printable(&line));
     ExitCode::FAILURE
+}
+
+/// Whether a terminal could take a part of `text` for commands.
+fn has_commands(text: &str) -> bool {
+    printable(text) != text
 }
 
 /// llama.cpp has flags of several letters behind one dash. `value` remembers that the next argument is a prompt, which
