@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 pub struct Message {
     /// `system`, `user` or `assistant`; which of them and in which order is up to the template.
     pub role: String,
-    /// Inserted as it is: special tokens spelled out in it become special tokens of the prompt.
+    /// Given to the template as it is. Special tokens spelled out in it stay text where
+    /// [`Prompter`](crate::conversation::Prompter) makes the prompt; in the text of [`Request::render`] nothing tells them apart.
     pub content: String,
 }
 

@@ -1,7 +1,7 @@
 //! What the commands read: things that are no regular files, texts from anywhere, limits, and files that change.
 #![cfg(unix)]
 
-use crate::support::{ModelFile, Outcome, refused, tool};
+use crate::support::{Outcome, make_fifo, model_and_text, refused, tool};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -21,10 +21,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
-        let text = folder.path().join("story.txt");
-        std::fs::write(&text, STORY.repeat(20)).unwrap();
+        let (folder, model, text) = model_and_text(&STORY.repeat(20));
         Self { folder, model, text }
     }
 
@@ -33,7 +30,7 @@ impl Place {
     }
 
     fn fifo(&self, name: &str) -> PathBuf {
-        assert!(Command::new("mkfifo").arg(self.at(name)).status().unwrap().success());
+        make_fifo(&self.at(name));
         self.at(name)
     }
 

@@ -1,7 +1,7 @@
 //! What the commands write: FIFOs, links, limits of the system, names in errors, and what is refused before long work.
 #![cfg(unix)]
 
-use crate::support::{ModelFile, Outcome, names_in, refused, sh, tool};
+use crate::support::{ModelFile, Outcome, make_fifo, model_and_text, names_in, refused, sh, tool};
 use std::fs::File;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -19,10 +19,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
-        let text = folder.path().join("story.txt");
-        std::fs::write(&text, "once upon a time a dog ran to the house\n".repeat(40)).unwrap();
+        let (folder, model, text) = model_and_text(&"once upon a time a dog ran to the house\n".repeat(40));
         Self { folder, model, text }
     }
 
@@ -31,7 +28,7 @@ impl Place {
     }
 
     fn fifo(&self, name: &str) -> PathBuf {
-        assert!(Command::new("mkfifo").arg(self.at(name)).status().unwrap().success());
+        make_fifo(&self.at(name));
         self.at(name)
     }
 

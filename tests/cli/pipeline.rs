@@ -1,6 +1,6 @@
 //! profile, split, run: the whole way on a tiny model, and what is refused on it.
 
-use crate::support::{ModelFile, Outcome, Value, names_in, refused, sh, skipped, tool};
+use crate::support::{ModelFile, Outcome, Value, model_and_text, names_in, refused, sh, skipped, tool};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -15,10 +15,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
-        let text = folder.path().join("story.txt");
-        std::fs::write(&text, STORY.repeat(6)).unwrap();
+        let (folder, model, text) = model_and_text(&STORY.repeat(6));
         Self { folder, model, text }
     }
 

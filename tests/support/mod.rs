@@ -22,6 +22,20 @@ pub use model_file::{ModelFile, Tensor, Value};
 pub use random::Random;
 pub use raw::{Raw, patch_key, patch_tensor};
 
+/// A folder with a tiny model and a text in it, and their paths.
+pub fn model_and_text(text: &str) -> (tempfile::TempDir, std::path::PathBuf, std::path::PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
+    let path = folder.path().join("story.txt");
+    std::fs::write(&path, text).unwrap();
+    (folder, model, path)
+}
+
+/// Makes a FIFO.
+pub fn make_fifo(path: &std::path::Path) {
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
 /// Says why a test does nothing here; not with `println!`, which the test runner keeps to itself when a test passes.
 pub fn skipped(reason: &str) {
     let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("skipped: {reason}\n").as_bytes());
