@@ -1,29 +1,25 @@
 // The second half of an FFN: the weighted sum of neurons' output vectors.
 //
-// down_<type>: y[c] = sum over i < n_active of h[i] * w[list[i]][c] for c < n_embd; 0 times anything is 0.
+// down_<type>: y[c] = sum over r < n of h[r] * w[r][c] for c < n_embd; 0 times anything is 0.
 //   w        [n_stored][n_embd] in planes (common.cuh), one row per neuron, as floats what the file's type says
-//   list     rows, or null for the rows 0, 1, ...
-//   count    n_active in device memory, or null where it is n
-//   h        by place in the list
+//   h        [n], by row
+//   all      not 0: rows whose h is 0 are read, too, which changes nothing but the time
 //   scratch  first 1024 ints, which are 0 before the first launch and after each, then floats for gridDim.x * gridDim.y
 //            tiles of 8 units
 // Block: 256 threads on a tile of columns: 8 units of 16 bytes of quants (128 bytes of a row, a whole cache line), times
-// 32 rows at a time. Grid: x tiles (n_embd divided by the columns of 8 units, rounded up), y splits of the list. Short
-// lists use fewer splits, so that a block has work for more than a moment.
-// Order of sums: split s and row lane l add the places (k * splits + s) * 32 + l for k = 0, 1, ...; then the row lanes of
-// a warp in a tree, the warps in order, the splits in order, by the last block of the tile. So the result depends on the
-// list and on the grid, never on who is first.
-// Bytes read: the listed rows once. Partial sums: written and read once, 4 bytes for each column and split.
-// Registers (ptxas 12.9, sm_75/sm_90): f32 44/42, f16 46/48, bf16 46/48, q8_0 60/64,
-// q4_0 76/76, q4_k 79/80, q6_k 80/80.
+// 32 row lanes. Grid: x tiles (n_embd divided by the columns of 8 units, rounded up), y splits of the rows.
+// Order of sums: split s and row lane l add the rows (k * splits + s) * 32 + l for k = 0, 1, ...; then the row lanes of a
+// warp in a tree, the warps in order, the splits in order, by the last block of the tile. Which rows have an h that is 0
+// changes nothing in it, as adding them would not: so the result depends on h, n and the grid alone. Rows are dealt out, for hot
+// ones, which fire most, come first.
+// Bytes read: the rows whose h is not 0 once, and h. Partial sums: written and read once, 4 bytes for each column and split.
+// Registers (ptxas 12.9, sm_75/sm_90): f32 40/40, f16 47/46, bf16 47/46, q8_0 77/78, q4_0 77/78, q4_k 80/80, q6_k 80/80.
 #include "common.cuh"
 
 #define THREADS 256
 #define WARPS (THREADS / 32)
 #define TILE_UNITS 8
 #define ROW_LANES (THREADS / TILE_UNITS)
-// Fewest rows of a thread that are worth a split of their own.
-#define MIN_ROWS 2
 #define MAX_TILES 1024
 
 // How a unit of TYPE is spread over columns. N columns; `load` takes unit u of a row; `add` adds h times its values to
@@ -182,46 +178,56 @@ template <int N> DEVICE void halve(float* acc, int offset) {
     }
 }
 
+// Which of the 32 rows (k + 0, 1, ..., 31) * stride + first of a row lane count, as bits. Its eight threads look at four
+// rows each. All threads of a warp take part, with the same k.
+DEVICE unsigned rows_of_lane(const float* h, int n, int all, int first, int stride, int k) {
+    int sub = threadIdx.x % TILE_UNITS;
+    unsigned rows = 0;
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        int row = first + (k + TILE_UNITS * j + sub) * stride;
+        unsigned vote = __ballot_sync(ALL_LANES, row < n && (all || h[row] != 0.0f));
+        rows |= (vote >> (threadIdx.x % 32 & ~(TILE_UNITS - 1)) & ((1u << TILE_UNITS) - 1)) << (TILE_UNITS * j);
+    }
+    return rows;
+}
+
 // DEPTH rows of a thread are loaded at once.
 template <int TYPE, int DEPTH>
-DEVICE void down(const unsigned char* w, int n_stored, const unsigned* list, const unsigned* count, int n, const float* h,
-                 int n_embd, float* y, int* scratch) {
+DEVICE void down(const unsigned char* w, int n_stored, int n, const float* h, int all, int n_embd, float* y, int* scratch) {
     typedef Columns<TYPE> C;
     const int N = C::N, TILE = TILE_UNITS * N;
     // Every 32 columns are followed by a gap, so that lanes a power of two apart do not meet in one bank.
     __shared__ float sums[WARPS][TILE + TILE / 32];
     __shared__ int last;
-    int n_active = count ? (int)*count : n;
-    int splits = min((int)gridDim.y, max(1, (n_active + ROW_LANES * MIN_ROWS - 1) / (ROW_LANES * MIN_ROWS)));
-    int split = blockIdx.y, tile = blockIdx.x;
-    if (split >= splits) return;
-    int u = tile * TILE_UNITS + threadIdx.x % TILE_UNITS, stride = splits * ROW_LANES;
+    int splits = gridDim.y, split = blockIdx.y, tile = blockIdx.x;
+    int u = tile * TILE_UNITS + threadIdx.x % TILE_UNITS;
+    int first = split * ROW_LANES + threadIdx.x / TILE_UNITS, stride = splits * ROW_LANES;
     size_t row_bytes = row_quants<TYPE>(n_embd);
+    bool there = u * N < n_embd;
 
     typename C::Acc acc = {};
-    if (u * N < n_embd) {
-        for (int i = split * ROW_LANES + threadIdx.x / TILE_UNITS; i < n_active; i += DEPTH * stride) {
+    // As many rounds for all threads of a block: those of its first row lane.
+    for (int k = 0; split * ROW_LANES + k * stride < n; k += 32) {
+        unsigned rows = rows_of_lane(h, n, all, first, stride, k);
+        if (!there) continue;
+        while (rows) {
             typename C::W part[DEPTH] = {};
             float factors[DEPTH];
-            int rows[DEPTH];
 #pragma unroll
-            for (int k = 0; k < DEPTH; k++) {
-                int at = i + k * stride;
-                bool there = at < n_active;
-                factors[k] = there ? h[at] : 0.0f;
-                rows[k] = there && list ? list[at] : at;
+            for (int d = 0; d < DEPTH; d++) {
+                factors[d] = 0.0f;
+                if (!rows) continue;
+                int row = first + (k + __ffs(rows) - 1) * stride;
+                rows &= rows - 1;
+                factors[d] = h[row];
+                part[d] = C::load(w + row * row_bytes, row_scales<TYPE>(w, n_stored, n_embd, row), u);
             }
 #pragma unroll
-            for (int k = 0; k < DEPTH; k++) {
-                if (i + k * stride < n_active) {
-                    part[k] = C::load(w + rows[k] * row_bytes, row_scales<TYPE>(w, n_stored, n_embd, rows[k]), u);
-                }
-            }
-#pragma unroll
-            for (int k = 0; k < DEPTH; k++) C::add(acc, part[k], factors[k], u);
+            for (int d = 0; d < DEPTH; d++) C::add(acc, part[d], factors[d], u);
         }
-        C::finish(acc);
     }
+    if (there) C::finish(acc);
 
     // The four row lanes of a warp: each ends with a quarter of the columns.
     halve<N>(acc.v, 16);
@@ -264,9 +270,9 @@ DEVICE void down(const unsigned char* w, int n_stored, const unsigned* list, con
 
 #define DOWN(name, TYPE, DEPTH)                                                                                          \
     extern "C" __global__ void __launch_bounds__(THREADS, 3)                                                             \
-        down_##name(const unsigned char* w, int n_stored, const unsigned* list, const unsigned* count, int n,            \
-                    const float* h, int n_embd, float* y, int* scratch) {                                                \
-        down<TYPE, DEPTH>(w, n_stored, list, count, n, h, n_embd, y, scratch);                                           \
+        down_##name(const unsigned char* w, int n_stored, int n, const float* h, int all, int n_embd, float* y,          \
+                    int* scratch) {                                                                                      \
+        down<TYPE, DEPTH>(w, n_stored, n, h, all, n_embd, y, scratch);                                                   \
     }
 
 DOWN(f32, TYPE_F32, 4)
@@ -274,5 +280,5 @@ DOWN(f16, TYPE_F16, 4)
 DOWN(bf16, TYPE_BF16, 4)
 DOWN(q8_0, TYPE_Q8_0, 4)
 DOWN(q4_0, TYPE_Q4_0, 4)
-DOWN(q4_k, TYPE_Q4_K, 4)
+DOWN(q4_k, TYPE_Q4_K, 3)
 DOWN(q6_k, TYPE_Q6_K, 2)

@@ -4,17 +4,18 @@
 // rows at a time. Order of sums: lane l adds the units l, l + 32, ... of a row (rows.cuh), then the lanes are added in a
 // tree. It depends on n_cols only.
 //
-// up_<type>: h[i] = act[i] * (up[list[i]] . x) for i < n_active; exactly 0 where act[i] is 0, whatever up is.
+// up_<type>: h[r] = act[r] * (up[r] . x) for the rows r = list[i], i < n_active; exactly 0 where act[r] is 0, whatever up
+// is. Other rows of h stay as they are.
 //   list     rows, or null for the rows 0, 1, ...
 //   count    n_active in device memory, or null where it is n
-//   act, h   by place in the list
+//   act, h   by row, and may be the same
 // Grid: any size; the rows are dealt to all warps. Bytes read: the listed rows once.
 //
 // gate_up_<type>: a = activation(gate[i] . x); h[i] = a * (up[i] . x) for i < n, exactly 0 where a is 0: up is not read
 // there. Grid: n divided by 16, rounded up. Bytes read: n rows of gate, and of up those whose activation is not 0.
 // Gate and up are of one type. Where they are not, matvec with the activation, select and up do the same in three steps.
 //
-// Registers (ptxas 12.9, sm_75/sm_90), up: f32 44/46, f16 64/64, bf16 64/64, q8_0 80/80,
+// Registers (ptxas 12.9, sm_75/sm_90), up: f32 47/47, f16 64/64, bf16 64/64, q8_0 80/80,
 // q4_0 80/80, q4_k 80/80, q6_k 72/72;
 // gate_up: f32 50/50, f16 68/68, bf16 68/68, q8_0 80/80, q4_0 79/79, q4_k 80/79, q6_k 80/80.
 #include "rows.cuh"
@@ -45,9 +46,10 @@ DEVICE void up(const unsigned char* w, int n_stored, const unsigned* list, const
     if (n_active <= n_warps) {
         int i = warp;
         if (i >= n_active) return;
-        float a = act[i];
-        float sum = dot_of_warp<TYPE>(w, n_stored, list ? list[i] : i, x, n_cols);
-        if (lane == 0) h[i] = a == 0.0f ? 0.0f : a * sum;
+        int row = list ? list[i] : i;
+        float a = act[row];
+        float sum = dot_of_warp<TYPE>(w, n_stored, row, x, n_cols);
+        if (lane == 0) h[row] = a == 0.0f ? 0.0f : a * sum;
         return;
     }
     for (int i = MANY_ROWS * warp; i < n_active; i += MANY_ROWS * n_warps) {
@@ -64,8 +66,8 @@ DEVICE void up(const unsigned char* w, int n_stored, const unsigned* list, const
         for (int r = 0; r < MANY_ROWS; r++) {
             float sum = warp_sum(sums[r]);
             if (lane != 0 || i + r >= n_active) continue;
-            float a = act[i + r];
-            h[i + r] = a == 0.0f ? 0.0f : a * sum;
+            float a = act[rows[r]];
+            h[rows[r]] = a == 0.0f ? 0.0f : a * sum;
         }
     }
 }

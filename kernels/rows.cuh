@@ -3,6 +3,7 @@
 // A row is cut into units of 16 bytes of quants, which is what one thread loads at once. A row is shared by `lanes`
 // threads: thread `lane` adds up the units lane, lane + lanes, ... in that order; the caller adds the threads' sums. So a
 // dot product depends on `lanes` and never on how many rows are computed together or how many loads are in flight.
+// What is rounded is written out (fmaf), so that the compiler cannot round otherwise in one place than in another.
 #pragma once
 #include "common.cuh"
 
@@ -106,10 +107,10 @@ template <> struct Unit<TYPE_Q4_K> {
         unsigned scales, mins;
         scales_and_mins_of_q4_k(w.head, u % 8 / 2, &scales, &mins);
         float2 d = halves_to_floats(w.head.x);
-        float a = x.d.x * (float)((int)(scales & 0xff) * dot16(low_halves(w.q), x.low));
-        float b = x.d.y * (float)((int)(scales >> 8) * dot16(high_halves(w.q), x.high));
+        float a = (float)((int)(scales & 0xff) * dot16(low_halves(w.q), x.low));
+        float b = (float)((int)(scales >> 8) * dot16(high_halves(w.q), x.high));
         float min = fmaf((float)(mins & 0xff), x.ds.x, (float)(mins >> 8) * x.ds.y);
-        return fmaf(d.x, a + b, fmaf(-d.y, min, sum));
+        return fmaf(d.x, fmaf(x.d.x, a, x.d.y * b), fmaf(-d.y, min, sum));
     }
 };
 

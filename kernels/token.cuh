@@ -58,7 +58,9 @@ DEVICE bool last_block_of(Token* token, int n_blocks, bool flag, bool* any) {
     const unsigned one_flag = 1u << 16;
     __syncthreads();
     if (threadIdx.x != 0) return false;
-    __threadfence_system();
+    // On the device suffices, also for what lies in the host's memory: the blocks' writes come before the counter, and the
+    // last block's release for the system comes behind all that it has seen there.
+    __threadfence();
     unsigned mine = 1u + (flag ? one_flag : 0u), now = add_acquire(&token->spare[SPARE_BLOCKS], mine) + mine;
     if (now % one_flag != (unsigned)n_blocks) return false;
     token->spare[SPARE_BLOCKS] = 0;

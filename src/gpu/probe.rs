@@ -160,7 +160,7 @@ impl Probe<'_> {
         ensure!(!listed.is_empty(), "measuring: {n_rows} rows are too few");
 
         let float = size_of::<f32>();
-        let vectors = [n_cols * float, x8_bytes(n_cols) as usize, n_cols * float, n_rows * float, n_rows * float];
+        let vectors = [n_cols, x8_bytes(n_cols) as usize / float, n_cols, n_rows, n_rows, n_rows].map(|n| n * float);
         let scratch_bytes = down::scratch_bytes(dtype, n_cols)?;
         let sum = vectors.iter().map(|n| aligned(*n as u64)).sum::<u64>() + aligned((n_rows * float) as u64);
         let mut memory = Arena::new(device, sum + scratch_bytes, "measuring")?;
@@ -168,17 +168,22 @@ impl Probe<'_> {
         for buffer in [&weights, memory.buffer()] {
             self.stream.fill(buffer.ptr(), 0x11, buffer.len())?;
         }
-        let [x, x8, y, act, h] = vectors;
+        let [x, x8, y, act, h, sparse] = vectors;
         let acts = Acts { f32: memory.take(x as u64, "x")?, x8: memory.take(x8 as u64, "x8")? };
         let y = memory.take(y as u64, "y")?;
         let (act, h) = (memory.take(act as u64, "activations")?, memory.take(h as u64, "h")?);
+        let sparse = memory.take(sparse as u64, "factors")?;
         let slots = memory.take_of::<u32>(listed.len(), "a list")?;
         let scratch = memory.take(scratch_bytes, "sums")?;
         down::clear_scratch(&self.stream, scratch)?;
         self.stream.write(slots, &listed)?;
+        let mut fired = vec![0.0f32; n_rows];
+        listed.iter().for_each(|slot| fired[*slot as usize] = 1.0);
+        self.stream.write(sparse, &fired)?;
 
         let (kernels, stream) = (&self.kernels, &self.stream);
-        let all = List::all(n_rows);
+        let sum =
+            |m: &DeviceMatrix, h, all| down::down(kernels, stream, m, &down::Factors { h, n: n_rows, all }, y, scratch);
         let list = List { slots, count: Ptr::NULL, n: listed.len() };
         let rate = |rows: usize, launch: &dyn Fn(&DeviceMatrix) -> Result<()>| -> Result<f64> {
             let seconds = self.graph_seconds(|| matrices.iter().try_for_each(launch))?;
@@ -190,8 +195,8 @@ impl Probe<'_> {
             // There is a result per row: `h` has room for them.
             stream: rate(n_rows, &|m| matvec::matvec(kernels, stream, &[matvec::Rows::all(m, h)], acts, None))?,
             gather: rate(listed.len(), &|m| ffn::up(kernels, stream, m, &list, act, acts, h))?,
-            add_stream: rate(n_rows, &|m| down::down(kernels, stream, m, &all, act, y, scratch))?,
-            add_gather: rate(listed.len(), &|m| down::down(kernels, stream, m, &list, act, y, scratch))?,
+            add_stream: rate(n_rows, &|m| sum(m, act, true))?,
+            add_gather: rate(listed.len(), &|m| sum(m, sparse, false))?,
         })
     }
 

@@ -200,14 +200,10 @@ pub enum ScratchPart {
     Attn8,
     /// Partial results of attention.
     AttnPartial,
-    /// Activations of neurons.
+    /// Activations of neurons, then what their vectors are multiplied with.
     Act,
-    /// What neurons' vectors are multiplied with.
-    H,
-    /// Slots that are active for a token, their activations, and how many they are.
+    /// Hot slots that are active for a token, and how many they are.
     List,
-    /// See above.
-    ListAct,
     /// See above.
     ListLen,
     /// Partial sums of neurons.
@@ -228,7 +224,7 @@ pub enum ScratchPart {
 
 /// What is needed as soon as anything is computed on the card, in the order in which it lies in its allocation: bytes of
 /// each part, before they are rounded up to [`ALIGN`].
-pub fn scratch_parts(work: &Workload, run: &Run) -> [(ScratchPart, u64); 25] {
+pub fn scratch_parts(work: &Workload, run: &Run) -> [(ScratchPart, u64); 23] {
     use ScratchPart as P;
     const FLOAT: u64 = 4;
     let most = |of: fn(&LayerWork) -> usize| work.layers.iter().map(of).max().unwrap_or(0) as u64;
@@ -259,9 +255,7 @@ pub fn scratch_parts(work: &Workload, run: &Run) -> [(ScratchPart, u64); 25] {
         (P::Attn8, quantized(n_q)),
         (P::AttnPartial, attention),
         (P::Act, batch(n_ff)),
-        (P::H, batch(n_ff)),
         (P::List, FLOAT * n_ff),
-        (P::ListAct, FLOAT * n_ff),
         (P::ListLen, FLOAT),
         (P::DownPartial, down),
         (P::Counts, 2 * FLOAT * work.groups().count() as u64),

@@ -13,10 +13,9 @@ use crate::quant::GgmlType;
 
 /// Kernels of attention on the card: norm, query/key/value, rotation with the cache, scores and sums, output.
 const ATTENTION_KERNELS: f64 = 5.0;
-/// Kernels of an FFN: norm, mask with its list, up, down.
-const FFN_KERNELS: f64 = 4.0;
-/// Further ones where the CPU has a part: posting the work and adding what comes back.
-const MERGE_KERNELS: f64 = 2.0;
+/// Kernels that name the cold neurons by the card's own mask: the product, and the list that is posted. With a predictor
+/// it is the list alone, and without either what posts the input.
+const COLD_KERNELS: f64 = 2.0;
 /// Pieces of work on the CPU: query/key/value together, scores and sums, output.
 const ATTENTION_REGIONS: f64 = 3.0;
 /// Bytes of an entry in the list of active neurons: its slot and its activation.
@@ -27,15 +26,15 @@ const LIST_ENTRY: f64 = 8.0;
 pub struct LayerTime {
     /// Attention, wherever it is.
     pub attention: f64,
-    /// What the card does before the FFN is divided: the mask, or the predictor.
+    /// What the card does before the FFN is divided: the norm, the mask of cold neurons, or the predictor.
     pub before: f64,
     /// The card's part of the FFN, on average.
     pub gpu: f64,
     /// The CPU's part, on average.
     pub cpu: f64,
-    /// Both at once: the mean of the larger one.
+    /// Both at once, the CPU's part with handing over: the mean of the larger one.
     pub together: f64,
-    /// Handing over between the sides.
+    /// Handing over between the sides while neither computes.
     pub rendezvous: f64,
 }
 
@@ -62,8 +61,30 @@ struct GroupTime {
     gpu: f64,
     cpu: f64,
     together: f64,
-    /// Bytes of the list that crosses.
-    listed: f64,
+}
+
+/// Kernels of a group of neurons.
+struct GroupKernels {
+    /// Until the CPU has its part: the norm, and what names or posts cold neurons, but for the predictor's own.
+    before: f64,
+    /// For the hot ones.
+    hot: f64,
+}
+
+impl GroupKernels {
+    fn of(group: &GroupWork, choice: &GroupChoice) -> Self {
+        let divided = choice.n_hot < group.n_ff();
+        let cold = match () {
+            () if !divided => 0.0,
+            () if choice.mask => COLD_KERNELS,
+            () => 1.0,
+        };
+        // The mask with its list; gate and up are one kernel where they are of one type and all of the mask is not there.
+        let apart = |up: NeuronRows| choice.mask || up.dtype != group.mask.dtype;
+        let up = f64::from(u8::from(group.up.is_some_and(apart)));
+        let down = 1.0;
+        Self { before: 1.0 + cold, hot: if choice.n_hot > 0 { 2.0 + up + down } else { 0.0 } }
+    }
 }
 
 /// Seconds for reading `bytes` of `dtype` in one of four ways.
@@ -167,12 +188,12 @@ impl<'a> Cost<'a> {
             all.gpu += time.gpu;
             all.cpu += time.cpu;
             all.together += time.together;
-            all.listed += time.listed;
         }
         let attention =
             if choice.attention { self.attention_on_gpu(device, layer) } else { self.attention_on_cpu(layer) };
-        let crossings = self.crossings(choice, home, true, divided > 0) + divided.saturating_sub(1) as f64;
-        let rendezvous = crossings * self.crossing(self.vectors()) + all.listed / device.bus.bandwidth;
+        // Those of divided groups are in the time that both sides take together.
+        let crossings = self.crossings(choice, home, true, divided > 0) - if divided > 0 { 1.0 } else { 0.0 };
+        let rendezvous = crossings * self.crossing(self.vectors());
         let GroupTime { before, gpu, cpu, together, .. } = all;
         LayerTime { attention, before, gpu, cpu, together, rendezvous }
     }
@@ -193,12 +214,12 @@ impl<'a> Cost<'a> {
         let predictor = group.predictor.filter(|_| self.run.mode == Mode::Predicted && !choice.mask && n_cold > 0.0);
         let stream = Way::Dot { listed: false };
 
-        let (mut before, mut gpu_part) = (0.0, FFN_KERNELS * gpu.kernel);
+        let kernels = GroupKernels::of(group, choice);
+        let (mut before, mut gpu_part) = (kernels.before * gpu.kernel, kernels.hot * gpu.kernel);
         if choice.mask {
-            before += rows(&gpu.bandwidth, group.mask, stream, n_ff);
-        } else {
-            gpu_part += rows(&gpu.bandwidth, group.mask, stream, n_hot);
+            before += rows(&gpu.bandwidth, group.mask, stream, n_cold);
         }
+        gpu_part += rows(&gpu.bandwidth, group.mask, stream, n_hot);
         let hot_fired = if dense { n_hot } else { fired.hot(choice.n_hot) };
         gpu_part += hot_fired * per_neuron(&gpu.bandwidth, group, !dense);
         let (mut cpu_fixed, mut per_active, mut ratio) = (0.0, 0.0, 0.0);
@@ -216,7 +237,6 @@ impl<'a> Cost<'a> {
         }
         let mut time = GroupTime { before, gpu: gpu_part, ..GroupTime::default() };
         if n_cold > 0.0 {
-            gpu_part += MERGE_KERNELS * gpu.kernel;
             let regions = f64::from(u8::from(!choice.mask)) + f64::from(u8::from(group.up.is_some())) + 1.0;
             let looked_at = if choice.mask || choice.predictor { 0.0 } else { 3.0 * n_cold };
             cpu_fixed += regions * cpu.region + (3.0 * self.work.n_embd as f64 + looked_at) * cpu.value;
@@ -229,12 +249,15 @@ impl<'a> Cost<'a> {
             }
             let n = scratch.len() as f64;
             let cpu_at = |q: f64| cpu_fixed + q * each + (q * ratio).min(n_cold) * per_active;
+            let listed = match () {
+                () if choice.mask => LIST_ENTRY,
+                () if choice.predictor => LIST_ENTRY * ratio,
+                () => 0.0,
+            };
+            // The CPU has the input, and the list, after a while, and the card its answer.
+            let away_at = |q: f64| cpu_at(q) + self.crossing(self.vectors() + q * listed);
             time.cpu = scratch.iter().map(|q| cpu_at(*q)).sum::<f64>() / n;
-            time.together = scratch.iter().map(|q| cpu_at(*q).max(gpu_part)).sum::<f64>() / n;
-            time.gpu = gpu_part;
-            if choice.mask || choice.predictor {
-                time.listed = LIST_ENTRY * scratch.iter().sum::<f64>() / n * if choice.mask { 1.0 } else { ratio };
-            }
+            time.together = scratch.iter().map(|q| away_at(*q).max(gpu_part)).sum::<f64>() / n;
         } else {
             time.together = gpu_part;
         }

@@ -2,8 +2,7 @@
 
 use super::matvec::DOT_TOLERANCE;
 use super::operands::{Bench, TYPES, Weights, assert_close};
-use powerinfer::gpu::Ptr;
-use powerinfer::gpu::ops::down::{clear_scratch, down, scratch_bytes};
+use powerinfer::gpu::ops::down::{Factors, clear_scratch, down, scratch_bytes};
 use powerinfer::gpu::ops::ffn::{List, gate_up, up};
 use powerinfer::model::Activation;
 use powerinfer::quant::GgmlType;
@@ -30,22 +29,32 @@ fn lists(bench: &mut Bench, n: usize) -> Vec<Vec<u32>> {
 }
 
 fn check_up(bench: &mut Bench, w: &Weights, x: &[f32], slots: &[u32], list: &List) {
-    let dtype = w.matrix.dtype();
+    let (dtype, n) = (w.matrix.dtype(), w.matrix.n_stored());
     let (acts, x8) = bench.acts(dtype, x);
-    let mut act = bench.random.values(slots.len());
+    let mut act = bench.random.values(n);
     act.iter_mut().step_by(7).for_each(|a| *a = 0.0);
-    let (act_there, h) = (bench.floats(&[&act[..], &[1.0]].concat()), bench.room_for(slots.len() + 1));
+    let (act_there, h) = (bench.floats(&act), bench.room_for(n));
     up(&bench.kernels, &bench.stream, &w.matrix, list, act_there, x8, h).unwrap();
-    let product = |(slot, a): (&u32, &f32)| if *a == 0.0 { 0.0 } else { a * w.dot(*slot as usize, &acts) };
-    let expected: Vec<f32> = slots.iter().zip(&act).map(product).collect();
-    let got = bench.read(h, slots.len() + 1);
-    let size = |i: usize| act[i].abs() * w.dot_size(slots[i] as usize, x);
-    let what = format!("{dtype} {} of {}", slots.len(), w.matrix.n_stored());
-    assert_close(&what, &got[..slots.len()], &expected, DOT_TOLERANCE, size);
-    for (act, h) in act.iter().zip(&got) {
-        assert!(*act != 0.0 || h.to_bits() == 0, "{what}: a neuron at rest");
+    let got = bench.read(h, n);
+    let what = format!("{dtype} {} of {n}", slots.len());
+    let at = |slot: &u32| *slot as usize;
+    let product = |slot: &u32| if act[at(slot)] == 0.0 { 0.0 } else { act[at(slot)] * w.dot(at(slot), &acts) };
+    let expected: Vec<f32> = slots.iter().map(product).collect();
+    let listed: Vec<f32> = slots.iter().map(|slot| got[at(slot)]).collect();
+    let size = |i: usize| act[at(&slots[i])].abs() * w.dot_size(at(&slots[i]), x);
+    assert_close(&what, &listed, &expected, DOT_TOLERANCE, size);
+    for (slot, h) in got.iter().enumerate() {
+        match slots.binary_search(&(slot as u32)) {
+            Ok(_) => assert!(act[slot] != 0.0 || h.to_bits() == 0, "{what}: a neuron at rest"),
+            Err(_) => assert!(h.is_nan(), "{what}: slot {slot} is not in the list"),
+        }
     }
-    assert!(got[slots.len()].is_nan(), "{what}: written past the end");
+    // The products may take the place of the activations.
+    up(&bench.kernels, &bench.stream, &w.matrix, list, act_there, x8, act_there).unwrap();
+    let in_place = bench.read(act_there, n);
+    for slot in slots {
+        assert_eq!(in_place[at(slot)].to_bits(), got[at(slot)].to_bits(), "{what}: in place");
+    }
 }
 
 #[test]
@@ -132,64 +141,67 @@ fn a_neuron_at_rest_is_zero_whatever_its_rows_hold_and_what_is_not_a_number_spre
     assert!(got[0].to_bits() == 0 && got[1] == f32::INFINITY && got[2].is_nan(), "{got:?}");
 }
 
-/// The sum by the device, twice: scratch memory is as it was afterwards, and no bit depends on chance.
-fn down_twice(bench: &mut Bench, w: &Weights, list: &List, h: &[f32]) -> Vec<f32> {
+/// The sum by the device, of what is not 0 and of all: scratch memory is as it was afterwards, and no bit depends on
+/// chance, nor on whether rows are read that add nothing.
+fn down_twice(bench: &mut Bench, w: &Weights, h: &[f32]) -> Vec<f32> {
     let n_embd = w.matrix.n_cols();
     let scratch = bench.room(scratch_bytes(w.matrix.dtype(), n_embd).unwrap());
     clear_scratch(&bench.stream, scratch).unwrap();
-    let h = bench.floats(&[h, &[f32::NAN]].concat());
-    let mut run = || {
+    let on_card = bench.floats(&[h, &[f32::NAN]].concat());
+    let mut run = |all| {
         let y = bench.room_for(n_embd);
-        down(&bench.kernels, &bench.stream, &w.matrix, list, h, y, scratch).unwrap();
+        let factors = Factors { h: on_card, n: h.len(), all };
+        down(&bench.kernels, &bench.stream, &w.matrix, &factors, y, scratch).unwrap();
         bench.read(y, n_embd)
     };
-    let (first, second) = (run(), run());
+    let sums = [false, true, false].map(&mut run);
     let bits = |y: &[f32]| y.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-    assert_eq!(bits(&first), bits(&second));
-    first
+    assert_eq!(bits(&sums[0]), bits(&sums[1]), "{}: exact and dense", w.matrix.dtype());
+    assert_eq!(bits(&sums[0]), bits(&sums[2]), "{}: twice", w.matrix.dtype());
+    let [sum, ..] = sums;
+    sum
 }
 
-fn check_down(bench: &mut Bench, w: &Weights, slots: &[u32], list: &List) {
-    let mut h = bench.random.values(slots.len());
-    h.iter_mut().step_by(5).for_each(|h| *h = 0.0);
-    let got = down_twice(bench, w, list, &h);
+/// With `n` neurons, of which a share fires.
+fn check_down(bench: &mut Bench, w: &Weights, n: usize, firing: f32) {
+    let h = bench.random.sparse(n, firing);
+    let got = down_twice(bench, w, &h);
+    let slots: Vec<u32> = (0..n as u32).collect();
     let rows: Vec<Vec<f32>> = slots.iter().map(|slot| w.row(*slot as usize)).collect();
     // Offsets and minima are taken away after the products are added up: sizes are those of a row's largest weight.
     let largest = |row: &Vec<f32>| row.iter().fold(0.0f32, |m, w| m.max(w.abs()));
     let size: f32 = rows.iter().zip(&h).map(|(row, h)| largest(row) * h.abs()).sum();
-    let what = format!("{} {} of {} x {}", w.matrix.dtype(), slots.len(), w.matrix.n_stored(), w.matrix.n_cols());
-    assert_close(&what, &got, &w.sum(slots, &h), SUM_TOLERANCE, |_| size);
+    let what = format!("{} {n} of {} x {}", w.matrix.dtype(), w.matrix.n_stored(), w.matrix.n_cols());
+    assert_close(&what, &got, &w.sum(&slots, &h), SUM_TOLERANCE, |_| size);
 }
 
 #[test]
-fn down_of_a_list_agrees_with_plain_rust() {
+fn down_agrees_with_plain_rust_and_exact_with_dense() {
     let Some(mut bench) = Bench::new() else { return };
     for dtype in TYPES {
         bench.clear();
         let n_ff = 333;
         let w = bench.weights(dtype, n_ff, width(dtype));
-        for slots in lists(&mut bench, n_ff) {
-            let list = on_device(&mut bench, &slots, n_ff);
-            check_down(&mut bench, &w, &slots, &list);
+        for firing in [0.0, 0.02, 0.1, 0.5, 1.0] {
+            for n in [0, 1, 64, 65, n_ff - 2, n_ff] {
+                check_down(&mut bench, &w, n, firing);
+            }
         }
-        let all: Vec<u32> = (0..n_ff as u32 - 2).collect();
-        check_down(&mut bench, &w, &all, &List::all(n_ff - 2));
     }
 }
 
 #[test]
-fn down_of_other_widths_and_of_longer_lists() {
+fn down_of_other_widths_and_of_more_neurons() {
     let Some(mut bench) = Bench::new() else { return };
     for dtype in TYPES {
-        for (n_cols, n_ff) in [(32, 3), (96, 70), (256, 2049), (2048, 131)] {
-            if n_cols % dtype.block_len() != 0 {
+        // The last two have more than 32 rows for each row lane of a split.
+        for (n_cols, n_ff) in [(32, 3), (96, 70), (256, 2049), (2048, 131), (8192, 3300), (16_384, 2100)] {
+            if n_cols % dtype.block_len() != 0 || n_cols > 2048 && !matches!(dtype, GgmlType::F32 | GgmlType::Q4_0) {
                 continue;
             }
             bench.clear();
             let w = bench.weights(dtype, n_ff, n_cols);
-            let slots = bench.random.some(n_ff, 0.5);
-            let list = on_device(&mut bench, &slots, n_ff);
-            check_down(&mut bench, &w, &slots, &list);
+            check_down(&mut bench, &w, n_ff, 0.3);
         }
     }
 }
@@ -204,14 +216,13 @@ fn down_adds_nothing_for_a_neuron_at_rest_and_spreads_what_is_not_a_number() {
         let mut values = bench.random.values(3 * n_cols);
         values[n_cols..2 * n_cols].fill(f32::INFINITY);
         let w = bench.weights_of(dtype, 3, n_cols, &values);
-        let y = down_twice(&mut bench, &w, &List::all(3), &[1.0, 0.0, 1.0]);
+        let y = down_twice(&mut bench, &w, &[1.0, 0.0, 1.0]);
         assert!(y.iter().all(|y| y.is_finite()), "{dtype}");
-        let y = down_twice(&mut bench, &w, &List::all(3), &[1.0, 1.0, 1.0]);
+        let y = down_twice(&mut bench, &w, &[1.0, 1.0, 1.0]);
         assert!(y.iter().all(|y| !y.is_finite()), "{dtype}");
-        let y = down_twice(&mut bench, &w, &List::all(1), &[f32::NAN]);
+        let y = down_twice(&mut bench, &w, &[f32::NAN]);
         assert!(y.iter().all(|y| y.is_nan()), "{dtype}");
-        let empty = List { slots: Ptr::NULL, count: bench.words(&[0]), n: 3 };
-        let y = down_twice(&mut bench, &w, &empty, &[1.0, 1.0, 1.0]);
+        let y = down_twice(&mut bench, &w, &[0.0; 3]);
         assert!(y.iter().all(|y| y.to_bits() == 0), "{dtype}");
     }
 }

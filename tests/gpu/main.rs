@@ -8,6 +8,7 @@ mod attention;
 mod attention_prefill;
 mod card;
 mod device;
+mod exact;
 mod ffn;
 mod hybrid;
 mod gemm;

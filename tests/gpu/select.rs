@@ -3,7 +3,7 @@
 use super::card::Card;
 use super::support::Random;
 use powerinfer::gpu::mailbox::{POST_N, POSTED};
-use powerinfer::gpu::ops::select::{HotAndCold, HotList, Posting, Scored, select_act, select_score};
+use powerinfer::gpu::ops::select::{HotAndCold, HotList, Posting, Scored, select_act, select_hot, select_score};
 use powerinfer::gpu::ops::token::{Job, TOKEN_BYTES};
 use powerinfer::gpu::{DeviceBuffer, Mapped, Ptr};
 
@@ -17,7 +17,7 @@ struct Room {
     n_embd: usize,
     mapped: Mapped,
     token: DeviceBuffer,
-    hot: [DeviceBuffer; 3],
+    hot: [DeviceBuffer; 2],
     counts: DeviceBuffer,
     x: Vec<f32>,
     x_on_card: DeviceBuffer,
@@ -35,7 +35,7 @@ impl Room {
             n_ff,
             n_embd,
             token: card.put(&state),
-            hot: [n_ff, n_ff, 1].map(|n| card.room::<u32>(n)),
+            hot: [n_ff, 1].map(|n| card.room::<u32>(n)),
             counts: card.room::<u32>(2),
             x_on_card: card.put(&x),
             x,
@@ -56,8 +56,8 @@ impl Room {
     }
 
     fn hot_list(&self) -> HotList {
-        let [list, act, n] = [0, 1, 2].map(|i| self.hot[i].ptr());
-        HotList { list, act, n }
+        let [list, n] = [0, 1].map(|i| self.hot[i].ptr());
+        HotList { list, n }
     }
 
     fn word(&self, offset: usize) -> u32 {
@@ -109,7 +109,10 @@ fn active_slots_are_listed_in_order_and_the_cold_ones_posted() {
                 let posting = room.posting(job);
                 let slots = HotAndCold { n_hot, n_ff, counts };
                 let (kernels, stream) = (card.kernels, &card.stream);
-                select_act(kernels, stream, on_card.ptr(), dense, slots, &hot, Some(&posting)).unwrap();
+                select_hot(kernels, stream, on_card.ptr(), dense, slots, &hot).unwrap();
+                if n_hot < n_ff {
+                    select_act(kernels, stream, on_card.ptr(), dense, slots, &posting).unwrap();
+                }
 
                 let chosen: Vec<u32> = (0..n_ff as u32).filter(|i| dense || act[*i as usize] != 0.0).collect();
                 let (hot_slots, cold_slots) = chosen.split_at(chosen.partition_point(|i| (*i as usize) < n_hot));
@@ -117,7 +120,6 @@ fn active_slots_are_listed_in_order_and_the_cold_ones_posted() {
                 let n = hot_slots.len();
                 assert_eq!(card.get::<u32>(hot.n, 1), [n as u32], "{what}");
                 assert_eq!(card.get::<u32>(hot.list, n), hot_slots, "{what}");
-                assert_eq!(card.get::<u32>(hot.act, n), bits(hot_slots), "{what}");
                 let rest = card.get::<u32>(hot.list, n_ff);
                 assert!(rest[n..].iter().all(|i| *i == UNTOUCHED), "{what}: beyond the end");
                 let counted = card.get::<u32>(counts, 2);
@@ -143,7 +145,7 @@ fn hot_slots_alone_are_listed_without_a_mailbox() {
         let room = Room::new(&card, &mut random, 2500, 4);
         let (on_card, hot, slots) =
             (card.put(&act), room.hot_list(), HotAndCold { n_hot, n_ff: 2500, counts: Ptr::NULL });
-        select_act(card.kernels, &card.stream, on_card.ptr(), false, slots, &hot, None).unwrap();
+        select_hot(card.kernels, &card.stream, on_card.ptr(), false, slots, &hot).unwrap();
         let expected: Vec<u32> = (0..n_hot as u32).filter(|i| act[*i as usize] != 0.0).collect();
         assert_eq!(card.get::<u32>(hot.n, 1), [expected.len() as u32]);
         assert_eq!(card.get::<u32>(hot.list, expected.len()), expected);
@@ -185,9 +187,9 @@ fn nothing_is_posted_once_a_wait_has_run_out() {
     state[2] = 1;
     card.stream.write(room.token.ptr(), &state).unwrap();
     let act = card.put(&random.sparse(3000, 0.5));
-    let (hot, counts, posting) = (room.hot_list(), room.counts.ptr(), room.posting(1));
+    let (counts, posting) = (room.counts.ptr(), room.posting(1));
     let slots = HotAndCold { n_hot: 1000, n_ff: 3000, counts };
-    select_act(card.kernels, &card.stream, act.ptr(), false, slots, &hot, Some(&posting)).unwrap();
+    select_act(card.kernels, &card.stream, act.ptr(), false, slots, &posting).unwrap();
     let state = card.get::<u32>(room.token.ptr(), 5);
     assert_eq!((state[3], state[4], room.word(POSTED), room.word(POST_N)), (1, 0, 0, 0));
     assert!(card.peek::<u32>(posting.post_x, 64).iter().all(|v| *v == UNTOUCHED));
@@ -198,11 +200,12 @@ fn sizes_that_do_not_fit_are_refused() {
     let Some(card) = Card::open() else { return };
     let mut random = Random::anew();
     let room = Room::new(&card, &mut random, 64, 4);
-    let (hot, mut posting) = (room.hot_list(), room.posting(0));
+    let mut posting = room.posting(0);
     let scored = Scored { scores: Ptr::NULL, bias: Ptr::NULL, n_always: 0 };
     let (kernels, stream) = (card.kernels, &card.stream);
     let slots = |n_hot| HotAndCold { n_hot, n_ff: 64, counts: Ptr::NULL };
-    assert!(select_act(kernels, stream, Ptr::NULL, false, slots(65), &hot, None).is_err());
+    assert!(select_act(kernels, stream, Ptr::NULL, false, slots(64), &posting).is_err());
+    assert!(select_act(kernels, stream, Ptr::NULL, false, slots(65), &posting).is_err());
     assert!(select_score(kernels, stream, &scored, slots(64), &posting).is_err());
     posting.n_embd = 6;
     assert!(select_score(kernels, stream, &scored, slots(32), &posting).is_err());

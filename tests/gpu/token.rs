@@ -6,7 +6,7 @@ use powerinfer::gpu::mailbox::{
     Addresses, Arrival as Came, DONE, FAILED, Layout, POSTED, REPLIED, STOP, Sizes, TOKEN, Wait,
 };
 use powerinfer::gpu::ops::norm::{Acts, Merge, Norm, merge_norm};
-use powerinfer::gpu::ops::select::{HotAndCold, HotList, Posting, select_act};
+use powerinfer::gpu::ops::select::{HotAndCold, HotList, Posting, select_act, select_hot};
 use powerinfer::gpu::ops::token::{Answer, Copied, Job, TOKEN_BYTES, begin_token, finish, post_x, take_reply};
 use powerinfer::gpu::{DeviceBuffer, Mailbox, Mapped, Ptr};
 use powerinfer::model::NormKind;
@@ -195,7 +195,7 @@ struct Layers {
     normed: DeviceBuffer,
     token: DeviceBuffer,
     act: DeviceBuffer,
-    hot: [DeviceBuffer; 3],
+    hot: [DeviceBuffer; 2],
     hot_part: DeviceBuffer,
     weight: DeviceBuffer,
     counts: DeviceBuffer,
@@ -207,7 +207,7 @@ impl Layers {
         let (x, token) = (self.x.ptr(), self.token.ptr());
         begin_token(kernels, stream, to.base, token, to.in_x, x, N_EMBD)?;
         let norm = Norm { kind: NormKind::Rms, eps: EPS, weight: self.weight.ptr(), bias: Ptr::NULL };
-        let [list, act, n] = [0, 1, 2].map(|i| self.hot[i].ptr());
+        let [list, n] = [0, 1].map(|i| self.hot[i].ptr());
         for layer in 0..N_LAYER {
             let job = Job { mailbox: to.base, token, number: layer as u32 };
             let posting =
@@ -215,7 +215,8 @@ impl Layers {
             let all_act = self.act.ptr().offset((4 * layer * N_FF) as u64);
             let counts = self.counts.ptr().offset(8 * layer as u64);
             let slots = HotAndCold { n_hot: N_HOT, n_ff: N_FF, counts };
-            select_act(kernels, stream, all_act, false, slots, &HotList { list, act, n }, Some(&posting))?;
+            select_act(kernels, stream, all_act, false, slots, &posting)?;
+            select_hot(kernels, stream, all_act, false, slots, &HotList { list, n })?;
             let answer = Some(Answer { reply: to.reply, job, limit_ms: LONG });
             let merge = Merge { x, n: N_EMBD, a: Ptr::NULL, b: self.hot_part.ptr(), answer };
             let out = Acts { f32: self.normed.ptr(), x8: Ptr::NULL };
@@ -246,7 +247,7 @@ fn one_graph_serves_all_tokens() {
         normed: card.room::<f32>(N_EMBD),
         token: card.zeros(TOKEN_BYTES),
         act: card.room::<f32>(N_LAYER * N_FF),
-        hot: [N_HOT, N_HOT, 1].map(|n| card.room::<u32>(n)),
+        hot: [N_HOT, 1].map(|n| card.room::<u32>(n)),
         hot_part: card.put(&hot_part),
         weight: card.put(&[1.0f32; N_EMBD]),
         counts: card.room::<u32>(2 * N_LAYER),

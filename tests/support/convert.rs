@@ -15,6 +15,12 @@ pub fn plain(model: &Model, dtype: GgmlType, path: &Path) -> Result<Model> {
 
 /// Writes `model` with each tensor converted to the type that `wanted` says, in the order they had, and opens it.
 pub fn converted(model: &Model, wanted: impl Fn(&TensorInfo) -> GgmlType, path: &Path) -> Result<Model> {
+    write(model, wanted, path)?;
+    Model::new(Gguf::open(path)?, None)
+}
+
+/// The same without opening it.
+pub fn write(model: &Model, wanted: impl Fn(&TensorInfo) -> GgmlType, path: &Path) -> Result<()> {
     let gguf = &model.gguf;
     let mut metadata = MetadataBuilder::default();
     for entry in gguf.metadata().entries() {
@@ -35,5 +41,5 @@ pub fn converted(model: &Model, wanted: impl Fn(&TensorInfo) -> GgmlType, path: 
         writer.append(&bytes)?;
     }
     writer.finish()?;
-    Model::new(Gguf::open(path)?, None)
+    Ok(())
 }

@@ -267,10 +267,8 @@ impl<'m> Hybrid<'m> {
         }
         self.mailbox.begin_token(self.requests.len() as u32, tokens.batch.first(), &x)?;
         self.graph.launch(&self.stream)?;
-        if cfg!(windows) {
-            // There a launch may lie in a queue until somebody asks.
-            self.stream.query()?;
-        }
+        // On Windows, and in Linux under it, a launch may lie in a queue until somebody asks.
+        self.stream.query()?;
         let stream = &self.stream;
         let alive = || stream.query().map(|_| ());
         let wait = Wait { limit: CARD_LIMIT, alive: &alive };

@@ -8,16 +8,16 @@ use crate::executor::program::{Added, Block, Instruction, NormOf};
 use crate::gpu::mailbox::Addresses;
 use crate::gpu::matrix::takes_floats;
 use crate::gpu::ops::attention::{Attend, attention};
-use crate::gpu::ops::down::down;
+use crate::gpu::ops::down::{Factors, down};
 use crate::gpu::ops::ffn::{List, gate_up, up};
 use crate::gpu::ops::matvec::{Rows, matvec};
 use crate::gpu::ops::norm::{self, Acts, Merge, Norm, merge_norm};
 use crate::gpu::ops::predict::{hidden, sign_scores};
 use crate::gpu::ops::rope::{Rope, RopeStore, rope_store};
-use crate::gpu::ops::select::{HotAndCold, HotList, Posting, Scored, select_act, select_score};
+use crate::gpu::ops::select::{HotAndCold, HotList, Posting, Scored, select_act, select_hot, select_score};
 use crate::gpu::ops::token::{Answer, Copied, Job, begin_token, finish, post_x, take_reply};
 use crate::gpu::{Kernels, Ptr, Stream};
-use crate::model::{Mode, Model, Vector};
+use crate::model::{Activation, Mode, Model, Vector};
 use crate::placement::budget::ScratchPart as S;
 use anyhow::{Context, Result, bail, ensure};
 
@@ -287,62 +287,66 @@ impl<'a> Recorder<'a> {
         let activation = model.config.activation.activation;
         let x = self.normed();
         let slots = HotAndCold { n_hot, n_ff, counts: self.at(S::Counts).offset(8 * number as u64) };
-        let list = HotList { list: self.at(S::List), act: self.at(S::ListAct), n: self.at(S::ListLen) };
         let mask = |m: &Option<_>| m.context("the mask matrix is not on the card");
         let cold = |found| Request::Cold { layer: i, group: g, n_hot, found };
+        // By slot: activations, then what the neurons' vectors are multiplied with.
+        let act = self.at(S::Act);
+        // The cold neurons come first, so that the CPU works on them while the card does the hot ones.
         let mut job = None;
-        // What the hot neurons' vectors are multiplied with, by place in the list.
-        let h = self.at(S::H);
-        let mut factors = list.act;
-        if choice.mask {
-            let act = self.at(S::Act);
-            matvec(kernels, stream, &[Rows::all(&mask(&group.mask)?, act)], x, Some(activation))?;
-            let posting = (n_hot < n_ff).then(|| self.posting(cold(Found::Fired)));
-            select_act(kernels, stream, act, dense, slots, &list, posting.as_ref())?;
-            job = posting.map(|p| p.job);
-            if let Some(matrix) = &group.up {
-                let hot = List { slots: list.list, count: list.n, n: n_hot };
-                up(kernels, stream, matrix, &hot, list.act, x, h)?;
-                factors = h;
-            }
-        } else {
-            if n_hot < n_ff {
-                let posting = if let Some(predictor) = &group.predictor {
-                    let posting = self.posting(cold(Found::Named));
-                    self.scores(predictor, slots, x, &posting)?;
-                    posting
-                } else {
-                    let posting = self.posting(cold(Found::Nothing));
-                    post_x(kernels, stream, posting.x, mailbox.post_x, posting.n_embd, &posting.job)?;
-                    posting
-                };
-                job = Some(posting.job);
-            }
-            if n_hot > 0 {
+        if n_hot < n_ff {
+            let posting = if choice.mask {
                 let rows = mask(&group.mask)?;
-                match &group.up {
-                    Some(up) if up.dtype() == rows.dtype() => {
-                        gate_up(kernels, stream, &rows, up, n_hot, x, activation, h)?;
-                    }
-                    _ => matvec(kernels, stream, &[Rows::all(&rows, h)], x, Some(activation))?,
-                }
-                let hot = HotAndCold { n_ff: n_hot, ..slots };
-                select_act(kernels, stream, h, dense, hot, &list, None)?;
-                if let Some(matrix) = group.up.as_ref().filter(|up| up.dtype() != rows.dtype()) {
-                    let hot = List { slots: list.list, count: list.n, n: n_hot };
-                    up(kernels, stream, matrix, &hot, list.act, x, h)?;
-                    factors = h;
-                }
-            }
+                let cold_rows =
+                    Rows { first: n_hot, n_rows: n_ff - n_hot, ..Rows::all(&rows, act.offset(4 * n_hot as u64)) };
+                matvec(kernels, stream, &[cold_rows], x, Some(activation))?;
+                let posting = self.posting(cold(Found::Fired));
+                select_act(kernels, stream, act, dense, slots, &posting)?;
+                posting
+            } else if let Some(predictor) = &group.predictor {
+                let posting = self.posting(cold(Found::Named));
+                self.scores(predictor, slots, x, &posting)?;
+                posting
+            } else {
+                let posting = self.posting(cold(Found::Nothing));
+                post_x(kernels, stream, posting.x, mailbox.post_x, posting.n_embd, &posting.job)?;
+                posting
+            };
+            job = Some(posting.job);
         }
         ensure!(gated == group.up.is_some() || n_hot == 0, "up is not on the card");
         let mut y = Ptr::NULL;
+        if n_hot > 0 {
+            self.hot(group, n_hot, slots, activation)?;
+        }
         if let Some(matrix) = &group.down {
             y = self.at(S::FfnOut);
-            let hot = List { slots: list.list, count: list.n, n: n_hot };
-            down(kernels, stream, matrix, &hot, factors, y, self.at(S::DownPartial))?;
+            let factors = Factors { h: act, n: n_hot, all: dense };
+            down(kernels, stream, matrix, &factors, y, self.at(S::DownPartial))?;
         }
         Ok((y, job.map(|job| self.answer(job))))
+    }
+
+    /// What the output vectors of a group's hot neurons are multiplied with, of which there are some.
+    fn hot(&self, group: &CardGroup, n_hot: usize, slots: HotAndCold, activation: Activation) -> Result<()> {
+        let Card { kernels, stream, mode, .. } = self.card;
+        let (x, act, dense) = (self.normed(), self.at(S::Act), mode == Mode::Dense);
+        let rows = group.mask.as_ref().context("the mask matrix is not on the card")?;
+        let list = HotList { list: self.at(S::List), n: self.at(S::ListLen) };
+        match &group.up {
+            // Without a list: `up` is read where the gate fires.
+            Some(up) if !group.choice.mask && up.dtype() == rows.dtype() => {
+                gate_up(kernels, stream, rows, up, n_hot, x, activation, act)?;
+                select_hot(kernels, stream, act, dense, slots, &list)
+            }
+            matrix => {
+                let hot_rows = Rows { n_rows: n_hot, ..Rows::all(rows, act) };
+                matvec(kernels, stream, &[hot_rows], x, Some(activation))?;
+                select_hot(kernels, stream, act, dense, slots, &list)?;
+                let Some(matrix) = matrix else { return Ok(()) };
+                let hot = List { slots: list.list, count: list.n, n: n_hot };
+                up(kernels, stream, matrix, &hot, act, x, act)
+            }
+        }
     }
 
     /// Has the predictor name cold neurons, and posts them.

@@ -1,7 +1,6 @@
 //! `kernels/down.cu`: the second half of an FFN, the weighted sum of neurons' output vectors.
 
 use super::THREADS;
-use super::ffn::List;
 use crate::gpu::matrix::{DeviceMatrix, planes};
 use crate::gpu::{Args, Kernels, Ptr, Stream};
 use crate::quant::GgmlType;
@@ -11,15 +10,24 @@ use anyhow::{Result, ensure};
 const TILE_BYTES: usize = 128;
 /// Most tiles per row: this many counters precede the partial sums.
 const MAX_TILES: usize = 1024;
-/// Blocks per launch if the list is long: what an H200 holds at once. A constant, so that the order of sums is the same
+/// Blocks per launch if there are many rows: what an H200 holds at once. A constant, so that the order of sums is the same
 /// on all cards.
 const BLOCKS: usize = 384;
+/// Rows that a block has at a time.
+const ROW_LANES: usize = 32;
+/// Fewest rows of a thread that are worth a split of their own.
+const MIN_ROWS: usize = 2;
 
-/// Tiles per row, and the most parts that the list is split into.
+/// Tiles per row, and the most parts that rows are split into.
 fn grid(dtype: GgmlType, n_embd: usize) -> Result<(usize, usize)> {
     let n_tiles = n_embd.div_ceil(tile(dtype)?).max(1);
     ensure!(n_tiles <= MAX_TILES, "{dtype} rows of {n_embd} elements are too long for down");
     Ok((n_tiles, (BLOCKS / n_tiles).max(1)))
+}
+
+/// Parts that `n` rows are split into: as few as give each thread some.
+fn splits(most: usize, n: usize) -> usize {
+    most.min(n.div_ceil(ROW_LANES * MIN_ROWS)).max(1)
 }
 
 /// Columns of a tile. Only the half-bytes of super-blocks count.
@@ -48,9 +56,21 @@ pub fn clear_scratch(stream: &Stream, scratch: Ptr) -> Result<()> {
     stream.fill(scratch, 0, (MAX_TILES * size_of::<f32>()) as u64)
 }
 
-/// Enqueues `y = sum of h[i] * down[slots[i]]` over the list: `f32[n_embd]`, zeros if the list is empty. `down` has a
-/// row per neuron; `h` is `f32`, by place in the list; 0 times anything is 0. `scratch` has [`scratch_bytes`], was
-/// cleared once by [`clear_scratch`], and serves one launch at a time.
+/// What neurons' output vectors are multiplied with.
+#[derive(Debug, Clone, Copy)]
+pub struct Factors {
+    /// `f32[n]`, by row.
+    pub h: Ptr,
+    /// Neurons: the first rows of the matrix.
+    pub n: usize,
+    /// Whether rows whose factor is 0 are read, too. The sum has the same bits either way.
+    pub all: bool,
+}
+
+/// Enqueues `y = sum of h[r] * down[r]` over the first `n` rows: `f32[n_embd]`, zeros if there are none. `down` has a row
+/// per neuron; 0 times anything is 0. What is added in which order depends on `n` and the shape alone, so a sum of the
+/// rows that are not 0 is the sum of all of them, bit for bit. `scratch` has [`scratch_bytes`], was cleared once by
+/// [`clear_scratch`], and serves one launch at a time.
 ///
 /// # Errors
 /// When sizes do not match, or the card has failed.
@@ -58,16 +78,16 @@ pub fn down(
     kernels: &Kernels,
     stream: &Stream,
     down: &DeviceMatrix,
-    list: &List,
-    h: Ptr,
+    factors: &Factors,
     y: Ptr,
     scratch: Ptr,
 ) -> Result<()> {
-    list.check(down)?;
-    let (n_tiles, splits) = grid(down.dtype(), down.n_cols())?;
-    let args = Args::new().ptr(down.ptr()).n(down.n_stored()).ptr(list.slots).ptr(list.count).n(list.n);
-    let args = args.ptr(h).n(down.n_cols()).ptr(y).ptr(scratch);
-    let grid = [n_tiles as u32, splits as u32, 1];
+    let Factors { h, n, all } = *factors;
+    ensure!(n <= down.n_stored(), "{n} neurons, and the matrix has {}", down.n_stored());
+    let (n_tiles, most) = grid(down.dtype(), down.n_cols())?;
+    let args = Args::new().ptr(down.ptr()).n(down.n_stored()).n(n).ptr(h).i32(all.into());
+    let args = args.n(down.n_cols()).ptr(y).ptr(scratch);
+    let grid = [n_tiles as u32, splits(most, n) as u32, 1];
     kernels.launch(stream, &format!("down_{}", down.kernel()), grid, [THREADS as u32, 1, 1], args)
 }
 
@@ -93,6 +113,7 @@ mod tests {
         assert_eq!(grid(GgmlType::F16, 4096).unwrap(), (64, 6));
         assert_eq!(grid(GgmlType::F32, 32_768).unwrap(), (1024, 1));
         assert!(grid(GgmlType::F32, 32_800).is_err());
+        assert_eq!([0, 64, 65, 11_008].map(|n| splits(24, n)), [1, 1, 2, 24]);
         assert_eq!(scratch_bytes(GgmlType::Q4_0, 4096).unwrap(), 4096 + 24 * 4 * 4096);
     }
 }

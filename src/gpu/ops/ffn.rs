@@ -37,8 +37,8 @@ impl List {
     }
 }
 
-/// Enqueues `h[i] = act[i] * (up[slots[i]] . x)`, exactly 0 where `act[i]` is 0. `act` and `h`: `f32`, by place in the
-/// list.
+/// Enqueues `h[s] = act[s] * (up[s] . x)` for the slots `s` of the list, exactly 0 where `act[s]` is 0. `act` and `h`:
+/// `f32`, by slot; they may be the same. What is not in the list stays as it is in `h`.
 ///
 /// # Errors
 /// When sizes do not match, or the card has failed.

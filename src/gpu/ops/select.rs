@@ -12,8 +12,6 @@ const THREADS: u32 = 1024;
 pub struct HotList {
     /// `[n_hot]` `u32`: slots in ascending order.
     pub list: Ptr,
-    /// `[n_hot]`: their activations.
-    pub act: Ptr,
     /// `u32`: how many.
     pub n: Ptr,
 }
@@ -50,15 +48,32 @@ fn grid(n: usize) -> Result<[u32; 3]> {
     Ok([u32::try_from(n.div_ceil(THREADS as usize).max(1))?, 1, 1])
 }
 
-fn check(slots: HotAndCold, posting: Option<&Posting>) -> Result<()> {
-    ensure!(slots.n_hot <= slots.n_ff, "{} of {} slots hot", slots.n_hot, slots.n_ff);
-    let n_embd = posting.map_or(0, |p| p.n_embd);
+fn check(slots: HotAndCold, posting: &Posting) -> Result<()> {
+    ensure!(slots.n_hot < slots.n_ff, "{} of {} slots hot: none is cold", slots.n_hot, slots.n_ff);
+    let n_embd = posting.n_embd;
     ensure!(n_embd.is_multiple_of(4), "vectors of {n_embd}; multiples of 4 cross to the processor");
     Ok(())
 }
 
-/// Enqueues the selection by activations `act` (`[n_ff]`; `[n_hot]` if nothing is posted): active is what is not 0, or
-/// everything if `dense`. Cold slots are posted if there is a `posting`, and left out otherwise.
+/// Enqueues the list of active hot slots by their activations `act` (`[n_hot]`): active is what is not 0, or everything
+/// if `dense`.
+///
+/// # Errors
+/// When the card has failed.
+pub fn select_hot(
+    kernels: &Kernels,
+    stream: &Stream,
+    act: Ptr,
+    dense: bool,
+    slots: HotAndCold,
+    hot: &HotList,
+) -> Result<()> {
+    let args = Args::new().ptr(act).i32(dense.into()).n(slots.n_hot).ptr(hot.list).ptr(hot.n).ptr(slots.counts);
+    kernels.launch(stream, "select_hot", grid(slots.n_hot)?, [THREADS, 1, 1], args)
+}
+
+/// Enqueues the selection of cold slots by activations `act` (`[n_ff]`, by slot), as [`select_hot`] does it, and posts the
+/// list with the activations. There must be cold slots; only those are looked at and counted.
 ///
 /// # Errors
 /// When the sizes are not possible; when the card has failed.
@@ -68,24 +83,14 @@ pub fn select_act(
     act: Ptr,
     dense: bool,
     slots: HotAndCold,
-    hot: &HotList,
-    posting: Option<&Posting>,
+    posting: &Posting,
 ) -> Result<()> {
     check(slots, posting)?;
-    let end = if posting.is_some() { slots.n_ff } else { slots.n_hot };
-    let args = Args::new().ptr(act).i32(dense.into()).n(slots.n_hot).n(end);
-    let args = args.ptr(hot.list).ptr(hot.act).ptr(hot.n).ptr(slots.counts);
-    let args = match posting {
-        Some(p) => {
-            let args = args.ptr(p.x).n(p.n_embd).ptr(p.post_x).ptr(p.post_list).ptr(p.post_act);
-            args.ptr(p.job.mailbox).ptr(p.job.token).u32(p.job.number)
-        }
-        None => {
-            let args = args.ptr(Ptr::NULL).n(0).ptr(Ptr::NULL).ptr(Ptr::NULL).ptr(Ptr::NULL);
-            args.ptr(Ptr::NULL).ptr(Ptr::NULL).u32(0)
-        }
-    };
-    kernels.launch(stream, "select_act", grid(end)?, [THREADS, 1, 1], args)
+    let HotAndCold { n_hot, n_ff, counts } = slots;
+    let args = Args::new().ptr(act).i32(dense.into()).n(n_hot).n(n_ff).ptr(counts);
+    let args = args.ptr(posting.x).n(posting.n_embd).ptr(posting.post_x).ptr(posting.post_list).ptr(posting.post_act);
+    let args = args.ptr(posting.job.mailbox).ptr(posting.job.token).u32(posting.job.number);
+    kernels.launch(stream, "select_act", grid(n_ff - n_hot)?, [THREADS, 1, 1], args)
 }
 
 /// What a predictor says about the slots.
@@ -95,7 +100,7 @@ pub struct Scored {
     pub scores: Ptr,
     /// `[n_ff]`, by slot.
     pub bias: Ptr,
-    /// HotAndCold below this are active, whatever their score.
+    /// Slots below this are active, whatever their score.
     pub n_always: usize,
 }
 
@@ -111,9 +116,8 @@ pub fn select_score(
     slots: HotAndCold,
     posting: &Posting,
 ) -> Result<()> {
-    check(slots, Some(posting))?;
+    check(slots, posting)?;
     let HotAndCold { n_hot, n_ff, counts } = slots;
-    ensure!(n_hot < n_ff, "a predictor asked about no slot");
     let args = Args::new().ptr(scored.scores).ptr(scored.bias).n(scored.n_always).n(n_hot).n(n_ff).ptr(counts);
     let args = args.ptr(posting.x).n(posting.n_embd).ptr(posting.post_x).ptr(posting.post_list);
     let args = args.ptr(posting.job.mailbox).ptr(posting.job.token).u32(posting.job.number);
