@@ -11,7 +11,11 @@
 //   EMU_CC=75         compute capability; EMU_SMS=2 multiprocessors; EMU_DRIVER=12000 version of the driver
 //   EMU_TIMEOUT=120   seconds after which a kernel that still runs ends the process with a message
 //   EMU_FAIL=list     comma-separated: `cuInit=100` (always), `cuMemAlloc_v2@3=2` (third call), `kernel:NAME=717`,
-//                     `kernel:NAME@2=700` (second execution), `kernel:NAME=stall:500` (begins 500 ms late)
+//                     `kernel:NAME@2=700` (second execution), `kernel:NAME=stall:500` (begins 500 ms late),
+//                     `kernel:NAME=wrong` (runs, and what it has written is not what it computed), `kernel:NAME=hang`
+//                     (never ends: queries say "not ready", calls that wait never return; the process can still exit)
+//   EMU_EXIT=wait     the library's exit handler waits for all that runs, for ever if a kernel hangs
+//   EMU_QUEUE=1024    calls that enqueue more than this on a stream wait until there is room, as a driver's do
 #include <algorithm>
 #include <cstdarg>
 #include <atomic>
@@ -147,6 +151,7 @@ struct Failure {
     int nth; // 0: always
     int code;
     int stall_ms;
+    bool wrong = false, hang = false;
 };
 const std::vector<Failure>& failures() {
     static std::vector<Failure>* list = [] {
@@ -161,6 +166,8 @@ const std::vector<Failure>& failures() {
             Failure f{item.substr(0, equal), 0, 0, 0};
             std::string value = item.substr(equal + 1);
             if (value.rfind("stall:", 0) == 0) f.stall_ms = atoi(value.c_str() + 6);
+            else if (value == "wrong") f.wrong = true;
+            else if (value == "hang") f.hang = true;
             else f.code = atoi(value.c_str());
             size_t sign = f.what.find('@');
             if (sign != std::string::npos) {
@@ -175,7 +182,7 @@ const std::vector<Failure>& failures() {
 }
 // Errors after which the context is of no use.
 bool stays(R code) { return (code >= 700 && code <= 719 && code != 701 && code != 704 && code != 705 && code != 712 && code != 713) || code == 214 || code == 220; }
-R injected(const std::string& what) {
+R injected(const std::string& what, bool* wrong = nullptr) {
     if (failures().empty()) return OK;
     int n;
     {
@@ -185,6 +192,8 @@ R injected(const std::string& what) {
     for (const Failure& f : failures()) {
         if (f.what != what || (f.nth && f.nth != n)) continue;
         if (f.stall_ms) std::this_thread::sleep_for(std::chrono::milliseconds(f.stall_ms));
+        if (f.wrong && wrong) *wrong = true;
+        while (f.hang) std::this_thread::sleep_for(std::chrono::hours(1));
         if (f.code) {
             if (stays(f.code)) dev().sticky = f.code;
             return f.code;
@@ -281,6 +290,8 @@ R enqueue(Stream* s, Op op, std::function<void()> ended = nullptr) {
                 other->capture->invalid = true;
                 return CAPTURE_IMPLICIT;
             }
+    static const size_t room = size_setting("EMU_QUEUE", 1024);
+    d.changed.wait(l, [&] { return s->queue.size() < room; });
     order_with_null(s);
     s->queue.push_back({std::move(op), std::move(ended)});
     s->enqueued++;
@@ -305,6 +316,13 @@ void finish_all() {
     for (Stream* s : d.streams) waits.push_back({s, s->enqueued});
     for (auto [s, n] : waits) d.changed.wait(l, [&, s = s, n = n] { return (s != &d.null_stream && !d.streams.count(s)) || s->done >= n; });
 }
+// Some drivers wait when the process ends.
+struct AtExit {
+    ~AtExit() {
+        const char* text = getenv("EMU_EXIT");
+        if (text && !strcmp(text, "wait")) finish_all();
+    }
+} at_exit;
 // What may not be called while this thread captures.
 R forbidden_in_capture(const char* call) {
     Device& d = dev();
@@ -510,14 +528,69 @@ void watch() {
         }).detach();
     });
 }
-R execute(Function* f, dim3 grid, dim3 block, const std::function<void()>& call) {
+// Another word, which is still a likely one: a number of its size, or an index or count that is not larger.
+unsigned spoiled(unsigned word) { return word == 0 ? 0 : word < 65536 ? word - 1 : word ^ 0x02000200u; }
+// Whether a word is a likely float: nothing else is to be spoiled where indices may be.
+bool like_float(unsigned word) { return (word >> 23 & 255) > 64 && (word >> 23 & 255) < 192; }
+
+// What a kernel that computes wrongly may reach, before it runs.
+struct Spoiler {
+    struct Part {
+        Ptr at;
+        bool device;
+        std::vector<unsigned> words;
+    };
+    std::vector<Part> parts;
+    bool mapped = false;
+
+    explicit Spoiler(const std::vector<const void*>& pointers) {
+        Lock l(dev().mutex);
+        for (const void* p : pointers) {
+            Ptr base;
+            const Range* r = p ? range_of((Ptr)p, &base) : nullptr;
+            if (!r) continue;
+            Ptr at = rounded((Ptr)p, 4), end = base + r->size;
+            bool again = std::any_of(parts.begin(), parts.end(), [&](const Part& part) { return part.at == at; });
+            if (again || at >= end) continue;
+            size_t n = std::min<size_t>((end - at) / 4, 16 << 20);
+            parts.push_back({at, r->device, std::vector<unsigned>((unsigned*)at, (unsigned*)at + n)});
+            mapped |= !r->device;
+        }
+    }
+    // What goes to memory that the processor sees may have been read there before the kernel has ended. So its floats
+    // are spoiled where they come from, while it runs.
+    void before() {
+        each([](unsigned now, unsigned then) { return like_float(now) && now == then ? spoiled(now) : now; }, mapped);
+    }
+    void after() {
+        if (mapped)
+            each([](unsigned now, unsigned then) { return like_float(then) && now == spoiled(then) ? then : now; }, true);
+        each([](unsigned now, unsigned then) { return now != then ? spoiled(now) : now; }, true);
+    }
+
+  private:
+    void each(unsigned (*change)(unsigned, unsigned), bool wanted) {
+        for (size_t p = 0; wanted && p < parts.size(); p++)
+            for (size_t i = 0; parts[p].device && i < parts[p].words.size(); i++) {
+                Ptr at = parts[p].at + 4 * i;
+                // Arguments may point into the same memory.
+                auto has = [&](const Part& other) { return at >= other.at && at < other.at + 4 * other.words.size(); };
+                if (std::none_of(parts.begin(), parts.begin() + p, has)) *(unsigned*)at = change(*(unsigned*)at, parts[p].words[i]);
+            }
+    }
+};
+R execute(Function* f, dim3 grid, dim3 block, const std::vector<const void*>& pointers, const std::function<void()>& call) {
     Device& d = dev();
-    if (R code = injected("kernel:" + f->name)) return code;
+    bool wrong = false;
+    if (R code = injected("kernel:" + f->name, &wrong)) return code;
+    std::unique_ptr<Spoiler> spoiler(wrong ? new Spoiler(pointers) : nullptr);
+    if (spoiler) spoiler->before();
     {
         Lock l(d.mutex);
         d.kernels[&call] = {f->name, now_ms()};
     }
     emu::launch(f->name.c_str(), grid, block, call);
+    if (spoiler) spoiler->after();
     Lock l(d.mutex);
     d.kernels.erase(&call);
     return OK;
@@ -1057,7 +1130,7 @@ R cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned
                 return ILLEGAL_ADDRESS;
             }
         watch();
-        return execute(f, {gx, gy, gz}, {bx, by, bz}, call);
+        return execute(f, {gx, gy, gz}, {bx, by, bz}, pointers, call);
     });
 }
 
