@@ -529,7 +529,7 @@ void watch() {
     });
 }
 // Another word, which is still a likely one: a number of its size, or an index or count that is not larger.
-unsigned spoiled(unsigned word) { return word == 0 ? 0 : word < 65536 ? word - 1 : word ^ 0x02000200u; }
+unsigned spoiled(unsigned word) { return word == 0 ? 0 : word < 65536 ? word - 1 : word ^ 0x82000200u; }
 // Whether a word is a likely float: nothing else is to be spoiled where indices may be.
 bool like_float(unsigned word) { return (word >> 23 & 255) > 64 && (word >> 23 & 255) < 192; }
 
