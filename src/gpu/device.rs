@@ -1,7 +1,9 @@
 //! A graphics card: choosing and opening it, and what it is.
 #![allow(unsafe_code, reason = "calls the CUDA driver")]
 
-use super::driver::{Api, Code, Context_, driver};
+use super::driver::{Api, Code, Context_, NOT_READY, driver};
+use super::waiting::{self, Queue, Queues, wait_until};
+use crate::progress::Interrupted;
 use crate::units::Bytes;
 use anyhow::{Result, bail, ensure};
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
@@ -73,7 +75,10 @@ pub enum Chosen {
 pub fn choose(choice: DeviceChoice) -> Result<Chosen> {
     Ok(match choice {
         DeviceChoice::Cpu => Chosen::Cpu { why: None },
-        DeviceChoice::Cuda(ordinal) => Chosen::Cuda(Device::open(ordinal)?),
+        DeviceChoice::Cuda(ordinal) => match Device::open(ordinal) {
+            Ok(device) => Chosen::Cuda(device),
+            Err(why) => bail!("{why:#}; --device cpu computes without a card"),
+        },
         DeviceChoice::Auto => match Device::open(0) {
             Ok(device) => Chosen::Cuda(device),
             Err(why) => Chosen::Cpu { why: Some(format!("{why:#}")) },
@@ -93,11 +98,12 @@ struct Open {
     name: String,
     capability: (u32, u32),
     n_sm: u32,
+    queues: Queues,
 }
 
 // SAFETY: a context may be current in several threads at once, and the driver's functions may be called from any.
 unsafe impl Send for Open {}
-// SAFETY: as above; nothing in here changes after opening.
+// SAFETY: as above; what changes after opening has a lock.
 unsafe impl Sync for Open {}
 
 impl Device {
@@ -136,7 +142,7 @@ impl Device {
         // SAFETY: see above.
         let code = unsafe { (api.cuDevicePrimaryCtxRetain)(&mut context, device) };
         api.check(code, || format!("{name}: opening it"))?;
-        let opened = Self(Arc::new(Open { api, ordinal, device, context, name, capability, n_sm }));
+        let opened = Self(Arc::new(Open { api, ordinal, device, context, name, capability, n_sm, queues: Queues::default() }));
         opened.bind()?;
         Ok(opened)
     }
@@ -174,17 +180,43 @@ impl Device {
         Ok((Bytes(free as u64), Bytes(total as u64)))
     }
 
-    /// Waits until everything enqueued on it is done.
+    /// Waits until everything enqueued on its streams is done.
     ///
     /// # Errors
-    /// What went wrong in it.
+    /// What went wrong in it; when it takes longer than [`waiting::limit`].
     pub fn synchronize(&self) -> Result<()> {
-        // SAFETY: takes nothing.
-        self.call("waiting for it", |api| unsafe { (api.cuCtxSynchronize)() })
+        self.bind()?;
+        let mut state = 0;
+        wait_until(self, "work on the card", || {
+            state = self.0.queues.state(self.0.api);
+            Ok(state != NOT_READY)
+        })?;
+        if state == 0 { Ok(()) } else { Err(self.failure("work on the card", state)) }
+    }
+
+    /// Remembers a stream, until it is destroyed.
+    pub(super) fn add_queue(&self, queue: &Arc<Queue>) {
+        self.0.queues.add(queue);
+    }
+
+    /// Forgets a stream.
+    pub(super) fn remove_queue(&self, queue: &Arc<Queue>) {
+        self.0.queues.remove(queue);
+    }
+
+    /// Gives something back with `f`, once nothing runs: also after an error, which has ended whatever ran. Where that does
+    /// not come to pass, the card is given up, and what was to be given back is leaked.
+    pub(super) fn give_back(&self, f: impl FnOnce(&'static Api) -> Code) {
+        let stopped = self.synchronize().is_err_and(|why| why.is::<Interrupted>());
+        if stopped {
+            waiting::give_up();
+        }
+        drop(self.call_code(f));
     }
 
     /// Makes this the card that the calling thread talks to.
     pub(super) fn bind(&self) -> Result<()> {
+        ensure!(!waiting::hangs(), "{}: it hangs, and is not used any more", self.0.name);
         // SAFETY: the context is ours and lives as long as `self`.
         let code = unsafe { (self.0.api.cuCtxSetCurrent)(self.0.context) };
         self.0.api.check(code, || format!("{}: using it", self.0.name))
@@ -216,6 +248,9 @@ impl fmt::Debug for Device {
 
 impl Drop for Open {
     fn drop(&mut self) {
+        if waiting::hangs() {
+            return;
+        }
         // SAFETY: retained once, when it was opened. Everything on the card holds a clone, so nothing is left.
         unsafe { (self.api.cuDevicePrimaryCtxRelease_v2)(self.device) };
     }

@@ -63,7 +63,6 @@ functions! {
     cuDevicePrimaryCtxRetain(context: *mut Context_, device: c_int);
     cuDevicePrimaryCtxRelease_v2(device: c_int);
     cuCtxSetCurrent(context: Context_);
-    cuCtxSynchronize();
     cuMemGetInfo_v2(free: *mut usize, total: *mut usize);
     cuMemAlloc_v2(ptr: *mut u64, bytes: usize);
     cuMemFree_v2(ptr: u64);
@@ -76,7 +75,6 @@ functions! {
     cuMemsetD8Async(ptr: u64, value: u8, bytes: usize, stream: RawStream);
     cuStreamCreate(stream: *mut RawStream, flags: c_uint);
     cuStreamDestroy_v2(stream: RawStream);
-    cuStreamSynchronize(stream: RawStream);
     cuStreamQuery(stream: RawStream);
     cuStreamWaitEvent(stream: RawStream, event: RawEvent, flags: c_uint);
     cuStreamBeginCapture_v2(stream: RawStream, mode: c_uint);
@@ -85,7 +83,6 @@ functions! {
     cuEventDestroy_v2(event: RawEvent);
     cuEventRecord(event: RawEvent, stream: RawStream);
     cuEventQuery(event: RawEvent);
-    cuEventSynchronize(event: RawEvent);
     cuEventElapsedTime(milliseconds: *mut f32, start: RawEvent, end: RawEvent);
     cuModuleLoadDataEx(module: *mut Module, image: *const c_void, n: c_uint, keys: *mut c_uint, values: *mut *mut c_void);
     cuModuleGetFunction(function: *mut Function, module: Module, name: *const c_char);

@@ -3,6 +3,7 @@
 
 use super::device::Device;
 use super::driver::{NOT_READY, RawEvent};
+use super::waiting::wait_until;
 use anyhow::Result;
 use cudarc::driver::sys;
 use std::ptr::null_mut;
@@ -40,10 +41,9 @@ impl Event {
     /// Waits until it has happened; returns at once if it was never recorded.
     ///
     /// # Errors
-    /// What went wrong until then.
+    /// What went wrong until then; when it takes longer than [`limit`](super::waiting::limit).
     pub fn wait(&self) -> Result<()> {
-        // SAFETY: the event is ours.
-        self.device.call("work on the card", |api| unsafe { (api.cuEventSynchronize)(self.raw) })
+        wait_until(&self.device, "work on the card", || self.has_come())
     }
 
     /// Whether it has happened.

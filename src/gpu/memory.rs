@@ -119,9 +119,9 @@ impl DeviceBuffer {
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
         if self.len > 0 {
-            // SAFETY: allocated by `exact`, freed here only. The driver waits for what is enqueued. A card that has
-            // failed has lost its memory anyway.
-            drop(self.device.call_code(|api| unsafe { (api.cuMemFree_v2)(self.ptr.0) }));
+            // SAFETY: allocated by `exact`, freed here only, when nothing runs. A card that has failed has lost its memory
+            // anyway.
+            self.device.give_back(|api| unsafe { (api.cuMemFree_v2)(self.ptr.0) });
         }
     }
 }
@@ -408,12 +408,11 @@ fn host_alloc(device: &Device, len: usize, what: &str) -> Result<NonNull<u8>> {
     Ok(host)
 }
 
-/// Frees memory from [`host_alloc`], after all work on the card.
+/// Frees memory from [`host_alloc`], after all work on the card: one that has failed does nothing with it any more, and one
+/// that hangs keeps it.
 fn host_free(device: &Device, host: NonNull<u8>) {
-    // A card that has failed does nothing with it any more.
-    drop(device.synchronize());
     // SAFETY: allocated by `host_alloc`, freed once, by the drop of its owner.
-    drop(device.call_code(|api| unsafe { (api.cuMemFreeHost)(host.as_ptr().cast()) }));
+    device.give_back(|api| unsafe { (api.cuMemFreeHost)(host.as_ptr().cast()) });
 }
 
 #[cfg(test)]

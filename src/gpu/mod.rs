@@ -19,6 +19,7 @@ pub mod ptx;
 pub mod stream;
 pub mod tiles;
 pub mod upload;
+pub mod waiting;
 
 pub use device::{Chosen, Device, DeviceChoice, choose};
 pub use event::Event;

@@ -224,6 +224,7 @@ impl Kernels {
         let mut values = args.values;
         let mut places: Vec<*mut c_void> = values.iter_mut().map(Arg::place).collect();
         let ([gx, gy, gz], [bx, by, bz]) = (grid, block);
+        stream.make_room()?;
         let code = self.device.call_code(|api| {
             // SAFETY: as many pointers as the kernel has parameters, each to a value of its size; the driver copies
             // the values before it returns. No dynamic shared memory, no extra options.
@@ -254,7 +255,7 @@ impl Drop for Kernels {
     fn drop(&mut self) {
         for module in self.modules.drain(..) {
             // SAFETY: loaded by `add`, unloaded once.
-            drop(self.device.call_code(|api| unsafe { (api.cuModuleUnload)(module) }));
+            self.device.give_back(|api| unsafe { (api.cuModuleUnload)(module) });
         }
     }
 }

@@ -2,20 +2,22 @@
 #![allow(unsafe_code, reason = "calls the CUDA driver")]
 
 use super::device::Device;
-use super::driver::{GraphExec, NOT_READY, RawGraph, RawStream};
+use super::driver::{Api, Code, GraphExec, NOT_READY, RawGraph, RawStream};
 use super::event::Event;
 use super::memory::{DeviceBuffer, Pinned, Plain, Ptr};
+use super::waiting::{Queue, wait_until};
 use anyhow::{Result, bail, ensure};
 use cudarc::driver::sys;
-use std::cell::Cell;
 use std::ops::Range;
 use std::ptr::null_mut;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A queue of work on the card. Only events order it with other queues.
 pub struct Stream {
     device: Device,
     raw: RawStream,
-    capturing: Cell<bool>,
+    queue: Arc<Queue>,
 }
 
 // SAFETY: the driver's functions may be called from any thread; what is enqueued belongs to the card.
@@ -31,7 +33,9 @@ impl Stream {
         let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
         // SAFETY: the pointer is to a local variable.
         device.call("making a stream", |api| unsafe { (api.cuStreamCreate)(&mut raw, flags) })?;
-        Ok(Self { device: device.clone(), raw, capturing: Cell::new(false) })
+        let queue = Arc::new(Queue::new(raw));
+        device.add_queue(&queue);
+        Ok(Self { device: device.clone(), raw, queue })
     }
 
     /// The card it belongs to.
@@ -46,10 +50,20 @@ impl Stream {
     /// Waits until all that is enqueued is done.
     ///
     /// # Errors
-    /// What went wrong in it.
+    /// What went wrong in it; when it takes longer than [`limit`](super::waiting::limit).
     pub fn synchronize(&self) -> Result<()> {
-        // SAFETY: the stream is ours.
-        self.device.call("work on the card", |api| unsafe { (api.cuStreamSynchronize)(self.raw) })
+        wait_until(&self.device, "work on the card", || self.query())
+    }
+
+    /// Waits, before something is enqueued, where so much is that the driver itself might wait.
+    pub(super) fn make_room(&self) -> Result<()> {
+        if self.queue.is_full() { self.synchronize() } else { Ok(()) }
+    }
+
+    /// Enqueues something by `f`; a failure names the card and `what` was attempted.
+    fn enqueue(&self, what: &str, f: impl FnOnce(&'static Api) -> Code) -> Result<()> {
+        self.make_room()?;
+        self.device.call(what, f)
     }
 
     /// Whether all that is enqueued is done.
@@ -60,7 +74,10 @@ impl Stream {
         // SAFETY: the stream is ours.
         let code = self.device.call_code(|api| unsafe { (api.cuStreamQuery)(self.raw) })?;
         match code {
-            0 => Ok(true),
+            0 => {
+                self.queue.has_emptied();
+                Ok(true)
+            }
             NOT_READY => Ok(false),
             _ => Err(self.device.failure("work on the card", code)),
         }
@@ -75,8 +92,10 @@ impl Stream {
         if values.is_empty() {
             return Ok(());
         }
+        // From pageable memory the driver's call would wait for what is enqueued.
+        self.synchronize()?;
         let (from, bytes) = (values.as_ptr().cast(), size_of_val(values));
-        self.device.call("copying to it", |api| {
+        self.enqueue("copying to it", |api| {
             // SAFETY: the source has these bytes and is borrowed until the copy is done, below.
             unsafe { (api.cuMemcpyHtoDAsync_v2)(to.0, from, bytes, self.raw) }
         })?;
@@ -92,8 +111,10 @@ impl Stream {
         if values.is_empty() {
             return Ok(());
         }
+        // To pageable memory the driver's call waits for what is enqueued.
+        self.synchronize()?;
         let (to, bytes) = (values.as_mut_ptr().cast(), size_of_val(values));
-        self.device.call("copying from it", |api| {
+        self.enqueue("copying from it", |api| {
             // SAFETY: the target has these bytes, takes any of them, and is borrowed until the copy is done, below.
             unsafe { (api.cuMemcpyDtoHAsync_v2)(to, from.0, bytes, self.raw) }
         })?;
@@ -120,7 +141,7 @@ impl Stream {
         if range.is_empty() {
             return Ok(());
         }
-        self.device.call("copying to it", |api| {
+        self.enqueue("copying to it", |api| {
             // SAFETY: inside the buffer, which hands out no view and is not freed before the copy has ended.
             unsafe { (api.cuMemcpyHtoDAsync_v2)(to.0, host.cast(), range.len(), self.raw) }
         })?;
@@ -137,7 +158,7 @@ impl Stream {
         if range.is_empty() {
             return Ok(());
         }
-        self.device.call("copying from it", |api| {
+        self.enqueue("copying from it", |api| {
             // SAFETY: as in `copy_in`.
             unsafe { (api.cuMemcpyDtoHAsync_v2)(host.cast(), from.0, range.len(), self.raw) }
         })?;
@@ -157,7 +178,7 @@ impl Stream {
         if bytes == 0 {
             return Ok(());
         }
-        self.device.call("copying on it", |api| {
+        self.enqueue("copying on it", |api| {
             // SAFETY: addresses on the card, which the driver checks.
             unsafe { (api.cuMemcpyDtoDAsync_v2)(to.0, from.0, bytes as usize, self.raw) }
         })
@@ -171,7 +192,7 @@ impl Stream {
         if bytes == 0 {
             return Ok(());
         }
-        self.device.call("filling its memory", |api| {
+        self.enqueue("filling its memory", |api| {
             // SAFETY: an address on the card, which the driver checks.
             unsafe { (api.cuMemsetD8Async)(to.0, value, bytes as usize, self.raw) }
         })
@@ -183,7 +204,7 @@ impl Stream {
     /// When the card has failed.
     pub fn record(&self, event: &Event) -> Result<()> {
         // SAFETY: both are ours.
-        self.device.call("recording an event", |api| unsafe { (api.cuEventRecord)(event.raw, self.raw) })
+        self.enqueue("recording an event", |api| unsafe { (api.cuEventRecord)(event.raw, self.raw) })
     }
 
     /// Makes everything enqueued from now on wait for `event`.
@@ -192,7 +213,7 @@ impl Stream {
     /// When the card has failed.
     pub fn wait_for(&self, event: &Event) -> Result<()> {
         // SAFETY: both are ours.
-        self.device.call("waiting for an event", |api| unsafe { (api.cuStreamWaitEvent)(self.raw, event.raw, 0) })
+        self.enqueue("waiting for an event", |api| unsafe { (api.cuStreamWaitEvent)(self.raw, event.raw, 0) })
     }
 
     /// The work that `enqueue` enqueues here, to be launched again and again; it is not done now. Pointers and numbers
@@ -216,15 +237,18 @@ impl Stream {
     }
 
     fn not_capturing(&self, what: &str) -> Result<()> {
-        ensure!(!self.capturing.get(), "{what} inside of a capture");
+        ensure!(!self.queue.capturing.load(Relaxed), "{what} inside of a capture");
         Ok(())
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // SAFETY: ours, and dropped once; the driver finishes what is enqueued.
-        drop(self.device.call_code(|api| unsafe { (api.cuStreamDestroy_v2)(self.raw) }));
+        // SAFETY: ours, dropped once, when nothing runs.
+        self.device.give_back(|api| unsafe {
+            self.device.remove_queue(&self.queue);
+            (api.cuStreamDestroy_v2)(self.raw)
+        });
     }
 }
 
@@ -233,7 +257,7 @@ struct Capture<'a>(Option<&'a Stream>);
 
 impl<'a> Capture<'a> {
     fn of(stream: &'a Stream) -> Self {
-        stream.capturing.set(true);
+        stream.queue.capturing.store(true, Relaxed);
         Self(Some(stream))
     }
 
@@ -243,7 +267,7 @@ impl<'a> Capture<'a> {
     }
 
     fn stop(stream: &Stream) -> Result<Captured> {
-        stream.capturing.set(false);
+        stream.queue.capturing.store(false, Relaxed);
         let mut raw = null_mut();
         stream.device.call("capturing a graph", |api| {
             // SAFETY: the stream is ours, and capturing.
@@ -303,7 +327,7 @@ impl Graph {
     pub fn launch(&self, stream: &Stream) -> Result<()> {
         stream.not_capturing("the launch of a graph")?;
         // SAFETY: both are ours.
-        self.device.call("launching a graph", |api| unsafe { (api.cuGraphLaunch)(self.exec, stream.raw) })
+        stream.enqueue("launching a graph", |api| unsafe { (api.cuGraphLaunch)(self.exec, stream.raw) })
     }
 
     /// Prepares the first launch, so that it takes no longer than later ones.
@@ -318,8 +342,8 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // SAFETY: ours, and dropped once; the driver waits for a launch under way.
-        drop(self.device.call_code(|api| unsafe { (api.cuGraphExecDestroy)(self.exec) }));
+        // SAFETY: ours, dropped once, when nothing runs.
+        self.device.give_back(|api| unsafe { (api.cuGraphExecDestroy)(self.exec) });
     }
 }
 
