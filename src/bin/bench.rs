@@ -394,10 +394,11 @@ impl Bench<'_> {
 
     fn speed(&self, test: Test, tokens: &[u32], bar: &Bar) -> Result<Row> {
         let mut placed = self.executor(test.n_prompt + test.n_gen)?;
-        let speed = speed(self.model, &mut placed.executor, test, tokens, self.args.repetitions, bar)?;
+        let repetitions = self.args.repetitions;
+        let speed = placed.measure(|executor| speed(self.model, executor, test, tokens, repetitions, bar))?;
         let executor = &placed.executor;
         self.args.synthetic.tell_density(executor.stats(), self.model.config.n_layer);
-        let card = placed.on_card()?;
+        let card = placed.used_card();
         // The limit is that of the CPU's memory.
         let limit = self.limit.filter(|_| test.n_prompt == 0 && card.is_none());
         Ok(Row {
@@ -421,12 +422,15 @@ impl Bench<'_> {
     fn perplexity(&self, Scored { name, tokens, bos }: &Scored, bar: &Bar) -> Result<Row> {
         let n_ctx = self.args.ctx_size;
         let mut placed = self.executor(n_ctx)?;
-        let start = Instant::now();
-        let result = perplexity(&mut placed.executor, tokens, n_ctx, *bos, self.mode.into(), self.args.chunks, bar)
-            .with_context(|| name.clone())?;
-        let (executor, card) = (&placed.executor, placed.on_card()?);
+        let scored = placed.measure(|executor| {
+            let start = Instant::now();
+            let result = perplexity(executor, tokens, n_ctx, *bos, self.mode.into(), self.args.chunks, bar)?;
+            Ok((result, start.elapsed().as_secs_f64()))
+        });
+        let (result, seconds) = scored.with_context(|| name.clone())?;
+        let (executor, card) = (&placed.executor, placed.used_card());
         let n_tokens = result.n_windows * n_ctx;
-        let speed = n_tokens as f64 / start.elapsed().as_secs_f64();
+        let speed = n_tokens as f64 / seconds;
         let n_ubatch = self.args.compute.n_ubatch();
         let computed = match self.mode {
             Mode::Dense => Test { n_prompt: n_ctx, n_gen: 0 },

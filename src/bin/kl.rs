@@ -57,10 +57,11 @@ impl Comparison {
         let mut reference = dense.executor(n_ctx)?;
         let mut placed = bench.executor(n_ctx)?;
         placed.executor.set_audit(AUDITED);
-        let compared =
-            divergence(&mut reference.executor, &mut placed.executor, tokens, n_ctx, *bos, args.chunks, progress)
-                .with_context(|| name.clone())?;
-        let (executor, card) = (&placed.executor, placed.on_card()?);
+        let compared = placed.measure(|executor| {
+            divergence(&mut reference.executor, executor, tokens, n_ctx, *bos, args.chunks, progress)
+        });
+        let compared = compared.with_context(|| name.clone())?;
+        let (executor, card) = (&placed.executor, placed.used_card());
         let n_tokens = compared.perplexity.n_windows * n_ctx;
         let speed = n_tokens as f64 / compared.decoding.as_secs_f64();
         let decoded = Test { n_prompt: 0, n_gen: n_ctx };

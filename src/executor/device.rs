@@ -45,6 +45,9 @@ pub(super) trait Backend {
     /// Sets for one in how many tokens it is counted what predictors miss; 0 for none.
     fn set_audit(&mut self, every: u64);
 
+    /// Gives up what was set on it, for another device to go on with.
+    fn hand_over(&mut self) -> Handed;
+
     /// What a graphics card has of it and does; `None` where there is none.
     fn card(&self) -> Option<CardReport<'_>> {
         None
@@ -52,6 +55,12 @@ pub(super) trait Backend {
 
     /// Begins to count times anew.
     fn reset_times(&mut self) {}
+}
+
+/// What is set on a device.
+pub(super) struct Handed {
+    pub mask: Box<dyn MaskSource>,
+    pub audit_every: u64,
 }
 
 /// What a graphics card has of a model, and what it did.

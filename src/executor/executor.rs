@@ -3,6 +3,7 @@
 use super::batch::{Batch, Entry};
 use super::cpu::{Cpu, Worker};
 use super::device::{Backend, CardReport, Phase, Tokens};
+use super::fallback::Fallback;
 use super::hybrid::Hybrid;
 use super::mask::MaskSource;
 use super::memory::Memory;
@@ -14,13 +15,15 @@ use crate::gpu;
 use crate::model::Model;
 use crate::placement::Placement;
 use crate::placement::plan::Plan;
-use anyhow::{Result, ensure};
+use anyhow::{Error, Result, ensure};
 
 /// Runs a model: its own sequence token by token or many at once, and others in batches.
 pub struct Executor<'m> {
     model: &'m Model,
     params: ExecutorParams,
     device: Box<dyn Backend + 'm>,
+    /// Where a card has a part.
+    fallback: Option<Fallback<'m>>,
     sequence: Sequence,
     batch: Batch,
     logits: Vec<f32>,
@@ -72,13 +75,24 @@ impl<'m> Executor<'m> {
         check(model, &params)?;
         let params = ExecutorParams { n_threads: worker.n_threads(), isa: worker.isa(), ..params };
         let cpu = Cpu::new(model, placement, params.clone(), worker.clone());
-        Self::on(model, Box::new(Hybrid::new(cpu, device, plan)?), params)
+        let mut executor = Self::on(model, Box::new(Hybrid::new(cpu, device, plan)?), params)?;
+        executor.fallback = Some(Fallback::new(worker));
+        Ok(executor)
     }
 
     fn on(model: &'m Model, device: Box<dyn Backend + 'm>, params: ExecutorParams) -> Result<Self> {
         let sequence = new_sequence(model, &params)?;
         let (batch, logits) = (Batch::default(), Vec::new());
-        Ok(Self { model, params, device, sequence, batch, logits })
+        Ok(Self { model, params, device, fallback: None, sequence, batch, logits })
+    }
+
+    /// When the card fails from now on, `tell` gets to know why, and the CPU goes on: it computes the tokens of the
+    /// executor's own sequence again, which takes as long as a prompt, and then those that the card has not. Nothing is
+    /// asked of the card any more, and [`Executor::card`] is `None`. Where there is no card this does nothing.
+    pub fn go_on_without_card(&mut self, tell: impl FnOnce(&Error) + 'm) {
+        if let Some(fallback) = &mut self.fallback {
+            fallback.tell = Some(Box::new(tell));
+        }
     }
 
     /// What a graphics card has of the model and did; `None` where there is none.
@@ -110,6 +124,9 @@ impl<'m> Executor<'m> {
     /// Forgets all tokens of its own sequence.
     pub fn clear(&mut self) {
         self.sequence.clear();
+        if let Some(fallback) = &mut self.fallback {
+            fallback.tokens.clear();
+        }
     }
 
     /// Forgets everything after the first `n_past` tokens of its own sequence.
@@ -117,7 +134,11 @@ impl<'m> Executor<'m> {
     /// # Errors
     /// When the memory cannot forget just these: then [`Executor::clear`] it and compute the others again.
     pub fn truncate(&mut self, n_past: usize) -> Result<()> {
-        self.sequence.truncate(n_past)
+        self.sequence.truncate(n_past)?;
+        if let Some(fallback) = &mut self.fallback {
+            fallback.tokens.truncate(n_past);
+        }
+        Ok(())
     }
 
     /// What is run.
@@ -240,7 +261,43 @@ impl<'m> Executor<'m> {
         self.batch.check(n_past, self.params.n_ctx, self.model.config.n_vocab)
     }
 
+    /// Runs the batch, on the CPU where the card fails.
     fn run_own(&mut self, phase: Phase, observer: &mut dyn Observer) -> Result<()> {
+        // What a token has added to before it failed is added again.
+        let stats = self.fallback.as_ref().map(|_| self.sequence.stats.clone());
+        if let Err(why) = self.run_batch(phase, observer) {
+            let Some(mut fallback) = self.fallback.take() else { return Err(why) };
+            if let Some(stats) = stats {
+                self.sequence.stats = stats;
+            }
+            match fallback.replaces(&mut *self.device, self.model, &self.params, why) {
+                Ok(cpu) => self.device = Box::new(cpu),
+                Err(why) => {
+                    self.fallback = Some(fallback);
+                    return Err(why);
+                }
+            }
+            self.compute_again(&fallback.tokens, phase, observer)?;
+        }
+        if let Some(fallback) = &mut self.fallback {
+            fallback.tokens.extend(self.batch.entries().iter().map(|entry| entry.token));
+        }
+        Ok(())
+    }
+
+    /// Takes in `before`, which the sequence holds on a device that has failed, and then the batch that failed there.
+    fn compute_again(&mut self, before: &[u32], phase: Phase, observer: &mut dyn Observer) -> Result<()> {
+        let failed = std::mem::take(&mut self.batch);
+        self.sequence.clear();
+        for chunk in before.chunks(self.params.n_ubatch) {
+            self.own_batch(chunk, false);
+            self.run_batch(Phase::Prefill, &mut Unobserved)?;
+        }
+        self.batch = failed;
+        self.run_batch(phase, observer)
+    }
+
+    fn run_batch(&mut self, phase: Phase, observer: &mut dyn Observer) -> Result<()> {
         let sequences = std::slice::from_mut(&mut self.sequence);
         let mut tokens = Tokens { batch: &self.batch, sequences, observer };
         self.device.run(phase, &mut tokens, &mut self.logits)?;

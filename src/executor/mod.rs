@@ -6,6 +6,7 @@ mod cpu;
 mod device;
 #[allow(clippy::module_inception, reason = "the module is named after its main type")]
 mod executor;
+mod fallback;
 mod hybrid;
 mod kv_cache;
 mod mask;

@@ -142,7 +142,8 @@ impl Device {
         // SAFETY: see above.
         let code = unsafe { (api.cuDevicePrimaryCtxRetain)(&mut context, device) };
         api.check(code, || format!("{name}: opening it"))?;
-        let opened = Self(Arc::new(Open { api, ordinal, device, context, name, capability, n_sm, queues: Queues::default() }));
+        let opened =
+            Self(Arc::new(Open { api, ordinal, device, context, name, capability, n_sm, queues: Queues::default() }));
         opened.bind()?;
         Ok(opened)
     }

@@ -5,8 +5,10 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use powerinfer::cpu::Isa;
 use powerinfer::executor::KvType;
+use powerinfer::gpu::waiting::{LIMIT, set_limit};
 use powerinfer::gpu::{Chosen, DeviceChoice, choose};
 use powerinfer::model::Activation;
+use std::time::Duration;
 
 /// How a model is read and computed.
 #[derive(Args)]
@@ -27,6 +29,9 @@ pub struct Compute {
     /// Where to compute: cpu, cuda (the first card), cuda:N, or auto (a card if there is one)
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
+    /// Seconds that a card may take for a piece of work, milliseconds of which are usual, before it is given up
+    #[arg(long, value_name = "SECONDS", default_value_t = LIMIT.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
+    pub card_limit: u64,
     /// For compatibility with llama.cpp (-ngl): 0 means --device cpu; otherwise ignored, as --vram-budget decides
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub n_gpu_layers: Option<i64>,
@@ -54,6 +59,7 @@ impl Compute {
     /// # Errors
     /// When a card was asked for by name and cannot be used.
     pub fn choose_device(&self) -> Result<Chosen> {
+        set_limit(Duration::from_secs(self.card_limit));
         let chosen = choose(self.device_choice()?)?;
         if self.n_gpu_layers.is_some_and(|n| n != 0) {
             tell!("note: -ngl is ignored: --vram-budget decides how much of the model goes on the card");

@@ -4,7 +4,7 @@ use super::args::Compute;
 use super::hardware::hardware;
 use super::plan::Vram;
 use super::terminal::{Bar, tell};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail};
 use powerinfer::executor::{Executor, ExecutorParams, Worker, check_card};
 use powerinfer::gpu::{Chosen, Device, DeviceChoice};
 use powerinfer::measure::row::OnCard;
@@ -13,8 +13,10 @@ use powerinfer::placement::Placement;
 use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::plan::{Plan, PlannedLayer, Planner};
 use powerinfer::placement::workload::Workload;
+use powerinfer::progress::Interrupted;
 use powerinfer::units::Bytes;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where to compute, and with how much of it.
 pub struct Where<'a> {
@@ -31,6 +33,9 @@ pub struct Where<'a> {
 /// Memory that is left alone where the user gives no budget: for modules, and for what others do with the card.
 const SPARE: u64 = 128 << 20;
 
+/// Whether the card has failed: it is not tried again, and was told once.
+static LOST: AtomicBool = AtomicBool::new(false);
+
 /// An executor with what it was planned with, where a card has a part.
 pub struct Placed<'m> {
     /// Ready to run.
@@ -43,11 +48,21 @@ struct Card {
     budget: Bytes,
     /// Free before anything was taken there.
     free: Bytes,
+    /// Taken of it.
+    used: Bytes,
     limit_ts: f64,
 }
 
+/// What comes of asking for a card.
+enum Asked<'m> {
+    Placed(Placed<'m>),
+    /// It would be of no use, for this reason.
+    Useless(String),
+}
+
 impl Where<'_> {
-    /// An executor of `model` on the card that was chosen, as far as there is one; else on the CPU under `placement`.
+    /// An executor of `model` on the card that was chosen, as far as there is one; else on the CPU under `placement`. With
+    /// `--device auto` the CPU also takes over whatever the card fails to do, now or later, and that is told in one line.
     pub fn executor<'m>(
         &self,
         model: &'m Model,
@@ -58,7 +73,6 @@ impl Where<'_> {
         let alone = |placement, params| {
             Ok(Placed { executor: Executor::with_worker(model, placement, params, worker)?, card: None })
         };
-        let auto = self.compute.device == DeviceChoice::Auto;
         // A file that cannot be read is an error also where nothing depends on it.
         if let Some(path) = self.hardware {
             Hardware::read(path)?;
@@ -73,29 +87,46 @@ impl Where<'_> {
             tell!("note: computing on the CPU: --hot compares placements there");
             return alone(placement, params);
         }
-        if let Err(why) = check_card(model, &params) {
-            if !auto {
-                return Err(why.context(format!("--device {}", self.compute.device)));
-            }
-            tell!("note: computing on the CPU: {why:#}");
+        if LOST.load(Ordering::Relaxed) {
             return alone(placement, params);
         }
         model.check_mode(params.mode)?;
+        let why = match self.on_card(device, model, params.clone(), worker) {
+            Ok(Asked::Placed(placed)) => return Ok(placed),
+            Ok(Asked::Useless(why)) => why,
+            Err(why) if why.is::<Interrupted>() => return Err(why),
+            Err(why) if self.is_auto() => {
+                LOST.store(true, Ordering::Relaxed);
+                format!("{why:#}")
+            }
+            Err(why) => bail!("--device {}: {why:#}; --device cpu computes without the card", self.compute.device),
+        };
+        // What is wrong with the run itself is not the card's fault, and told as it is.
+        let placed = alone(placement, params)?;
+        tell!("note: computing on the CPU: {why}");
+        Ok(placed)
+    }
+
+    /// Whether the user leaves open where to compute.
+    fn is_auto(&self) -> bool {
+        self.compute.device == DeviceChoice::Auto
+    }
+
+    /// An executor that `device` has a part in.
+    fn on_card<'m>(
+        &self,
+        device: &Device,
+        model: &'m Model,
+        params: ExecutorParams,
+        worker: &Worker,
+    ) -> Result<Asked<'m>> {
+        check_card(model, &params)?;
         let work = Workload::of(model);
         let run = params.run(params.n_ctx);
         let choice = self.compute.device_choice()?;
-        let (threads, isa) = (params.n_threads, params.isa);
-        let measured = hardware(self.hardware, choice, &work, &run, threads, isa, &Bar::new());
-        let hardware = match measured {
-            Err(why) if auto && self.hardware.is_none() => {
-                tell!("note: computing on the CPU: {why:#}");
-                return alone(placement, params);
-            }
-            measured => measured?,
-        };
+        let hardware = hardware(self.hardware, choice, &work, &run, params.n_threads, params.isa, &Bar::new())?;
         if hardware.device.is_none() && !self.vram.is_given() {
-            tell!("note: computing on the CPU: {} is described without a graphics card", hardware.name);
-            return alone(placement, params);
+            return Ok(Asked::Useless(format!("{} is described without a graphics card", hardware.name)));
         }
         let (free, _) = device.memory()?;
         let planner = Planner { hardware: &hardware, work: &work, run: &run };
@@ -104,23 +135,30 @@ impl Where<'_> {
             None => match Bytes(free.0.saturating_sub(SPARE)) {
                 some if some >= planner.least() => planner.within(some),
                 some => {
-                    let least = planner.least();
-                    let why = format!("{some} of {} is free, and {least} is needed", device.name());
-                    ensure!(auto, "--device {}: {why}; lower -ub or -c", self.compute.device);
-                    tell!("note: computing on the CPU: {why}");
-                    return alone(placement, params);
+                    let (name, least) = (device.name(), planner.least());
+                    bail!("{some} of {name} is free, and {least} is needed; lower -ub or -c")
                 }
             },
         };
         let budget = plan.budget().unwrap_or_default();
         if plan.is_cpu_only() {
-            tell!("note: computing on the CPU: with {budget}, {} would not make it faster", device.name());
-            return alone(placement, params);
+            return Ok(Asked::Useless(format!("with {budget}, {} would not make it faster", device.name())));
         }
-        tell!("{}: {}", device.name(), described(&plan, budget));
+        let line = format!("{}: {}", device.name(), described(&plan, budget));
         let limit_ts = 1.0 / planner.least_seconds(&plan);
-        let executor = Executor::on_card(model, device, plan, params, worker)?;
-        Ok(Placed { executor, card: Some(Card { device: device.clone(), budget, free, limit_ts }) })
+        let mut executor = Executor::on_card(model, device, plan, params, worker)?;
+        let used = Bytes(free.0.saturating_sub(device.memory()?.0.0));
+        tell!("{line}");
+        if self.is_auto() {
+            executor.go_on_without_card(|why| {
+                LOST.store(true, Ordering::Relaxed);
+                tell!("note: the card failed ({why:#}); going on on the CPU");
+            });
+        }
+        Ok(Asked::Placed(Placed {
+            executor,
+            card: Some(Card { device: device.clone(), budget, free, used, limit_ts }),
+        }))
     }
 }
 
@@ -139,24 +177,33 @@ fn described(plan: &Plan, budget: Bytes) -> String {
     )
 }
 
-impl Placed<'_> {
+impl<'m> Placed<'m> {
+    /// Does `work`, which begins with an empty sequence, and all of it again where the card failed in its middle: figures are
+    /// of one device.
+    pub fn measure<T>(&mut self, mut work: impl FnMut(&mut Executor<'m>) -> Result<T>) -> Result<T> {
+        let with_card = self.executor.card().is_some();
+        let done = work(&mut self.executor)?;
+        if with_card && self.executor.card().is_none() { work(&mut self.executor) } else { Ok(done) }
+    }
+
     /// What the card did since the last reset of the executor's counts.
-    pub fn on_card(&self) -> Result<Option<OnCard>> {
-        let (Some(card), Some(report)) = (&self.card, self.executor.card()) else { return Ok(None) };
+    pub fn used_card(&self) -> Option<OnCard> {
+        let (Some(card), Some(report)) = (&self.card, self.executor.card()) else { return None };
         let (plan, times) = (report.plan, report.times);
         let n = times.n_tokens.max(1) as f64;
-        Ok(Some(OnCard {
+        Some(OnCard {
             device: card.device.name().to_owned(),
             vram_budget: card.budget.0,
             vram_accounted: plan.account().sum(),
             vram_allocated: report.allocated.0,
-            vram_used: card.free.0.saturating_sub(card.device.memory()?.0.0),
+            // One that does not answer any more has not failed in anything that was asked of it.
+            vram_used: card.device.memory().map_or(card.used.0, |(free, _)| card.free.0.saturating_sub(free.0)),
             hot_share: plan.hot_share(),
             cpu_busy: times.cpu.as_secs_f64() / times.total.as_secs_f64().max(1e-9),
             card_waits: times.waited.as_secs_f64() / times.total.as_secs_f64().max(1e-9),
             tasks_per_token: times.n_tasks as f64 / n,
             planned_ts: plan.tokens_per_second(),
             limit_ts: card.limit_ts,
-        }))
+        })
     }
 }

@@ -13,6 +13,15 @@ pub fn is_wanted() -> bool {
     WANTED.load(Ordering::SeqCst)
 }
 
+/// Ends the program without the exit handlers of libraries: that of a graphics card's driver may wait for what runs there,
+/// which may never end. All output has been written: nothing here keeps any back.
+pub fn leave(code: i32) -> ! {
+    #[cfg(unix)]
+    signal_hook::low_level::exit(code);
+    #[cfg(not(unix))]
+    std::process::exit(code)
+}
+
 /// Runs `read`, which waits for a line: a signal then need not wait for anything.
 pub fn while_waiting<T>(read: impl FnOnce() -> T) -> T {
     WAITING.store(true, Ordering::SeqCst);
@@ -38,7 +47,7 @@ pub fn watch(stop: impl Fn() + Send + 'static) -> Result<()> {
             stop();
             unix::wait(&WAITING);
             unix::restore_terminal();
-            std::process::exit(128 + signal);
+            leave(128 + signal);
         }
     })?;
     Ok(())

@@ -19,6 +19,10 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Exit code of a command that has done what it was to do.
+const DONE: u8 = 0;
+/// Exit code of one that could not.
+const FAILED: u8 = 1;
 /// Exit code of wrong usage, as clap has it.
 const USAGE: u8 = 2;
 /// Exit code of a command that Ctrl-C ended, as shells have it.
@@ -27,6 +31,15 @@ const INTERRUPTED: u8 = 130;
 /// Parses the arguments, runs the command, and turns its result into messages and an exit code: 0 done, 1 an error
 /// in one line on stderr, 2 wrong usage, 130 interrupted.
 pub fn main<A: Parser>(run: fn(A) -> Result<()>) -> ExitCode {
+    let code = status(run);
+    if powerinfer::gpu::waiting::hangs() {
+        ending::leave(code.into());
+    }
+    ExitCode::from(code)
+}
+
+/// The exit code of the command.
+fn status<A: Parser>(run: fn(A) -> Result<()>) -> u8 {
     powerinfer::files::signals::prepare();
     let mut value = false;
     let args = match A::try_parse_from(std::env::args_os().map(|arg| long_form(arg, &mut value))) {
@@ -34,22 +47,22 @@ pub fn main<A: Parser>(run: fn(A) -> Result<()>) -> ExitCode {
         Err(error) if error.use_stderr() && std::env::args_os().any(|arg| has_commands(&arg.to_string_lossy())) => {
             // It may repeat the argument.
             terminal::tell!("{}", error.to_string().trim_end());
-            return ExitCode::from(USAGE);
+            return USAGE;
         }
         Err(error) => error.exit(),
     };
-    let Err(error) = run(args) else { return ExitCode::SUCCESS };
+    let Err(error) = run(args) else { return DONE };
     if error.is::<Interrupted>() {
         terminal::tell!("interrupted");
-        return ExitCode::from(INTERRUPTED);
+        return INTERRUPTED;
     }
     let pipe_closed = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
     if error.downcast_ref::<io::Error>().is_some_and(pipe_closed) {
-        return ExitCode::SUCCESS;
+        return DONE;
     }
     let line = format!("{error:#}").replace('\n', " ");
     terminal::tell!("error: {}", printable(&line));
-    ExitCode::FAILURE
+    FAILED
 }
 
 /// Whether a terminal could take a part of `text` for commands.

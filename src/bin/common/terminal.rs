@@ -3,6 +3,7 @@
 use super::ending;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use powerinfer::gpu::waiting::heed;
 use powerinfer::printable::{printable_lines, without_controls};
 use powerinfer::progress::Progress;
 use std::fmt::Display;
@@ -95,9 +96,10 @@ pub fn catch_ctrl_c(again: Again) -> Result<()> {
     press_again(again);
     let handler = move || {
         if STOP.swap(true, Ordering::SeqCst) && EXITS.load(Ordering::SeqCst) {
-            std::process::exit(130);
+            ending::leave(130);
         }
     };
+    heed(|| STOP.load(Ordering::SeqCst));
     ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")?;
     ending::watch(|| STOP.store(true, Ordering::SeqCst)).context("SIGTERM cannot be caught")
 }

@@ -8,7 +8,7 @@ use super::request::Request;
 use super::setup::Setup;
 use super::worker::Worker;
 use crate::executor::batch::Batch;
-use crate::executor::device::{Backend, Phase, Tokens};
+use crate::executor::device::{Backend, Handed, Phase, Tokens};
 use crate::executor::mask::{Fired, MaskSource};
 use crate::executor::params::ExecutorParams;
 use crate::model::{Model, Role, Vector};
@@ -117,5 +117,10 @@ impl Backend for Cpu<'_> {
 
     fn set_audit(&mut self, every: u64) {
         self.setup.audit_every = every;
+    }
+
+    fn hand_over(&mut self) -> Handed {
+        let mask = std::mem::replace(&mut self.setup.mask, Box::new(Fired));
+        Handed { mask, audit_every: self.setup.audit_every }
     }
 }

@@ -11,18 +11,20 @@ mod scratch;
 
 use super::batch::Batch;
 use super::cpu::{Cpu, Found, Given, How, Request, Rotation};
-use super::device::{Backend, CardReport, CardTimes, Phase, Tokens};
+use super::device::{Backend, CardReport, CardTimes, Handed, Phase, Tokens};
 use super::mask::MaskSource;
 use super::observer::Unobserved;
 use super::program::{Instruction, fuse_adds, fuse_merges, of_layer, output_norm};
 use super::stats::Computed;
 use crate::gpu::mailbox::{Arrival, Layout, Mailbox, Sizes, Wait};
 use crate::gpu::tiles::Tiles;
+use crate::gpu::waiting;
 use crate::gpu::{Device, Graph, Kernels, Mapped, Stream};
 use crate::model::{Mode, Role};
 use crate::placement::budget::tile_bytes;
 use crate::placement::plan::{Plan, PlannedLayer};
 use crate::placement::workload::Workload;
+use crate::progress::Interrupted;
 use crate::units::Bytes;
 use anyhow::{Context, Result, bail, ensure};
 use batch::Many;
@@ -34,8 +36,6 @@ use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long the CPU waits for the card.
-const CARD_LIMIT: Duration = Duration::from_secs(60);
 /// How long the pool's threads keep awake for the next piece of a token.
 const PATIENCE: Duration = Duration::from_millis(2);
 
@@ -235,19 +235,29 @@ impl<'m> Hybrid<'m> {
         Ok(())
     }
 
-    /// Does `work`, unless the card has failed; notes it when it fails.
+    /// Does `work`, unless the card has failed; notes it when it fails. What the user has stopped is no failure, if the card
+    /// ends soon after it.
     fn working(&mut self, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         if let Some(why) = &self.failed {
             bail!("the card has failed before: {why}");
         }
         let done = work(self);
         if let Err(error) = &done {
-            self.failed = Some(format!("{error:#}"));
             self.mailbox.stop();
             // It ends soon; whether well does not matter any more.
             let since = Instant::now();
-            while matches!(self.stream.query(), Ok(false)) && since.elapsed() < LAST_WORDS {
+            let mut ended = self.stream.query();
+            while matches!(ended, Ok(false)) && since.elapsed() < LAST_WORDS.min(waiting::limit()) {
                 thread::sleep(Duration::from_millis(1));
+                ended = self.stream.query();
+            }
+            match ended {
+                Ok(true) if error.is::<Interrupted>() => self.mailbox.restart(),
+                Ok(false) => {
+                    waiting::give_up();
+                    self.failed = Some("it hangs".to_owned());
+                }
+                _ => self.failed = Some(format!("{error:#}")),
             }
         }
         done
@@ -270,8 +280,12 @@ impl<'m> Hybrid<'m> {
         // On Windows, and in Linux under it, a launch may lie in a queue until somebody asks.
         self.stream.query()?;
         let stream = &self.stream;
-        let alive = || stream.query().map(|_| ());
-        let wait = Wait { limit: CARD_LIMIT, alive: &alive };
+        let launched = Instant::now();
+        let alive = || {
+            waiting::check_stop(launched)?;
+            stream.query().map(|_| ())
+        };
+        let wait = Wait { limit: waiting::limit(), alive: &alive };
         for (job, request) in self.requests.iter().enumerate() {
             let job = job as u32;
             match self.mailbox.wait_job(job, wait)? {
@@ -399,6 +413,10 @@ impl Backend for Hybrid<'_> {
 
     fn set_audit(&mut self, every: u64) {
         self.cpu.set_audit(every);
+    }
+
+    fn hand_over(&mut self) -> Handed {
+        self.cpu.hand_over()
     }
 
     fn card(&self) -> Option<CardReport<'_>> {

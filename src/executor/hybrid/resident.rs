@@ -3,7 +3,7 @@
 use crate::gpu::matrix::DeviceMatrix;
 use crate::gpu::ops::norm::Norm as NormOp;
 use crate::gpu::ops::rope::KvLayer;
-use crate::gpu::{Arena, Device, Kernels, Ptr, Stream, Uploader};
+use crate::gpu::{Arena, Kernels, Ptr, Stream, Uploader};
 use crate::model::{Config, Down, Layer, Matrix, Model, NeuronGroup, Part, Predictor, Role, Scores};
 use crate::placement::budget::{Piece, aligned, allocated, layer_pieces, tile_bytes};
 use crate::placement::plan::{GroupChoice, LayerChoice, Plan, Run};
@@ -157,8 +157,10 @@ impl Vectors<'_> {
 }
 
 impl Loader<'_> {
-    fn device(&self) -> &Device {
-        self.stream.device()
+    /// An allocation of `bytes`. The driver may wait for what runs, and that without a limit.
+    fn arena(&self, bytes: u64, what: &str) -> Result<Arena> {
+        self.stream.synchronize()?;
+        Arena::new(self.stream.device(), bytes, what)
     }
 
     /// The rows of `matrix` from `first` on, `n` of them, at `ptr`.
@@ -185,7 +187,7 @@ impl Loader<'_> {
             let groups = choice.groups.iter().map(nothing).collect();
             return Ok(CardLayer { norms: Vec::new(), attention: None, groups, arena: None });
         }
-        let mut arena = Arena::new(self.device(), total, &format!("weights of layer {i}"))?;
+        let mut arena = self.arena(total, &format!("weights of layer {i}"))?;
         let mut places = Vec::with_capacity(pieces.len());
         for (piece, bytes) in pieces {
             places.push((*piece, if *bytes > 0 { arena.take(*bytes, &format!("{piece:?}"))? } else { Ptr::NULL }));
@@ -304,7 +306,7 @@ impl Loader<'_> {
     fn head(&mut self, model: &Model) -> Result<CardHead> {
         let (matrix, norm) = (model.weights.head(), model.weights.part(Role::OutputNorm));
         let (bytes, small) = (matrix.n_bytes() as u64, 8 * matrix.n_cols as u64);
-        let mut arena = Arena::new(self.device(), allocated(aligned(bytes) + aligned(small)), "the head")?;
+        let mut arena = self.arena(allocated(aligned(bytes) + aligned(small)), "the head")?;
         let at = arena.take(bytes, "its matrix")?;
         let vectors = arena.take(small, "its norm")?;
         let matrix = self.rows(at, matrix, 0, matrix.n_rows)?;
