@@ -3,6 +3,7 @@
 mod bench;
 mod contradictions;
 mod device;
+mod fallback;
 mod hostile_models;
 mod inputs;
 mod interrupt;

@@ -78,7 +78,8 @@ impl Where<'_> {
             Hardware::read(path)?;
         }
         let Chosen::Cuda(device) = self.chosen else {
-            if self.vram.is_given() {
+            // Where a reason was told already, it says this, too.
+            if self.vram.is_given() && matches!(self.chosen, Chosen::Cpu { why: None }) {
                 tell!("note: computing on the CPU: --vram-budget and --vram-total have no effect");
             }
             return alone(placement, params);
