@@ -52,7 +52,7 @@ impl Comparison {
         let n_ctx = args.ctx_size;
         let base = self.base.as_ref().unwrap_or(bench.model);
         // A card holds one of them; the reference can wait.
-        let alone = Chosen::Cpu { why: None };
+        let alone = Chosen::Cpu { why: Some("the other is on the card".to_owned()) };
         let dense = Bench { model: base, mode: Mode::Dense, chosen: &alone, ..*bench };
         let mut reference = dense.executor(n_ctx)?;
         let mut placed = bench.executor(n_ctx)?;

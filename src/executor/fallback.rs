@@ -8,11 +8,14 @@ use crate::placement::Placement;
 use crate::progress::Interrupted;
 use anyhow::{Error, anyhow};
 
+/// Is told why the card is not used any more.
+type Tell<'m> = Box<dyn FnOnce(&Error) + 'm>;
+
 /// What an executor needs to go on without its card.
 pub(super) struct Fallback<'m> {
     pub worker: Worker,
-    /// Told once why the card is not used any more; `None` where its failure is to be an error.
-    pub tell: Option<Box<dyn FnOnce(&Error) + 'm>>,
+    /// `None` where a failure is to be an error.
+    pub tell: Option<Tell<'m>>,
     /// What is in the executor's own sequence: keys and values on the card are lost with it.
     pub tokens: Vec<u32>,
 }
