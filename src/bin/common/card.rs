@@ -55,7 +55,7 @@ struct Card {
 
 /// What comes of asking for a card.
 enum Asked<'m> {
-    Placed(Placed<'m>),
+    Placed(Box<Placed<'m>>),
     /// It would be of no use, for this reason.
     Useless(String),
 }
@@ -93,7 +93,7 @@ impl Where<'_> {
         }
         model.check_mode(params.mode)?;
         let why = match self.on_card(device, model, params.clone(), worker) {
-            Ok(Asked::Placed(placed)) => return Ok(placed),
+            Ok(Asked::Placed(placed)) => return Ok(*placed),
             Ok(Asked::Useless(why)) => why,
             Err(why) if why.is::<Interrupted>() => return Err(why),
             Err(why) if self.is_auto() => {
@@ -156,10 +156,8 @@ impl Where<'_> {
                 tell!("note: the card failed ({why:#}); going on on the CPU");
             });
         }
-        Ok(Asked::Placed(Placed {
-            executor,
-            card: Some(Card { device: device.clone(), budget, free, used, limit_ts }),
-        }))
+        let card = Card { device: device.clone(), budget, free, used, limit_ts };
+        Ok(Asked::Placed(Box::new(Placed { executor, card: Some(card) })))
     }
 }
 
