@@ -9,6 +9,7 @@ mod attention_prefill;
 mod card;
 mod device;
 mod exact;
+mod fallback;
 mod ffn;
 mod hybrid;
 mod gemm;
@@ -48,6 +49,10 @@ pub fn emulated() -> bool {
 /// # Panics
 /// Where there must be one: under the emulator, and where the environment says `REQUIRE_GPU=1`.
 pub fn gpu() -> Option<Device> {
+    if emulated() {
+        // It is slow, and slower where it is watched.
+        powerinfer::gpu::waiting::set_limit(std::time::Duration::from_secs(600));
+    }
     let why = match Device::open(0) {
         Ok(device) => return Some(device),
         Err(why) => format!("{why:#}"),
