@@ -188,7 +188,7 @@ impl Device {
     pub fn synchronize(&self) -> Result<()> {
         self.bind()?;
         let mut state = 0;
-        wait_until(self, "work on the card", || {
+        wait_until(self.name(), "work on the card", || {
             state = self.0.queues.state(self.0.api);
             Ok(state != NOT_READY)
         })?;

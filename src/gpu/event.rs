@@ -43,7 +43,7 @@ impl Event {
     /// # Errors
     /// What went wrong until then; when it takes longer than [`limit`](super::waiting::limit).
     pub fn wait(&self) -> Result<()> {
-        wait_until(&self.device, "work on the card", || self.has_come())
+        wait_until(self.device.name(), "work on the card", || self.has_come())
     }
 
     /// Whether it has happened.

@@ -56,6 +56,9 @@ macro_rules! plain {
 
 plain! { u8 i8 u16 i16 u32 i32 u64 i64 f32 half::f16 half::bf16 }
 
+/// What an error says where less memory of the card is free than is wanted.
+pub const SHORT_OF_MEMORY: &str = "out of device memory";
+
 /// Memory on the card, in one allocation of the driver. Freed when dropped, after all work on the card.
 pub struct DeviceBuffer {
     device: Device,
@@ -86,7 +89,7 @@ impl DeviceBuffer {
             if code == OUT_OF_MEMORY {
                 let (free, total) = device.memory()?;
                 let name = device.name();
-                bail!("out of device memory: {what}: {} wanted, {free} of {total} free on {name}", Bytes(bytes));
+                bail!("{SHORT_OF_MEMORY}: {what}: {} wanted, {free} of {total} free on {name}", Bytes(bytes));
             }
             if code != 0 {
                 return Err(device.failure(&format!("allocating {} for {what}", Bytes(bytes)), code));

@@ -52,7 +52,7 @@ impl Stream {
     /// # Errors
     /// What went wrong in it; when it takes longer than [`limit`](super::waiting::limit).
     pub fn synchronize(&self) -> Result<()> {
-        wait_until(&self.device, "work on the card", || self.query())
+        wait_until(self.device.name(), "work on the card", || self.query())
     }
 
     /// Waits, before something is enqueued, where so much is that the driver itself might wait.

@@ -5,7 +5,6 @@
 //! the whole process, as are the settings.
 #![allow(unsafe_code, reason = "calls the CUDA driver")]
 
-use super::device::Device;
 use super::driver::{Api, Code, NOT_READY, RawStream};
 use crate::progress::Interrupted;
 use anyhow::{Result, bail};
@@ -68,11 +67,11 @@ pub fn check_stop(begin: Instant) -> Result<()> {
     Ok(())
 }
 
-/// Looks until `done`: at full speed at first, then sleeping for a small part of the time that has passed.
+/// Looks until `done`, which is for `what` on the card of that name: at full speed at first, then sleeping for a small part of the time that has passed.
 ///
 /// # Errors
 /// Those of `done`; when the time has passed, and then the card is given up; when the user wants to stop.
-pub(super) fn wait_until(device: &Device, what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+pub(super) fn wait_until(name: &str, what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
     let begin = Instant::now();
     while !done()? {
         let waited = begin.elapsed();
@@ -82,7 +81,7 @@ pub(super) fn wait_until(device: &Device, what: &str, mut done: impl FnMut() -> 
         }
         if waited >= limit() {
             give_up();
-            bail!("{}: {what} has not ended within {:?}: it hangs", device.name(), limit());
+            bail!("{name}: {what} has not ended within {:?}: it hangs", limit());
         }
         check_stop(begin)?;
         thread::sleep((waited / 16).min(LONGEST_SLEEP));

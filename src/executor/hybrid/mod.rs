@@ -17,6 +17,7 @@ use super::observer::Unobserved;
 use super::program::{Instruction, fuse_adds, fuse_merges, of_layer, output_norm};
 use super::stats::Computed;
 use crate::gpu::mailbox::{Arrival, Layout, Mailbox, Sizes, Wait};
+use crate::gpu::memory::SHORT_OF_MEMORY;
 use crate::gpu::tiles::Tiles;
 use crate::gpu::waiting;
 use crate::gpu::{Device, Graph, Kernels, Mapped, Stream};
@@ -26,7 +27,7 @@ use crate::placement::plan::{Plan, PlannedLayer};
 use crate::placement::workload::Workload;
 use crate::progress::Interrupted;
 use crate::units::Bytes;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
 use batch::Many;
 pub use check::check_card;
 use record::{Card, Recorder};
@@ -122,17 +123,20 @@ impl<'m> Hybrid<'m> {
         let kernels = Kernels::load(device)?;
         let divisors = model.weights.find(Role::RopeFreqs).map(|part| part.vector());
         let rotation = Rotation::new(&config.rope, divisors);
-        let short =
-            || format!("the plan takes {}; a lower --vram-budget leaves more to others", plan.account().taken());
-        let resident = Resident::load(model, &work, &run, &plan, &kernels, &stream).with_context(short)?;
-        let scratch = Scratch::new(model, &work, &run, &rotation, &stream).with_context(short)?;
+        let taken = plan.account().taken();
+        let short = |why: Error| match format!("{why:#}").contains(SHORT_OF_MEMORY) {
+            true => why.context(format!("the plan takes {taken}; a lower --vram-budget leaves more to others")),
+            false => why,
+        };
+        let resident = Resident::load(model, &work, &run, &plan, &kernels, &stream).map_err(short)?;
+        let scratch = Scratch::new(model, &work, &run, &rotation, &stream).map_err(short)?;
         let groups = model.weights.group_sizes();
         let n_ff = groups.iter().copied().max().unwrap_or(0);
         let sizes = Sizes { n_embd: config.n_embd, n_ff, n_vocab: config.n_vocab, n_groups: groups.len() };
         let layout = Layout::new(sizes);
         let mailbox = Mailbox::new(Mapped::new(device, layout.bytes, "the mailbox")?, layout)?;
 
-        let tiles = Tiles::new(device, Bytes(tile_bytes(&work))).with_context(short)?;
+        let tiles = Tiles::new(device, Bytes(tile_bytes(&work))).map_err(short)?;
         let mut route = stretches(&plan.layers);
         let mut before = 0..0;
         if let Some(Stretch::Cpu(first)) = route.first() {
