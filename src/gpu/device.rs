@@ -1,8 +1,8 @@
 //! A graphics card: choosing and opening it, and what it is.
 #![allow(unsafe_code, reason = "calls the CUDA driver")]
 
-use super::driver::{Api, Code, Context_, NOT_READY, driver};
-use super::waiting::{self, Queue, Queues, wait_until};
+use super::driver::{Api, Code, Context_, driver};
+use super::waiting::{self, Queue, Queues};
 use crate::progress::Interrupted;
 use crate::units::Bytes;
 use anyhow::{Result, bail, ensure};
@@ -187,11 +187,7 @@ impl Device {
     /// What went wrong in it; when it takes longer than [`waiting::limit`].
     pub fn synchronize(&self) -> Result<()> {
         self.bind()?;
-        let mut state = 0;
-        wait_until(self.name(), "work on the card", || {
-            state = self.0.queues.state(self.0.api);
-            Ok(state != NOT_READY)
-        })?;
+        let state = self.0.queues.wait(self.0.api, self.name())?;
         if state == 0 { Ok(()) } else { Err(self.failure("work on the card", state)) }
     }
 

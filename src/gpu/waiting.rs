@@ -95,6 +95,8 @@ pub(super) struct Queue {
     pub capturing: AtomicBool,
     /// Calls that have enqueued something since it was last known to be empty.
     queued: AtomicU32,
+    /// How often it was known to be empty.
+    emptied: AtomicU64,
 }
 
 // SAFETY: a handle, which the driver's functions take on any thread.
@@ -104,7 +106,7 @@ unsafe impl Sync for Queue {}
 
 impl Queue {
     pub fn new(raw: RawStream) -> Self {
-        Self { raw, capturing: AtomicBool::new(false), queued: AtomicU32::new(0) }
+        Self { raw, capturing: AtomicBool::new(false), queued: AtomicU32::new(0), emptied: AtomicU64::new(0) }
     }
 
     /// Something is about to be enqueued: whether it has to be waited for what is there already.
@@ -115,6 +117,7 @@ impl Queue {
     /// All that was enqueued is done.
     pub fn has_emptied(&self) {
         self.queued.store(0, Relaxed);
+        self.emptied.fetch_add(1, Release);
     }
 
     /// What the driver says of it: [`NOT_READY`], 0, or an error that ended whatever ran.
@@ -145,10 +148,31 @@ impl Queues {
         self.lock().retain(|q| !Arc::ptr_eq(q, queue));
     }
 
-    /// What the driver says of all of them: [`NOT_READY`] where something runs, else the first error, or 0.
-    pub fn state(&self, api: &Api) -> Code {
-        let states = self.lock().iter().map(|queue| queue.state(api)).collect::<Vec<_>>();
-        let running = states.iter().find(|code| **code == NOT_READY);
-        running.or_else(|| states.iter().find(|code| **code != 0)).copied().unwrap_or(0)
+    /// Waits until each has done what was enqueued when this was called: other threads may enqueue more. Returns the first
+    /// error of the driver, or 0: an error has ended whatever ran.
+    ///
+    /// # Errors
+    /// As [`wait_until`].
+    pub fn wait(&self, api: &Api, name: &str) -> Result<Code> {
+        let of_now = |queue: &Arc<Queue>| (Arc::clone(queue), queue.emptied.load(Acquire));
+        let mut waiting: Vec<_> = self.lock().iter().map(of_now).collect();
+        let mut first = 0;
+        wait_until(name, "work on the card", || {
+            // Locked, so that none is destroyed meanwhile.
+            let there = self.lock();
+            waiting.retain(|(queue, emptied)| {
+                let is_there = there.iter().any(|other| Arc::ptr_eq(other, queue));
+                if !is_there || queue.emptied.load(Acquire) != *emptied {
+                    return false;
+                }
+                let state = queue.state(api);
+                if state != NOT_READY && first == 0 {
+                    first = state;
+                }
+                state == NOT_READY
+            });
+            Ok(waiting.is_empty())
+        })?;
+        Ok(first)
     }
 }
