@@ -127,7 +127,11 @@ impl Repl<'_, '_> {
         if error.is::<io::Error>() || error.is::<Unusable>() {
             return Err(error);
         }
-        tell!("error: {error:#}");
+        if error.is::<Interrupted>() {
+            tell!("(stopped)");
+        } else {
+            tell!("error: {error:#}");
+        }
         if let History::Messages(_, messages) = &mut self.history {
             messages.pop_if(|m| m.role == "user");
         }

@@ -209,7 +209,7 @@ fn memory_that_is_not_there_leaves_the_run_to_the_cpu() {
 
 /// Of the kernels that `run` launches here: in a prompt, in a token, and in both; those that wait for the CPU, too.
 const KERNELS: [&str; 8] =
-    ["norm", "gemm_f32", "rope_store", "begin_token", "merge_norm", "select_act", "down_f32", "finish"];
+    ["norm", "gemm_f32", "rope_store", "begin_token", "merge_norm", "select_hot", "down_f32", "finish"];
 
 #[test]
 fn a_kernel_that_fails_leaves_the_run_to_the_cpu() {
@@ -270,6 +270,24 @@ fn a_conversation_goes_on_without_its_card() {
         let auto = talk(fail, "auto").ok();
         assert_eq!((&auto.stdout, told(&auto).len()), (&cpu.stdout, 1), "{fail}: {}", auto.stderr);
     }
+}
+
+#[test]
+fn a_conversation_goes_on_after_ctrl_c_while_its_card_hangs() {
+    let Some(setup) = Setup::new() else { return };
+    let mut command = setup.run_within("1000", "kernel:finish@9=hang", "auto");
+    let mut child =
+        command.arg("-i").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"there was\n").unwrap();
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    std::thread::sleep(Duration::from_secs(1));
+    stdin.write_all(b"a dog\n").unwrap();
+    drop(stdin);
+    let outcome = Outcome::from(child.wait_with_output().unwrap()).ok();
+    assert_eq!((outcome.stderr.matches("(stopped)").count(), told(&outcome).len()), (1, 1), "{}", outcome.stderr);
+    assert!(!outcome.stderr.contains("error"), "{}", outcome.stderr);
 }
 
 #[test]

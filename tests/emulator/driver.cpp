@@ -1000,7 +1000,10 @@ R cuEventRecordWithFlags(void* event, void* handle, unsigned flags) {
     uint64_t n = ++e->asked;
     return enqueue(s, [] { return OK; }, [=] { come(n); });
 }
-R cuEventRecord(void* event, void* handle) { return cuEventRecordWithFlags(event, handle, 0); }
+R cuEventRecord(void* event, void* handle) {
+    BEGIN_ANY();
+    return cuEventRecordWithFlags(event, handle, 0);
+}
 R cuStreamWaitEvent(void* handle, void* event, unsigned) {
     BEGIN();
     STREAM(s, handle);
