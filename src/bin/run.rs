@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use common::args::Compute;
 use common::card::Where;
-use common::hardware::hardware;
+use common::hardware::hardware_to_show;
 use common::models;
 use common::plan::{self, PlanArgs};
 use common::terminal::{Again, Bar, catch_ctrl_c, print, print_generated, tell};
@@ -242,7 +242,7 @@ fn dry_run(args: &Args) -> Result<()> {
     let run = params.run(params.n_ctx);
     let given = args.plan.hardware.as_deref();
     let choice = args.compute.device_choice()?;
-    let hardware = hardware(given, choice, &work, &run, params.n_threads, params.isa, &Bar::new())?;
+    let hardware = hardware_to_show(given, choice, &work, &run, params.n_threads, params.isa, &Bar::new())?;
     plan::show(&args.plan, args.json, &hardware, &work, &run)
 }
 

@@ -4,7 +4,7 @@ mod common;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use common::hardware::hardware;
+use common::hardware::hardware_to_show;
 use common::models;
 use common::plan::{self, PlanArgs};
 use common::terminal::{Again, Bar, catch_ctrl_c, print_table, tell};
@@ -232,7 +232,7 @@ fn setting(args: &Args, work: &Workload, n_threads: usize, bar: &Bar) -> Result<
     ensure!(n_ctx > 0, "-c 0: a context needs at least one token");
     let run = Run { n_ctx, n_past: n_ctx, kv_type: KvType::F16.dtype(), n_ubatch: N_UBATCH, mode: args.mode };
     let given = args.plan.hardware.as_deref();
-    let hardware = hardware(given, DeviceChoice::Auto, work, &run, n_threads, Isa::detect(), bar)?;
+    let hardware = hardware_to_show(given, DeviceChoice::Auto, work, &run, n_threads, Isa::detect(), bar)?;
     Ok((hardware, run))
 }
 

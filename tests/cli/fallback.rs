@@ -212,6 +212,15 @@ const KERNELS: [&str; 8] =
     ["norm", "gemm_f32", "rope_store", "begin_token", "merge_norm", "select_hot", "down_f32", "finish"];
 
 #[test]
+fn a_plan_is_made_for_the_cpu_where_the_card_fails_while_it_is_measured() {
+    let Some(setup) = Setup::new() else { return };
+    let mut command = emulator::command(file("run")).unwrap();
+    command.env("EMU_FAIL", "cuModuleLoadDataEx=218").env("XDG_CACHE_HOME", setup.folder.path());
+    let planned = outcome(command.arg("-m").arg(&setup.model).args(["--dry-run", "-t", "1"])).ok();
+    assert_eq!(planned.stderr.matches("note: planning for the CPU alone: ").count(), 1, "{}", planned.stderr);
+}
+
+#[test]
 fn a_kernel_that_fails_leaves_the_run_to_the_cpu() {
     let Some(setup) = Setup::new() else { return };
     let text = setup.text();

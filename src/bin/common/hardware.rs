@@ -9,7 +9,7 @@ use powerinfer::measure::machine::{cpu_name, distinct, measure, shortened, types
 use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::plan::Run;
 use powerinfer::placement::workload::Workload;
-use powerinfer::progress::Progress;
+use powerinfer::progress::{Interrupted, Progress};
 use powerinfer::quant::GgmlType;
 use std::path::Path;
 
@@ -48,6 +48,25 @@ pub fn hardware(
         }
     }
     Ok(measured)
+}
+
+/// The same for a plan that is only shown: where the card of `auto` fails, that is told, and the plan is for the CPU alone.
+pub fn hardware_to_show(
+    given: Option<&Path>,
+    choice: DeviceChoice,
+    work: &Workload,
+    run: &Run,
+    threads: usize,
+    isa: Isa,
+    progress: &dyn Progress,
+) -> Result<Hardware> {
+    match hardware(given, choice, work, run, threads, isa, progress) {
+        Err(why) if choice == DeviceChoice::Auto && given.is_none() && !why.is::<Interrupted>() => {
+            tell!("note: planning for the CPU alone: {why:#}");
+            hardware(None, DeviceChoice::Cpu, work, run, threads, isa, progress)
+        }
+        found => found,
+    }
 }
 
 fn cache_name(threads: usize, isa: Isa, device: Option<&Device>) -> String {
