@@ -1,16 +1,18 @@
 //! A graphics card: choosing and opening it, and what it is.
 #![allow(unsafe_code, reason = "calls the CUDA driver")]
 
-use super::driver::{Api, Code, Context_, driver};
+use super::driver::{Api, Code, Context_};
+use super::identity::{Found, find};
+use super::loaded::Loaded;
 use super::waiting::{self, Queue, Queues};
 use crate::progress::Interrupted;
 use crate::units::Bytes;
 use anyhow::{Result, bail, ensure};
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::c_int;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 /// The oldest cards that the kernels support: Turing. Older ones lack half of the matrix instructions.
 const NEEDED_CAPABILITY: (u32, u32) = (7, 5);
@@ -99,6 +101,10 @@ struct Open {
     capability: (u32, u32),
     n_sm: u32,
     queues: Queues,
+    /// All kernels, once somebody has asked for them.
+    kernels: Mutex<Option<Arc<Loaded>>>,
+    /// Told when loading them takes long.
+    slow_load: OnceLock<fn()>,
 }
 
 // SAFETY: a context may be current in several threads at once, and the driver's functions may be called from any.
@@ -107,25 +113,29 @@ unsafe impl Send for Open {}
 unsafe impl Sync for Open {}
 
 impl Device {
-    /// Opens the card of this number.
+    /// Opens the card of this number. Where it is open already, that is a clone.
     ///
     /// # Errors
     /// One line that says what is missing (the driver, its version, the card, a capability) and what helps.
     pub fn open(ordinal: u32) -> Result<Self> {
-        let api = driver()?;
-        let mut count = 0;
-        // SAFETY: here and below, every pointer is to a local variable of the type that the function stores.
-        api.check(unsafe { (api.cuDeviceGetCount)(&mut count) }, || "counting the cards".to_owned())?;
-        ensure!(count > 0, "the NVIDIA driver finds no card (CUDA_VISIBLE_DEVICES may hide it)");
-        let in_range = c_int::try_from(ordinal).is_ok_and(|n| n < count);
-        ensure!(in_range, "no device {ordinal}; {count} present, counted from 0");
-        let mut device = 0;
-        // SAFETY: see above.
-        api.check(unsafe { (api.cuDeviceGet)(&mut device, ordinal as c_int) }, || format!("device {ordinal}"))?;
-        let name = name_of(api, device)?;
+        static OPEN: Mutex<Vec<(u32, Weak<Open>)>> = Mutex::new(Vec::new());
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|(_, card)| card.strong_count() > 0);
+        let mut found = open.iter().filter(|(n, _)| *n == ordinal);
+        if let Some(opened) = found.find_map(|(_, card)| card.upgrade()).map(Self) {
+            opened.bind()?;
+            return Ok(opened);
+        }
+        let opened = Self::open_anew(ordinal)?;
+        open.push((ordinal, Arc::downgrade(&opened.0)));
+        Ok(opened)
+    }
+
+    fn open_anew(ordinal: u32) -> Result<Self> {
+        let Found { api, device, name } = find(ordinal)?;
         let attribute = |which: Attribute| -> Result<u32> {
             let mut value = 0;
-            // SAFETY: see above.
+            // SAFETY: the pointer is to a local variable of the type that the function stores.
             let code = unsafe { (api.cuDeviceGetAttribute)(&mut value, which as u32, device) };
             api.check(code, || format!("{name}: asking what it can"))?;
             Ok(value.max(0) as u32)
@@ -139,11 +149,12 @@ impl Device {
         ensure!(maps != 0, "{name}: cannot reach the memory of the processor");
         let n_sm = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?.max(1);
         let mut context = std::ptr::null_mut();
-        // SAFETY: see above.
+        // SAFETY: as above.
         let code = unsafe { (api.cuDevicePrimaryCtxRetain)(&mut context, device) };
         api.check(code, || format!("{name}: opening it"))?;
+        let (queues, kernels, slow_load) = (Queues::default(), Mutex::default(), OnceLock::new());
         let opened =
-            Self(Arc::new(Open { api, ordinal, device, context, name, capability, n_sm, queues: Queues::default() }));
+            Self(Arc::new(Open { api, ordinal, device, context, name, capability, n_sm, queues, kernels, slow_load }));
         opened.bind()?;
         Ok(opened)
     }
@@ -211,6 +222,38 @@ impl Device {
         drop(self.call_code(f));
     }
 
+    /// From now on `tell` is called where loading the kernels takes more than half a second: the driver then compiles
+    /// them. Only the first call counts.
+    pub fn on_slow_load(&self, tell: fn()) {
+        // Another has come first.
+        let _ = self.0.slow_load.set(tell);
+    }
+
+    /// What [`Device::on_slow_load`] was given.
+    pub(super) fn slow_load(&self) -> Option<fn()> {
+        self.0.slow_load.get().copied()
+    }
+
+    /// The kernels that are loaded for it, by `load` where they are not yet. They stay loaded until it is closed.
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub(super) fn kernels(&self, load: impl FnOnce() -> Result<Loaded>) -> Result<Arc<Loaded>> {
+        // Who panicked here has left nothing half done.
+        let mut kernels = self.0.kernels.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = &*kernels {
+            return Ok(Arc::clone(loaded));
+        }
+        let loaded = Arc::new(load()?);
+        *kernels = Some(Arc::clone(&loaded));
+        Ok(loaded)
+    }
+
+    /// Handles of the driver that what is loaded needs to unload itself.
+    pub(super) fn handles(&self) -> (&'static Api, Context_) {
+        (self.0.api, self.0.context)
+    }
+
     /// Makes this the card that the calling thread talks to.
     pub(super) fn bind(&self) -> Result<()> {
         ensure!(!waiting::hangs(), "{}: it hangs, and is not used any more", self.0.name);
@@ -245,24 +288,16 @@ impl fmt::Debug for Device {
 
 impl Drop for Open {
     fn drop(&mut self) {
+        let kernels = self.kernels.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if waiting::hangs() {
+            std::mem::forget(kernels);
             return;
         }
+        // They are unloaded while there is a context. Who uses them holds a clone of the card.
+        drop(kernels);
         // SAFETY: retained once, when it was opened. Everything on the card holds a clone, so nothing is left.
         unsafe { (self.api.cuDevicePrimaryCtxRelease_v2)(self.device) };
     }
-}
-
-fn name_of(api: &Api, device: c_int) -> Result<String> {
-    const LEN: usize = 256;
-    let mut name = [0 as c_char; LEN];
-    // SAFETY: the buffer has the length that is passed with it.
-    let code = unsafe { (api.cuDeviceGetName)(name.as_mut_ptr(), LEN as c_int, device) };
-    api.check(code, || "asking for a card's name".to_owned())?;
-    name[LEN - 1] = 0;
-    // SAFETY: ends in 0, at the latest where one was just written.
-    let name = unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy();
-    Ok(name.chars().filter(|c| !c.is_control()).collect())
 }
 
 fn check_capability(name: &str, (major, minor): (u32, u32)) -> Result<()> {

@@ -137,17 +137,37 @@ pub(super) fn driver() -> Result<&'static Api> {
     found.as_ref().map_err(|e| anyhow::anyhow!("{e}"))
 }
 
-fn start() -> Result<Api> {
-    let lib = Library::load()?;
+/// Whether there is a driver to ask. Does not ask it.
+pub fn is_installed() -> bool {
+    Library::load().is_ok()
+}
+
+/// The version of the driver, as far as it can be told: that of its CUDA, then its own. Asks nothing else.
+///
+/// # Errors
+/// When there is none.
+pub fn version() -> Result<String> {
+    let cuda = cuda_version(&Library::load()?)?.unwrap_or_default();
+    let own = kernel_driver().map_or_else(String::new, |own| format!(" ({own})"));
+    Ok(format!("{}.{}{own}", cuda / 1000, cuda % 1000 / 10))
+}
+
+/// What `cuDriverGetVersion` says; a stub has no version.
+fn cuda_version(lib: &Library) -> Result<Option<c_int>> {
     type Version = unsafe extern "C" fn(*mut c_int) -> Code;
     // SAFETY: this is its type in cuda.h.
     let get_version = unsafe { lib.get::<Version>("cuDriverGetVersion") }?;
     let mut version = 0;
     // SAFETY: the pointer is to an int; this call needs no initialised driver.
     let code = unsafe { get_version(&mut version) };
-    // A stub has no version, and its code says what it is.
     ensure!(code == 0 || code == STUB_LIBRARY, "the NVIDIA driver does not tell its version (error {code})");
-    if code == 0 {
+    Ok((code == 0).then_some(version))
+}
+
+fn start() -> Result<Api> {
+    let lib = Library::load()?;
+    // What a stub is its other codes say.
+    if let Some(version) = cuda_version(&lib)? {
         check_version(version, kernel_driver().as_deref())?;
     }
     let api = Api::find(&lib)?;

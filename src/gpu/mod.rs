@@ -9,6 +9,8 @@ pub mod device;
 mod driver;
 pub mod entries;
 pub mod event;
+pub mod identity;
+mod loaded;
 pub mod mailbox;
 pub mod matrix;
 pub mod memory;
@@ -23,6 +25,7 @@ pub mod waiting;
 
 pub use device::{Chosen, Device, DeviceChoice, choose};
 pub use event::Event;
+pub use identity::Identity;
 pub use mailbox::Mailbox;
 pub use matrix::DeviceMatrix;
 pub use memory::{Arena, DeviceBuffer, Mapped, Pinned, Plain, Ptr};

@@ -2,16 +2,20 @@
 #![allow(unsafe_code, reason = "calls the CUDA driver")]
 
 use super::device::Device;
-use super::driver::{Function, Module, NOT_FOUND};
+use super::driver::NOT_FOUND;
 use super::entries::{Parameter, entries};
+use super::loaded::{Kernel, Loaded};
 use super::memory::Ptr;
 use super::ptx::FILES;
 use super::stream::Stream;
 use anyhow::{Context, Result, bail, ensure};
 use cudarc::driver::sys::CUjit_option;
-use std::collections::BTreeMap;
 use std::ffi::{CString, c_void};
 use std::ptr::null_mut;
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
+use std::time::Duration;
 
 /// An argument, stored as the kernel takes it.
 #[derive(Debug, Clone, Copy)]
@@ -96,41 +100,38 @@ impl Args {
     }
 }
 
-/// A loaded kernel.
-struct Kernel {
-    function: Function,
-    parameters: Vec<Parameter>,
-    max_threads: u64,
-}
-
-/// All kernels, loaded for one card.
+/// All kernels, loaded for one card. Clones share them.
+#[derive(Clone)]
 pub struct Kernels {
+    // First, so that what is loaded goes before the card is closed.
+    loaded: Arc<Loaded>,
     device: Device,
-    modules: Vec<Module>,
-    kernels: BTreeMap<String, Kernel>,
 }
-
-// SAFETY: handles of the driver, whose functions may be called from any thread; they do not change after loading.
-unsafe impl Send for Kernels {}
-// SAFETY: as above.
-unsafe impl Sync for Kernels {}
 
 /// The most threads of a block on any card.
 const MAX_THREADS: u64 = 1024;
+/// Kernels that the driver has compiled before are loaded in a tenth of it.
+const SLOW_LOAD: Duration = Duration::from_millis(500);
 /// The most blocks along y and z on any card.
 const MAX_GRID_YZ: u32 = 65_535;
 
 impl Kernels {
-    /// Loads all [`FILES`]. The driver compiles them for the card, and keeps the result for the next time.
+    /// All [`FILES`], loaded once for as long as the card is open. The driver compiles them for the card, and keeps the
+    /// result for the next time; where that takes long, [`Device::on_slow_load`] is told.
     ///
     /// # Errors
     /// What the driver says about a file; a kernel that exists twice.
     pub fn load(device: &Device) -> Result<Self> {
-        let mut loaded = Self::none(device);
-        for file in FILES {
-            loaded.add(file.name, &file.text_for(device.compute_capability())?)?;
-        }
-        Ok(loaded)
+        let loaded = device.kernels(|| {
+            told_when_slow(device.slow_load(), || {
+                let mut loaded = Loaded::new(device.handles());
+                for file in FILES {
+                    add(device, &mut loaded, file.name, &file.text_for(device.compute_capability())?)?;
+                }
+                Ok(loaded)
+            })
+        })?;
+        Ok(Self { loaded, device: device.clone() })
     }
 
     /// Loads these files, each a name for errors and its PTX.
@@ -138,66 +139,11 @@ impl Kernels {
     /// # Errors
     /// As [`Kernels::load`].
     pub fn of(device: &Device, files: &[(&str, &str)]) -> Result<Self> {
-        let mut loaded = Self::none(device);
+        let mut loaded = Loaded::new(device.handles());
         for (name, ptx) in files {
-            loaded.add(name, ptx)?;
+            add(device, &mut loaded, name, ptx)?;
         }
-        Ok(loaded)
-    }
-
-    fn none(device: &Device) -> Self {
-        Self { device: device.clone(), modules: Vec::new(), kernels: BTreeMap::new() }
-    }
-
-    fn add(&mut self, name: &str, ptx: &str) -> Result<()> {
-        self.compile(name, ptx).with_context(|| format!("kernels of {name}.cu"))
-    }
-
-    fn compile(&mut self, name: &str, ptx: &str) -> Result<()> {
-        const LOG_BYTES: usize = 4096;
-        let image = CString::new(ptx).with_context(|| format!("{name}: zero byte"))?;
-        let mut log = vec![0u8; LOG_BYTES];
-        let mut keys =
-            [CUjit_option::CU_JIT_ERROR_LOG_BUFFER as u32, CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES as u32];
-        // The second value is the number itself, in place of a pointer.
-        let mut values = [log.as_mut_ptr().cast::<c_void>(), std::ptr::without_provenance_mut(LOG_BYTES)];
-        let mut module = null_mut();
-        let code = self.device.call_code(|api| {
-            // SAFETY: the text ends in 0; two keys with two values; the log has the size that is passed with it.
-            unsafe {
-                (api.cuModuleLoadDataEx)(
-                    &mut module,
-                    image.as_ptr().cast(),
-                    keys.len() as u32,
-                    keys.as_mut_ptr(),
-                    values.as_mut_ptr(),
-                )
-            }
-        })?;
-        if code != 0 {
-            let log = String::from_utf8_lossy(log.split(|b| *b == 0).next().unwrap_or_default()).into_owned();
-            let error = self.device.failure("compiling PTX", code);
-            return Err(if log.trim().is_empty() { error } else { error.context(one_line(&log)) });
-        }
-        self.modules.push(module);
-        for entry in entries(ptx) {
-            let name = CString::new(entry.name)?;
-            let mut function = null_mut();
-            let code = self.device.call_code(|api| {
-                // SAFETY: the module is loaded; the name ends in 0; the pointer is to a local variable.
-                unsafe { (api.cuModuleGetFunction)(&mut function, module, name.as_ptr()) }
-            })?;
-            match code {
-                0 => {}
-                NOT_FOUND => bail!("kernel {} is missing", entry.name),
-                _ => return Err(self.device.failure(&format!("kernel {}", entry.name), code)),
-            }
-            let max_threads = entry.max_threads.unwrap_or(MAX_THREADS);
-            let kernel = Kernel { function, parameters: entry.parameters, max_threads };
-            let twice = self.kernels.insert(entry.name.to_owned(), kernel).is_some();
-            ensure!(!twice, "kernel {} is there twice", entry.name);
-        }
-        Ok(())
+        Ok(Self { loaded: Arc::new(loaded), device: device.clone() })
     }
 
     /// The card they are loaded for.
@@ -207,7 +153,7 @@ impl Kernels {
 
     /// Whether kernel `name` is loaded.
     pub fn has(&self, name: &str) -> bool {
-        self.kernels.contains_key(name)
+        self.loaded.kernels.contains_key(name)
     }
 
     /// Enqueues kernel `name` on `stream`: `grid` blocks of `block` threads. Arguments are copied now; what pointers
@@ -218,7 +164,7 @@ impl Kernels {
     /// When there is no such kernel, when the arguments do not match its parameters in number, order and kind, when the
     /// grid is empty or blocks are larger than it was compiled for, and when the card has failed.
     pub fn launch(&self, stream: &Stream, name: &str, grid: [u32; 3], block: [u32; 3], args: Args) -> Result<()> {
-        let kernel = self.kernels.get(name).with_context(|| format!("kernel {name} is not in any PTX file"))?;
+        let kernel = self.loaded.kernels.get(name).with_context(|| format!("kernel {name} is not in any PTX file"))?;
         ensure!(args.too_large.is_none(), "kernel {name}: {} is too large", args.too_large.unwrap_or_default());
         check(name, kernel, grid, block, &args)?;
         let mut values = args.values;
@@ -251,13 +197,72 @@ impl Kernels {
     }
 }
 
-impl Drop for Kernels {
-    fn drop(&mut self) {
-        for module in self.modules.drain(..) {
-            // SAFETY: loaded by `add`, unloaded once.
-            self.device.give_back(|api| unsafe { (api.cuModuleUnload)(module) });
+/// Calls `tell`, if there is one, once `load` has taken [`SLOW_LOAD`].
+fn told_when_slow<T>(tell: Option<fn()>, load: impl FnOnce() -> Result<T>) -> Result<T> {
+    let Some(tell) = tell else { return load() };
+    let (done, waits) = channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            if waits.recv_timeout(SLOW_LOAD) == Err(RecvTimeoutError::Timeout) {
+                tell();
+            }
+        });
+        let loaded = load();
+        drop(done);
+        loaded
+    })
+}
+
+/// Loads one file.
+fn add(device: &Device, loaded: &mut Loaded, name: &str, ptx: &str) -> Result<()> {
+    compile(device, loaded, name, ptx).with_context(|| format!("kernels of {name}.cu"))
+}
+
+fn compile(device: &Device, loaded: &mut Loaded, name: &str, ptx: &str) -> Result<()> {
+    const LOG_BYTES: usize = 4096;
+    let image = CString::new(ptx).with_context(|| format!("{name}: zero byte"))?;
+    let mut log = vec![0u8; LOG_BYTES];
+    let mut keys =
+        [CUjit_option::CU_JIT_ERROR_LOG_BUFFER as u32, CUjit_option::CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES as u32];
+    // The second value is the number itself, in place of a pointer.
+    let mut values = [log.as_mut_ptr().cast::<c_void>(), std::ptr::without_provenance_mut(LOG_BYTES)];
+    let mut module = null_mut();
+    let code = device.call_code(|api| {
+        // SAFETY: the text ends in 0; two keys with two values; the log has the size that is passed with it.
+        unsafe {
+            (api.cuModuleLoadDataEx)(
+                &mut module,
+                image.as_ptr().cast(),
+                keys.len() as u32,
+                keys.as_mut_ptr(),
+                values.as_mut_ptr(),
+            )
         }
+    })?;
+    if code != 0 {
+        let log = String::from_utf8_lossy(log.split(|b| *b == 0).next().unwrap_or_default()).into_owned();
+        let error = device.failure("compiling PTX", code);
+        return Err(if log.trim().is_empty() { error } else { error.context(one_line(&log)) });
     }
+    loaded.modules.push(module);
+    for entry in entries(ptx) {
+        let name = CString::new(entry.name)?;
+        let mut function = null_mut();
+        let code = device.call_code(|api| {
+            // SAFETY: the module is loaded; the name ends in 0; the pointer is to a local variable.
+            unsafe { (api.cuModuleGetFunction)(&mut function, module, name.as_ptr()) }
+        })?;
+        match code {
+            0 => {}
+            NOT_FOUND => bail!("kernel {} is missing", entry.name),
+            _ => return Err(device.failure(&format!("kernel {}", entry.name), code)),
+        }
+        let max_threads = entry.max_threads.unwrap_or(MAX_THREADS);
+        let kernel = Kernel { function, parameters: entry.parameters, max_threads };
+        let twice = loaded.kernels.insert(entry.name.to_owned(), kernel).is_some();
+        ensure!(!twice, "kernel {} is there twice", entry.name);
+    }
+    Ok(())
 }
 
 fn check(name: &str, kernel: &Kernel, grid: [u32; 3], block: [u32; 3], args: &Args) -> Result<()> {

@@ -13,6 +13,7 @@ mod fallback;
 mod ffn;
 mod hybrid;
 mod gemm;
+mod kernels;
 mod matvec;
 mod norm;
 mod operands;
