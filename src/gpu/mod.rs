@@ -18,6 +18,7 @@ pub mod module;
 pub mod ops;
 pub mod probe;
 pub mod ptx;
+pub mod self_test;
 pub mod stream;
 pub mod tiles;
 pub mod upload;

@@ -13,7 +13,8 @@
 //   EMU_FAIL=list     comma-separated: `cuInit=100` (always), `cuMemAlloc_v2@3=2` (third call), `kernel:NAME=717`,
 //                     `kernel:NAME@2=700` (second execution), `kernel:NAME=stall:500` (begins 500 ms late),
 //                     `kernel:NAME=wrong` (runs, and what it has written is not what it computed), `kernel:NAME=hang`
-//                     (never ends: queries say "not ready", calls that wait never return; the process can still exit)
+//                     (never ends: queries say "not ready", calls that wait never return; the process can still exit),
+//                     `cuInit=crash` (ends the process)
 //   EMU_EXIT=wait     the library's exit handler waits for all that runs, for ever if a kernel hangs
 //   EMU_QUEUE=1024    calls that enqueue more than this on a stream wait until there is room, as a driver's do
 #include <algorithm>
@@ -151,7 +152,7 @@ struct Failure {
     int nth; // 0: always
     int code;
     int stall_ms;
-    bool wrong = false, hang = false;
+    bool wrong = false, hang = false, crash = false;
 };
 const std::vector<Failure>& failures() {
     static std::vector<Failure>* list = [] {
@@ -168,6 +169,7 @@ const std::vector<Failure>& failures() {
             if (value.rfind("stall:", 0) == 0) f.stall_ms = atoi(value.c_str() + 6);
             else if (value == "wrong") f.wrong = true;
             else if (value == "hang") f.hang = true;
+            else if (value == "crash") f.crash = true;
             else f.code = atoi(value.c_str());
             size_t sign = f.what.find('@');
             if (sign != std::string::npos) {
@@ -193,6 +195,7 @@ R injected(const std::string& what, bool* wrong = nullptr) {
         if (f.what != what || (f.nth && f.nth != n)) continue;
         if (f.stall_ms) std::this_thread::sleep_for(std::chrono::milliseconds(f.stall_ms));
         if (f.wrong && wrong) *wrong = true;
+        if (f.crash) abort();
         while (f.hang) std::this_thread::sleep_for(std::chrono::hours(1));
         if (f.code) {
             if (stays(f.code)) dev().sticky = f.code;

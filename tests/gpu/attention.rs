@@ -1,7 +1,6 @@
 //! Attention over the cache.
 
 use super::card::{Card, assert_close};
-use super::rope::{row_of, stored, values_of};
 use super::support::Random;
 use powerinfer::cpu::{ActKind, Activations};
 use powerinfer::gpu::Ptr;
@@ -9,23 +8,16 @@ use powerinfer::gpu::ops::attention::{Attend, attention, attention_scratch};
 use powerinfer::gpu::ops::norm::{Acts, x8_bytes};
 use powerinfer::gpu::ops::rope::KvLayer;
 use powerinfer::gpu::ops::token::TOKEN_BYTES;
+use powerinfer::gpu::self_test::cache::{filled, row_of, values_of};
 use powerinfer::quant::GgmlType;
 
 /// Results are averages of values below 1: what the rounding of scores (below 16) does to their exponentials, and sums
 /// of a few hundred of them.
 const TOLERANCE: f64 = 64.0 * f32::EPSILON as f64;
 
-/// A cache of random rows: its bytes, in the layout of kernels/kv.cuh.
+/// A cache of random rows: its bytes.
 fn random_cache(random: &mut Random, cache: &KvLayer) -> Vec<u8> {
-    let (n_rows, d) = (cache.n_head_kv * cache.n_ctx, cache.head_dim);
-    let (mut bytes, mut scales) = (Vec::new(), Vec::new());
-    for _ in 0..2 * n_rows {
-        let row = stored(cache.dtype, &random.values(d));
-        let quants = if cache.dtype == GgmlType::Q8_0 { d } else { row.len() };
-        bytes.extend(&row[..quants]);
-        scales.extend(&row[quants..]);
-    }
-    [bytes, scales].concat()
+    filled(cache, |n| random.values(n))
 }
 
 fn reference(cache: &KvLayer, bytes: &[u8], q: &[f32], n_head: usize, n: usize) -> Vec<f64> {

@@ -21,6 +21,7 @@ mod predict;
 mod probe;
 mod rope;
 mod select;
+mod self_test;
 #[path = "../support/mod.rs"]
 mod support;
 mod tiles;

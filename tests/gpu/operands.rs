@@ -1,7 +1,7 @@
 //! Random operands for the kernels that read weights, here and on the device, and what plain Rust makes of them.
 
 use super::support::Random;
-use powerinfer::cpu::{Activations, Isa, Rows};
+use powerinfer::cpu::{Activations, Isa};
 use powerinfer::gpu::matrix::{DeviceMatrix, takes_floats};
 use powerinfer::gpu::ops::norm::{Acts, x8_bytes};
 use powerinfer::gpu::upload::Uploader;
@@ -9,9 +9,7 @@ use powerinfer::gpu::{Device, DeviceBuffer, Kernels, Ptr, Stream};
 use powerinfer::quant::{GgmlType, convert};
 use powerinfer::units::Bytes;
 
-/// Every type that has kernels.
-pub const TYPES: [GgmlType; 7] =
-    [GgmlType::F32, GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0, GgmlType::Q4_0, GgmlType::Q4_K, GgmlType::Q6_K];
+pub use powerinfer::gpu::self_test::weights::{TYPES, Weights};
 
 /// The device with what every test needs.
 pub struct Bench {
@@ -83,7 +81,7 @@ impl Bench {
         uploader.rows(&self.kernels, &self.stream, &matrix, middle, second).unwrap();
         uploader.rows(&self.kernels, &self.stream, &matrix, 0, first).unwrap();
         self.stream.synchronize().unwrap();
-        Weights { matrix, bytes }
+        Weights::new(matrix, bytes).unwrap()
     }
 
     /// Activations, here and on the device, in the form for `dtype` only, so that reading another is seen.
@@ -102,53 +100,6 @@ impl Bench {
             on_device.x8 = self.buffers.last().unwrap().ptr();
         }
         (acts, on_device)
-    }
-}
-
-/// A matrix here and on the device.
-pub struct Weights {
-    pub matrix: DeviceMatrix,
-    pub bytes: Vec<u8>,
-}
-
-impl Weights {
-    fn row_bytes(&self) -> usize {
-        self.matrix.row_bytes()
-    }
-
-    /// The row as floats.
-    pub fn row(&self, row: usize) -> Vec<f32> {
-        let mut values = vec![0.0; self.matrix.n_cols()];
-        let bytes = &self.bytes[row * self.row_bytes()..][..self.row_bytes()];
-        convert::dequantizer(self.matrix.dtype()).unwrap()(bytes, &mut values);
-        values
-    }
-
-    /// What plain Rust gives for the row.
-    pub fn dot(&self, row: usize, x: &Activations) -> f32 {
-        let mut out = [0.0];
-        let rows = Rows::range(&self.bytes, self.row_bytes(), row, 1);
-        (Isa::Plain.kernels(self.matrix.dtype()).dot)(rows, x.row(0), &mut out);
-        out[0]
-    }
-
-    /// The sum of the sizes of the products of the row: what rounding is relative to. Minima count by themselves, as they
-    /// are added by themselves.
-    pub fn dot_size(&self, row: usize, x: &[f32]) -> f32 {
-        let row = self.row(row);
-        let largest = row.iter().fold(0.0f32, |m, w| m.max(w.abs()));
-        x.iter().map(|x| largest * x.abs()).sum()
-    }
-
-    /// `sum of h[i] * row[rows[i]]` by plain Rust.
-    pub fn sum(&self, rows: &[u32], h: &[f32]) -> Vec<f32> {
-        let mut y = vec![0.0; self.matrix.n_cols()];
-        (Isa::Plain.kernels(self.matrix.dtype()).add_scaled)(
-            Rows::list(&self.bytes, self.row_bytes(), rows),
-            h,
-            &mut y,
-        );
-        y
     }
 }
 

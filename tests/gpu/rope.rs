@@ -2,61 +2,16 @@
 
 use super::card::{Card, assert_close};
 use super::support::Random;
-use half::f16;
 use powerinfer::gpu::Ptr;
 use powerinfer::gpu::ops::rope::{KvLayer, Rope, RopeStore, rope_store};
 use powerinfer::gpu::ops::token::TOKEN_BYTES;
+use powerinfer::gpu::self_test::cache::{row_of, stored, values_of};
 use powerinfer::model::RopeKind;
 use powerinfer::quant::GgmlType;
-use powerinfer::quant::blocks::{Q8_0_BYTES, QK, quantize_q8_0};
+use powerinfer::quant::blocks::QK;
 
 /// Rotated values: sine and cosine within 2 units in the last place, products and a sum rounded.
 const TOLERANCE: f64 = 8.0 * f32::EPSILON as f64;
-
-/// A row of the keys (0) or values (1) in a cache: its floats or quants, then its scales, as bytes.
-pub fn row_of(cache: &KvLayer, bytes: &[u8], plane: usize, head: usize, position: usize) -> Vec<u8> {
-    let (n_rows, d) = (cache.n_head_kv * cache.n_ctx, cache.head_dim);
-    let row = head * cache.n_ctx + position;
-    let size = match cache.dtype {
-        GgmlType::F32 => 4 * d,
-        GgmlType::F16 => 2 * d,
-        _ => d,
-    };
-    let mut found = bytes[(plane * n_rows + row) * size..][..size].to_vec();
-    if cache.dtype == GgmlType::Q8_0 {
-        let scales = d / QK * 2;
-        found.extend(&bytes[2 * n_rows * d + (plane * n_rows + row) * scales..][..scales]);
-    }
-    found
-}
-
-/// The values of such a row.
-pub fn values_of(dtype: GgmlType, head_dim: usize, row: &[u8]) -> Vec<f32> {
-    let half = |b: &[u8]| f16::from_le_bytes([b[0], b[1]]).to_f32();
-    match dtype {
-        GgmlType::F32 => row.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
-        GgmlType::F16 => row.chunks_exact(2).map(half).collect(),
-        _ => (0..head_dim).map(|i| f32::from(row[i] as i8) * half(&row[head_dim + i / QK * 2..])).collect(),
-    }
-}
-
-/// What a row becomes in the cache.
-pub fn stored(dtype: GgmlType, values: &[f32]) -> Vec<u8> {
-    match dtype {
-        GgmlType::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        GgmlType::F16 => values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
-        _ => {
-            let (mut quants, mut scales) = (Vec::new(), Vec::new());
-            for block in values.chunks_exact(QK) {
-                let mut bytes = [0; Q8_0_BYTES];
-                quantize_q8_0(block, &mut bytes);
-                quants.extend(&bytes[2..]);
-                scales.extend(&bytes[..2]);
-            }
-            [quants, scales].concat()
-        }
-    }
-}
 
 fn rotated(x: &[f32], kind: RopeKind, frequencies: &[f32], position: usize) -> Vec<f64> {
     let mut out: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();

@@ -54,6 +54,11 @@ impl Packed {
         (n_tokens * n_steps * (STEP * size_of::<u16>() + size_of::<f32>())) as u64
     }
 
+    /// Where it begins.
+    pub(in crate::gpu) fn ptr(&self) -> Ptr {
+        self.ptr
+    }
+
     /// Number of tokens.
     pub fn n_tokens(&self) -> usize {
         self.n_tokens

@@ -1,0 +1,187 @@
+//! Rotation into the cache, and attention over it, of a token and of many.
+
+use super::Test;
+use super::cache::{filled, row_of, values_of};
+use super::memory::{Memory, SLACK, near};
+use crate::cpu::{ActKind, Activations};
+use crate::gpu::Ptr;
+use crate::gpu::ops::attention::{Attend, attention, attention_scratch};
+use crate::gpu::ops::attention_prefill::{AttendMany, attention_prefill};
+use crate::gpu::ops::gemm::Tokens;
+use crate::gpu::ops::norm::{Acts, x8_bytes};
+use crate::gpu::ops::rope::{KvLayer, Rope, RopeStore, rope_store};
+use crate::gpu::ops::token::TOKEN_BYTES;
+use crate::model::RopeKind;
+use crate::quant::GgmlType;
+use crate::quant::blocks::QK;
+use anyhow::Result;
+
+const TYPES: [(GgmlType, &str); 3] = [(GgmlType::F32, "f32"), (GgmlType::F16, "f16"), (GgmlType::Q8_0, "q8_0")];
+/// Rotated values: sine and cosine within 2 units in the last place, products and a sum rounded.
+const ROTATED: f64 = 8.0 * f32::EPSILON as f64;
+/// Results are averages of values below 1: what the rounding of scores (below 16) does to their exponentials, and sums
+/// of a few hundred of them.
+const ATTENDED: f64 = 64.0 * f32::EPSILON as f64;
+/// The same where scores are sums of up to 256 products in another order.
+const ATTENDED_MANY: f64 = 1e-5;
+
+pub(super) fn all(test: &mut Test) -> Result<()> {
+    test.of("rope_store", |m| {
+        for (dtype, _) in TYPES {
+            for kind in [RopeKind::Interleaved, RopeKind::Halves] {
+                rotated(m, dtype, kind)?;
+            }
+        }
+        Ok(())
+    })?;
+    for (dtype, name) in TYPES {
+        // 32-bit floats are for comparison: their query heads share nothing.
+        let groups: &[usize] = if dtype == GgmlType::F32 { &[1] } else { &[1, 2, 4, 8] };
+        for group in groups {
+            test.of(&format!("attention_{name}_g{group}"), |m| attended(m, dtype, *group))?;
+        }
+        for (most, head_dim) in [(64, 64), (128, 96), (256, 160)] {
+            test.of(&format!("attention_prefill_{name}_{most}"), |m| attended_by_many(m, dtype, head_dim))?;
+        }
+    }
+    Ok(())
+}
+
+/// The state of a token at `position`, on the card.
+fn token_at(m: &mut Memory, position: usize) -> Result<Ptr> {
+    let mut state = vec![0u32; TOKEN_BYTES as usize / size_of::<u32>()];
+    state[1] = position as u32;
+    m.put(&state)
+}
+
+/// `x`, a head, at `position`.
+fn rotate(x: &[f32], kind: RopeKind, frequencies: &[f32], position: usize) -> Vec<f64> {
+    let mut out: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();
+    for (i, f) in frequencies.iter().enumerate() {
+        let (a, b) = match kind {
+            RopeKind::None => return out,
+            RopeKind::Interleaved => (2 * i, 2 * i + 1),
+            RopeKind::Halves => (i, i + frequencies.len()),
+        };
+        let (sin, cos) = f64::from(position as f32 * f).sin_cos();
+        (out[a], out[b]) = (out[a] * cos - out[b] * sin, out[a] * sin + out[b] * cos);
+    }
+    out
+}
+
+fn rotated(m: &mut Memory, dtype: GgmlType, kind: RopeKind) -> Result<()> {
+    const N_HEAD: usize = 5;
+    const N_TOKENS: usize = 2;
+    const POSITION: usize = 700;
+    const N_DIMS: usize = 64;
+    let mut cache = KvLayer { ptr: Ptr::NULL, dtype, n_ctx: POSITION + N_TOKENS + 1, n_head_kv: 1, head_dim: 96 };
+    let d = cache.head_dim;
+    let bytes = cache.n_bytes()? as usize;
+    cache.ptr = m.room(bytes as u64)?;
+    let frequencies: Vec<f32> = (0..N_DIMS / 2).map(|i| 10000f32.powf(-2.0 * i as f32 / N_DIMS as f32)).collect();
+    let (q, k, v) =
+        (m.random.values(N_TOKENS * N_HEAD * d), m.random.values(N_TOKENS * d), m.random.values(N_TOKENS * d));
+    let work = RopeStore {
+        q: m.put(&q)?,
+        k: m.put(&k)?,
+        v: m.put(&v)?,
+        n_head: N_HEAD,
+        n_tokens: N_TOKENS,
+        token: token_at(m, POSITION)?,
+        first: 0,
+    };
+    let rope = Rope { kind, n_dims: N_DIMS, frequencies: m.put(&frequencies)? };
+    rope_store(&m.kernels, &m.stream, &work, &rope, &cache)?;
+    let (got, written) = (m.get::<f32>(work.q, q.len())?, m.get::<u8>(cache.ptr, bytes)?);
+    for t in 0..N_TOKENS {
+        let position = POSITION + t;
+        for h in 0..N_HEAD {
+            let at = (t * N_HEAD + h) * d..(t * N_HEAD + h + 1) * d;
+            near("query", &got[at.clone()], rotate(&q[at], kind, &frequencies, position), |_| SLACK * ROTATED)?;
+        }
+        let at = t * d..(t + 1) * d;
+        let stored = |plane| values_of(dtype, d, &row_of(&cache, &written, plane, 0, position));
+        let step = match dtype {
+            GgmlType::F32 => SLACK * ROTATED,
+            // A unit in the last place of values below 2, and of a scale: a step.
+            GgmlType::F16 => 1.0 / 1024.0,
+            _ => 1.5 / 127.0,
+        };
+        near("value", &stored(1), v[at.clone()].iter().map(|v| f64::from(*v)), |_| step)?;
+        near("key", &stored(0), rotate(&k[at], kind, &frequencies, position), |_| step)?;
+    }
+    Ok(())
+}
+
+/// A cache of random keys and values, and its bytes.
+fn random_cache(m: &mut Memory, dtype: GgmlType, n_ctx: usize, head_dim: usize) -> Result<(KvLayer, Vec<u8>)> {
+    let mut cache = KvLayer { ptr: Ptr::NULL, dtype, n_ctx, n_head_kv: 2, head_dim };
+    let bytes = filled(&cache, |n| m.random.values(n));
+    cache.ptr = m.put(&bytes)?;
+    Ok((cache, bytes))
+}
+
+/// Attention of a query head over the keys and values of the head `kv_head` up to the position `last`.
+fn reference(cache: &KvLayer, bytes: &[u8], q: &[f64], kv_head: usize, last: usize) -> Vec<f64> {
+    let d = cache.head_dim;
+    let of = |plane, position| values_of(cache.dtype, d, &row_of(cache, bytes, plane, kv_head, position));
+    let dot = |k: &[f32]| k.iter().zip(q).map(|(k, q)| f64::from(*k) * q).sum::<f64>();
+    let scores: Vec<f64> = (0..=last).map(|p| dot(&of(0, p)) / (d as f64).sqrt()).collect();
+    let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let weights: Vec<f64> = scores.iter().map(|s| (s - most).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let mut out = vec![0.0; d];
+    for (p, weight) in weights.iter().enumerate() {
+        out.iter_mut().zip(of(1, p)).for_each(|(o, v)| *o += weight / total * f64::from(v));
+    }
+    out
+}
+
+/// Attention of one token, `group` query heads for each of two heads of keys.
+fn attended(m: &mut Memory, dtype: GgmlType, group: usize) -> Result<()> {
+    const POSITION: usize = 150;
+    let n_head = 2 * group;
+    let (cache, bytes) = random_cache(m, dtype, POSITION + 20, 64)?;
+    let (d, n) = (cache.head_dim, n_head * cache.head_dim);
+    let scratch = m.zeros(attention_scratch(n_head, &cache)?)?;
+    // Scores of a few units, so that some positions matter more than others.
+    let q: Vec<f32> = m.random.values(n).iter().map(|v| v * 4.0).collect();
+    let out = Acts { f32: m.room_of::<f32>(n)?, x8: m.room(x8_bytes(n))? };
+    let work = Attend { q: m.put(&q)?, n_head, token: token_at(m, POSITION)?, scratch, out };
+    attention(&m.kernels, &m.stream, &work, &cache)?;
+    let got = m.get::<f32>(out.f32, n)?;
+    // For a quantized cache the query is quantized, too.
+    let mut acts = Activations::default();
+    acts.load(&q, n, (dtype == GgmlType::Q8_0).then_some(ActKind::Q8));
+    let row = acts.row(0);
+    let query = |i: usize| match dtype {
+        GgmlType::Q8_0 => f64::from(row.q[i]) * f64::from(row.d[i / QK]),
+        _ => f64::from(q[i]),
+    };
+    let query: Vec<f64> = (0..n).map(query).collect();
+    let heads = query.chunks_exact(d).enumerate();
+    let expected = heads.flat_map(|(h, q)| reference(&cache, &bytes, q, h / group, POSITION));
+    near("value", &got, expected, |_| SLACK * ATTENDED)?;
+    m.check_quantized(out.x8, &got)
+}
+
+/// Attention of a few tokens, two query heads for each of two heads of keys.
+fn attended_by_many(m: &mut Memory, dtype: GgmlType, head_dim: usize) -> Result<()> {
+    const FIRST: usize = 37;
+    const N_TOKENS: usize = 19;
+    const N_HEAD: usize = 4;
+    let (cache, bytes) = random_cache(m, dtype, FIRST + N_TOKENS + 3, head_dim)?;
+    let n = N_HEAD * head_dim;
+    let q = m.random.values(N_TOKENS * n);
+    let out = Tokens { ptr: m.room_of::<f32>(N_TOKENS * n)?, stride: n };
+    let from = Tokens { ptr: m.put(&q)?, stride: n };
+    let work = AttendMany { q: from, n_head: N_HEAD, first: FIRST, n_tokens: N_TOKENS, out };
+    attention_prefill(&m.kernels, &m.stream, &work, &cache)?;
+    let got = m.get::<f32>(out.ptr, N_TOKENS * n)?;
+    let heads = q.chunks_exact(head_dim).enumerate();
+    let expected = heads.flat_map(|(i, q)| {
+        let q: Vec<f64> = q.iter().map(|v| f64::from(*v)).collect();
+        reference(&cache, &bytes, &q, i % N_HEAD / 2, FIRST + i / N_HEAD)
+    });
+    near("value", &got, expected, |_| SLACK * ATTENDED_MANY)
+}
