@@ -74,6 +74,7 @@ impl Setup {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
+        emulator::has_passed(folder.path());
         let model = variant(folder.path());
         let machine = folder.path().join("machine.toml");
         std::fs::write(&machine, MACHINE).unwrap();

@@ -18,6 +18,7 @@ mod profile;
 mod quantize;
 mod resume;
 mod run;
+mod self_test;
 #[path = "../support/mod.rs"]
 mod support;
 mod synthetic;

@@ -1,6 +1,7 @@
 //! The emulated device: a stand-in for `libcuda.so.1` that runs the kernels' own source on the processor. What is
 //! started with `command` finds it in the place of the driver. See tests/emulator/.
 
+use super::command::file;
 use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -9,6 +10,9 @@ use std::sync::OnceLock;
 
 /// Folder of a library that is already built: what scripts/emulate.sh sets, to have it under sanitizers.
 const PREBUILT: &str = "EMULATOR";
+
+/// Where commands remember self-tests, in the cache folder.
+const REMEMBERED: &str = "powerinfer/self-tests.json";
 
 /// Where the emulator's library lies, built when needed; or why there is none here.
 pub fn library() -> Result<&'static Path, &'static str> {
@@ -62,4 +66,27 @@ pub fn command(program: impl AsRef<OsStr>) -> Result<Command, &'static str> {
         command.env("LD_PRELOAD", runtime);
     }
     Ok(command)
+}
+
+/// Makes it known to `run` and `bench`, with this cache folder, that the emulated card has passed its self-test: for what
+/// goes wrong later. Nothing where there is no emulator.
+pub fn has_passed(cache: &Path) {
+    static PASSED: OnceLock<Option<String>> = OnceLock::new();
+    let passed = PASSED.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder");
+        for name in ["run", "bench"] {
+            // The card comes before the model.
+            let mut command = command(file(name)).ok()?;
+            command.env("XDG_CACHE_HOME", folder.path()).env_remove("EMU_FAIL").stdin(Stdio::null());
+            let output = command.args(["-m", "none.gguf", "-p", "1", "--device", "cuda"]).output().expect("it starts");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(said.contains("none.gguf") && !said.contains("self-test"), "{said}");
+        }
+        Some(std::fs::read_to_string(folder.path().join(REMEMBERED)).expect("what came of the test"))
+    });
+    if let Some(text) = passed {
+        let path = cache.join(REMEMBERED);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("it can be made");
+        std::fs::write(path, text).expect("it can be written");
+    }
 }

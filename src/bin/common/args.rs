@@ -1,12 +1,13 @@
 //! Arguments that `run` and `bench` have in common.
 
+use super::self_test::choose;
 use super::terminal::tell;
 use anyhow::{Result, ensure};
 use clap::Args;
 use powerinfer::cpu::Isa;
 use powerinfer::executor::KvType;
 use powerinfer::gpu::waiting::{LIMIT, set_limit};
-use powerinfer::gpu::{Chosen, DeviceChoice, choose};
+use powerinfer::gpu::{Chosen, DeviceChoice};
 use powerinfer::model::Activation;
 use std::time::Duration;
 

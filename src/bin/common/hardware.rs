@@ -1,10 +1,12 @@
 //! The machine that is planned for: as a file describes it, or as measured, which is kept in the cache folder.
 
+use super::self_test::choose_to_plan;
 use super::terminal::tell;
 use anyhow::Result;
 use powerinfer::cpu::Isa;
 use powerinfer::cpu::cores::usable_cores;
-use powerinfer::gpu::{Chosen, Device, DeviceChoice, choose};
+use powerinfer::gpu::identity::is_installed;
+use powerinfer::gpu::{Chosen, Device, DeviceChoice};
 use powerinfer::measure::machine::{cpu_name, distinct, measure, shortened, types_of};
 use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::plan::Run;
@@ -27,9 +29,13 @@ pub fn hardware(
     if let Some(path) = given {
         return Hardware::read(path);
     }
-    let device = match choose(choice)? {
+    let device = match choose_to_plan(choice)? {
         Chosen::Cuda(device) => Some(device),
-        Chosen::Cpu { .. } => None,
+        Chosen::Cpu { why } => {
+            // Where there is no driver there is no card to be missed.
+            why.iter().filter(|_| is_installed()).for_each(|why| tell!("note: planning for the CPU alone: {why}"));
+            None
+        }
     };
     let mut types = types_of(work, run.kv_type);
     let folder = super::cache_folder();

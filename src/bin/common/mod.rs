@@ -7,6 +7,7 @@ pub mod ending;
 pub mod hardware;
 pub mod models;
 pub mod plan;
+pub mod self_test;
 pub mod terminal;
 
 use anyhow::Result;
@@ -31,6 +32,10 @@ const INTERRUPTED: u8 = 130;
 /// Parses the arguments, runs the command, and turns its result into messages and an exit code: 0 done, 1 an error
 /// in one line on stderr, 2 wrong usage, 130 interrupted.
 pub fn main<A: Parser>(run: fn(A) -> Result<()>) -> ExitCode {
+    // A child that tests a card.
+    if let Some(ordinal) = self_test::asked() {
+        return self_test::serve(ordinal);
+    }
     let code = status(run);
     if powerinfer::gpu::waiting::hangs() {
         ending::leave(code.into());
