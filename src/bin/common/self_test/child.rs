@@ -4,6 +4,7 @@
 use super::{Outcome, SLOW, Verdict, tell_of_compiling};
 use crate::common::terminal::Bar;
 use anyhow::{Context, Result};
+use powerinfer::gpu::memory::SHORT_OF_MEMORY;
 use powerinfer::gpu::self_test::{COMPILING, run};
 use powerinfer::gpu::{Device, Identity};
 use powerinfer::progress::{self, Progress};
@@ -93,7 +94,7 @@ fn test_here(ordinal: u32) -> Result<Verdict> {
     Ok(match result.map_err(|why| format!("{why:#}")) {
         Ok(()) => Verdict::Passed,
         // Others use the card now.
-        Err(why) if why.contains("out of device memory") || why.contains("OUT_OF_MEMORY") => Verdict::Unavailable(why),
+        Err(why) if why.contains(SHORT_OF_MEMORY) || why.contains("OUT_OF_MEMORY") => Verdict::Unavailable(why),
         Err(why) => Verdict::Failed(why),
     })
 }
