@@ -1,6 +1,6 @@
 //! `--device` on machines without a card, and what stands in its way.
 
-use crate::support::{ModelFile, Outcome, refused, skipped, tool, usage_error};
+use crate::support::{ModelFile, Outcome, file, refused, skipped, tool, usage_error};
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -27,7 +27,8 @@ fn run(args: &[&str]) -> Option<Run> {
     }
     let folder = tempfile::tempdir().unwrap();
     let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
-    let mut command = tool("run");
+    // As it is without flags.
+    let mut command = Command::new(file("run"));
     // Elsewhere a stand-in may be found.
     command.env_remove("LD_LIBRARY_PATH").arg("-m").arg(model).args(["-p", "x", "-n", "2", "--temp", "0"]).args(args);
     Some(Run { command, _folder: folder })
@@ -70,4 +71,23 @@ fn ngl_is_the_cpu_or_points_to_the_budget() {
     let some = run(&["-ngl", "99"]).unwrap().ok();
     assert_eq!(notes(&some).iter().filter(|l| l.contains("--vram-budget")).count(), 1, "{}", some.stderr);
     refused(&mut run(&["-ngl", "0", "--device", "cuda"]).unwrap().command, &["-ngl 0", "cuda:0"]);
+}
+
+/// What the other tests rely on: a machine that has a card computes what one without computes.
+#[test]
+fn commands_in_tests_compute_on_the_cpu_unless_they_say_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
+    let with = |name: &str, args: &[&str]| {
+        let mut command = tool(name);
+        let model_and_words = if name == "run" { ["-p", "--device-x", "-n", "1"] } else { ["-p", "2", "-n", "0"] };
+        command.arg("-m").arg(&model).args(model_and_words).args(["-t", "1"]).args(args);
+        // Wherever there is a card it is hidden, which `auto` tells of.
+        command.env_remove("LD_LIBRARY_PATH").env("CUDA_VISIBLE_DEVICES", "");
+        let outcome = Outcome::from(command.output().unwrap()).ok();
+        outcome.stderr.contains("computing on the CPU")
+    };
+    assert!(!with("run", &[]) && !with("run", &["--device", "cpu"]) && !with("run", &["-ngl", "0"]));
+    assert!(with("run", &["--device", "auto"]) && with("run", &["--device=auto"]));
+    assert!(!with("bench", &["--text", "random"]) && with("bench", &["--text", "random", "--device", "auto"]));
 }

@@ -185,7 +185,7 @@ fn a_limit_on_the_size_of_files_is_one_line_and_leaves_none() {
         "\"$PROFILE\" -m \"$1\" --samples-from \"$2\" --predictor sign -o \"$4\" -t 1",
         "\"$SPLIT\" -m \"$1\" --profile \"$2\" -o \"$4\" -t 1",
         "\"$SPLIT\" -m \"$1\" --type q8_0 --quantize-only -o \"$4\" -t 1",
-        "\"$BENCH\" --synthetic test-2 --cache-dir \"$5\" -p 4 -n 0 -r 1 -t 1",
+        "\"$BENCH\" --synthetic test-2 --cache-dir \"$5\" -p 4 -n 0 -r 1 -t 1 --device cpu",
     ] {
         let outcome = Outcome::from(sh(&format!("ulimit -f 1; exec {work}"), &arguments).output().unwrap());
         assert_eq!(outcome.code, Some(1), "{work}: {}", outcome.stderr);

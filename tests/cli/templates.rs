@@ -162,7 +162,7 @@ fn a_message_that_is_left_out_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let template = "{% for m in messages %}{{ m.content if loop.index != 2 else 'x' }}{% endfor %}";
     let model = written(&mut ModelFile::tiny(), folder.path(), template);
-    let script = "printf 'a\\nb\\n' | \"$RUN\" -m \"$0\" -cnv -n 1 -t 1 --ignore-eos --temp 0";
+    let script = "printf 'a\\nb\\n' | \"$RUN\" -m \"$0\" -cnv -n 1 -t 1 --ignore-eos --temp 0 --device cpu";
     if cfg!(unix) {
         let outcome = Outcome::from(crate::support::sh(script, &[&model]).output().unwrap());
         let errors: Vec<_> = outcome.stderr.lines().filter(|l| l.contains("error: ")).collect();

@@ -2,7 +2,7 @@
 //!
 //! Without a GPU every test here but `under_the_emulator` does nothing and says so; that one runs them all again with
 //! the emulator in the place of the driver. `EMULATED_TESTS="matvec ffn"` limits it to tests with these words in their
-//! names; `REQUIRE_GPU=1` makes a missing GPU an error.
+//! names; `REQUIRE_GPU=1` makes a missing GPU an error. On a GPU the tests take turns, whatever `--test-threads` says.
 
 mod attention;
 mod attention_prefill;
@@ -28,9 +28,11 @@ mod tiles;
 mod token;
 
 use powerinfer::gpu::Device;
+use std::cell::RefCell;
 use std::env;
 use std::io::Write;
 use std::process::{Command, Output};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use support::emulator;
 
 /// Set where the tests run under the emulator.
@@ -46,7 +48,28 @@ pub fn emulated() -> bool {
     env::var_os(UNDER_EMULATOR).is_some()
 }
 
-/// The device to test on; or nothing, which is said.
+/// Held by the test whose turn on the card it is.
+static TURN: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    /// The turn of the test that runs on this thread; it ends with the thread, after all that the test has on the card.
+    static MINE: RefCell<Option<MutexGuard<'static, ()>>> = const { RefCell::new(None) };
+}
+
+/// Waits for the turn of the test that calls, which lasts until the test ends. Tests must not share a card: freeing memory
+/// waits for all that runs there and holds up the calls of other threads meanwhile, among them those of the thread whose
+/// answer a running kernel waits for. Under the emulator nothing does.
+fn take_turn() {
+    if emulated() {
+        return;
+    }
+    MINE.with_borrow_mut(|mine| {
+        // A test that failed has left nothing behind that its turn protects.
+        mine.get_or_insert_with(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
+    });
+}
+
+/// The device to test on, for this test alone until it ends; or nothing, which is said.
 ///
 /// # Panics
 /// Where there must be one: under the emulator, and where the environment says `REQUIRE_GPU=1`.
@@ -55,6 +78,7 @@ pub fn gpu() -> Option<Device> {
         // It is slow, and slower where it is watched.
         powerinfer::gpu::waiting::set_limit(std::time::Duration::from_secs(600));
     }
+    take_turn();
     let why = match Device::open(0) {
         Ok(device) => return Some(device),
         Err(why) => format!("{why:#}"),

@@ -7,6 +7,28 @@ use std::process::{Command, Output, Stdio};
 /// What bad input may cost: the memory that a command can write to, in KiB.
 const MAX_DATA_KIB: u32 = 300_000;
 
+/// Runs `"$@"`: computes on the CPU where the test does not say where (`$COMPUTES` is set for commands that can be told), so
+/// that the tests are the same on a machine with a card. What may open a card is not limited: its driver reserves memory
+/// by the gigabyte.
+const LAUNCHER: &str = r#"
+program=$1 given= card= before=
+shift
+for argument; do
+  case $argument in --device | --device=* | -ngl | --n-gpu-layers) given=1 card=1 ;; esac
+  case $before$argument in --devicecpu | --device=cpu) card= ;; esac
+  before=$argument
+done
+[ -n "$card" ] || [ -z "$MAX_DATA" ] || ulimit -d "$MAX_DATA" || exit 125
+[ -n "$given" ] || [ -z "$COMPUTES" ] || set -- --device cpu "$@"
+unset MAX_DATA COMPUTES
+exec "$program" "$@"
+"#;
+
+/// Whether the command takes `--device`.
+fn computes(name: &str) -> bool {
+    matches!(name, "run" | "bench")
+}
+
 /// What a command did.
 #[derive(Debug)]
 pub struct Outcome {
@@ -48,22 +70,25 @@ pub fn file(name: &str) -> &'static str {
 }
 
 /// A command with nothing on its standard input and at most [`MAX_DATA_KIB`] of memory (on Linux, where that bounds
-/// what is allocated and not what is mapped from files).
+/// what is allocated and not what is mapped from files). It computes on the CPU unless its arguments say otherwise.
 pub fn tool(name: &str) -> Command {
-    let mut command = if cfg!(target_os = "linux") {
-        let mut sh = Command::new("sh");
-        sh.args(["-c", &format!("ulimit -d {MAX_DATA_KIB}; exec \"$@\""), "sh", file(name)]);
-        sh
-    } else {
-        Command::new(file(name))
-    };
+    let mut command = Command::new(if cfg!(unix) { "sh" } else { file(name) });
+    if cfg!(unix) {
+        command.args(["-c", LAUNCHER, "sh", file(name)]);
+        command.env("COMPUTES", if computes(name) { "1" } else { "" });
+        command.env("MAX_DATA", if cfg!(target_os = "linux") { MAX_DATA_KIB.to_string() } else { String::new() });
+    }
     // Stacks of threads count as memory; how many there are by default depends on the machine.
     command.env("RAYON_NUM_THREADS", "2").stdin(Stdio::null());
     command
 }
 
-/// A shell command in which `$RUN` is powerinfer-run, `$SPLIT` powerinfer-split, and `$0`, `$1`... are `args`.
+/// A shell command in which `$RUN` is powerinfer-run, `$SPLIT` powerinfer-split, and `$0`, `$1`... are `args`. It must say
+/// where `$RUN` and `$BENCH` compute.
+#[track_caller]
 pub fn sh(script: &str, args: &[&Path]) -> Command {
+    let anywhere = ["$RUN", "$BENCH"].iter().any(|name| script.contains(name)) && !script.contains("--device ");
+    assert!(!anywhere, "without --device the script depends on whether the machine has a card: {script}");
     let mut command = Command::new("sh");
     command.arg("-c").arg(script).args(args).stdin(Stdio::null());
     for name in ["run", "profile", "split", "bench"] {
