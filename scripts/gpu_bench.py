@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""Speed with a card: synthetic models with 10 % of the neurons firing, under budgets of device memory, beside llama.cpp.
+"""Speed with a card: a synthetic model with 10 % of the neurons firing, under budgets of device memory, beside llama.cpp.
 
-Called by gpu_check.sh. One model is on the disk at a time. For each budget (a share of the model's bytes) all modes are
-measured with `powerinfer-bench --vram-total`; llama.cpp gets the same bytes of device memory, the driver's own included on both
-sides, in its two ways: whole layers (-ngl), and attention on the card with the FFN of as many layers as fit (-ot). As many
-layers as stay within the bytes are found by bisection, and the faster way counts.
+Called by gpu_check.sh for its second part. For each budget (a share of the model's bytes) all modes are measured with
+`powerinfer-bench --vram-total`; llama.cpp gets the same bytes of device memory, the driver's own included on both sides, in its
+two ways: whole layers (-ngl), and attention on the card with the FFN of as many layers as fit (-ot). As many layers as stay
+within the bytes are found by bisection, and the faster way counts.
+
+Each measurement is a line of OUT/PART.jsonl as soon as it is made, ours before llama.cpp's; what fails costs only itself. Mode
+predicted is measured with --samples, which fits a predictor to so many tokens first (minutes, on the CPU).
 """
 import argparse
 import json
@@ -13,13 +16,12 @@ import subprocess
 import sys
 import time
 
-PARTS = {"7b": ("7b:q4_0:0.1", 32), "mistral": ("mistral-7b:f16:0.1", 32)}
-SHARES = [1.10, 1.0, 0.7, 0.5, 0.25]
-MODES = ["dense", "exact", "predicted"]
+PARTS = {"7b": ("7b:q4_0:0.1", 32), "mistral": ("mistral-7b:f16:0.1", 32), "tiny": ("test:q4_0:0.1", 8)}
+SHARES = [1.10, 0.7, 0.25, 1.0, 0.5]
 
 
 def run(args, check=True, **kwargs):
-    print("+", " ".join(args), file=sys.stderr, flush=True)
+    print("+", " ".join(args), flush=True)
     done = subprocess.run(args, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **kwargs)
     if check and done.returncode != 0:
         sys.exit(f"{args[0]}: exit {done.returncode}: {done.stderr.strip()[-2000:]}")
@@ -36,41 +38,40 @@ class Part:
     def __init__(self, args):
         self.args = args
         self.spec, self.n_layer = PARTS[args.part]
-        self.rows = []
+        self.modes = ["exact", "dense"] + (["predicted"] if args.samples else [])
+        self.n_rows = self.n_failed = 0
 
     def tool(self, name):
         return os.path.join(self.args.bin, f"powerinfer-{name}")
 
-    def make(self):
-        """The variant with a predictor, and the plain file for llama.cpp. Returns their paths."""
-        bench, t = self.tool("bench"), str(self.args.threads)
-        env = dict(os.environ, XDG_CACHE_HOME=os.path.abspath(os.path.join(self.args.out, "models")))
-        self.env = env
-        made = lambda *more: run([bench, "--synthetic", self.spec, *more, "-p", "0", "-n", "1", "-r", "1", "-o", "json",
-                                  "--device", "cpu", "-t", t], env=env)
-        variant = json.loads(made().stdout)[0]["model_filename"]
-        plain = json.loads(made("--synthetic-plain").stdout)[0]["model_filename"] if self.args.llama else None
-        profile, predictor = (os.path.join(self.args.out, n) for n in ("synthetic.profile", "synthetic.predictor"))
-        n = str(self.args.samples)
-        run([self.tool("profile"), "-m", variant, "--random-tokens", n, "--samples", n, "-o", profile, "-t", t], env=env)
-        run([self.tool("profile"), "-m", variant, "--predictor", "lowrank", "--samples-from", profile, "-o", predictor, "-t", t],
-            env=env)
-        packed = os.path.join(self.args.out, f"{self.args.part}.gguf")
-        run([self.tool("split"), "-m", variant, "--predictor", predictor, "-o", packed], env=env)
-        os.remove(variant)
-        return packed, plain
+    def work(self, name):
+        return os.path.join(self.args.work, name)
 
-    def ours(self, model, budget):
-        rows = []
-        for mode in MODES:
-            done = run([self.tool("bench"), "-m", model, "-p", "0", "-n", str(self.args.n_gen), "-r", str(self.args.repetitions),
-                        "--text", "random", "--mode", mode, "--device", "cuda", "--vram-total", f"{budget}B",
-                        "-t", str(self.args.threads), "-o", "json"], check=False, env=self.env)
-            if done.returncode != 0:
-                print(f"{mode} within {budget}: exit {done.returncode}: {done.stderr.strip()[-300:]}")
-                continue
-            rows.append(json.loads(done.stdout)[0])
-        return rows
+    def model(self, *more):
+        """Path of the synthetic model, written now."""
+        made = run([self.tool("bench"), "--synthetic", self.spec, *more, "--cache-dir", self.args.work, "-p", "0", "-n", "1",
+                    "-r", "1", "-o", "jsonl", "--device", "cpu", "-t", str(self.args.threads)])
+        return json.loads(made.stdout.splitlines()[0])["model_filename"]
+
+    def with_predictor(self, variant):
+        """The variant with a predictor, in its place."""
+        profile, predictor, packed = (self.work(n) for n in ("synthetic.profile", "synthetic.predictor", f"{self.args.part}.gguf"))
+        n, t = str(self.args.samples), str(self.args.threads)
+        run([self.tool("profile"), "-m", variant, "--random-tokens", n, "--samples", n, "-o", profile, "-t", t])
+        run([self.tool("profile"), "-m", variant, "--predictor", "lowrank", "--samples-from", profile, "-o", predictor, "-t", t])
+        run([self.tool("split"), "-m", variant, "--predictor", predictor, "-o", packed])
+        os.remove(variant)
+        return packed
+
+    def ours(self, model, budget, mode):
+        """The row of one mode, or nothing where it fails, which is said."""
+        done = run([self.tool("bench"), "-m", model, "-p", "0", "-n", str(self.args.n_gen), "-r", str(self.args.repetitions),
+                    "--text", "random", "--mode", mode, "--device", "cuda", "--vram-total", f"{budget}B",
+                    "-t", str(self.args.threads), "-o", "jsonl"], check=False)
+        if done.returncode != 0:
+            print(f"{mode} within {budget}: exit {done.returncode}: {done.stderr.strip()[-300:]}", flush=True)
+            return None
+        return json.loads(done.stdout.splitlines()[0])
 
     def llama(self, model, budget):
         """Best tokens/s of llama.cpp in as many bytes, how, and with how many bytes."""
@@ -111,46 +112,68 @@ class Part:
         layers = "|".join(str(i) for i in range(n, self.n_layer))
         return rf"blk\.({layers})\.ffn_.*=CPU"
 
-    def table(self):
-        model, plain = self.make()
+    def keep(self, row):
+        """Writes a row where it stays, whatever comes next."""
+        with open(os.path.join(self.args.out, f"{self.args.part}.jsonl"), "a") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.n_rows += 1
+
+    def measure(self):
+        model, plain = self.model(), None
+        if self.args.samples:
+            model = self.with_predictor(model)
         size = os.path.getsize(model)
-        head = "| bytes | mode | tokens/s | llama.cpp | ratio | hot | CPU busy | card waits | jobs/token | of both limits | accounted | allocated | gone |"
-        rule = "|---" * (head.count("|") - 1) + "|"
-        print(f"\n{self.spec}, {size} bytes, {self.args.threads} threads\n\n{head}\n{rule}")
-        for share in SHARES:
-            budget = int(size * share) // (2 << 20) * (2 << 20)
-            peer = self.llama(plain, budget) if plain else (0.0, "not run", 0)
-            for row in self.ours(model, budget):
-                ratio = f"{row['avg_ts'] / peer[0]:.2f}" if peer[0] else "-"
-                theirs = f"{peer[0]:.2f} ({peer[1]})" if peer[0] else "-"
-                if "hot_share" in row:
-                    card = [f"{100 * row['hot_share']:.1f} %", f"{100 * row['cpu_busy']:.0f} %",
-                            f"{100 * row['card_waits']:.0f} %", f"{row['tasks_per_token']:.1f}",
-                            f"{100 * row['avg_ts'] / row['limit_ts']:.0f} %"]
-                    card += [str(row[k] >> 20) for k in ("vram_accounted", "vram_allocated", "vram_used")]
-                else:
-                    card = ["-"] * 8
-                print("| " + " | ".join([f"{100 * share:.0f} %", row["mode"], f"{row['avg_ts']:.2f}", theirs, ratio, *card]) + " |",
-                      flush=True)
-                self.rows.append({"share": share, "llama": peer[0], "llama_flags": peer[1], "llama_bytes": peer[2], **row})
-        with open(os.path.join(self.args.out, f"{self.args.part}.json"), "w") as file:
-            json.dump(self.rows, file, indent=1)
-        for path in (model, plain):
-            if path:
-                os.remove(path)
+        print(f"\n{self.spec}, {size} bytes, {self.args.threads} threads", flush=True)
+        budgets = [(share, int(size * share) // (2 << 20) * (2 << 20)) for share in SHARES]
+        best = {}
+        for share, budget in budgets:
+            for mode in self.modes:
+                row = self.ours(model, budget, mode)
+                if row is None or row["backend"] == "CPU":
+                    self.n_failed += 1
+                    continue
+                self.keep({"share": share, "budget": budget, **row})
+                best[share] = max(best.get(share, 0.0), row["avg_ts"])
+                print(self.line(share, row), flush=True)
+        if self.args.llama:
+            plain = self.model("--synthetic-plain")
+            for share, budget in budgets:
+                speed, flags, taken = self.llama(plain, budget)
+                self.keep({"share": share, "budget": budget, "llama": speed, "llama_flags": flags, "llama_bytes": taken})
+                ratio = f", ours {best[share] / speed:.2f} times as fast" if speed and share in best else ""
+                print(f"{100 * share:.0f} %: llama.cpp {speed:.2f} tokens/s ({flags}, {taken >> 20} MiB){ratio}", flush=True)
+        for path in filter(None, (model, plain)):
+            os.remove(path)
+        speeds = ", ".join(f"{100 * share:.0f} %: {speed:.1f}" for share, speed in sorted(best.items(), reverse=True))
+        if self.n_failed:
+            sys.exit(f"{self.n_failed} measurements failed, {self.n_rows} rows; tokens/s at {speeds}")
+        print(f"figure: tokens/s at {speeds}")
+
+    @staticmethod
+    def line(share, row):
+        text = f"{100 * share:.0f} %: {row['mode']} {row['avg_ts']:.2f} tokens/s"
+        if row.get("hot_share") is None:
+            return text
+        mib = "/".join(str(int(row[k]) >> 20) for k in ("vram_accounted", "vram_allocated", "vram_used"))
+        return (f"{text}, {100 * row['hot_share']:.1f} % hot, CPU busy {100 * row['cpu_busy']:.0f} %, card waits "
+                f"{100 * row['card_waits']:.0f} %, {row['tasks_per_token']:.1f} jobs a token, {100 * row['avg_ts'] / row['limit_ts']:.0f} % "
+                f"of both limits, {mib} MiB accounted/allocated/gone")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bin", required=True)
     parser.add_argument("--part", choices=PARTS, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--out", required=True)
+    parser.add_argument("--work", required=True, help="folder for models: one at a time, two with --llama")
     parser.add_argument("--llama")
     parser.add_argument("--n-gen", type=int, default=64)
     parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--samples", type=int, default=2048, help="tokens that the predictor is fitted to")
-    Part(parser.parse_args()).table()
+    parser.add_argument("--samples", type=int, default=0, help="tokens that a predictor is fitted to [none]")
+    Part(parser.parse_args()).measure()
 
 
 if __name__ == "__main__":

@@ -2,4 +2,6 @@
 
 mod architecture;
 mod excerpts;
+#[cfg(target_os = "linux")]
+mod gpu_check;
 mod kernel_manifest;
