@@ -14,9 +14,6 @@ set -euo pipefail
 shopt -s inherit_errexit
 here=$(cd "$(dirname "$0")" && pwd)
 
-# The modules of tests/gpu, small ones first; a test holds the list against the folder.
-modules="device matvec norm operands rope select tiles predict token attention ffn gemm attention_prefill probe hybrid"
-
 table() {
   cat << 'TABLE'
 unpack|0|3|60|the programs, out of the bundle
@@ -25,14 +22,16 @@ kernels|1|12|60|each decode kernel at the shapes of a 7B: microseconds and GB/s;
 hardware-cold|1|20|75|what the planner measures, with the kernels compiled anew by the driver
 hardware-warm|1|14|60|the same with the driver's cache
 TABLE
-  for module in $modules; do
+  local file module cost
+  for file in $(cd "$here/../tests/gpu" && grep -l '^#\[test\]' -- *.rs); do
+    module=${file%.rs}
     case $module in
-      operands) continue ;;
+      main) continue ;;
       hybrid) cost="12|60" ;;
       attention | attention_prefill | gemm | ffn) cost="5|40" ;;
       *) cost="2|30" ;;
     esac
-    echo "test-${module//_/-}|1|$cost|tests of ${module//_/ } on the card"
+    echo "test-${module//_/-}|1|$cost|tests/gpu/$file on the card"
   done
   cat << 'TABLE'
 text-cuda|1|4|40|200 tokens of the embedded model on the card
@@ -156,6 +155,8 @@ tests() {
 # text NAME DEVICE N: prints the tokens that follow, and how fast they came, as JSON, which is kept for other steps.
 text() {
   local said run=("$BIN/powerinfer-run" -p "Once upon a time" -n "$3" --ignore-eos --temp 0 -c 2048 -t "$THREADS" --device "$2" --json)
+  # By a description with which the card is worth its while for the smallest model, too.
+  run+=(--hardware "$here/../hardware/rtx-4090-ddr5.toml")
   if [ "$2" = cpu ]; then said=$("${run[@]}"); else said=$(on_card "${run[@]}"); fi
   echo "$said" > "$WORK/$1.json" || true
   echo "$said"
@@ -186,6 +187,8 @@ layers() {
   [ -n "$file" ] || skip "there is no model (layers-model)"
   [ "$1" = 100 ] || budget=(--vram-budget "$(($(stat -Lc %s "$file") * $1 / 100 / 2097152 * 2097152))B")
   [ ! -s "$OUT/hardware-warm.toml" ] || known=(--hardware "$OUT/hardware-warm.toml")
+  # The emulator is slower than the processor.
+  [ "${TINY:-}" != 1 ] || known=(--hardware "$here/../hardware/rtx-4090-ddr5.toml")
   for mode in exact dense; do
     row=$(on_card "$BIN/powerinfer-bench" -m "$file" -p 0 -n $n_gen -r $repetitions --text random --mode $mode --device cuda \
       "${budget[@]}" "${known[@]}" -t "$THREADS" -o jsonl | tee /dev/stderr)
@@ -260,7 +263,8 @@ case $1 in
     ;;
   layers-model)
     "$BIN/powerinfer-bench" --synthetic $eight:q4_0:0.1 --cache-dir "$WORK" -p 0 -n 1 -r 1 --device cpu -t "$THREADS" -o jsonl
-    echo "figure: $(stat -Lc %s "$WORK"/synthetic-*.gguf | tail -n 1) bytes"
+    size=$(stat -Lc %s "$WORK"/synthetic-*.gguf | tail -n 1)
+    echo "figure: $size bytes"
     ;;
   layers-*) layers "${1#layers-}" ;;
   sanitizer-*) sanitizer "${1#sanitizer-}" ;;
