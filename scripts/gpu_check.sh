@@ -127,6 +127,7 @@ append() { # FILE TEXT
   { printf '%s\n' "$2" >> "$1"; } 2> /dev/null
 }
 
+running='' writing='' signal=''
 results=$out/results.tsv rows=() counts=() began=$SECONDS
 [ -s "$results" ] || append "$results" $'step\tresult\tseconds\tfigure or reason'
 title="$(date -u '+%Y-%m-%d %H:%M') UTC, part $part${only:+, only$only}${tiny:+, tiny shapes: figures mean nothing}"
@@ -138,8 +139,10 @@ summary() { # STATE
   } > "$out/summary.tmp" 2> /dev/null && mv -f "$out/summary.tmp" "$out/summary.txt" 2> /dev/null || rm -f "$out/summary.tmp"
 }
 
-row() { # NAME RESULT SECONDS TEXT
+# row NAME RESULT SECONDS TEXT: of the step that ran. A signal waits until it is written.
+row() {
   local text
+  writing=1
   text=$(printf '%s' "$4" | tr -c '[:print:]' ' ' | cut -c1-300)
   append "$results" "$1"$'\t'"$2"$'\t'"$3"$'\t'"$text"
   printf -v text '%-24s %-9s %7s s  %s' "$1" "$2" "$3" "$text"
@@ -147,6 +150,8 @@ row() { # NAME RESULT SECONDS TEXT
   counts+=("$2")
   echo "$text"
   summary "under way"
+  running='' writing=''
+  [ -z "$signal" ] || ended $signal
 }
 
 pack() {
@@ -176,9 +181,12 @@ kill_step() {
 }
 
 ended() { # SIGNAL STATUS
+  signal="$1 $2"
+  [ -z "$writing" ] || return
   trap '' TERM INT HUP
+  signal=''
   kill_step
-  [ -z "${running:-}" ] || row "$running" "cut off" "$(elapsed)" "by SIG$1"
+  [ -z "$running" ] || row "$running" "cut off" "$(elapsed)" "by SIG$1"
   summary "ended by SIG$1"
   pack
   rm -f "$spare"
@@ -233,7 +241,7 @@ do_step() {
     overdue) row "$1" "timed out" "$(elapsed)" "after $2 s, and does not end: $last" ;;
     *) row "$1" failed "$(elapsed)" "status $status: $last" ;;
   esac
-  child='' running=''
+  child=''
   append "$out/tails.txt" "== $1
 $(printf '%s\n' "${tail[@]}")"
 }
