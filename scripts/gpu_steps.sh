@@ -18,7 +18,7 @@ table() {
   cat << 'TABLE'
 unpack|0|3|60|the programs, out of the bundle
 driver|1|3|30|driver, card, bus and processor
-kernels|1|12|60|each decode kernel at the shapes of a 7B: microseconds and GB/s; a graph of 80 layers
+kernels|1|15|60|each decode kernel at the shapes of a 7B: microseconds and GB/s
 hardware-cold|1|20|75|what the planner measures, with the kernels compiled anew by the driver
 hardware-warm|1|14|60|the same with the driver's cache
 TABLE
@@ -109,9 +109,12 @@ driver() {
 }
 
 kernels() {
-  [[ $("$BIN/powerinfer-bench" --help) == *--kernels* ]] || skip "this build has no bench --kernels"
-  local rows
-  rows=$("$BIN/powerinfer-bench" --synthetic $shape --kernels --device cuda -t "$THREADS" --cache-dir "$WORK" -o jsonl | tee /dev/stderr)
+  local help rows run=("$BIN/powerinfer-bench" --synthetic $few --cache-dir "$WORK/kernels" --kernels --device cuda -t "$THREADS" -o jsonl)
+  help=$("$BIN/powerinfer-bench" --help)
+  [[ $help == *--kernels* ]] || skip "this build has no bench --kernels"
+  [[ $help != *--types* ]] || run+=(--types $types)
+  rows=$("${run[@]}" | tee /dev/stderr)
+  rm -rf "$WORK/kernels"
   keep kernels.jsonl "$rows"
   echo "figure: $(wc -l <<< "$rows") rows"
 }
@@ -183,7 +186,7 @@ speeds() {
 # layers PERCENT: the model of `layers-model` with so much of its bytes on the card.
 layers() {
   local file row rows='' budget=() known=()
-  file=$(ls "$WORK"/synthetic-*.gguf 2> /dev/null | tail -n 1 || true)
+  file=$(ls "$WORK"/layers/synthetic-*.gguf 2> /dev/null | tail -n 1 || true)
   [ -n "$file" ] || skip "there is no model (layers-model)"
   [ "$1" = 100 ] || budget=(--vram-budget "$(($(stat -Lc %s "$file") * $1 / 100 / 2097152 * 2097152))B")
   [ ! -s "$OUT/hardware-warm.toml" ] || known=(--hardware "$OUT/hardware-warm.toml")
@@ -221,8 +224,8 @@ bench() {
 mkdir -p "$OUT" "$WORK"
 # Nothing of the user's: neither models nor measurements nor what the driver compiled.
 export XDG_CACHE_HOME=$WORK/cache CUDA_CACHE_PATH=$WORK/cache/cuda
-shape=7b eight=7b-8 n_text=200 n_long=1000 n_gen=64 repetitions=3
-[ "${TINY:-}" != 1 ] || shape=test eight=test-2 n_text=8 n_long=12 n_gen=4 repetitions=1
+few=7b-2 eight=7b-8 types=q4_0,q4_k,q6_k,q8_0,f16 n_text=200 n_long=1000 n_gen=64 repetitions=3
+[ "${TINY:-}" != 1 ] || few=test-1 eight=test-2 types=q4_0,f16 n_text=8 n_long=12 n_gen=4 repetitions=1
 
 case $1 in
   unpack | driver) ;;
@@ -262,8 +265,8 @@ case $1 in
     echo "figure: $(differ "$(cat "$WORK/text-cuda.json")" "$text"); $(field decode_ts <<< "$text") tokens/s on the CPU"
     ;;
   layers-model)
-    "$BIN/powerinfer-bench" --synthetic $eight:q4_0:0.1 --cache-dir "$WORK" -p 0 -n 1 -r 1 --device cpu -t "$THREADS" -o jsonl
-    size=$(stat -Lc %s "$WORK"/synthetic-*.gguf | tail -n 1)
+    "$BIN/powerinfer-bench" --synthetic $eight:q4_0:0.1 --cache-dir "$WORK/layers" -p 0 -n 1 -r 1 --device cpu -t "$THREADS" -o jsonl
+    size=$(stat -Lc %s "$WORK"/layers/synthetic-*.gguf | tail -n 1)
     echo "figure: $size bytes"
     ;;
   layers-*) layers "${1#layers-}" ;;

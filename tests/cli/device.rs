@@ -1,6 +1,6 @@
 //! `--device` on machines without a card, and what stands in its way.
 
-use crate::support::{ModelFile, Outcome, file, refused, skipped, tool, usage_error};
+use crate::support::{ModelFile, Outcome, file, launched, refused, skipped, tool, usage_error};
 use std::process::Command;
 use tempfile::TempDir;
 
@@ -90,4 +90,23 @@ fn commands_in_tests_compute_on_the_cpu_unless_they_say_where() {
     assert!(!with("run", &[]) && !with("run", &["--device", "cpu"]) && !with("run", &["-ngl", "0"]));
     assert!(with("run", &["--device", "auto"]) && with("run", &["--device=auto"]));
     assert!(!with("bench", &["--text", "random"]) && with("bench", &["--text", "random", "--device", "auto"]));
+}
+
+/// A driver reserves memory by the gigabyte.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_may_open_a_card_has_no_limit_of_memory_in_tests() {
+    let limit = |args: &[&str]| {
+        let mut command = launched("sh", false);
+        command.args(["-c", "ulimit -d", "sh"]).args(args);
+        Outcome::from(command.output().unwrap()).ok().stdout.trim().to_owned()
+    };
+    let limited = limit(&[]);
+    assert!(limited.parse::<u64>().is_ok(), "{limited}");
+    for args in [&["--device", "cpu"][..], &["--device=cpu"], &["-p", "--device"]] {
+        assert_eq!(limit(args), limited, "{args:?}");
+    }
+    for args in [&["--device", "cuda"][..], &["--device", "auto"], &["--device=cuda:1"], &["-ngl", "9"]] {
+        assert_ne!(limit(args), limited, "{args:?}");
+    }
 }

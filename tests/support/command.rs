@@ -14,8 +14,12 @@ const LAUNCHER: &str = r#"
 program=$1 given= card= before=
 shift
 for argument; do
-  case $argument in --device | --device=* | -ngl | --n-gpu-layers) given=1 card=1 ;; esac
-  case $before$argument in --devicecpu | --device=cpu) card= ;; esac
+  case $before in
+    -p | --prompt) ;;
+    --device) [ "$argument" != cpu ] || card= ;;
+    *) case $argument in --device | --device=* | -ngl | --n-gpu-layers | --n-gpu-layers=*) given=1 card=1 ;; esac ;;
+  esac
+  case $argument in --device=cpu) card= ;; esac
   before=$argument
 done
 [ -n "$card" ] || [ -z "$MAX_DATA" ] || ulimit -d "$MAX_DATA" || exit 125
@@ -23,11 +27,6 @@ done
 unset MAX_DATA COMPUTES
 exec "$program" "$@"
 "#;
-
-/// Whether the command takes `--device`.
-fn computes(name: &str) -> bool {
-    matches!(name, "run" | "bench")
-}
 
 /// What a command did.
 #[derive(Debug)]
@@ -72,10 +71,15 @@ pub fn file(name: &str) -> &'static str {
 /// A command with nothing on its standard input and at most [`MAX_DATA_KIB`] of memory (on Linux, where that bounds
 /// what is allocated and not what is mapped from files). It computes on the CPU unless its arguments say otherwise.
 pub fn tool(name: &str) -> Command {
-    let mut command = Command::new(if cfg!(unix) { "sh" } else { file(name) });
+    launched(file(name), matches!(name, "run" | "bench"))
+}
+
+/// [`tool`] for any program; whether it takes `--device`.
+pub fn launched(program: &str, computes: bool) -> Command {
+    let mut command = Command::new(if cfg!(unix) { "sh" } else { program });
     if cfg!(unix) {
-        command.args(["-c", LAUNCHER, "sh", file(name)]);
-        command.env("COMPUTES", if computes(name) { "1" } else { "" });
+        command.args(["-c", LAUNCHER, "sh", program]);
+        command.env("COMPUTES", if computes { "1" } else { "" });
         command.env("MAX_DATA", if cfg!(target_os = "linux") { MAX_DATA_KIB.to_string() } else { String::new() });
     }
     // Stacks of threads count as memory; how many there are by default depends on the machine.

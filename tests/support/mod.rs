@@ -17,7 +17,7 @@ pub mod reference;
 pub mod terminal;
 mod tiny;
 
-pub use command::{Outcome, file, names_in, refused, refused_by, sh, tool, usage_error};
+pub use command::{Outcome, file, launched, names_in, refused, refused_by, sh, tool, usage_error};
 pub use model_file::{ModelFile, Tensor, Value};
 pub use random::Random;
 pub use raw::{Raw, patch_key, patch_tensor};
