@@ -158,8 +158,7 @@ tests() {
 # text NAME DEVICE N: prints the tokens that follow, and how fast they came, as JSON, which is kept for other steps.
 text() {
   local said run=("$BIN/powerinfer-run" -p "Once upon a time" -n "$3" --ignore-eos --temp 0 -c 2048 -t "$THREADS" --device "$2" --json)
-  # By a description with which the card is worth its while for the smallest model, too.
-  run+=(--hardware "$here/../hardware/rtx-4090-ddr5.toml")
+  run+=(--hardware "$described")
   if [ "$2" = cpu ]; then said=$("${run[@]}"); else said=$(on_card "${run[@]}"); fi
   echo "$said" > "$WORK/$1.json" || true
   echo "$said"
@@ -191,7 +190,7 @@ layers() {
   [ "$1" = 100 ] || budget=(--vram-budget "$(($(stat -Lc %s "$file") * $1 / 100 / 2097152 * 2097152))B")
   [ ! -s "$OUT/hardware-warm.toml" ] || known=(--hardware "$OUT/hardware-warm.toml")
   # The emulator is slower than the processor.
-  [ "${TINY:-}" != 1 ] || known=(--hardware "$here/../hardware/rtx-4090-ddr5.toml")
+  [ "${TINY:-}" != 1 ] || known=(--hardware "$described")
   for mode in exact dense; do
     row=$(on_card "$BIN/powerinfer-bench" -m "$file" -p 0 -n $n_gen -r $repetitions --text random --mode $mode --device cuda \
       "${budget[@]}" "${known[@]}" -t "$THREADS" -o jsonl | tee /dev/stderr)
@@ -224,6 +223,8 @@ bench() {
 mkdir -p "$OUT" "$WORK"
 # Nothing of the user's: neither models nor measurements nor what the driver compiled.
 export XDG_CACHE_HOME=$WORK/cache CUDA_CACHE_PATH=$WORK/cache/cuda
+# With which the card is worth its while for the smallest model, too, and nothing need be measured first.
+described=$here/../hardware/rtx-4090-ddr5.toml
 few=7b-2 eight=7b-8 types=q4_0,q4_k,q6_k,q8_0,f16 n_text=200 n_long=1000 n_gen=64 repetitions=3
 [ "${TINY:-}" != 1 ] || few=test-1 eight=test-2 types=q4_0,f16 n_text=8 n_long=12 n_gen=4 repetitions=1
 
@@ -241,7 +242,7 @@ case $1 in
     ;;
   hardware-warm)
     # Fills the driver's cache; the step before was to find none.
-    "$BIN/powerinfer-run" -p x -n 1 -t "$THREADS" --device cuda > /dev/null || true
+    "$BIN/powerinfer-run" -p x -n 1 -t "$THREADS" --device cuda --hardware "$described" > /dev/null || true
     hardware "$1"
     ;;
   test-*)
