@@ -16,7 +16,9 @@ import subprocess
 import sys
 import time
 
-PARTS = {"7b": ("7b:q4_0:0.1", 32), "mistral": ("mistral-7b:f16:0.1", 32), "tiny": ("test:q4_0:0.1", 8)}
+PARTS = {"7b": ("7b:q4_0:0.1", 32), "mistral": ("mistral-7b:f16:0.1", 32), "tiny": ("test-2:q4_0:0.1", 2)}
+# What a tiny model takes beside its weights, the driver's own as described in --hardware included.
+BESIDE = {"tiny": 424 << 20}
 SHARES = [1.10, 0.7, 0.25, 1.0, 0.5]
 
 
@@ -67,7 +69,8 @@ class Part:
         """The row of one mode, or nothing where it fails, which is said."""
         done = run([self.tool("bench"), "-m", model, "-p", "0", "-n", str(self.args.n_gen), "-r", str(self.args.repetitions),
                     "--text", "random", "--mode", mode, "--device", "cuda", "--vram-total", f"{budget}B",
-                    "-t", str(self.args.threads), "-o", "jsonl"], check=False)
+                    "-t", str(self.args.threads), "-o", "jsonl", *(["--hardware", self.args.hardware] if self.args.hardware else [])],
+                   check=False)
         if done.returncode != 0:
             print(f"{mode} within {budget}: exit {done.returncode}: {done.stderr.strip()[-300:]}", flush=True)
             return None
@@ -126,7 +129,8 @@ class Part:
             model = self.with_predictor(model)
         size = os.path.getsize(model)
         print(f"\n{self.spec}, {size} bytes, {self.args.threads} threads", flush=True)
-        budgets = [(share, int(size * share) // (2 << 20) * (2 << 20)) for share in SHARES]
+        beside = BESIDE.get(self.args.part, 0)
+        budgets = [(share, int(size * share + beside) // (2 << 20) * (2 << 20)) for share in SHARES]
         best = {}
         for share, budget in budgets:
             for mode in self.modes:
@@ -169,7 +173,8 @@ def main():
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--work", required=True, help="folder for models: one at a time, two with --llama")
-    parser.add_argument("--llama")
+    parser.add_argument("--llama", help="folder of llama-bench")
+    parser.add_argument("--hardware", help="description to plan with [measured]")
     parser.add_argument("--n-gen", type=int, default=64)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--samples", type=int, default=0, help="tokens that a predictor is fitted to [none]")

@@ -18,7 +18,7 @@ table() {
   cat << 'TABLE'
 unpack|0|3|60|the programs, out of the bundle
 driver|1|3|30|driver, card, bus and processor
-kernels|1|15|60|each decode kernel at the shapes of a 7B: microseconds and GB/s
+kernels|1|15|60|each decode kernel at the shapes of a 7B: microseconds and GB/s; launching a graph of 80 layers
 hardware-cold|1|20|75|what the planner measures, with the kernels compiled anew by the driver
 hardware-warm|1|14|60|the same with the driver's cache
 TABLE
@@ -116,7 +116,11 @@ kernels() {
   rows=$("${run[@]}" | tee /dev/stderr)
   rm -rf "$WORK/kernels"
   keep kernels.jsonl "$rows"
-  echo "figure: $(wc -l <<< "$rows") rows"
+  local best graph loading
+  best=$(field gb_per_s <<< "$rows" | sort -g | tail -n 1 | sed -E 's/\..*//') || true
+  graph=$(grep '"graph"' <<< "$rows" | grep 'the call' | field us) || true
+  loading=$(grep '"loading"' <<< "$rows" | field us) || true
+  echo "figure: $(wc -l <<< "$rows") rows, up to ${best:-?} GB/s; launching a graph of 80 layers ${graph:-?} us; loading ${loading:-?} us"
 }
 
 # keep FILE TEXT: appends to a file of results. What cannot be kept is in the log.
@@ -219,10 +223,10 @@ sanitizer() {
 
 bench() {
   command -v python3 > /dev/null || skip "no python3"
-  local part=$1
-  [ "${TINY:-}" != 1 ] || part=tiny
+  local part=$1 known=()
+  [ "${TINY:-}" != 1 ] || part=tiny known=(--hardware "$described")
   python3 "$here/gpu_bench.py" --bin "$BIN" --part $part --n-gen $n_gen --repetitions $repetitions --threads "$THREADS" \
-    --out "$OUT" --work "$WORK" ${LLAMA:+--llama "$LLAMA"}
+    --out "$OUT" --work "$WORK" "${known[@]}" ${LLAMA:+--llama "$LLAMA"}
 }
 
 [ $# -eq 1 ] || { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
