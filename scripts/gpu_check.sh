@@ -23,6 +23,7 @@
 # found until then is there: OUT/summary.txt (the rows, to be read), OUT/tails.txt (how each log ends), kernels.jsonl, rows.jsonl,
 # hardware-*.toml, and at the end logs.tar.xz. Exit status 1 if a step failed, 143 after SIGTERM.
 set -uo pipefail
+export LC_ALL=C
 here=$(cd "$(dirname "$0")" && pwd)
 steps=$here/gpu_steps.sh
 

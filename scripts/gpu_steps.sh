@@ -12,6 +12,7 @@
 # OUT (small results), WORK (models), THREADS, LLAMA (folder of llama-bench, or empty), TINY (1: shapes for the emulator).
 set -euo pipefail
 shopt -s inherit_errexit
+export LC_ALL=C
 here=$(cd "$(dirname "$0")" && pwd)
 
 table() {
