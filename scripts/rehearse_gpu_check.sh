@@ -34,7 +34,7 @@ case "\$1 \$FAULTS" in
 esac
 if [ "\$1" = hybrid:: ]; then
   shift
-  set -- hybrid::hybrid_takes_what_is_accounted "\$@"
+  set -- hybrid::hybrid_with_layers_on_the_cpu "\$@"
 fi
 exec "$tests" "\$@"
 SCRIPT
