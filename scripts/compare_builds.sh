@@ -43,7 +43,12 @@ else
 fi
 for side in old new; do
   mkdir -p "$work/$side/cache" "$work/out"
-  ln -s "$repository/models" "$repository/hardware" "$repository/tests" "$work/$side/"
+  ln -s "$repository/models" "$repository/tests" "$work/$side/"
+  mkdir "$work/$side/hardware"
+  # Nothing is planned with this key, and builds from before it refuse it.
+  for file in "$repository"/hardware/*.toml; do
+    sed '/^data_sheet_gb_s/d' "$file" > "$work/$side/hardware/${file##*/}"
+  done
 done
 if [[ ${EMULATOR:-} ]]; then
   emulator[old]=$(cd "${EMULATOR%%,*}" && pwd)
@@ -67,7 +72,7 @@ blank() { # SIDE < IN > OUT
   sed -zE \
     -e "s#$work/$1/#WORK/#g" \
     -e 's/"(prefill|decode)_(s|ts)":[0-9.e+-]+/"\1_\2":#/g' \
-    -e 's/"(avg_ts|stddev_ts|gb_per_s|limit_gb_per_s|predictor_time|planned_ts|limit_ts|cpu_busy|card_waits)":( ?)[0-9.e+-]+/"\1":\2#/g' \
+    -e 's/"(avg_ts|stddev_ts|gb_per_s|limit_gb_per_s|predictor_time|planned_ts|limit_ts|sheet_ts|cpu_busy|card_waits)":( ?)[0-9.e+-]+/"\1":\2#/g' \
     -e 's/"samples_ts":( ?)\[[^]]*\]/"samples_ts":\1#/g' \
     -e 's/"build":( ?)"[^"]*"/"build":\1#/g' |
     sed -E \
@@ -79,7 +84,7 @@ blank() { # SIDE < IN > OUT
     awk '
       # Rows of bench: a table, csv, or SQL. Columns by name.
       function measured(column) {
-        return column ~ /^"?(build|avg_ts|stddev_ts|samples_ts|gb_per_s|limit_gb_per_s|predictor_time|planned_ts|limit_ts|cpu_busy|card_waits)"?$/
+        return column ~ /^"?(build|avg_ts|stddev_ts|samples_ts|gb_per_s|limit_gb_per_s|predictor_time|planned_ts|limit_ts|sheet_ts|cpu_busy|card_waits)"?$/
       }
       /^build,/ { n_csv = split($0, csv, ","); print; next }
       n_csv && /^"/ {

@@ -179,6 +179,25 @@ impl Device {
         self.0.n_sm
     }
 
+    /// Bytes per second between it and its memory as data sheets count them: two transfers per cycle of the memory's
+    /// clock over the whole width of its bus. `None` where the driver does not tell.
+    pub fn data_sheet(&self) -> Option<f64> {
+        let attribute = |which: Attribute| -> Option<f64> {
+            let mut value = 0;
+            // SAFETY: the pointer is to a local variable.
+            let code = unsafe { (self.0.api.cuDeviceGetAttribute)(&mut value, which as u32, self.0.device) };
+            (code == 0 && value > 0).then(|| f64::from(value))
+        };
+        let khz = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MEMORY_CLOCK_RATE)?;
+        let bits = attribute(Attribute::CU_DEVICE_ATTRIBUTE_GLOBAL_MEMORY_BUS_WIDTH)?;
+        Some(2.0 * 1e3 * khz * bits / 8.0)
+    }
+
+    /// Whether it is the stand-in that tests have for a card: what is measured on it means nothing.
+    pub fn is_emulated(&self) -> bool {
+        self.0.name == "Emulated GPU"
+    }
+
     /// Memory that is free now, and all the memory it has. Other programs use it, too.
     ///
     /// # Errors

@@ -86,7 +86,7 @@ pub fn measure(
     step()?;
     progress.end();
     Ok(hardware::Device {
-        gpu: Gpu { vram, context, bandwidth: Bandwidths { other, by_type }, kernel },
+        gpu: Gpu { vram, context, bandwidth: Bandwidths { other, by_type }, kernel, data_sheet: device.data_sheet() },
         bus: Bus { bandwidth, rendezvous },
     })
 }

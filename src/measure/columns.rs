@@ -139,6 +139,10 @@ pub(super) static GROUPS: [Group; 4] = [
                 .shown("planned t/s", |r| Some(format!("{:.2}", r.card.as_ref()?.planned_ts))),
             number("limit_ts", |r| card(r, |c| c.limit_ts))
                 .shown("of both limits", |r| Some(share_of(r.avg_ts, r.card.as_ref()?.limit_ts))),
+            number("sheet_ts", |r| card(r, |c| c.sheet_ts)).shown("of data sheet", |r| {
+                let sheet = r.card.as_ref()?.sheet_ts;
+                Some(sheet.map_or("unknown".to_owned(), |sheet| share_of(r.avg_ts, sheet)))
+            }),
         ],
     },
     Group {

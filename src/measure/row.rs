@@ -118,8 +118,11 @@ pub struct OnCard {
     pub tasks_per_token: f64,
     /// Tokens per second that the plan expects.
     pub planned_ts: f64,
-    /// Tokens per second if both memories were read at their full speed all the time.
+    /// Tokens per second if both memories were read at their full speed all the time, and the card's kernels followed
+    /// each other without waiting.
     pub limit_ts: f64,
+    /// Tokens per second if what the card reads came as fast as its data sheet promises, where that is known.
+    pub sheet_ts: Option<f64>,
 }
 
 /// The columns of `kl` rows.

@@ -16,6 +16,8 @@ const ATTENTION_KERNELS: f64 = 5.0;
 /// Kernels that name the cold neurons by the card's own mask: the product, and the list that is posted. With a predictor
 /// it is the list alone, and without either what posts the input.
 const COLD_KERNELS: f64 = 2.0;
+/// Kernels of the head: norm, product.
+const HEAD_KERNELS: f64 = 2.0;
 /// Pieces of work on the CPU: query/key/value together, scores and sums, output.
 const ATTENTION_REGIONS: f64 = 3.0;
 /// Bytes of an entry in the list of active neurons: its slot and its activation.
@@ -318,8 +320,19 @@ impl<'a> Cost<'a> {
         ffn + (up + down)
     }
 
+    /// Kernels that the card runs for `layer`, one after the other.
+    fn kernels(&self, layer: &LayerWork, choice: &LayerChoice) -> f64 {
+        let mut n = if choice.attention && layer.n_q > 0 { ATTENTION_KERNELS } else { 0.0 };
+        for (group, choice) in layer.groups.iter().zip(&choice.groups).filter(|_| choice.has_ffn()) {
+            let GroupKernels { before, hot } = GroupKernels::of(group, choice);
+            let asked = self.run.mode == Mode::Predicted && choice.predictor && choice.n_hot < group.n_ff();
+            n += before + hot + group.predictor.filter(|_| asked).map_or(0.0, |p| p.regions());
+        }
+        n
+    }
+
     /// Seconds on the card and on the CPU for reading what layer `i` needs, at the full speed of each memory: the weights
-    /// of what fires, without keys and values.
+    /// of what fires, without keys and values. The card's kernels take their time beside it.
     pub fn reading(&self, i: usize, choice: &LayerChoice) -> (f64, f64) {
         let layer = &self.work.layers[i];
         let cpu = &self.cpu().bandwidth;
@@ -327,6 +340,7 @@ impl<'a> Cost<'a> {
         let side = if choice.attention { gpu } else { cpu };
         let attention = layer.blocks.iter().map(|(_, b)| all_of(side, *b)).sum::<f64>();
         let (mut on_gpu, mut on_cpu) = if choice.attention { (attention, 0.0) } else { (0.0, attention) };
+        on_gpu += self.hardware.device.as_ref().map_or(0.0, |d| self.kernels(layer, choice) * d.gpu.kernel);
         for ((group, choice), fired) in layer.groups.iter().zip(&choice.groups).zip(&self.fired[i]) {
             let stream = Way::Dot { listed: false };
             let n_ff = group.n_ff() as f64;
@@ -359,7 +373,7 @@ impl<'a> Cost<'a> {
     /// The same for the head.
     pub fn reading_head(&self, on_gpu: bool) -> (f64, f64) {
         match self.hardware.device.as_ref().filter(|_| on_gpu) {
-            Some(device) => (all_of(&device.gpu.bandwidth, self.work.head), 0.0),
+            Some(device) => (all_of(&device.gpu.bandwidth, self.work.head) + HEAD_KERNELS * device.gpu.kernel, 0.0),
             None => (0.0, all_of(&self.cpu().bandwidth, self.work.head)),
         }
     }
@@ -372,7 +386,7 @@ impl<'a> Cost<'a> {
         match &self.hardware.device {
             Some(device) if on_gpu => {
                 let logits = 4.0 * self.work.n_vocab as f64 / device.bus.bandwidth;
-                all_of(&device.gpu.bandwidth, self.work.head) + 2.0 * device.gpu.kernel + logits + crossing
+                all_of(&device.gpu.bandwidth, self.work.head) + HEAD_KERNELS * device.gpu.kernel + logits + crossing
             }
             _ => {
                 let values = 3.0 * self.work.n_embd as f64 + self.work.n_vocab as f64;

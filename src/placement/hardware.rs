@@ -32,6 +32,12 @@ pub struct Bandwidths {
 }
 
 impl Bandwidths {
+    /// The same for all types and ways of reading.
+    pub fn uniform(bandwidth: f64) -> Self {
+        let (stream, gather, add_stream, add_gather) = (bandwidth, bandwidth, bandwidth, bandwidth);
+        Self { other: Bandwidth { stream, gather, add_stream, add_gather }, by_type: BTreeMap::new() }
+    }
+
     /// Those of rows of `dtype`.
     pub fn of(&self, dtype: GgmlType) -> Bandwidth {
         self.by_type.get(dtype.name()).copied().unwrap_or(self.other)
@@ -62,6 +68,9 @@ pub struct Gpu {
     pub bandwidth: Bandwidths,
     /// Seconds per kernel, beside reading.
     pub kernel: f64,
+    /// Bytes per second that its data sheet promises, where that is known. Nothing is planned with it: achieved
+    /// bandwidths are shown as shares of it.
+    pub data_sheet: Option<f64>,
 }
 
 /// What lies between processor and graphics card.
@@ -119,6 +128,7 @@ struct RawGpu {
     vram: String,
     context: String,
     kernel_us: f64,
+    data_sheet_gb_s: Option<f64>,
     bandwidth: RawBandwidth,
     #[serde(default)]
     types: BTreeMap<String, RawBandwidth>,
@@ -222,11 +232,13 @@ impl Hardware {
                 let bandwidth = bandwidths("gpu", &gpu.bandwidth, &gpu.types)?;
                 let kernel = 1e-6 * between("gpu.kernel_us", gpu.kernel_us, 0.0, 1e5)?;
                 let (low, high) = BELIEVED_GB_S;
+                let believed = |gb_s: f64| between("gpu.data_sheet_gb_s", gb_s, low, high);
+                let data_sheet = gpu.data_sheet_gb_s.map(believed).transpose()?.map(|gb_s| 1e9 * gb_s);
                 let bus = Bus {
                     bandwidth: 1e9 * between("bus.gb_s", bus.gb_s, low, high)?,
                     rendezvous: 1e-6 * between("bus.rendezvous_us", bus.rendezvous_us, 0.0, 1e6)?,
                 };
-                Some(Device { gpu: Gpu { vram, context, bandwidth, kernel }, bus })
+                Some(Device { gpu: Gpu { vram, context, bandwidth, kernel, data_sheet }, bus })
             }
         };
         Ok(Self { name: raw.name, cpu, device })
@@ -242,6 +254,9 @@ impl Hardware {
         if let Some(Device { gpu, bus }) = &self.device {
             out.push_str(&format!("\n[gpu]\nvram = \"{}B\"\ncontext = \"{}B\"\n", gpu.vram.0, gpu.context.0));
             out.push_str(&format!("kernel_us = {:.3}\n", 1e6 * gpu.kernel));
+            if let Some(data_sheet) = gpu.data_sheet {
+                out.push_str(&format!("data_sheet_gb_s = {:.3}\n", data_sheet / 1e9));
+            }
             write_bandwidths(&mut out, "gpu", &gpu.bandwidth);
             out.push_str(&format!("\n[bus]\ngb_s = {:.3}\n", bus.bandwidth / 1e9));
             out.push_str(&format!("rendezvous_us = {:.3}\n", 1e6 * bus.rendezvous));
@@ -324,6 +339,10 @@ rendezvous_us = 10.0
         assert_eq!(hardware.cpu.bandwidth.of(GgmlType::F16).gather, 50e9);
         assert_eq!(hardware.device.as_ref().unwrap().gpu.vram, Bytes(24_000_000_000));
         assert_eq!(Hardware::parse(&hardware.to_toml()).unwrap(), hardware);
+        assert_eq!(hardware.device.as_ref().unwrap().gpu.data_sheet, None);
+        let with = Hardware::parse(&WHOLE.replacen("kernel_us", "data_sheet_gb_s = 1008\nkernel_us", 1)).unwrap();
+        assert_eq!(with.device.as_ref().unwrap().gpu.data_sheet, Some(1008e9));
+        assert_eq!(Hardware::parse(&with.to_toml()).unwrap(), with);
         for name in
             ["quote \" and \\ and é", "no width \u{200b} and \t, \u{1b}[31m, \u{7f}, \u{85}, \u{feff}, \u{10ffff}"]
         {
@@ -350,6 +369,8 @@ rendezvous_us = 10.0
             ("region_us = 3.0", "region_us = -3.0", "cpu.region_us"),
             ("[bus]\ngb_s = 25.0\nrendezvous_us = 10.0\n", "", "bus: is missing"),
             ("kernel_us = 2.0", "kernel_us = 2.0\nkernels = 3", "kernels"),
+            ("kernel_us = 2.0", "kernel_us = 2.0\ndata_sheet_gb_s = 0", "gpu.data_sheet_gb_s"),
+            ("kernel_us = 2.0", "kernel_us = 2.0\ndata_sheet_gb_s = nan", "gpu.data_sheet_gb_s"),
             ("name = \"a machine\"", "name = \"\"", "name"),
             ("[gpu]", "[gpu", "line 13"),
         ] {
@@ -374,10 +395,12 @@ rendezvous_us = 10.0
     fn the_files_that_come_with_the_program_are_read() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("hardware");
         let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|f| f.unwrap().path()).collect();
-        assert_eq!(files.len(), 3);
+        assert_eq!(files.len(), 4);
         for file in files {
             let hardware = Hardware::read(&file).unwrap();
-            assert!(hardware.device.is_some(), "{}", file.display());
+            let gpu = &hardware.device.as_ref().unwrap().gpu;
+            let share = gpu.bandwidth.other.stream / gpu.data_sheet.unwrap();
+            assert!((0.8..0.9).contains(&share), "{}: {share}", file.display());
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::budget::{self, Account, capacity};
 use super::cost::{Cost, LayerTime};
-use super::hardware::Hardware;
+use super::hardware::{Bandwidths, Device, Gpu, Hardware};
 use super::solve::{Item, Problem, Solution};
 use super::workload::{GroupWork, LayerWork, NeuronStats, Workload};
 use crate::model::Mode;
@@ -231,13 +231,29 @@ impl<'a> Planner<'a> {
     }
 
     /// Seconds per token below which `plan` cannot come: both memories are read at their full speed, at the same time,
-    /// and nothing else takes any. Keys and values do not count.
+    /// the card's kernels follow each other, and nothing else takes any. Keys and values do not count.
     pub fn least_seconds(&self, plan: &Plan) -> f64 {
+        let (gpu, cpu) = self.reading(plan);
+        gpu.max(cpu)
+    }
+
+    /// Seconds per token for reading what `plan` has on the card as fast as its data sheet promises; `None` where that is
+    /// not known, or nothing is there. Keys and values do not count.
+    pub fn data_sheet_seconds(&self, plan: &Plan) -> Option<f64> {
+        let device = self.hardware.device.as_ref()?;
+        let bandwidth = Bandwidths::uniform(device.gpu.data_sheet?);
+        let gpu = Gpu { bandwidth, kernel: 0.0, ..device.gpu.clone() };
+        let hardware = Hardware { device: Some(Device { gpu, bus: device.bus }), ..self.hardware.clone() };
+        let (gpu, _) = Planner { hardware: &hardware, ..*self }.reading(plan);
+        Some(gpu).filter(|seconds| *seconds > 0.0)
+    }
+
+    /// Seconds per token of each side for what it reads, the card's with its kernels.
+    fn reading(&self, plan: &Plan) -> (f64, f64) {
         let cost = Cost::new(self.hardware, self.work, self.run);
         let layers = plan.layers.iter().enumerate().map(|(i, l)| cost.reading(i, &l.choice));
         let both = layers.chain([cost.reading_head(plan.head.is_card())]);
-        let (gpu, cpu) = both.fold((0.0, 0.0), |(g, c), (gpu, cpu)| (g + gpu, c + cpu));
-        gpu.max(cpu)
+        both.fold((0.0, 0.0), |(g, c), (gpu, cpu)| (g + gpu, c + cpu))
     }
 
     /// The plan without a card.

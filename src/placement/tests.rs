@@ -1,5 +1,7 @@
 //! Plans of whole models: within the budget, proved, monotone, and each layer by its own statistics.
 
+mod limit;
+
 use super::explain::Explained;
 use super::hardware::{Bandwidth, Bandwidths, Bus, Cpu, Device, Gpu, Hardware};
 use super::plan::{Place, Plan, Planner, Run};
@@ -17,7 +19,8 @@ fn machine() -> Hardware {
         other: Bandwidth { stream: gb * 1e9, gather: gb * 7e8, add_stream: gb * 1e9, add_gather: gb * 7e8 },
         by_type: BTreeMap::new(),
     };
-    let gpu = Gpu { vram: Bytes(24 << 30), context: Bytes(400 << 20), bandwidth: same(850.0), kernel: 2e-6 };
+    let (vram, context, data_sheet) = (Bytes(24 << 30), Bytes(400 << 20), Some(1000e9));
+    let gpu = Gpu { vram, context, bandwidth: same(850.0), kernel: 2e-6, data_sheet };
     Hardware {
         name: "test".to_owned(),
         cpu: Cpu { threads: 8, bandwidth: same(70.0), region: 3e-6, value: 4e-10 },

@@ -51,6 +51,7 @@ struct Card {
     /// Taken of it.
     used: Bytes,
     limit_ts: f64,
+    sheet_ts: Option<f64>,
 }
 
 /// What comes of asking for a card.
@@ -147,6 +148,7 @@ impl Where<'_> {
         }
         let line = format!("{}: {}", device.name(), described(&plan, budget));
         let limit_ts = 1.0 / planner.least_seconds(&plan);
+        let sheet_ts = planner.data_sheet_seconds(&plan).map(f64::recip);
         let mut executor = Executor::on_card(model, device, plan, params, worker)?;
         let used = Bytes(free.0.saturating_sub(device.memory()?.0.0));
         tell!("{line}");
@@ -156,7 +158,7 @@ impl Where<'_> {
                 tell!("note: the card failed ({why:#}); going on on the CPU");
             });
         }
-        let card = Card { device: device.clone(), budget, free, used, limit_ts };
+        let card = Card { device: device.clone(), budget, free, used, limit_ts, sheet_ts };
         Ok(Asked::Placed(Box::new(Placed { executor, card: Some(card) })))
     }
 }
@@ -203,6 +205,7 @@ impl<'m> Placed<'m> {
             tasks_per_token: times.n_tasks as f64 / n,
             planned_ts: plan.tokens_per_second(),
             limit_ts: card.limit_ts,
+            sheet_ts: card.sheet_ts,
         })
     }
 }

@@ -98,6 +98,7 @@ fn card_row() -> Row {
         tasks_per_token: 31.5,
         planned_ts: 12.0,
         limit_ts: 14.0,
+        sheet_ts: Some(21.0),
     };
     Row { backend: "CUDA".to_owned(), card: Some(card), ..row() }
 }
@@ -105,7 +106,7 @@ fn card_row() -> Row {
 #[test]
 fn columns_of_a_card_are_there_when_a_row_needs_them() {
     let md = render(&[row(), card_row()], Format::Md).unwrap();
-    for cell in ["| a/card |", " 2.00 MiB |", "25.0 %", " 75 % |", "| of both limits |"] {
+    for cell in ["| a/card |", " 2.00 MiB |", "25.0 %", " 75 % |", "| of both limits |", "|          50 % |"] {
         assert!(md.contains(cell), "{cell}: {md}");
     }
     assert!(render(&[card_row()], Format::Csv).unwrap().contains(",tasks_per_token"));
