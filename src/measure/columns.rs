@@ -2,75 +2,32 @@
 
 use super::divergence::Divergence;
 use super::row::{Kl, OnCard, Predicted, Row};
+use super::table::{Column, Group, Tabled};
 use crate::units::Bytes;
 use serde_json::Value;
 
-/// A column: a field of data formats, a column of Markdown tables, or both.
-pub(super) struct Column {
-    pub field: Option<Field>,
-    pub shown: Option<Shown>,
+const fn text(name: &'static str, value: fn(&Row) -> Value) -> Column<Row> {
+    Column::text(name, value)
 }
 
-/// What data formats have of it.
-pub(super) struct Field {
-    pub name: &'static str,
-    pub sql: SqlType,
-    /// Null where the row has none.
-    pub value: fn(&Row) -> Value,
+const fn number(name: &'static str, value: fn(&Row) -> Value) -> Column<Row> {
+    Column::number(name, value)
 }
 
-/// What Markdown has of it.
-pub(super) struct Shown {
-    pub title: &'static str,
-    /// `None` where the row has nothing to show.
-    pub cell: fn(&Row) -> Option<String>,
+const fn again(title: &'static str, cell: fn(&Row) -> Option<String>) -> Column<Row> {
+    Column::again(title, cell)
 }
 
-/// Type of a column of an SQL table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SqlType {
-    Text,
-    Real,
-}
+impl Tabled for Row {
+    const TABLE: &'static str = "powerinfer_bench";
 
-/// Columns that are there together.
-pub(super) struct Group {
-    /// Whether a row needs them; `None` where every table has them.
-    pub needed: Option<fn(&Row) -> bool>,
-    pub columns: &'static [Column],
-}
-
-/// The groups that a table of `rows` has.
-pub(super) fn groups_of(rows: &[Row]) -> Vec<&'static Group> {
-    GROUPS.iter().filter(|group| group.needed.is_none_or(|needed| rows.iter().any(needed))).collect()
-}
-
-/// The fields of `groups`, in order.
-pub(super) fn fields<'a>(groups: impl IntoIterator<Item = &'a Group>) -> Vec<&'a Field> {
-    groups.into_iter().flat_map(|group| group.columns).filter_map(|column| column.field.as_ref()).collect()
-}
-
-const fn text(name: &'static str, value: fn(&Row) -> Value) -> Column {
-    Column { field: Some(Field { name, sql: SqlType::Text, value }), shown: None }
-}
-
-const fn number(name: &'static str, value: fn(&Row) -> Value) -> Column {
-    Column { field: Some(Field { name, sql: SqlType::Real, value }), shown: None }
-}
-
-/// A column of Markdown that repeats another one's field.
-const fn again(title: &'static str, cell: fn(&Row) -> Option<String>) -> Column {
-    Column { field: None, shown: Some(Shown { title, cell }) }
-}
-
-impl Column {
-    const fn shown(self, title: &'static str, cell: fn(&Row) -> Option<String>) -> Self {
-        Self { shown: Some(Shown { title, cell }), ..self }
+    fn groups() -> &'static [Group<Self>] {
+        &GROUPS
     }
 }
 
 /// All columns, in order.
-pub(super) static GROUPS: [Group; 4] = [
+static GROUPS: [Group<Row>; 4] = [
     Group {
         needed: None,
         columns: &[
@@ -222,7 +179,7 @@ fn percent(share: f64, digits: usize) -> String {
     format!("{:.digits$} %", 100.0 * share)
 }
 
-fn share_of(part: f64, whole: f64) -> String {
+pub(super) fn share_of(part: f64, whole: f64) -> String {
     format!("{:.0} %", 100.0 * part / whole)
 }
 

@@ -10,6 +10,7 @@ pub mod perplexity;
 pub mod roofline;
 pub mod row;
 pub mod speed;
+mod table;
 
 /// A few hundred words of plain story, written for this project: real text where the user gives none.
 pub const STORY: &str = include_str!("story.txt");

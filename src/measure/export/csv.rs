@@ -1,11 +1,10 @@
 //! Comma-separated values, each in quotes, below a line of names.
 
 use super::plain;
-use crate::measure::columns::{fields, groups_of};
-use crate::measure::row::Row;
+use crate::measure::table::{Tabled, fields, groups_of};
 
 /// Nothing where there are no rows.
-pub(super) fn table(rows: &[Row]) -> String {
+pub(super) fn table<R: Tabled>(rows: &[R]) -> String {
     let fields = fields(groups_of(rows));
     let names = fields.iter().map(|field| field.name.to_owned()).collect::<Vec<_>>();
     let lines = rows.iter().map(|row| {

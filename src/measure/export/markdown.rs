@@ -1,15 +1,14 @@
 //! A Markdown table with aligned columns.
 
-use crate::measure::columns::{Shown, groups_of};
-use crate::measure::row::Row;
+use crate::measure::table::{Shown, Tabled, groups_of};
 
 /// Titles alone where there are no rows.
-pub(super) fn table(rows: &[Row]) -> String {
+pub(super) fn table<R: Tabled>(rows: &[R]) -> String {
     let columns = groups_of(rows).into_iter().flat_map(|group| group.columns);
-    let columns: Vec<&Shown> = columns.filter_map(|column| column.shown.as_ref()).collect();
+    let columns: Vec<&Shown<R>> = columns.filter_map(|column| column.shown.as_ref()).collect();
     let titles = columns.iter().map(|column| column.title.to_owned()).collect();
-    let cell = |column: &&Shown, row: &Row| (column.cell)(row).map_or("-".to_owned(), |cell| cell.replace('|', "/"));
-    let line = |row: &Row| columns.iter().map(|column| cell(column, row)).collect();
+    let cell = |column: &&Shown<R>, row: &R| (column.cell)(row).map_or("-".to_owned(), |cell| cell.replace('|', "/"));
+    let line = |row: &R| columns.iter().map(|column| cell(column, row)).collect();
     let mut lines: Vec<Vec<String>> = vec![titles];
     lines.extend(rows.iter().map(line));
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);

@@ -5,7 +5,7 @@ mod json;
 mod markdown;
 mod sql;
 
-use super::row::Row;
+use super::table::Tabled;
 use anyhow::{Result, bail};
 use serde_json::Value;
 use std::str::FromStr;
@@ -41,7 +41,7 @@ impl FromStr for Format {
 ///
 /// # Errors
 /// When a value cannot be expressed in it.
-pub fn render(rows: &[Row], format: Format) -> Result<String> {
+pub fn render<R: Tabled>(rows: &[R], format: Format) -> Result<String> {
     match format {
         Format::Md => Ok(markdown::table(rows)),
         Format::Csv => Ok(csv::table(rows)),

@@ -1,27 +1,26 @@
 //! SQL: one table, and a statement per row.
 
 use super::plain;
-use crate::measure::columns::{Field, GROUPS, SqlType, fields};
-use crate::measure::row::Row;
+use crate::measure::table::{Field, SqlType, Tabled, fields};
 use serde_json::Value;
 
 /// Nothing where there are no rows. All columns are there, whatever the rows: rows of several runs go into one table.
-pub(super) fn statements(rows: &[Row]) -> String {
-    let fields = fields(&GROUPS);
+pub(super) fn statements<R: Tabled>(rows: &[R]) -> String {
+    let fields = fields(R::groups());
     let names = fields.iter().map(|field| field.name).collect::<Vec<_>>().join(", ");
-    let insert = |row: &Row| {
+    let insert = |row: &R| {
         let values: Vec<_> = fields.iter().map(|field| literal(&(field.value)(row))).collect();
-        format!("INSERT INTO powerinfer_bench ({names}) VALUES ({});\n", values.join(", "))
+        format!("INSERT INTO {} ({names}) VALUES ({});\n", R::TABLE, values.join(", "))
     };
     rows.first().map(|_| create(&fields)).into_iter().chain(rows.iter().map(insert)).collect()
 }
 
-fn create(fields: &[&Field]) -> String {
+fn create<R: Tabled>(fields: &[&Field<R>]) -> String {
     let columns = fields.iter().map(|field| match field.sql {
         SqlType::Text => format!("  {} TEXT", field.name),
         SqlType::Real => format!("  {} REAL", field.name),
     });
-    format!("CREATE TABLE IF NOT EXISTS powerinfer_bench (\n{}\n);\n", columns.collect::<Vec<_>>().join(",\n"))
+    format!("CREATE TABLE IF NOT EXISTS {} (\n{}\n);\n", R::TABLE, columns.collect::<Vec<_>>().join(",\n"))
 }
 
 fn literal(value: &Value) -> String {

@@ -1,9 +1,9 @@
 //! Rows in every format.
 
 use super::*;
-use crate::measure::columns::{fields, groups_of};
 use crate::measure::divergence::Divergence;
-use crate::measure::row::{Kl, OnCard, Predicted};
+use crate::measure::row::{Kl, OnCard, Predicted, Row};
+use crate::measure::table::{fields, groups_of};
 
 fn row() -> Row {
     Row {
