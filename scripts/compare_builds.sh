@@ -72,7 +72,7 @@ blank() { # SIDE < IN > OUT
   sed -zE \
     -e "s#$work/$1/#WORK/#g" \
     -e 's/"(prefill|decode)_(s|ts)":[0-9.e+-]+/"\1_\2":#/g' \
-    -e 's/"(avg_ts|stddev_ts|gb_per_s|limit_gb_per_s|predictor_time|planned_ts|limit_ts|sheet_ts|cpu_busy|card_waits)":( ?)[0-9.e+-]+/"\1":\2#/g' \
+    -e 's/"(avg_ts|stddev_ts|gb_per_s|limit_gb_per_s|probe_gb_per_s|us|median_us|predictor_time|planned_ts|limit_ts|sheet_ts|cpu_busy|card_waits)":( ?)[0-9.e+-]+/"\1":\2#/g' \
     -e 's/"samples_ts":( ?)\[[^]]*\]/"samples_ts":\1#/g' \
     -e 's/"build":( ?)"[^"]*"/"build":\1#/g' |
     sed -E \
@@ -84,7 +84,7 @@ blank() { # SIDE < IN > OUT
     awk '
       # Rows of bench: a table, csv, or SQL. Columns by name.
       function measured(column) {
-        return column ~ /^"?(build|avg_ts|stddev_ts|samples_ts|gb_per_s|limit_gb_per_s|predictor_time|planned_ts|limit_ts|sheet_ts|cpu_busy|card_waits)"?$/
+        return column ~ /^"?(build|avg_ts|stddev_ts|samples_ts|gb_per_s|limit_gb_per_s|probe_gb_per_s|us|median_us|predictor_time|planned_ts|limit_ts|sheet_ts|cpu_busy|card_waits)"?$/
       }
       /^build,/ { n_csv = split($0, csv, ","); print; next }
       n_csv && /^"/ {
@@ -105,7 +105,7 @@ blank() { # SIDE < IN > OUT
         for (i = 2; i < n; i++) {
           gsub(/^[ :-]+|[ :-]+$/, "", cell[i])
           if (!in_table) title[i] = cell[i]
-          else if (title[i] ~ /^(GB\/s|of limit|limit t\/s|plan t\/s)$/ && cell[i] ~ /[0-9]/) cell[i] = "#"
+          else if (title[i] ~ /^(GB\/s|of limit|limit t\/s|plan t\/s|us|median us|of measured|of data sheet)$/ && cell[i] ~ /[0-9]/) cell[i] = "#"
           else if (title[i] == "t/s" && cell[i] ~ /^[0-9.]+ ± [0-9.]+$/) cell[i] = "#"
         }
         for (i = 2; i < n; i++) printf "| %s ", cell[i]

@@ -1,6 +1,7 @@
 //! `powerinfer-bench`: speed with llama-bench's conventions, perplexity and KL divergence with llama.cpp's protocol.
 
 mod common;
+mod kernels;
 mod kl;
 mod ablation;
 mod synthetic;
@@ -14,6 +15,7 @@ use common::models;
 use common::plan::Vram;
 use common::self_test::choose;
 use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
+use kernels::KernelsArgs;
 use kl::{Comparison, KlArgs};
 use powerinfer::cpu::Pool;
 use powerinfer::executor::{ExecutorParams, FfnStats, Mode, Worker};
@@ -49,6 +51,7 @@ Examples:
   powerinfer-bench --synthetic 7b -p 0 --mode dense,exact    the shape of a 7B, random weights, 10 % of neurons fire
   powerinfer-bench --synthetic 70b-40:q4_0:0.05 -p 0 -n 16   half the layers of a 70B, 5 % fire
   powerinfer-bench --measure-hardware this-machine.toml      measure this machine for the planner
+  powerinfer-bench --synthetic 7b-2 --kernels                each kernel of a token on the card: microseconds and GB/s
   powerinfer-bench --synthetic 1b-8 -p 0 -n 32 --predict     the planner's prediction next to the measurement
   powerinfer-bench --synthetic 1b:f16 --synthetic-plain      the same weights as a plain file, for llama.cpp too
 
@@ -107,6 +110,8 @@ struct Args {
     #[arg(long, value_name = "OUT", conflicts_with = "hardware")]
     measure_hardware: Option<PathBuf>,
     #[command(flatten)]
+    kernels: KernelsArgs,
+    #[command(flatten)]
     vram: Vram,
     /// After each tg test, say on stderr what the planner predicted from a measurement made just before
     #[arg(long)]
@@ -140,15 +145,15 @@ fn run(args: Args) -> Result<()> {
     if let Some(path) = &args.measure_hardware {
         return write_hardware(&args, path);
     }
+    if args.kernels.kernels {
+        return write_kernels(&args);
+    }
     // Where the CPU computes alone it is not needed; a wrong one is not passed over.
     args.hardware.as_deref().map(Hardware::read).transpose()?;
     let chosen = args.compute.choose_device()?;
     tests(&args)?;
     let bar = Bar::new();
-    let synthetic = args.synthetic.file(&bar)?;
-    let path = synthetic.as_deref().or(args.model.as_deref());
-    let check = args.compute.check_tensors.then_some(&bar as _);
-    let model = models::open(models::open_file(path)?, args.compute.activation, check)?;
+    let model = open(&args, &bar)?;
     let work = Work::new(&args, &model, &bar)?;
     let mut rows = Vec::new();
     let measured = work.measure(&args, &chosen, &model, &bar, &mut rows);
@@ -158,6 +163,24 @@ fn run(args: Args) -> Result<()> {
         print(render(&rows, args.output)?)?;
     }
     measured
+}
+
+/// The model to measure.
+fn open(args: &Args, bar: &Bar) -> Result<Model> {
+    let synthetic = args.synthetic.file(bar)?;
+    let path = synthetic.as_deref().or(args.model.as_deref());
+    let check = args.compute.check_tensors.then_some(bar as _);
+    models::open(models::open_file(path)?, args.compute.activation, check)
+}
+
+/// `--kernels`.
+fn write_kernels(args: &Args) -> Result<()> {
+    let device = kernels::card(args.compute.device_choice()?)?;
+    let bar = Bar::new();
+    let model = open(args, &bar)?;
+    let rows = args.kernels.measure(&device, &model, args.compute.cache_type.dtype(), &bar);
+    drop(bar);
+    print(render(&rows?, args.output)?)
 }
 
 /// `--measure-hardware`.

@@ -2,7 +2,8 @@
 
 use crate::cpu::{Isa, Pool};
 use crate::gpu::Device;
-use crate::gpu::probe::{self as gpu_probe, Effort};
+use crate::gpu::meter::Effort;
+use crate::gpu::probe as gpu_probe;
 use crate::placement::hardware::Hardware;
 use crate::placement::probe;
 use crate::placement::workload::Workload;
@@ -43,7 +44,7 @@ pub fn measure(
     let pool = Pool::new(threads)?;
     let cpu = probe::measure(&pool, isa, types, progress)?;
     let mut name = format!("{}, {threads} threads, {isa}", cpu_name());
-    let card = device.map(|d| gpu_probe::measure(d, types, &Effort::default(), progress).context("measuring the card"));
+    let card = device.map(|d| gpu_probe::measure(d, types, &Effort::of(d), progress).context("measuring the card"));
     if let Some(device) = device {
         name.push_str(&format!(", {}", shortened(device.name())));
     }

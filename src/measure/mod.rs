@@ -4,6 +4,7 @@ mod columns;
 pub mod density;
 pub mod divergence;
 pub mod export;
+pub mod kernels;
 pub mod kl;
 pub mod machine;
 pub mod perplexity;

@@ -7,6 +7,7 @@ mod fallback;
 mod hostile_models;
 mod inputs;
 mod interrupt;
+mod kernels;
 mod keys;
 mod layers;
 mod outputs;

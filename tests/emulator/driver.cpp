@@ -8,6 +8,7 @@
 // Settings, all from the environment:
 //   EMU_SEED=n        order of fibers and blocks, delays of streams
 //   EMU_VRAM=1G       memory of the device (K, M, G) in granules of 2 MiB; the context takes EMU_CONTEXT [64M] of it
+//   EMU_MEMORY_CLOCK=1000000  kHz; 0: the driver does not tell
 //   EMU_CC=75         compute capability; EMU_SMS=2 multiprocessors; EMU_DRIVER=12000 version of the driver
 //   EMU_TIMEOUT=120   seconds after which a kernel that still runs ends the process with a message
 //   EMU_FAIL=list     comma-separated: `cuInit=100` (always), `cuMemAlloc_v2@3=2` (third call), `kernel:NAME=717`,
@@ -665,7 +666,7 @@ R cuDeviceGetAttribute(int* value, int attribute, int) {
     case 12: *value = 65536; break;            // registers per block
     case 13: *value = 1000000; break;          // clock, kHz
     case 16: *value = int_setting("EMU_SMS", 2); break;
-    case 36: *value = 1000000; break;          // memory clock, kHz
+    case 36: *value = int_setting("EMU_MEMORY_CLOCK", 1000000); break; // kHz
     case 37: *value = 128; break;              // memory bus, bits
     case 38: *value = 1 << 20; break;          // level 2 cache
     case 39: *value = 1024; break;             // threads per multiprocessor

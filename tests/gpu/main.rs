@@ -14,6 +14,7 @@ mod ffn;
 mod hybrid;
 mod gemm;
 mod kernels;
+mod loading;
 mod matvec;
 mod norm;
 mod operands;

@@ -1,15 +1,15 @@
 //! Measuring a card.
 
 use super::{emulated, gpu};
-use powerinfer::gpu::probe::{Effort, measure};
+use powerinfer::gpu::meter::Effort;
+use powerinfer::gpu::probe::measure;
 use powerinfer::progress::{Interrupted, Progress, Silent};
 use powerinfer::quant::GgmlType;
 
 /// Little on a card; next to nothing where each thread of it is emulated.
 fn effort() -> Effort {
-    let small = Effort { bytes: 1 << 26, passes: 2, ..Effort::default() };
-    let tiny = Effort { bytes: 1 << 18, n_rows: 64, n_cols: 256, n_kernels: 8, n_jobs: 4, passes: 1 };
-    if emulated() { tiny } else { small }
+    let small = Effort { bytes: 1 << 26, n_runs: 2, ..Effort::default() };
+    if emulated() { Effort::least() } else { small }
 }
 
 #[test]

@@ -1,0 +1,153 @@
+//! How fast the kernels that read weights read them: what the planner's bandwidths and the table of kernels both come from.
+
+use super::matrix::DeviceMatrix;
+use super::memory::{Arena, Ptr};
+use super::meter::{Copies, Meter, POSITIVE, Times};
+use super::ops::down::{self, Factors};
+use super::ops::ffn::{self, List};
+use super::ops::matvec;
+use super::ops::norm::{Acts, x8_bytes};
+use crate::model::Activation;
+use crate::placement::budget::aligned;
+use crate::placement::probe::one_in_ten;
+use crate::quant::GgmlType;
+use anyhow::Result;
+
+/// A kernel that reads weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// Products of all rows of one to three matrices.
+    Matvec {
+        /// Applied to each.
+        activation: Option<Activation>,
+    },
+    /// Products of two matrices with as many rows each, of which none is left out.
+    GateUp,
+    /// Products of some or all rows of a matrix.
+    Up,
+    /// Sum of some or all rows of a matrix.
+    Down,
+}
+
+impl Reader {
+    /// What its kernels are called, without the type.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Matvec { .. } => "matvec",
+            Self::GateUp => "gate_up",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// Matrices of one type and width that one launch reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// Type of the weights.
+    pub dtype: GgmlType,
+    /// Rows of each.
+    pub n_rows: Vec<usize>,
+    /// Elements of a row.
+    pub n_cols: usize,
+}
+
+/// What was measured of a kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct Read {
+    /// Seconds of a launch.
+    pub times: Times,
+    /// Bytes of weights that a launch has to read.
+    pub bytes: u64,
+    /// Places that launches read from in turn.
+    pub n_copies: usize,
+}
+
+impl Read {
+    /// Bytes per second at best, where `kernel` seconds of each launch do not count as reading.
+    pub fn bandwidth(&self, kernel: f64) -> f64 {
+        // Launches that overlap with reading cost less than on their own.
+        self.bytes as f64 / (self.times.best - kernel).max(self.times.best / 2.0)
+    }
+}
+
+impl Meter {
+    /// Measures `reader` on `shape`: on all rows, or, where `listed`, on the one row in ten, without a pattern, that fires:
+    /// by a list, or by factors that are 0.
+    ///
+    /// # Errors
+    /// When there is no kernel for it; when the card fails or has no memory left.
+    pub fn read(&self, reader: Reader, shape: &Shape, listed: bool) -> Result<Read> {
+        let Shape { dtype, ref n_rows, n_cols } = *shape;
+        let sizes = n_rows.iter().map(|n| Ok(aligned(DeviceMatrix::bytes(dtype, *n, n_cols)?)));
+        let sizes = sizes.collect::<Result<Vec<_>>>()?;
+        let copies = Copies::new(self, sizes.iter().sum())?;
+        let matrices_at = |i: usize| -> Result<Vec<DeviceMatrix>> {
+            let mut at = copies.at(i);
+            let matrices = n_rows.iter().zip(&sizes).map(|(n, bytes)| {
+                let matrix = DeviceMatrix::at(at, dtype, *n, n_cols);
+                at = at.offset(*bytes);
+                matrix
+            });
+            matrices.collect()
+        };
+        let matrices = (0..copies.n).map(matrices_at).collect::<Result<Vec<_>>>()?;
+
+        let (all, float) = (n_rows.iter().sum::<usize>(), size_of::<f32>() as u64);
+        let mut slots = one_in_ten(n_rows[0]);
+        if slots.is_empty() {
+            slots.push(0);
+        }
+        let scratch_bytes = if reader == Reader::Down { down::scratch_bytes(dtype, n_cols)? } else { 0 };
+        let vectors =
+            [n_cols as u64 * float, x8_bytes(n_cols), n_cols as u64 * float, all as u64 * float, all as u64 * float];
+        let sum = vectors.iter().map(|n| aligned(*n)).sum::<u64>() + aligned(slots.len() as u64 * float);
+        let mut memory = Arena::new(self.device(), sum + aligned(scratch_bytes), "measuring")?;
+        // Activations that are 0 would be skipped.
+        self.stream.fill(memory.buffer().ptr(), POSITIVE, memory.buffer().len())?;
+        let [x, x8, y, act, h] = vectors;
+        let acts = Acts { f32: memory.take(x, "x")?, x8: memory.take(x8, "x8")? };
+        let y = memory.take(y, "y")?;
+        let (act, h) = (memory.take(act, "activations")?, memory.take(h, "h")?);
+        let at = memory.take_of::<u32>(slots.len(), "a list")?;
+        let scratch = memory.take(scratch_bytes, "sums")?;
+        if reader == Reader::Down {
+            down::clear_scratch(&self.stream, scratch)?;
+        }
+        self.stream.write(at, &slots)?;
+        if listed {
+            let mut fired = vec![0.0f32; all];
+            slots.iter().for_each(|slot| fired[*slot as usize] = 1.0);
+            self.stream.write(act, &fired)?;
+        }
+        let list = if listed { List { slots: at, count: Ptr::NULL, n: slots.len() } } else { List::all(n_rows[0]) };
+        let (kernels, stream) = (&self.kernels, &self.stream);
+        let times = self.per_launch(|i| {
+            let matrices = &matrices[i % copies.n];
+            match reader {
+                Reader::Matvec { activation } => {
+                    let mut to = h;
+                    let rows = matrices.iter().map(|m| {
+                        let rows = matvec::Rows::all(m, to);
+                        to = to.offset(m.n_stored() as u64 * float);
+                        rows
+                    });
+                    matvec::matvec(kernels, stream, &rows.collect::<Vec<_>>(), acts, activation)
+                }
+                // Never 0 behind numbers above 0.
+                Reader::GateUp => {
+                    let (gate, up) = (&matrices[0], &matrices[1]);
+                    ffn::gate_up(kernels, stream, gate, up, n_rows[0], acts, Activation::Relu, h)
+                }
+                Reader::Up => ffn::up(kernels, stream, &matrices[0], &list, act, acts, h),
+                Reader::Down => {
+                    let factors = Factors { h: act, n: n_rows[0], all: !listed };
+                    down::down(kernels, stream, &matrices[0], &factors, y, scratch)
+                }
+            }
+        })?;
+        let n_read = if listed { slots.len() } else { all };
+        let bytes = n_read as u64 * matrices[0][0].row_bytes() as u64;
+        Ok(Read { times, bytes, n_copies: copies.n })
+    }
+}
