@@ -57,7 +57,8 @@ impl Effort {
     /// As little as shows that it works.
     pub fn least() -> Self {
         let (n_rows, n_cols, n_kernels, n_jobs) = (64, 256, 8, 4);
-        Self { bytes: 1 << 16, n_rows, n_cols, n_launches: 1, n_kernels, n_jobs, n_runs: 1, limit: Duration::ZERO }
+        let limit = Duration::from_millis(10);
+        Self { bytes: 1 << 16, n_rows, n_cols, n_launches: 1, n_kernels, n_jobs, n_runs: 3, limit }
     }
 }
 

@@ -9,6 +9,7 @@ use super::ops::matvec;
 use super::ops::norm::{Acts, x8_bytes};
 use crate::model::Activation;
 use crate::placement::budget::aligned;
+use crate::placement::hardware::SLOWEST;
 use crate::placement::probe::one_in_ten;
 use crate::quant::GgmlType;
 use anyhow::Result;
@@ -67,7 +68,9 @@ impl Read {
     /// Bytes per second at best, where `kernel` seconds of each launch do not count as reading.
     pub fn bandwidth(&self, kernel: f64) -> f64 {
         // Launches that overlap with reading cost less than on their own.
-        self.bytes as f64 / (self.times.best - kernel).max(self.times.best / 2.0)
+        let bandwidth = self.bytes as f64 / (self.times.best - kernel).max(self.times.best / 2.0);
+        // An emulated card may be slower than any that is believed.
+        bandwidth.max(SLOWEST)
     }
 }
 

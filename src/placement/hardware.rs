@@ -154,6 +154,8 @@ struct RawBandwidth {
 const MOST: Bytes = Bytes(1 << 20);
 /// Slowest and fastest memory that is believed, in GB/s.
 const BELIEVED_GB_S: (f64, f64) = (1e-3, 1e6);
+/// Bytes per second of the slowest memory that a description may have.
+pub const SLOWEST: f64 = 1e9 * BELIEVED_GB_S.0;
 
 fn between(key: &str, value: f64, low: f64, high: f64) -> Result<f64> {
     let believed = (low..=high).contains(&value);

@@ -75,13 +75,15 @@ fn take_turn() {
 /// # Panics
 /// Where there must be one: under the emulator, and where the environment says `REQUIRE_GPU=1`.
 pub fn gpu() -> Option<Device> {
-    if emulated() {
-        // It is slow, and slower where it is watched.
-        powerinfer::gpu::waiting::set_limit(std::time::Duration::from_secs(600));
-    }
     take_turn();
     let why = match Device::open(0) {
-        Ok(device) => return Some(device),
+        Ok(device) => {
+            if device.is_emulated() {
+                // It is slow, and slower where it is watched.
+                powerinfer::gpu::waiting::set_limit(std::time::Duration::from_secs(600));
+            }
+            return Some(device);
+        }
         Err(why) => format!("{why:#}"),
     };
     let required = env::var("REQUIRE_GPU").is_ok_and(|v| v != "0") || emulated();
