@@ -79,7 +79,11 @@ impl<'a> Explained<'a> {
             ms(plan.bound),
             100.0 * plan.gap()
         ));
-        line(format_args!("speed     {:.2} tokens/s predicted", plan.tokens_per_second()));
+        let (speed, limit) = (plan.tokens_per_second(), 1.0 / self.planner.least_seconds(plan));
+        line(format_args!(
+            "speed     {speed:.2} tokens/s predicted, {:.0} % of what both memories and the kernels allow at once ({limit:.2})",
+            100.0 * speed / limit
+        ));
         let (n_gpu, offload) = &self.offload;
         if plan.budget().is_some() {
             line(format_args!(
@@ -124,6 +128,7 @@ impl<'a> Explained<'a> {
             "gap": plan.gap(),
             "optimal": plan.objective == plan.bound,
             "tokens_per_second": plan.tokens_per_second(),
+            "limit_tokens_per_second": 1.0 / self.planner.least_seconds(plan),
             "offload_layers": self.offload.0,
             "offload_tokens_per_second": self.offload.1.tokens_per_second(),
             "one_more_gib_tokens_per_second": self.one_more.as_ref().map(Plan::tokens_per_second),
