@@ -4,7 +4,7 @@ import json
 import pathlib
 import sys
 
-MACHINES = ["rtx-4090-ddr5", "rtx-3060-ddr4", "rtx-2080ti-ddr4"]
+MACHINES = ["rtx-4090-ddr5", "rtx-3060-ddr4", "rtx-2080ti-ddr4", "h200"]
 SHAPES = {
     "llama-2-7b": ("0.11", "ProSparse LLaMA-2 7B: 89 % sparse (arXiv 2402.13516)"),
     "mistral-7b": ("0.12", "Bamboo and TurboSparse-Mistral: 85 to 90 % sparse (model cards, arXiv 2406.05955)"),
@@ -23,9 +23,9 @@ REPORTED = {
 
 HEAD = """# Plans
 
-What the planner expects of six models on three machines, before any of it is run. **Nothing here was measured**: the
+What the planner expects of six models on four machines, before any of it is run. **Nothing here was measured**: the
 machines are descriptions (`hardware/*.toml`, from public bandwidths and assumed shares of them), the models are shapes
-whose neurons fire by a power law, and the graphics part does not exist yet. The table says what is worth building and
+whose neurons fire by a power law, and what runs on a graphics card has been tested on an emulated one only. The table says what is worth building and
 what a user may hope for, no more.
 
 Made by `scripts/plans.sh`, which runs, for each row,
@@ -46,6 +46,8 @@ Made by `scripts/plans.sh`, which runs, for each row,
   token.
 - All plans are proved optimal (gap 0) for the model of time, on a grid of about 448 prefix sizes per layer, unless a star
   says that the search was cut off.
+- *limit*, in exact mode: the share of what both memories, each read at its full speed, and the card's kernels would allow if
+  nothing were waited for (`run` and `bench` call that `limit_ts`).
 - *reported*: decode tokens/s that others measured on a machine like this, for what they are worth.
 
 Where a model fits on the card as a whole, everything is hot, and sparsity only saves reading there.
@@ -91,6 +93,7 @@ def main():
                     f"{exact['weights_bytes'] / 2**30:.1f}",
                     f"{dense:.2f} ({exact['offload_layers']}/{len(exact['layers'])})",
                     times(exact) + star["exact"],
+                    share(exact["tokens_per_second"] / exact["limit_tokens_per_second"]),
                     f"{share(exact['hot_share'])}, {share(exact['mass_covered'])}",
                     times(predicted) + star["predicted"],
                     f"{share(predicted['hot_share'])}, {share(predicted['mass_covered'])}",
@@ -99,8 +102,8 @@ def main():
                 lines.append("| " + " | ".join(cells) + " |")
         budget = exact["budget_bytes"] / 2**30
         out += f"\n## {name}\n\nBudget {budget:.2f} GiB. Tokens per second, in brackets against offload.\n\n"
-        out += "| model | type | GiB | offload (layers) | exact | hot, mass | predicted | hot, mass | reported |\n"
-        out += "|---|---|--:|--:|--:|--:|--:|--:|---|\n" + "\n".join(lines) + "\n"
+        out += "| model | type | GiB | offload (layers) | exact | limit | hot, mass | predicted | hot, mass | reported |\n"
+        out += "|---|---|--:|--:|--:|--:|--:|--:|--:|---|\n" + "\n".join(lines) + "\n"
     sys.stdout.write(out + TAIL)
 
 
