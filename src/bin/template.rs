@@ -1,12 +1,12 @@
 //! The chat template of `powerinfer-run`: where it is rendered, and what of it is shown.
 
+use crate::common::own_program;
 use crate::common::terminal::{Bar, tell};
 use anyhow::{Context, Result};
 use powerinfer::chat::{Message, Refused, Request, contained};
 use powerinfer::conversation::{Prompt, Prompter};
 use powerinfer::gguf::Gguf;
 use powerinfer::tokenizer::Tokenizer;
-use std::path::{Path, PathBuf};
 
 /// The file's chat template, after a try that shows whether it can be used at all.
 pub fn prompter<'a>(gguf: &Gguf, tokenizer: &'a Tokenizer) -> Result<Prompter<'a>> {
@@ -29,16 +29,8 @@ pub fn user(text: &str) -> Message {
 
 /// Renders a template in a process of its own.
 pub fn render(request: &Request) -> Result<String> {
-    contained::render(&own_program()?, request, &Bar::new())
-}
-
-/// This program, even where its file has been replaced since it started.
-fn own_program() -> Result<PathBuf> {
-    let running = Path::new("/proc/self/exe");
-    if cfg!(target_os = "linux") && running.exists() {
-        return Ok(running.to_owned());
-    }
-    std::env::current_exe().context("the chat template: this program cannot find itself")
+    let program = own_program().context("the chat template")?;
+    contained::render(&program, request, &Bar::new())
 }
 
 /// `--verbose-prompt`: the prompt and its tokens, on stderr.

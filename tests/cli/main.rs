@@ -4,6 +4,7 @@ mod bench;
 mod contradictions;
 mod device;
 mod fallback;
+mod first_start;
 mod hostile_models;
 mod inputs;
 mod interrupt;

@@ -10,14 +10,14 @@ pub mod plan;
 pub mod self_test;
 pub mod terminal;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use powerinfer::cpu::cores::{performance_cores, usable_cores};
 use powerinfer::printable::printable;
-use powerinfer::progress::Interrupted;
+use powerinfer::progress::{Interrupted, Progress};
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Exit code of a command that has done what it was to do.
@@ -103,6 +103,18 @@ pub fn warn_of_threads(n_threads: usize) {
     }
 }
 
+/// This program, even where its file has been replaced since it started.
+///
+/// # Errors
+/// Where the system does not tell.
+pub fn own_program() -> Result<PathBuf> {
+    let running = Path::new("/proc/self/exe");
+    if cfg!(target_os = "linux") && running.exists() {
+        return Ok(running.to_owned());
+    }
+    std::env::current_exe().context("this program cannot find itself")
+}
+
 /// Where this platform keeps what can be made again.
 pub fn cache_folder() -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -114,4 +126,12 @@ pub fn cache_folder() -> Option<PathBuf> {
         folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))
     };
     Some(cache?.join("powerinfer"))
+}
+
+/// Writes a file of the cache folder, which is made where it is not there. A FIFO or a device is none of ours: it might be
+/// waited for.
+pub fn write_cached(path: &Path, bytes: &[u8], progress: &dyn Progress) -> Result<()> {
+    path.parent().map(std::fs::create_dir_all).transpose()?;
+    ensure!(path.metadata().map_or(true, |found| found.is_file()), "{}: is no file", path.display());
+    powerinfer::files::write_whole(path, bytes, progress)
 }

@@ -8,7 +8,7 @@ use super::terminal::tell;
 use anyhow::{Result, bail};
 use powerinfer::gpu::identity::{is_installed, version};
 use powerinfer::gpu::{Chosen, DeviceChoice, Identity};
-use std::sync::Once;
+use std::sync::{Mutex, Once, PoisonError};
 use std::time::Duration;
 use verdicts::{Program, Verdicts};
 
@@ -25,6 +25,7 @@ enum Verdict {
 }
 
 /// A test, and which card it was of, where it got so far.
+#[derive(Debug, Clone)]
 struct Outcome {
     card: Option<String>,
     verdict: Verdict,
@@ -92,11 +93,27 @@ fn choose_after(choice: DeviceChoice, again: bool) -> Result<Chosen> {
     Ok(Chosen::Cpu { why: Some(why) })
 }
 
-/// What is known of the card, or else what a test says. `again`: a test that failed is made again.
+/// What this process has found out, which holds also where no file can be written: number of the card, and outcome.
+static FOUND: Mutex<Vec<(u32, Outcome)>> = Mutex::new(Vec::new());
+
+/// What is known of the card, or else what a test says. `again`: a test that failed before this process began is made again.
 fn tested(ordinal: u32, again: bool) -> Result<Outcome> {
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, outcome)) = found.iter().find(|(of, _)| *of == ordinal) {
+        return Ok(outcome.clone());
+    }
+    let (outcome, is_new) = known_or_tested(ordinal, again)?;
+    if is_new || outcome.verdict == Verdict::Passed {
+        found.push((ordinal, outcome.clone()));
+    }
+    Ok(outcome)
+}
+
+/// The same where this process has not found it out yet, and whether that was a test.
+fn known_or_tested(ordinal: u32, again: bool) -> Result<(Outcome, bool)> {
     let Ok(driver) = version() else {
         // It is told when the card is opened.
-        return Ok(Outcome { card: None, verdict: Verdict::Passed });
+        return Ok((Outcome { card: None, verdict: Verdict::Passed }, false));
     };
     let program = Program::this();
     let mut verdicts = Verdicts::read();
@@ -105,11 +122,11 @@ fn tested(ordinal: u32, again: bool) -> Result<Outcome> {
     let asked = known.iter().all(|known| known.card.is_some()) && !known.is_empty();
     let name = match asked.then(|| Identity::of(ordinal)).transpose() {
         Ok(card) => card.map(|card| card.name),
-        Err(why) => return Ok(Outcome { card: None, verdict: Verdict::Unavailable(format!("{why:#}")) }),
+        Err(why) => return Ok((Outcome { card: None, verdict: Verdict::Unavailable(format!("{why:#}")) }, false)),
     };
     let known = known.into_iter().find(|known| known.card == name).map(|known| known.verdict);
     if let Some(verdict) = known.filter(|verdict| *verdict == Verdict::Passed || !again) {
-        return Ok(Outcome { card: name, verdict });
+        return Ok((Outcome { card: name, verdict }, false));
     }
     let outcome = child::test(ordinal)?;
     if let Some(program) = program
@@ -117,5 +134,5 @@ fn tested(ordinal: u32, again: bool) -> Result<Outcome> {
     {
         verdicts.remember(program, ordinal, driver, &outcome);
     }
-    Ok(outcome)
+    Ok((outcome, true))
 }

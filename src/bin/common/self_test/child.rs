@@ -2,6 +2,7 @@
 //! so that who waits for it knows how long to wait, and what it did last.
 
 use super::{Outcome, SLOW, Verdict, tell_of_compiling};
+use crate::common::own_program;
 use crate::common::terminal::Bar;
 use anyhow::{Context, Result};
 use powerinfer::gpu::memory::SHORT_OF_MEMORY;
@@ -102,9 +103,9 @@ fn test_here(ordinal: u32) -> Result<Verdict> {
 /// The parent's part: tests the card of this number.
 ///
 /// # Errors
-/// When the user stops it; when the program cannot be started again.
+/// When the user stops it; when this program cannot be found.
 pub fn test(ordinal: u32) -> Result<Outcome> {
-    let program = std::env::current_exe().context("the program for the self-test of a card")?;
+    let program = own_program()?;
     let mut command = Command::new(&program);
     command.arg(ARGUMENT).arg(ordinal.to_string());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).env("RUST_BACKTRACE", "0");
@@ -112,7 +113,10 @@ pub fn test(ordinal: u32) -> Result<Outcome> {
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let child = command.spawn().with_context(|| format!("{}: cannot be started for the self-test", program.display()));
-    let mut child = child?;
+    let mut child = match child {
+        Ok(child) => child,
+        Err(why) => return Ok(Outcome { card: None, verdict: Verdict::Unavailable(format!("{why:#}")) }),
+    };
     let outcome = follow(&mut child, &Bar::new());
     end(&mut child);
     outcome

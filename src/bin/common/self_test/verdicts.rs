@@ -1,9 +1,9 @@
 //! What came of self-tests, kept in the user's cache folder.
 
 use super::{Outcome, Verdict};
-use crate::common::cache_folder;
+use crate::common::{cache_folder, write_cached};
 use anyhow::Result;
-use powerinfer::files::{read_regular, write_whole};
+use powerinfer::files::read_regular;
 use powerinfer::progress::Silent;
 use powerinfer::units::Bytes;
 use serde::{Deserialize, Serialize};
@@ -82,7 +82,6 @@ impl Verdicts {
 
     fn write(&self) -> Result<()> {
         let Some(path) = &self.path else { return Ok(()) };
-        path.parent().map(std::fs::create_dir_all).transpose()?;
-        write_whole(path, serde_json::to_string_pretty(&self.known)?.as_bytes(), &Silent)
+        write_cached(path, serde_json::to_string_pretty(&self.known)?.as_bytes(), &Silent)
     }
 }
