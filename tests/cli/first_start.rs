@@ -89,3 +89,21 @@ fn a_command_that_can_keep_nothing_tests_and_measures_once() {
     assert_eq!(tests.len(), 1, "{}", outcome.stderr);
     assert_eq!(outcome.stdout.lines().count(), 3, "{}", outcome.stdout);
 }
+
+#[test]
+fn a_memory_of_what_no_test_says_is_none() {
+    let Some((folder, model)) = folder() else { return };
+    let remembered = folder.path().join(REMEMBERED);
+    let run = || {
+        let mut run = command(file("run"), folder.path(), &model);
+        Outcome::from(described(&mut run).args(RUN).output().unwrap()).ok()
+    };
+    run();
+    for verdict in [r#"{"Failed": "one\ntwo"}"#, r#"{"Unavailable": "later"}"#] {
+        let text = std::fs::read_to_string(&remembered).unwrap();
+        assert!(text.contains("\"Passed\""), "{text}");
+        std::fs::write(&remembered, text.replace("\"Passed\"", verdict)).unwrap();
+        let outcome = run();
+        assert!(!["two", "later"].iter().any(|said| outcome.stderr.contains(said)), "{}", outcome.stderr);
+    }
+}

@@ -92,7 +92,7 @@ fn test_here(ordinal: u32) -> Result<Verdict> {
     say(&Said::Card(Identity::of(ordinal)?.name))?;
     let device = Device::open(ordinal)?;
     let result = run(&device, &mut |stage| say(&Said::Stage(stage.to_owned())).map(|()| true));
-    Ok(match result.map_err(|why| format!("{why:#}")) {
+    Ok(match result.map_err(|why| format!("{why:#}").replace('\n', " ")) {
         Ok(()) => Verdict::Passed,
         // Others use the card now.
         Err(why) if why.contains(SHORT_OF_MEMORY) || why.contains("OUT_OF_MEMORY") => Verdict::Unavailable(why),
