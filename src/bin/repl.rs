@@ -6,7 +6,7 @@ use crate::{report, template};
 use anyhow::{Context, Result, ensure};
 use powerinfer::chat::{Message, Unusable};
 use powerinfer::conversation::{Prompt, Prompter};
-use powerinfer::executor::Executor;
+use powerinfer::executor::{CardFailed, Executor};
 use powerinfer::files::MOST_PROMPT;
 use powerinfer::generate::{Generated, Limits, Stop, generate};
 use powerinfer::model::Model;
@@ -121,10 +121,10 @@ struct Repl<'a, 'm> {
 
 impl Repl<'_, '_> {
     /// Says `text` and prints the answer. Problems are told and end the turn, not the conversation; only an answer that
-    /// cannot be printed does, and a template that no turn can be held with.
+    /// cannot be printed does, a template that no turn can be held with, and a card that has failed.
     fn say(&mut self, text: &str) -> Result<()> {
         let Err(error) = self.turn(text) else { return Ok(()) };
-        if error.is::<io::Error>() || error.is::<Unusable>() {
+        if error.is::<io::Error>() || error.is::<Unusable>() || error.is::<CardFailed>() {
             return Err(error);
         }
         if error.is::<Interrupted>() {

@@ -6,10 +6,23 @@ use super::params::ExecutorParams;
 use crate::model::Model;
 use crate::placement::Placement;
 use crate::progress::Interrupted;
-use anyhow::{Error, anyhow};
+use anyhow::Error;
+use std::fmt;
 
 /// Is told why the card is not used any more.
 type Tell<'m> = Box<dyn FnOnce(&Error) + 'm>;
+
+/// The card has failed, and nothing goes on without it: the executor can compute nothing more.
+#[derive(Debug)]
+pub struct CardFailed(String);
+
+impl fmt::Display for CardFailed {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{}; --device cpu computes without the card", self.0)
+    }
+}
+
+impl std::error::Error for CardFailed {}
 
 /// What an executor needs to go on without its card.
 pub(super) struct Fallback<'m> {
@@ -39,7 +52,7 @@ impl<'m> Fallback<'m> {
             return Err(why);
         }
         let Some(tell) = self.tell.take() else {
-            return Err(anyhow!("{why:#}; --device cpu computes without the card"));
+            return Err(CardFailed(format!("{why:#}")).into());
         };
         tell(&why);
         let Handed { mask, audit_every } = failed.hand_over();

@@ -22,6 +22,7 @@ pub use bytes::dense_bytes;
 pub use cpu::Worker;
 pub use device::{CardReport, CardTimes};
 pub use executor::Executor;
+pub use fallback::CardFailed;
 pub use hybrid::check_card;
 pub use kv_cache::KvType;
 pub use mask::{Fired, MaskSource};

@@ -2,6 +2,7 @@
 
 mod bench;
 mod contradictions;
+mod conversation_ends;
 mod device;
 mod fallback;
 mod first_start;
