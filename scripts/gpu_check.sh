@@ -34,6 +34,10 @@ usage() {
 }
 while [ $# -gt 0 ]; do
   case $1 in
+    -h | --help)
+      sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"
+      exit
+      ;;
     --plan | --list) show=${1#--} ;;
     --tiny) tiny=1 ;;
     --only)
@@ -93,6 +97,7 @@ elif [ "$show" = plan ]; then
 fi
 
 if [ -z "$bundle" ]; then
+  [ -n "$bin" ] && [ -n "$tests" ] || { echo "gpu_check.sh: --bundle, or --bin and --tests, must say where the programs are; see the head of the script" >&2; exit 1; }
   for program in "$bin"/powerinfer-{run,bench} "$tests"; do
     [ -x "$program" ] || { echo "gpu_check.sh: $program is not there; --bundle, or --bin and --tests, say where the programs are" >&2; exit 1; }
   done

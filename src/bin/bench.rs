@@ -178,9 +178,12 @@ fn write_kernels(args: &Args) -> Result<()> {
     let device = kernels::card(args.compute.device_choice()?)?;
     let bar = Bar::new();
     let model = open(args, &bar)?;
-    let rows = args.kernels.measure(&device, &model, args.compute.cache_type.dtype(), &bar);
+    let measured = args.kernels.measure(&device, &model, args.compute.cache_type.dtype(), &bar);
     drop(bar);
-    print(render(&rows?, args.output)?)
+    let (rows, ended) = measured?;
+    // What was measured before something went wrong is not lost.
+    print(render(&rows, args.output)?)?;
+    ended
 }
 
 /// `--measure-hardware`.

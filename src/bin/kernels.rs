@@ -50,14 +50,14 @@ pub fn card(choice: DeviceChoice) -> Result<Device> {
 }
 
 impl KernelsArgs {
-    /// Measures the kernels of `model` on `device`, with keys and values of `kv_type`.
+    /// Measures the kernels of `model` on `device`, with keys and values of `kv_type`: the rows, and how it ended.
     pub fn measure(
         &self,
         device: &Device,
         model: &Model,
         kv_type: GgmlType,
         progress: &dyn Progress,
-    ) -> Result<Vec<KernelRow>> {
+    ) -> Result<(Vec<KernelRow>, Result<()>)> {
         let cases = Cases::of(model, &self.types);
         for (dtype, why) in &cases.left_out {
             tell!("note: {dtype} is left out: {why}");
@@ -70,7 +70,7 @@ impl KernelsArgs {
             tell!("warning: {}: an emulated card, on which all figures are meaningless", device.name());
         }
         let meter = Meter::new(device, Effort::of(device))?;
-        let card = measure_model(&meter, model, &cases, kv_type, progress)?;
+        let (card, ended) = measure_model(&meter, model, &cases, kv_type, progress)?;
         let about = About {
             build: env!("CARGO_PKG_VERSION").to_owned(),
             model_filename: printable(model.gguf.source().name()).into_owned(),
@@ -79,6 +79,6 @@ impl KernelsArgs {
             emulated: device.is_emulated(),
             sheet_gb_per_s: data_sheet.map(|b| b / 1e9),
         };
-        Ok(rows(&about, &card))
+        Ok((rows(&about, &card), ended))
     }
 }

@@ -12,6 +12,8 @@ use anyhow::{Context, Result};
 
 /// Attention is measured over half of the context, and over no longer one than this.
 const MOST_CONTEXT: usize = 4096;
+/// The part of a kernel that reads a list of one row in ten.
+const LISTED: &str = "10 %";
 
 /// A kernel that reads weights, at a shape.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,7 +97,7 @@ impl Cases {
         let (mask, n_ff) = (group.mask_matrix(), group.n_ff());
         self.add(Reader::Matvec { activation: Some(activation) }, "mask", &[mask], instead);
         let some_and_all = |cases: &mut Self, reader: Reader, shape: &Shape| {
-            cases.push(reader, "10 %".to_owned(), shape.clone(), true);
+            cases.push(reader, LISTED.to_owned(), shape.clone(), true);
             cases.push(reader, "all".to_owned(), shape.clone(), false);
         };
         if group.gate.is_some() {
@@ -129,32 +131,36 @@ pub struct Measured {
     pub planned: Option<f64>,
 }
 
-/// Measures all of `cases`, and the kernels of `token` that read no weights, on a card that was probed as `probed`.
-///
-/// # Errors
-/// When sizes are not possible on the card; when the card fails or has no memory left, or the user stops it.
-pub fn measure(
+/// What the planner takes for the reading of a kernel, where it does, on a card that was probed as `probed`.
+fn planned(timed: &Timed, probed: &hardware::Device) -> Option<f64> {
+    let bandwidths = &probed.gpu.bandwidth;
+    let b = bandwidths.of(timed.dtype?);
+    let listed = timed.part.starts_with(LISTED);
+    match timed.kernel {
+        "matvec" | "gate_up" | "up" => Some(if listed { b.gather } else { b.stream }),
+        "down" => Some(if listed { b.add_gather } else { b.add_stream }),
+        // Keys like rows of products, values like those of sums.
+        "attention" => Some(2.0 / (1.0 / b.stream + 1.0 / b.add_stream)),
+        "sign_scores" => Some(bandwidths.of(GgmlType::I8).stream),
+        _ => None,
+    }
+}
+
+/// Measures all of `cases`, and the kernels of `token` that read no weights, into `measured`.
+fn measure(
     meter: &Meter,
     cases: &[Case],
     token: &Token,
-    probed: &hardware::Device,
+    measured: &mut Vec<Measured>,
     progress: &dyn Progress,
-) -> Result<Vec<Measured>> {
+) -> Result<()> {
     progress.begin("measuring kernels", cases.len() as u64 + 1);
-    let bandwidths = &probed.gpu.bandwidth;
-    let mut measured = Vec::new();
     for case in cases {
         progress::check(progress)?;
         let Case { reader, part, shape, listed } = case;
         let name = reader.name();
-        let read = meter.read(*reader, shape, *listed).with_context(|| format!("{name}, {part}"))?;
-        let b = bandwidths.of(shape.dtype);
-        let planned = match (reader, listed) {
-            (Reader::Down, false) => b.add_stream,
-            (Reader::Down, true) => b.add_gather,
-            (Reader::Matvec { .. } | Reader::GateUp | Reader::Up, false) => b.stream,
-            (Reader::Matvec { .. } | Reader::GateUp | Reader::Up, true) => b.gather,
-        };
+        let what = || format!("{name}, {part}, {}", shape.dtype);
+        let read = meter.read(*reader, shape, *listed).with_context(what)?;
         let sizes = shape.n_rows.iter().map(usize::to_string).collect::<Vec<_>>().join("+");
         let timed = Timed {
             kernel: name,
@@ -164,23 +170,14 @@ pub fn measure(
             times: read.times,
             n_copies: read.n_copies,
         };
-        measured.push(Measured { timed, planned: Some(planned) });
+        measured.push(Measured { timed, planned: None });
         progress.advance(1);
     }
-    let planned = |timed: &Timed| match (timed.kernel, timed.dtype) {
-        // Keys like rows of products, values like those of sums.
-        ("attention", Some(dtype)) => {
-            let b = bandwidths.of(dtype);
-            Some(2.0 / (1.0 / b.stream + 1.0 / b.add_stream))
-        }
-        ("sign_scores", _) => Some(bandwidths.of(GgmlType::I8).stream),
-        _ => None,
-    };
-    let vectors = meter.vectors(token, progress)?;
-    measured.extend(vectors.into_iter().map(|timed| Measured { planned: planned(&timed), timed }));
+    let vectors = meter.vectors(token, progress).context("kernels without weights")?;
+    measured.extend(vectors.into_iter().map(|timed| Measured { timed, planned: None }));
     progress.advance(1);
     progress.end();
-    Ok(measured)
+    Ok(())
 }
 
 /// What the kernels of `model` without weights work on, with a cache of `kv_type`.
@@ -199,38 +196,58 @@ pub fn token_of(model: &Model, kv_type: GgmlType) -> Token<'_> {
     }
 }
 
-/// All that [`measure`] and a probe give of a card.
+/// What was measured of a card.
 #[derive(Debug, Clone)]
 pub struct Card {
     /// Kernels in the order of a token.
     pub kernels: Vec<Measured>,
     /// Launches of each in one graph.
     pub n_launches: usize,
-    /// What the planner gets.
-    pub probed: hardware::Device,
+    /// What the planner gets; `None` where it did not come to that.
+    pub probed: Option<hardware::Device>,
     /// What launching takes.
     pub launching: Launching,
     /// Seconds that loading the kernels took.
     pub loading: f64,
 }
 
-/// Probes the card of `meter`, then measures what `model` runs there: `cases`, and the kernels without weights.
+impl Card {
+    fn measure(
+        &mut self,
+        meter: &Meter,
+        model: &Model,
+        cases: &Cases,
+        kv_type: GgmlType,
+        progress: &dyn Progress,
+    ) -> Result<()> {
+        measure(meter, &cases.cases, &token_of(model, kv_type), &mut self.kernels, progress)?;
+        let mut types = cases.types();
+        types.push(kv_type);
+        types.sort_by_key(|t| t.id());
+        types.dedup();
+        let probed = meter.probe(&types, &self.launching, progress).context("measuring for the planner")?;
+        self.kernels.iter_mut().for_each(|kernel| kernel.planned = planned(&kernel.timed, &probed));
+        self.probed = Some(probed);
+        Ok(())
+    }
+}
+
+/// Measures what `model` runs on the card of `meter`: `cases`, and the kernels without weights; then probes it for the
+/// planner. Where that ends early, because the card fails or has no memory left, sizes are not possible on it, or the user
+/// stops it, what was measured before is there, too.
 ///
 /// # Errors
-/// As [`measure`].
+/// When not even empty kernels can be launched.
 pub fn measure_model(
     meter: &Meter,
     model: &Model,
     cases: &Cases,
     kv_type: GgmlType,
     progress: &dyn Progress,
-) -> Result<Card> {
-    let launching = meter.launching()?;
-    let mut types = cases.types();
-    types.push(kv_type);
-    types.sort_by_key(|t| t.id());
-    types.dedup();
-    let probed = meter.probe(&types, &launching, progress)?;
-    let kernels = measure(meter, &cases.cases, &token_of(model, kv_type), &probed, progress)?;
-    Ok(Card { kernels, n_launches: meter.effort.n_launches, probed, launching, loading: meter.loading })
+) -> Result<(Card, Result<()>)> {
+    let launching = meter.launching().context("launching empty kernels")?;
+    let n_launches = meter.effort.n_launches;
+    let mut card = Card { kernels: Vec::new(), n_launches, probed: None, launching, loading: meter.loading };
+    let ended = card.measure(meter, model, cases, kv_type, progress);
+    Ok((card, ended))
 }

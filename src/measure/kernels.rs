@@ -104,9 +104,11 @@ pub fn rows(about: &About, card: &Card) -> Vec<KernelRow> {
     rows.push(other("empty kernel", format!("in a graph of {n}"), Some(launching.running.each(n))));
     rows.push(other("graph", format!("{n} empty kernels: the call"), Some(launching.call)));
     rows.push(other("graph", format!("{n} empty kernels: until done"), Some(launching.whole)));
-    rows.push(other("rendezvous", "there and back".to_owned(), once(probed.bus.rendezvous)));
-    let bus = other("bus", "to the card".to_owned(), None);
-    rows.push(KernelRow { gb_per_s: Some(probed.bus.bandwidth / 1e9), ..bus });
+    if let Some(probed) = probed {
+        rows.push(other("rendezvous", "there and back".to_owned(), once(probed.bus.rendezvous)));
+        let bus = other("bus", "to the card".to_owned(), None);
+        rows.push(KernelRow { gb_per_s: Some(probed.bus.bandwidth / 1e9), ..bus });
+    }
     rows.push(other("loading", "all kernels".to_owned(), once(*loading)));
     rows
 }
@@ -190,7 +192,7 @@ mod tests {
         };
         let norm = Timed { kernel: "norm", dtype: None, ..timed.clone() };
         let kernels = vec![Measured { timed, planned: Some(800e9) }, Measured { timed: norm, planned: None }];
-        let probed = Hardware::parse(MACHINE).unwrap().device.unwrap();
+        let probed = Hardware::parse(MACHINE).unwrap().device;
         let launching = Launching { n_kernels: 720, call: times, whole: times, running: times };
         rows(&about, &Card { kernels, n_launches: 64, probed, launching, loading: 1.5 })
     }

@@ -123,3 +123,20 @@ fn types_without_kernels_are_named_and_nothing_is_measured() {
     let line = refused(&mut bench, &["--types"]);
     assert!(line.contains("no weights"), "{line}");
 }
+
+#[test]
+fn what_was_measured_before_a_kernel_failed_is_not_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
+    emulator::has_passed(folder.path());
+    let Ok(mut bench) = emulator::command(file("bench")) else { return skipped("there is no emulator") };
+    bench.env("XDG_CACHE_HOME", folder.path()).env("EMU_FAIL", "kernel:down_f32=700");
+    bench.arg("-m").arg(model).args(["--kernels", "--device", "cuda", "-o", "json"]);
+    let outcome = Outcome::from(bench.output().unwrap());
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    let rows: Vec<Value> = serde_json::from_str(&outcome.stdout).unwrap();
+    let kernels: BTreeSet<_> = rows.iter().map(|r| r["kernel"].as_str().unwrap()).collect();
+    assert!(kernels.contains("matvec") && kernels.contains("loading") && !kernels.contains("down"), "{kernels:?}");
+    let last = outcome.stderr.lines().last().unwrap_or_default();
+    assert!(last.starts_with("error: ") && last.contains("down, 10 %, F32"), "{last}");
+}
