@@ -58,6 +58,8 @@ pub struct Defaults {
     pub rope: RopeKind,
     /// Activation where nothing else names one.
     pub activation: Activation,
+    /// Keys, without the name of the architecture, that it computes and that are refused elsewhere.
+    pub computed: &'static [&'static str],
 }
 
 impl Keys<'_> {
@@ -124,7 +126,7 @@ impl Keys<'_> {
             rope: self.rope(defaults.rope, head_dim, n_ctx_train)?,
             activation: activation::resolve(self.activation, self.metadata, self.arch, defaults.activation)?,
         };
-        refused::check(self, &config)?;
+        refused::check(self, &config, defaults.computed)?;
         Ok(config)
     }
 

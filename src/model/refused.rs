@@ -79,14 +79,14 @@ const OF_WINDOWED_LAYERS: &str = "_swa";
 /// Layouts of tensors that are the usual one: rotated pairs side by side, as LLaMA's first files had them.
 const LAYOUTS: [&str; 3] = ["", "reference", "Meta AI original pth"];
 
-/// Refuses what is in the file and `config` does not say.
+/// Refuses what is in the file and `config` does not say, but for the keys that are `computed` by the architecture.
 ///
 /// # Errors
 /// Names the first key that would make another model.
-pub(super) fn check(keys: &Keys, config: &Config) -> Result<()> {
+pub(super) fn check(keys: &Keys, config: &Config, computed: &[&str]) -> Result<()> {
     let saved = SAVED_MARKS.iter().all(|mark| keys.has(mark));
     let refuse = |suffix: &str, neutral: &[f64], what: &str| {
-        if saved && says_nothing_as_saved(keys, suffix) {
+        if computed.contains(&suffix) || saved && says_nothing_as_saved(keys, suffix) {
             return Ok(());
         }
         keys.refuse(&[suffix], neutral, what)

@@ -373,6 +373,7 @@ impl Architecture for Kind {
                 Pairing::Absent => RopeKind::None,
             },
             activation: Activation::Silu,
+            computed: &[],
         })
     }
 

@@ -21,7 +21,7 @@ impl Architecture for Arcee {
 
     fn config(&self, keys: &Keys) -> Result<Config> {
         let (norm, rope) = (NormKind::Rms, RopeKind::Interleaved);
-        keys.decoder(Defaults { norm, rope, activation: Activation::Relu2 })
+        keys.decoder(Defaults { norm, rope, activation: Activation::Relu2, computed: &[] })
     }
 
     fn layer(&self, config: &Config, layer: usize) -> LayerSpec {

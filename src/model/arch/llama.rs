@@ -21,7 +21,7 @@ impl Architecture for Llama {
 
     fn config(&self, keys: &Keys) -> Result<Config> {
         let (norm, rope) = (NormKind::Rms, RopeKind::Interleaved);
-        keys.decoder(Defaults { norm, rope, activation: Activation::Silu })
+        keys.decoder(Defaults { norm, rope, activation: Activation::Silu, computed: &[] })
     }
 
     fn layer(&self, config: &Config, layer: usize) -> LayerSpec {
