@@ -14,6 +14,8 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     arcee          text of bytes (GPT-2), chat template, output of its own, widths that are no multiple of 32
     arcee-biases   no tokenizer, biases of q, k and v, rope_freqs, linear scaling, tied output, widths of 32
     arcee-yarn     no tokenizer, YaRN
+    qwen2          text of bytes (GPT-2, cut as Qwen does), chat template, biases of q, k and v, output of its own with a bias
+    qwen2-tied     no tokenizer, biases of q, k and v, tied output, YaRN, widths of 32
 
 To add an architecture: a function below that writes its keys and gives its tensors, and its models in MODELS.
 """
@@ -96,7 +98,7 @@ def spm_bytes(writer, _shape):
     return len(tokens)
 
 
-def gpt2_bytes(writer, _shape):
+def gpt2_bytes(writer, _shape, pre="llama-bpe"):
     """A byte-level BPE vocabulary of all bytes, two merges, and special tokens."""
     # GPT-2 writes bytes that do not print as characters from U+0100 on.
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -105,7 +107,7 @@ def gpt2_bytes(writer, _shape):
     special = ["<|begin_of_text|>", "<|end_of_text|>", "<|im_start|>", "<|im_end|>"]
     tokens = [*letters, "th", "Ġth", *special]
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("llama-bpe")
+    writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types([gguf.TokenType.NORMAL] * 258 + [gguf.TokenType.CONTROL] * len(special))
     writer.add_token_merges(["t h", "Ġ th"])
@@ -113,6 +115,10 @@ def gpt2_bytes(writer, _shape):
     writer.add_eos_token_id(261)
     writer.add_chat_template(CHAT_TEMPLATE)
     return len(tokens)
+
+
+def qwen_bytes(writer, shape):
+    return gpt2_bytes(writer, shape, "qwen2")
 
 
 # What architectures share.
@@ -168,8 +174,10 @@ def rope_freqs(weights, shape):
 # Architectures.
 
 
-def llama_like(writer, weights, shape, n_vocab, *, gated, biases=(), factors=False, tied=False, base=20.0, **scaling):
-    """llama, and arcee, which differs in its FFN alone: no gate, and a square."""
+def llama_like(
+    writer, weights, shape, n_vocab, *, gated, biases=(), factors=False, tied=False, head_bias=False, base=20.0, **scaling
+):
+    """Serial blocks with RMS norms in front of them."""
     write_sizes(writer, shape, n_vocab)
     # So large that another one shows.
     writer.add_layer_norm_rms_eps(0.02)
@@ -189,6 +197,8 @@ def llama_like(writer, weights, shape, n_vocab, *, gated, biases=(), factors=Fal
     weights.norm("output_norm.weight", shape.n_embd)
     if not tied:
         weights.matrix("output.weight", n_vocab, shape.n_embd, 1.5)
+        if head_bias:
+            weights.bias("output.bias", n_vocab)
 
 
 def llama(writer, weights, shape, n_vocab, **kinds):
@@ -201,8 +211,15 @@ def arcee(writer, weights, shape, n_vocab, **kinds):
 
 QKV = ("attn_q", "attn_k", "attn_v")
 
+
+def qwen2(writer, weights, shape, n_vocab, **kinds):
+    llama_like(writer, weights, shape, n_vocab, gated=True, biases=QKV, **kinds)
+
+
 # Name: architecture, tokenizer, shape, and what the architecture takes beside these.
 NARROW = Shape(n_embd=32, n_ff=32, n_head=4, n_head_kv=2, key_length=4)
+# As wide as its heads together, where llama.cpp takes no other.
+SQUARE = Shape(n_embd=32, n_ff=36, n_head=4, n_head_kv=2)
 YARN = Shape(n_embd=16, n_ff=20, n_head=4, n_head_kv=2, key_length=8)
 MODELS = {
     "llama": (llama, spm_bytes, Shape(n_embd=20, n_ff=28, n_head=4, n_head_kv=2, key_length=6), {"factors": True, "tied": True}),
@@ -211,6 +228,8 @@ MODELS = {
     "arcee": (arcee, gpt2_bytes, Shape(n_embd=16, n_ff=36, n_head=4, n_head_kv=2, key_length=6), {}),
     "arcee-biases": (arcee, no_vocab, NARROW, {"biases": QKV, "factors": True, "tied": True, "linear": 2.5}),
     "arcee-yarn": (arcee, no_vocab, YARN, {"yarn": (4.0, 128)}),
+    "qwen2": (qwen2, qwen_bytes, Shape(n_embd=24, n_ff=28, n_head=4, n_head_kv=2, n_layer=3), {"head_bias": True}),
+    "qwen2-tied": (qwen2, no_vocab, SQUARE, {"tied": True, "yarn": (4.0, 128)}),
 }
 
 

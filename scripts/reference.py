@@ -121,16 +121,16 @@ def frequencies(model):
     return frequency, scale
 
 
-def rope(model, x):
-    """Turns heads `[token, head, element]` by position: elements 2i and 2i + 1 are a pair."""
+def rope(model, x, halves):
+    """Turns heads `[token, head, element]` by position: elements 2i and 2i + 1 are a pair, or i and i + n_rot / 2."""
     frequency, scale = frequencies(model)
     angle = np.arange(len(x))[:, None, None] * frequency
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-    n_rot = 2 * len(frequency)
-    even, odd = x[..., 0:n_rot:2], x[..., 1:n_rot:2]
+    n = len(frequency)
+    first, second = (slice(0, n), slice(n, 2 * n)) if halves else (slice(0, 2 * n, 2), slice(1, 2 * n, 2))
     y = x.copy()
-    y[..., 0:n_rot:2] = even * cos - odd * sin
-    y[..., 1:n_rot:2] = even * sin + odd * cos
+    y[..., first] = x[..., first] * cos - x[..., second] * sin
+    y[..., second] = x[..., first] * sin + x[..., second] * cos
     return y
 
 
@@ -139,14 +139,14 @@ def softmax(x):
     return e / e.sum(-1, keepdims=True)
 
 
-def attention(model, x, block):
-    """Causal, with groups of heads that share keys and values."""
+def attention(model, x, block, halves=False):
+    """Causal, with groups of heads that share keys and values; `halves` says which elements rotate together."""
 
     def heads(name, n):
         return model.linear(x, f"{block}.{name}").reshape(len(x), n, model.head_dim)
 
-    q = rope(model, heads("attn_q", model.n_head))
-    k = rope(model, heads("attn_k", model.n_head_kv))
+    q = rope(model, heads("attn_q", model.n_head), halves)
+    k = rope(model, heads("attn_k", model.n_head_kv), halves)
     v = heads("attn_v", model.n_head_kv)
     k, v = (np.repeat(y, model.n_head // model.n_head_kv, axis=1) for y in (k, v))
     scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(model.head_dim)
@@ -189,7 +189,15 @@ def arcee(model, x, activation=relu2):
     return head(model, rms_norm(model, x, "output_norm"))
 
 
-ARCHITECTURES = {"llama": llama, "arcee": arcee}
+def qwen2(model, x, activation=silu):
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        x = x + attention(model, rms_norm(model, x, f"{block}.attn_norm"), block, halves=True)
+        x = x + gated_ffn(model, rms_norm(model, x, f"{block}.ffn_norm"), block, activation)
+    return head(model, rms_norm(model, x, "output_norm"))
+
+
+ARCHITECTURES = {"llama": llama, "arcee": arcee, "qwen2": qwen2}
 ACTIVATIONS = {"silu": silu, "relu": relu, "relu2": relu2}
 
 

@@ -8,6 +8,7 @@ pub mod emulator;
 pub mod groups;
 pub mod kind;
 mod model_file;
+mod opened;
 pub mod predictors;
 mod random;
 mod raw;

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
     let config = &model.config;
     check_matrix(model.weights.head())?;
+    ensure!(model.weights.head_part().bias.is_none(), "output.bias: a bias of the head is not computed on a card yet");
     ensure!(
         config.rope.magnitude == 1.0,
         "a rotary embedding that scales by {} (YaRN, rope.scaling.attn_factor) is not computed on a card yet",

@@ -2,6 +2,7 @@
 
 mod arcee;
 mod llama;
+mod qwen2;
 
 use super::config::Config;
 use super::decoder::HARMLESS;
@@ -42,6 +43,7 @@ pub trait Architecture: Sync {
 pub static KNOWN: &[&dyn Architecture] = &[
     &Llama,
     &arcee::Arcee,
+    &qwen2::Qwen2,
 ];
 
 /// The one of `known` that has this name.

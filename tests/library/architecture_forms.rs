@@ -1,0 +1,166 @@
+//! What must hold of every architecture whatever it computes, on the tiny models of tests/golden/arch; and what each of
+//! them refuses.
+
+use crate::support::compare::same_bits;
+use crate::support::real::repository;
+use crate::support::{ModelFile, Random, Tensor, Value};
+use anyhow::{Context, Result};
+use powerinfer::cpu::Isa;
+use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
+use powerinfer::gguf::Gguf;
+use powerinfer::model::{Activation, Model};
+use powerinfer::placement::Placement;
+use powerinfer::profile::{Fingerprint, GroupCounts, Profile, ProfiledText};
+use powerinfer::progress::Silent;
+use powerinfer::quant::GgmlType;
+use powerinfer::variant::{self, Draft, Options};
+use std::path::{Path, PathBuf};
+
+fn path(name: &str) -> PathBuf {
+    repository(&format!("tests/golden/arch/{name}.gguf"))
+}
+
+/// Names of all golden models.
+fn names() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(repository("tests/golden/arch"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "gguf") {
+            names.push(path.file_stem().context("a name")?.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn open(path: &Path) -> Result<Model> {
+    // ReLU, so that there is something to skip, unless the architecture itself has zeros.
+    let own = Model::new(Gguf::open(path)?, None)?;
+    if own.config.activation.activation.is_sparse() {
+        return Ok(own);
+    }
+    Model::new(Gguf::open(path)?, Some(Activation::Relu))
+}
+
+fn split(model: &Model, to: &Path) -> Result<()> {
+    let mut random = Random::new(3);
+    let groups = model.weights.group_sizes().into_iter().map(|n| GroupCounts {
+        fired: (0..n).map(|_| random.below(100) as u64).collect(),
+        mass: (0..n).map(|_| random.below(1000) as u64).collect(),
+    });
+    let profile = Profile {
+        fingerprint: Fingerprint::of(model)?,
+        arch: model.config.arch.clone(),
+        name: model.config.name.clone(),
+        activation: model.config.activation.activation.to_string(),
+        layer_of: model.weights.groups().map(|(layer, _)| layer as u32).collect(),
+        groups: groups.collect(),
+        texts: vec![ProfiledText { sha256: [0; 32], n_tokens: 100, n_ctx: 64 }],
+        reuse: None,
+        fired_sets: None,
+    };
+    variant::write(model, &Draft::new(model, &profile, Options::default())?, None, to, &Silent)
+}
+
+const TOKENS: [u32; 12] = [3, 17, 5, 5, 0, 39, 21, 8, 13, 2, 30, 11];
+
+/// Logits after each of the tokens, `n` at a time.
+fn logits(model: &Model, mode: Mode, n_threads: usize, n: usize) -> Result<Vec<Vec<f32>>> {
+    let (n_ctx, kv_type, n_ubatch, isa) = (TOKENS.len(), KvType::F32, 4, Isa::detect());
+    let params = ExecutorParams { n_threads, n_ctx, kv_type, mode, n_ubatch, isa };
+    let mut executor = Executor::new(model, Placement::all_cold(model), params)?;
+    let mut all = Vec::new();
+    for tokens in TOKENS.chunks(n) {
+        let logits = executor.decode_several(tokens)?;
+        all.extend(logits.chunks_exact(model.config.n_vocab).map(<[f32]>::to_vec));
+    }
+    Ok(all)
+}
+
+#[test]
+fn every_architecture_gives_the_same_bits_in_every_mode_alone_and_together() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for name in names()? {
+        // Without its vocabulary, which says nothing of what is computed: `no_vocab` is nothing to split.
+        let plain = ModelFile::opened(&path(&name))?.remove("tokenizer.").written(folder.path(), "plain.gguf");
+        let plain = open(&plain)?;
+        let variant = folder.path().join(format!("{name}.gguf"));
+        split(&plain, &variant)?;
+        let variant = Model::new(Gguf::open(&variant)?, None)?;
+        assert!(variant.is_variant());
+        for (model, file) in [(&plain, "plain"), (&variant, "variant")] {
+            let alone = logits(model, Mode::Dense, 1, 1)?;
+            for (mode, n_threads, n) in
+                [(Mode::Exact, 1, 1), (Mode::Exact, 2, 1), (Mode::Exact, 2, 3), (Mode::Dense, 2, 5)]
+            {
+                let got = logits(model, mode, n_threads, n)?;
+                same_bits(&alone, &got)
+                    .with_context(|| format!("{name}, {file}, {}, {n_threads} threads, {n} at once", mode.name()))?;
+            }
+        }
+        // Neurons lie elsewhere, so their sum has another order.
+        let of = |model| -> Result<Vec<f32>> { Ok(logits(model, Mode::Exact, 1, 1)?.concat()) };
+        let (plain, variant) = (of(&plain)?, of(&variant)?);
+        let largest = plain.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+        let apart = plain.iter().zip(&variant).fold(0.0f32, |a, (p, v)| a.max((p - v).abs()));
+        assert!(apart <= 1e-5 * largest, "{name}: the variant is {apart:e} apart of {largest}");
+    }
+    Ok(())
+}
+
+/// Changes a golden model, and gives the line that refuses it.
+fn refusal(name: &str, change: impl FnOnce(&mut ModelFile)) -> Result<String> {
+    let mut file = ModelFile::opened(&path(name))?;
+    change(&mut file);
+    let folder = tempfile::tempdir()?;
+    match Model::new(Gguf::open(&file.written(folder.path(), "model.gguf"))?, None) {
+        Ok(_) => panic!("{name}: the changed file is not refused"),
+        Err(error) => Ok(format!("{error:#}")),
+    }
+}
+
+/// Asserts that the golden model with that key is refused by a line that has the key and `wanted` in it.
+#[track_caller]
+fn refuses_key(name: &str, key: &str, value: Value, wanted: &str) {
+    let line = refusal(name, |file| {
+        file.set(key, value);
+    });
+    let line = line.unwrap();
+    assert!(line.contains(key) && line.contains(wanted) && !line.contains('\n'), "{name}, {key}: {line}");
+}
+
+/// The same with a further tensor.
+#[track_caller]
+fn refuses_tensor(name: &str, tensor: &str, dims: &[usize]) {
+    let line = refusal(name, |file| {
+        file.push(Tensor::zeros(tensor, GgmlType::F32, dims));
+    });
+    let line = line.unwrap();
+    assert!(line.contains(tensor) && line.contains("is not known for architecture"), "{name}: {line}");
+}
+
+/// The same with a tensor of another shape, or without it where there is no shape.
+#[track_caller]
+fn refuses_shape(name: &str, tensor: &str, dims: Option<&[usize]>) {
+    let line = refusal(name, |file| match dims {
+        Some(dims) => *file.tensor(tensor) = Tensor::zeros(tensor, GgmlType::F32, dims),
+        None => file.tensors.retain(|t| t.name != tensor),
+    });
+    let wanted = if dims.is_some() { "follows from the metadata" } else { "the tensor is missing" };
+    let line = line.unwrap();
+    assert!(line.contains(tensor) && line.contains(wanted) && !line.contains('\n'), "{name}, {tensor}: {line}");
+}
+
+#[test]
+fn qwen2_refuses_what_it_does_not_compute() {
+    refuses_key("qwen2", "qwen2.attention.sliding_window", Value::U32(8), "window");
+    refuses_key("qwen2", "qwen2.expert_count", Value::U32(4), "mixture");
+    refuses_key("qwen2", "qwen2.logit_scale", Value::F32(2.0), "scale");
+    refuses_key("qwen2", "qwen2.rope.scaling.type", Value::Str("longrope".to_owned()), "longrope");
+    refuses_tensor("qwen2", "blk.0.attn_q_norm.weight", &[6]);
+    refuses_tensor("qwen2", "blk.0.ffn_up.bias", &[28]);
+    refuses_tensor("qwen2", "blk.0.attn_output.bias", &[24]);
+    refuses_tensor("qwen2-tied", "output.bias", &[40]);
+    refuses_shape("qwen2", "blk.0.attn_k.bias", Some(&[24]));
+    refuses_shape("qwen2", "blk.1.ffn_gate.weight", None);
+}
