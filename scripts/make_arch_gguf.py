@@ -16,6 +16,8 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     arcee-yarn     no tokenizer, YaRN
     qwen2          text of bytes (GPT-2, cut as Qwen does), chat template, biases of q, k and v, output of its own with a bias
     qwen2-tied     no tokenizer, biases of q, k and v, tied output, YaRN, widths of 32
+    qwen3          no tokenizer, norms of heads, which together are narrower than the residual stream
+    qwen3-yarn     no tokenizer, norms of heads, which together are wider, YaRN, tied output
 
 To add an architecture: a function below that writes its keys and gives its tensors, and its models in MODELS.
 """
@@ -175,8 +177,9 @@ def rope_freqs(weights, shape):
 
 
 def llama_like(
-    writer, weights, shape, n_vocab, *, gated, biases=(), factors=False, tied=False, head_bias=False, base=20.0, **scaling
-):
+    writer, weights, shape, n_vocab, *, gated, biases=(), factors=False, tied=False, head_bias=False, head_norms=False, base=20.0,
+    **scaling,
+):  # fmt: skip
     """Serial blocks with RMS norms in front of them."""
     write_sizes(writer, shape, n_vocab)
     # So large that another one shows.
@@ -189,6 +192,9 @@ def llama_like(
         block = f"blk.{i}"
         weights.norm(f"{block}.attn_norm.weight", shape.n_embd)
         attention(weights, block, shape, biases)
+        if head_norms:
+            weights.norm(f"{block}.attn_q_norm.weight", shape.head_dim)
+            weights.norm(f"{block}.attn_k_norm.weight", shape.head_dim)
         weights.norm(f"{block}.ffn_norm.weight", shape.n_embd)
         if gated:
             weights.matrix(f"{block}.ffn_gate.weight", shape.n_ff, shape.n_embd, 1.5)
@@ -216,6 +222,10 @@ def qwen2(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=True, biases=QKV, **kinds)
 
 
+def qwen3(writer, weights, shape, n_vocab, **kinds):
+    llama_like(writer, weights, shape, n_vocab, gated=True, head_norms=True, **kinds)
+
+
 # Name: architecture, tokenizer, shape, and what the architecture takes beside these.
 NARROW = Shape(n_embd=32, n_ff=32, n_head=4, n_head_kv=2, key_length=4)
 # As wide as its heads together, where llama.cpp takes no other.
@@ -230,6 +240,8 @@ MODELS = {
     "arcee-yarn": (arcee, no_vocab, YARN, {"yarn": (4.0, 128)}),
     "qwen2": (qwen2, qwen_bytes, Shape(n_embd=24, n_ff=28, n_head=4, n_head_kv=2, n_layer=3), {"head_bias": True}),
     "qwen2-tied": (qwen2, no_vocab, SQUARE, {"tied": True, "yarn": (4.0, 128)}),
+    "qwen3": (qwen3, no_vocab, NARROW, {}),
+    "qwen3-yarn": (qwen3, no_vocab, YARN, {"tied": True, "yarn": (4.0, 128)}),
 }
 
 

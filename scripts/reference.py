@@ -139,14 +139,17 @@ def softmax(x):
     return e / e.sum(-1, keepdims=True)
 
 
-def attention(model, x, block, halves=False):
-    """Causal, with groups of heads that share keys and values; `halves` says which elements rotate together."""
+def attention(model, x, block, halves=False, head_norm=None):
+    """Causal, with groups of heads that share keys and values. `halves` says which elements rotate together, `head_norm` how each
+    head of queries and keys is normalised before that."""
 
     def heads(name, n):
         return model.linear(x, f"{block}.{name}").reshape(len(x), n, model.head_dim)
 
-    q = rope(model, heads("attn_q", model.n_head), halves)
-    k = rope(model, heads("attn_k", model.n_head_kv), halves)
+    q, k = heads("attn_q", model.n_head), heads("attn_k", model.n_head_kv)
+    if head_norm:
+        q, k = head_norm(model, q, f"{block}.attn_q_norm"), head_norm(model, k, f"{block}.attn_k_norm")
+    q, k = rope(model, q, halves), rope(model, k, halves)
     v = heads("attn_v", model.n_head_kv)
     k, v = (np.repeat(y, model.n_head // model.n_head_kv, axis=1) for y in (k, v))
     scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(model.head_dim)
@@ -197,7 +200,16 @@ def qwen2(model, x, activation=silu):
     return head(model, rms_norm(model, x, "output_norm"))
 
 
-ARCHITECTURES = {"llama": llama, "arcee": arcee, "qwen2": qwen2}
+def qwen3(model, x, activation=silu):
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        h = rms_norm(model, x, f"{block}.attn_norm")
+        x = x + attention(model, h, block, halves=True, head_norm=rms_norm)
+        x = x + gated_ffn(model, rms_norm(model, x, f"{block}.ffn_norm"), block, activation)
+    return head(model, rms_norm(model, x, "output_norm"))
+
+
+ARCHITECTURES = {"llama": llama, "arcee": arcee, "qwen2": qwen2, "qwen3": qwen3}
 ACTIVATIONS = {"silu": silu, "relu": relu, "relu2": relu2}
 
 

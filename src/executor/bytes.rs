@@ -36,6 +36,8 @@ fn outside(part: &Part) -> u64 {
         | Role::AttnQ
         | Role::AttnK
         | Role::AttnV
+        | Role::AttnQNorm
+        | Role::AttnKNorm
         | Role::AttnOutput
         | Role::Router => {}
     }

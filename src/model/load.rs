@@ -312,6 +312,8 @@ fn access(role: Role) -> Access {
         | Role::AttnQ
         | Role::AttnK
         | Role::AttnV
+        | Role::AttnQNorm
+        | Role::AttnKNorm
         | Role::AttnOutput
         | Role::Router
         | Role::FfnDown => Access::Whole,
@@ -329,10 +331,14 @@ fn check_values(part: &Part) -> Result<()> {
 fn check_layer(layer: &Layer, n_routed: usize) -> Result<()> {
     step::check(&layer.steps, n_routed > 0)?;
     let mut used: Vec<Role> = Vec::new();
+    let mut not_needed: Vec<Role> = Vec::new();
     for step in &layer.steps {
         match *step {
             step::Step::Norm { of, .. } => used.push(of),
-            step::Step::Attention { .. } => used.extend([Role::AttnQ, Role::AttnK, Role::AttnV, Role::AttnOutput]),
+            step::Step::Attention { .. } => {
+                used.extend([Role::AttnQ, Role::AttnK, Role::AttnV, Role::AttnOutput]);
+                not_needed.extend([Role::AttnQNorm, Role::AttnKNorm]);
+            }
             step::Step::Router { .. } => used.push(Role::Router),
             step::Step::Ffn { .. } => ensure!(!layer.groups.is_empty(), "an FFN without neurons"),
             step::Step::Add { .. } => {}
@@ -341,6 +347,7 @@ fn check_layer(layer: &Layer, n_routed: usize) -> Result<()> {
     for role in &used {
         ensure!(layer.find(*role).is_some(), "a step needs {}", role.tensor());
     }
+    used.append(&mut not_needed);
     if let Some(part) = layer.parts.iter().find(|part| !used.contains(&part.role)) {
         bail!("no step uses {}", part.role.tensor());
     }

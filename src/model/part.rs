@@ -55,6 +55,10 @@ roles! {
     AttnK = "attn_k",
     /// `[n_head_kv * head_dim][n_embd]`.
     AttnV = "attn_v",
+    /// Normalises queries before they are rotated: each head, or all of them together.
+    AttnQNorm = "attn_q_norm",
+    /// Normalises keys before they are rotated: each head, or all of them together.
+    AttnKNorm = "attn_k_norm",
     /// `[n_embd][n_head * head_dim]`.
     AttnOutput = "attn_output",
     /// `[n_groups][n_embd]`: scores of the groups that are chosen per token.

@@ -123,6 +123,11 @@ pub fn norm(config: &Config, role: Role) -> PartSpec {
     PartSpec::vector(role, config.n_embd).with_bias(config.norm.bias())
 }
 
+/// A norm of each head of queries or keys.
+pub fn head_norm(config: &Config, role: Role) -> PartSpec {
+    PartSpec::vector(role, config.head_dim)
+}
+
 /// Query, key, value and output matrices. Biases are taken where a file has them.
 pub fn attention(config: &Config) -> [PartSpec; 4] {
     let (n_embd, n_q, n_kv) = (config.n_embd, config.n_q(), config.n_kv());

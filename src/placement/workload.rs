@@ -214,6 +214,8 @@ fn is_block(role: Role) -> bool {
         | Role::PostAttnNorm
         | Role::FfnNorm
         | Role::PostFfnNorm
+        | Role::AttnQNorm
+        | Role::AttnKNorm
         | Role::FfnGate
         | Role::FfnUp
         | Role::FfnDown => false,

@@ -139,6 +139,8 @@ fn is_sampled(role: Role) -> bool {
         | Role::PostFfnNorm
         | Role::AttnK
         | Role::AttnV
+        | Role::AttnQNorm
+        | Role::AttnKNorm
         | Role::AttnOutput
         | Role::Router
         | Role::FfnGate

@@ -131,7 +131,13 @@ fn content(role: Role) -> Option<Content> {
         Role::FfnGate => Some(Content::Rows(TensorKind::FfnGate)),
         Role::FfnUp => Some(Content::Rows(TensorKind::FfnUp)),
         Role::FfnDown => Some(Content::Rows(TensorKind::FfnDown)),
-        Role::RopeFreqs | Role::AttnNorm2 | Role::PostAttnNorm | Role::PostFfnNorm | Role::Router => None,
+        Role::RopeFreqs
+        | Role::AttnNorm2
+        | Role::PostAttnNorm
+        | Role::PostFfnNorm
+        | Role::AttnQNorm
+        | Role::AttnKNorm
+        | Role::Router => None,
     }
 }
 

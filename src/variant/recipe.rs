@@ -141,6 +141,8 @@ fn q4_k_m(name: &str, outline: Outline) -> GgmlType {
             | Role::AttnQ
             | Role::AttnK
             | Role::AttnV
+            | Role::AttnQNorm
+            | Role::AttnKNorm
             | Role::AttnOutput
             | Role::Router
             | Role::FfnGate

@@ -172,6 +172,8 @@ fn plan_tensor<'a>(
             | Role::AttnQ
             | Role::AttnK
             | Role::AttnV
+            | Role::AttnQNorm
+            | Role::AttnKNorm
             | Role::AttnOutput
             | Role::Router,
             _,

@@ -6,7 +6,7 @@ use crate::support::real::repository;
 use crate::support::{ModelFile, Random, Tensor, Value};
 use anyhow::{Context, Result};
 use powerinfer::cpu::Isa;
-use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
+use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode, check_card};
 use powerinfer::gguf::Gguf;
 use powerinfer::model::{Activation, Model};
 use powerinfer::placement::Placement;
@@ -108,6 +108,23 @@ fn every_architecture_gives_the_same_bits_in_every_mode_alone_and_together() -> 
     Ok(())
 }
 
+/// What a card says of a golden model.
+fn on_a_card(name: &str) -> Result<String> {
+    let model = open(&path(name))?;
+    let (n_ctx, kv_type, n_ubatch, isa) = (8, KvType::F32, 4, Isa::detect());
+    let params = ExecutorParams { n_threads: 1, n_ctx, kv_type, mode: Mode::Exact, n_ubatch, isa };
+    Ok(check_card(&model, &params).err().map(|e| format!("{e:#}")).unwrap_or_default())
+}
+
+#[test]
+fn what_a_card_does_not_compute_is_named_before_it_is_asked() -> Result<()> {
+    for (name, wanted) in [("qwen2", "output.bias: a bias of the head is not computed on a card yet")] {
+        let line = on_a_card(name)?;
+        assert!(line.contains(wanted), "{name}: {line}");
+    }
+    Ok(())
+}
+
 /// Changes a golden model, and gives the line that refuses it.
 fn refusal(name: &str, change: impl FnOnce(&mut ModelFile)) -> Result<String> {
     let mut file = ModelFile::opened(&path(name))?;
@@ -163,4 +180,16 @@ fn qwen2_refuses_what_it_does_not_compute() {
     refuses_tensor("qwen2-tied", "output.bias", &[40]);
     refuses_shape("qwen2", "blk.0.attn_k.bias", Some(&[24]));
     refuses_shape("qwen2", "blk.1.ffn_gate.weight", None);
+}
+
+#[test]
+fn qwen3_refuses_what_it_does_not_compute() {
+    refuses_key("qwen3", "qwen3.attention.sliding_window", Value::U32(8), "window");
+    refuses_key("qwen3", "qwen3.final_logit_softcapping", Value::F32(30.0), "soft caps");
+    refuses_key("qwen3", "qwen3.embedding_scale", Value::F32(2.0), "scale");
+    refuses_tensor("qwen3", "blk.0.attn_q_norm.bias", &[4]);
+    refuses_tensor("qwen3", "blk.0.ffn_gate.bias", &[32]);
+    refuses_shape("qwen3", "blk.4.attn_k_norm.weight", None);
+    refuses_shape("qwen3", "blk.0.attn_q_norm.weight", Some(&[16]));
+    refuses_shape("qwen3", "blk.0.attn_q_norm.weight", Some(&[4, 4]));
 }

@@ -57,7 +57,18 @@ fn difference(expected: &[Vec<f64>], got: &[Vec<f32>]) -> f64 {
 
 #[test]
 fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
-    for name in ["llama", "llama-biases", "llama-yarn", "arcee", "arcee-biases", "arcee-yarn", "qwen2", "qwen2-tied"] {
+    for name in [
+        "llama",
+        "llama-biases",
+        "llama-yarn",
+        "arcee",
+        "arcee-biases",
+        "arcee-yarn",
+        "qwen2",
+        "qwen2-tied",
+        "qwen3",
+        "qwen3-yarn",
+    ] {
         let golden = golden(name)?;
         let model = open(&golden)?;
         for (mode, n_threads) in [(Mode::Dense, 1), (Mode::Exact, 2)] {

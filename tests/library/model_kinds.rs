@@ -1,7 +1,7 @@
 //! Models of every kind that can be described compute what a naive forward pass in 64 bits does.
 
 use crate::support::compare::same_bits;
-use crate::support::kind::{Kind, Order, Pairing, Routed, Yarn};
+use crate::support::kind::{HeadNorms, Kind, Order, Pairing, Routed, Yarn};
 use crate::support::{Random, reference};
 use anyhow::{Context, Result};
 use powerinfer::cpu::Isa;
@@ -72,6 +72,16 @@ fn kinds() -> Vec<Kind> {
         Kind { name: "halves", rope: Pairing::Halves, ..plain() },
         Kind { name: "halves of a part", rope: Pairing::Halves, n_rot: 6, rope_freqs: true, ..plain() },
         Kind { name: "no rotation", rope: Pairing::Absent, ..plain() },
+        Kind { name: "norms of heads", head_norms: HeadNorms::Each, n_head_kv: 2, ..plain() },
+        Kind {
+            name: "norms of all heads together, halves",
+            head_norms: HeadNorms::Together,
+            n_head_kv: 2,
+            rope: Pairing::Halves,
+            order: Order::PostNorms,
+            biases: true,
+            ..plain()
+        },
         Kind { name: "ungated", gated: false, ..plain() },
         Kind { name: "ungated squared", gated: false, activation: "relu2", n_ff: vec![70, 35], ..plain() },
     ];
@@ -259,6 +269,7 @@ fn what_a_card_has_no_kernels_for_is_refused_before_it_is_asked() -> Result<()> 
         (Kind { order: Order::PostNorms, ..plain() }, Some("blocks that read anything but the last norm")),
         (Kind { order: Order::BothNorms, ..plain() }, Some("norms behind a block")),
         (Kind { scale: 0.5, ..plain() }, Some("scaled additions")),
+        (Kind { head_norms: HeadNorms::Each, ..plain() }, Some("norms of queries and keys")),
         (Kind { ffn_biases: true, ..plain() }, Some("biases of neurons")),
         (Kind { attn_factor: 1.5, ..plain() }, Some("rope.scaling.attn_factor")),
         (Kind { attention_scale: 0.5, ..plain() }, Some("attention.scale")),
@@ -301,7 +312,7 @@ fn keys_and_values_in_16_bits_cost_little_and_something() -> Result<()> {
 #[test]
 fn a_reference_of_another_kind_disagrees() -> Result<()> {
     type Change = (&'static str, fn(&mut Kind));
-    let changes: [Change; 21] = [
+    let changes: [Change; 22] = [
         ("activation", |k| k.activation = "silu"),
         ("divisors", |k| k.rope_freqs = false),
         ("factor", |k| k.rope_factor = 1.0),
@@ -319,6 +330,7 @@ fn a_reference_of_another_kind_disagrees() -> Result<()> {
         ("norms behind blocks", |k| k.order = Order::BothNorms),
         ("one mixer", |k| k.order = Order::OneMixer),
         ("scale", |k| k.scale = 0.5),
+        ("norms of heads", |k| k.head_norms = HeadNorms::Each),
         ("biases of neurons", |k| k.ffn_biases = true),
         ("groups", |k| k.routed = Some(Routed { n_used: 1, normalised: false, early: false })),
         ("early router", |k| k.routed = Some(Routed { n_used: 2, normalised: true, early: true })),

@@ -46,6 +46,8 @@ pub struct Kind {
     /// Layer normalisation with a bias instead of RMS.
     pub layer_norm: bool,
     pub order: Order,
+    /// Norms of queries and keys.
+    pub head_norms: HeadNorms,
     /// What attention and FFN give is multiplied with this before it is added.
     pub scale: f32,
     pub gated: bool,
@@ -70,6 +72,16 @@ pub enum Order {
     BothNorms,
     /// `x += mixer(norm(x))`: attention in even layers, the FFN in odd ones.
     OneMixer,
+}
+
+/// What is normalised before queries and keys are rotated.
+#[derive(Clone, Copy, PartialEq)]
+pub enum HeadNorms {
+    Absent,
+    /// Each head.
+    Each,
+    /// All heads together.
+    Together,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -131,6 +143,7 @@ impl Default for Kind {
             tied: false,
             layer_norm: false,
             order: Order::Serial,
+            head_norms: HeadNorms::Absent,
             scale: 1.0,
             gated: true,
             ffn_biases: false,
@@ -251,7 +264,20 @@ impl Kind {
         add("output_norm.bias".into(), vec![n_embd], GgmlType::F32, 0.0, 0.3);
         add("rope_freqs.weight".into(), vec![self.n_rot / 2], GgmlType::F32, 2.0, 1.0);
         add("output.weight".into(), vec![n_embd, self.n_vocab], self.dtype, 0.0, spread(n_embd));
+        for i in 0..self.n_ff.len() {
+            let [q_norm, k_norm] = self.head_norm_sizes();
+            add(format!("blk.{i}.attn_q_norm.weight"), vec![q_norm], GgmlType::F32, 1.0, 0.5);
+            add(format!("blk.{i}.attn_k_norm.weight"), vec![k_norm], GgmlType::F32, 1.0, 0.5);
+        }
         tensors
+    }
+
+    /// Elements of the norms of queries and of keys, where there are such.
+    fn head_norm_sizes(&self) -> [usize; 2] {
+        match self.head_norms {
+            HeadNorms::Together => [self.n_head * self.head_dim, self.n_head_kv * self.head_dim],
+            HeadNorms::Absent | HeadNorms::Each => [self.head_dim; 2],
+        }
     }
 
     /// A file with these weights, as far as a model of this kind has them.
@@ -291,6 +317,9 @@ impl Kind {
         let (stem, end) = part.split_once('.').expect("weight or bias");
         let (attention, ffn) = self.mixers(layer.parse().expect("a number"));
         let bias = end == "bias";
+        if ["attn_q_norm", "attn_k_norm"].contains(&stem) {
+            return attention && self.head_norms != HeadNorms::Absent;
+        }
         if stem.contains("norm") {
             return self.norms().contains(&stem) && (!bias || self.layer_norm);
         }
@@ -358,6 +387,7 @@ impl Kind {
 impl Architecture for Kind {
     fn name(&self) -> &'static str {
         let llama = self.order == Order::Serial && self.scale == 1.0 && self.gated;
+        let llama = llama && self.head_norms == HeadNorms::Absent;
         match llama && !self.layer_norm && self.routed.is_none() && self.rope == Pairing::Interleaved {
             true => "llama",
             false => "kind",
@@ -383,6 +413,10 @@ impl Architecture for Kind {
         let mut parts: Vec<PartSpec> = self.norms().iter().map(|name| spec::norm(config, role(name))).collect();
         if attention {
             parts.extend(spec::attention(config));
+            if self.head_norms != HeadNorms::Absent {
+                let [q_norm, k_norm] = self.head_norm_sizes();
+                parts.extend([PartSpec::vector(Role::AttnQNorm, q_norm), PartSpec::vector(Role::AttnKNorm, k_norm)]);
+            }
         }
         let bias = if self.ffn_biases { Presence::Required } else { Presence::Absent };
         let dense = GroupSpec { bias, down_bias: bias, ..GroupSpec::dense(config.n_ff[layer], self.gated) };

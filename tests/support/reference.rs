@@ -1,7 +1,7 @@
 //! The forward pass once more: naive, in 64 bits, and sharing nothing with the library.
 #![allow(clippy::needless_range_loop, reason = "the formulas have indices")]
 
-use super::kind::{EPS, Kind, Order, Pairing, Tensors};
+use super::kind::{EPS, HeadNorms, Kind, Order, Pairing, Tensors};
 
 /// Logits after each of `tokens`.
 pub fn logits(kind: &Kind, weights: &Tensors, tokens: &[usize]) -> Vec<Vec<f64>> {
@@ -154,6 +154,14 @@ fn attention(kind: &Kind, weights: &Tensors, layer: usize, x: &[Vec<f64>]) -> Ve
     let project = |part: &str, rotated: bool| -> Vec<Vec<f64>> {
         let mut all: Vec<_> = x.iter().map(|x| projection(kind, weights, &format!("blk.{layer}.{part}"), x)).collect();
         for (position, heads) in all.iter_mut().enumerate().filter(|_| rotated) {
+            let name = format!("blk.{layer}.{part}_norm");
+            match kind.head_norms {
+                HeadNorms::Absent => {}
+                HeadNorms::Each => {
+                    heads.chunks_mut(d).for_each(|head| head.copy_from_slice(&norm(kind, weights, &name, head)));
+                }
+                HeadNorms::Together => *heads = norm(kind, weights, &name, heads),
+            }
             heads.chunks_mut(d).for_each(|head| rotate(kind, weights, position, head));
         }
         all

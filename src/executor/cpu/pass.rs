@@ -144,6 +144,13 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         let kinds = [q, k, v].map(|part| cx.isa.kernels(part.matrix().dtype()).act);
         b.forms.load(&b.streams[from.index()], config.n_embd, kinds);
         b.products.of(cx, how, [q, k, v], &b.forms, [&mut b.q, &mut b.k, &mut b.v]);
+        for (role, heads) in [(Role::AttnQNorm, &mut b.q), (Role::AttnKNorm, &mut b.k)] {
+            if let Some(norm) = layer.find(role) {
+                b.spare.resize(heads.len(), 0.0);
+                normalize(config.norm, config.norm_eps, norm, heads, &mut b.spare);
+                std::mem::swap(&mut b.spare, heads);
+            }
+        }
         let Tokens { batch, sequences, .. } = &mut *self.tokens;
         let entries = batch.entries();
         let heads = b.q.chunks_exact_mut(n_q).zip(b.k.chunks_exact_mut(n_kv)).zip(b.v.chunks_exact(n_kv));

@@ -15,8 +15,8 @@ use anyhow::{Context, Result, bail, ensure};
 /// Names the first thing that they do not exist for.
 pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
     let config = &model.config;
-    check_matrix(model.weights.head())?;
     ensure!(model.weights.head_part().bias.is_none(), "output.bias: a bias of the head is not computed on a card yet");
+    check_matrix(model.weights.head())?;
     ensure!(
         config.rope.magnitude == 1.0,
         "a rotary embedding that scales by {} (YaRN, rope.scaling.attn_factor) is not computed on a card yet",
@@ -68,6 +68,9 @@ fn check_part(part: &Part) -> Result<()> {
         | Role::FfnNorm
         | Role::PostFfnNorm => Ok(()),
         Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnOutput => check_matrix(part.matrix()),
+        Role::AttnQNorm | Role::AttnKNorm => {
+            bail!("{}: norms of queries and keys are not computed on a card yet", part.role.tensor())
+        }
         Role::Router => bail!("groups of neurons that a router chooses are not computed on a card yet"),
         Role::FfnGate | Role::FfnUp | Role::FfnDown => {
             ensure!(part.bias.is_none(), "{}: biases of neurons are not computed on a card yet", part.role.tensor());

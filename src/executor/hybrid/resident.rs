@@ -215,6 +215,8 @@ impl Loader<'_> {
                 Role::TokenEmbd
                 | Role::Output
                 | Role::RopeFreqs
+                | Role::AttnQNorm
+                | Role::AttnKNorm
                 | Role::Router
                 | Role::FfnGate
                 | Role::FfnUp

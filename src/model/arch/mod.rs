@@ -3,6 +3,7 @@
 mod arcee;
 mod llama;
 mod qwen2;
+mod qwen3;
 
 use super::config::Config;
 use super::decoder::HARMLESS;
@@ -44,6 +45,7 @@ pub static KNOWN: &[&dyn Architecture] = &[
     &Llama,
     &arcee::Arcee,
     &qwen2::Qwen2,
+    &qwen3::Qwen3,
 ];
 
 /// The one of `known` that has this name.
