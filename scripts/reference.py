@@ -139,9 +139,9 @@ def softmax(x):
     return e / e.sum(-1, keepdims=True)
 
 
-def attention(model, x, block, halves=False, head_norm=None):
+def attention(model, x, block, halves=False, head_norm=None, scale=None, rotated=True):
     """Causal, with groups of heads that share keys and values. `halves` says which elements rotate together, `head_norm` how each
-    head of queries and keys is normalised before that."""
+    head of queries and keys is normalised before that, and `scale` what scores are multiplied with."""
 
     def heads(name, n):
         return model.linear(x, f"{block}.{name}").reshape(len(x), n, model.head_dim)
@@ -149,10 +149,11 @@ def attention(model, x, block, halves=False, head_norm=None):
     q, k = heads("attn_q", model.n_head), heads("attn_k", model.n_head_kv)
     if head_norm:
         q, k = head_norm(model, q, f"{block}.attn_q_norm"), head_norm(model, k, f"{block}.attn_k_norm")
-    q, k = rope(model, q, halves), rope(model, k, halves)
+    if rotated:
+        q, k = rope(model, q, halves), rope(model, k, halves)
     v = heads("attn_v", model.n_head_kv)
     k, v = (np.repeat(y, model.n_head // model.n_head_kv, axis=1) for y in (k, v))
-    scores = np.einsum("qhd,khd->hqk", q, k) / np.sqrt(model.head_dim)
+    scores = np.einsum("qhd,khd->hqk", q, k) * (scale or 1 / np.sqrt(model.head_dim))
     seen = np.tril(np.ones((len(x), len(x)), bool))
     weights = softmax(np.where(seen, scores, -np.inf))
     y = np.einsum("hqk,khd->qhd", weights, v).reshape(len(x), -1)
@@ -209,7 +210,20 @@ def qwen3(model, x, activation=silu):
     return head(model, rms_norm(model, x, "output_norm"))
 
 
-ARCHITECTURES = {"llama": llama, "arcee": arcee, "qwen2": qwen2, "qwen3": qwen3}
+def granite(model, x, activation=silu):
+    # Some of the family say in this way that they do not rotate.
+    rotated = model.key("rope.scaling.finetuned", True)
+    x = x * (model.key("embedding_scale", 0.0) or 1)
+    residual_scale = model.key("residual_scale", 0.0) or 1
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        h = rms_norm(model, x, f"{block}.attn_norm")
+        x = x + residual_scale * attention(model, h, block, scale=model.key("attention.scale", 0.0), rotated=rotated)
+        x = x + residual_scale * gated_ffn(model, rms_norm(model, x, f"{block}.ffn_norm"), block, activation)
+    return head(model, rms_norm(model, x, "output_norm")) / (model.key("logit_scale", 0.0) or 1)
+
+
+ARCHITECTURES = {"llama": llama, "arcee": arcee, "qwen2": qwen2, "qwen3": qwen3, "granite": granite}
 ACTIVATIONS = {"silu": silu, "relu": relu, "relu2": relu2}
 
 

@@ -238,6 +238,7 @@ impl<'m> Executor<'m> {
         ensure!(fit, "a sequence is of another model or of another set-up");
         let mut tokens = Tokens { batch, sequences, observer: &mut Unobserved };
         self.device.run(Phase::Decode, &mut tokens, &mut self.logits)?;
+        self.scale_logits();
         for entry in batch.entries() {
             sequences[entry.sequence].memory.advance(1);
         }
@@ -297,10 +298,19 @@ impl<'m> Executor<'m> {
         self.run_batch(phase, observer)
     }
 
+    /// What a device leaves of the head.
+    fn scale_logits(&mut self) {
+        let scale = self.model.config.scales.logits;
+        if scale != 1.0 {
+            self.logits.iter_mut().for_each(|logit| *logit *= scale);
+        }
+    }
+
     fn run_batch(&mut self, phase: Phase, observer: &mut dyn Observer) -> Result<()> {
         let sequences = std::slice::from_mut(&mut self.sequence);
         let mut tokens = Tokens { batch: &self.batch, sequences, observer };
         self.device.run(phase, &mut tokens, &mut self.logits)?;
+        self.scale_logits();
         self.sequence.memory.advance(self.batch.len());
         Ok(())
     }

@@ -116,6 +116,22 @@ impl Yarn {
     }
 }
 
+/// What a model multiplies by on its way.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scales {
+    /// Embeddings, before the first layer.
+    pub embedding: f32,
+    /// What blocks give, before it is added to the residual stream.
+    pub residual: f32,
+    /// Logits.
+    pub logits: f32,
+}
+
+impl Scales {
+    /// Of a model that does not.
+    pub const NONE: Self = Self { embedding: 1.0, residual: 1.0, logits: 1.0 };
+}
+
 /// Sizes and kinds of a model. [`Keys`](super::Keys) reads them from a file.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -145,6 +161,8 @@ pub struct Config {
     pub head_dim: usize,
     /// What scores of attention are multiplied by.
     pub attention_scale: f32,
+    /// Other factors.
+    pub scales: Scales,
     /// Kind of every normalisation.
     pub norm: NormKind,
     /// Epsilon of every normalisation.

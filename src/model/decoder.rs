@@ -1,7 +1,7 @@
 //! The keys that most architectures share, as a configuration.
 
 use super::activation::{self, Activation};
-use super::config::{Config, NormKind, Rope, RopeKind, Yarn};
+use super::config::{Config, NormKind, Rope, RopeKind, Scales, Yarn};
 use super::keys::Keys;
 use super::refused;
 use crate::printable::printable;
@@ -41,13 +41,15 @@ pub const HARMLESS: &[&str] = &[
     "pooling_type",
     "posnet.block_count",
     "posnet.embedding_length",
-    "rope.scaling.finetuned",
     "router_logit_softcapping",
     "swiglu_clamp_exp",
     "swiglu_clamp_shexp",
     "time_decay_extra_dim",
     "time_mix_extra_dim",
 ];
+
+/// The keys of [`Keys::scales`], for [`Defaults::computed`].
+pub const SCALES: &[&str] = &["embedding_scale", "logit_scale", "residual_scale"];
 
 /// What an architecture's files do not say, for [`Keys::decoder`].
 #[derive(Debug, Clone, Copy)]
@@ -107,6 +109,7 @@ impl Keys<'_> {
         refused::other_eps(self, other_eps, norm_eps)?;
         let n_ctx_train = self.size("context_length")?;
         self.read("hidden_activation");
+        self.read("rope.scaling.finetuned");
         let config = Config {
             arch: self.arch.to_owned(),
             name: printable(self.metadata.str("general.name")?.unwrap_or(self.arch)).into_owned(),
@@ -121,6 +124,7 @@ impl Keys<'_> {
             n_head_kv,
             head_dim,
             attention_scale: self.attention_scale(head_dim)?,
+            scales: Scales::NONE,
             norm: defaults.norm,
             norm_eps,
             rope: self.rope(defaults.rope, head_dim, n_ctx_train)?,
@@ -168,6 +172,24 @@ impl Keys<'_> {
         let scale = scale.unwrap_or(Config::usual_attention_scale(head_dim));
         ensure!(scale > 0.0, "{}: {scale} is not positive", self.name("attention.scale"));
         Ok(scale)
+    }
+
+    /// The scales of an architecture that has the keys for them, with those of `defaults` where they are absent or 0.
+    ///
+    /// # Errors
+    /// When one is no finite number, or would scale by none.
+    pub fn scales(&self, defaults: Scales) -> Result<Scales> {
+        let scale = |suffix: &str, default: f32, of: fn(f32) -> f32| -> Result<f32> {
+            let Some(value) = self.f32(suffix)?.filter(|value| *value != 0.0) else { return Ok(default) };
+            let scale = of(value);
+            ensure!(scale.is_finite(), "{}: {value} scales by {scale}", self.name(suffix));
+            Ok(scale)
+        };
+        Ok(Scales {
+            embedding: scale("embedding_scale", defaults.embedding, |scale| scale)?,
+            residual: scale("residual_scale", defaults.residual, |scale| scale)?,
+            logits: scale("logit_scale", defaults.logits, |divisor| 1.0 / divisor)?,
+        })
     }
 
     fn rope(&self, kind: RopeKind, head_dim: usize, n_ctx_train: usize) -> Result<Rope> {

@@ -88,6 +88,14 @@ impl<'a> Keys<'a> {
         Ok(Some(number))
     }
 
+    /// Yes or no, which may be missing.
+    ///
+    /// # Errors
+    /// When it is neither.
+    pub fn bool(&self, suffix: &str) -> Result<Option<bool>> {
+        self.metadata.bool(&self.read(suffix))
+    }
+
     /// A text, which may be missing.
     ///
     /// # Errors

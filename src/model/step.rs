@@ -114,6 +114,12 @@ pub fn serial() -> Vec<Step> {
     ]
 }
 
+/// `x += scale * attn(norm(x)); x += scale * ffn(norm(x))`.
+pub fn serial_scaled(scale: f32) -> Vec<Step> {
+    let scaled = |step| if let Step::Add { from, .. } = step { Step::Add { from, scale } } else { step };
+    serial().into_iter().map(scaled).collect()
+}
+
 /// Whether steps make sense, given whether the layer has a router: nothing is read before it is written, the residual
 /// stream is only added to, the FFN follows its router, and there is at most one attention and one FFN.
 ///

@@ -4,7 +4,9 @@ use super::rates::Unit;
 use super::spec::{Layout, Spec, VERSION};
 use crate::gguf::write::{MetadataBuilder, Value};
 use crate::model::arch::Llama;
-use crate::model::{Activation, Architecture, Config, NormKind, ResolvedActivation, Rope, RopeKind, SYNTHETIC_KEY};
+use crate::model::{
+    Activation, Architecture, Config, NormKind, ResolvedActivation, Rope, RopeKind, SYNTHETIC_KEY, Scales,
+};
 use crate::variant;
 
 /// `general.quantization_version`, which ggml requires of quantized files.
@@ -32,6 +34,7 @@ pub(super) fn config(spec: &Spec) -> Config {
         n_head_kv: shape.n_head_kv,
         head_dim,
         attention_scale: Config::usual_attention_scale(head_dim),
+        scales: Scales::NONE,
         norm: NormKind::Rms,
         norm_eps: NORM_EPS,
         rope: Rope::plain(RopeKind::Interleaved, shape.rope_base, head_dim),

@@ -118,7 +118,9 @@ fn on_a_card(name: &str) -> Result<String> {
 
 #[test]
 fn what_a_card_does_not_compute_is_named_before_it_is_asked() -> Result<()> {
-    for (name, wanted) in [("qwen2", "output.bias: a bias of the head is not computed on a card yet")] {
+    for (name, wanted) in
+        [("qwen2", "output.bias: a bias of the head is not computed on a card yet"), ("granite", "attention.scale")]
+    {
         let line = on_a_card(name)?;
         assert!(line.contains(wanted), "{name}: {line}");
     }
@@ -192,4 +194,18 @@ fn qwen3_refuses_what_it_does_not_compute() {
     refuses_shape("qwen3", "blk.4.attn_k_norm.weight", None);
     refuses_shape("qwen3", "blk.0.attn_q_norm.weight", Some(&[16]));
     refuses_shape("qwen3", "blk.0.attn_q_norm.weight", Some(&[4, 4]));
+}
+
+#[test]
+fn granite_refuses_what_it_does_not_compute() {
+    refuses_key("granite", "granite.expert_count", Value::U32(8), "mixture");
+    refuses_key("granite", "granite.logit_scale", Value::F32(1e-40), "scales by inf");
+    refuses_key("granite", "granite.residual_scale", Value::F32(f32::NAN), "not a finite number");
+    refuses_key("granite", "granite.embedding_scale", Value::Str("12".to_owned()), "finite number");
+    refuses_key("granite", "granite.residual_scale", Value::f32s(&[0.5, 0.25, 0.5]), "differs from layer to layer");
+    refuses_key("granite", "granite.rope.scaling.finetuned", Value::F32(0.5), "true or false");
+    refuses_key("granite", "granite.attention.scale", Value::F32(-0.5), "not positive");
+    refuses_tensor("granite", "blk.0.ffn_gate_inp.weight", &[32, 8]);
+    refuses_tensor("granite", "blk.0.ffn_up_shexp.weight", &[32, 36]);
+    refuses_shape("granite", "blk.2.ffn_down.weight", Some(&[36, 24]));
 }

@@ -68,6 +68,8 @@ fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
         "qwen2-tied",
         "qwen3",
         "qwen3-yarn",
+        "granite",
+        "granite-still",
     ] {
         let golden = golden(name)?;
         let model = open(&golden)?;

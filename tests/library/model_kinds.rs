@@ -55,6 +55,7 @@ fn kinds() -> Vec<Kind> {
         Kind { name: "norms on both sides", order: Order::BothNorms, layer_norm: true, ..plain() },
         Kind { name: "one mixer per layer", order: Order::OneMixer, n_ff: vec![56, 40, 56, 33, 24], ..plain() },
         Kind { name: "scaled additions", scale: 0.375, ..plain() },
+        Kind { name: "scaled at both ends", embedding_scale: 3.5, logit_scale: -0.75, scale: 0.5, ..plain() },
         Kind { name: "scaled, parallel", scale: -1.25, order: Order::Parallel, ..plain() },
         Kind { name: "biases of neurons", ffn_biases: true, ..plain() },
         Kind { name: "biases of neurons, ungated", ffn_biases: true, gated: false, activation: "relu2", ..plain() },
@@ -269,6 +270,7 @@ fn what_a_card_has_no_kernels_for_is_refused_before_it_is_asked() -> Result<()> 
         (Kind { order: Order::PostNorms, ..plain() }, Some("blocks that read anything but the last norm")),
         (Kind { order: Order::BothNorms, ..plain() }, Some("norms behind a block")),
         (Kind { scale: 0.5, ..plain() }, Some("scaled additions")),
+        (Kind { embedding_scale: 2.0, logit_scale: 3.0, ..plain() }, None),
         (Kind { head_norms: HeadNorms::Each, ..plain() }, Some("norms of queries and keys")),
         (Kind { ffn_biases: true, ..plain() }, Some("biases of neurons")),
         (Kind { attn_factor: 1.5, ..plain() }, Some("rope.scaling.attn_factor")),
@@ -312,7 +314,7 @@ fn keys_and_values_in_16_bits_cost_little_and_something() -> Result<()> {
 #[test]
 fn a_reference_of_another_kind_disagrees() -> Result<()> {
     type Change = (&'static str, fn(&mut Kind));
-    let changes: [Change; 22] = [
+    let changes: [Change; 24] = [
         ("activation", |k| k.activation = "silu"),
         ("divisors", |k| k.rope_freqs = false),
         ("factor", |k| k.rope_factor = 1.0),
@@ -330,6 +332,8 @@ fn a_reference_of_another_kind_disagrees() -> Result<()> {
         ("norms behind blocks", |k| k.order = Order::BothNorms),
         ("one mixer", |k| k.order = Order::OneMixer),
         ("scale", |k| k.scale = 0.5),
+        ("scale of embeddings", |k| k.embedding_scale = 2.0),
+        ("scale of logits", |k| k.logit_scale = 2.0),
         ("norms of heads", |k| k.head_norms = HeadNorms::Each),
         ("biases of neurons", |k| k.ffn_biases = true),
         ("groups", |k| k.routed = Some(Routed { n_used: 1, normalised: false, early: false })),

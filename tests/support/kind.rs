@@ -8,7 +8,8 @@ use powerinfer::gguf::Gguf;
 use powerinfer::model::Model;
 use powerinfer::model::spec::{self, GroupSpec, LayerSpec, PartSpec, Presence, Stack};
 use powerinfer::model::{
-    Activation, Architecture, Config, Defaults, Gating, Keys, NormKind, Role, RopeKind, Router, Step, Vector,
+    Activation, Architecture, Config, Defaults, Gating, Keys, NormKind, Role, RopeKind, Router, SCALES, Scales, Step,
+    Vector,
 };
 use powerinfer::profile::{Fingerprint, GroupCounts, Profile, ProfiledText};
 use powerinfer::progress::Silent;
@@ -50,6 +51,9 @@ pub struct Kind {
     pub head_norms: HeadNorms,
     /// What attention and FFN give is multiplied with this before it is added.
     pub scale: f32,
+    /// What embeddings are multiplied with, and what logits are divided by.
+    pub embedding_scale: f32,
+    pub logit_scale: f32,
     pub gated: bool,
     /// Biases of gate, up and down.
     pub ffn_biases: bool,
@@ -145,6 +149,8 @@ impl Default for Kind {
             order: Order::Serial,
             head_norms: HeadNorms::Absent,
             scale: 1.0,
+            embedding_scale: 1.0,
+            logit_scale: 1.0,
             gated: true,
             ffn_biases: false,
             routed: None,
@@ -376,6 +382,12 @@ impl Kind {
         if self.attn_factor != 1.0 {
             out.push((key("rope.scaling.attn_factor"), Value::F32(self.attn_factor)));
         }
+        if self.embedding_scale != 1.0 {
+            out.push((key("embedding_scale"), Value::F32(self.embedding_scale)));
+        }
+        if self.logit_scale != 1.0 {
+            out.push((key("logit_scale"), Value::F32(self.logit_scale)));
+        }
         if self.attention_scale != 0.0 {
             out.push((key("attention.scale"), Value::F32(self.attention_scale)));
         }
@@ -388,6 +400,7 @@ impl Architecture for Kind {
     fn name(&self) -> &'static str {
         let llama = self.order == Order::Serial && self.scale == 1.0 && self.gated;
         let llama = llama && self.head_norms == HeadNorms::Absent;
+        let llama = llama && self.embedding_scale == 1.0 && self.logit_scale == 1.0;
         match llama && !self.layer_norm && self.routed.is_none() && self.rope == Pairing::Interleaved {
             true => "llama",
             false => "kind",
@@ -395,7 +408,7 @@ impl Architecture for Kind {
     }
 
     fn config(&self, keys: &Keys) -> Result<Config> {
-        keys.decoder(Defaults {
+        let config = keys.decoder(Defaults {
             norm: if self.layer_norm { NormKind::Layer } else { NormKind::Rms },
             rope: match self.rope {
                 Pairing::Interleaved => RopeKind::Interleaved,
@@ -403,8 +416,9 @@ impl Architecture for Kind {
                 Pairing::Absent => RopeKind::None,
             },
             activation: Activation::Silu,
-            computed: &[],
-        })
+            computed: SCALES,
+        })?;
+        Ok(Config { scales: keys.scales(Scales::NONE)?, ..config })
     }
 
     fn layer(&self, config: &Config, layer: usize) -> LayerSpec {

@@ -8,7 +8,8 @@ pub fn logits(kind: &Kind, weights: &Tensors, tokens: &[usize]) -> Vec<Vec<f64>>
     let vector = |name: &str| weights[name].values.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();
     let embd = vector("token_embd.weight");
     let n = kind.n_embd;
-    let mut x: Vec<Vec<f64>> = tokens.iter().map(|t| embd[t * n..(t + 1) * n].to_vec()).collect();
+    let embedded = |t: &usize| embd[t * n..(t + 1) * n].iter().map(|v| v * f64::from(kind.embedding_scale)).collect();
+    let mut x: Vec<Vec<f64>> = tokens.iter().map(embedded).collect();
     let scale = f64::from(kind.scale);
     let add = |x: &mut [f64], y: &[f64]| (0..n).for_each(|j| x[j] += scale * y[j]);
     for i in 0..kind.n_ff.len() {
@@ -64,7 +65,9 @@ pub fn logits(kind: &Kind, weights: &Tensors, tokens: &[usize]) -> Vec<Vec<f64>>
         }
     }
     let head = if kind.tied { "token_embd.weight" } else { "output.weight" };
-    x.iter().map(|x| product(weights, head, &norm(kind, weights, "output_norm", x))).collect()
+    let logits = |x: &Vec<f64>| product(weights, head, &norm(kind, weights, "output_norm", x));
+    let scaled = |logits: Vec<f64>| logits.iter().map(|v| v / f64::from(kind.logit_scale)).collect();
+    x.iter().map(|x| scaled(logits(x))).collect()
 }
 
 /// `y[o] = sum over i of w[o][i] * x[i]`.

@@ -48,12 +48,15 @@ impl<'m> Cpu<'m> {
     /// # Errors
     /// When the embedding has a type that cannot be read.
     pub fn embed(&self, batch: &Batch, x: &mut Vec<f32>) -> Result<()> {
-        let token_embd = self.setup.model.weights.token_embd();
+        let (token_embd, scale) = (self.setup.model.weights.token_embd(), self.setup.model.config.scales.embedding);
         let convert = convert::dequantizer(token_embd.dtype())?;
         let n_embd = token_embd.n_cols;
         x.resize(batch.len() * n_embd, 0.0);
         for (x, entry) in x.chunks_exact_mut(n_embd).zip(batch.entries()) {
             convert(token_embd.row(entry.token as usize), x);
+            if scale != 1.0 {
+                x.iter_mut().for_each(|x| *x *= scale);
+            }
         }
         Ok(())
     }

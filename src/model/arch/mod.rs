@@ -1,6 +1,7 @@
 //! Architectures: one file each, which says everything that distinguishes it.
 
 mod arcee;
+mod granite;
 mod llama;
 mod qwen2;
 mod qwen3;
@@ -46,6 +47,7 @@ pub static KNOWN: &[&dyn Architecture] = &[
     &arcee::Arcee,
     &qwen2::Qwen2,
     &qwen3::Qwen3,
+    &granite::Granite,
 ];
 
 /// The one of `known` that has this name.
