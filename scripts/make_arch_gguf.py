@@ -20,6 +20,8 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     qwen3-yarn     no tokenizer, norms of heads, which together are wider, YaRN, tied output
     granite        no tokenizer, all four scales, biases of q, k, v and output, tied output
     granite-still  no tokenizer, no rotation, scale of logits only, output of its own
+    minicpm        no tokenizer, all three scales, biases of q and k, tied output
+    minicpm-old    no tokenizer, no keys of scales, linear scaling
 
 To add an architecture: a function below that writes its keys and gives its tensors, and its models in MODELS.
 """
@@ -232,6 +234,12 @@ def granite(writer, weights, shape, n_vocab, *, scales, rotated=True, **kinds):
         writer.add_bool("granite.rope.scaling.finetuned", False)
 
 
+def minicpm(writer, weights, shape, n_vocab, *, scales=None, **kinds):
+    llama_like(writer, weights, shape, n_vocab, gated=True, **kinds)
+    for name, scale in (scales or {}).items():
+        writer.add_float32(f"minicpm.{name}", scale)
+
+
 def qwen3(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=True, head_norms=True, **kinds)
 
@@ -242,6 +250,7 @@ NARROW = Shape(n_embd=32, n_ff=32, n_head=4, n_head_kv=2, key_length=4)
 SQUARE = Shape(n_embd=32, n_ff=36, n_head=4, n_head_kv=2)
 YARN = Shape(n_embd=16, n_ff=20, n_head=4, n_head_kv=2, key_length=8)
 SCALES = {"embedding_scale": 1.75, "residual_scale": 0.4, "logit_scale": 2.5, "attention.scale": 0.15}
+THREE_SCALES = {"embedding_scale": 4.5, "residual_scale": 0.7, "logit_scale": 0.125}
 MODELS = {
     "llama": (llama, spm_bytes, Shape(n_embd=20, n_ff=28, n_head=4, n_head_kv=2, key_length=6), {"factors": True, "tied": True}),
     "llama-biases": (llama, no_vocab, replace(NARROW, n_layer=4), {"biases": (*QKV, "attn_output"), "linear": 2.5}),
@@ -253,6 +262,8 @@ MODELS = {
     "qwen2-tied": (qwen2, no_vocab, SQUARE, {"tied": True, "yarn": (4.0, 128)}),
     "granite": (granite, no_vocab, replace(SQUARE, n_layer=3), {"scales": SCALES, "biases": (*QKV, "attn_output"), "tied": True}),
     "granite-still": (granite, no_vocab, replace(SQUARE, n_layer=2), {"scales": {"logit_scale": 0.5}, "rotated": False}),
+    "minicpm": (minicpm, no_vocab, replace(SQUARE, n_layer=3), {"scales": THREE_SCALES, "biases": QKV[:2], "tied": True}),
+    "minicpm-old": (minicpm, no_vocab, replace(SQUARE, n_layer=2), {"linear": 2.5}),
     "qwen3": (qwen3, no_vocab, NARROW, {}),
     "qwen3-yarn": (qwen3, no_vocab, YARN, {"tied": True, "yarn": (4.0, 128)}),
 }

@@ -223,7 +223,19 @@ def granite(model, x, activation=silu):
     return head(model, rms_norm(model, x, "output_norm")) / (model.key("logit_scale", 0.0) or 1)
 
 
-ARCHITECTURES = {"llama": llama, "arcee": arcee, "qwen2": qwen2, "qwen3": qwen3, "granite": granite}
+def minicpm(model, x, activation=silu):
+    n_embd = x.shape[-1]
+    x = x * (model.key("embedding_scale", 0.0) or 12)
+    residual_scale = model.key("residual_scale", 0.0) or 1.4 / np.sqrt(model.n_layer)
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        x = x + residual_scale * attention(model, rms_norm(model, x, f"{block}.attn_norm"), block)
+        x = x + residual_scale * gated_ffn(model, rms_norm(model, x, f"{block}.ffn_norm"), block, activation)
+    # hidden_size / dim_model_base, as the makers' code has it. Without the key llama.cpp divides by the inverse.
+    return head(model, rms_norm(model, x, "output_norm")) / (model.key("logit_scale", 0.0) or n_embd / 256)
+
+
+ARCHITECTURES = {"llama": llama, "arcee": arcee, "qwen2": qwen2, "qwen3": qwen3, "granite": granite, "minicpm": minicpm}
 ACTIVATIONS = {"silu": silu, "relu": relu, "relu2": relu2}
 
 

@@ -209,3 +209,25 @@ fn granite_refuses_what_it_does_not_compute() {
     refuses_tensor("granite", "blk.0.ffn_up_shexp.weight", &[32, 36]);
     refuses_shape("granite", "blk.2.ffn_down.weight", Some(&[36, 24]));
 }
+
+#[test]
+fn minicpm_refuses_what_it_does_not_compute() {
+    refuses_key("minicpm", "minicpm.expert_count", Value::U32(8), "mixture");
+    refuses_key("minicpm", "minicpm.rope.scaling.type", Value::Str("longrope".to_owned()), "longrope");
+    refuses_key("minicpm", "minicpm.attention.q_lora_rank", Value::U32(8), "latent attention");
+    refuses_tensor("minicpm", "rope_factors_long.weight", &[4]);
+    refuses_shape("minicpm", "blk.1.attn_q.bias", Some(&[16]));
+}
+
+/// Without keys they are those of the makers' models: a file that says them gives the same.
+#[test]
+fn the_scales_of_old_minicpm_files_are_those_that_newer_ones_say() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut file = ModelFile::opened(&path("minicpm-old"))?;
+    file.set("minicpm.embedding_scale", Value::F32(12.0));
+    file.set("minicpm.residual_scale", Value::F32(1.4 / 2f32.sqrt()));
+    file.set("minicpm.logit_scale", Value::F32(32.0 / 256.0));
+    let newer = open(&file.written(folder.path(), "newer.gguf"))?;
+    let old = open(&path("minicpm-old"))?;
+    same_bits(&logits(&old, Mode::Exact, 1, 1)?, &logits(&newer, Mode::Exact, 1, 1)?)
+}

@@ -70,6 +70,8 @@ fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
         "qwen3-yarn",
         "granite",
         "granite-still",
+        "minicpm",
+        "minicpm-old",
     ] {
         let golden = golden(name)?;
         let model = open(&golden)?;

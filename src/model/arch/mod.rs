@@ -3,6 +3,7 @@
 mod arcee;
 mod granite;
 mod llama;
+mod minicpm;
 mod qwen2;
 mod qwen3;
 
@@ -48,6 +49,7 @@ pub static KNOWN: &[&dyn Architecture] = &[
     &qwen2::Qwen2,
     &qwen3::Qwen3,
     &granite::Granite,
+    &minicpm::MiniCpm,
 ];
 
 /// The one of `known` that has this name.
