@@ -22,6 +22,8 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     granite-still  no tokenizer, no rotation, scale of logits only, output of its own
     minicpm        no tokenizer, all three scales, biases of q and k, tied output
     minicpm-old    no tokenizer, no keys of scales, linear scaling
+    smollm3        no tokenizer, nine layers, tied output
+    smollm3-yarn   no tokenizer, YaRN
 
 To add an architecture: a function below that writes its keys and gives its tensors, and its models in MODELS.
 """
@@ -240,6 +242,10 @@ def minicpm(writer, weights, shape, n_vocab, *, scales=None, **kinds):
         writer.add_float32(f"minicpm.{name}", scale)
 
 
+def smollm3(writer, weights, shape, n_vocab, **kinds):
+    llama_like(writer, weights, shape, n_vocab, gated=True, **kinds)
+
+
 def qwen3(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=True, head_norms=True, **kinds)
 
@@ -264,6 +270,8 @@ MODELS = {
     "granite-still": (granite, no_vocab, replace(SQUARE, n_layer=2), {"scales": {"logit_scale": 0.5}, "rotated": False}),
     "minicpm": (minicpm, no_vocab, replace(SQUARE, n_layer=3), {"scales": THREE_SCALES, "biases": QKV[:2], "tied": True}),
     "minicpm-old": (minicpm, no_vocab, replace(SQUARE, n_layer=2), {"linear": 2.5}),
+    "smollm3": (smollm3, no_vocab, Shape(n_embd=16, n_ff=20, n_head=4, n_head_kv=2, n_layer=9), {"tied": True}),
+    "smollm3-yarn": (smollm3, no_vocab, replace(YARN, key_length=None), {"yarn": (4.0, 128)}),
     "qwen3": (qwen3, no_vocab, NARROW, {}),
     "qwen3-yarn": (qwen3, no_vocab, YARN, {"tied": True, "yarn": (4.0, 128)}),
 }

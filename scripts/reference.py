@@ -140,8 +140,9 @@ def softmax(x):
 
 
 def attention(model, x, block, halves=False, head_norm=None, scale=None, rotated=True):
-    """Causal, with groups of heads that share keys and values. `halves` says which elements rotate together, `head_norm` how each
-    head of queries and keys is normalised before that, and `scale` what scores are multiplied with."""
+    """Causal, with groups of heads that share keys and values. `halves` says which elements rotate together,
+    `rotated` whether they do, `head_norm` how each head of queries and keys is normalised before that, and `scale` what scores are
+    multiplied with."""
 
     def heads(name, n):
         return model.linear(x, f"{block}.{name}").reshape(len(x), n, model.head_dim)
@@ -235,7 +236,25 @@ def minicpm(model, x, activation=silu):
     return head(model, rms_norm(model, x, "output_norm")) / (model.key("logit_scale", 0.0) or n_embd / 256)
 
 
-ARCHITECTURES = {"llama": llama, "arcee": arcee, "qwen2": qwen2, "qwen3": qwen3, "granite": granite, "minicpm": minicpm}
+def smollm3(model, x, activation=silu):
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        h = rms_norm(model, x, f"{block}.attn_norm")
+        # The last one of every four layers does not rotate.
+        x = x + attention(model, h, block, rotated=(i + 1) % 4 != 0)
+        x = x + gated_ffn(model, rms_norm(model, x, f"{block}.ffn_norm"), block, activation)
+    return head(model, rms_norm(model, x, "output_norm"))
+
+
+ARCHITECTURES = {
+    "llama": llama,
+    "arcee": arcee,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "granite": granite,
+    "minicpm": minicpm,
+    "smollm3": smollm3,
+}
 ACTIVATIONS = {"silu": silu, "relu": relu, "relu2": relu2}
 
 

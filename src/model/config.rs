@@ -169,6 +169,8 @@ pub struct Config {
     pub norm_eps: f32,
     /// Rotary embedding.
     pub rope: Rope,
+    /// Whether each layer rotates its queries and keys.
+    pub rotated: Vec<bool>,
     /// Activation of the FFN, and why this one.
     pub activation: ResolvedActivation,
 }

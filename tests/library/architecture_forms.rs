@@ -231,3 +231,13 @@ fn the_scales_of_old_minicpm_files_are_those_that_newer_ones_say() -> Result<()>
     let old = open(&path("minicpm-old"))?;
     same_bits(&logits(&old, Mode::Exact, 1, 1)?, &logits(&newer, Mode::Exact, 1, 1)?)
 }
+
+#[test]
+fn smollm3_refuses_what_it_does_not_compute() {
+    refuses_key("smollm3", "smollm3.attention.rope_pattern", Value::i32s(&[1, 1, 0]), "layers without rotation");
+    refuses_key("smollm3", "smollm3.attention.sliding_window", Value::U32(8), "window");
+    refuses_key("smollm3", "smollm3.residual_scale", Value::F32(0.5), "scale");
+    refuses_tensor("smollm3", "blk.3.attn_q_norm.weight", &[4]);
+    refuses_tensor("smollm3", "blk.0.ffn_down.bias", &[16]);
+    refuses_shape("smollm3", "blk.8.ffn_norm.weight", None);
+}

@@ -72,6 +72,8 @@ fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
         "granite-still",
         "minicpm",
         "minicpm-old",
+        "smollm3",
+        "smollm3-yarn",
     ] {
         let golden = golden(name)?;
         let model = open(&golden)?;

@@ -35,6 +35,8 @@ pub struct Kind {
     pub rope_factor: f32,
     pub rope_freqs: bool,
     pub rope: Pairing,
+    /// Of so many layers, the last one does not rotate.
+    pub still_every: Option<usize>,
     /// YaRN instead of linear scaling.
     pub yarn: Option<Yarn>,
     /// What rotated queries and keys are multiplied by.
@@ -139,6 +141,7 @@ impl Default for Kind {
             rope_factor: 1.0,
             rope_freqs: false,
             rope: Pairing::Interleaved,
+            still_every: None,
             yarn: None,
             attn_factor: 1.0,
             attention_scale: 0.0,
@@ -300,6 +303,11 @@ impl Kind {
         }
     }
 
+    /// Whether layer `i` rotates.
+    pub fn rotates(&self, i: usize) -> bool {
+        self.still_every.is_none_or(|n| !(i + 1).is_multiple_of(n))
+    }
+
     /// Norms of a layer.
     pub fn norms(&self) -> &'static [&'static str] {
         match self.order {
@@ -400,7 +408,7 @@ impl Architecture for Kind {
     fn name(&self) -> &'static str {
         let llama = self.order == Order::Serial && self.scale == 1.0 && self.gated;
         let llama = llama && self.head_norms == HeadNorms::Absent;
-        let llama = llama && self.embedding_scale == 1.0 && self.logit_scale == 1.0;
+        let llama = llama && self.still_every.is_none() && self.embedding_scale == 1.0 && self.logit_scale == 1.0;
         match llama && !self.layer_norm && self.routed.is_none() && self.rope == Pairing::Interleaved {
             true => "llama",
             false => "kind",
@@ -418,7 +426,8 @@ impl Architecture for Kind {
             activation: Activation::Silu,
             computed: SCALES,
         })?;
-        Ok(Config { scales: keys.scales(Scales::NONE)?, ..config })
+        let rotated = (0..config.n_layer).map(|layer| self.rotates(layer)).collect();
+        Ok(Config { scales: keys.scales(Scales::NONE)?, rotated, ..config })
     }
 
     fn layer(&self, config: &Config, layer: usize) -> LayerSpec {

@@ -165,7 +165,9 @@ fn attention(kind: &Kind, weights: &Tensors, layer: usize, x: &[Vec<f64>]) -> Ve
                 }
                 HeadNorms::Together => *heads = norm(kind, weights, &name, heads),
             }
-            heads.chunks_mut(d).for_each(|head| rotate(kind, weights, position, head));
+            if kind.rotates(layer) {
+                heads.chunks_mut(d).for_each(|head| rotate(kind, weights, position, head));
+            }
         }
         all
     };

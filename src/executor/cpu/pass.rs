@@ -155,8 +155,10 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         let entries = batch.entries();
         let heads = b.q.chunks_exact_mut(n_q).zip(b.k.chunks_exact_mut(n_kv)).zip(b.v.chunks_exact(n_kv));
         for (entry, ((q, k), v)) in entries.iter().zip(heads) {
-            self.cpu.rotation.apply(q, config.head_dim, entry.position);
-            self.cpu.rotation.apply(k, config.head_dim, entry.position);
+            if config.rotated[i] {
+                self.cpu.rotation.apply(q, config.head_dim, entry.position);
+                self.cpu.rotation.apply(k, config.head_dim, entry.position);
+            }
             sequences[entry.sequence].memory.store(i, entry.position, k, v);
         }
         let sequences = &**sequences;

@@ -26,6 +26,7 @@ pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
         config.attention_scale == Config::usual_attention_scale(config.head_dim),
         "another scale of attention (attention.scale) is not computed on a card yet"
     );
+    ensure!(config.rotated.iter().all(|rotated| *rotated), "layers without rotation are not computed on a card yet");
     for (i, layer) in model.weights.layers.iter().enumerate() {
         check_steps(i, layer).with_context(|| format!("layer {i}"))?;
         for part in layer.all_parts() {

@@ -6,6 +6,7 @@ mod llama;
 mod minicpm;
 mod qwen2;
 mod qwen3;
+mod smollm3;
 
 use super::config::Config;
 use super::decoder::HARMLESS;
@@ -50,6 +51,7 @@ pub static KNOWN: &[&dyn Architecture] = &[
     &qwen3::Qwen3,
     &granite::Granite,
     &minicpm::MiniCpm,
+    &smollm3::SmolLm3,
 ];
 
 /// The one of `known` that has this name.
