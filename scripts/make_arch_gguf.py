@@ -24,6 +24,8 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     minicpm-old    no tokenizer, no keys of scales, linear scaling
     smollm3        no tokenizer, nine layers, tied output
     smollm3-yarn   no tokenizer, YaRN
+    nemotron       no tokenizer, six of eight elements of a head rotated
+    nemotron-biases  no tokenizer, half of each head rotated, all biases that may be, linear scaling
 
 To add an architecture: a function below that writes its keys and gives its tensors, and its models in MODELS.
 """
@@ -146,9 +148,9 @@ def write_sizes(writer, shape, n_vocab):
         writer.add_value_length(shape.key_length)
 
 
-def write_rope(writer, shape, base, linear=None, yarn=None):
-    """`linear` is a factor, `yarn` a factor and the context before scaling."""
-    writer.add_rope_dimension_count(shape.head_dim)
+def write_rope(writer, shape, base, n_rot=None, linear=None, yarn=None):
+    """`n_rot` elements of a head are rotated, or all; `linear` is a factor, `yarn` a factor and the context before scaling."""
+    writer.add_rope_dimension_count(n_rot or shape.head_dim)
     writer.add_rope_freq_base(base)
     if linear:
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
@@ -183,30 +185,40 @@ def rope_freqs(weights, shape):
 
 
 def llama_like(
-    writer, weights, shape, n_vocab, *, gated, biases=(), factors=False, tied=False, head_bias=False, head_norms=False, base=20.0,
-    **scaling,
+    writer, weights, shape, n_vocab, *, gated, biases=(), factors=False, tied=False, head_bias=False, head_norms=False,
+    layer_norms=False, base=20.0, **rotation,
 ):  # fmt: skip
-    """Serial blocks with RMS norms in front of them."""
+    """Serial blocks with norms in front of them: RMS ones, or layer norms with biases. `biases` names the matrices with one."""
+    def norm(name):
+        weights.norm(f"{name}.weight", shape.n_embd)
+        if layer_norms:
+            weights.bias(f"{name}.bias", shape.n_embd)
+
+    def matrix(name, rows, columns, gain=1.0):
+        weights.matrix(f"{name}.weight", rows, columns, gain)
+        if name.split(".")[-1] in biases:
+            weights.bias(f"{name}.bias", rows)
+
     write_sizes(writer, shape, n_vocab)
     # So large that another one shows.
-    writer.add_layer_norm_rms_eps(0.02)
-    write_rope(writer, shape, base, **scaling)
+    (writer.add_layer_norm_eps if layer_norms else writer.add_layer_norm_rms_eps)(0.02)
+    write_rope(writer, shape, base, **rotation)
     weights.matrix("token_embd.weight", n_vocab, shape.n_embd, np.sqrt(shape.n_embd))
     if factors:
         rope_freqs(weights, shape)
     for i in range(shape.n_layer):
         block = f"blk.{i}"
-        weights.norm(f"{block}.attn_norm.weight", shape.n_embd)
+        norm(f"{block}.attn_norm")
         attention(weights, block, shape, biases)
         if head_norms:
             weights.norm(f"{block}.attn_q_norm.weight", shape.head_dim)
             weights.norm(f"{block}.attn_k_norm.weight", shape.head_dim)
-        weights.norm(f"{block}.ffn_norm.weight", shape.n_embd)
+        norm(f"{block}.ffn_norm")
         if gated:
-            weights.matrix(f"{block}.ffn_gate.weight", shape.n_ff, shape.n_embd, 1.5)
-        weights.matrix(f"{block}.ffn_up.weight", shape.n_ff, shape.n_embd)
-        weights.matrix(f"{block}.ffn_down.weight", shape.n_embd, shape.n_ff)
-    weights.norm("output_norm.weight", shape.n_embd)
+            matrix(f"{block}.ffn_gate", shape.n_ff, shape.n_embd, 1.5)
+        matrix(f"{block}.ffn_up", shape.n_ff, shape.n_embd)
+        matrix(f"{block}.ffn_down", shape.n_embd, shape.n_ff)
+    norm("output_norm")
     if not tied:
         weights.matrix("output.weight", n_vocab, shape.n_embd, 1.5)
         if head_bias:
@@ -246,6 +258,10 @@ def smollm3(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=True, **kinds)
 
 
+def nemotron(writer, weights, shape, n_vocab, **kinds):
+    llama_like(writer, weights, shape, n_vocab, gated=False, layer_norms=True, **kinds)
+
+
 def qwen3(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=True, head_norms=True, **kinds)
 
@@ -257,6 +273,7 @@ SQUARE = Shape(n_embd=32, n_ff=36, n_head=4, n_head_kv=2)
 YARN = Shape(n_embd=16, n_ff=20, n_head=4, n_head_kv=2, key_length=8)
 SCALES = {"embedding_scale": 1.75, "residual_scale": 0.4, "logit_scale": 2.5, "attention.scale": 0.15}
 THREE_SCALES = {"embedding_scale": 4.5, "residual_scale": 0.7, "logit_scale": 0.125}
+ALL = (*QKV, "attn_output", "ffn_up", "ffn_down")
 MODELS = {
     "llama": (llama, spm_bytes, Shape(n_embd=20, n_ff=28, n_head=4, n_head_kv=2, key_length=6), {"factors": True, "tied": True}),
     "llama-biases": (llama, no_vocab, replace(NARROW, n_layer=4), {"biases": (*QKV, "attn_output"), "linear": 2.5}),
@@ -272,6 +289,8 @@ MODELS = {
     "minicpm-old": (minicpm, no_vocab, replace(SQUARE, n_layer=2), {"linear": 2.5}),
     "smollm3": (smollm3, no_vocab, Shape(n_embd=16, n_ff=20, n_head=4, n_head_kv=2, n_layer=9), {"tied": True}),
     "smollm3-yarn": (smollm3, no_vocab, replace(YARN, key_length=None), {"yarn": (4.0, 128)}),
+    "nemotron": (nemotron, no_vocab, replace(SQUARE, n_layer=3), {"n_rot": 6}),
+    "nemotron-biases": (nemotron, no_vocab, replace(SQUARE, n_layer=3), {"n_rot": 4, "biases": ALL, "linear": 2.5}),
     "qwen3": (qwen3, no_vocab, NARROW, {}),
     "qwen3-yarn": (qwen3, no_vocab, YARN, {"tied": True, "yarn": (4.0, 128)}),
 }

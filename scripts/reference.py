@@ -78,6 +78,12 @@ def rms_norm(model, x, name):
     return x / np.sqrt(np.mean(x * x, -1, keepdims=True) + eps) * model[f"{name}.weight"]
 
 
+def layer_norm(model, x, name):
+    x = x - np.mean(x, -1, keepdims=True)
+    x = x / np.sqrt(np.mean(x * x, -1, keepdims=True) + model.key("attention.layer_norm_epsilon"))
+    return x * model[f"{name}.weight"] + model[f"{name}.bias"]
+
+
 def silu(x):
     return x / (1 + np.exp(-x))
 
@@ -246,6 +252,14 @@ def smollm3(model, x, activation=silu):
     return head(model, rms_norm(model, x, "output_norm"))
 
 
+def nemotron(model, x, activation=relu2):
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        x = x + attention(model, layer_norm(model, x, f"{block}.attn_norm"), block, halves=True)
+        x = x + ungated_ffn(model, layer_norm(model, x, f"{block}.ffn_norm"), block, activation)
+    return head(model, layer_norm(model, x, "output_norm"))
+
+
 ARCHITECTURES = {
     "llama": llama,
     "arcee": arcee,
@@ -254,6 +268,7 @@ ARCHITECTURES = {
     "granite": granite,
     "minicpm": minicpm,
     "smollm3": smollm3,
+    "nemotron": nemotron,
 }
 ACTIVATIONS = {"silu": silu, "relu": relu, "relu2": relu2}
 

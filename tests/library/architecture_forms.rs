@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode, check_card};
 use powerinfer::gguf::Gguf;
-use powerinfer::model::{Activation, Model};
+use powerinfer::model::arch::KNOWN;
+use powerinfer::model::{Activation, Keys, Model};
 use powerinfer::placement::Placement;
 use powerinfer::profile::{Fingerprint, GroupCounts, Profile, ProfiledText};
 use powerinfer::progress::Silent;
@@ -108,6 +109,25 @@ fn every_architecture_gives_the_same_bits_in_every_mode_alone_and_together() -> 
     Ok(())
 }
 
+/// Each architecture has a golden model of its name. Keys that are read are known by that; the list of the others must not
+/// hold one of them, as it would hide that it is no longer read.
+#[test]
+fn no_key_that_is_read_is_listed_as_harmless() -> Result<()> {
+    for arch in KNOWN {
+        let gguf = Gguf::open(&path(arch.name()))?;
+        let n_vocab = gguf.tensor("token_embd.weight").context("an embedding")?.n_rows();
+        let keys = Keys::new(gguf.metadata(), arch.name(), n_vocab, None);
+        arch.config(&keys)?;
+        let read = keys.read_so_far();
+        assert!(read.iter().any(|key| key == "rope.scaling.yarn_beta_slow"), "{read:?}");
+        let both: Vec<_> = read.iter().filter(|key| arch.harmless().contains(&key.as_str())).collect();
+        assert!(both.is_empty(), "{}: {both:?}", arch.name());
+        assert!(arch.harmless().is_sorted(), "{}", arch.name());
+        assert_eq!(keys.unknown(arch.harmless()), [""; 0], "{}", arch.name());
+    }
+    Ok(())
+}
+
 /// What a card says of a golden model.
 fn on_a_card(name: &str) -> Result<String> {
     let model = open(&path(name))?;
@@ -118,9 +138,11 @@ fn on_a_card(name: &str) -> Result<String> {
 
 #[test]
 fn what_a_card_does_not_compute_is_named_before_it_is_asked() -> Result<()> {
-    for (name, wanted) in
-        [("qwen2", "output.bias: a bias of the head is not computed on a card yet"), ("granite", "attention.scale")]
-    {
+    for (name, wanted) in [
+        ("qwen2", "output.bias: a bias of the head is not computed on a card yet"),
+        ("granite", "attention.scale"),
+        ("nemotron-biases", "biases of neurons"),
+    ] {
         let line = on_a_card(name)?;
         assert!(line.contains(wanted), "{name}: {line}");
     }
@@ -240,4 +262,17 @@ fn smollm3_refuses_what_it_does_not_compute() {
     refuses_tensor("smollm3", "blk.3.attn_q_norm.weight", &[4]);
     refuses_tensor("smollm3", "blk.0.ffn_down.bias", &[16]);
     refuses_shape("smollm3", "blk.8.ffn_norm.weight", None);
+}
+
+#[test]
+fn nemotron_refuses_what_it_does_not_compute() {
+    refuses_key("nemotron", "nemotron.rope.dimension_count", Value::U32(10), "cannot be rotated");
+    refuses_key("nemotron", "nemotron.rope.dimension_count", Value::U32(5), "cannot be rotated");
+    refuses_key("nemotron", "nemotron.attention.layer_norm_rms_epsilon", Value::F32(0.5), "another kind");
+    refuses_key("nemotron", "nemotron.use_parallel_residual", Value::Bool(true), "parallel residual");
+    refuses_tensor("nemotron", "blk.0.ffn_gate.weight", &[32, 36]);
+    refuses_shape("nemotron", "blk.1.attn_norm.bias", None);
+    refuses_shape("nemotron", "output_norm.bias", None);
+    refuses_shape("nemotron", "output.weight", None);
+    refuses_shape("nemotron-biases", "blk.0.ffn_up.bias", Some(&[32]));
 }

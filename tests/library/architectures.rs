@@ -74,6 +74,8 @@ fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
         "minicpm-old",
         "smollm3",
         "smollm3-yarn",
+        "nemotron",
+        "nemotron-biases",
     ] {
         let golden = golden(name)?;
         let model = open(&golden)?;

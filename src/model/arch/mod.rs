@@ -4,6 +4,7 @@ mod arcee;
 mod granite;
 mod llama;
 mod minicpm;
+mod nemotron;
 mod qwen2;
 mod qwen3;
 mod smollm3;
@@ -52,6 +53,7 @@ pub static KNOWN: &[&dyn Architecture] = &[
     &granite::Granite,
     &minicpm::MiniCpm,
     &smollm3::SmolLm3,
+    &nemotron::Nemotron,
 ];
 
 /// The one of `known` that has this name.
