@@ -26,6 +26,8 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     smollm3-yarn   no tokenizer, YaRN
     nemotron       no tokenizer, six of eight elements of a head rotated
     nemotron-biases  no tokenizer, half of each head rotated, all biases that may be, linear scaling
+    olmo2          no tokenizer, output of its own
+    olmo2-yarn     no tokenizer, YaRN
 
 To add an architecture: a function below that writes its keys and gives its tensors, and its models in MODELS.
 """
@@ -185,10 +187,11 @@ def rope_freqs(weights, shape):
 
 
 def llama_like(
-    writer, weights, shape, n_vocab, *, gated, biases=(), factors=False, tied=False, head_bias=False, head_norms=False,
-    layer_norms=False, base=20.0, **rotation,
+    writer, weights, shape, n_vocab, *, gated, biases=(), factors=False, tied=False, head_bias=False, head_norms=None,
+    layer_norms=False, behind=False, base=20.0, **rotation,
 ):  # fmt: skip
-    """Serial blocks with norms in front of them: RMS ones, or layer norms with biases. `biases` names the matrices with one."""
+    """Serial blocks with norms in front of them, or `behind`: RMS ones, or layer norms with biases. `biases` names the matrices
+    with one; `head_norms` gives the lengths of norms of queries and keys."""
     def norm(name):
         weights.norm(f"{name}.weight", shape.n_embd)
         if layer_norms:
@@ -208,16 +211,19 @@ def llama_like(
         rope_freqs(weights, shape)
     for i in range(shape.n_layer):
         block = f"blk.{i}"
-        norm(f"{block}.attn_norm")
+        if not behind:
+            norm(f"{block}.attn_norm")
         attention(weights, block, shape, biases)
         if head_norms:
-            weights.norm(f"{block}.attn_q_norm.weight", shape.head_dim)
-            weights.norm(f"{block}.attn_k_norm.weight", shape.head_dim)
-        norm(f"{block}.ffn_norm")
+            weights.norm(f"{block}.attn_q_norm.weight", head_norms[0])
+            weights.norm(f"{block}.attn_k_norm.weight", head_norms[1])
+        norm(f"{block}.post_attention_norm" if behind else f"{block}.ffn_norm")
         if gated:
             matrix(f"{block}.ffn_gate", shape.n_ff, shape.n_embd, 1.5)
         matrix(f"{block}.ffn_up", shape.n_ff, shape.n_embd)
         matrix(f"{block}.ffn_down", shape.n_embd, shape.n_ff)
+        if behind:
+            norm(f"{block}.post_ffw_norm")
     norm("output_norm")
     if not tied:
         weights.matrix("output.weight", n_vocab, shape.n_embd, 1.5)
@@ -262,8 +268,13 @@ def nemotron(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=False, layer_norms=True, **kinds)
 
 
+def olmo2(writer, weights, shape, n_vocab, **kinds):
+    norms = (shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim)
+    llama_like(writer, weights, shape, n_vocab, gated=True, head_norms=norms, behind=True, **kinds)
+
+
 def qwen3(writer, weights, shape, n_vocab, **kinds):
-    llama_like(writer, weights, shape, n_vocab, gated=True, head_norms=True, **kinds)
+    llama_like(writer, weights, shape, n_vocab, gated=True, head_norms=(shape.head_dim, shape.head_dim), **kinds)
 
 
 # Name: architecture, tokenizer, shape, and what the architecture takes beside these.
@@ -291,6 +302,8 @@ MODELS = {
     "smollm3-yarn": (smollm3, no_vocab, replace(YARN, key_length=None), {"yarn": (4.0, 128)}),
     "nemotron": (nemotron, no_vocab, replace(SQUARE, n_layer=3), {"n_rot": 6}),
     "nemotron-biases": (nemotron, no_vocab, replace(SQUARE, n_layer=3), {"n_rot": 4, "biases": ALL, "linear": 2.5}),
+    "olmo2": (olmo2, no_vocab, replace(SQUARE, n_layer=3), {}),
+    "olmo2-yarn": (olmo2, no_vocab, replace(YARN, key_length=None), {"yarn": (4.0, 128)}),
     "qwen3": (qwen3, no_vocab, NARROW, {}),
     "qwen3-yarn": (qwen3, no_vocab, YARN, {"tied": True, "yarn": (4.0, 128)}),
 }

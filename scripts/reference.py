@@ -145,13 +145,16 @@ def softmax(x):
     return e / e.sum(-1, keepdims=True)
 
 
-def attention(model, x, block, halves=False, head_norm=None, scale=None, rotated=True):
+def attention(model, x, block, halves=False, head_norm=None, norm=None, scale=None, rotated=True):
     """Causal, with groups of heads that share keys and values. `halves` says which elements rotate together,
-    `rotated` whether they do, `head_norm` how each head of queries and keys is normalised before that, and `scale` what scores are
-    multiplied with."""
+    `rotated` whether they do, `head_norm` how each head of queries and keys is normalised before that, `norm` how all heads together
+    are, and `scale` what scores are multiplied with."""
 
     def heads(name, n):
-        return model.linear(x, f"{block}.{name}").reshape(len(x), n, model.head_dim)
+        y = model.linear(x, f"{block}.{name}")
+        if norm and name != "attn_v":
+            y = norm(model, y, f"{block}.{name}_norm")
+        return y.reshape(len(x), n, model.head_dim)
 
     q, k = heads("attn_q", model.n_head), heads("attn_k", model.n_head_kv)
     if head_norm:
@@ -260,6 +263,14 @@ def nemotron(model, x, activation=relu2):
     return head(model, layer_norm(model, x, "output_norm"))
 
 
+def olmo2(model, x, activation=silu):
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        x = x + rms_norm(model, attention(model, x, block, halves=True, norm=rms_norm), f"{block}.post_attention_norm")
+        x = x + rms_norm(model, gated_ffn(model, x, block, activation), f"{block}.post_ffw_norm")
+    return head(model, rms_norm(model, x, "output_norm"))
+
+
 ARCHITECTURES = {
     "llama": llama,
     "arcee": arcee,
@@ -269,6 +280,7 @@ ARCHITECTURES = {
     "minicpm": minicpm,
     "smollm3": smollm3,
     "nemotron": nemotron,
+    "olmo2": olmo2,
 }
 ACTIVATIONS = {"silu": silu, "relu": relu, "relu2": relu2}
 

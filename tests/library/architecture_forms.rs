@@ -142,6 +142,7 @@ fn what_a_card_does_not_compute_is_named_before_it_is_asked() -> Result<()> {
         ("qwen2", "output.bias: a bias of the head is not computed on a card yet"),
         ("granite", "attention.scale"),
         ("nemotron-biases", "biases of neurons"),
+        ("olmo2", "blocks that read anything but the last norm"),
     ] {
         let line = on_a_card(name)?;
         assert!(line.contains(wanted), "{name}: {line}");
@@ -275,4 +276,15 @@ fn nemotron_refuses_what_it_does_not_compute() {
     refuses_shape("nemotron", "output_norm.bias", None);
     refuses_shape("nemotron", "output.weight", None);
     refuses_shape("nemotron-biases", "blk.0.ffn_up.bias", Some(&[32]));
+}
+
+#[test]
+fn olmo2_refuses_what_it_does_not_compute() {
+    refuses_key("olmo2", "olmo2.attention.sliding_window", Value::U32(512), "OLMo 3");
+    refuses_key("olmo2", "olmo2.attention.sliding_window", Value::u32s(&[512, 0, 512]), "OLMo 3");
+    refuses_key("olmo2", "olmo2.attention.clamp_kqv", Value::F32(8.0), "clamped");
+    refuses_tensor("olmo2", "blk.0.attn_norm.weight", &[32]);
+    refuses_tensor("olmo2", "blk.2.ffn_norm.weight", &[32]);
+    refuses_shape("olmo2", "blk.0.attn_k_norm.weight", Some(&[8]));
+    refuses_shape("olmo2", "blk.1.post_ffw_norm.weight", None);
 }

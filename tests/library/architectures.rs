@@ -76,6 +76,8 @@ fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
         "smollm3-yarn",
         "nemotron",
         "nemotron-biases",
+        "olmo2",
+        "olmo2-yarn",
     ] {
         let golden = golden(name)?;
         let model = open(&golden)?;

@@ -5,6 +5,7 @@ mod granite;
 mod llama;
 mod minicpm;
 mod nemotron;
+mod olmo2;
 mod qwen2;
 mod qwen3;
 mod smollm3;
@@ -54,6 +55,7 @@ pub static KNOWN: &[&dyn Architecture] = &[
     &minicpm::MiniCpm,
     &smollm3::SmolLm3,
     &nemotron::Nemotron,
+    &olmo2::Olmo2,
 ];
 
 /// The one of `known` that has this name.
