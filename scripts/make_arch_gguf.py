@@ -28,6 +28,8 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     nemotron-biases  no tokenizer, half of each head rotated, all biases that may be, linear scaling
     olmo2          no tokenizer, output of its own
     olmo2-yarn     no tokenizer, YaRN
+    mistral3       no tokenizer, YaRN with keys of its own from a context of 4, a temperature
+    mistral3-tied  no tokenizer, tied output, neither of both
 
 To add an architecture: a function below that writes its keys and gives its tensors, and its models in MODELS.
 """
@@ -273,6 +275,12 @@ def olmo2(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=True, head_norms=norms, behind=True, **kinds)
 
 
+def mistral3(writer, weights, shape, n_vocab, *, numbers=None, **kinds):
+    llama_like(writer, weights, shape, n_vocab, gated=True, **kinds)
+    for name, number in (numbers or {}).items():
+        writer.add_float32(f"mistral3.{name}", number)
+
+
 def qwen3(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=True, head_norms=(shape.head_dim, shape.head_dim), **kinds)
 
@@ -285,6 +293,12 @@ YARN = Shape(n_embd=16, n_ff=20, n_head=4, n_head_kv=2, key_length=8)
 SCALES = {"embedding_scale": 1.75, "residual_scale": 0.4, "logit_scale": 2.5, "attention.scale": 0.15}
 THREE_SCALES = {"embedding_scale": 4.5, "residual_scale": 0.7, "logit_scale": 0.125}
 ALL = (*QKV, "attn_output", "ffn_up", "ffn_down")
+SHARPER = {
+    "attention.temperature_scale": 0.6,
+    "rope.scaling.yarn_beta_fast": 0.5,
+    "rope.scaling.yarn_beta_slow": 0.05,
+    "rope.scaling.yarn_log_multiplier": 1.0,
+}
 MODELS = {
     "llama": (llama, spm_bytes, Shape(n_embd=20, n_ff=28, n_head=4, n_head_kv=2, key_length=6), {"factors": True, "tied": True}),
     "llama-biases": (llama, no_vocab, replace(NARROW, n_layer=4), {"biases": (*QKV, "attn_output"), "linear": 2.5}),
@@ -304,6 +318,8 @@ MODELS = {
     "nemotron-biases": (nemotron, no_vocab, replace(SQUARE, n_layer=3), {"n_rot": 4, "biases": ALL, "linear": 2.5}),
     "olmo2": (olmo2, no_vocab, replace(SQUARE, n_layer=3), {}),
     "olmo2-yarn": (olmo2, no_vocab, replace(YARN, key_length=None), {"yarn": (4.0, 128)}),
+    "mistral3": (mistral3, no_vocab, YARN, {"yarn": (4.0, 4), "numbers": SHARPER}),
+    "mistral3-tied": (mistral3, no_vocab, replace(NARROW, n_layer=2), {"tied": True}),
     "qwen3": (qwen3, no_vocab, NARROW, {}),
     "qwen3-yarn": (qwen3, no_vocab, YARN, {"tied": True, "yarn": (4.0, 128)}),
 }

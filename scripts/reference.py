@@ -112,16 +112,17 @@ def frequencies(model):
         frequency = frequency / factor
     elif kind == "yarn":
         # Pairs that turn 32 times and more within the original context keep their frequency, those that turn less than once are
-        # slowed down by the factor. For these architectures llama.cpp takes no other numbers of turns from a file.
+        # slowed down by the factor. llama.cpp takes other numbers of turns from files of few architectures.
         n_ctx = model.key("rope.scaling.original_context_length", model.key("context_length"))
 
         def pair_that_turns(times):
             return n_rot * np.log(n_ctx / (2 * np.pi * times)) / (2 * np.log(base))
 
-        low, high = max(0, np.floor(pair_that_turns(32))), min(n_rot - 1, np.ceil(pair_that_turns(1)))
+        fast, slow = model.key("rope.scaling.yarn_beta_fast", 32.0), model.key("rope.scaling.yarn_beta_slow", 1.0)
+        low, high = max(0, np.floor(pair_that_turns(fast))), min(n_rot - 1, np.ceil(pair_that_turns(slow)))
         kept = 1 - np.clip((i - low) / max(0.001, high - low), 0, 1)
         frequency = frequency * (kept + (1 - kept) / factor)
-        scale *= 1 + 0.1 * np.log(factor)
+        scale *= (1 + 0.1 * np.log(factor)) / (1 + 0.1 * model.key("rope.scaling.yarn_log_multiplier", 0.0) * np.log(factor))
     elif kind != "none":
         fail(f"{model.arch}.rope.scaling.type: {kind} is not known")
     return frequency, scale
@@ -145,10 +146,10 @@ def softmax(x):
     return e / e.sum(-1, keepdims=True)
 
 
-def attention(model, x, block, halves=False, head_norm=None, norm=None, scale=None, rotated=True):
+def attention(model, x, block, halves=False, head_norm=None, norm=None, scale=None, rotated=True, sharper=1):
     """Causal, with groups of heads that share keys and values. `halves` says which elements rotate together,
     `rotated` whether they do, `head_norm` how each head of queries and keys is normalised before that, `norm` how all heads together
-    are, and `scale` what scores are multiplied with."""
+    are, `scale` what scores are multiplied with, and `sharper` with what beside that for each query."""
 
     def heads(name, n):
         y = model.linear(x, f"{block}.{name}")
@@ -163,7 +164,7 @@ def attention(model, x, block, halves=False, head_norm=None, norm=None, scale=No
         q, k = rope(model, q, halves), rope(model, k, halves)
     v = heads("attn_v", model.n_head_kv)
     k, v = (np.repeat(y, model.n_head // model.n_head_kv, axis=1) for y in (k, v))
-    scores = np.einsum("qhd,khd->hqk", q, k) * (scale or 1 / np.sqrt(model.head_dim))
+    scores = np.einsum("qhd,khd->hqk", q, k) * (scale or 1 / np.sqrt(model.head_dim)) * sharper
     seen = np.tril(np.ones((len(x), len(x)), bool))
     weights = softmax(np.where(seen, scores, -np.inf))
     y = np.einsum("hqk,khd->qhd", weights, v).reshape(len(x), -1)
@@ -271,6 +272,17 @@ def olmo2(model, x, activation=silu):
     return head(model, rms_norm(model, x, "output_norm"))
 
 
+def mistral3(model, x, activation=silu):
+    # Attention grows sharper each time that the original context has been gone through.
+    n_ctx = model.key("rope.scaling.original_context_length", model.key("context_length"))
+    sharper = 1 + model.key("attention.temperature_scale", 0.0) * np.log(1 + np.arange(len(x)) // n_ctx)
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        x = x + attention(model, rms_norm(model, x, f"{block}.attn_norm"), block, sharper=sharper[:, None])
+        x = x + gated_ffn(model, rms_norm(model, x, f"{block}.ffn_norm"), block, activation)
+    return head(model, rms_norm(model, x, "output_norm"))
+
+
 ARCHITECTURES = {
     "llama": llama,
     "arcee": arcee,
@@ -281,6 +293,7 @@ ARCHITECTURES = {
     "smollm3": smollm3,
     "nemotron": nemotron,
     "olmo2": olmo2,
+    "mistral3": mistral3,
 }
 ACTIVATIONS = {"silu": silu, "relu": relu, "relu2": relu2}
 

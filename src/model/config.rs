@@ -116,6 +116,23 @@ impl Yarn {
     }
 }
 
+/// Queries that are scaled by their position: by `1 + scale * ln(1 + floor(position / n_ctx))`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Temperature {
+    /// How much.
+    pub scale: f32,
+    /// Tokens after which it grows.
+    pub n_ctx: usize,
+}
+
+impl Temperature {
+    /// What the query at `position` is multiplied by.
+    pub fn at(&self, position: usize) -> f32 {
+        let times = (1 + position / self.n_ctx) as f32;
+        1.0 + self.scale * times.ln()
+    }
+}
+
 /// What a model multiplies by on its way.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Scales {
@@ -161,6 +178,8 @@ pub struct Config {
     pub head_dim: usize,
     /// What scores of attention are multiplied by.
     pub attention_scale: f32,
+    /// What they are multiplied by beside that, where it depends on the position of the query.
+    pub temperature: Option<Temperature>,
     /// Other factors.
     pub scales: Scales,
     /// Kind of every normalisation.

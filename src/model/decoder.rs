@@ -124,6 +124,7 @@ impl Keys<'_> {
             n_head_kv,
             head_dim,
             attention_scale: self.attention_scale(head_dim)?,
+            temperature: None,
             scales: Scales::NONE,
             norm: defaults.norm,
             norm_eps,

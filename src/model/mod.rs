@@ -30,7 +30,7 @@ pub use activation::{Activation, ResolvedActivation};
 pub use arch::Architecture;
 pub use check::check_tensors;
 pub use cold::ColdQuantiles;
-pub use config::{Config, NormKind, Rope, RopeKind, Scales, Yarn};
+pub use config::{Config, NormKind, Rope, RopeKind, Scales, Temperature, Yarn};
 pub use decoder::{Defaults, HARMLESS, SCALES};
 pub use down::Down;
 pub use group::{Chosen, GroupAt, NeuronGroup};

@@ -34,6 +34,7 @@ pub(super) fn config(spec: &Spec) -> Config {
         n_head_kv: shape.n_head_kv,
         head_dim,
         attention_scale: Config::usual_attention_scale(head_dim),
+        temperature: None,
         scales: Scales::NONE,
         norm: NormKind::Rms,
         norm_eps: NORM_EPS,

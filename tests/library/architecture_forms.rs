@@ -288,3 +288,14 @@ fn olmo2_refuses_what_it_does_not_compute() {
     refuses_shape("olmo2", "blk.0.attn_k_norm.weight", Some(&[8]));
     refuses_shape("olmo2", "blk.1.post_ffw_norm.weight", None);
 }
+
+#[test]
+fn mistral3_refuses_what_it_does_not_compute() {
+    refuses_key("mistral3", "mistral3.attention.temperature_length", Value::U32(8), "depends on the position");
+    refuses_key("mistral3", "mistral3.attention.temperature_scale", Value::F32(-0.5), "negative");
+    refuses_key("mistral3", "mistral3.expert_count", Value::U32(8), "mixture");
+    refuses_key("mistral3", "mistral3.rope.scaling.yarn_attn_factor", Value::F32(0.5), "another factor");
+    refuses_key("mistral3", "mistral3.attention.sliding_window", Value::U32(64), "window");
+    refuses_tensor("mistral3", "blk.0.ffn_gate_inp.weight", &[16, 8]);
+    refuses_shape("mistral3", "output_norm.weight", Some(&[20]));
+}

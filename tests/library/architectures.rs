@@ -78,6 +78,8 @@ fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
         "nemotron-biases",
         "olmo2",
         "olmo2-yarn",
+        "mistral3",
+        "mistral3-tied",
     ] {
         let golden = golden(name)?;
         let model = open(&golden)?;

@@ -73,6 +73,7 @@ fn kinds() -> Vec<Kind> {
         Kind { name: "halves", rope: Pairing::Halves, ..plain() },
         Kind { name: "halves of a part", rope: Pairing::Halves, n_rot: 6, rope_freqs: true, ..plain() },
         Kind { name: "rotation in some layers", still_every: Some(2), n_ff: vec![33, 30, 57, 24, 41], ..plain() },
+        Kind { name: "temperature", temperature: Some((0.5, 5)), n_head_kv: 2, ..plain() },
         Kind { name: "no rotation", rope: Pairing::Absent, ..plain() },
         Kind { name: "norms of heads", head_norms: HeadNorms::Each, n_head_kv: 2, ..plain() },
         Kind {
@@ -272,6 +273,8 @@ fn what_a_card_has_no_kernels_for_is_refused_before_it_is_asked() -> Result<()> 
         (Kind { order: Order::BothNorms, ..plain() }, Some("norms behind a block")),
         (Kind { scale: 0.5, ..plain() }, Some("scaled additions")),
         (Kind { embedding_scale: 2.0, logit_scale: 3.0, ..plain() }, None),
+        (Kind { temperature: Some((0.5, N_TOKENS)), ..plain() }, None),
+        (Kind { temperature: Some((0.5, N_TOKENS - 1)), ..plain() }, Some("attention.temperature_scale")),
         (Kind { still_every: Some(2), ..plain() }, Some("layers without rotation")),
         (Kind { head_norms: HeadNorms::Each, ..plain() }, Some("norms of queries and keys")),
         (Kind { ffn_biases: true, ..plain() }, Some("biases of neurons")),
@@ -316,7 +319,7 @@ fn keys_and_values_in_16_bits_cost_little_and_something() -> Result<()> {
 #[test]
 fn a_reference_of_another_kind_disagrees() -> Result<()> {
     type Change = (&'static str, fn(&mut Kind));
-    let changes: [Change; 25] = [
+    let changes: [Change; 26] = [
         ("activation", |k| k.activation = "silu"),
         ("divisors", |k| k.rope_freqs = false),
         ("factor", |k| k.rope_factor = 1.0),
@@ -337,6 +340,7 @@ fn a_reference_of_another_kind_disagrees() -> Result<()> {
         ("scale of embeddings", |k| k.embedding_scale = 2.0),
         ("scale of logits", |k| k.logit_scale = 2.0),
         ("rotation in some layers", |k| k.still_every = Some(2)),
+        ("temperature", |k| k.temperature = Some((0.5, 5))),
         ("norms of heads", |k| k.head_norms = HeadNorms::Each),
         ("biases of neurons", |k| k.ffn_biases = true),
         ("groups", |k| k.routed = Some(Routed { n_used: 1, normalised: false, early: false })),

@@ -9,7 +9,7 @@ use powerinfer::model::Model;
 use powerinfer::model::spec::{self, GroupSpec, LayerSpec, PartSpec, Presence, Stack};
 use powerinfer::model::{
     Activation, Architecture, Config, Defaults, Gating, Keys, NormKind, Role, RopeKind, Router, SCALES, Scales, Step,
-    Vector,
+    Temperature, Vector,
 };
 use powerinfer::profile::{Fingerprint, GroupCounts, Profile, ProfiledText};
 use powerinfer::progress::Silent;
@@ -49,6 +49,8 @@ pub struct Kind {
     /// Layer normalisation with a bias instead of RMS.
     pub layer_norm: bool,
     pub order: Order,
+    /// How much sharper attention grows, and after how many tokens each time.
+    pub temperature: Option<(f32, usize)>,
     /// Norms of queries and keys.
     pub head_norms: HeadNorms,
     /// What attention and FFN give is multiplied with this before it is added.
@@ -150,6 +152,7 @@ impl Default for Kind {
             tied: false,
             layer_norm: false,
             order: Order::Serial,
+            temperature: None,
             head_norms: HeadNorms::Absent,
             scale: 1.0,
             embedding_scale: 1.0,
@@ -408,6 +411,7 @@ impl Architecture for Kind {
     fn name(&self) -> &'static str {
         let llama = self.order == Order::Serial && self.scale == 1.0 && self.gated;
         let llama = llama && self.head_norms == HeadNorms::Absent;
+        let llama = llama && self.temperature.is_none();
         let llama = llama && self.still_every.is_none() && self.embedding_scale == 1.0 && self.logit_scale == 1.0;
         match llama && !self.layer_norm && self.routed.is_none() && self.rope == Pairing::Interleaved {
             true => "llama",
@@ -427,7 +431,8 @@ impl Architecture for Kind {
             computed: SCALES,
         })?;
         let rotated = (0..config.n_layer).map(|layer| self.rotates(layer)).collect();
-        Ok(Config { scales: keys.scales(Scales::NONE)?, rotated, ..config })
+        let temperature = self.temperature.map(|(scale, n_ctx)| Temperature { scale, n_ctx });
+        Ok(Config { scales: keys.scales(Scales::NONE)?, rotated, temperature, ..config })
     }
 
     fn layer(&self, config: &Config, layer: usize) -> LayerSpec {

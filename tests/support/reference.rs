@@ -183,6 +183,9 @@ fn attention(kind: &Kind, weights: &Tensors, layer: usize, x: &[Vec<f64>]) -> Ve
                 for j in 0..d {
                     score += q[t][head * d + j] * k[s][shared * d + j];
                 }
+                if let Some((sharper, n_ctx)) = kind.temperature {
+                    score *= 1.0 + f64::from(sharper) * f64::from((t / n_ctx) as u32 + 1).ln();
+                }
                 shares.push((score * scale).exp());
             }
             let sum: f64 = shares.iter().sum();

@@ -155,6 +155,10 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         let entries = batch.entries();
         let heads = b.q.chunks_exact_mut(n_q).zip(b.k.chunks_exact_mut(n_kv)).zip(b.v.chunks_exact(n_kv));
         for (entry, ((q, k), v)) in entries.iter().zip(heads) {
+            if let Some(temperature) = config.temperature {
+                let scale = temperature.at(entry.position);
+                q.iter_mut().for_each(|q| *q *= scale);
+            }
             if config.rotated[i] {
                 self.cpu.rotation.apply(q, config.head_dim, entry.position);
                 self.cpu.rotation.apply(k, config.head_dim, entry.position);

@@ -26,6 +26,14 @@ pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
         config.attention_scale == Config::usual_attention_scale(config.head_dim),
         "another scale of attention (attention.scale) is not computed on a card yet"
     );
+    if let Some(temperature) = config.temperature {
+        let n_ctx = temperature.n_ctx;
+        ensure!(
+            params.n_ctx <= n_ctx,
+            "a temperature that depends on the position (attention.temperature_scale) is not computed on a card yet, \
+             only contexts of up to {n_ctx} tokens (-c)"
+        );
+    }
     ensure!(config.rotated.iter().all(|rotated| *rotated), "layers without rotation are not computed on a card yet");
     for (i, layer) in model.weights.layers.iter().enumerate() {
         check_steps(i, layer).with_context(|| format!("layer {i}"))?;

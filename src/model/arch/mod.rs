@@ -4,6 +4,7 @@ mod arcee;
 mod granite;
 mod llama;
 mod minicpm;
+mod mistral3;
 mod nemotron;
 mod olmo2;
 mod qwen2;
@@ -56,6 +57,7 @@ pub static KNOWN: &[&dyn Architecture] = &[
     &smollm3::SmolLm3,
     &nemotron::Nemotron,
     &olmo2::Olmo2,
+    &mistral3::Mistral3,
 ];
 
 /// The one of `known` that has this name.
