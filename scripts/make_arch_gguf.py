@@ -30,6 +30,8 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     olmo2-yarn     no tokenizer, YaRN
     mistral3       no tokenizer, YaRN with keys of its own from a context of 4, a temperature
     mistral3-tied  no tokenizer, tied output, neither of both
+    stablelm       no tokenizer, biases of q, k and v, half of each head rotated
+    stablelm-parallel  no tokenizer, one norm for both blocks, six of eight elements of a head rotated
 
 To add an architecture: a function below that writes its keys and gives its tensors, and its models in MODELS.
 """
@@ -190,7 +192,7 @@ def rope_freqs(weights, shape):
 
 def llama_like(
     writer, weights, shape, n_vocab, *, gated, biases=(), factors=False, tied=False, head_bias=False, head_norms=None,
-    layer_norms=False, behind=False, base=20.0, **rotation,
+    layer_norms=False, behind=False, parallel=False, base=20.0, **rotation,
 ):  # fmt: skip
     """Serial blocks with norms in front of them, or `behind`: RMS ones, or layer norms with biases. `biases` names the matrices
     with one; `head_norms` gives the lengths of norms of queries and keys."""
@@ -219,7 +221,8 @@ def llama_like(
         if head_norms:
             weights.norm(f"{block}.attn_q_norm.weight", head_norms[0])
             weights.norm(f"{block}.attn_k_norm.weight", head_norms[1])
-        norm(f"{block}.post_attention_norm" if behind else f"{block}.ffn_norm")
+        if not parallel:
+            norm(f"{block}.post_attention_norm" if behind else f"{block}.ffn_norm")
         if gated:
             matrix(f"{block}.ffn_gate", shape.n_ff, shape.n_embd, 1.5)
         matrix(f"{block}.ffn_up", shape.n_ff, shape.n_embd)
@@ -281,6 +284,12 @@ def mistral3(writer, weights, shape, n_vocab, *, numbers=None, **kinds):
         writer.add_float32(f"mistral3.{name}", number)
 
 
+def stablelm(writer, weights, shape, n_vocab, **kinds):
+    llama_like(writer, weights, shape, n_vocab, gated=True, layer_norms=True, **kinds)
+    # Of both kinds.
+    writer.add_parallel_residual(True)
+
+
 def qwen3(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=True, head_norms=(shape.head_dim, shape.head_dim), **kinds)
 
@@ -320,6 +329,8 @@ MODELS = {
     "olmo2-yarn": (olmo2, no_vocab, replace(YARN, key_length=None), {"yarn": (4.0, 128)}),
     "mistral3": (mistral3, no_vocab, YARN, {"yarn": (4.0, 4), "numbers": SHARPER}),
     "mistral3-tied": (mistral3, no_vocab, replace(NARROW, n_layer=2), {"tied": True}),
+    "stablelm": (stablelm, no_vocab, replace(SQUARE, n_layer=3), {"n_rot": 4, "biases": QKV}),
+    "stablelm-parallel": (stablelm, no_vocab, replace(SQUARE, n_layer=3), {"n_rot": 6, "parallel": True}),
     "qwen3": (qwen3, no_vocab, NARROW, {}),
     "qwen3-yarn": (qwen3, no_vocab, YARN, {"tied": True, "yarn": (4.0, 128)}),
 }

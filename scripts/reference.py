@@ -283,6 +283,19 @@ def mistral3(model, x, activation=silu):
     return head(model, rms_norm(model, x, "output_norm"))
 
 
+def stablelm(model, x, activation=silu):
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        h = layer_norm(model, x, f"{block}.attn_norm")
+        attn = attention(model, h, block, halves=True)
+        if f"{block}.ffn_norm.weight" in model.tensors:
+            x = x + attn
+            x = x + gated_ffn(model, layer_norm(model, x, f"{block}.ffn_norm"), block, activation)
+        else:
+            x = x + attn + gated_ffn(model, h, block, activation)
+    return head(model, layer_norm(model, x, "output_norm"))
+
+
 ARCHITECTURES = {
     "llama": llama,
     "arcee": arcee,
@@ -294,6 +307,7 @@ ARCHITECTURES = {
     "nemotron": nemotron,
     "olmo2": olmo2,
     "mistral3": mistral3,
+    "stablelm": stablelm,
 }
 ACTIVATIONS = {"silu": silu, "relu": relu, "relu2": relu2}
 

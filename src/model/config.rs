@@ -186,6 +186,8 @@ pub struct Config {
     pub norm: NormKind,
     /// Epsilon of every normalisation.
     pub norm_eps: f32,
+    /// Whether attention and FFN read the same input, for architectures that have layers of both kinds.
+    pub parallel: bool,
     /// Rotary embedding.
     pub rope: Rope,
     /// Whether each layer rotates its queries and keys.

@@ -130,6 +130,7 @@ impl Keys<'_> {
             norm_eps,
             rope: self.rope(defaults.rope, head_dim, n_ctx_train)?,
             rotated: vec![true; n_layer],
+            parallel: false,
             activation: activation::resolve(self.activation, self.metadata, self.arch, defaults.activation)?,
         };
         refused::check(self, &config, defaults.computed)?;

@@ -1,13 +1,14 @@
 //! Reading the keys of an architecture, and remembering which were read.
 
 use super::activation::Activation;
-use crate::gguf::Metadata;
+use crate::gguf::{Gguf, Metadata};
 use anyhow::{Context, Result, bail, ensure};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 /// The metadata of a file, by keys that begin with the name of its architecture.
 pub struct Keys<'a> {
+    gguf: &'a Gguf,
     pub(super) metadata: &'a Metadata,
     pub(super) arch: &'a str,
     /// Rows of `token_embd`, which no key tells reliably.
@@ -20,8 +21,8 @@ pub struct Keys<'a> {
 
 impl<'a> Keys<'a> {
     /// The keys that begin with `arch`.
-    pub fn new(metadata: &'a Metadata, arch: &'a str, n_vocab: usize, activation: Option<Activation>) -> Self {
-        Self { metadata, arch, n_vocab, activation, read: RefCell::default() }
+    pub fn new(gguf: &'a Gguf, arch: &'a str, n_vocab: usize, activation: Option<Activation>) -> Self {
+        Self { gguf, metadata: gguf.metadata(), arch, n_vocab, activation, read: RefCell::default() }
     }
 
     /// The whole key.
@@ -38,6 +39,11 @@ impl<'a> Keys<'a> {
     /// Whether the key is there. That does not count as reading it.
     pub fn has(&self, suffix: &str) -> bool {
         self.metadata.has(&self.name(suffix))
+    }
+
+    /// Whether the file has that tensor, for what no key tells reliably.
+    pub fn has_tensor(&self, name: &str) -> bool {
+        self.gguf.tensor(name).is_some()
     }
 
     /// A whole number from 0 up, which may be missing: one for the model, or an array that has the same for each layer.

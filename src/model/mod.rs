@@ -83,7 +83,7 @@ impl Model {
             let name = gguf.metadata().str("general.architecture")?;
             let arch = arch::find(known, name.context("general.architecture: the key is missing")?)?;
             let n_vocab = weights::vocabulary_size(&gguf)?;
-            let keys = Keys::new(gguf.metadata(), arch.name(), n_vocab, activation);
+            let keys = Keys::new(&gguf, arch.name(), n_vocab, activation);
             let config = arch.config(&keys)?;
             let weights = Weights::load(&gguf, arch, &config)?;
             let notes = notes::of(&config, &keys.unknown(arch.harmless()));

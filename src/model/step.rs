@@ -120,6 +120,18 @@ pub fn serial_scaled(scale: f32) -> Vec<Step> {
     serial().into_iter().map(scaled).collect()
 }
 
+/// `h = norm(x); x += attn(h) + ffn(h)`.
+pub fn parallel() -> Vec<Step> {
+    use Vector::{Fed, Mixed, Normed, Residual};
+    vec![
+        Step::Norm { of: Role::AttnNorm, from: Residual, to: Normed },
+        Step::Attention { from: Normed, to: Mixed },
+        Step::Ffn { from: Normed, to: Fed },
+        Step::Add { from: Mixed, scale: 1.0 },
+        Step::Add { from: Fed, scale: 1.0 },
+    ]
+}
+
 /// Whether steps make sense, given whether the layer has a router: nothing is read before it is written, the residual
 /// stream is only added to, the FFN follows its router, and there is at most one attention and one FFN.
 ///
@@ -171,7 +183,7 @@ mod tests {
     #[test]
     fn steps_that_cannot_be_meant_are_refused() {
         use Vector::{Fed, Mixed, Normed, Residual};
-        assert!(check(&serial(), false).is_ok());
+        assert!(check(&serial(), false).is_ok() && check(&parallel(), false).is_ok());
         assert!(check(&serial(), true).is_err(), "nothing chooses the groups");
         assert!(check(&[], false).is_err());
         let ffn = Step::Ffn { from: Residual, to: Fed };

@@ -39,6 +39,7 @@ pub(super) fn config(spec: &Spec) -> Config {
         norm: NormKind::Rms,
         norm_eps: NORM_EPS,
         rope: Rope::plain(RopeKind::Interleaved, shape.rope_base, head_dim),
+        parallel: false,
         rotated: vec![true; spec.sized.n_layer],
         activation: ResolvedActivation { activation: Activation::Relu, from: "powerinfer.activation".to_owned() },
     }

@@ -116,7 +116,7 @@ fn no_key_that_is_read_is_listed_as_harmless() -> Result<()> {
     for arch in KNOWN {
         let gguf = Gguf::open(&path(arch.name()))?;
         let n_vocab = gguf.tensor("token_embd.weight").context("an embedding")?.n_rows();
-        let keys = Keys::new(gguf.metadata(), arch.name(), n_vocab, None);
+        let keys = Keys::new(&gguf, arch.name(), n_vocab, None);
         arch.config(&keys)?;
         let read = keys.read_so_far();
         assert!(read.iter().any(|key| key == "rope.scaling.yarn_beta_slow"), "{read:?}");
@@ -298,4 +298,20 @@ fn mistral3_refuses_what_it_does_not_compute() {
     refuses_key("mistral3", "mistral3.attention.sliding_window", Value::U32(64), "window");
     refuses_tensor("mistral3", "blk.0.ffn_gate_inp.weight", &[16, 8]);
     refuses_shape("mistral3", "output_norm.weight", Some(&[20]));
+}
+
+#[test]
+fn stablelm_refuses_what_it_does_not_compute() {
+    refuses_key(
+        "stablelm-parallel",
+        "stablelm.use_parallel_residual",
+        Value::Bool(false),
+        "ffn_norm.weight is missing",
+    );
+    refuses_key("stablelm", "stablelm.use_parallel_residual", Value::F32(0.5), "true or false");
+    refuses_key("stablelm", "stablelm.attention.layer_norm_rms_epsilon", Value::F32(0.5), "another kind");
+    refuses_tensor("stablelm", "blk.0.attn_q_norm.weight", &[8, 4]);
+    refuses_tensor("stablelm-parallel", "blk.1.ffn_norm.weight", &[32]);
+    refuses_shape("stablelm", "blk.1.ffn_norm.weight", None);
+    refuses_shape("stablelm", "blk.1.attn_norm.bias", Some(&[16]));
 }

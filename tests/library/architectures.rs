@@ -80,6 +80,8 @@ fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
         "olmo2-yarn",
         "mistral3",
         "mistral3-tied",
+        "stablelm",
+        "stablelm-parallel",
     ] {
         let golden = golden(name)?;
         let model = open(&golden)?;

@@ -10,6 +10,7 @@ mod olmo2;
 mod qwen2;
 mod qwen3;
 mod smollm3;
+mod stablelm;
 
 use super::config::Config;
 use super::decoder::HARMLESS;
@@ -58,6 +59,7 @@ pub static KNOWN: &[&dyn Architecture] = &[
     &nemotron::Nemotron,
     &olmo2::Olmo2,
     &mistral3::Mistral3,
+    &stablelm::StableLm,
 ];
 
 /// The one of `known` that has this name.
