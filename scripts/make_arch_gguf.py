@@ -32,6 +32,8 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     mistral3-tied  no tokenizer, tied output, neither of both
     stablelm       no tokenizer, biases of q, k and v, half of each head rotated
     stablelm-parallel  no tokenizer, one norm for both blocks, six of eight elements of a head rotated
+    starcoder2     no tokenizer, biases of all matrices, tied output
+    starcoder2-own  no tokenizer, biases of all matrices, output of its own, linear scaling
 
 To add an architecture: a function below that writes its keys and gives its tensors, and its models in MODELS.
 """
@@ -290,6 +292,10 @@ def stablelm(writer, weights, shape, n_vocab, **kinds):
     writer.add_parallel_residual(True)
 
 
+def starcoder2(writer, weights, shape, n_vocab, **kinds):
+    llama_like(writer, weights, shape, n_vocab, gated=False, layer_norms=True, biases=ALL, **kinds)
+
+
 def qwen3(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=True, head_norms=(shape.head_dim, shape.head_dim), **kinds)
 
@@ -331,6 +337,8 @@ MODELS = {
     "mistral3-tied": (mistral3, no_vocab, replace(NARROW, n_layer=2), {"tied": True}),
     "stablelm": (stablelm, no_vocab, replace(SQUARE, n_layer=3), {"n_rot": 4, "biases": QKV}),
     "stablelm-parallel": (stablelm, no_vocab, replace(SQUARE, n_layer=3), {"n_rot": 6, "parallel": True}),
+    "starcoder2": (starcoder2, no_vocab, replace(SQUARE, n_layer=3), {"tied": True}),
+    "starcoder2-own": (starcoder2, no_vocab, replace(SQUARE, n_layer=2), {"linear": 2.5}),
     "qwen3": (qwen3, no_vocab, NARROW, {}),
     "qwen3-yarn": (qwen3, no_vocab, YARN, {"tied": True, "yarn": (4.0, 128)}),
 }

@@ -88,6 +88,11 @@ def silu(x):
     return x / (1 + np.exp(-x))
 
 
+def gelu(x):
+    """As Google's code has it: an approximation by tanh."""
+    return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
 def relu(x):
     return np.maximum(x, 0)
 
@@ -296,6 +301,14 @@ def stablelm(model, x, activation=silu):
     return head(model, layer_norm(model, x, "output_norm"))
 
 
+def starcoder2(model, x, activation=gelu):
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        x = x + attention(model, layer_norm(model, x, f"{block}.attn_norm"), block, halves=True)
+        x = x + ungated_ffn(model, layer_norm(model, x, f"{block}.ffn_norm"), block, activation)
+    return head(model, layer_norm(model, x, "output_norm"))
+
+
 ARCHITECTURES = {
     "llama": llama,
     "arcee": arcee,
@@ -308,8 +321,9 @@ ARCHITECTURES = {
     "olmo2": olmo2,
     "mistral3": mistral3,
     "stablelm": stablelm,
+    "starcoder2": starcoder2,
 }
-ACTIVATIONS = {"silu": silu, "relu": relu, "relu2": relu2}
+ACTIVATIONS = {"silu": silu, "gelu": gelu, "relu": relu, "relu2": relu2}
 
 
 def logits(path, tokens, activation=None):

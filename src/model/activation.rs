@@ -10,6 +10,8 @@ use std::str::FromStr;
 pub enum Activation {
     /// `x * sigmoid(x)`: never exactly zero, so nothing can be skipped.
     Silu,
+    /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))` (arXiv 1606.08415): never exactly zero over a range of inputs.
+    Gelu,
     /// `max(x, 0)`.
     Relu,
     /// `max(x, 0)^2`.
@@ -17,12 +19,16 @@ pub enum Activation {
 }
 
 impl Activation {
-    const NAMES: [(&'static str, Self); 8] = [
+    const NAMES: [(&'static str, Self); 12] = [
         ("silu", Self::Silu),
+        ("gelu", Self::Gelu),
         ("relu", Self::Relu),
         ("relu2", Self::Relu2),
         ("swish", Self::Silu),
         ("swiglu", Self::Silu),
+        ("gelu_tanh", Self::Gelu),
+        ("gelu_pytorch_tanh", Self::Gelu),
+        ("geglu", Self::Gelu),
         ("reglu", Self::Relu),
         ("relu_sqr", Self::Relu2),
         ("relu^2", Self::Relu2),
@@ -33,6 +39,7 @@ impl Activation {
     pub fn apply(self, x: f32) -> f32 {
         match self {
             Self::Silu => x / (1.0 + (-x).exp()),
+            Self::Gelu => gelu(x),
             Self::Relu => relu(x),
             Self::Relu2 => relu(x) * relu(x),
         }
@@ -40,8 +47,16 @@ impl Activation {
 
     /// Whether it is exactly zero over a whole range of inputs.
     pub fn is_sparse(self) -> bool {
-        self != Self::Silu
+        match self {
+            Self::Silu | Self::Gelu => false,
+            Self::Relu | Self::Relu2 => true,
+        }
     }
+}
+
+fn gelu(x: f32) -> f32 {
+    let y = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2 * (x + 0.044_715 * x * x * x);
+    0.5 * x * (1.0 + y.tanh())
 }
 
 /// `max(x, 0)`, except that what is not a number stays so: `f32::max` would turn it into a neuron that did not fire.
@@ -56,7 +71,7 @@ impl FromStr for Activation {
     fn from_str(name: &str) -> Result<Self> {
         match Self::NAMES.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)) {
             Some((_, found)) => Ok(*found),
-            None => bail!("activation \"{name}\" is not known; silu, relu and relu2 are"),
+            None => bail!("activation \"{name}\" is not known; silu, gelu, relu and relu2 are"),
         }
     }
 }
@@ -65,6 +80,7 @@ impl fmt::Display for Activation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Silu => "silu",
+            Self::Gelu => "gelu",
             Self::Relu => "relu",
             Self::Relu2 => "relu2",
         })
@@ -116,10 +132,14 @@ mod tests {
 
     #[test]
     fn what_is_not_a_number_is_not_taken_for_a_neuron_at_rest() {
-        for activation in [Activation::Silu, Activation::Relu, Activation::Relu2] {
+        for activation in [Activation::Silu, Activation::Gelu, Activation::Relu, Activation::Relu2] {
             assert!(activation.apply(f32::NAN).is_nan(), "{activation}");
         }
         assert_eq!(Activation::Relu.apply(-0.0).to_bits(), 0);
+        // By 64-bit floats.
+        for (x, y) in [(1.0, 0.841_192), (-1.0, -0.158_808), (-3.0, -0.003_637_39), (0.5, 0.345_714), (20.0, 20.0)] {
+            assert!((Activation::Gelu.apply(x) - y).abs() < 1e-6 * y.abs().max(1.0), "gelu of {x}");
+        }
         assert_eq!([Activation::Relu.apply(-2.0), Activation::Relu2.apply(3.0)], [0.0, 9.0]);
     }
 }

@@ -271,7 +271,7 @@ fn architectures_and_tokenizers_that_are_not_known_are_refused_by_name() {
         text("tokenizer.ggml.pre", "klingon")(tiny);
     };
     changed(pre, &["tokenizer.ggml.pre", "klingon"]);
-    changed(text("powerinfer.activation", "gelu"), &["powerinfer.activation", "gelu"]);
+    changed(text("powerinfer.activation", "softplus"), &["powerinfer.activation", "softplus"]);
 }
 
 #[test]

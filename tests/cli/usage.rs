@@ -22,7 +22,7 @@ fn wrong_usage_is_exit_code_2_and_names_the_flag() {
     usage_error("run", &["-c", "-5", "-p", "x"], "-5");
     usage_error("run", &["--cache-type", "q8_1", "-p", "x"], "--cache-type");
     usage_error("run", &["--isa", "neon", "-p", "x"], "avx512");
-    usage_error("run", &["--activation", "gelu", "-p", "x"], "gelu");
+    usage_error("run", &["--activation", "softplus", "-p", "x"], "softplus");
     usage_error("run", &["--no-such-flag"], "--no-such-flag");
     usage_error("run", &["-p", "x", "-f", "y"], "--file");
     usage_error("bench", &["-o", "xml"], "xml");

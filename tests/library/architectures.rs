@@ -82,6 +82,8 @@ fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
         "mistral3-tied",
         "stablelm",
         "stablelm-parallel",
+        "starcoder2",
+        "starcoder2-own",
     ] {
         let golden = golden(name)?;
         let model = open(&golden)?;

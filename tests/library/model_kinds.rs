@@ -46,6 +46,7 @@ fn kinds() -> Vec<Kind> {
         Kind { name: "part of a head rotated", n_rot: 6, ..plain() },
         Kind { name: "long heads", head_dim: 14, n_rot: 14, n_head_kv: 2, ..plain() },
         Kind { name: "silu", activation: "silu", ..plain() },
+        Kind { name: "gelu", activation: "gelu", gated: false, ffn_biases: true, ..plain() },
         Kind { name: "squared relu", activation: "relu2", ..plain() },
         Kind { name: "layers of many sizes", n_ff: vec![33, 1, 130, 64], ..plain() },
         Kind { name: "layer norm", layer_norm: true, ..plain() },
@@ -282,6 +283,7 @@ fn what_a_card_has_no_kernels_for_is_refused_before_it_is_asked() -> Result<()> 
         (Kind { attention_scale: 0.5, ..plain() }, Some("attention.scale")),
         (Kind { rope_factor: 4.0, yarn: Some(YARN), ..plain() }, Some("YaRN")),
         (Kind { rope_factor: 4.0, yarn: Some(Yarn { log_multiplier: 1.0, ..YARN }), ..plain() }, None),
+        (Kind { activation: "gelu", ..plain() }, Some("activation gelu")),
         (Kind { routed, ..plain() }, Some("a router")),
     ] {
         let kind = wide(kind);

@@ -241,6 +241,7 @@ fn group(kind: &Kind, weights: &Tensors, layer: usize, x: &[f64], e: Option<usiz
     };
     let act = |v: f64| match kind.activation {
         "silu" => v / (1.0 + (-v).exp()),
+        "gelu" => 0.5 * v * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (v + 0.044715 * v * v * v)).tanh()),
         "relu" => v.max(0.0),
         "relu2" => v.max(0.0) * v.max(0.0),
         other => panic!("{other}"),

@@ -4,6 +4,7 @@ use crate::executor::params::ExecutorParams;
 use crate::executor::program::{fuse_adds, of_layer};
 use crate::gpu::Ptr;
 use crate::gpu::matrix::DeviceMatrix;
+use crate::gpu::ops::activation_code;
 use crate::gpu::ops::norm::MAX_NORM;
 use crate::gpu::ops::rope::KvLayer;
 use crate::model::{Config, Down, Layer, Matrix, Model, Part, Role, Scores, Step, Tensor, Vector};
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, bail, ensure};
 pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
     let config = &model.config;
     ensure!(model.weights.head_part().bias.is_none(), "output.bias: a bias of the head is not computed on a card yet");
+    activation_code(Some(config.activation.activation))?;
     check_matrix(model.weights.head())?;
     ensure!(
         config.rope.magnitude == 1.0,

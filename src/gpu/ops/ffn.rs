@@ -78,7 +78,7 @@ pub fn gate_up(
         return Ok(());
     }
     let args = Args::new().ptr(gate.ptr()).n(gate.n_stored()).ptr(up.ptr()).n(up.n_stored()).n(n);
-    let args = args.ptr(gate.input(x)?).n(gate.n_cols()).i32(activation_code(Some(activation))).ptr(h);
+    let args = args.ptr(gate.input(x)?).n(gate.n_cols()).i32(activation_code(Some(activation))?).ptr(h);
     let grid = n.div_ceil(WARPS * ROWS) as u32;
     kernels.launch(stream, &format!("gate_up_{}", gate.kernel()), [grid, 1, 1], [THREADS as u32, 1, 1], args)
 }

@@ -144,7 +144,7 @@ pub fn gemm(kernels: &Kernels, stream: &Stream, work: &Product, x: &Packed) -> R
         return Ok(());
     }
     let args = Args::new().ptr(matrix.ptr()).n(matrix.n_stored()).n(first).n(n_rows).n(matrix.n_cols());
-    let args = args.ptr(x.ptr).n(x.n_tokens).ptr(bias).i32(activation_code(activation));
+    let args = args.ptr(x.ptr).n(x.n_tokens).ptr(bias).i32(activation_code(activation)?);
     let args = args.ptr(other.ptr).i32(code).ptr(y.ptr).n(y.stride);
     kernels.launch(stream, &format!("gemm_{}", matrix.kernel()), grid(n_rows, x)?, [THREADS, 1, 1], args)
 }

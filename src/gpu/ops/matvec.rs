@@ -74,7 +74,7 @@ pub fn matvec(
     if grid == 0 {
         return Ok(());
     }
-    let args = args.ptr(x).n(like.n_cols()).n(lanes_log2).i32(activation_code(activation));
+    let args = args.ptr(x).n(like.n_cols()).n(lanes_log2).i32(activation_code(activation)?);
     kernels.launch(stream, &format!("matvec_{}", like.kernel()), [grid, 1, 1], [THREADS as u32, 1, 1], args)
 }
 

@@ -15,6 +15,7 @@ pub mod token;
 
 use super::device::Device;
 use crate::model::Activation;
+use anyhow::{Result, bail};
 
 /// Threads of a block in the kernels that read weights.
 const THREADS: usize = 256;
@@ -32,11 +33,15 @@ fn spread(device: &Device, n_blocks: usize) -> u32 {
 }
 
 /// The kernels' code for an activation function.
-pub fn activation_code(activation: Option<Activation>) -> i32 {
+///
+/// # Errors
+/// When they have none.
+pub fn activation_code(activation: Option<Activation>) -> Result<i32> {
     match activation {
-        None => -1,
-        Some(Activation::Silu) => 0,
-        Some(Activation::Relu) => 1,
-        Some(Activation::Relu2) => 2,
+        None => Ok(-1),
+        Some(Activation::Silu) => Ok(0),
+        Some(Activation::Relu) => Ok(1),
+        Some(Activation::Relu2) => Ok(2),
+        Some(Activation::Gelu) => bail!("activation gelu is not computed on a card yet"),
     }
 }

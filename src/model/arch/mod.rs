@@ -11,6 +11,7 @@ mod qwen2;
 mod qwen3;
 mod smollm3;
 mod stablelm;
+mod starcoder2;
 
 use super::config::Config;
 use super::decoder::HARMLESS;
@@ -60,6 +61,7 @@ pub static KNOWN: &[&dyn Architecture] = &[
     &olmo2::Olmo2,
     &mistral3::Mistral3,
     &stablelm::StableLm,
+    &starcoder2::StarCoder2,
 ];
 
 /// The one of `known` that has this name.
