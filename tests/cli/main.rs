@@ -1,5 +1,6 @@
 //! The four commands, run as users run them.
 
+mod architectures;
 mod bench;
 mod contradictions;
 mod conversation_ends;
