@@ -31,7 +31,7 @@ pub(super) fn ladder(n_embd: usize) -> Vec<usize> {
     let most = if n_embd >= 1024 { n_embd / 4 } else { n_embd / 2 };
     let mut ranks: Vec<usize> = [(1, 32), (1, 16), (3, 32), (1, 8), (3, 16), (1, 4), (1, 2)]
         .iter()
-        .map(|(a, b)| (n_embd * a / b).next_multiple_of(RANK_STEP))
+        .map(|(a, b)| (n_embd * a / b).max(1).next_multiple_of(RANK_STEP).min(n_embd))
         .filter(|r| *r <= most.max(RANK_STEP))
         .collect();
     ranks.dedup();
@@ -185,6 +185,8 @@ mod tests {
     #[test]
     fn ranks_are_whole_blocks_and_rise() {
         assert_eq!(ladder(4096), [128, 256, 384, 512, 768, 1024]);
+        // No more directions than inputs.
+        assert_eq!((ladder(1), ladder(20)), (vec![1], vec![20]));
         for n_embd in [32, 64, 96, 256, 1000, 5120] {
             let ranks = ladder(n_embd);
             assert!(!ranks.is_empty() && ranks.is_sorted_by(|a, b| a < b), "{n_embd}: {ranks:?}");

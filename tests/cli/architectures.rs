@@ -52,21 +52,35 @@ fn models_of_every_architecture_are_profiled_split_and_run() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         let (model, story) = (model(name, folder.path()), at("story.txt"));
-        std::fs::write(&story, "once upon a time there was a little dog who liked to run ".repeat(4)).unwrap();
+        std::fs::write(&story, "once upon a time there was a little dog who liked to run ".repeat(8)).unwrap();
         let mut profile = tool("profile");
-        profile.arg("-m").arg(&model).arg("-f").arg(&story).arg("-o").arg(at("a.profile"));
+        profile.arg("-m").arg(&model).arg("-f").arg(&story).arg("-o").arg(at("a.profile")).args(["--samples", "4096"]);
         Outcome::from(profile.output().unwrap()).ok();
         for (variant, flags) in [("variant.gguf", &[] as &[&str]), ("f16.gguf", &["--type", "f16"])] {
             let mut split = tool("split");
             split.arg("-m").arg(&model).arg("--profile").arg(at("a.profile")).arg("-o").arg(at(variant)).args(flags);
             Outcome::from(split.output().unwrap()).ok();
         }
+        let mut fit = tool("profile");
+        fit.arg("-m").arg(&model).arg("--samples-from").arg(at("a.profile")).arg("-o").arg(at("a.predictor"));
+        Outcome::from(fit.args(["--predictor", "lowrank"]).output().unwrap()).ok();
+        let mut pack = tool("split");
+        pack.arg("-m")
+            .arg(at("variant.gguf"))
+            .arg("--predictor")
+            .arg(at("a.predictor"))
+            .arg("-o")
+            .arg(at("predicted.gguf"));
+        Outcome::from(pack.output().unwrap()).ok();
         let plain = perplexity(&model, &story, "dense");
         let variant = at("variant.gguf");
         for mode in ["dense", "exact"] {
             let perplexity = perplexity(&variant, &story, mode);
             assert!((perplexity / plain - 1.0).abs() < 1e-4, "{name}, {mode}: {perplexity} instead of {plain}");
         }
+        // Predictors of random weights say little, but nothing may break.
+        let predicted = perplexity(&at("predicted.gguf"), &story, "predicted");
+        assert!(predicted.is_finite() && predicted > 1.0, "{name}, predicted: {predicted}");
         let narrow = perplexity(&at("f16.gguf"), &story, "exact");
         assert!((narrow / plain - 1.0).abs() < 0.05, "{name}, f16: {narrow} instead of {plain}");
         let text = greedy(&model, "dense");
