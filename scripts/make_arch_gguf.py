@@ -34,6 +34,7 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     stablelm-parallel  no tokenizer, one norm for both blocks, six of eight elements of a head rotated
     starcoder2     no tokenizer, biases of all matrices, tied output
     starcoder2-own  no tokenizer, biases of all matrices, output of its own, linear scaling
+    exaone         no tokenizer, rope_freqs, tied output
 
 To add an architecture: a function below that writes its keys and gives its tensors, and its models in MODELS.
 """
@@ -296,6 +297,10 @@ def starcoder2(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=False, layer_norms=True, biases=ALL, **kinds)
 
 
+def exaone(writer, weights, shape, n_vocab, **kinds):
+    llama_like(writer, weights, shape, n_vocab, gated=True, **kinds)
+
+
 def qwen3(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=True, head_norms=(shape.head_dim, shape.head_dim), **kinds)
 
@@ -339,6 +344,7 @@ MODELS = {
     "stablelm-parallel": (stablelm, no_vocab, replace(SQUARE, n_layer=3), {"n_rot": 6, "parallel": True}),
     "starcoder2": (starcoder2, no_vocab, replace(SQUARE, n_layer=3), {"tied": True}),
     "starcoder2-own": (starcoder2, no_vocab, replace(SQUARE, n_layer=2), {"linear": 2.5}),
+    "exaone": (exaone, no_vocab, replace(NARROW, n_layer=3), {"factors": True, "tied": True}),
     "qwen3": (qwen3, no_vocab, NARROW, {}),
     "qwen3-yarn": (qwen3, no_vocab, YARN, {"tied": True, "yarn": (4.0, 128)}),
 }

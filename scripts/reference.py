@@ -309,6 +309,14 @@ def starcoder2(model, x, activation=gelu):
     return head(model, layer_norm(model, x, "output_norm"))
 
 
+def exaone(model, x, activation=silu):
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        x = x + attention(model, rms_norm(model, x, f"{block}.attn_norm"), block, halves=True)
+        x = x + gated_ffn(model, rms_norm(model, x, f"{block}.ffn_norm"), block, activation)
+    return head(model, rms_norm(model, x, "output_norm"))
+
+
 ARCHITECTURES = {
     "llama": llama,
     "arcee": arcee,
@@ -322,6 +330,7 @@ ARCHITECTURES = {
     "mistral3": mistral3,
     "stablelm": stablelm,
     "starcoder2": starcoder2,
+    "exaone": exaone,
 }
 ACTIVATIONS = {"silu": silu, "gelu": gelu, "relu": relu, "relu2": relu2}
 

@@ -327,3 +327,12 @@ fn starcoder2_refuses_what_it_does_not_compute() -> Result<()> {
     assert!(on_a_card(&gelu).contains("activation gelu is not computed on a card yet"));
     Ok(())
 }
+
+#[test]
+fn exaone_refuses_what_it_does_not_compute() {
+    refuses_key("exaone", "exaone.attention.sliding_window", Value::U32(64), "window");
+    refuses_key("exaone", "exaone.residual_scale", Value::F32(0.5), "scale");
+    refuses_tensor("exaone", "blk.0.attn_q_norm.weight", &[4]);
+    refuses_tensor("exaone", "blk.0.post_attention_norm.weight", &[32]);
+    refuses_shape("exaone", "rope_freqs.weight", Some(&[4]));
+}

@@ -84,6 +84,7 @@ fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
         "stablelm-parallel",
         "starcoder2",
         "starcoder2-own",
+        "exaone",
     ] {
         let golden = golden(name)?;
         let model = open(&golden)?;

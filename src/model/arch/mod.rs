@@ -1,6 +1,7 @@
 //! Architectures: one file each, which says everything that distinguishes it.
 
 mod arcee;
+mod exaone;
 mod granite;
 mod llama;
 mod minicpm;
@@ -62,6 +63,7 @@ pub static KNOWN: &[&dyn Architecture] = &[
     &mistral3::Mistral3,
     &stablelm::StableLm,
     &starcoder2::StarCoder2,
+    &exaone::Exaone,
 ];
 
 /// The one of `known` that has this name.
