@@ -25,6 +25,7 @@ pub mod gguf;
 pub mod embedded;
 pub mod cpu;
 pub mod model;
+pub mod hub;
 pub mod tokenizer;
 pub mod shapes;
 pub mod placement;
