@@ -15,6 +15,7 @@ use common::models;
 use common::plan::Vram;
 use common::self_test::choose;
 use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
+use common::which::Which;
 use kernels::KernelsArgs;
 use kl::{Comparison, KlArgs};
 use powerinfer::cpu::Pool;
@@ -45,6 +46,7 @@ const EXAMPLES: &str = "\
 Examples:
   powerinfer-bench                                       pp512 and tg128 of the embedded model
   powerinfer-bench -m model.gguf -p 512 -n 128 --mode dense,exact -o json
+  powerinfer-bench -hf owner/model-GGUF:Q4_K_M             a model of the Hugging Face hub, fetched once
   powerinfer-bench -m model.gguf -p 0 -n 64,256 -t 1,2,4 --text random
   powerinfer-bench -m model.gguf --perplexity wiki.test.raw -c 512 --mode dense
   powerinfer-bench -m q4_0.gguf --kl wiki.test.raw --chunks 20 --mode dense --kl-base f16.gguf    what quantizing costs
@@ -65,9 +67,8 @@ const MEASURED: [GgmlType; 5] = [GgmlType::F16, GgmlType::Q8_0, GgmlType::Q4_0, 
 #[derive(Parser)]
 #[command(name = "powerinfer-bench", version, after_help = EXAMPLES)]
 struct Args {
-    /// Model to measure (GGUF, plain or variant) [default: the embedded model]
-    #[arg(short, long, value_name = "FILE")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    which: Which,
     /// Prompt lengths of pp tests; 0 for none [default: 512, or 0 with --perplexity or --kl]
     #[arg(short = 'p', long, value_name = "N,N", value_delimiter = ',')]
     n_prompt: Option<Vec<usize>>,
@@ -168,9 +169,9 @@ fn run(args: Args) -> Result<()> {
 /// The model to measure.
 fn open(args: &Args, bar: &Bar) -> Result<Model> {
     let synthetic = args.synthetic.file(bar)?;
-    let path = synthetic.as_deref().or(args.model.as_deref());
+    let path = synthetic.map_or_else(|| args.which.path(bar), |path| Ok(Some(path)))?;
     let check = args.compute.check_tensors.then_some(bar as _);
-    models::open(models::open_file(path)?, args.compute.activation, check)
+    models::open(models::open_file(path.as_deref())?, args.compute.activation, check)
 }
 
 /// `--kernels`.

@@ -39,7 +39,8 @@ impl Comparison {
         let text = Scored::new(args, model, path, progress)?;
         let base = args.kl.kl_base.as_deref().map(|path| -> Result<_> {
             let check = args.compute.check_tensors.then_some(progress);
-            let base = models::open(models::open_file(Some(path))?, args.compute.activation, check)?;
+            let path = args.which.found(path, progress)?;
+            let base = models::open(models::open_file(Some(&path))?, args.compute.activation, check)?;
             check_vocabularies(&base, model)?;
             Ok(base)
         });

@@ -62,11 +62,11 @@ impl PredictorArgs {
 }
 
 /// Fits, writes and shows predictors.
-pub fn fit(args: &crate::Args, wanted: &Wanted, output: &Path) -> Result<()> {
+pub fn fit(args: &crate::Args, model: Option<&Path>, wanted: &Wanted, output: &Path) -> Result<()> {
     let bar = Bar::new();
     let shown = || wanted.samples.display().to_string();
     let profile = Profile::read(wanted.samples)?;
-    let model = models::open(models::open_file(args.model.as_deref())?, args.activation, Some(&bar))?;
+    let model = models::open(models::open_file(model)?, args.activation, Some(&bar))?;
     match profile.fingerprint.kinship(&Fingerprint::of(&model)?) {
         Kinship::Same => {}
         Kinship::Sibling => tell!("note: {}: was made with another quantization of the model", shown()),

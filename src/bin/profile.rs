@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use common::models;
 use common::terminal::{Again, Bar, catch_ctrl_c, print_table, tell};
+use common::which::Which;
 use powerinfer::files::{MOST_TEXT, check_writable, free_space, is_one_target, is_same, write_whole};
 use powerinfer::model::{Activation, Model};
 use powerinfer::printable::printable;
@@ -26,6 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   powerinfer-profile -m model.gguf -f corpus.txt -o model.profile
   powerinfer-profile -m model.gguf -f corpus/ -o model.profile --tokens 100000 --plot profile.png
+  powerinfer-profile -hf owner/model-GGUF:F16 -f corpus.txt -o model.profile
   powerinfer-profile -m model.gguf -f corpus/ -o part3.profile --shard 3/8
   powerinfer-profile --merge part*.profile -o model.profile
   powerinfer-profile --show model.profile --plot model.png
@@ -39,9 +41,8 @@ An interrupted run resumes from OUT.part when the same command is run again.";
 #[derive(Parser)]
 #[command(name = "powerinfer-profile", version, after_help = EXAMPLES)]
 struct Args {
-    /// Model to profile (GGUF, plain or variant) [default: the embedded model]
-    #[arg(short, long, value_name = "FILE")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    which: Which,
     /// Calibration texts, UTF-8; a folder stands for all files in it, - for standard input
     #[arg(short, long, value_name = "TEXT", num_args = 1.., required_unless_present_any = ["random_tokens", "merge", "show", "compare", "samples_from"])]
     file: Vec<PathBuf>,
@@ -98,8 +99,10 @@ struct Args {
 }
 
 /// Arguments that say how to make a profile.
-const MAKING: [&str; 12] = [
+const MAKING: [&str; 14] = [
     "model",
+    "hf_repo",
+    "offline",
     "file",
     "random_tokens",
     "ctx_size",
@@ -131,14 +134,18 @@ fn run(args: Args) -> Result<()> {
         );
     }
     for output in args.output.iter().chain(&args.plot) {
-        let inputs = args.model.iter().chain(&args.file).chain(&args.merge).chain(&args.show);
+        let inputs = args.which.model.iter().chain(&args.file).chain(&args.merge).chain(&args.show);
         let inputs = inputs.chain(args.predictor.inputs());
         models::keep_inputs(output, inputs.map(PathBuf::as_path))?;
         check_writable(output)?;
     }
+    let model = if args.show.is_none() && args.merge.is_empty() { args.which.path(&Bar::new())? } else { None };
+    for output in args.output.iter().chain(&args.plot) {
+        models::keep_inputs(output, model.as_deref())?;
+    }
     if let Some(wanted) = args.predictor.wanted() {
         let output = args.output.as_deref().context("-o: is missing")?;
-        return predictor::fit(&args, &wanted, output);
+        return predictor::fit(&args, model.as_deref(), &wanted, output);
     }
     let (profile, samples) = match (&args.show, &args.output) {
         // What is shown may be written again; its samples then go along.
@@ -146,7 +153,7 @@ fn run(args: Args) -> Result<()> {
             (Profile::read(path)?, output.as_ref().map_or(Ok(None), |_| Samples::read_if_any(path))?)
         }
         (None, _) if !args.merge.is_empty() => merge(&args.merge)?,
-        (None, Some(output)) => make(&args, output)?,
+        (None, Some(output)) => make(&args, model.as_deref(), output)?,
         (None, None) => anyhow::bail!("-o: is missing"),
     };
     if let Some(path) = &args.output {
@@ -192,12 +199,12 @@ fn part(output: &Path) -> PathBuf {
     name.into()
 }
 
-fn make(args: &Args, output: &Path) -> Result<(Profile, Option<Samples>)> {
+fn make(args: &Args, model: Option<&Path>, output: &Path) -> Result<(Profile, Option<Samples>)> {
     let bar = Bar::new();
     let part = part(output);
     let outputs = [output, &part].into_iter().chain(args.plot.as_deref());
     let texts = texts(args, &outputs.collect::<Vec<_>>(), &bar)?;
-    let gguf = models::open_file(args.model.as_deref())?;
+    let gguf = models::open_file(model)?;
     let model = models::open(gguf, args.activation, Some(&bar))?;
     let params = params(args, &model)?;
     check_room(output, &model, params.n_samples)?;

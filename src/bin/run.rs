@@ -13,6 +13,7 @@ use common::hardware::hardware_to_show;
 use common::models;
 use common::plan::{self, PlanArgs};
 use common::terminal::{Again, Bar, catch_ctrl_c, print, print_generated, tell};
+use common::which::Which;
 use powerinfer::chat::contained;
 use powerinfer::conversation::Prompt;
 use powerinfer::executor::{ExecutorParams, Mode, Worker};
@@ -37,6 +38,7 @@ const EXAMPLES: &str = "\
 Examples:
   powerinfer-run -p \"Once upon a time\"                  a story by the embedded model
   powerinfer-run -m model.gguf -p \"Hello\" -n 64 --temp 0
+  powerinfer-run -hf owner/model-GGUF:Q4_K_M -p \"Hello\"  a model of the Hugging Face hub, fetched once
   echo \"Hello\" | powerinfer-run -m model.gguf
   powerinfer-run -m chat.gguf -cnv                      chat, with the file's chat template
   powerinfer-run -m model.gguf --tokenize -p \"Hello\"    print token ids and exit
@@ -48,9 +50,8 @@ except for line breaks and tabs; into a pipe or a file it goes as it is.";
 #[derive(Parser)]
 #[command(name = "powerinfer-run", version, after_help = EXAMPLES)]
 struct Args {
-    /// Model (GGUF, plain or variant) [default: the embedded model]
-    #[arg(short, long, value_name = "FILE")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    which: Which,
     /// Prompt [default: standard input if it is piped, otherwise a conversation]
     #[arg(short, long, value_name = "TEXT", conflicts_with = "file", allow_hyphen_values = true)]
     prompt: Option<OsString>,
@@ -159,7 +160,8 @@ fn run(args: Args) -> Result<()> {
     let start = Instant::now();
     let bar = Bar::new();
     let check = args.compute.check_tensors.then_some(&bar as _);
-    let model = models::open(models::open_file(args.model.as_deref())?, args.compute.activation, check)?;
+    let path = args.which.path(&bar)?;
+    let model = models::open(models::open_file(path.as_deref())?, args.compute.activation, check)?;
     let tokenizer = models::tokenizer(&model.gguf)?;
     drop(bar);
     let (vram, hardware) = (&args.plan.vram, args.plan.hardware.as_deref());
@@ -235,7 +237,8 @@ fn run(args: Args) -> Result<()> {
 
 /// `--dry-run`: what would be computed where, and how fast.
 fn dry_run(args: &Args) -> Result<()> {
-    let model = models::open(models::open_file(args.model.as_deref())?, args.compute.activation, None)?;
+    let path = args.which.path(&Bar::new())?;
+    let model = models::open(models::open_file(path.as_deref())?, args.compute.activation, None)?;
     let params = executor_params(args, &model)?;
     model.check_mode(params.mode)?;
     let work = Workload::of(&model);
@@ -323,7 +326,8 @@ fn special(args: &Args) -> Special {
 
 fn tokenize(args: &Args) -> Result<()> {
     let text = prompt(args)?.context("--tokenize needs a prompt: give -p, -f, or pipe one in")?;
-    let gguf = models::open_file(args.model.as_deref())?;
+    let path = args.which.path(&Bar::new())?;
+    let gguf = models::open_file(path.as_deref())?;
     let tokenizer: Tokenizer = models::tokenizer(&gguf)?;
     let ids = if args.conversation {
         let prompter = template::prompter(&gguf, &tokenizer)?;

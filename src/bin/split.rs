@@ -3,11 +3,12 @@
 mod common;
 
 use anyhow::{Context, Result, ensure};
-use clap::Parser;
+use clap::{ArgGroup, Parser};
 use common::hardware::hardware_to_show;
 use common::models;
 use common::plan::{self, PlanArgs};
 use common::terminal::{Again, Bar, catch_ctrl_c, print_table, tell};
+use common::which::Which;
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode, Worker};
 use powerinfer::files::check_writable;
@@ -47,13 +48,17 @@ Examples:
 Only powerinfer's tools open a variant: llama.cpp cannot, because ffn_down is transposed.
 With --quantize-only the model may be of any architecture, and the output is an ordinary file that llama.cpp opens.";
 
+const MODEL: &str =
+    "Model to split: a GGUF file, or hf:OWNER/MODEL/FILE.gguf, which is fetched from the Hugging Face hub once";
+
 /// Write a variant of a model: neurons in descending order of activity, ffn_down transposed, with an index.
 #[derive(Parser)]
 #[command(name = "powerinfer-split", version, after_help = EXAMPLES)]
+#[command(group(ArgGroup::new("source").args(["model", "hf_repo", "shape"]).required(true).multiple(true)))]
+#[command(mut_arg("model", |model| model.help(MODEL)))]
 struct Args {
-    /// Model to split (GGUF)
-    #[arg(short, long, value_name = "FILE", required_unless_present = "shape")]
-    model: Option<PathBuf>,
+    #[command(flatten)]
+    which: Which,
     /// Profile of this model, or of another quantization of it
     #[arg(long, value_name = "PROFILE", required_unless_present_any = ["quantize_only", "shape", "predictor"])]
     profile: Option<PathBuf>,
@@ -86,7 +91,7 @@ struct Args {
     #[command(flatten)]
     plan: PlanArgs,
     #[arg(long, value_name = "NAME[-LAYERS][:TYPE[:DENSITY]]", requires = "dry_run", help = shape_help(),
-        conflicts_with_all = ["model", "profile", "recipe", "down", "predictor"])]
+        conflicts_with_all = ["model", "hf_repo", "profile", "recipe", "down", "predictor"])]
     shape: Option<Sized>,
     /// Mode to plan for: dense, exact, or predicted (with --predictor; without it, factors of rank n_embd / 8 are assumed)
     #[arg(long, value_name = "MODE", default_value = "exact")]
@@ -112,6 +117,11 @@ fn main() -> ExitCode {
     common::main(run)
 }
 
+/// The model's file, fetched if need be.
+fn model_path(args: &Args, bar: &Bar) -> Result<PathBuf> {
+    args.which.path(bar)?.context("-m: a model is missing")
+}
+
 fn run(args: Args) -> Result<()> {
     catch_ctrl_c(Again::Waits)?;
     let n_threads = args.threads.unwrap_or_else(common::default_threads);
@@ -123,17 +133,24 @@ fn run(args: Args) -> Result<()> {
         assume_predictors(&args, &mut work);
         return dry_run(&args, work, n_threads, &bar);
     }
-    let path = args.model.as_deref().context("-m: a model is missing")?;
     if args.plan.dry_run {
         ensure!(!args.quantize_only, "--dry-run: there is no plan for --quantize-only");
+        let path = &*model_path(&args, &bar)?;
         let (source, draft) = decide(&args, path, &bar)?;
         let predictors = predictors(&args, &source)?;
         return dry_run(&args, workload(&args, &source, &draft, predictors.as_ref()), n_threads, &bar);
     }
     let output = args.output.as_deref().context("-o: an output is missing")?;
-    let inputs = [Some(path), args.profile.as_deref(), args.predictor.as_deref(), args.plan.hardware.as_deref()];
+    let inputs = [
+        args.which.model.as_deref(),
+        args.profile.as_deref(),
+        args.predictor.as_deref(),
+        args.plan.hardware.as_deref(),
+    ];
     models::keep_inputs(output, inputs.into_iter().flatten())?;
     check_writable(output)?;
+    let path = &*model_path(&args, &bar)?;
+    models::keep_inputs(output, [path])?;
     if args.quantize_only {
         return quantize(&args, path, output, &bar);
     }

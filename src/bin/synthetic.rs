@@ -31,7 +31,7 @@ fn help() -> String {
 /// Which synthetic model to measure, and where it is kept.
 #[derive(Args)]
 pub struct Synthetic {
-    #[arg(long, value_name = "NAME[-LAYERS][:TYPE[:DENSITY]]", conflicts_with = "model", help = help())]
+    #[arg(long, value_name = "NAME[-LAYERS][:TYPE[:DENSITY]]", conflicts_with_all = ["model", "hf_repo"], help = help())]
     synthetic: Option<Spec>,
     /// The same weights as a plain file, which llama.cpp opens too (but runs with SiLU)
     #[arg(long, requires = "synthetic")]

@@ -8,6 +8,7 @@ mod device;
 mod fallback;
 mod first_start;
 mod hostile_models;
+mod hub;
 mod inputs;
 mod interrupt;
 mod kernels;

@@ -14,6 +14,7 @@ mod random;
 mod raw;
 pub mod real;
 pub mod reference;
+pub mod server;
 #[cfg(unix)]
 pub mod terminal;
 mod tiny;

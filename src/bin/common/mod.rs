@@ -5,10 +5,12 @@ pub mod args;
 pub mod card;
 pub mod ending;
 pub mod hardware;
+pub mod hub;
 pub mod models;
 pub mod plan;
 pub mod self_test;
 pub mod terminal;
+pub mod which;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -81,6 +83,8 @@ fn long_form(arg: OsString, value: &mut bool) -> OsString {
     let is_value = std::mem::replace(value, matches!(arg.to_str(), Some("-p" | "--prompt")));
     match arg.to_str() {
         Some("-cnv") if !is_value => "--conversation".into(),
+        Some("-hf" | "-hfr") if !is_value => "--hf-repo".into(),
+        Some("-hff") if !is_value => "--hf-file".into(),
         Some("-ngl") if !is_value => "--n-gpu-layers".into(),
         Some("-ub") if !is_value => "--ubatch-size".into(),
         _ => arg,
