@@ -275,8 +275,12 @@ fn failure(error: &ureq::Error) -> Event {
         ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect) => {
             Event::Unreachable(format!("no connection in time; {NETWORK}"))
         }
-        ureq::Error::Io(error) if is_no_connection(error) => Event::Unreachable(format!("{error}; {NETWORK}")),
-        ureq::Error::Io(error) => Event::Failed(error.to_string()),
+        ureq::Error::Io(error) if broke_off(error) => Event::Failed(error.to_string()),
+        // So rustls comes through.
+        ureq::Error::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Event::Unreachable(format!("no encrypted connection: {error}; SSL_CERT_FILE names certificates to trust"))
+        }
+        ureq::Error::Io(error) => Event::Unreachable(format!("{error}; {NETWORK}")),
         ureq::Error::Timeout(_) => {
             Event::Failed("no answer in time; HF_HUB_DOWNLOAD_TIMEOUT sets the seconds to wait".to_owned())
         }
@@ -284,10 +288,10 @@ fn failure(error: &ureq::Error) -> Event {
     }
 }
 
-/// Whether nobody was there to talk to.
-fn is_no_connection(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable};
-    matches!(error.kind(), ConnectionRefused | HostUnreachable | NetworkDown | NetworkUnreachable)
+/// Whether there was somebody to talk to, for a while.
+fn broke_off(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut, UnexpectedEof, WouldBlock};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut | UnexpectedEof | WouldBlock)
 }
 
 /// What an answer that is none of the wanted ones means.

@@ -274,8 +274,12 @@ fn without_a_network_it_fails_at_once_and_says_what_helps() {
         refused(setup.run(args).arg("--offline"), &["owner/model", "--offline", "huggingface"]);
         refused(setup.run(args).env("HF_HUB_OFFLINE", "1"), &["owner/model", "--offline"]);
     }
+    // A server that does not speak TLS.
+    let tls = setup.hub.hub.url.replace("http:", "https:");
+    let mut run = command("run", setup.home.path(), &tls);
+    refused(run.args(["-hf", "owner/model", "-p", "x", "--tokenize"]), &["encrypted", "SSL_CERT_FILE"]);
     assert!(start.elapsed() < Duration::from_secs(20));
-    assert!(setup.hub.hub.asked().is_empty());
+    assert!(setup.hub.hub.asked().iter().all(|asked| !asked.path.contains("owner")), "{:?}", setup.hub.hub.asked());
     for (variable, value) in [
         ("HF_ENDPOINT", "ftp://x"),
         ("HF_ENDPOINT", "hub"),

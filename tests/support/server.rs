@@ -84,7 +84,13 @@ impl Server {
 
 fn serve(mut stream: &TcpStream, log: &Mutex<Vec<Asked>>, answer: &dyn Fn(&Asked) -> Reply) {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty());
-    let Some(first) = lines.next() else { return };
+    let Some(first) = lines.next() else {
+        // Something that is no text, as when TLS is spoken.
+        let _ = stream.write_all(b"HTTP/1.1 400 X\r\n\r\n");
+        let _ = stream.set_read_timeout(Some(Duration::from_millis(300)));
+        let _ = std::io::copy(&mut stream, &mut std::io::sink());
+        return;
+    };
     let mut words = first.split(' ').map(str::to_owned);
     let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let header = |line: String| line.split_once(':').map(|(n, v)| (n.to_lowercase(), v.trim().to_owned()));
