@@ -171,7 +171,9 @@ fn open(args: &Args, bar: &Bar) -> Result<Model> {
     let synthetic = args.synthetic.file(bar)?;
     let path = synthetic.map_or_else(|| args.which.path(bar), |path| Ok(Some(path)))?;
     let check = args.compute.check_tensors.then_some(bar as _);
-    models::open(models::open_file(path.as_deref())?, args.compute.activation, check)
+    let model = models::open(models::open_file(path.as_deref())?, args.compute.activation, check)?;
+    args.which.warn(&model)?;
+    Ok(model)
 }
 
 /// `--kernels`.

@@ -40,7 +40,7 @@ impl Comparison {
         let base = args.kl.kl_base.as_deref().map(|path| -> Result<_> {
             let check = args.compute.check_tensors.then_some(progress);
             let path = args.which.found(path, progress)?;
-            let base = models::open(models::open_file(Some(&path))?, args.compute.activation, check)?;
+            let base = models::open(models::open_file(path.as_deref())?, args.compute.activation, check)?;
             check_vocabularies(&base, model)?;
             Ok(base)
         });

@@ -67,6 +67,7 @@ pub fn fit(args: &crate::Args, model: Option<&Path>, wanted: &Wanted, output: &P
     let shown = || wanted.samples.display().to_string();
     let profile = Profile::read(wanted.samples)?;
     let model = models::open(models::open_file(model)?, args.activation, Some(&bar))?;
+    args.which.warn(&model)?;
     match profile.fingerprint.kinship(&Fingerprint::of(&model)?) {
         Kinship::Same => {}
         Kinship::Sibling => tell!("note: {}: was made with another quantization of the model", shown()),

@@ -99,10 +99,11 @@ struct Args {
 }
 
 /// Arguments that say how to make a profile.
-const MAKING: [&str; 14] = [
+const MAKING: [&str; 15] = [
     "model",
     "hf_repo",
     "offline",
+    "models",
     "file",
     "random_tokens",
     "ctx_size",
@@ -206,6 +207,7 @@ fn make(args: &Args, model: Option<&Path>, output: &Path) -> Result<(Profile, Op
     let texts = texts(args, &outputs.collect::<Vec<_>>(), &bar)?;
     let gguf = models::open_file(model)?;
     let model = models::open(gguf, args.activation, Some(&bar))?;
+    args.which.warn(&model)?;
     let params = params(args, &model)?;
     check_room(output, &model, params.n_samples)?;
     let mut job = match args.random_tokens {

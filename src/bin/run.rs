@@ -11,6 +11,7 @@ use common::args::Compute;
 use common::card::Where;
 use common::hardware::hardware_to_show;
 use common::models;
+use common::names;
 use common::plan::{self, PlanArgs};
 use common::terminal::{Again, Bar, catch_ctrl_c, print, print_generated, tell};
 use common::which::Which;
@@ -52,6 +53,9 @@ except for line breaks and tabs; into a pipe or a file it goes as it is.";
 struct Args {
     #[command(flatten)]
     which: Which,
+    /// Print the models that have names, with what is known of them, and exit
+    #[arg(long)]
+    list_models: bool,
     /// Prompt [default: standard input if it is piped, otherwise a conversation]
     #[arg(short, long, value_name = "TEXT", conflicts_with = "file", allow_hyphen_values = true)]
     prompt: Option<OsString>,
@@ -141,6 +145,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<()> {
+    if args.list_models {
+        return names::list(args.which.models.as_deref());
+    }
     if args.tokenize {
         return tokenize(&args);
     }
@@ -162,6 +169,7 @@ fn run(args: Args) -> Result<()> {
     let check = args.compute.check_tensors.then_some(&bar as _);
     let path = args.which.path(&bar)?;
     let model = models::open(models::open_file(path.as_deref())?, args.compute.activation, check)?;
+    args.which.warn(&model)?;
     let tokenizer = models::tokenizer(&model.gguf)?;
     drop(bar);
     let (vram, hardware) = (&args.plan.vram, args.plan.hardware.as_deref());

@@ -48,8 +48,8 @@ Examples:
 Only powerinfer's tools open a variant: llama.cpp cannot, because ffn_down is transposed.
 With --quantize-only the model may be of any architecture, and the output is an ordinary file that llama.cpp opens.";
 
-const MODEL: &str =
-    "Model to split: a GGUF file, or hf:OWNER/MODEL/FILE.gguf, which is fetched from the Hugging Face hub once";
+const MODEL: &str = "Model to split: a GGUF file, a name (powerinfer-run --list-models), or hf:OWNER/MODEL/FILE.gguf; what is not here \
+     is fetched from the Hugging Face hub once";
 
 /// Write a variant of a model: neurons in descending order of activity, ffn_down transposed, with an index.
 #[derive(Parser)]
@@ -119,7 +119,7 @@ fn main() -> ExitCode {
 
 /// The model's file, fetched if need be.
 fn model_path(args: &Args, bar: &Bar) -> Result<PathBuf> {
-    args.which.path(bar)?.context("-m: a model is missing")
+    args.which.path(bar)?.context("-m: the embedded model is a variant already; name another")
 }
 
 fn run(args: Args) -> Result<()> {
@@ -218,6 +218,7 @@ fn tell_written(args: &Args, output: &Path, source: &Model) -> Result<Option<Mod
 fn decide(args: &Args, path: &Path, bar: &Bar) -> Result<(Model, Draft)> {
     let profile = Profile::read(args.profile.as_deref().context("--profile: is missing")?)?;
     let source = models::open(Gguf::open(path)?, args.activation, Some(bar))?;
+    args.which.warn(&source)?;
     let options = Options { recipe: args.recipe, down: args.down };
     let draft = Draft::new(&source, &profile, options).with_context(|| path.display().to_string())?;
     for note in &draft.notes {

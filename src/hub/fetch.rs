@@ -63,6 +63,19 @@ impl<'a> Hub<'a> {
         }
     }
 
+    /// Whether the cache has what `wanted` names, so that [`Hub::path`] fetches nothing. Nobody is asked.
+    pub fn is_here(&self, wanted: &Reference) -> bool {
+        let repo = &wanted.repo;
+        match &wanted.file {
+            Some(file) => self.cache.find(repo, &parts(file)).is_some(),
+            None => {
+                let here = self.cache.models(repo);
+                let file = choose(repo, &here, wanted.quant.as_deref());
+                file.is_ok_and(|file| self.cache.find(repo, &parts(file)).is_some())
+            }
+        }
+    }
+
     /// Which file of `repo` is meant.
     fn choose(&self, repo: &Repo, quant: Option<&str>) -> Result<String> {
         let here = self.cache.models(repo);

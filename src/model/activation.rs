@@ -1,7 +1,7 @@
 //! The activation function of the FFN, and how a file's is found out.
 
 use crate::gguf::Metadata;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::fmt;
 use std::str::FromStr;
 
@@ -119,7 +119,10 @@ pub fn resolve(
     if let Some(name) = metadata.str("general.name")?
         && let Some(known) = super::registry::find(name)?
     {
-        let activation = known.activation.parse()?;
+        let activation = known
+            .activation
+            .parse()
+            .with_context(|| format!("models.toml, {}; --activation runs it otherwise", known.name))?;
         let doubt = if known.verified { "" } else { ", not verified" };
         return Ok(ResolvedActivation { activation, from: format!("models.toml, {}{doubt}", known.name) });
     }

@@ -93,6 +93,11 @@ impl Model {
         Ok(Self { gguf, config, weights, notes })
     }
 
+    /// Whether files of the architecture of this name can be computed, as far as their other keys allow.
+    pub fn is_computed(architecture: &str) -> bool {
+        arch::find(arch::KNOWN, architecture).is_ok()
+    }
+
     /// Whether the neurons lie hot first with transposed `down`, as `split` writes them.
     pub fn is_variant(&self) -> bool {
         self.weights.groups().all(|(_, group)| group.index.is_some())

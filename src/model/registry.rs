@@ -11,11 +11,38 @@ const TEXT: &str = include_str!("../../models.toml");
 pub struct KnownModel {
     /// Name for people.
     pub name: String,
+    /// What `-m` calls it; empty where no file of it can be named so.
+    #[serde(default)]
+    pub id: String,
     /// Lower-case words that must all occur in `general.name`.
     pub matches: Vec<String>,
     /// Files that are known to hold it.
     #[serde(default)]
     pub files: Vec<KnownFile>,
+    /// Repository of the Hugging Face hub with GGUF files of it; empty where none is known.
+    #[serde(default)]
+    pub repo: String,
+    /// Which of them, as a path in it; empty where it is chosen by `quant`.
+    #[serde(default)]
+    pub file: String,
+    /// Which quantization of them; empty for the usual one.
+    #[serde(default)]
+    pub quant: String,
+    /// Repository of the weights as they were published, for converting; empty where there is none.
+    #[serde(default)]
+    pub weights: String,
+    /// Parameters, as in `7B`.
+    #[serde(default)]
+    pub size: String,
+    /// Share of the FFN's neurons that are zero for a token, 0 to 1.
+    #[serde(default)]
+    pub sparsity: Option<f32>,
+    /// Who found that: `measured` here, or `cited` from `source`.
+    #[serde(default)]
+    pub sparsity_is: String,
+    /// Whether the program holds it: no file is needed.
+    #[serde(default)]
+    pub embedded: bool,
     /// GGUF architecture.
     pub architecture: String,
     /// Activation of the FFN.
@@ -50,7 +77,7 @@ struct Registry {
 /// # Errors
 /// When models.toml does not parse.
 pub fn all() -> Result<Vec<KnownModel>> {
-    parse(TEXT)
+    parse(TEXT).context("models.toml")
 }
 
 /// The entries of a text in the format of models.toml.
@@ -58,8 +85,28 @@ pub fn all() -> Result<Vec<KnownModel>> {
 /// # Errors
 /// Where it has another format.
 pub fn parse(text: &str) -> Result<Vec<KnownModel>> {
-    let registry: Registry = toml::from_str(text).context("models.toml")?;
+    let registry: Registry = toml::from_str(text)?;
     Ok(registry.model)
+}
+
+/// `models` with those of `more`, which take the place of those with the same `id`.
+pub fn merged(mut models: Vec<KnownModel>, more: Vec<KnownModel>) -> Vec<KnownModel> {
+    for new in more {
+        match models.iter_mut().find(|old| !new.id.is_empty() && is_id(old, &new.id)) {
+            Some(old) => *old = new,
+            None => models.push(new),
+        }
+    }
+    models
+}
+
+/// The entry that `-m` calls `id`, in any case.
+pub fn by_id<'m>(models: &'m [KnownModel], id: &str) -> Option<&'m KnownModel> {
+    models.iter().find(|model| !id.is_empty() && is_id(model, id))
+}
+
+fn is_id(model: &KnownModel, id: &str) -> bool {
+    model.id.eq_ignore_ascii_case(id)
 }
 
 /// The entry whose words all occur in `general_name`.
@@ -81,10 +128,40 @@ mod tests {
         let models = all().unwrap();
         assert!(!models.is_empty());
         for model in models {
-            model.activation.parse::<super::super::Activation>().unwrap();
+            // Those that are not computed yet are refused, not taken for another.
+            let known = ["drelu", "fatrelu", "gelu"].contains(&&*model.activation);
+            assert!(known || model.activation.parse::<super::super::Activation>().is_ok(), "{}", model.name);
             assert!(!model.source.is_empty(), "{}: nothing is stated without a source", model.name);
+            assert!(model.sparsity.is_none_or(|share| (0.0..1.0).contains(&share)), "{}", model.name);
+            let whose = ["measured", "cited"].contains(&&*model.sparsity_is);
+            assert_eq!(model.sparsity.is_some(), whose, "{}", model.name);
+            assert!(model.embedded || !(model.repo.is_empty() && model.weights.is_empty()), "{}", model.name);
             assert!(model.matches.iter().all(|w| *w == w.to_lowercase()), "{}", model.name);
         }
+    }
+
+    #[test]
+    fn each_model_has_a_name_of_its_own() {
+        let models = all().unwrap();
+        for model in &models {
+            assert!(model.id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b)));
+            assert_eq!(models.iter().filter(|other| other.id == model.id).count(), 1, "{}", model.id);
+            assert_eq!(by_id(&models, &model.id.to_uppercase()).unwrap().name, model.name);
+        }
+        assert!(by_id(&models, "").is_none());
+    }
+
+    #[test]
+    fn what_is_added_takes_the_place_of_what_has_the_same_name() {
+        let entry = |id: &str, licence: &str| KnownModel {
+            id: id.to_owned(),
+            licence: licence.to_owned(),
+            ..all().unwrap().remove(0)
+        };
+        let models =
+            merged(vec![entry("a", "1"), entry("b", "2")], vec![entry("B", "3"), entry("c", "4"), entry("", "5")]);
+        let found: Vec<_> = models.iter().map(|model| (&*model.id, &*model.licence)).collect();
+        assert_eq!(found, [("a", "1"), ("B", "3"), ("c", "4"), ("", "5")]);
     }
 
     #[test]

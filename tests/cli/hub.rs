@@ -1,7 +1,7 @@
 //! Models of a hub: fetched, resumed, checked, found again. The hub is on this machine (`support::server`).
 
 use crate::support::server::{COMMIT, FakeHub, Reply, Server, files_below, sha256};
-use crate::support::{ModelFile, Outcome, refused, tool, usage_error};
+use crate::support::{ModelFile, Outcome, file, refused, tool, usage_error};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -247,6 +247,23 @@ fn what_does_not_pass_is_one_line_and_leaves_nothing_that_looks_like_a_model() {
         }
         setup.check_nothing();
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_disk_without_room_for_all_of_it_is_one_line() {
+    let setup = Setup::new();
+    let mut run = Command::new("sh");
+    run.arg("-c").arg("ulimit -f 32 && exec \"$0\" -hf owner/model -p once --tokenize").arg(file("run"));
+    run.env("HF_ENDPOINT", &setup.hub.hub.url).env("HF_HUB_CACHE", setup.cache());
+    for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+        run.env_remove(name);
+    }
+    let line = told(&mut run);
+    assert!(line.contains(".incomplete: cannot be written: File too large"), "{line}");
+    setup.check_nothing();
+    setup.fetched(&["-hf", "owner/model"]);
+    setup.check_whole();
 }
 
 /// The last line of a command that fails; before it, it may have said what it fetches.

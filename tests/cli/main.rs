@@ -14,6 +14,7 @@ mod interrupt;
 mod kernels;
 mod keys;
 mod layers;
+mod names;
 mod outputs;
 mod parts;
 mod pipeline;

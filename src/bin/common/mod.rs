@@ -7,6 +7,7 @@ pub mod ending;
 pub mod hardware;
 pub mod hub;
 pub mod models;
+pub mod names;
 pub mod plan;
 pub mod self_test;
 pub mod terminal;
@@ -117,6 +118,19 @@ pub fn own_program() -> Result<PathBuf> {
         return Ok(running.to_owned());
     }
     std::env::current_exe().context("this program cannot find itself")
+}
+
+/// Where this platform keeps what users have set.
+pub fn config_folder() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let config = if cfg!(windows) {
+        folder("APPDATA")
+    } else if cfg!(target_os = "macos") {
+        folder("HOME").map(|home| home.join("Library/Application Support"))
+    } else {
+        folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")))
+    };
+    Some(config?.join("powerinfer"))
 }
 
 /// Where this platform keeps what can be made again.

@@ -1,18 +1,22 @@
 //! Which model: a path, a name, or one of the hub.
 
 use super::hub::hub;
-use anyhow::{Result, bail};
+use super::names;
+use super::terminal::tell;
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use powerinfer::hub::Reference;
+use powerinfer::model::Model;
+use powerinfer::model::registry::by_id;
 use powerinfer::progress::Progress;
 use std::path::{Path, PathBuf};
 
 /// How all commands name the model that they work with.
 #[derive(Args)]
 pub struct Which {
-    /// Model: a GGUF file (plain or variant), or hf:OWNER/MODEL/FILE.gguf, which is fetched from the Hugging Face hub once
-    /// [default: the embedded model]
-    #[arg(short, long, value_name = "FILE")]
+    /// Model: a GGUF file (plain or variant), a name (powerinfer-run --list-models), or hf:OWNER/MODEL/FILE.gguf; what is not
+    /// here is fetched from the Hugging Face hub once [default: the embedded model]
+    #[arg(short, long, value_name = "FILE|NAME")]
     pub model: Option<PathBuf>,
     /// Model of the Hugging Face hub (-hf), as in -hf owner/model-GGUF:Q4_K_M; without QUANT its Q4_K_M, else its Q8_0, else
     /// its first file
@@ -24,6 +28,9 @@ pub struct Which {
     /// Fetch nothing: use what the hub's cache holds
     #[arg(long)]
     pub offline: bool,
+    /// More models by their names, in the format of models.toml [default: models.toml in powerinfer's config folder]
+    #[arg(long, value_name = "FILE")]
+    pub models: Option<PathBuf>,
 }
 
 impl Which {
@@ -33,7 +40,8 @@ impl Which {
     /// One line that says what could not be found or fetched.
     pub fn path(&self, progress: &dyn Progress) -> Result<Option<PathBuf>> {
         let Some(repo) = &self.hf_repo else {
-            return self.model.as_deref().map(|model| self.found(model, progress)).transpose();
+            let Some(model) = self.model.as_deref() else { return Ok(None) };
+            return self.found(model, progress);
         };
         let wanted = match &self.hf_file {
             Some(_) if repo.quant.is_some() => bail!("-hff: names a file, and {}:QUANT another", repo.repo),
@@ -43,15 +51,41 @@ impl Which {
         hub(self.offline, progress)?.path(&wanted, None).map(Some)
     }
 
-    /// The path that `model` means: itself, where it exists.
-    pub fn found(&self, model: &Path, progress: &dyn Progress) -> Result<PathBuf> {
-        let reference = match model.to_str().filter(|_| !model.exists()) {
-            Some(text) => Reference::of_argument(text)?,
-            None => None,
-        };
-        match reference {
-            Some(wanted) => hub(self.offline, progress)?.path(&wanted, None),
-            None => Ok(model.to_owned()),
+    /// The path that `model` means: itself, where it exists; `None` for the embedded model.
+    pub fn found(&self, model: &Path, progress: &dyn Progress) -> Result<Option<PathBuf>> {
+        let Some(text) = model.to_str().filter(|_| !model.exists()) else { return Ok(Some(model.to_owned())) };
+        let hub = || hub(self.offline, progress);
+        if let Some(wanted) = Reference::of_argument(text)? {
+            return hub()?.path(&wanted, None).map(Some);
         }
+        if text.contains(['/', '\\']) || text.ends_with(".gguf") {
+            return Ok(Some(model.to_owned()));
+        }
+        let known = names::known(self.models.as_deref())?;
+        let Some(entry) = by_id(&known, text) else {
+            bail!(
+                "{text}: there is no such file, and no model of that name; powerinfer-run --list-models shows the names"
+            );
+        };
+        if entry.embedded {
+            return Ok(None);
+        }
+        let (wanted, sha256) = names::reference(entry).with_context(|| text.to_owned())?;
+        hub()?.path(&wanted, sha256).with_context(|| text.to_owned()).map(Some)
+    }
+
+    /// Says so where the name that was given stands for another activation function than the file is run with.
+    pub fn warn(&self, model: &Model) -> Result<()> {
+        let Some(name) = self.model.as_deref().filter(|path| !path.exists()).and_then(Path::to_str) else {
+            return Ok(());
+        };
+        let known = names::known(self.models.as_deref())?;
+        let (runs, is) = (model.config.activation.activation, by_id(&known, name).map(|entry| &*entry.activation));
+        if let Some(is) = is.filter(|is| is.parse().ok() != Some(runs)) {
+            tell!(
+                "warning: {name} is listed with activation {is}, but is run with {runs}; --activation {is} if it is known"
+            );
+        }
+        Ok(())
     }
 }
