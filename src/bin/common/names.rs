@@ -32,13 +32,13 @@ pub fn known(given: Option<&Path>) -> Result<Vec<KnownModel>> {
 /// # Errors
 /// When there is no file that could be run.
 pub fn reference(model: &KnownModel) -> Result<(Reference, Option<&str>)> {
-    if model.repo.is_empty() {
-        bail!("no GGUF file of it is known that opens here; scripts/convert_hf_to_gguf.py converts {}", model.weights);
-    }
     let arch = &model.architecture;
     ensure!(Model::is_computed(arch), "its architecture, {arch}, is not computed yet");
     let activation = &model.activation;
     ensure!(activation.parse::<Activation>().is_ok(), "its activation function, {activation}, is not computed yet");
+    if model.repo.is_empty() {
+        bail!("no GGUF file of it is known that opens here; scripts/convert_hf_to_gguf.py converts {}", model.weights);
+    }
     let file = |path: &str| model.files.iter().find(|file| path.rsplit('/').next() == Some(&file.name));
     let wanted = match &*model.file {
         "" => format!("{}{}{}", model.repo, if model.quant.is_empty() { "" } else { ":" }, model.quant).parse()?,
@@ -46,6 +46,11 @@ pub fn reference(model: &KnownModel) -> Result<(Reference, Option<&str>)> {
     };
     let sha256 = file(&model.file).map(|file| &*file.sha256).filter(|sha256| !sha256.is_empty());
     Ok((wanted, sha256))
+}
+
+/// Whether the program could compute it, if there were a file.
+fn is_computed(model: &KnownModel) -> bool {
+    Model::is_computed(&model.architecture) && model.activation.parse::<Activation>().is_ok()
 }
 
 /// `--list-models`.
@@ -58,7 +63,7 @@ pub fn list(given: Option<&Path>) -> Result<()> {
             _ if model.embedded => "embedded",
             Ok((wanted, _)) if hub.is_here(&wanted) => "yes",
             Ok(_) => "no",
-            Err(_) if model.repo.is_empty() => "convert",
+            Err(_) if is_computed(model) => "convert",
             Err(_) => "not computed",
         };
         let zeros =
