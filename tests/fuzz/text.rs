@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{KvType, Mode};
 use powerinfer::gpu::DeviceChoice;
+use powerinfer::hub::Reference;
 use powerinfer::measure::export::Format;
 use powerinfer::model::Activation;
 use powerinfer::predictor::{Kind, PredictorChoice};
@@ -31,6 +32,12 @@ fn parsed(text: &str) -> bool {
     }
     if let Ok(part) = text.parse::<CorpusPart>() {
         let _ = part.to_string();
+        return true;
+    }
+    if let Ok(Some(model)) = text.parse::<Reference>().map(Some).or_else(|_| Reference::of_argument(text)) {
+        let path = format!("{}/{}", model.repo, model.file.unwrap_or_default());
+        assert!(!path.split('/').any(|part| part == ".." || part == "."), "{text}: leads out of its folder");
+        assert_eq!(model.repo.to_string().matches('/').count(), 1, "{text}");
         return true;
     }
     text.parse::<Activation>().is_ok()
@@ -76,9 +83,21 @@ impl Target for Arguments {
     }
 
     fn seeds(&self) -> Vec<Vec<u8>> {
-        ["24GiB", "1.5 GB", "3/8", "7b-16:q8_0:0.125", "cuda:1", "relu2", "q4_k_m", "lossless", "exact"]
-            .map(|text| text.as_bytes().to_vec())
-            .into()
+        [
+            "24GiB",
+            "1.5 GB",
+            "3/8",
+            "7b-16:q8_0:0.125",
+            "cuda:1",
+            "relu2",
+            "q4_k_m",
+            "lossless",
+            "exact",
+            "owner/model:Q4_K_M",
+            "hf:owner/model/a/b.gguf",
+        ]
+        .map(|text| text.as_bytes().to_vec())
+        .into()
     }
 
     fn words(&self) -> &[&str] {
