@@ -8,6 +8,7 @@ use crate::progress::Progress;
 use crate::units::Bytes;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use sha2::{Digest, Sha256};
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,18 @@ impl Meta {
         is_digest.then_some(&*self.etag)
     }
 }
+
+/// The error of a file that is another one by now: what the hub says of it has to be asked anew.
+#[derive(Debug)]
+pub(super) struct Changed(String);
+
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Changed {}
 
 /// An ETag without the marks around it.
 pub(super) fn plain_etag(etag: &str) -> &str {
@@ -241,11 +254,11 @@ impl Job<'_> {
     fn check_unchanged(&self, answer: &Answer) -> Result<()> {
         for head in answer.heads.iter().chain([&answer.last]) {
             if let Some(etag) = linked(head).filter(|etag| *etag != self.meta.etag) {
-                let url = &self.url;
-                bail!(
-                    "{url}: the hub has changed the file while it was fetched (its ETag was {}, and is {etag}); try again",
-                    self.meta.etag
-                );
+                let (url, was) = (&self.url, &self.meta.etag);
+                return Err(Changed(format!(
+                    "{url}: the hub changes the file while it is fetched (its ETag was {was}, and is {etag})"
+                ))
+                .into());
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! From a name on the hub to a path on this machine.
 
-use super::blob::{Job, Meta, plain_etag};
+use super::blob::{Changed, Job, Meta, plain_etag};
 use super::cache::{Cache, MAIN};
 use super::choice::{choose, is_first_choice};
 use super::client::{Client, Config, Head, refused};
@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 const MOST_LIST: usize = 8 << 20;
 /// The most answers that list the files of one repository; each has up to a thousand.
 const MOST_PAGES: usize = 20;
+/// How often a file may be another one by the time it is fetched.
+const MOST_CHANGES: u32 = 2;
 /// The most files that one model is fetched in.
 const MOST_PARTS: usize = 1000;
 
@@ -134,7 +136,13 @@ impl<'a> Hub<'a> {
         if self.offline {
             bail!("{repo}/{file}: is not in {}, and --offline forbids fetching it", self.cache.root().display());
         }
-        let mut paths = self.fetch(repo, &files, sha256)?;
+        let mut changes = 0;
+        let mut paths = loop {
+            match self.fetch(repo, &files, sha256) {
+                Err(error) if error.is::<Changed>() && changes < MOST_CHANGES => changes += 1,
+                fetched => break fetched?,
+            }
+        };
         Ok(paths.swap_remove(which))
     }
 

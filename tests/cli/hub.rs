@@ -5,6 +5,7 @@ use crate::support::{ModelFile, Outcome, file, refused, tool, usage_error};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 const FILE: &str = "tiny-Q8_0.gguf";
@@ -203,7 +204,7 @@ fn what_passes_is_tried_again_and_goes_on_where_it_was() {
 }
 
 /// The model of the test above, whose faults capture nothing.
-static WHOLE: std::sync::Mutex<Vec<u8>> = std::sync::Mutex::new(Vec::new());
+static WHOLE: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 fn whole_of(_: &Reply) -> Vec<u8> {
     WHOLE.lock().unwrap().clone()
@@ -450,6 +451,30 @@ fn a_process_that_is_killed_leaves_a_beginning_that_the_next_goes_on_with() {
     setup.check_whole();
     let asked = setup.hub.store.asked();
     assert_eq!(asked[1].headers["range"], format!("bytes={half}-"));
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_fetched_is_asked_for_anew() {
+    let changes = |n_times: usize| {
+        let setup = Setup::new();
+        let left = Mutex::new(n_times);
+        setup.hub.always(move |asked, good| {
+            let mut left = left.lock().unwrap();
+            if *left == 0 || asked.method != "GET" || !asked.path.contains("/resolve/") {
+                return good;
+            }
+            *left -= 1;
+            good.with("X-Linked-ETag", format!("\"{}\"", "e".repeat(64)))
+        });
+        setup
+    };
+    let setup = changes(1);
+    setup.fetched(&["-hf", "owner/model"]);
+    setup.check_whole();
+    let setup = changes(9);
+    let line = told(&mut setup.run(&["-hf", "owner/model"]));
+    assert!(line.contains("changes the file") && line.contains(&"e".repeat(64)), "{line}");
+    setup.check_nothing();
 }
 
 #[test]
