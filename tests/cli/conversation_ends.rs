@@ -1,31 +1,10 @@
 //! A conversation whose card fails, where a card was asked for by name: it ends, in one error.
 
+use crate::support::emulator::FAST_CARD;
 use crate::support::{ModelFile, Outcome, emulator, file, skipped};
 use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
-
-/// A card so fast that all of a model goes there.
-const MACHINE: &str = r#"
-name = "a machine"
-[cpu]
-threads = 2
-region_us = 0.1
-value_ns = 0.4
-[cpu.bandwidth]
-stream_gb_s = 0.5
-gather_gb_s = 0.4
-[gpu]
-vram = "1GiB"
-context = "64MiB"
-kernel_us = 0.1
-[gpu.bandwidth]
-stream_gb_s = 500
-gather_gb_s = 400
-[bus]
-gb_s = 12
-rendezvous_us = 0.5
-"#;
 
 fn talk(folder: &Path, model: &Path, fail: &str) -> Outcome {
     let mut command = emulator::command(file("run")).unwrap();
@@ -46,7 +25,7 @@ fn a_conversation_ends_with_the_card_that_was_asked_for() {
     }
     let folder = tempfile::tempdir().unwrap();
     emulator::has_passed(folder.path());
-    std::fs::write(folder.path().join("machine.toml"), MACHINE).unwrap();
+    std::fs::write(folder.path().join("machine.toml"), FAST_CARD).unwrap();
     let model = ModelFile::layered(4, 64, 96).written(folder.path(), "plain.gguf");
     let well = talk(folder.path(), &model, "").ok();
     assert!(well.stderr.contains("Emulated GPU: "), "{}", well.stderr);

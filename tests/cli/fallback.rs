@@ -1,5 +1,6 @@
 //! A card that fails: with `--device auto` in one line and a run on the CPU, with `--device cuda` in one error.
 
+use crate::support::emulator::FAST_CARD;
 use crate::support::{ModelFile, Outcome, emulator, file, skipped, tool};
 use serde_json::Value;
 use std::io::Write;
@@ -31,28 +32,6 @@ const HARMLESS: [&str; 13] = [
 /// Those that are called as often as time allows.
 const POLLED: [&str; 3] = ["cuCtxSetCurrent", "cuStreamQuery", "cuEventQuery"];
 
-/// A machine whose card is so much faster that everything for which there is room goes there.
-const MACHINE: &str = r#"
-name = "a machine"
-[cpu]
-threads = 2
-region_us = 0.1
-value_ns = 0.4
-[cpu.bandwidth]
-stream_gb_s = 0.5
-gather_gb_s = 0.4
-[gpu]
-vram = "1GiB"
-context = "64MiB"
-kernel_us = 0.1
-[gpu.bandwidth]
-stream_gb_s = 500
-gather_gb_s = 400
-[bus]
-gb_s = 12
-rendezvous_us = 0.5
-"#;
-
 const BUDGET: &str = "12MiB";
 /// Seconds that the card may take: more than all of a run takes here.
 const LIMIT: &str = "30";
@@ -77,7 +56,7 @@ impl Setup {
         emulator::has_passed(folder.path());
         let model = variant(folder.path());
         let machine = folder.path().join("machine.toml");
-        std::fs::write(&machine, MACHINE).unwrap();
+        std::fs::write(&machine, FAST_CARD).unwrap();
         Some(Self { folder, model, machine })
     }
 

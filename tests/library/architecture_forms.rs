@@ -2,8 +2,9 @@
 //! them refuses.
 
 use crate::support::compare::same_bits;
+use crate::support::kind::split;
 use crate::support::real::repository;
-use crate::support::{ModelFile, Random, Tensor, Value};
+use crate::support::{ModelFile, Tensor, Value};
 use anyhow::{Context, Result};
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode, check_card};
@@ -11,10 +12,7 @@ use powerinfer::gguf::Gguf;
 use powerinfer::model::arch::KNOWN;
 use powerinfer::model::{Activation, Keys, Model};
 use powerinfer::placement::Placement;
-use powerinfer::profile::{Fingerprint, GroupCounts, Profile, ProfiledText};
-use powerinfer::progress::Silent;
 use powerinfer::quant::GgmlType;
-use powerinfer::variant::{self, Draft, Options};
 use std::path::{Path, PathBuf};
 
 fn path(name: &str) -> PathBuf {
@@ -41,26 +39,6 @@ fn open(path: &Path) -> Result<Model> {
         return Ok(own);
     }
     Model::new(Gguf::open(path)?, Some(Activation::Relu))
-}
-
-fn split(model: &Model, to: &Path) -> Result<()> {
-    let mut random = Random::new(3);
-    let groups = model.weights.group_sizes().into_iter().map(|n| GroupCounts {
-        fired: (0..n).map(|_| random.below(100) as u64).collect(),
-        mass: (0..n).map(|_| random.below(1000) as u64).collect(),
-    });
-    let profile = Profile {
-        fingerprint: Fingerprint::of(model)?,
-        arch: model.config.arch.clone(),
-        name: model.config.name.clone(),
-        activation: model.config.activation.activation.to_string(),
-        layer_of: model.weights.groups().map(|(layer, _)| layer as u32).collect(),
-        groups: groups.collect(),
-        texts: vec![ProfiledText { sha256: [0; 32], n_tokens: 100, n_ctx: 64 }],
-        reuse: None,
-        fired_sets: None,
-    };
-    variant::write(model, &Draft::new(model, &profile, Options::default())?, None, to, &Silent)
 }
 
 const TOKENS: [u32; 12] = [3, 17, 5, 5, 0, 39, 21, 8, 13, 2, 30, 11];

@@ -197,6 +197,27 @@ impl<Name: AsRef<str> + ?Sized> Index<&Name> for Tensors {
     }
 }
 
+/// A variant of `model` by a made-up profile.
+pub fn split(model: &Model, to: &Path) -> Result<()> {
+    let mut random = Random::new(5);
+    let groups = model.weights.group_sizes().into_iter().map(|n| GroupCounts {
+        fired: (0..n).map(|_| random.below(100) as u64).collect(),
+        mass: (0..n).map(|_| random.below(1000) as u64).collect(),
+    });
+    let profile = Profile {
+        fingerprint: Fingerprint::of(model)?,
+        arch: model.config.arch.clone(),
+        name: model.config.name.clone(),
+        activation: model.config.activation.activation.to_string(),
+        layer_of: model.weights.groups().map(|(layer, _)| layer as u32).collect(),
+        groups: groups.collect(),
+        texts: vec![ProfiledText { sha256: [0; 32], n_tokens: 100, n_ctx: 64 }],
+        reuse: None,
+        fired_sets: None,
+    };
+    variant::write(model, &Draft::new(model, &profile, Options::default())?, None, to, &Silent)
+}
+
 impl Kind {
     /// Opens a file of that kind; of those that `llama` is, as such.
     pub fn load(&self, path: &Path) -> Result<Model> {
@@ -206,26 +227,9 @@ impl Kind {
         }
     }
 
-    /// A variant by a made-up profile.
+    /// [`split`] of a file of that kind.
     pub fn split(&self, plain: &Path, to: &Path) -> Result<()> {
-        let model = self.load(plain)?;
-        let mut random = Random::new(5);
-        let groups = model.weights.group_sizes().into_iter().map(|n| GroupCounts {
-            fired: (0..n).map(|_| random.below(100) as u64).collect(),
-            mass: (0..n).map(|_| random.below(1000) as u64).collect(),
-        });
-        let profile = Profile {
-            fingerprint: Fingerprint::of(&model)?,
-            arch: model.config.arch.clone(),
-            name: model.config.name.clone(),
-            activation: model.config.activation.activation.to_string(),
-            layer_of: model.weights.groups().map(|(layer, _)| layer as u32).collect(),
-            groups: groups.collect(),
-            texts: vec![ProfiledText { sha256: [0; 32], n_tokens: 100, n_ctx: 64 }],
-            reuse: None,
-            fired_sets: None,
-        };
-        variant::write(&model, &Draft::new(&model, &profile, Options::default())?, None, to, &Silent)
+        split(&self.load(plain)?, to)
     }
 
     /// Random weights, such that attention is uneven and activations have about unit size: of all kinds, so that a model
