@@ -1,13 +1,18 @@
 #!/usr/bin/env python3
-"""Train the small ReGLU story model that powerinfer-rs embeds.
+"""Train small story models: the one that powerinfer-rs embeds, and one of each other sparse form.
 
-A LLaMA-shaped decoder (RMSNorm, RoPE, grouped-query attention, ReGLU FFN, tied embeddings) of 6.4 M
-parameters, trained from scratch on plain text files. Documents are separated by `<|endoftext|>` alone on
-a line. The schedule follows wall time, so that a run fits the time one has:
+    reglu   the embedded one: a LLaMA-shaped decoder (RMSNorm, RoPE, grouped-query attention, ReGLU FFN,
+            tied embeddings) of 6.4 M parameters
+    relu2   Nemotron's shape: LayerNorm, biases, half of each head rotated, ungated FFN with squared ReLU;
+            1.8 M parameters
+    drelu   Bamboo's shape: LLaMA with relu(gate) * relu(up); 1.8 M parameters
+
+They are trained from scratch on plain text files. Documents are separated by `<|endoftext|>` alone on a
+line. The schedule follows wall time, so that a run fits the time one has:
 
     0 .. 3 %      warm-up
     3 .. 55 %     constant learning rate
-   33 .. 100 %    L1 penalty on the gate's output, steered per layer towards --density
+   33 .. 100 %    L1 penalty on what the activation gives, steered per layer towards --density
    55 .. 100 %    linear decay to zero
 
 Neurons that stop firing are pulled back all along (an auxiliary loss on their pre-activation), because a
@@ -15,6 +20,7 @@ dead neuron is capacity lost and would flatter the sparsity figures.
 
     pip install torch numpy tokenizers safetensors
     python scripts/train_tiny.py --corpus DIR --eval FILE --out OUT --minutes 100
+    python scripts/train_tiny.py --form drelu --corpus DIR --eval FILE --out OUT --minutes 30 --threads 1
 
 Writes OUT/ckpt.pt (resumed from when present) and OUT/hf/ (config.json, model.safetensors with weights
 rounded to F16, tokenizer.json, report.json), which scripts/convert_hf_to_gguf.py turns into GGUF.
@@ -36,6 +42,7 @@ EOT = "<|endoftext|>"
 
 
 class Config:
+    form = "reglu"
     n_vocab = 2048
     n_ctx = 512
     n_embd = 256
@@ -44,21 +51,49 @@ class Config:
     n_head = 4
     n_head_kv = 2
     head_dim = 64
+    n_rot = 64
     rope_base = 10000.0
     norm_eps = 1e-5
+    bias = False
+    tied = True
+
+
+class Relu2(Config):
+    form = "relu2"
+    n_embd = 128
+    n_ff = 768
+    n_layer = 5
+    head_dim = 32
+    n_rot = 16
+    bias = True
+    tied = False
+
+
+class Drelu(Config):
+    form = "drelu"
+    n_embd = 128
+    n_ff = 512
+    n_layer = 5
+    head_dim = 32
+    n_rot = 32
+    tied = False
+
+
+FORMS = {c.form: c for c in (Config, Relu2, Drelu)}
 
 
 def rope_tables(cfg, device):
-    inv = cfg.rope_base ** (-torch.arange(0, cfg.head_dim, 2, dtype=torch.float32) / cfg.head_dim)
+    inv = cfg.rope_base ** (-torch.arange(0, cfg.n_rot, 2, dtype=torch.float32) / cfg.n_rot)
     angle = torch.arange(cfg.n_ctx, dtype=torch.float32)[:, None] * inv[None]
     angle = torch.cat([angle, angle], dim=-1)  # half-split ("NeoX") layout, as in Hugging Face's LLaMA
     return angle.cos().to(device), angle.sin().to(device)
 
 
 def rotate(x, cos, sin):
-    half = x.shape[-1] // 2
+    n_rot = cos.shape[-1]
+    kept, x, half = x[..., n_rot:], x[..., :n_rot], n_rot // 2
     turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)
-    return x * cos + turned * sin
+    return torch.cat([x * cos + turned * sin, kept], dim=-1)
 
 
 class RMSNorm(nn.Module):
@@ -72,15 +107,32 @@ class RMSNorm(nn.Module):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
 
 
+class LayerNorm1P(nn.Module):
+    """Layer norm whose weight is stored without its 1, as in Nemotron."""
+
+    def __init__(self, dim, eps):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        self.eps = eps
+
+    def forward(self, x):
+        return F.layer_norm(x.float(), self.weight.shape, self.weight + 1, self.bias, self.eps)
+
+
+def norm(cfg):
+    return (LayerNorm1P if cfg.form == "relu2" else RMSNorm)(cfg.n_embd, cfg.norm_eps)
+
+
 class Attention(nn.Module):
     def __init__(self, cfg):
         super().__init__()
         self.cfg = cfg
         q_dim, kv_dim = cfg.n_head * cfg.head_dim, cfg.n_head_kv * cfg.head_dim
-        self.q_proj = nn.Linear(cfg.n_embd, q_dim, bias=False)
-        self.k_proj = nn.Linear(cfg.n_embd, kv_dim, bias=False)
-        self.v_proj = nn.Linear(cfg.n_embd, kv_dim, bias=False)
-        self.o_proj = nn.Linear(q_dim, cfg.n_embd, bias=False)
+        self.q_proj = nn.Linear(cfg.n_embd, q_dim, bias=cfg.bias)
+        self.k_proj = nn.Linear(cfg.n_embd, kv_dim, bias=cfg.bias)
+        self.v_proj = nn.Linear(cfg.n_embd, kv_dim, bias=cfg.bias)
+        self.o_proj = nn.Linear(q_dim, cfg.n_embd, bias=cfg.bias)
 
     def forward(self, x, cos, sin):
         b, t, _ = x.shape
@@ -113,13 +165,49 @@ class ReGLU(nn.Module):
         return self.down_proj(h * self.up_proj(x)), rate, l1, revive
 
 
+class Relu2Ffn(nn.Module):
+    """relu(up x)^2, with biases."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.up_proj = nn.Linear(cfg.n_embd, cfg.n_ff, bias=True)
+        self.down_proj = nn.Linear(cfg.n_ff, cfg.n_embd, bias=True)
+
+    def forward(self, x, dead):
+        u = self.up_proj(x)
+        h = F.relu(u)
+        rate = (h > 0).float().mean((0, 1))
+        revive = (F.relu(-u).float() * dead).mean()
+        return self.down_proj(h * h), rate, h.float().mean(), revive
+
+
+class DreluFfn(nn.Module):
+    """relu(gate x) * relu(up x): a neuron fires where both are above zero."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.gate_proj = nn.Linear(cfg.n_embd, cfg.n_ff, bias=False)
+        self.up_proj = nn.Linear(cfg.n_embd, cfg.n_ff, bias=False)
+        self.down_proj = nn.Linear(cfg.n_ff, cfg.n_embd, bias=False)
+
+    def forward(self, x, dead):
+        g, u = self.gate_proj(x), self.up_proj(x)
+        fired = (g > 0) & (u > 0)
+        l1 = (F.relu(g) + F.relu(u)).float().mean()
+        revive = ((F.relu(-g) + F.relu(-u)).float() * dead).mean()
+        return self.down_proj(F.relu(g) * F.relu(u)), fired.float().mean((0, 1)), l1, revive
+
+
+FFNS = {"reglu": ReGLU, "relu2": Relu2Ffn, "drelu": DreluFfn}
+
+
 class Layer(nn.Module):
     def __init__(self, cfg):
         super().__init__()
-        self.input_layernorm = RMSNorm(cfg.n_embd, cfg.norm_eps)
+        self.input_layernorm = norm(cfg)
         self.self_attn = Attention(cfg)
-        self.post_attention_layernorm = RMSNorm(cfg.n_embd, cfg.norm_eps)
-        self.mlp = ReGLU(cfg)
+        self.post_attention_layernorm = norm(cfg)
+        self.mlp = FFNS[cfg.form](cfg)
 
     def forward(self, x, cos, sin, dead):
         x = x + self.self_attn(self.input_layernorm(x), cos, sin)
@@ -133,13 +221,16 @@ class Model(nn.Module):
         self.cfg = cfg
         self.embed_tokens = nn.Embedding(cfg.n_vocab, cfg.n_embd)
         self.layers = nn.ModuleList(Layer(cfg) for _ in range(cfg.n_layer))
-        self.norm = RMSNorm(cfg.n_embd, cfg.norm_eps)
+        self.norm = norm(cfg)
+        self.lm_head = None if cfg.tied else nn.Linear(cfg.n_embd, cfg.n_vocab, bias=False)
         for name, p in self.named_parameters():
             if p.dim() == 2:
-                std = 0.02 if "embed" in name else cfg.n_embd**-0.5
+                std = 0.02 if "embed" in name or "lm_head" in name else cfg.n_embd**-0.5
                 if "o_proj" in name or "down_proj" in name:
                     std = 0.02 / math.sqrt(2 * cfg.n_layer)
                 nn.init.normal_(p, std=std)
+            elif name.endswith("proj.bias"):
+                nn.init.zeros_(p)
 
     def forward(self, tokens, cos, sin, dead):
         x = self.embed_tokens(tokens)
@@ -149,7 +240,8 @@ class Model(nn.Module):
             rates.append(rate)
             l1s.append(l1)
             revives.append(revive)
-        logits = F.linear(self.norm(x), self.embed_tokens.weight).float()
+        head = self.embed_tokens if self.lm_head is None else self.lm_head
+        logits = F.linear(self.norm(x), head.weight).float()
         return logits, torch.stack(rates), torch.stack(l1s), torch.stack(revives).sum()
 
 
@@ -244,12 +336,15 @@ def export(model, cfg, tok_path, out, report):
     from safetensors.torch import save_file
 
     out.mkdir(parents=True, exist_ok=True)
-    state = {f"model.{k}": v.detach().cpu().half().contiguous() for k, v in model.state_dict().items()}
+    full = {k if k.startswith("lm_head") else f"model.{k}": v for k, v in model.state_dict().items()}
+    state = {k: v.detach().cpu().half().contiguous() for k, v in full.items()}
     save_file(state, str(out / "model.safetensors"), metadata={"format": "pt"})
+    kind = {"reglu": ("Llama", "relu"), "relu2": ("Nemotron", "relu2"), "drelu": ("Bamboo", "drelu")}[cfg.form]
+    eps = {"norm_eps": cfg.norm_eps, "partial_rotary_factor": cfg.n_rot / cfg.head_dim}
     config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_act": "relu",
+        "architectures": [f"{kind[0]}ForCausalLM"],
+        "model_type": kind[0].lower(),
+        "hidden_act": kind[1],
         "hidden_size": cfg.n_embd,
         "intermediate_size": cfg.n_ff,
         "num_hidden_layers": cfg.n_layer,
@@ -257,12 +352,12 @@ def export(model, cfg, tok_path, out, report):
         "num_key_value_heads": cfg.n_head_kv,
         "head_dim": cfg.head_dim,
         "max_position_embeddings": cfg.n_ctx,
-        "rms_norm_eps": cfg.norm_eps,
+        **(eps if cfg.form == "relu2" else {"rms_norm_eps": cfg.norm_eps}),
         "rope_theta": cfg.rope_base,
         "vocab_size": cfg.n_vocab,
-        "tie_word_embeddings": True,
-        "attention_bias": False,
-        "mlp_bias": False,
+        "tie_word_embeddings": cfg.tied,
+        "attention_bias": cfg.bias,
+        "mlp_bias": cfg.bias,
         "bos_token_id": 0,
         "eos_token_id": 0,
         "torch_dtype": "float16",
@@ -275,8 +370,13 @@ def export(model, cfg, tok_path, out, report):
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
+def is_matrix(name, p):
+    return p.dim() == 2 and "embed" not in name and "lm_head" not in name
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ap.add_argument("--form", choices=FORMS, default="reglu")
     ap.add_argument("--corpus", type=Path, required=True, help="folder of *.txt; names with 'stories' count as stories")
     ap.add_argument("--eval", type=Path, required=True, help="held-out text")
     ap.add_argument("--out", type=Path, required=True)
@@ -285,6 +385,7 @@ def main():
     ap.add_argument("--lr", type=float, default=3e-3)
     ap.add_argument("--density", type=float, default=0.10, help="share of neurons that L1 lets fire, per layer")
     ap.add_argument("--books", type=float, default=0.25, help="share of windows from files that are not stories")
+    ap.add_argument("--seconds-save", type=float, default=600, help="between checkpoints")
     ap.add_argument("--threads", type=int, default=os.cpu_count())
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--compile", action="store_true", help="torch.compile the model (needs a C++ compiler)")
@@ -295,7 +396,7 @@ def main():
     torch.manual_seed(args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     args.out.mkdir(parents=True, exist_ok=True)
-    cfg = Config()
+    cfg = FORMS[args.form]()
 
     files = sorted(args.corpus.glob("*.txt"))
     if not files:
@@ -312,8 +413,8 @@ def main():
     n_params = sum(p.numel() for p in model.parameters())
     print(f"{n_params} parameters on {device}", flush=True)
     tables = rope_tables(cfg, device)
-    matrices = [p for n, p in model.named_parameters() if p.dim() == 2 and "embed" not in n]
-    others = [p for n, p in model.named_parameters() if p.dim() != 2 or "embed" in n]
+    matrices = [p for n, p in model.named_parameters() if is_matrix(n, p)]
+    others = [p for n, p in model.named_parameters() if not is_matrix(n, p)]
     muon = torch.optim.Muon(matrices, lr=args.lr, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw")
     adam = torch.optim.AdamW(others, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
     rng = torch.Generator().manual_seed(args.seed)
@@ -388,7 +489,7 @@ def main():
             tokens_at, time_at = step, now
             density = " ".join(f"{d:.3f}" for d in rate.mean(1).tolist())
             print(f"step {step} {spent / 60:.1f} min loss {running:.4f} lr {args.lr * scale:.5f} {speed:.0f} tok/s density {density} dead {int(dead.sum())}", flush=True)
-        if spent - last_eval > 600:
+        if spent - last_eval > args.seconds_save:
             last_eval = spent
             save()
             r = report(max_windows=60)
