@@ -1,0 +1,219 @@
+"""What distinguishes the models of an architecture, as data, and what follows from it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from . import rope
+from .fail import fail
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tensor: where it is in the checkpoint, its sizes, and how its bits are changed."""
+
+    source: str
+    shape: tuple
+    # From bits as they are to bits as the file has them, of the same type.
+    reorder: Callable | None = None
+    # Is added to all its elements.
+    plus: float = 0.0
+
+
+def sizes(config):
+    """Rows and columns of each matrix, length of each vector, by role."""
+    n_embd, n_vocab = config["n_embd"], config["n_vocab"]
+    n_q, n_kv = config["n_head"] * config.head_dim, config.n_head_kv * config.head_dim
+    return {
+        "token_embd": (n_vocab, n_embd),
+        "output": (n_vocab, n_embd),
+        "output_norm": (n_embd,),
+        "attn_norm": (n_embd,),
+        "attn_norm_2": (n_embd,),
+        "attn_q": (n_q, n_embd),
+        "attn_k": (n_kv, n_embd),
+        "attn_v": (n_kv, n_embd),
+        "attn_qkv": (n_q + 2 * n_kv, n_embd),
+        "attn_q_norm": (config.head_dim,),
+        "attn_k_norm": (config.head_dim,),
+        "attn_output": (n_embd, n_q),
+        "post_attention_norm": (n_embd,),
+        "ffn_norm": (n_embd,),
+        "ffn_gate": (config["n_ff"], n_embd),
+        "ffn_up": (config["n_ff"], n_embd),
+        "ffn_down": (n_embd, config["n_ff"]),
+        "post_ffw_norm": (n_embd,),
+    }
+
+
+# Where LLaMA's code has its tensors, and most others after it; those of layers in the order of a file.
+AROUND = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
+LAYER = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_k": "self_attn.k_proj",
+    "attn_v": "self_attn.v_proj",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    "ffn_gate": "mlp.gate_proj",
+    "ffn_up": "mlp.up_proj",
+    "ffn_down": "mlp.down_proj",
+}
+UNGATED = {role: source for role, source in LAYER.items() if role != "ffn_gate"}
+HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """The models of one `general.architecture`."""
+
+    arch: str
+    # `architectures` and `model_type` of config.json.
+    classes: tuple
+    types: tuple
+    # Where there is none in config.json.
+    activation: str = "silu"
+    # What activations mean here, where it is another one than they say.
+    activations: dict = field(default_factory=dict)
+    # `rms` or `layer`.
+    norm: str = "rms"
+    # What norms add to their weights.
+    norm_plus: float = 0.0
+    # Rotated pairs lie side by side in GGUF, and in halves in the checkpoint.
+    interleaved: bool = False
+    rotates: bool = True
+    around: dict = field(default_factory=lambda: AROUND)
+    layer: dict = field(default_factory=lambda: LAYER)
+    # Of the layers' names in the checkpoint, what stands in front of the number.
+    layers: str = "model.layers"
+    # Whether models without a head of their own are usual, and whether files have to have one anyway.
+    tied: bool = False
+    head_required: bool = False
+    # Other sizes than `sizes` gives, from the configuration.
+    sizes: Callable = lambda config: {}
+    # Other ways to reorder, from the configuration: by role.
+    reorders: Callable = lambda config: {}
+    # Further keys.
+    keys: Callable = lambda config, keys: None
+    # Refuses what is not computed.
+    check: Callable = lambda config: None
+    # Tensors of checkpoints that say nothing: what their names end with.
+    ignored: tuple = (".rotary_emb.inv_freq",)
+
+
+def interleave(n_head):
+    """Reorders each head's rows from halves to rotated pairs side by side."""
+
+    def reorder(bits):
+        shape = bits.shape
+        return bits.reshape(n_head, 2, shape[0] // n_head // 2, *shape[1:]).swapaxes(1, 2).reshape(shape)
+
+    return reorder
+
+
+def write_keys(family, config, keys):
+    """The keys of the architecture."""
+    keys.u32("{}.vocab_size", config["n_vocab"])
+    keys.u32("{}.context_length", config["n_ctx"])
+    keys.u32("{}.embedding_length", config["n_embd"])
+    keys.u32("{}.block_count", config["n_layer"])
+    keys.u32("{}.feed_forward_length", config["n_ff"])
+    keys.u32("{}.attention.head_count", config["n_head"])
+    keys.u32("{}.attention.head_count_kv", config.n_head_kv)
+    if config.head_dim * config["n_head"] != config["n_embd"]:
+        keys.u32("{}.attention.key_length", config.head_dim)
+        keys.u32("{}.attention.value_length", config.head_dim)
+    name = "layer_norm_rms_epsilon" if family.norm == "rms" else "layer_norm_epsilon"
+    keys.f32(f"{{}}.attention.{name}", config["eps"])
+    if family.rotates:
+        rope.write(keys, config)
+    activation, threshold = config.activation(family.activation)
+    activation = family.activations.get(activation, activation)
+    keys.string("{}.hidden_activation", activation)
+    if threshold is not None:
+        keys.f32("{}.activation_threshold", threshold)
+    family.keys(config, keys)
+    return activation
+
+
+def check(family, config):
+    """Refuses what no command here computes."""
+    n_head, n_head_kv = config["n_head"], config.n_head_kv
+    if n_head % n_head_kv:
+        fail(f"{config.path}: {n_head} heads are not a multiple of {n_head_kv} key/value heads")
+    if not config.get("head_dim") and config["n_embd"] % n_head:
+        fail(f"{config.path}: hidden_size: {config['n_embd']} is not a multiple of {n_head} heads")
+    if family.rotates and family.interleaved and config.head_dim % 2:
+        fail(f"{config.path}: head size {config.head_dim} is odd")
+    quantization = config.raw.get("quantization_config")
+    if quantization:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
+        fail(f"{config.path}: the weights are quantized ({method}); only F32, F16 and BF16 are read: take the model they were made of")
+    for key in ("num_local_experts", "num_experts", "n_routed_experts"):
+        config.refuse(key, (0, 1), "a mixture of experts is")
+    family.check(config)
+
+
+def is_tied(family, config, checkpoint):
+    said = config.get("tie_word_embeddings", False) if "tie_word_embeddings" in config.raw else None
+    present = f"{family.around['output']}.weight" in checkpoint
+    return said if said is not None else family.tied and not present
+
+
+def plan(family, config, checkpoint):
+    """The tensors of the file by name, in its order."""
+    shapes = {**sizes(config), **family.sizes(config)}
+    reorders = {}
+    if family.interleaved and family.rotates:
+        if config.n_rot != config.head_dim:
+            fail(f"{config.path}: partial rotary embedding is not supported by architecture {family.arch}")
+        reorders = {"attn_q": interleave(config["n_head"]), "attn_k": interleave(config.n_head_kv)}
+    reorders |= family.reorders(config)
+    parts = {}
+
+    def add(prefix, role, source):
+        shape, plus = shapes[role], family.norm_plus if "norm" in role else 0.0
+        parts[f"{prefix}{role}.weight"] = Part(f"{source}.weight", shape, reorders.get(role), plus)
+        if f"{source}.bias" in checkpoint or ("norm" in role and family.norm == "layer"):
+            parts[f"{prefix}{role}.bias"] = Part(f"{source}.bias", shape[:1], reorders.get(role))
+
+    tied = is_tied(family, config, checkpoint)
+    for role, source in family.around.items():
+        if role == "output" and tied:
+            if family.head_required:
+                add("", role, family.around["token_embd"])
+            continue
+        add("", role, source)
+        if role == "token_embd":
+            for i in range(config["n_layer"]):
+                for of_layer, its_source in family.layer.items():
+                    add(f"blk.{i}.", of_layer, f"{family.layers}.{i}.{its_source}")
+    check_plan(family, config, checkpoint, parts)
+    return parts
+
+
+def check_plan(family, config, checkpoint, parts):
+    folder = checkpoint.folder
+    for part in parts.values():
+        if part.source not in checkpoint:
+            fail(f"{folder}: no tensor {part.source}")
+        entry = checkpoint.entries[part.source]
+        if entry.shape != part.shape:
+            fail(f"{entry.path}: {part.source} is {list(entry.shape)}, not {list(part.shape)} as config.json has it")
+        checkpoint.kind(part.source)
+    used = {part.source for part in parts.values()} | {f"{family.around['output']}.weight"}
+    left = sorted(name for name in checkpoint.entries if name not in used and not name.endswith(family.ignored))
+    if left:
+        fail(f"{folder}: architecture {family.arch} has no place for tensor {left[0]} ({len(left)} such)")
+
+
+def bits(part, checkpoint):
+    """Of a tensor, as its file has them, and their type."""
+    from . import floats
+
+    kind = checkpoint.kind(part.source)
+    array = checkpoint.read(part.source)
+    if part.plus:
+        kind, array = "f32", (floats.values(array, kind) + np.float32(part.plus)).view("<u4")
+    return (part.reorder(array) if part.reorder else array), kind
