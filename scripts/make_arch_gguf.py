@@ -16,6 +16,7 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     arcee-yarn     no tokenizer, YaRN
     qwen2          text of bytes (GPT-2, cut as Qwen does), chat template, biases of q, k and v, output of its own with a bias
     qwen2-tied     no tokenizer, biases of q, k and v, tied output, YaRN, widths of 32
+    qwen2-fused    no tokenizer, q, k and v in one tensor with one bias, output of its own
     qwen3          no tokenizer, norms of heads, which together are narrower than the residual stream
     qwen3-yarn     no tokenizer, norms of heads, which together are wider, YaRN, tied output
     granite        no tokenizer, all four scales, biases of q, k, v and output, tied output
@@ -142,6 +143,8 @@ def qwen_bytes(writer, shape):
 
 # What architectures share.
 
+QKV = ("attn_q", "attn_k", "attn_v")
+
 
 def write_sizes(writer, shape, n_vocab):
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
@@ -171,8 +174,8 @@ def write_rope(writer, shape, base, n_rot=None, linear=None, yarn=None):
         writer.add_rope_scaling_orig_ctx_len(n_ctx)
 
 
-def attention(weights, block, shape, biases=()):
-    """`biases` names the matrices that have one."""
+def attention(weights, block, shape, biases=(), fused=False):
+    """`biases` names the matrices that have one; `fused` puts those of q, k and v into one tensor."""
     q, kv = shape.n_head * shape.head_dim, shape.n_head_kv * shape.head_dim
     # Gains above 1 make attention uneven.
     for name, rows, columns, gain in (
@@ -184,6 +187,10 @@ def attention(weights, block, shape, biases=()):
         weights.matrix(f"{block}.{name}.weight", rows, columns, gain)
         if name in biases:
             weights.bias(f"{block}.{name}.bias", rows)
+    for end in ("weight", "bias") if fused else ():
+        parts = [weights.tensors.pop(f"{block}.{name}.{end}", None) for name in QKV]
+        if parts[0] is not None:
+            weights.add(f"{block}.attn_qkv.{end}", np.concatenate(parts))
 
 
 def rope_freqs(weights, shape):
@@ -195,10 +202,10 @@ def rope_freqs(weights, shape):
 
 def llama_like(
     writer, weights, shape, n_vocab, *, gated, biases=(), factors=False, tied=False, head_bias=False, head_norms=None,
-    layer_norms=False, behind=False, parallel=False, base=20.0, **rotation,
+    layer_norms=False, behind=False, parallel=False, fused=False, base=20.0, **rotation,
 ):  # fmt: skip
     """Serial blocks with norms in front of them, or `behind`: RMS ones, or layer norms with biases. `biases` names the matrices
-    with one; `head_norms` gives the lengths of norms of queries and keys."""
+    with one; `head_norms` gives the lengths of norms of queries and keys; `fused` puts q, k and v into one tensor."""
     def norm(name):
         weights.norm(f"{name}.weight", shape.n_embd)
         if layer_norms:
@@ -220,7 +227,7 @@ def llama_like(
         block = f"blk.{i}"
         if not behind:
             norm(f"{block}.attn_norm")
-        attention(weights, block, shape, biases)
+        attention(weights, block, shape, biases, fused)
         if head_norms:
             weights.norm(f"{block}.attn_q_norm.weight", head_norms[0])
             weights.norm(f"{block}.attn_k_norm.weight", head_norms[1])
@@ -245,9 +252,6 @@ def llama(writer, weights, shape, n_vocab, **kinds):
 
 def arcee(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=False, **kinds)
-
-
-QKV = ("attn_q", "attn_k", "attn_v")
 
 
 def qwen2(writer, weights, shape, n_vocab, **kinds):
@@ -328,6 +332,7 @@ MODELS = {
     "arcee-yarn": (arcee, no_vocab, YARN, {"yarn": (4.0, 128)}),
     "qwen2": (qwen2, qwen_bytes, Shape(n_embd=24, n_ff=28, n_head=4, n_head_kv=2, n_layer=3), {"head_bias": True}),
     "qwen2-tied": (qwen2, no_vocab, SQUARE, {"tied": True, "yarn": (4.0, 128)}),
+    "qwen2-fused": (qwen2, no_vocab, replace(SQUARE, n_layer=2), {"fused": True}),
     "granite": (granite, no_vocab, replace(SQUARE, n_layer=3), {"scales": SCALES, "biases": (*QKV, "attn_output"), "tied": True}),
     "granite-still": (granite, no_vocab, replace(SQUARE, n_layer=2), {"scales": {"logit_scale": 0.5}, "rotated": False}),
     "minicpm": (minicpm, no_vocab, replace(SQUARE, n_layer=3), {"scales": THREE_SCALES, "biases": QKV[:2], "tied": True}),

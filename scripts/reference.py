@@ -156,8 +156,13 @@ def attention(model, x, block, halves=False, head_norm=None, norm=None, scale=No
     `rotated` whether they do, `head_norm` how each head of queries and keys is normalised before that, `norm` how all heads together
     are, `scale` what scores are multiplied with, and `sharper` with what beside that for each query."""
 
+    sizes = np.cumsum([model.head_dim * n for n in (model.n_head, model.n_head_kv)])
+    # Some files have the three in one tensor, row behind row.
+    fused = f"{block}.attn_qkv.weight" in model.tensors
+    qkv = dict(zip(("attn_q", "attn_k", "attn_v"), np.split(model.linear(x, f"{block}.attn_qkv"), sizes, -1))) if fused else {}
+
     def heads(name, n):
-        y = model.linear(x, f"{block}.{name}")
+        y = qkv[name] if fused else model.linear(x, f"{block}.{name}")
         if norm and name != "attn_v":
             y = norm(model, y, f"{block}.{name}_norm")
         return y.reshape(len(x), n, model.head_dim)

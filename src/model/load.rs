@@ -1,5 +1,7 @@
 //! Taking the tensors of a file, as the architecture names them.
 
+mod fused;
+
 use super::cold::ColdQuantiles;
 use super::down::Down;
 use super::group::{Chosen, NeuronGroup};
@@ -160,9 +162,11 @@ impl<'a> Loader<'a> {
     /// Layer number `i`.
     pub fn layer(&mut self, i: usize, spec: &LayerSpec) -> Result<Layer> {
         let prefix = format!("blk.{i}.");
-        let mut parts = Vec::with_capacity(spec.parts.len());
+        let mut parts = self.fused_qkv(&prefix, &spec.parts)?;
         for part in &spec.parts {
-            parts.extend(self.part(&prefix, part)?);
+            if parts.iter().all(|fused| fused.role != part.role) {
+                parts.extend(self.part(&prefix, part)?);
+            }
         }
         let first_group = self.n_groups;
         let mut groups = Vec::with_capacity(spec.groups.len());

@@ -218,6 +218,7 @@ mod tests {
             ("blk.6.ffn_down.weight", GgmlType::Q6_K),
             ("blk.7.ffn_down.weight", GgmlType::Q4_K),
             ("blk.31.ffn_up.weight", GgmlType::Q4_K),
+            ("blk.31.attn_qkv.weight", GgmlType::Q5_K),
         ] {
             assert_eq!(Recipe::Q4KM.wanted(name, outline), wanted, "{name}");
         }

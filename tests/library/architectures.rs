@@ -66,6 +66,7 @@ fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
         "arcee-yarn",
         "qwen2",
         "qwen2-tied",
+        "qwen2-fused",
         "qwen3",
         "qwen3-yarn",
         "granite",

@@ -4,6 +4,7 @@ mod architecture_forms;
 mod architectures;
 mod batches;
 mod exact;
+mod fused_qkv;
 mod golden;
 mod groups;
 mod hostile_gguf;
