@@ -11,6 +11,7 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     llama          text of bytes (SentencePiece), chat template, tied output, rope_freqs, widths that are no multiple of 32
     llama-biases   no tokenizer, biases of q, k, v and output, linear scaling, widths of 32
     llama-yarn     no tokenizer, YaRN
+    llama-window   no tokenizer, a window in all layers
     arcee          text of bytes (GPT-2), chat template, output of its own, widths that are no multiple of 32
     arcee-biases   no tokenizer, biases of q, k and v, rope_freqs, linear scaling, tied output, widths of 32
     arcee-yarn     no tokenizer, YaRN
@@ -19,6 +20,7 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     qwen2-fused    no tokenizer, q, k and v in one tensor with one bias, output of its own
     qwen3          no tokenizer, norms of heads, which together are narrower than the residual stream
     qwen3-yarn     no tokenizer, norms of heads, which together are wider, YaRN, tied output
+    qwen3-window   no tokenizer, a window in two of three layers, tied output
     granite        no tokenizer, all four scales, biases of q, k, v and output, tied output
     granite-still  no tokenizer, no rotation, scale of logits only, output of its own
     minicpm        no tokenizer, all three scales, biases of q and k, tied output
@@ -202,10 +204,11 @@ def rope_freqs(weights, shape):
 
 def llama_like(
     writer, weights, shape, n_vocab, *, gated, biases=(), factors=False, tied=False, head_bias=False, head_norms=None,
-    layer_norms=False, behind=False, parallel=False, fused=False, base=20.0, **rotation,
+    layer_norms=False, behind=False, parallel=False, fused=False, base=20.0, window=None, period=None, **rotation,
 ):  # fmt: skip
     """Serial blocks with norms in front of them, or `behind`: RMS ones, or layer norms with biases. `biases` names the matrices
-    with one; `head_norms` gives the lengths of norms of queries and keys; `fused` puts q, k and v into one tensor."""
+    with one; `head_norms` gives the lengths of norms of queries and keys; `fused` puts q, k and v into one tensor; `window` is
+    how many tokens a token looks back on, in all layers or, with `period`, in all but the last of so many."""
     def norm(name):
         weights.norm(f"{name}.weight", shape.n_embd)
         if layer_norms:
@@ -220,6 +223,10 @@ def llama_like(
     # So large that another one shows.
     (writer.add_layer_norm_eps if layer_norms else writer.add_layer_norm_rms_eps)(0.02)
     write_rope(writer, shape, base, **rotation)
+    if window:
+        writer.add_sliding_window(window)
+    if period:
+        writer.add_uint32(f"{writer.arch}.attention.sliding_window_pattern", period)
     weights.matrix("token_embd.weight", n_vocab, shape.n_embd, np.sqrt(shape.n_embd))
     if factors:
         rope_freqs(weights, shape)
@@ -327,6 +334,7 @@ MODELS = {
     "llama": (llama, spm_bytes, Shape(n_embd=20, n_ff=28, n_head=4, n_head_kv=2, key_length=6), {"factors": True, "tied": True}),
     "llama-biases": (llama, no_vocab, replace(NARROW, n_layer=4), {"biases": (*QKV, "attn_output"), "linear": 2.5}),
     "llama-yarn": (llama, no_vocab, YARN, {"yarn": (4.0, 128)}),
+    "llama-window": (llama, no_vocab, replace(NARROW, n_layer=3), {"window": 4}),
     "arcee": (arcee, gpt2_bytes, Shape(n_embd=16, n_ff=36, n_head=4, n_head_kv=2, key_length=6), {}),
     "arcee-biases": (arcee, no_vocab, NARROW, {"biases": QKV, "factors": True, "tied": True, "linear": 2.5}),
     "arcee-yarn": (arcee, no_vocab, YARN, {"yarn": (4.0, 128)}),
@@ -352,6 +360,7 @@ MODELS = {
     "exaone": (exaone, no_vocab, replace(NARROW, n_layer=3), {"factors": True, "tied": True}),
     "qwen3": (qwen3, no_vocab, NARROW, {}),
     "qwen3-yarn": (qwen3, no_vocab, YARN, {"tied": True, "yarn": (4.0, 128)}),
+    "qwen3-window": (qwen3, no_vocab, YARN, {"tied": True, "window": 3, "period": 3}),
 }
 
 

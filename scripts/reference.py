@@ -101,12 +101,17 @@ def relu2(x):
     return relu(x) ** 2
 
 
+def plain_frequencies(model, base):
+    n_rot = model.key("rope.dimension_count", model.head_dim)
+    return base ** (-2 * np.arange(n_rot // 2) / n_rot)
+
+
 def frequencies(model):
     """Angle per position of each rotated pair, and what cosine and sine are multiplied with."""
     n_rot = model.key("rope.dimension_count", model.head_dim)
     base = model.key("rope.freq_base", 10000.0)
     i = np.arange(n_rot // 2)
-    frequency = base ** (-2 * i / n_rot)
+    frequency = plain_frequencies(model, base)
     factors = model.get("rope_freqs.weight")
     if factors is not None:
         frequency = frequency / factors
@@ -133,9 +138,10 @@ def frequencies(model):
     return frequency, scale
 
 
-def rope(model, x, halves):
-    """Turns heads `[token, head, element]` by position: elements 2i and 2i + 1 are a pair, or i and i + n_rot / 2."""
-    frequency, scale = frequencies(model)
+def rope(model, x, halves, turns=None):
+    """Turns heads `[token, head, element]` by position: elements 2i and 2i + 1 are a pair, or i and i + n_rot / 2. `turns` is as
+    `frequencies`."""
+    frequency, scale = turns or frequencies(model)
     angle = np.arange(len(x))[:, None, None] * frequency
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     n = len(frequency)
@@ -146,15 +152,38 @@ def rope(model, x, halves):
     return y
 
 
+def window(model, layer, usual=0, period=0):
+    """Tokens that a token of this layer looks back on, itself among them; 0 for all. Of each `period` layers the last looks back
+    on all. Keys may say otherwise: one number for all layers, or one for each."""
+    lengths = model.key("attention.sliding_window", usual)
+    pattern = model.key("attention.sliding_window_pattern", period)
+    if isinstance(pattern, list):
+        limited = pattern[layer]
+    else:
+        limited = pattern == 0 or (layer + 1) % pattern != 0
+    return (lengths[layer] if isinstance(lengths, list) else lengths) if limited else 0
+
+
 def softmax(x):
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
 
-def attention(model, x, block, halves=False, head_norm=None, norm=None, scale=None, rotated=True, sharper=1):
+def capped(x, cap):
+    return cap * np.tanh(x / cap) if cap else x
+
+
+def attention(
+    model, x, block, halves=False, head_norm=None, norm=None, scale=None, rotated=True, sharper=1, seen=None, turns=None,
+    cap=0,
+):  # fmt: skip
     """Causal, with groups of heads that share keys and values. `halves` says which elements rotate together,
     `rotated` whether they do, `head_norm` how each head of queries and keys is normalised before that, `norm` how all heads together
-    are, `scale` what scores are multiplied with, and `sharper` with what beside that for each query."""
+    are, `scale` what scores are multiplied with, `sharper` with what beside that for each query, and `seen` how many tokens a
+    query looks back on, itself among them: what the file says, where it is not given, and 0 for all. `turns` is another rotation
+    than the file's, `cap` what scores stay below."""
+    if seen is None:
+        seen = window(model, int(block.split(".")[1]))
 
     sizes = np.cumsum([model.head_dim * n for n in (model.n_head, model.n_head_kv)])
     # Some files have the three in one tensor, row behind row.
@@ -171,12 +200,14 @@ def attention(model, x, block, halves=False, head_norm=None, norm=None, scale=No
     if head_norm:
         q, k = head_norm(model, q, f"{block}.attn_q_norm"), head_norm(model, k, f"{block}.attn_k_norm")
     if rotated:
-        q, k = rope(model, q, halves), rope(model, k, halves)
+        q, k = rope(model, q, halves, turns), rope(model, k, halves, turns)
     v = heads("attn_v", model.n_head_kv)
     k, v = (np.repeat(y, model.n_head // model.n_head_kv, axis=1) for y in (k, v))
     scores = np.einsum("qhd,khd->hqk", q, k) * (scale or 1 / np.sqrt(model.head_dim)) * sharper
-    seen = np.tril(np.ones((len(x), len(x)), bool))
-    weights = softmax(np.where(seen, scores, -np.inf))
+    scores = capped(scores, cap)
+    distance = np.arange(len(x))[:, None] - np.arange(len(x))
+    masked = (distance < 0) | (distance >= (seen or len(x)))
+    weights = softmax(np.where(masked, -np.inf, scores))
     y = np.einsum("hqk,khd->qhd", weights, v).reshape(len(x), -1)
     return model.linear(y, f"{block}.attn_output")
 

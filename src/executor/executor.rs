@@ -318,17 +318,10 @@ impl<'m> Executor<'m> {
 
 fn check(model: &Model, params: &ExecutorParams) -> Result<()> {
     ensure!(params.n_ubatch > 0, "-ub 0: a batch needs at least one token");
-    if let Some(window) = model.config.window {
-        let (arch, n_ctx) = (&model.config.arch, params.n_ctx);
-        ensure!(
-            n_ctx <= window,
-            "-c {n_ctx}: {arch}.attention.sliding_window is {window}, and a longer context is not supported yet"
-        );
-    }
     model.check_mode(params.mode)
 }
 
 fn new_sequence(model: &Model, params: &ExecutorParams) -> Result<Sequence> {
-    let memory = Memory::new(model, params.n_ctx, params.kv_type)?;
+    let memory = Memory::new(model, params)?;
     Ok(Sequence::new(memory, FfnStats::new(&model.weights.group_sizes())))
 }

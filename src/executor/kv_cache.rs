@@ -1,10 +1,11 @@
 //! Keys and values of the tokens seen so far.
 
 use crate::cpu::Rows;
-use crate::model::{Layer, Model};
+use crate::model::Model;
 use crate::quant::GgmlType;
 use crate::quant::convert::{Quantize, quantizer};
 use anyhow::{Result, bail, ensure};
+use std::ops::Range;
 use std::str::FromStr;
 
 /// Type of the cached numbers.
@@ -42,18 +43,30 @@ impl FromStr for KvType {
     }
 }
 
-/// `[layers with attention][n_head_kv][n_ctx][head_dim]` keys, and as many values.
+/// Where a layer's keys and values are: `[n_head_kv][n_rows]`, from row `first` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    first: usize,
+    /// Positions that are kept. Where they are fewer than the context, each takes the row of the one so far before it.
+    n_rows: usize,
+    /// Tokens that a token looks back on, itself among them; the context where that is not limited.
+    window: usize,
+}
+
+/// Keys of `head_dim` elements, and as many values, of each head in each layer with attention.
 pub(super) struct KvCache {
     n_ctx: usize,
     n_head_kv: usize,
     head_dim: usize,
     n_past: usize,
+    /// Positions that were stored since it was empty: those that rows have been given up for.
+    n_stored: usize,
     dtype: GgmlType,
     write: Quantize,
     /// Bytes of one head's keys, or values, of one token.
     row_bytes: usize,
-    /// By layer: its number among those with attention.
-    places: Vec<usize>,
+    /// By layer; those without attention have no rows.
+    places: Vec<Place>,
     keys: Vec<u8>,
     values: Vec<u8>,
 }
@@ -65,26 +78,33 @@ fn zeros(n: usize) -> Option<Vec<u8>> {
 }
 
 impl KvCache {
-    /// An empty cache for `n_ctx` tokens of `model`.
+    /// An empty cache for `n_ctx` tokens of `model`. A layer with a window keeps no more than that needs while `n_batch`
+    /// tokens are computed at once.
     ///
     /// # Errors
     /// When `n_ctx` is 0, the size overflows, or heads are not whole blocks of the type.
-    pub fn new(model: &Model, n_ctx: usize, kind: KvType) -> Result<Self> {
+    pub fn new(model: &Model, n_ctx: usize, n_batch: usize, kind: KvType) -> Result<Self> {
         ensure!(n_ctx > 0, "a context of 0 tokens");
         let (config, layers) = (&model.config, &model.weights.layers);
         let (head_dim, dtype) = (config.head_dim, kind.dtype());
         let Some(row_bytes) = dtype.row_bytes(head_dim) else {
             bail!("--cache-type {dtype}: heads of {head_dim} are not whole blocks of {}; take f16", dtype.block_len())
         };
-        let before = |layer: usize| layers[..layer].iter().filter(|l| l.has_attention()).count();
-        let places: Vec<usize> = (0..layers.len()).map(before).collect();
-        let n_layer = layers.iter().filter(|l| Layer::has_attention(l)).count();
-        let per_token = n_layer * config.n_head_kv * row_bytes;
-        let stores = per_token.checked_mul(n_ctx).and_then(|n| Some((zeros(n)?, zeros(n)?)));
+        let n_head_kv = config.n_head_kv;
+        let (mut n_rows, mut places) = (Some(0usize), Vec::with_capacity(layers.len()));
+        for (layer, window) in layers.iter().zip(&config.windows) {
+            let window = window.unwrap_or(n_ctx).min(n_ctx);
+            let of_layer =
+                if layer.has_attention() { n_ctx.min((window - 1).saturating_add(n_batch.max(1))) } else { 0 };
+            places.push(Place { first: n_rows.unwrap_or(0), n_rows: of_layer, window });
+            n_rows = n_rows.and_then(|n| n.checked_add(of_layer.checked_mul(n_head_kv)?));
+        }
+        let n_bytes = n_rows.and_then(|n| n.checked_mul(row_bytes));
+        let stores = n_bytes.and_then(|n| Some((zeros(n)?, zeros(n)?)));
         let Some((keys, values)) = stores else { bail!("-c {n_ctx}: the KV cache does not fit in memory; lower it") };
         let write = quantizer(dtype)?;
-        let n_head_kv = config.n_head_kv;
-        Ok(Self { n_ctx, n_head_kv, head_dim, n_past: 0, dtype, write, row_bytes, places, keys, values })
+        let (n_past, n_stored) = (0, 0);
+        Ok(Self { n_ctx, n_head_kv, head_dim, n_past, n_stored, dtype, write, row_bytes, places, keys, values })
     }
 
     /// Whether it is laid out as `other`.
@@ -113,35 +133,106 @@ impl KvCache {
         self.n_past
     }
 
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        (self.n_past, self.n_stored) = (0, 0);
+    }
+
     /// Forgets everything after the first `n_past` tokens.
-    pub fn truncate(&mut self, n_past: usize) {
-        self.n_past = self.n_past.min(n_past);
+    ///
+    /// # Errors
+    /// When a layer with a window has given up what the next token would look back on.
+    pub fn truncate(&mut self, n_past: usize) -> Result<()> {
+        if n_past >= self.n_past {
+            return Ok(());
+        }
+        for place in self.places.iter().filter(|place| place.n_rows > 0) {
+            let (wanted, kept) =
+                ((n_past + 1).saturating_sub(place.window), self.n_stored.saturating_sub(place.n_rows));
+            ensure!(
+                n_past == 0 || wanted >= kept,
+                "after {} tokens a window of {} has moved on, so that the first {n_past} must be computed again",
+                self.n_past,
+                place.window
+            );
+        }
+        self.n_past = n_past;
+        if n_past == 0 {
+            self.clear();
+        }
+        Ok(())
     }
 
     pub(super) fn advance(&mut self, n_tokens: usize) {
         self.n_past += n_tokens;
     }
 
-    /// First byte of a head in a layer.
+    /// Tokens of a layer that may be stored before the first of them is computed: one more could take the place of what
+    /// that one looks back on.
+    pub(super) fn n_at_once(&self, layer: usize) -> usize {
+        let Place { n_rows, window, .. } = self.places[layer];
+        if n_rows == self.n_ctx { self.n_ctx } else { n_rows + 1 - window }
+    }
+
+    /// Positions that a token looks back on, its own among them.
+    pub(super) fn seen(&self, layer: usize, position: usize) -> Range<usize> {
+        (position + 1).saturating_sub(self.places[layer].window)..position + 1
+    }
+
+    /// First row of a head in a layer.
     fn head(&self, layer: usize, head: usize) -> usize {
-        (self.places[layer] * self.n_head_kv + head) * self.n_ctx * self.row_bytes
+        self.places[layer].first + head * self.places[layer].n_rows
     }
 
     /// Stores `[n_head_kv][head_dim]` keys and values of one token.
     pub(super) fn store(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) {
+        let row = position % self.places[layer].n_rows;
         let heads = k.chunks_exact(self.head_dim).zip(v.chunks_exact(self.head_dim));
         for (head, (k, v)) in heads.enumerate() {
-            let at = self.head(layer, head) + position * self.row_bytes;
+            let at = (self.head(layer, head) + row) * self.row_bytes;
             (self.write)(k, &mut self.keys[at..at + self.row_bytes]);
             (self.write)(v, &mut self.values[at..at + self.row_bytes]);
         }
+        self.n_stored = self.n_stored.max(position + 1);
     }
 
-    /// Keys and values of the first `n` positions of one head.
-    pub(super) fn rows(&self, layer: usize, head: usize, n: usize) -> (Rows<'_>, Rows<'_>) {
-        let from = self.head(layer, head);
-        let bytes = from..from + n * self.row_bytes;
-        let rows = |data| Rows::range(data, self.row_bytes, 0, n);
-        (rows(&self.keys[bytes.clone()]), rows(&self.values[bytes]))
+    /// Keys and values of one head.
+    pub(super) fn of_head(&self, layer: usize, head: usize) -> HeadCache<'_> {
+        let (from, n_rows) = (self.head(layer, head), self.places[layer].n_rows);
+        let bytes = from * self.row_bytes..(from + n_rows) * self.row_bytes;
+        HeadCache::new(&self.keys[bytes.clone()], &self.values[bytes], self.row_bytes)
+    }
+}
+
+/// Keys and values of one head in one layer.
+#[derive(Clone, Copy)]
+pub(super) struct HeadCache<'a> {
+    keys: &'a [u8],
+    values: &'a [u8],
+    row_bytes: usize,
+    n_rows: usize,
+}
+
+impl<'a> HeadCache<'a> {
+    /// Rows of `row_bytes`, as many keys as values.
+    pub fn new(keys: &'a [u8], values: &'a [u8], row_bytes: usize) -> Self {
+        Self { keys, values, row_bytes, n_rows: keys.len() / row_bytes }
+    }
+
+    /// `positions`, no more than there are rows, in stretches whose rows lie one behind the other.
+    pub fn stretches(&self, positions: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let end_of_rows = (positions.start / self.n_rows + 1) * self.n_rows;
+        let middle = end_of_rows.min(positions.end);
+        [positions.start..middle, middle..positions.end].into_iter().filter(|stretch| !stretch.is_empty())
+    }
+
+    /// Keys of a stretch.
+    pub fn keys(&self, stretch: &Range<usize>) -> Rows<'a> {
+        Rows::range(self.keys, self.row_bytes, stretch.start % self.n_rows, stretch.len())
+    }
+
+    /// Values of a stretch.
+    pub fn values(&self, stretch: &Range<usize>) -> Rows<'a> {
+        Rows::range(self.values, self.row_bytes, stretch.start % self.n_rows, stretch.len())
     }
 }

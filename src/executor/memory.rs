@@ -1,6 +1,7 @@
 //! What a model remembers of a sequence: keys and values of its layers with attention.
 
-use super::kv_cache::{KvCache, KvType};
+use super::kv_cache::KvCache;
+use super::params::ExecutorParams;
 use crate::model::Model;
 use anyhow::Result;
 
@@ -10,12 +11,12 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// An empty memory for `n_ctx` tokens of `model`.
+    /// An empty memory for as many tokens of `model` as the context of a run has.
     ///
     /// # Errors
     /// When it does not fit in memory, or heads are not whole blocks of the type.
-    pub(super) fn new(model: &Model, n_ctx: usize, kind: KvType) -> Result<Self> {
-        Ok(Self { kv: KvCache::new(model, n_ctx, kind)? })
+    pub(super) fn new(model: &Model, run: &ExecutorParams) -> Result<Self> {
+        Ok(Self { kv: KvCache::new(model, run.n_ctx, run.n_ubatch, run.kv_type)? })
     }
 
     /// Keys and values.
@@ -55,15 +56,14 @@ impl Memory {
 
     /// Forgets all tokens.
     pub fn clear(&mut self) {
-        self.kv.truncate(0);
+        self.kv.clear();
     }
 
     /// Forgets everything after the first `n_past` tokens.
     ///
     /// # Errors
-    /// Where what was taken in cannot be taken out again: not with keys and values, which are all that there is so far.
+    /// Where what is left needs what has been given up for it: of layers with a window.
     pub fn truncate(&mut self, n_past: usize) -> Result<()> {
-        self.kv.truncate(n_past);
-        Ok(())
+        self.kv.truncate(n_past)
     }
 }

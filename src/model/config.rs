@@ -162,8 +162,6 @@ pub struct Config {
     pub n_tokens: usize,
     /// Context the model was trained for, in tokens.
     pub n_ctx_train: usize,
-    /// Tokens that a token looks back on, itself among them, where that is limited: at least `n_ctx_train`.
-    pub window: Option<usize>,
     /// Width of the residual stream.
     pub n_embd: usize,
     /// Number of layers.
@@ -192,6 +190,10 @@ pub struct Config {
     pub rope: Rope,
     /// Whether each layer rotates its queries and keys.
     pub rotated: Vec<bool>,
+    /// Of each layer: tokens that a token looks back on, itself among them, where that is limited.
+    pub windows: Vec<Option<usize>>,
+    /// Rotary embedding of layers with a window, where it is another one.
+    pub window_rope: Option<Rope>,
     /// Activation of the FFN, and why this one.
     pub activation: ResolvedActivation,
 }
@@ -200,6 +202,11 @@ impl Config {
     /// What scores are multiplied by where nothing else is said.
     pub fn usual_attention_scale(head_dim: usize) -> f32 {
         1.0 / (head_dim as f32).sqrt()
+    }
+
+    /// How layer number `layer` rotates, if it does.
+    pub fn rope_of(&self, layer: usize) -> &Rope {
+        self.window_rope.as_ref().filter(|_| self.windows[layer].is_some()).unwrap_or(&self.rope)
     }
 
     /// Elements of all query heads.

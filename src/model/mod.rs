@@ -25,6 +25,7 @@ mod router;
 pub mod spec;
 pub mod step;
 mod weights;
+mod window;
 
 pub use activation::{Activation, ResolvedActivation};
 pub use arch::Architecture;

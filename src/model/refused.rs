@@ -124,24 +124,6 @@ fn says_nothing_as_saved(keys: &Keys, suffix: &str) -> bool {
     numbers.iter().all(|n| n == written || (n.is_nan() && written.is_nan()))
 }
 
-/// Tokens that a token may look back on, itself among them; `None` where that is not limited.
-///
-/// # Errors
-/// When it is less than the context that the model was trained for.
-pub(super) fn window(keys: &Keys, n_ctx_train: usize) -> Result<Option<usize>> {
-    const KEY: &str = "attention.sliding_window";
-    let Some(numbers) = keys.numbers(KEY)? else { return Ok(None) };
-    // As u64, -1 and NaN are 0 or nothing sensible: neither is taken for a window that is wide enough.
-    let enough = |n: f64| n == 0.0 || (n >= n_ctx_train as f64 && n <= f64::from(u32::MAX));
-    if let Some(n) = numbers.iter().copied().find(|n| !enough(*n)) {
-        bail!(
-            "{}: {n}: a window that is shorter than the context of {n_ctx_train} is not supported yet",
-            keys.name(KEY)
-        );
-    }
-    Ok(numbers.into_iter().filter(|n| *n != 0.0).map(|n| n as usize).min())
-}
-
 /// Refuses an epsilon for norms of the other kind, unless it says nothing.
 ///
 /// # Errors

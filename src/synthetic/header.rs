@@ -26,7 +26,6 @@ pub(super) fn config(spec: &Spec) -> Config {
         n_vocab: shape.n_vocab,
         n_tokens: shape.n_vocab,
         n_ctx_train: N_CTX_TRAIN as usize,
-        window: None,
         n_embd: shape.n_embd,
         n_layer: spec.sized.n_layer,
         n_ff: vec![shape.n_ff; spec.sized.n_layer],
@@ -41,6 +40,8 @@ pub(super) fn config(spec: &Spec) -> Config {
         rope: Rope::plain(RopeKind::Interleaved, shape.rope_base, head_dim),
         parallel: false,
         rotated: vec![true; spec.sized.n_layer],
+        windows: vec![None; spec.sized.n_layer],
+        window_rope: None,
         activation: ResolvedActivation { activation: Activation::Relu, from: "powerinfer.activation".to_owned() },
     }
 }

@@ -16,3 +16,4 @@ mod support;
 mod templates;
 mod tokenizer;
 mod versions;
+mod windows;

@@ -1,9 +1,10 @@
 //! Rotary embedding and causal attention over the KV cache.
 
 use super::compute::Compute;
-use crate::cpu::{ActRow, Activations, Kernels, Rows};
-use crate::executor::kv_cache::KvCache;
+use crate::cpu::{ActRow, Activations, Kernels};
+use crate::executor::kv_cache::{HeadCache, KvCache};
 use crate::model::{Config, Rope, RopeKind};
+use std::ops::Range;
 
 /// Rotary embedding with its frequencies worked out.
 pub(in crate::executor) struct Rotation {
@@ -64,8 +65,8 @@ pub(super) struct Attention {
 }
 
 impl Attention {
-    /// Attention of `[n_tokens][n_head][head_dim]` queries of layer `layer`; `query` says what each token attends to, and
-    /// `out` is laid out as `q`.
+    /// Attention of `[n_tokens][n_head][head_dim]` queries of layer `layer`; `query` says what each token attends to. `out`
+    /// grows by what is laid out as `q`.
     pub fn of<'k>(
         &mut self,
         cx: Compute,
@@ -92,30 +93,34 @@ impl Attention {
                 for (j, row) in piece.chunks_exact_mut(head_dim).enumerate() {
                     let (head, token) = (head_kv * group + j / n_tokens, j % n_tokens);
                     let Query { kv, position } = query(token);
-                    let (keys, values) = kv.rows(layer, head_kv, position + 1);
-                    attend(kernels, queries.row(token * n_head + head), keys, values, scale, row);
+                    let (cache, seen) = (kv.of_head(layer, head_kv), kv.seen(layer, position));
+                    attend(kernels, queries.row(token * n_head + head), cache, seen, scale, row);
                 }
             }
         });
-        out.resize(q.len(), 0.0);
-        for (i, out) in out.chunks_exact_mut(head_dim).enumerate() {
+        let before = out.len();
+        out.resize(before + q.len(), 0.0);
+        for (i, out) in out[before..].chunks_exact_mut(head_dim).enumerate() {
             let (token, head) = (i / n_head, i % n_head);
             out.copy_from_slice(&by_head[(head * n_tokens + token) * head_dim..][..head_dim]);
         }
     }
 }
 
-/// Softmax of `scale * (q . keys)`, times values, into `out`: block after block of positions, with the largest
-/// score so far and everything rescaled when a larger one comes ("online softmax", arXiv 1805.02867), so that no
+/// Softmax of `scale * (q . keys)`, times values, into `out`, of the positions `seen`: block after block of them, with the
+/// largest score so far and everything rescaled when a larger one comes ("online softmax", arXiv 1805.02867), so that no
 /// vector as long as the context is made.
-fn attend(kernels: &Kernels, q: ActRow, keys: Rows, values: Rows, scale: f32, out: &mut [f32]) {
+fn attend(kernels: &Kernels, q: ActRow, cache: HeadCache, seen: Range<usize>, scale: f32, out: &mut [f32]) {
     let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0f32);
     out.fill(0.0);
-    for start in (0..keys.len()).step_by(BLOCK) {
-        let len = BLOCK.min(keys.len() - start);
+    for start in seen.clone().step_by(BLOCK) {
+        let block = start..seen.end.min(start + BLOCK);
         let mut scores = [0.0; BLOCK];
-        let scores = &mut scores[..len];
-        (kernels.dot)(keys.part(start, len), q, scores);
+        let scores = &mut scores[..block.len()];
+        for stretch in cache.stretches(block.clone()) {
+            let own = stretch.start - start..stretch.end - start;
+            (kernels.dot)(cache.keys(&stretch), q, &mut scores[own]);
+        }
         scores.iter_mut().for_each(|s| *s *= scale);
         let block_max = scores.iter().copied().fold(max, f32::max);
         if block_max > max {
@@ -128,7 +133,10 @@ fn attend(kernels: &Kernels, q: ActRow, keys: Rows, values: Rows, scale: f32, ou
             *score = (*score - max).exp();
             sum += *score;
         }
-        (kernels.add_scaled)(values.part(start, len), scores, out);
+        for stretch in cache.stretches(block) {
+            let own = stretch.start - start..stretch.end - start;
+            (kernels.add_scaled)(cache.values(&stretch), &scores[own], out);
+        }
     }
     out.iter_mut().for_each(|o| *o /= sum);
 }
@@ -138,20 +146,31 @@ mod tests {
     use super::*;
     use crate::cpu::{ActKind, Isa};
 
-    #[test]
-    fn blocks_of_positions_give_what_one_softmax_over_all_gives() {
-        let (n, head_dim) = (3 * BLOCK + 17, 32);
-        let wave = |seed: f32| (0..n * head_dim).map(move |i| (i as f32 * seed).sin() * 2.0).collect::<Vec<f32>>();
-        let (k, v) = (wave(0.37), wave(0.71));
+    fn wave(n: usize, seed: f32) -> Vec<f32> {
+        (0..n).map(|i| (i as f32 * seed).sin() * 2.0).collect()
+    }
+
+    fn bytes(values: &[f32]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+
+    /// One query of `head_dim` over the positions `seen` of a cache.
+    fn attended(head_dim: usize, cache: HeadCache, seen: Range<usize>) -> Vec<f32> {
         let q: Vec<f32> = (0..head_dim).map(|i| (i as f32).cos() * 3.0).collect();
-        let bytes = |x: &[f32]| x.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-        let (kb, vb) = (bytes(&k), bytes(&v));
-        let rows = |data| Rows::range(data, 4 * head_dim, 0, n);
         let mut queries = Activations::default();
         queries.load(&q, head_dim, [ActKind::F32]);
         let mut out = vec![0.0; head_dim];
         let kernels = Isa::Plain.kernels(crate::quant::GgmlType::F32);
-        attend(kernels, queries.row(0), rows(&kb), rows(&vb), 1.0 / (head_dim as f32).sqrt(), &mut out);
+        attend(kernels, queries.row(0), cache, seen, 1.0 / (head_dim as f32).sqrt(), &mut out);
+        out
+    }
+
+    #[test]
+    fn blocks_of_positions_give_what_one_softmax_over_all_gives() {
+        let (n, head_dim) = (3 * BLOCK + 17, 32);
+        let (k, v) = (wave(n * head_dim, 0.37), wave(n * head_dim, 0.71));
+        let q: Vec<f32> = (0..head_dim).map(|i| (i as f32).cos() * 3.0).collect();
+        let out = attended(head_dim, HeadCache::new(&bytes(&k), &bytes(&v), 4 * head_dim), 0..n);
 
         let dot = |k: &[f32]| k.iter().zip(&q).map(|(k, q)| f64::from(*k) * f64::from(*q)).sum::<f64>();
         let weights: Vec<f64> = k.chunks(head_dim).map(|k| (dot(k) / (head_dim as f64).sqrt()).exp()).collect();
@@ -159,6 +178,27 @@ mod tests {
         for (i, out) in out.iter().enumerate() {
             let exact: f64 = weights.iter().zip(v.chunks(head_dim)).map(|(w, v)| w / total * f64::from(v[i])).sum();
             assert!((f64::from(*out) - exact).abs() < 1e-5, "{i}: {out} instead of {exact}");
+        }
+    }
+
+    #[test]
+    fn positions_that_have_taken_the_rows_of_others_give_the_bits_that_they_give_one_behind_the_other() {
+        let (n, head_dim, n_rows) = (2 * BLOCK + 60, 32, BLOCK + 9);
+        let (k, v) = (wave(n * head_dim, 0.37), wave(n * head_dim, 0.71));
+        let ring = |all: &[f32]| {
+            let mut rows = vec![0.0; n_rows * head_dim];
+            for (position, row) in all.chunks(head_dim).enumerate() {
+                rows[position % n_rows * head_dim..][..head_dim].copy_from_slice(row);
+            }
+            bytes(&rows)
+        };
+        let (k_ring, v_ring) = (ring(&k), ring(&v));
+        let (k, v) = (bytes(&k), bytes(&v));
+        for window in [1, 7, BLOCK, BLOCK + 1, n_rows] {
+            let straight = attended(head_dim, HeadCache::new(&k, &v, 4 * head_dim), n - window..n);
+            let in_ring = attended(head_dim, HeadCache::new(&k_ring, &v_ring, 4 * head_dim), n - window..n);
+            let bits = |out: &[f32]| out.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&straight), bits(&in_ring), "{window}");
         }
     }
 }

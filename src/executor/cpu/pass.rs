@@ -152,25 +152,32 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             }
         }
         let Tokens { batch, sequences, .. } = &mut *self.tokens;
-        let entries = batch.entries();
-        let heads = b.q.chunks_exact_mut(n_q).zip(b.k.chunks_exact_mut(n_kv)).zip(b.v.chunks_exact(n_kv));
-        for (entry, ((q, k), v)) in entries.iter().zip(heads) {
-            if let Some(temperature) = config.temperature {
-                let scale = temperature.at(entry.position);
-                q.iter_mut().for_each(|q| *q *= scale);
+        let rotation = self.cpu.rotation_of(i);
+        // As many as a window has room for; they are of one layout, whichever sequence they are of.
+        let n_at_once = sequences.first().map_or(1, |sequence| sequence.memory.kv().n_at_once(i));
+        b.attn.clear();
+        let streams = b.q.chunks_mut(n_at_once * n_q).zip(b.k.chunks_mut(n_at_once * n_kv));
+        let streams = streams.zip(b.v.chunks(n_at_once * n_kv));
+        for (entries, ((q, k), v)) in batch.entries().chunks(n_at_once).zip(streams) {
+            let heads = q.chunks_exact_mut(n_q).zip(k.chunks_exact_mut(n_kv)).zip(v.chunks_exact(n_kv));
+            for (entry, ((q, k), v)) in entries.iter().zip(heads) {
+                if let Some(temperature) = config.temperature {
+                    let scale = temperature.at(entry.position);
+                    q.iter_mut().for_each(|q| *q *= scale);
+                }
+                if config.rotated[i] {
+                    rotation.apply(q, config.head_dim, entry.position);
+                    rotation.apply(k, config.head_dim, entry.position);
+                }
+                sequences[entry.sequence].memory.store(i, entry.position, k, v);
             }
-            if config.rotated[i] {
-                self.cpu.rotation.apply(q, config.head_dim, entry.position);
-                self.cpu.rotation.apply(k, config.head_dim, entry.position);
-            }
-            sequences[entry.sequence].memory.store(i, entry.position, k, v);
+            let sequences = &**sequences;
+            let query = |token: usize| {
+                let entry = &entries[token];
+                Query { kv: sequences[entry.sequence].memory.kv(), position: entry.position }
+            };
+            b.attention.of(cx, config, i, q, query, &mut b.attn);
         }
-        let sequences = &**sequences;
-        let query = |token: usize| {
-            let entry = &entries[token];
-            Query { kv: sequences[entry.sequence].memory.kv(), position: entry.position }
-        };
-        b.attention.of(cx, config, i, &b.q, query, &mut b.attn);
         b.forms.load(&b.attn, n_q, [cx.isa.kernels(output.matrix().dtype()).act]);
         b.products.of(cx, how, [output], &b.forms, [&mut b.streams[to.index()]]);
     }

@@ -26,8 +26,9 @@ impl<'m> Cpu<'m> {
     pub fn new(model: &'m Model, placement: Placement, params: ExecutorParams, worker: Worker) -> Self {
         let divisors = model.weights.find(Role::RopeFreqs).map(|part| part.vector());
         let rotation = Rotation::new(&model.config.rope, divisors);
+        let window_rotation = model.config.window_rope.as_ref().map(|rope| Rotation::new(rope, divisors));
         let (mask, audit_every) = (Box::new(Fired), 0);
-        Self { setup: Setup { model, params, placement, rotation, mask, audit_every }, worker }
+        Self { setup: Setup { model, params, placement, rotation, window_rotation, mask, audit_every }, worker }
     }
 
     pub fn model(&self) -> &'m Model {

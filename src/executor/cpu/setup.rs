@@ -12,8 +12,18 @@ pub(super) struct Setup<'m> {
     pub params: ExecutorParams,
     pub placement: Placement,
     pub rotation: Rotation,
+    /// That of layers with a window, where it is another one.
+    pub window_rotation: Option<Rotation>,
     /// Which neurons are active in exact mode.
     pub mask: Box<dyn MaskSource>,
     /// One in so many tokens is looked at for what predictors miss; 0 for none.
     pub audit_every: u64,
+}
+
+impl Setup<'_> {
+    /// How layer number `layer` rotates, if it does.
+    pub fn rotation_of(&self, layer: usize) -> &Rotation {
+        let windowed = self.model.config.windows[layer].is_some();
+        self.window_rotation.as_ref().filter(|_| windowed).unwrap_or(&self.rotation)
+    }
 }

@@ -36,6 +36,17 @@ pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
              only contexts of up to {n_ctx} tokens (-c)"
         );
     }
+    let narrow = config.windows.iter().flatten().any(|window| *window < params.n_ctx);
+    ensure!(
+        !narrow,
+        "layers with a window (attention.sliding_window) that is shorter than the context of {} tokens (-c) are not \
+         computed on a card yet",
+        params.n_ctx
+    );
+    ensure!(
+        config.window_rope.is_none(),
+        "layers with a window that have a rotary embedding of their own are not computed on a card yet"
+    );
     ensure!(config.rotated.iter().all(|rotated| *rotated), "layers without rotation are not computed on a card yet");
     for (i, layer) in model.weights.layers.iter().enumerate() {
         check_steps(i, layer).with_context(|| format!("layer {i}"))?;
