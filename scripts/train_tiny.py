@@ -385,7 +385,6 @@ def main():
     ap.add_argument("--lr", type=float, default=3e-3)
     ap.add_argument("--density", type=float, default=0.10, help="share of neurons that L1 lets fire, per layer")
     ap.add_argument("--books", type=float, default=0.25, help="share of windows from files that are not stories")
-    ap.add_argument("--seconds-save", type=float, default=600, help="between checkpoints")
     ap.add_argument("--threads", type=int, default=os.cpu_count())
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--compile", action="store_true", help="torch.compile the model (needs a C++ compiler)")
@@ -489,7 +488,7 @@ def main():
             tokens_at, time_at = step, now
             density = " ".join(f"{d:.3f}" for d in rate.mean(1).tolist())
             print(f"step {step} {spent / 60:.1f} min loss {running:.4f} lr {args.lr * scale:.5f} {speed:.0f} tok/s density {density} dead {int(dead.sum())}", flush=True)
-        if spent - last_eval > args.seconds_save:
+        if spent - last_eval > 600:
             last_eval = spent
             save()
             r = report(max_windows=60)
