@@ -23,7 +23,8 @@ import numpy as np
 from make_arch_gguf import Shape, Weights
 
 KIND = gguf.TokenType
-PRE = ["default", "gpt-2", "llama-bpe", "qwen2", "falcon", "starcoder", "deepseek-coder", "tekken", "gpt-4o", "smollm"]
+PRE = ["default", "gpt-2", "llama-bpe", "qwen2", "falcon", "starcoder", "deepseek-coder", "tekken", "gpt-4o", "smollm", "jais-2", "smaug-bpe",
+       "command-r", "pixtral", "stablelm2", "exaone", "dbrx", "olmo", "phi-2", "refact"]  # fmt: skip
 # One of each, since of two that do the same llama.cpp takes whichever its hash table has first.
 SPECIAL = [["<|eot_id|>"], ["<|im_end|>"], ["<|end|>"], ["<|return|>"], ["<|call|>"], ["<end_of_turn>"], ["<|eom_id|>"], ["<EOT>"],
            ["[EOS]"], ["<|fim_pad|>", "<PAD>", "[PAD]"], ["<|repo_name|>", "<reponame>"], ["<|file_sep|>"],

@@ -30,7 +30,14 @@ const CASELESS_3_DIGITS: &str = concat!(
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
 
-/// The same with single digits.
+/// The same, but for runs of white space, which are cut into the longest of these lengths that leave a space to what follows.
+const CASCADING_SPACES: &str = concat!(
+    r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|",
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s{512}(?!\S)|\s{256}(?!\S)|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|",
+    r"\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s{1}",
+);
+
+/// As [`CASELESS_3_DIGITS`] with single digits.
 const CASELESS_1_DIGIT: &str = concat!(
     r"(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|",
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -158,6 +165,7 @@ const TABLE: &[PreTokenizer] = &[
         ignore_merges: false,
         add_bos: false,
     },
+    PreTokenizer { names: &["jais-2"], regexes: &[CASCADING_SPACES], ignore_merges: false, add_bos: false },
     PreTokenizer { names: &["glm4", "glm5"], regexes: &[CASELESS_3_DIGITS], ignore_merges: true, add_bos: false },
     PreTokenizer {
         names: &[
@@ -248,3 +256,42 @@ const TABLE: &[PreTokenizer] = &[
         add_bos: false,
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::PreTokenizer;
+    use crate::tokenizer::bpe;
+    use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
+
+    /// Lengths of the words that spaces before `behind` are cut into, with what is behind.
+    fn lengths(pre: &str, n_spaces: usize, behind: &str) -> Vec<usize> {
+        let splitter = bpe::splitter(PreTokenizer::named(pre).unwrap()).unwrap();
+        let mut text = PreTokenizedString::from(" ".repeat(n_spaces) + behind);
+        splitter.pre_tokenize(&mut text).unwrap();
+        let splits = text.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        splits.into_iter().map(|(word, _, _)| word.chars().count()).collect()
+    }
+
+    #[test]
+    fn runs_of_spaces_are_cut_into_powers_of_two_where_the_model_was_trained_so() {
+        for (n, behind, wanted) in [
+            (1, "a", &[2][..]),
+            (2, "a", &[1, 2]),
+            (3, "a", &[2, 2]),
+            (5, "a", &[4, 2]),
+            (6, "a", &[4, 1, 2]),
+            (8, "a", &[4, 2, 1, 2]),
+            (9, "a", &[8, 2]),
+            (512, "a", &[256, 128, 64, 32, 16, 8, 4, 2, 1, 2]),
+            (513, "a", &[512, 2]),
+            // A space goes with letters and symbols, but not with digits.
+            (3, "1", &[2, 1, 1]),
+            (3, "\n", &[4]),
+            (7, "", &[4, 2, 1]),
+            (1027, "", &[512, 512, 2, 1]),
+        ] {
+            assert_eq!(lengths("jais-2", n, behind), wanted, "{n} spaces before {behind:?}");
+        }
+        assert_eq!(lengths("llama-bpe", 512, "a"), [511, 2]);
+    }
+}

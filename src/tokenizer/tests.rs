@@ -566,7 +566,18 @@ fn long_runs_finish_quickly() {
         let ids = tokenizer.encode(&run, Special::Parse).unwrap();
         assert!(tokenizer.decode(&ids) == run);
     }
-    for pre in ["default", "gpt-2", "llama-bpe", "qwen2", "falcon", "tekken", "gpt-4o", "deepseek-llm", "deepseek-v3"] {
+    for pre in [
+        "default",
+        "gpt-2",
+        "llama-bpe",
+        "qwen2",
+        "falcon",
+        "tekken",
+        "gpt-4o",
+        "deepseek-llm",
+        "deepseek-v3",
+        "jais-2",
+    ] {
         let tokenizer = Tokenizer::new(gpt2(pre, &["Ġ Ġ", "ĠĠ ĠĠ", "a a"], &[])).unwrap();
         for run in [" ".repeat(100_000), "a".repeat(100_000), " ".repeat(100_000) + "a", "a ".repeat(50_000)] {
             let ids = tokenizer.encode(&run, Special::Parse).unwrap();
