@@ -29,6 +29,13 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     smollm3-yarn   no tokenizer, YaRN
     nemotron       no tokenizer, six of eight elements of a head rotated
     nemotron-biases  no tokenizer, half of each head rotated, all biases that may be, linear scaling
+    jais2          text of bytes (GPT-2, cut as Jais 2 does), all biases, tied output
+    jais2-own      no tokenizer, no biases of q, k and v, as many key/value heads as heads, output of its own, linear scaling
+    opt            text of bytes (GPT-2), positions without rows before, tied output
+    opt-offset     no tokenizer, positions with two rows before, output of its own
+    falcon         text of bytes (GPT-2, cut as Falcon does), q, k and v in one tensor, one key/value head, one norm, tied output
+    falcon-two     no tokenizer, q, k and v in one tensor, two norms, output of its own
+    falcon-relu    the same, tied output; its logits are those with ReLU
     olmo2          no tokenizer, output of its own
     olmo2-yarn     no tokenizer, YaRN
     mistral3       no tokenizer, YaRN with keys of its own from a context of 4, a temperature
@@ -143,6 +150,20 @@ def qwen_bytes(writer, shape):
     return gpt2_bytes(writer, shape, "qwen2")
 
 
+def opt_bytes(writer, shape):
+    n_tokens = gpt2_bytes(writer, shape, "gpt-2")
+    writer.add_add_bos_token(True)
+    return n_tokens
+
+
+def falcon_bytes(writer, shape):
+    return gpt2_bytes(writer, shape, "falcon")
+
+
+def jais_bytes(writer, shape):
+    return gpt2_bytes(writer, shape, "jais-2")
+
+
 # What architectures share.
 
 QKV = ("attn_q", "attn_k", "attn_v")
@@ -204,11 +225,13 @@ def rope_freqs(weights, shape):
 
 def llama_like(
     writer, weights, shape, n_vocab, *, gated, biases=(), factors=False, tied=False, head_bias=False, head_norms=None,
-    layer_norms=False, behind=False, parallel=False, fused=False, base=20.0, window=None, period=None, **rotation,
+    layer_norms=False, behind=False, parallel=False, two_norms=False, fused=False, positions=None, base=20.0, window=None, period=None,
+    **rotation,
 ):  # fmt: skip
     """Serial blocks with norms in front of them, or `behind`: RMS ones, or layer norms with biases. `biases` names the matrices
     with one; `head_norms` gives the lengths of norms of queries and keys; `fused` puts q, k and v into one tensor; `window` is
-    how many tokens a token looks back on, in all layers or, with `period`, in all but the last of so many."""
+    how many tokens a token looks back on, in all layers or, with `period`, in all but the last of so many; `positions` gives
+    the rows of their learned embeddings before that of position 0, and nothing rotates."""
     def norm(name):
         weights.norm(f"{name}.weight", shape.n_embd)
         if layer_norms:
@@ -222,18 +245,23 @@ def llama_like(
     write_sizes(writer, shape, n_vocab)
     # So large that another one shows.
     (writer.add_layer_norm_eps if layer_norms else writer.add_layer_norm_rms_eps)(0.02)
-    write_rope(writer, shape, base, **rotation)
+    if positions is None:
+        write_rope(writer, shape, base, **rotation)
     if window:
         writer.add_sliding_window(window)
     if period:
         writer.add_uint32(f"{writer.arch}.attention.sliding_window_pattern", period)
     weights.matrix("token_embd.weight", n_vocab, shape.n_embd, np.sqrt(shape.n_embd))
+    if positions is not None:
+        weights.matrix("position_embd.weight", positions + shape.n_ctx, shape.n_embd, np.sqrt(shape.n_embd))
     if factors:
         rope_freqs(weights, shape)
     for i in range(shape.n_layer):
         block = f"blk.{i}"
         if not behind:
             norm(f"{block}.attn_norm")
+        if two_norms:
+            norm(f"{block}.attn_norm_2")
         attention(weights, block, shape, biases, fused)
         if head_norms:
             weights.norm(f"{block}.attn_q_norm.weight", head_norms[0])
@@ -285,6 +313,19 @@ def smollm3(writer, weights, shape, n_vocab, **kinds):
 
 def nemotron(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=False, layer_norms=True, **kinds)
+
+
+def jais2(writer, weights, shape, n_vocab, **kinds):
+    llama_like(writer, weights, shape, n_vocab, gated=False, layer_norms=True, **kinds)
+
+
+def opt(writer, weights, shape, n_vocab, **kinds):
+    llama_like(writer, weights, shape, n_vocab, gated=False, layer_norms=True, biases=ALL, **kinds)
+
+
+def falcon(writer, weights, shape, n_vocab, **kinds):
+    llama_like(writer, weights, shape, n_vocab, gated=False, layer_norms=True, parallel=True, fused=True, **kinds)
+    writer.add_tensor_data_layout("jploski")
 
 
 def olmo2(writer, weights, shape, n_vocab, **kinds):
@@ -349,6 +390,13 @@ MODELS = {
     "smollm3-yarn": (smollm3, no_vocab, replace(YARN, key_length=None), {"yarn": (4.0, 128)}),
     "nemotron": (nemotron, no_vocab, replace(SQUARE, n_layer=3), {"n_rot": 6}),
     "nemotron-biases": (nemotron, no_vocab, replace(SQUARE, n_layer=3), {"n_rot": 4, "biases": ALL, "linear": 2.5}),
+    "jais2": (jais2, jais_bytes, Shape(n_embd=24, n_ff=36, n_head=4, n_head_kv=2, n_layer=3), {"biases": ALL, "tied": True}),
+    "jais2-own": (jais2, no_vocab, replace(SQUARE, n_head_kv=4, n_layer=2), {"biases": ALL[3:], "linear": 2.5}),
+    "opt": (opt, opt_bytes, Shape(n_embd=24, n_ff=36, n_head=4, n_head_kv=4, n_layer=3, n_ctx=96), {"positions": 0, "tied": True}),
+    "opt-offset": (opt, no_vocab, replace(SQUARE, n_head_kv=4, n_layer=3, n_ctx=32), {"positions": 2}),
+    "falcon": (falcon, falcon_bytes, Shape(n_embd=24, n_ff=36, n_head=4, n_head_kv=1, n_layer=3), {"tied": True}),
+    "falcon-two": (falcon, no_vocab, replace(SQUARE, n_layer=3), {"two_norms": True}),
+    "falcon-relu": (falcon, no_vocab, replace(SQUARE, n_layer=2), {"two_norms": True, "tied": True}),
     "olmo2": (olmo2, no_vocab, replace(SQUARE, n_layer=3), {}),
     "olmo2-yarn": (olmo2, no_vocab, replace(YARN, key_length=None), {"yarn": (4.0, 128)}),
     "mistral3": (mistral3, no_vocab, YARN, {"yarn": (4.0, 4), "numbers": SHARPER}),

@@ -305,6 +305,33 @@ def nemotron(model, x, activation=relu2):
     return head(model, layer_norm(model, x, "output_norm"))
 
 
+def jais2(model, x, activation=relu2):
+    return nemotron(model, x, activation)
+
+
+def opt(model, x, activation=relu):
+    table = model["position_embd.weight"]
+    # Tables as long as a power of two have position 0 in their first row; those with two rows more have it in their third.
+    before = 2 if (len(table) - 2).bit_count() == 1 else 0
+    x = x + table[before : before + len(x)]
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        x = x + attention(model, layer_norm(model, x, f"{block}.attn_norm"), block, rotated=False)
+        x = x + ungated_ffn(model, layer_norm(model, x, f"{block}.ffn_norm"), block, activation)
+    return head(model, layer_norm(model, x, "output_norm"))
+
+
+def falcon(model, x, activation=gelu):
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        h = layer_norm(model, x, f"{block}.attn_norm")
+        # The larger models have a norm of its own for attention.
+        own = f"{block}.attn_norm_2"
+        a = layer_norm(model, x, own) if f"{own}.weight" in model.tensors else h
+        x = x + attention(model, a, block, halves=True) + ungated_ffn(model, h, block, activation)
+    return head(model, layer_norm(model, x, "output_norm"))
+
+
 def olmo2(model, x, activation=silu):
     for i in range(model.n_layer):
         block = f"blk.{i}"
@@ -362,6 +389,9 @@ ARCHITECTURES = {
     "minicpm": minicpm,
     "smollm3": smollm3,
     "nemotron": nemotron,
+    "jais2": jais2,
+    "opt": opt,
+    "falcon": falcon,
     "olmo2": olmo2,
     "mistral3": mistral3,
     "stablelm": stablelm,

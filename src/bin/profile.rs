@@ -256,7 +256,8 @@ fn texts(args: &Args, but: &[&Path], bar: &Bar) -> Result<Vec<Text>> {
 fn params(args: &Args, model: &Model) -> Result<CollectParams> {
     let n_ctx_train = model.config.n_ctx_train;
     let n_ctx = args.ctx_size.unwrap_or(n_ctx_train.min(512));
-    if n_ctx > n_ctx_train {
+    // With learned positions that is an error.
+    if n_ctx > n_ctx_train && model.config.positions.is_none() {
         tell!("warning: -c {n_ctx} is more than the {n_ctx_train} tokens that the model was trained on");
     }
     let n_threads = args.threads.unwrap_or_else(common::default_threads);

@@ -277,7 +277,8 @@ fn executor_params(args: &Args, model: &Model) -> Result<ExecutorParams> {
         Some(0) => trained,
         Some(n) => n,
     };
-    if n_ctx > trained {
+    // With learned positions that is an error.
+    if n_ctx > trained && model.config.positions.is_none() {
         tell!("warning: -c {n_ctx} is more than the {trained} tokens that the model was trained on");
     }
     let n_threads = args.threads.unwrap_or_else(common::default_threads);

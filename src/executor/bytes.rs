@@ -27,6 +27,7 @@ fn outside(part: &Part) -> u64 {
         Role::FfnGate | Role::FfnUp | Role::FfnDown => return 0,
         Role::TokenEmbd
         | Role::OutputNorm
+        | Role::PositionEmbd
         | Role::Output
         | Role::AttnNorm
         | Role::AttnNorm2

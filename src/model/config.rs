@@ -1,6 +1,7 @@
 //! Sizes and kinds of a model, as data.
 
 use super::activation::ResolvedActivation;
+use super::positions::Positions;
 use super::presence::Presence;
 
 /// Kind of normalisation.
@@ -196,6 +197,10 @@ pub struct Config {
     pub window_rope: Option<Rope>,
     /// Activation of the FFN, and why this one.
     pub activation: ResolvedActivation,
+    /// Whether attention and FFN of parallel blocks have a norm each, for architectures that have models of both kinds.
+    pub two_norms: bool,
+    /// Learned embeddings of positions, where there are any.
+    pub positions: Option<Positions>,
 }
 
 impl Config {

@@ -132,6 +132,8 @@ impl Keys<'_> {
             window_rope: None,
             parallel: false,
             activation: activation::resolve(self.activation, self.metadata, self.arch, defaults.activation)?,
+            two_norms: false,
+            positions: None,
         };
         refused::check(self, &config, defaults.computed)?;
         Ok(config)

@@ -1,7 +1,7 @@
 //! Reading the keys of an architecture, and remembering which were read.
 
 use super::activation::Activation;
-use crate::gguf::{Gguf, Metadata};
+use crate::gguf::{Gguf, Metadata, TensorInfo};
 use anyhow::{Context, Result, bail, ensure};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -44,6 +44,11 @@ impl<'a> Keys<'a> {
     /// Whether the file has that tensor, for what no key tells reliably.
     pub fn has_tensor(&self, name: &str) -> bool {
         self.gguf.tensor(name).is_some()
+    }
+
+    /// The tensor of that name, where the file has it.
+    pub(super) fn tensor(&self, name: &str) -> Option<&'a TensorInfo> {
+        self.gguf.tensor(name)
     }
 
     /// A whole number from 0 up, which may be missing: one for the model, or an array that has the same for each layer.

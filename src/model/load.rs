@@ -303,7 +303,7 @@ impl<'a> Loader<'a> {
 /// How much of a part a token reads, as plain files have it.
 fn access(role: Role) -> Access {
     match role {
-        Role::TokenEmbd => Access::PerToken,
+        Role::TokenEmbd | Role::PositionEmbd => Access::PerToken,
         Role::FfnGate | Role::FfnUp => Access::PerNeuron,
         Role::OutputNorm
         | Role::Output

@@ -33,6 +33,8 @@ macro_rules! roles {
 roles! {
     /// `[n_vocab][n_embd]`: the residual stream begins as the row of the token.
     TokenEmbd = "token_embd",
+    /// `[positions][n_embd]`: that of its position is added to the row of the token.
+    PositionEmbd = "position_embd",
     /// Normalises the residual stream before the head.
     OutputNorm = "output_norm",
     /// `[n_vocab][n_embd]`: the head. Where a file has none it is [`Role::TokenEmbd`].

@@ -108,7 +108,8 @@ pub(super) fn check(keys: &Keys, config: &Config, computed: &[&str]) -> Result<(
             refuse(suffix, &[0.0, usual], "a value for layers with a window is")?;
         }
     }
-    if let Some(layout) = keys.str("tensor_data_layout")?
+    if !computed.contains(&"tensor_data_layout")
+        && let Some(layout) = keys.str("tensor_data_layout")?
         && !LAYOUTS.contains(&layout)
     {
         let (name, shown) = (keys.name("tensor_data_layout"), layout.chars().take(60).collect::<String>());

@@ -207,6 +207,7 @@ fn is_block(role: Role) -> bool {
         // Floats, beside the layers, or of neurons.
         Role::TokenEmbd
         | Role::OutputNorm
+        | Role::PositionEmbd
         | Role::Output
         | Role::RopeFreqs
         | Role::AttnNorm

@@ -130,6 +130,7 @@ fn is_sampled(role: Role) -> bool {
         Role::TokenEmbd | Role::AttnQ => true,
         // Beside attention, neurons are sampled by their number.
         Role::OutputNorm
+        | Role::PositionEmbd
         | Role::Output
         | Role::RopeFreqs
         | Role::AttnNorm

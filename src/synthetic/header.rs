@@ -43,6 +43,8 @@ pub(super) fn config(spec: &Spec) -> Config {
         windows: vec![None; spec.sized.n_layer],
         window_rope: None,
         activation: ResolvedActivation { activation: Activation::Relu, from: "powerinfer.activation".to_owned() },
+        two_norms: false,
+        positions: None,
     }
 }
 

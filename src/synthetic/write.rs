@@ -133,6 +133,7 @@ fn content(role: Role) -> Option<Content> {
         Role::FfnDown => Some(Content::Rows(TensorKind::FfnDown)),
         Role::RopeFreqs
         | Role::AttnNorm2
+        | Role::PositionEmbd
         | Role::PostAttnNorm
         | Role::PostFfnNorm
         | Role::AttnQNorm

@@ -132,6 +132,7 @@ fn q4_k_m(name: &str, outline: Outline) -> GgmlType {
         Some(
             Role::TokenEmbd
             | Role::OutputNorm
+            | Role::PositionEmbd
             | Role::RopeFreqs
             | Role::AttnNorm
             | Role::AttnNorm2
@@ -187,10 +188,11 @@ pub(crate) fn file_type(dtype: GgmlType) -> Option<u32> {
 }
 
 /// Whether `--type` may convert a tensor: neither a vector, of which a stack has two dimensions, too, nor a router, whose
-/// rounding would choose others.
+/// rounding would choose others, nor embeddings of positions, which few bytes hold and every token depends on.
 pub(super) fn is_whole_matrix(tensor: &TensorInfo) -> bool {
     let bias = tensor.name.ends_with(".bias");
-    tensor.dims.len() > 1 && !bias && Role::of_name(&tensor.name) != Some(Role::Router)
+    let kept = matches!(Role::of_name(&tensor.name), Some(Role::Router | Role::PositionEmbd));
+    tensor.dims.len() > 1 && !bias && !kept
 }
 
 #[cfg(test)]

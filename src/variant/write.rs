@@ -162,6 +162,7 @@ fn plan_tensor<'a>(
             _,
             Role::TokenEmbd
             | Role::OutputNorm
+            | Role::PositionEmbd
             | Role::Output
             | Role::RopeFreqs
             | Role::AttnNorm

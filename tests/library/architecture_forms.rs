@@ -121,6 +121,8 @@ fn what_a_card_does_not_compute_is_named_before_it_is_asked() -> Result<()> {
         ("llama-window", "a window (attention.sliding_window) that is shorter than the context of 8 tokens"),
         ("nemotron-biases", "biases of neurons"),
         ("olmo2", "blocks that read anything but the last norm"),
+        ("jais2-own", "biases of neurons"),
+        ("opt-offset", "biases of neurons"),
     ] {
         let line = on_a_card(&open(&path(name))?);
         assert!(line.contains(wanted), "{name}: {line}");
@@ -251,6 +253,54 @@ fn nemotron_refuses_what_it_does_not_compute() {
     refuses_shape("nemotron", "output_norm.bias", None);
     refuses_shape("nemotron", "output.weight", None);
     refuses_shape("nemotron-biases", "blk.0.ffn_up.bias", Some(&[32]));
+}
+
+#[test]
+fn jais2_refuses_what_it_does_not_compute() {
+    refuses_key("jais2", "jais2.attention.layer_norm_rms_epsilon", Value::F32(0.5), "another kind");
+    refuses_key("jais2", "jais2.use_parallel_residual", Value::Bool(true), "parallel residual");
+    refuses_tensor("jais2", "blk.0.ffn_gate.weight", &[24, 36]);
+    refuses_tensor("jais2", "rope_freqs.weight", &[3]);
+    for required in ["attn_norm", "attn_output", "ffn_norm", "ffn_up", "ffn_down"] {
+        refuses_shape("jais2", &format!("blk.1.{required}.bias"), None);
+    }
+    refuses_shape("jais2", "output_norm.bias", None);
+    refuses_shape("jais2", "blk.0.attn_q.bias", Some(&[12]));
+    refuses_shape("jais2-own", "output.weight", Some(&[32, 41]));
+}
+
+#[test]
+fn falcon_refuses_what_it_does_not_compute() -> Result<()> {
+    refuses_key("falcon", "falcon.tensor_data_layout", Value::Str("original".to_owned()), "layout of tensors");
+    refuses_key("falcon", "falcon.attention.max_alibi_bias", Value::F32(8.0), "ALiBi");
+    refuses_key("falcon", "falcon.attention.layer_norm_rms_epsilon", Value::F32(0.5), "another kind");
+    refuses_tensor("falcon", "blk.0.ffn_norm.weight", &[24]);
+    refuses_tensor("falcon", "blk.1.attn_norm_2.weight", &[24]);
+    refuses_tensor("falcon", "blk.0.attn_output.bias", &[24]);
+    refuses_tensor("falcon", "blk.0.ffn_up.bias", &[36]);
+    refuses_tensor("falcon", "rope_freqs.weight", &[3]);
+    refuses_shape("falcon", "blk.0.attn_qkv.weight", Some(&[24, 48]));
+    refuses_shape("falcon", "blk.1.attn_norm.bias", None);
+    refuses_shape("falcon-two", "blk.1.attn_norm_2.weight", None);
+    refuses_shape("falcon-two", "output_norm.bias", None);
+    let gelu = Model::new(Gguf::open(&path("falcon"))?, None)?;
+    assert!(on_a_card(&gelu).contains("activation gelu is not computed on a card yet"));
+    Ok(())
+}
+
+/// What saved files say of blocks says nothing, and a file without a word on its layout has the usual one.
+#[test]
+fn falcon_takes_files_that_say_more_or_less_than_converters_write() -> Result<()> {
+    let expected = logits(&open(&path("falcon"))?, Mode::Exact, 1, 1)?;
+    for parallel in [true, false] {
+        let folder = tempfile::tempdir()?;
+        let mut file = ModelFile::opened(&path("falcon"))?;
+        file.set("falcon.use_parallel_residual", Value::Bool(parallel));
+        file.remove("falcon.tensor_data_layout");
+        let model = open(&file.written(folder.path(), "model.gguf"))?;
+        same_bits(&expected, &logits(&model, Mode::Exact, 1, 1)?)?;
+    }
+    Ok(())
 }
 
 #[test]

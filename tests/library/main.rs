@@ -9,6 +9,7 @@ mod golden;
 mod groups;
 mod hostile_gguf;
 mod model_kinds;
+mod positions;
 mod pre_tokenizers;
 mod predicted;
 mod registry;

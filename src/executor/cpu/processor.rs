@@ -52,12 +52,29 @@ impl<'m> Cpu<'m> {
         let (token_embd, scale) = (self.setup.model.weights.token_embd(), self.setup.model.config.scales.embedding);
         let convert = convert::dequantizer(token_embd.dtype())?;
         let n_embd = token_embd.n_cols;
-        x.resize(batch.len() * n_embd, 0.0);
+        // One row more for those of positions.
+        x.resize((batch.len() + 1) * n_embd, 0.0);
         for (x, entry) in x.chunks_exact_mut(n_embd).zip(batch.entries()) {
             convert(token_embd.row(entry.token as usize), x);
             if scale != 1.0 {
                 x.iter_mut().for_each(|x| *x *= scale);
             }
+        }
+        self.add_positions(batch, x)?;
+        x.truncate(batch.len() * n_embd);
+        Ok(())
+    }
+
+    /// Adds the learned embeddings of the positions of `batch` to the rows of `x`, of which the one behind them is free.
+    fn add_positions(&self, batch: &Batch, x: &mut [f32]) -> Result<()> {
+        let model = self.setup.model;
+        let Some(positions) = model.config.positions else { return Ok(()) };
+        let position_embd = model.weights.part(Role::PositionEmbd).matrix();
+        let convert = convert::dequantizer(position_embd.dtype())?;
+        let (x, row) = x.split_at_mut(batch.len() * position_embd.n_cols);
+        for (x, entry) in x.chunks_exact_mut(position_embd.n_cols).zip(batch.entries()) {
+            convert(position_embd.row(positions.offset + entry.position), row);
+            x.iter_mut().zip(&*row).for_each(|(x, position)| *x += position);
         }
         Ok(())
     }

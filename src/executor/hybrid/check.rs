@@ -82,6 +82,7 @@ fn check_part(part: &Part) -> Result<()> {
     match part.role {
         Role::TokenEmbd
         | Role::OutputNorm
+        | Role::PositionEmbd
         | Role::Output
         | Role::RopeFreqs
         | Role::AttnNorm

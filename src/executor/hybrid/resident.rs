@@ -213,6 +213,7 @@ impl Loader<'_> {
                 }
                 Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnOutput => {}
                 Role::TokenEmbd
+                | Role::PositionEmbd
                 | Role::Output
                 | Role::RopeFreqs
                 | Role::AttnQNorm

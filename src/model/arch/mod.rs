@@ -2,12 +2,15 @@
 
 mod arcee;
 mod exaone;
+mod falcon;
 mod granite;
+mod jais2;
 mod llama;
 mod minicpm;
 mod mistral3;
 mod nemotron;
 mod olmo2;
+mod opt;
 mod qwen2;
 mod qwen3;
 mod smollm3;
@@ -59,6 +62,9 @@ pub static KNOWN: &[&dyn Architecture] = &[
     &minicpm::MiniCpm,
     &smollm3::SmolLm3,
     &nemotron::Nemotron,
+    &jais2::Jais2,
+    &opt::Opt,
+    &falcon::Falcon,
     &olmo2::Olmo2,
     &mistral3::Mistral3,
     &stablelm::StableLm,
