@@ -4,11 +4,12 @@
 // rows at a time. Order of sums: lane l adds the units l, l + 32, ... of a row (rows.cuh), then the lanes are added in a
 // tree. It depends on n_cols only.
 //
-// up_<type>: h[r] = act[r] * (up[r] . x) for the rows r = list[i], i < n_active; exactly 0 where act[r] is 0, whatever up
-// is. Other rows of h stay as they are.
+// up_<type>: h[r] = act[r] * (up[r] . x + bias[r]) for the rows r = list[i], i < n_active; exactly 0 where act[r] is 0,
+// whatever up is. Other rows of h stay as they are.
 //   list     rows, or null for the rows 0, 1, ...
 //   count    n_active in device memory, or null where it is n
 //   act, h   by row, and may be the same
+//   bias     by row, or null
 // Grid: any size; the rows are dealt to all warps. Bytes read: the listed rows once.
 //
 // gate_up_<type>: a = activation(gate[i] . x); h[i] = a * (up[i] . x) for i < n, exactly 0 where a is 0: up is not read
@@ -39,7 +40,7 @@ DEVICE float dot_of_warp(const unsigned char* w, int n_stored, int row, const vo
 
 template <int TYPE>
 DEVICE void up(const unsigned char* w, int n_stored, const unsigned* list, const unsigned* count, int n, const float* act,
-               const void* x, int n_cols, float* h) {
+               const void* x, int n_cols, const float* bias, float* h) {
     int n_active = count ? (int)*count : n, lane = threadIdx.x % 32;
     // Consecutive rows go to different blocks, so that a short list keeps all multiprocessors busy.
     int warp = threadIdx.x / 32 * gridDim.x + blockIdx.x, n_warps = gridDim.x * WARPS;
@@ -49,6 +50,7 @@ DEVICE void up(const unsigned char* w, int n_stored, const unsigned* list, const
         int row = list ? list[i] : i;
         float a = act[row];
         float sum = dot_of_warp<TYPE>(w, n_stored, row, x, n_cols);
+        if (bias) sum += bias[row];
         if (lane == 0) h[row] = a == 0.0f ? 0.0f : a * sum;
         return;
     }
@@ -66,6 +68,7 @@ DEVICE void up(const unsigned char* w, int n_stored, const unsigned* list, const
         for (int r = 0; r < MANY_ROWS; r++) {
             float sum = warp_sum(sums[r]);
             if (lane != 0 || i + r >= n_active) continue;
+            if (bias) sum += bias[rows[r]];
             float a = act[rows[r]];
             h[rows[r]] = a == 0.0f ? 0.0f : a * sum;
         }
@@ -100,8 +103,8 @@ DEVICE void gate_up(const unsigned char* gate, int gate_stored, const unsigned c
 #define FFN(name, TYPE)                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS, 3)                                                             \
         up_##name(const unsigned char* w, int n_stored, const unsigned* list, const unsigned* count, int n,              \
-                  const float* act, const void* x, int n_cols, float* h) {                                               \
-        up<TYPE>(w, n_stored, list, count, n, act, x, n_cols, h);                                                        \
+                  const float* act, const void* x, int n_cols, const float* bias, float* h) {                            \
+        up<TYPE>(w, n_stored, list, count, n, act, x, n_cols, bias, h);                                                  \
     }                                                                                                                    \
     extern "C" __global__ void __launch_bounds__(THREADS, 3)                                                             \
         gate_up_##name(const unsigned char* gate, int gate_stored, const unsigned char* up, int up_stored, int n,        \

@@ -3,14 +3,15 @@
 // norm         x[n_tokens][n] to out[n_tokens][n] (null: not wanted) and its quantized form x8[n_tokens] (null: not
 //              wanted), as src/executor/norm.rs does. kind 0: divided by the root mean square; 1: the mean removed
 //              before. weight[n]; bias[n] or null. One block per token.
-// merge_norm   x = (x + a) + (b + reply), each of a[n], b[n] and the reply to `job` (reply null: none is due) left out
-//              where there is none, then norm of x where weight is not null. Waits for the reply at most limit_ms; it is
-//              left out when nothing was posted or it does not come. One block.
+// merge_norm   x = (x + a_scale * a) + b_scale * ((b + shift) + reply), each of a, b, shift and the reply to `job` (reply
+//              null: none is due) left out where there is none, then norm of the new x where weight is not null. Waits for
+//              the reply at most limit_ms; it is left out when nothing was posted or it does not come. Where x is null it
+//              counts as 0, and is not stored; out may be b. x, a, b, out and x8 are of n_tokens, shift[n] and the
+//              reply[n] of one. One block per token, which is one alone where a reply is due.
 // quantize     x[n_tokens][n] to x8[n_tokens]. Grid: (n / 4096 rounded up, n_tokens).
 //
-// n is a multiple of 32, at most 16384 for the norms. Sums are of pairs of floats, the second one holding what rounding
-// took from the first (about 2^-45 of the sum is lost), because the CPU's are in 64 bits and those are slow on most
-// cards. Their order depends on n only.
+// n is a multiple of 32, at most 16384 for the norms. Sums are of pairs of floats (pairs.cuh); their order depends on n only.
+#include "pairs.cuh"
 #include "token.cuh"
 
 #define THREADS 1024
@@ -18,52 +19,9 @@
 // Four elements each; n is at most 4 * QUADS * THREADS.
 #define QUADS 4
 
-// hi + lo, where lo is at most half a unit in the last place of hi.
-struct Pair {
-    float hi, lo;
-};
-
-// Exact: the sum of a and b, and what rounding took from it.
-DEVICE Pair two_sum(float a, float b) {
-    float s = add_rounded(a, b), t = add_rounded(s, -a);
-    Pair r = {s, add_rounded(add_rounded(a, -add_rounded(s, -t)), add_rounded(b, -t))};
-    return r;
-}
-
-DEVICE Pair plus(Pair a, Pair b) {
-    Pair s = two_sum(a.hi, b.hi);
-    float low = add_rounded(s.lo, add_rounded(a.lo, b.lo));
-    float hi = add_rounded(s.hi, low);
-    Pair r = {hi, add_rounded(low, -add_rounded(hi, -s.hi))};
-    return r;
-}
-
-// For a few terms on the way to a sum: lo may grow beyond its bound, which plus puts right.
-DEVICE void add(Pair& sum, Pair v) {
-    Pair s = two_sum(sum.hi, v.hi);
-    sum.hi = s.hi;
-    sum.lo += s.lo + v.lo;
-}
-
-DEVICE Pair square(Pair a) {
-    float p = mul_rounded(a.hi, a.hi);
-    Pair r = {p, fmaf(2.0f * a.hi, a.lo, fmaf(a.hi, a.hi, -p))};
-    return r;
-}
-
-DEVICE Pair divided(Pair a, float n) {
-    float q = a.hi / n;
-    Pair r = {q, (fmaf(-q, n, a.hi) + a.lo) / n};
-    return r;
-}
-
 // Sum over the block, in every lane of warp 0 only. `partial` is free again after the caller's next barrier.
 DEVICE Pair sum_in_warp_0(Pair v, Pair* partial) {
-#pragma unroll
-    for (int o = 16; o > 0; o >>= 1) {
-        Pair other = {__shfl_xor_sync(ALL_LANES, v.hi, o), __shfl_xor_sync(ALL_LANES, v.lo, o)};
-        v = plus(v, other);
-    }
+    v = warp_sum(v);
     if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = v;
     __syncthreads();
     if (threadIdx.x < 32) {
@@ -169,18 +127,29 @@ DEVICE float4 sum_of(float4 a, float4 b) {
     return s;
 }
 
+// a + scale * b, rounded twice as on the CPU.
+DEVICE float4 sum_of(float4 a, float scale, float4 b) {
+    float4 s = {add_rounded(a.x, mul_rounded(scale, b.x)), add_rounded(a.y, mul_rounded(scale, b.y)),
+                add_rounded(a.z, mul_rounded(scale, b.z)), add_rounded(a.w, mul_rounded(scale, b.w))};
+    return s;
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS) merge_norm(
-    float* x, const float* a, const float* b, const float* reply, unsigned char* mailbox, Token* token, int job, int limit_ms,
-    const float* weight, const float* bias, int n, int layer_kind, float eps, float* out, signed char* x8) {
+    float* x, const float* a, float a_scale, const float* b, const float* shift, float b_scale, const float* reply,
+    unsigned char* mailbox, Token* token, int job, int limit_ms, const float* weight, const float* bias, int n,
+    int layer_kind, float eps, float* out, signed char* x8) {
     float4 v[QUADS], part[QUADS];
+    const float4 zero = {0.0f, 0.0f, 0.0f, 0.0f};
+    size_t at = (size_t)blockIdx.x * n;
     // All of this is under way while the reply is waited for.
 #pragma unroll
     for (int k = 0; k < QUADS; k++) {
         int i = k * THREADS + threadIdx.x;
         if (i < n / 4) {
-            v[k] = ((const float4*)x)[i];
-            if (a) v[k] = sum_of(v[k], ((const float4*)a)[i]);
-            if (b) part[k] = ((const float4*)b)[i];
+            v[k] = x ? ((const float4*)(x + at))[i] : zero;
+            if (a) v[k] = sum_of(v[k], a_scale, ((const float4*)(a + at))[i]);
+            part[k] = b ? ((const float4*)(b + at))[i] : zero;
+            if (shift) part[k] = sum_of(part[k], load_float4(shift + 4 * i));
         }
     }
     bool came = reply && block_waits_for_reply(mailbox, token, job, limit_ms);
@@ -188,15 +157,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) merge_norm(
     for (int k = 0; k < QUADS; k++) {
         int i = k * THREADS + threadIdx.x;
         if (i < n / 4) {
-            if (came) {
-                float4 r = ((const float4*)reply)[i];
-                part[k] = b ? sum_of(part[k], r) : r;
-            }
-            if (came || b) v[k] = sum_of(v[k], part[k]);
-            ((float4*)x)[i] = v[k];
+            if (came) part[k] = sum_of(part[k], ((const float4*)reply)[i]);
+            if (came || b || shift) v[k] = sum_of(v[k], b_scale, part[k]);
+            if (x) ((float4*)(x + at))[i] = v[k];
         }
     }
-    if (weight) normalize(v, weight, bias, n, layer_kind, eps, out, x8);
+    if (weight) {
+        normalize(v, weight, bias, n, layer_kind, eps, out ? out + at : out,
+                  x8 ? x8 + blockIdx.x * x8_bytes(n) : x8);
+    }
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) quantize(const float* x, signed char* x8, int n) {

@@ -5,8 +5,13 @@
 //              stored beyond n_ctx. frequencies[n_dims / 2], n_dims <= head_dim. kind: 0 no rotation, 1 elements 2i and
 //              2i + 1, 2 elements i and i + n_dims / 2. kv_type: 0 f32, 1 f16, 8 q8_0 (as src/quant/blocks.rs quantizes:
 //              half away from zero). head_dim is a multiple of 16, of 32 for q8_0, at most 256.
+//              Before that each head of q and of k is normalised as norm.cu does it, with q_norm[head_dim] and
+//              k_norm[head_dim] (null: it is not), and q is multiplied by q_scale, and by
+//              1 + sharpening * ln(1 + position / period) where sharpening is not 0. What is rotated is multiplied by
+//              magnitude.
 //              Grid: (n_head + 2 * n_head_kv, divided by 4 and rounded up; n_tokens).
 #include "kv.cuh"
+#include "pairs.cuh"
 
 #define THREADS 128
 #define WARPS (THREADS / 32)
@@ -42,9 +47,32 @@ DEVICE void store_row(const float* row, int head_dim, int kv_type, unsigned char
     }
 }
 
+// Normalises a head, which the warp holds in shared memory: each lane what it alone reads and writes.
+DEVICE void normalize_head(float* row, const float* weight, int head_dim, int layer_kind, float eps) {
+    int lane = threadIdx.x % 32;
+    Pair mean = {0.0f, 0.0f};
+    if (layer_kind) {
+        for (int i = lane; i < head_dim; i += 32) {
+            Pair v = {row[i], 0.0f};
+            add(mean, v);
+        }
+        mean = divided(warp_sum(mean), (float)head_dim);
+    }
+    Pair sum = {0.0f, 0.0f};
+    for (int i = lane; i < head_dim; i += 32) {
+        Pair d = two_sum(row[i], -mean.hi);
+        d = two_sum(d.hi, d.lo - mean.lo);
+        add(sum, square(d));
+    }
+    Pair of_squares = divided(warp_sum(sum), (float)head_dim);
+    float scale = 1.0f / sqrtf(add_rounded(of_squares.hi + of_squares.lo, eps)), middle = mean.hi + mean.lo;
+    for (int i = lane; i < head_dim; i += 32) row[i] = mul_rounded(mul_rounded(row[i] - middle, scale), weight[i]);
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS) rope_store(
     float* q, const float* k, const float* v, const float* frequencies, unsigned char* cache, const Token* token, int first,
-    int n_head, int n_head_kv, int head_dim, int n_dims, int kind, int kv_type, int n_ctx) {
+    int n_head, int n_head_kv, int head_dim, int n_dims, int kind, int kv_type, int n_ctx, const float* q_norm,
+    const float* k_norm, int layer_kind, float eps, float q_scale, float sharpening, int period, float magnitude) {
     __shared__ float rows[WARPS][MAX_HEAD_DIM];
     __shared__ float sines[MAX_HEAD_DIM / 2], cosines[MAX_HEAD_DIM / 2];
     int position = (token ? token->position : 0) + first + (int)blockIdx.y;
@@ -52,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) rope_store(
     if (kind != 0 && (int)threadIdx.x < n_dims / 2) {
         float s, c;
         sincosf(mul_rounded((float)position, frequencies[threadIdx.x]), &s, &c);
-        sines[threadIdx.x] = s, cosines[threadIdx.x] = c;
+        sines[threadIdx.x] = s * magnitude, cosines[threadIdx.x] = c * magnitude;
     }
     __syncthreads();
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -65,6 +93,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) rope_store(
                                       : (plane ? v : k) + (t * n_head_kv + head_kv) * head_dim;
     float* row = rows[warp];
     for (int i = lane; i < head_dim; i += 32) row[i] = from[i];
+    const float* norm = head < n_head ? q_norm : plane ? nullptr : k_norm;
+    if (norm) normalize_head(row, norm, head_dim, layer_kind, eps);
+    if (head < n_head) {
+        float scale = q_scale;
+        if (sharpening != 0.0f) scale *= 1.0f + sharpening * logf((float)(1 + position / period));
+        for (int i = lane; i < head_dim; i += 32) row[i] *= scale;
+    }
     __syncwarp();
     if (kind != 0 && !(head >= n_head && plane)) {
         for (int i = lane; i < n_dims / 2; i += 32) {

@@ -120,6 +120,19 @@ pub(super) fn fuse_merges(program: Vec<Instruction>) -> Vec<Instruction> {
     out
 }
 
+/// What many tokens go through: blocks whose results join the residual stream at once where that is possible, which takes
+/// the fewest passes over it; else the steps one by one, as far as they can be fused.
+pub(super) fn for_many(program: Vec<Instruction>) -> Vec<Instruction> {
+    let joins = |i: &Instruction| match i {
+        Instruction::Attention(block) | Instruction::Ffn(block) => block.joins == Some(1.0),
+        Instruction::Elsewhere(_) | Instruction::Merge { .. } | Instruction::Router { .. } => true,
+    };
+    match fuse_adds(program.clone()) {
+        Ok(fused) if fused.iter().all(joins) => fused,
+        _ => fuse_merges(program),
+    }
+}
+
 /// Lets what blocks give join the residual stream at once, so that no addition is left.
 ///
 /// # Errors
@@ -256,6 +269,23 @@ mod tests {
             })
             .collect();
         assert_eq!(shapes, [(0, true), (1, true), (1, true), (1, true), (1, true)]);
+    }
+
+    #[test]
+    fn what_many_tokens_go_through_computes_what_the_steps_one_by_one_do() {
+        let start = Toy([3.0, 0.0, 0.0, 0.0]);
+        let joins = |i: &Instruction| matches!(i, Instruction::Ffn(block) if block.joins.is_some());
+        for (layers, joined) in [
+            (vec![serial(), serial()], true),
+            (vec![crate::model::step::serial_scaled(0.5), serial()], false),
+            (vec![parallel(), serial()], false),
+            (vec![post_norms(), serial()], false),
+        ] {
+            let plain = program(&layers);
+            let many = for_many(plain.clone());
+            assert_eq!(start.run(&plain), start.run(&many));
+            assert_eq!(many.iter().any(joins), joined);
+        }
     }
 
     #[test]

@@ -154,9 +154,15 @@ pub fn of_layer(layer: &LayerWork, choice: &LayerChoice, run: &Run) -> Account {
     account.rounded()
 }
 
+/// Bytes of the head's norm, its bias with it, and of a bias of the head itself, of so many values.
+pub fn head_small_bytes(n_embd: usize, n_bias: usize) -> u64 {
+    (8 * n_embd + 4 * n_bias) as u64
+}
+
 /// What the head takes.
 pub fn of_head(work: &Workload) -> Account {
-    Account { head: aligned(work.head.bytes) + aligned(8 * work.n_embd as u64), ..Account::default() }.rounded()
+    let small = head_small_bytes(work.n_embd, work.n_head_bias);
+    Account { head: aligned(work.head.bytes) + aligned(small), ..Account::default() }.rounded()
 }
 
 /// Bytes of weights that travel to the card at once: for a prefill, and when they are loaded. No more than the largest

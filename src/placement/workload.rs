@@ -234,6 +234,8 @@ pub struct Workload {
     pub n_vocab: usize,
     /// The head.
     pub head: Whole,
+    /// Values of its bias; 0 where it has none.
+    pub n_head_bias: usize,
     /// The layers, by number.
     pub layers: Vec<LayerWork>,
 }
@@ -254,7 +256,9 @@ impl Workload {
         let config = &model.config;
         let layers = model.weights.layers.iter().map(|layer| LayerWork::of(layer, model, &row)).collect();
         let (n_embd, n_vocab) = (config.n_embd, config.n_vocab);
-        Self { name: config.name.clone(), n_embd, n_vocab, head: Whole::of(model.weights.head(), &row), layers }
+        let n_head_bias = model.weights.head_part().bias.as_ref().map_or(0, |bias| bias.len());
+        let head = Whole::of(model.weights.head(), &row);
+        Self { name: config.name.clone(), n_embd, n_vocab, head, n_head_bias, layers }
     }
 
     /// The workload of a known shape (the head as `split` makes it), whose neurons fire by the power law.
@@ -297,6 +301,7 @@ impl Workload {
             n_embd,
             n_vocab: shape.n_vocab,
             head: Whole { bytes: sized.row_bytes(head, n_embd)? as u64 * shape.n_vocab as u64, dtype: head },
+            n_head_bias: 0,
             layers: vec![layer; sized.n_layer],
         })
     }

@@ -2,6 +2,7 @@
 
 use super::matvec::DOT_TOLERANCE;
 use super::operands::{Bench, TYPES, Weights, assert_close};
+use powerinfer::gpu::Ptr;
 use powerinfer::gpu::ops::down::{Factors, clear_scratch, down, scratch_bytes};
 use powerinfer::gpu::ops::ffn::{List, gate_up, up};
 use powerinfer::model::Activation;
@@ -28,20 +29,23 @@ fn lists(bench: &mut Bench, n: usize) -> Vec<Vec<u32>> {
     vec![vec![], vec![one], vec![n as u32 - 1], few, most, (0..n as u32).collect()]
 }
 
-fn check_up(bench: &mut Bench, w: &Weights, x: &[f32], slots: &[u32], list: &List) {
+fn check_up(bench: &mut Bench, w: &Weights, x: &[f32], slots: &[u32], list: &List, biased: bool) {
     let (dtype, n) = (w.matrix.dtype(), w.matrix.n_stored());
     let (acts, x8) = bench.acts(dtype, x);
     let mut act = bench.random.values(n);
     act.iter_mut().step_by(7).for_each(|a| *a = 0.0);
     let (act_there, h) = (bench.floats(&act), bench.room_for(n));
-    up(&bench.kernels, &bench.stream, &w.matrix, list, act_there, x8, h).unwrap();
+    let bias = if biased { bench.random.values(n) } else { vec![0.0; n] };
+    let bias_there = if biased { bench.floats(&bias) } else { Ptr::NULL };
+    up(&bench.kernels, &bench.stream, &w.matrix, bias_there, list, act_there, x8, h).unwrap();
     let got = bench.read(h, n);
     let what = format!("{dtype} {} of {n}", slots.len());
     let at = |slot: &u32| *slot as usize;
-    let product = |slot: &u32| if act[at(slot)] == 0.0 { 0.0 } else { act[at(slot)] * w.dot(at(slot), &acts) };
+    let dot = |slot: &u32| w.dot(at(slot), &acts) + bias[at(slot)];
+    let product = |slot: &u32| if act[at(slot)] == 0.0 { 0.0 } else { act[at(slot)] * dot(slot) };
     let expected: Vec<f32> = slots.iter().map(product).collect();
     let listed: Vec<f32> = slots.iter().map(|slot| got[at(slot)]).collect();
-    let size = |i: usize| act[at(&slots[i])].abs() * w.dot_size(at(&slots[i]), x);
+    let size = |i: usize| act[at(&slots[i])].abs() * (w.dot_size(at(&slots[i]), x) + bias[at(&slots[i])].abs());
     assert_close(&what, &listed, &expected, DOT_TOLERANCE, size);
     for (slot, h) in got.iter().enumerate() {
         match slots.binary_search(&(slot as u32)) {
@@ -50,7 +54,7 @@ fn check_up(bench: &mut Bench, w: &Weights, x: &[f32], slots: &[u32], list: &Lis
         }
     }
     // The products may take the place of the activations.
-    up(&bench.kernels, &bench.stream, &w.matrix, list, act_there, x8, act_there).unwrap();
+    up(&bench.kernels, &bench.stream, &w.matrix, bias_there, list, act_there, x8, act_there).unwrap();
     let in_place = bench.read(act_there, n);
     for slot in slots {
         assert_eq!(in_place[at(slot)].to_bits(), got[at(slot)].to_bits(), "{what}: in place");
@@ -67,10 +71,10 @@ fn up_of_a_list_agrees_with_plain_rust() {
         let x = bench.random.values(width(dtype));
         for slots in lists(&mut bench, n) {
             let list = on_device(&mut bench, &slots, n);
-            check_up(&mut bench, &w, &x, &slots, &list);
+            check_up(&mut bench, &w, &x, &slots, &list, true);
         }
         let all: Vec<u32> = (0..n as u32 - 2).collect();
-        check_up(&mut bench, &w, &x, &all, &List::all(n - 2));
+        check_up(&mut bench, &w, &x, &all, &List::all(n - 2), false);
     }
 }
 
@@ -82,10 +86,10 @@ fn up_of_more_rows_than_the_device_has_warps() {
         let w = bench.weights(dtype, n, 64);
         let x = bench.random.values(64);
         let all: Vec<u32> = (0..n as u32).collect();
-        check_up(&mut bench, &w, &x, &all, &List::all(n));
+        check_up(&mut bench, &w, &x, &all, &List::all(n), true);
         let slots = bench.random.some(n, 0.9);
         let list = on_device(&mut bench, &slots, n);
-        check_up(&mut bench, &w, &x, &slots, &list);
+        check_up(&mut bench, &w, &x, &slots, &list, false);
     }
 }
 
@@ -136,7 +140,7 @@ fn a_neuron_at_rest_is_zero_whatever_its_rows_hold_and_what_is_not_a_number_spre
     assert!(got[0].to_bits() == 0 && got[1] == f32::INFINITY && got[2].is_nan(), "{got:?}");
 
     let act = bench.floats(&[0.0, 1.0, f32::NAN]);
-    up(&bench.kernels, &bench.stream, &infinite.matrix, &List::all(3), act, x, h).unwrap();
+    up(&bench.kernels, &bench.stream, &infinite.matrix, Ptr::NULL, &List::all(3), act, x, h).unwrap();
     let got = bench.read(h, 3);
     assert!(got[0].to_bits() == 0 && got[1] == f32::INFINITY && got[2].is_nan(), "{got:?}");
 }

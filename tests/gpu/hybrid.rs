@@ -1,7 +1,7 @@
 //! Whole tokens: what card and CPU compute together is what the CPU computes alone, however the model is divided.
 
 use super::support::groups::in_two;
-use super::support::kind::{Kind, Order, Pairing};
+use super::support::kind::{HeadNorms, Kind, Order, Pairing, Yarn};
 use super::support::predictors::{ROOM, network, oracle, signs, with_predictor};
 use super::support::real;
 use super::{alone, emulated, gpu, text};
@@ -136,7 +136,7 @@ fn prefill_difference(model: &Model, plan: Plan) -> Result<f32> {
     Ok(most.max(apart(alone.decode(tokens[23])?, &logits)))
 }
 
-/// Orders of steps that no architecture has so far. Sizes are such that kernels take them.
+/// What layers may be made of. Sizes are such that kernels take them.
 #[test]
 fn hybrid_of_other_kinds_of_layers() -> Result<()> {
     if gpu().is_none() {
@@ -165,6 +165,28 @@ fn hybrid_of_other_kinds_of_layers() -> Result<()> {
             rope: Pairing::Halves,
             ..usual.clone()
         },
+        Kind { name: "two norms", order: Order::TwoNorms, layer_norm: true, scale: 0.5, ..usual.clone() },
+        Kind { name: "norms behind", order: Order::PostNorms, head_norms: HeadNorms::Together, ..usual.clone() },
+        Kind { name: "norms around", order: Order::BothNorms, scale: 1.5, ffn_biases: true, ..usual.clone() },
+        Kind {
+            name: "biases of neurons, scales, norms of heads",
+            ffn_biases: true,
+            biases: true,
+            scale: 0.25,
+            attention_scale: 0.3,
+            head_norms: HeadNorms::Each,
+            ..usual.clone()
+        },
+        Kind {
+            name: "rotation in parts, sharper and sharper",
+            n_rot: 16,
+            still_every: Some(2),
+            temperature: Some((0.6, 2)),
+            rope_factor: 4.0,
+            yarn: Some(Yarn { n_ctx: 16, beta_fast: 8.0, beta_slow: 1.0, share: 1.0, log_multiplier: 0.0 }),
+            ..usual.clone()
+        },
+        Kind { name: "biases, ungated", gated: false, ffn_biases: true, order: Order::Parallel, ..usual.clone() },
     ] {
         let (plain, hot_first) = (folder.path().join("plain.gguf"), folder.path().join("variant.gguf"));
         std::fs::write(&plain, kind.file(&kind.weights(11)).bytes())?;

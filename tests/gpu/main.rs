@@ -4,6 +4,7 @@
 //! the emulator in the place of the driver. `EMULATED_TESTS="matvec ffn"` limits it to tests with these words in their
 //! names; `REQUIRE_GPU=1` makes a missing GPU an error. On a GPU the tests take turns, whatever `--test-threads` says.
 
+mod architectures;
 mod attention;
 mod attention_prefill;
 mod card;

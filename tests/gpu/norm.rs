@@ -102,7 +102,7 @@ fn parts_are_merged_before_the_norm() {
             let (out, x8) = (card.room::<f32>(n), card.room::<u8>(x8_bytes(n) as usize));
             let given = |bit: usize, ptr: Ptr| if with & bit != 0 { ptr } else { Ptr::NULL };
             let (a_given, b_given) = (given(1, a_on_card.ptr()), given(2, b_on_card.ptr()));
-            let merge = Merge { x: x_on_card.ptr(), n, a: a_given, b: b_given, answer: None };
+            let merge = Merge { a: a_given, b: b_given, ..Merge::nothing(x_on_card.ptr(), n) };
             let acts = Acts { f32: out.ptr(), x8: x8.ptr() };
             merge_norm(card.kernels, &card.stream, &merge, Some(&case.norm()), acts).unwrap();
             let part = |bit: usize, v: f32| if with & bit != 0 { v } else { 0.0 };
@@ -111,6 +111,39 @@ fn parts_are_merged_before_the_norm() {
             let normed = card.get::<f32>(out.ptr(), n);
             case.assert(&normed, &sum, &format!("merge of {n}"));
             card.assert_quantized(x8.ptr(), &normed, n);
+        }
+    }
+}
+
+#[test]
+fn parts_of_many_tokens_are_scaled_and_may_begin_at_zero() {
+    let Some(card) = Card::open() else { return };
+    let mut random = Random::anew();
+    for (n, n_tokens) in [(32, 1), (160, 3), (4128, 2)] {
+        for kind in [NormKind::Rms, NormKind::Layer] {
+            let case = Case::new(&card, &mut random, n, kind, kind == NormKind::Layer);
+            let [x, a, b] = [0, 1, 2].map(|_| random.values(n * n_tokens));
+            let shift = random.values(n);
+            let on_card = [&x, &a, &b, &shift].map(|v| card.put(v));
+            let [x_at, a_at, b_at, shift_at] = [0, 1, 2, 3].map(|i| on_card[i].ptr());
+            let (out, x8) = (card.room::<f32>(x.len()), card.room::<u8>(x8_bytes(n) as usize * n_tokens));
+            let acts = Acts { f32: out.ptr(), x8: x8.ptr() };
+            let (a_scale, b_scale) = (0.375, -2.5);
+            let merge =
+                Merge { n_tokens, a: a_at, a_scale, b: b_at, shift: shift_at, b_scale, ..Merge::nothing(x_at, n) };
+            merge_norm(card.kernels, &card.stream, &merge, Some(&case.norm()), acts).unwrap();
+            let second = |i: usize| b[i] + shift[i % n];
+            let sum: Vec<f32> = (0..x.len()).map(|i| x[i] + a_scale * a[i] + b_scale * second(i)).collect();
+            assert_eq!(card.get::<f32>(x_at, x.len()), sum);
+            let normed = card.get::<f32>(out.ptr(), x.len());
+            case.assert(&normed, &sum, &format!("{n_tokens} of {n}"));
+            card.assert_quantized(x8.ptr(), &normed, n);
+            // The norm takes the place of what it is of.
+            let merge = Merge { n_tokens, b: b_at, shift: shift_at, ..Merge::nothing(Ptr::NULL, n) };
+            let in_place = Acts { f32: b_at, x8: Ptr::NULL };
+            merge_norm(card.kernels, &card.stream, &merge, Some(&case.norm()), in_place).unwrap();
+            let sum: Vec<f32> = (0..x.len()).map(second).collect();
+            case.assert(&card.get::<f32>(b_at, x.len()), &sum, &format!("{n_tokens} of {n}, from zero"));
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::card::{Card, assert_close};
 use super::support::Random;
 use powerinfer::gpu::Ptr;
-use powerinfer::gpu::ops::rope::{KvLayer, Rope, RopeStore, rope_store};
+use powerinfer::gpu::ops::rope::{KvLayer, Prepare, Rope, RopeStore, rope_store};
 use powerinfer::gpu::ops::token::TOKEN_BYTES;
 use powerinfer::gpu::self_test::cache::{row_of, stored, values_of};
 use powerinfer::model::RopeKind;
@@ -63,8 +63,9 @@ fn check(card: &Card, random: &mut Random, case: &Case, kind: RopeKind, dtype: G
     let (state, rest) = if by_token { (card.put(&state), 0) } else { (card.put::<u32>(&[]), first) };
     let on_card = [&q, &k, &v, &frequencies].map(|x| card.put(x));
     let [q_ptr, k_ptr, v_ptr, f_ptr] = [0, 1, 2, 3].map(|i| on_card[i].ptr());
-    let work = RopeStore { q: q_ptr, k: k_ptr, v: v_ptr, n_head, n_tokens, token: state.ptr(), first: rest };
-    let rope = Rope { kind, n_dims, frequencies: f_ptr };
+    let prepare = Prepare::NOTHING;
+    let work = RopeStore { q: q_ptr, k: k_ptr, v: v_ptr, n_head, n_tokens, token: state.ptr(), first: rest, prepare };
+    let rope = Rope { kind, n_dims, frequencies: f_ptr, magnitude: 1.0 };
     rope_store(card.kernels, &card.stream, &work, &rope, &cache).unwrap();
 
     let got_q = card.get::<f32>(q_ptr, q.len());

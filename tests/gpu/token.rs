@@ -176,7 +176,7 @@ fn nothing_is_waited_for_when_nothing_was_posted() {
     let words = Words::new(&card, &mut random, 32, 1);
     let start = Instant::now();
     words.take(&card, 0, LONG);
-    let merge = Merge { x: words.x.ptr(), n: 32, a: Ptr::NULL, b: Ptr::NULL, answer: Some(words.answer(0, LONG)) };
+    let merge = Merge { answer: Some(words.answer(0, LONG)), ..Merge::nothing(words.x.ptr(), 32) };
     merge_norm(card.kernels, &card.stream, &merge, None, Acts::default()).unwrap();
     assert_eq!(words.x(&card), words.values);
     assert!(start.elapsed() < Duration::from_millis(u64::from(LONG) / 2));
@@ -218,7 +218,7 @@ impl Layers {
             select_act(kernels, stream, all_act, false, slots, &posting)?;
             select_hot(kernels, stream, all_act, false, slots, &HotList { list, n })?;
             let answer = Some(Answer { reply: to.reply, job, limit_ms: LONG });
-            let merge = Merge { x, n: N_EMBD, a: Ptr::NULL, b: self.hot_part.ptr(), answer };
+            let merge = Merge { b: self.hot_part.ptr(), answer, ..Merge::nothing(x, N_EMBD) };
             let out = Acts { f32: self.normed.ptr(), x8: Ptr::NULL };
             merge_norm(kernels, stream, &merge, Some(&norm), out)?;
         }

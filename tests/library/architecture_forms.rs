@@ -115,14 +115,11 @@ fn on_a_card(model: &Model) -> String {
 
 #[test]
 fn what_a_card_does_not_compute_is_named_before_it_is_asked() -> Result<()> {
+    // They are narrow: tests/gpu/architectures.rs has wider ones.
     for (name, wanted) in [
-        ("qwen2", "output.bias: a bias of the head is not computed on a card yet"),
-        ("granite", "attention.scale"),
+        ("qwen2", "output.weight"),
+        ("starcoder2", "activation gelu"),
         ("llama-window", "a window (attention.sliding_window) that is shorter than the context of 8 tokens"),
-        ("nemotron-biases", "biases of neurons"),
-        ("olmo2", "blocks that read anything but the last norm"),
-        ("jais2-own", "biases of neurons"),
-        ("opt-offset", "biases of neurons"),
     ] {
         let line = on_a_card(&open(&path(name))?);
         assert!(line.contains(wanted), "{name}: {line}");

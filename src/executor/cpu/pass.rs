@@ -348,7 +348,10 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
                 sequences[entries[*token as usize].sequence].stats.add(at.number, *computed);
             }
         }
-        add_down_bias(group, &b.weights, y);
+        // Of a group that is divided, the other device adds it, which may have nothing to ask for.
+        if part.is_none() {
+            add_down_bias(group, &b.weights, y);
+        }
         if routed {
             for (token, y) in b.tokens.iter().zip(b.gathered.chunks_exact(n_embd)) {
                 out[*token as usize * n_embd..][..n_embd].copy_from_slice(y);

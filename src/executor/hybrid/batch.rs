@@ -1,22 +1,22 @@
 //! Many tokens at once: everything that has a place on the card is computed there, with weights that are not there
 //! streaming by; attention of layers whose cache the CPU has is computed on the CPU.
 
-use super::record::Card;
+use super::heads::Heads;
+use super::record::{Card, from_slot};
 use super::resident::{CardAttention, CardGroup};
 use crate::executor::cpu::{Cpu, Given, How, Input, Request};
 use crate::executor::device::Tokens;
-use crate::executor::program::{Block, Instruction};
+use crate::executor::program::{Added, Block, Instruction, NormOf};
 use crate::gpu::Ptr;
 use crate::gpu::matrix::DeviceMatrix;
 use crate::gpu::ops::attention_prefill::{AttendMany, attention_prefill};
 use crate::gpu::ops::gemm::{Combine, Packed, Product, Tokens as Vectors, gemm, gemm_t, pack};
 use crate::gpu::ops::matvec::{Rows, matvec};
-use crate::gpu::ops::norm::{Acts, norm};
-use crate::gpu::ops::rope::{RopeStore, rope_store};
+use crate::gpu::ops::norm::{Acts, Merge, merge_norm, norm as normalize};
 use crate::gpu::tiles::{FileRows, Tiles};
-use crate::model::{Activation, Down, Matrix, NeuronGroup, Role};
+use crate::model::{Activation, Down, Matrix, NeuronGroup, Role, Vector};
 use crate::placement::budget::ScratchPart as S;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// Tokens on their way through the card's layers.
 pub(super) struct Many<'a, 'm, 't> {
@@ -74,8 +74,17 @@ impl Many<'_, '_, '_> {
         })
     }
 
-    /// The same for a block, whose answer joins the residual streams; its input is these, or `input`.
-    fn block_on_cpu(&mut self, request: &Request, input: Option<&[f32]>) -> Result<()> {
+    /// The same for a block, whose input are the residual streams, or `input`.
+    fn block_on_cpu(&mut self, request: &Request, block: &Block, input: Option<&[f32]>) -> Result<()> {
+        if block.joins.is_none() {
+            let mut y = Vec::new();
+            let input = input.context("a block whose results are kept has an input of its own")?;
+            self.cpu.ask(request, Given::Nothing, How::Tiles, input, self.tokens, |answer| {
+                y.extend_from_slice(answer);
+                Ok(())
+            })?;
+            return self.card.stream.write(self.written(block)?.ptr, &y);
+        }
         self.download()?;
         let mut x = self.x.clone();
         self.cpu.ask(request, Given::Nothing, How::Tiles, input.unwrap_or(&self.x), self.tokens, |answer| {
@@ -94,44 +103,45 @@ impl Many<'_, '_, '_> {
         gemm(self.card.kernels, self.card.stream, product, x)
     }
 
-    fn attention_on_card(&self, layer: &CardAttention) -> Result<()> {
+    fn attention_on_card(&self, layer: &CardAttention, block: &Block) -> Result<()> {
         let config = &self.card.model.config;
         let (n_q, n_kv) = (config.n_head * config.head_dim, config.n_head_kv * config.head_dim);
         let (q, k, v) = (self.tokens(S::Q, n_q), self.tokens(S::K, n_kv), self.tokens(S::V, n_kv));
-        let x = self.pack(self.tokens(S::Normed, self.n_embd()), self.n_embd())?;
+        let x = self.pack(self.tokens(read(block)?, self.n_embd()), self.n_embd())?;
         for (linear, y) in [(&layer.q, q), (&layer.k, k), (&layer.v, v)] {
             self.gemm(&Product { bias: linear.bias, ..Product::all(&linear.matrix, y) }, &x)?;
         }
         let (kernels, stream, n_head) = (self.card.kernels, self.card.stream, config.n_head);
         let (first, n_tokens) = (self.first, self.n);
-        let stored = RopeStore { q: q.ptr, k: k.ptr, v: v.ptr, n_head, n_tokens, token: Ptr::NULL, first };
-        rope_store(kernels, stream, &stored, &self.card.rope(), &layer.cache)?;
+        let heads = Heads { q: q.ptr, k: k.ptr, v: v.ptr, n_tokens, token: Ptr::NULL, first };
+        self.card.store(block.layer, layer, heads)?;
         let out = self.tokens(S::Attn, n_q);
         attention_prefill(kernels, stream, &AttendMany { q, n_head, first, n_tokens, out }, &layer.cache)?;
         let attn = self.pack(out, n_q)?;
-        let output = Product {
-            bias: layer.output.bias,
-            combine: Combine::Add(self.stream()),
-            ..Product::all(&layer.output.matrix, self.stream())
-        };
+        let to = self.written(block)?;
+        let combine = if block.joins.is_some() { Combine::Add(to) } else { Combine::Store };
+        let output = Product { bias: layer.output.bias, combine, ..Product::all(&layer.output.matrix, to) };
         self.gemm(&output, &attn)
     }
 
     /// Activations of all neurons, times `up` where there is a gate: `act` becomes what `down` is multiplied with. The
     /// gate comes last, so that a neuron at rest gives 0 whatever `up` is.
-    fn activations(&mut self, on_card: &CardGroup, group: &NeuronGroup, act: Vectors) -> Result<()> {
+    fn activations(&mut self, from: S, on_card: &CardGroup, group: &NeuronGroup, act: Vectors) -> Result<()> {
         let activation: Activation = self.card.model.config.activation.activation;
-        let (n_ff, n_hot) = (group.n_ff(), on_card.choice.n_hot);
-        let x = self.pack(self.tokens(S::Normed, self.n_embd()), self.n_embd())?;
+        let (n_ff, n_hot, biases) = (group.n_ff(), on_card.choice.n_hot, on_card.biases);
+        let x = self.pack(self.tokens(from, self.n_embd()), self.n_embd())?;
         let Card { kernels, stream, .. } = self.card;
         let gated = group.gate.is_some();
-        let up =
-            |matrix: &DeviceMatrix, slot: usize| gemm(kernels, stream, &Product::all(matrix, act.columns(slot)), &x);
+        let up = |matrix: &DeviceMatrix, slot: usize| {
+            let bias = from_slot(biases.up, slot);
+            gemm(kernels, stream, &Product { bias, ..Product::all(matrix, act.columns(slot)) }, &x)
+        };
         // Rows of the mask matrix from `first` on, which are the neurons from `slot` on.
         let mask = |matrix: &DeviceMatrix, first: usize, slot: usize, n_rows: usize| {
             let y = act.columns(slot);
             let combine = if gated { Combine::Multiply(y) } else { Combine::Store };
-            let product = Product { first, n_rows, activation: Some(activation), combine, ..Product::all(matrix, y) };
+            let (bias, activation) = (from_slot(biases.mask, slot), Some(activation));
+            let product = Product { first, n_rows, bias, activation, combine, ..Product::all(matrix, y) };
             gemm(kernels, stream, &product, &x)
         };
         if let Some(matrix) = &on_card.up {
@@ -161,13 +171,25 @@ impl Many<'_, '_, '_> {
         })
     }
 
-    fn ffn_on_card(&mut self, on_card: &CardGroup, group: &NeuronGroup, down: &Matrix) -> Result<()> {
-        let (n_ff, n_hot) = (group.n_ff(), on_card.choice.n_hot);
+    /// Adds what a group gives, which reads `from`, to `to`.
+    fn group_on_card(
+        &mut self,
+        (from, to): (S, Vectors),
+        on_card: &CardGroup,
+        group: &NeuronGroup,
+        down: &Matrix,
+    ) -> Result<()> {
+        let (n_ff, n_hot, n_embd) = (group.n_ff(), on_card.choice.n_hot, self.n_embd());
         let act = self.tokens(S::Act, n_ff);
-        self.activations(on_card, group, act)?;
-        let (kernels, stream, x) = (self.card.kernels, self.card.stream, self.stream());
+        self.activations(from, on_card, group, act)?;
+        let (kernels, stream) = (self.card.kernels, self.card.stream);
         if let Some(matrix) = &on_card.down {
-            gemm_t(kernels, stream, matrix, 0, &self.pack(act, n_hot)?, x)?;
+            gemm_t(kernels, stream, matrix, 0, &self.pack(act, n_hot)?, to)?;
+        }
+        if !on_card.biases.down.is_null() {
+            let (shift, n_tokens) = (on_card.biases.down, self.n);
+            let merge = Merge { shift, n_tokens, ..Merge::nothing(to.ptr, n_embd) };
+            merge_norm(kernels, stream, &merge, None, Acts::default())?;
         }
         if n_hot == n_ff {
             return Ok(());
@@ -175,7 +197,7 @@ impl Many<'_, '_, '_> {
         let (n, room) = (self.n, self.at(S::Packed));
         self.tiles.for_tiles(kernels, stream, &[of_file(down)], n_hot..n_ff, |tile| {
             let h = pack(kernels, stream, act.columns(tile.first), tile.n_rows, n, room)?;
-            gemm_t(kernels, stream, &tile.matrices[0], 0, &h, x)
+            gemm_t(kernels, stream, &tile.matrices[0], 0, &h, to)
         })
     }
 
@@ -194,16 +216,16 @@ impl Many<'_, '_, '_> {
         let wanting = self.tokens.batch.entries().iter().enumerate().filter(|(_, entry)| entry.wants_logits);
         for ((i, _), logits) in wanting.zip(logits.chunks_exact_mut(n_vocab)) {
             let x = self.at(S::X).offset((4 * i * n_embd) as u64);
-            norm(kernels, stream, x, n_embd, 1, &head.norm, out)?;
-            matvec(kernels, stream, &[Rows::all(&head.matrix, on_card)], out, None)?;
+            normalize(kernels, stream, x, n_embd, 1, &head.norm, out)?;
+            matvec(kernels, stream, &[Rows { bias: head.bias, ..Rows::all(&head.matrix, on_card) }], out, None)?;
             stream.read(on_card, logits)?;
         }
         Ok(())
     }
 
-    /// Follows a program in which whatever blocks give joins the residual streams at once.
+    /// Follows a program in which what blocks give joins the residual streams at once, or is added later.
     pub fn run(&mut self, program: &[Instruction]) -> Result<()> {
-        // The norm whose result the blocks behind it read.
+        // The norm of the residual streams whose result the blocks behind it read.
         let mut last_norm = None;
         for instruction in program {
             match instruction {
@@ -212,35 +234,73 @@ impl Many<'_, '_, '_> {
                     self.on_cpu(&Request::Layers(layers.clone()))?;
                     self.upload()?;
                 }
-                Instruction::Merge { adds, norm: Some(of) } if adds.is_empty() => {
-                    last_norm = Some(of.of);
-                    let weights = of.layer.and_then(|layer| self.card.resident.layers[layer].norm(of.of));
-                    if let Some(weights) = weights {
-                        let out = Acts { f32: self.at(S::Normed), x8: Ptr::NULL };
-                        let x = self.at(S::X);
-                        norm(self.card.kernels, self.card.stream, x, self.n_embd(), self.n, weights, out)?;
+                Instruction::Merge { adds, norm } => {
+                    if let Some(norm) = norm.filter(|norm| norm.from == Vector::Residual) {
+                        last_norm = Some(norm.of);
                     }
+                    self.merge(adds, norm.as_ref())?;
                 }
-                Instruction::Attention(block) if block.joins == Some(1.0) => self.attention(block, last_norm)?,
-                Instruction::Ffn(block) if block.joins == Some(1.0) => self.ffn(block)?,
-                Instruction::Merge { .. }
-                | Instruction::Attention(_)
-                | Instruction::Router { .. }
-                | Instruction::Ffn(_) => bail!("{instruction:?} is not computed on a card"),
+                Instruction::Attention(block) => self.attention(block, last_norm)?,
+                Instruction::Ffn(block) => self.ffn(block)?,
+                Instruction::Router { .. } => bail!("{instruction:?} is not computed on a card"),
             }
         }
         Ok(())
     }
 
+    /// Adds to the residual streams, and normalises what `norm` says.
+    fn merge(&self, adds: &[Added], norm: Option<&NormOf>) -> Result<()> {
+        let Card { kernels, stream, resident, .. } = self.card;
+        let (n, n_tokens) = (self.n_embd(), self.n);
+        let weights = norm.and_then(|norm| Some((norm, resident.layers[norm.layer?].norm(norm.of)?)));
+        let from = |add: Option<&Added>| match add {
+            Some(add) => Ok((self.at(kept(add.from)?), add.scale)),
+            None => anyhow::Ok((Ptr::NULL, 1.0)),
+        };
+        let ((a, a_scale), (b, b_scale)) = (from(adds.first())?, from(adds.get(1))?);
+        ensure!(adds.len() <= 2, "{} vectors are added at once", adds.len());
+        let merge = Merge { n_tokens, a, a_scale, b, b_scale, ..Merge::nothing(self.at(S::X), n) };
+        let Some((of, weights)) = weights else {
+            return if adds.is_empty() { Ok(()) } else { merge_norm(kernels, stream, &merge, None, Acts::default()) };
+        };
+        let to = if of.to == Vector::Normed { S::Normed } else { kept(of.to)? };
+        let out = Acts { f32: self.at(to), x8: Ptr::NULL };
+        match of.from {
+            Vector::Residual if !adds.is_empty() => merge_norm(kernels, stream, &merge, Some(weights), out),
+            Vector::Residual => normalize(kernels, stream, self.at(S::X), n, n_tokens, weights, out),
+            from => normalize(kernels, stream, self.at(kept(from)?), n, n_tokens, weights, out),
+        }
+    }
+
+    /// Where a block's results go: into the residual streams, or where they are kept.
+    fn written(&self, block: &Block) -> Result<Vectors> {
+        match block.joins {
+            Some(1.0) => Ok(self.stream()),
+            Some(scale) => bail!("what joins the residual stream times {scale}"),
+            None => Ok(self.tokens(kept(block.to)?, self.n_embd())),
+        }
+    }
+
     fn attention(&mut self, block: &Block, norm: Option<Role>) -> Result<()> {
         let layer = block.layer;
         match &self.card.resident.layers[layer].attention {
-            Some(attention) => self.attention_on_card(attention),
-            None => {
+            Some(attention) => self.attention_on_card(attention, block),
+            None if block.joins.is_some() && block.from == Vector::Normed => {
                 let input = norm.map_or(Input::Ready, Input::Residual);
-                self.block_on_cpu(&Request::Attention { layer, input }, None)
+                self.block_on_cpu(&Request::Attention { layer, input }, block, None)
+            }
+            None => {
+                let input = self.downloaded(read(block)?)?;
+                self.block_on_cpu(&Request::Attention { layer, input: Input::Ready }, block, Some(&input))
             }
         }
+    }
+
+    /// The vectors there, in host memory.
+    fn downloaded(&self, part: S) -> Result<Vec<f32>> {
+        let mut vectors = vec![0.0; self.n * self.n_embd()];
+        self.card.stream.read(self.at(part), &mut vectors)?;
+        Ok(vectors)
     }
 
     fn ffn(&mut self, block: &Block) -> Result<()> {
@@ -248,15 +308,37 @@ impl Many<'_, '_, '_> {
         let divisible = |group: &NeuronGroup| matches!(group.ffn_down(), Down::Rows(_));
         if !layer.groups.iter().all(divisible) {
             // What goes in is what was normalised: with a parallel residual the stream has gone on since.
-            let mut normed = vec![0.0; self.n * self.n_embd()];
-            self.card.stream.read(self.at(S::Normed), &mut normed)?;
-            return self.block_on_cpu(&Request::Ffn { layer: block.layer, input: Input::Ready }, Some(&normed));
+            let input = self.downloaded(read(block)?)?;
+            let request = Request::Ffn { layer: block.layer, input: Input::Ready };
+            return self.block_on_cpu(&request, block, Some(&input));
+        }
+        let (from, to) = (read(block)?, self.written(block)?);
+        if block.joins.is_none() {
+            self.card.stream.fill(to.ptr, 0, (size_of::<f32>() * self.n * self.n_embd()) as u64)?;
         }
         for (group, on_card) in layer.groups.iter().zip(&self.card.resident.layers[block.layer].groups) {
             if let Down::Rows(down) = group.ffn_down() {
-                self.ffn_on_card(on_card, group, down)?;
+                self.group_on_card((from, to), on_card, group, down)?;
             }
         }
         Ok(())
+    }
+}
+
+/// Where what a block reads is.
+fn read(block: &Block) -> Result<S> {
+    match block.from {
+        Vector::Residual => Ok(S::X),
+        Vector::Normed => Ok(S::Normed),
+        Vector::Mixed | Vector::Fed => bail!("{:?} is read by no block on the card", block.from),
+    }
+}
+
+/// Where what a block gave is kept.
+fn kept(vector: Vector) -> Result<S> {
+    match vector {
+        Vector::Mixed => Ok(S::AttnOut),
+        Vector::Fed => Ok(S::FfnOut),
+        Vector::Residual | Vector::Normed => bail!("{vector:?} is no block's on the card"),
     }
 }

@@ -1,14 +1,17 @@
 //! Whether a card can compute a model at all.
 
 use crate::executor::params::ExecutorParams;
-use crate::executor::program::{fuse_adds, of_layer};
 use crate::gpu::Ptr;
 use crate::gpu::matrix::DeviceMatrix;
 use crate::gpu::ops::activation_code;
 use crate::gpu::ops::norm::MAX_NORM;
 use crate::gpu::ops::rope::KvLayer;
 use crate::model::{Config, Down, Layer, Matrix, Model, Part, Role, Scores, Step, Tensor, Vector};
+use crate::quant::blocks::QK;
 use anyhow::{Context, Result, bail, ensure};
+
+/// Values that a kernel loads at once.
+const TOGETHER: usize = 4;
 
 /// Whether kernels for the card exist for all that `model` is made of.
 ///
@@ -16,26 +19,8 @@ use anyhow::{Context, Result, bail, ensure};
 /// Names the first thing that they do not exist for.
 pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
     let config = &model.config;
-    ensure!(model.weights.head_part().bias.is_none(), "output.bias: a bias of the head is not computed on a card yet");
     activation_code(Some(config.activation.activation))?;
     check_matrix(model.weights.head())?;
-    ensure!(
-        config.rope.magnitude == 1.0,
-        "a rotary embedding that scales by {} (YaRN, rope.scaling.attn_factor) is not computed on a card yet",
-        config.rope.magnitude
-    );
-    ensure!(
-        config.attention_scale == Config::usual_attention_scale(config.head_dim),
-        "another scale of attention (attention.scale) is not computed on a card yet"
-    );
-    if let Some(temperature) = config.temperature {
-        let n_ctx = temperature.n_ctx;
-        ensure!(
-            params.n_ctx <= n_ctx,
-            "a temperature that depends on the position (attention.temperature_scale) is not computed on a card yet, \
-             only contexts of up to {n_ctx} tokens (-c)"
-        );
-    }
     let narrow = config.windows.iter().flatten().any(|window| *window < params.n_ctx);
     ensure!(
         !narrow,
@@ -47,19 +32,8 @@ pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
         config.window_rope.is_none(),
         "layers with a window that have a rotary embedding of their own are not computed on a card yet"
     );
-    ensure!(config.rotated.iter().all(|rotated| *rotated), "layers without rotation are not computed on a card yet");
     for (i, layer) in model.weights.layers.iter().enumerate() {
-        check_steps(i, layer).with_context(|| format!("layer {i}"))?;
-        for part in layer.all_parts() {
-            check_part(part)?;
-        }
-        let predictors = layer.groups.iter().filter_map(|group| group.predictor.as_ref());
-        for scores in predictors.map(|p| &p.scores) {
-            if let Scores::Factors { input, output, .. } = scores {
-                check_matrix(input)?;
-                check_matrix(output)?;
-            }
-        }
+        check_layer(config, layer).with_context(|| format!("layer {i}"))?;
     }
     let cache = KvLayer {
         ptr: Ptr::NULL,
@@ -73,12 +47,27 @@ pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
     Ok(())
 }
 
+fn check_layer(config: &Config, layer: &Layer) -> Result<()> {
+    check_steps(layer)?;
+    for part in layer.all_parts() {
+        check_part(config, part)?;
+    }
+    let predictors = layer.groups.iter().filter_map(|group| group.predictor.as_ref());
+    for scores in predictors.map(|p| &p.scores) {
+        if let Scores::Factors { input, output, .. } = scores {
+            check_matrix(input)?;
+            check_matrix(output)?;
+        }
+    }
+    Ok(())
+}
+
 fn check_matrix(m: &Matrix) -> Result<()> {
     let there = DeviceMatrix::at(Ptr::NULL, m.dtype(), m.n_rows, m.n_cols);
     there.map(drop).with_context(|| m.name().to_owned())
 }
 
-fn check_part(part: &Part) -> Result<()> {
+fn check_part(config: &Config, part: &Part) -> Result<()> {
     match part.role {
         Role::TokenEmbd
         | Role::OutputNorm
@@ -91,12 +80,12 @@ fn check_part(part: &Part) -> Result<()> {
         | Role::FfnNorm
         | Role::PostFfnNorm => Ok(()),
         Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnOutput => check_matrix(part.matrix()),
-        Role::AttnQNorm | Role::AttnKNorm => {
-            bail!("{}: norms of queries and keys are not computed on a card yet", part.role.tensor())
-        }
+        Role::AttnQNorm => check_head_norm(config, part, config.n_q()),
+        Role::AttnKNorm => check_head_norm(config, part, config.n_kv()),
         Role::Router => bail!("groups of neurons that a router chooses are not computed on a card yet"),
         Role::FfnGate | Role::FfnUp | Role::FfnDown => {
-            ensure!(part.bias.is_none(), "{}: biases of neurons are not computed on a card yet", part.role.tensor());
+            let (name, n) = (part.role.tensor(), part.bias.as_ref().map_or(0, |bias| bias.len()));
+            ensure!(n.is_multiple_of(TOGETHER), "{name}: {n} biases; multiples of {TOGETHER} are possible on a card");
             match &part.tensor {
                 Tensor::Matrix(matrix) | Tensor::Down(Down::Rows(matrix)) => check_matrix(matrix),
                 // These stay on the CPU.
@@ -106,25 +95,51 @@ fn check_part(part: &Part) -> Result<()> {
     }
 }
 
+/// Whether queries, or keys, that have `n` values can be normalised so.
+fn check_head_norm(config: &Config, norm: &Part, n: usize) -> Result<()> {
+    let (name, len) = (norm.role.tensor(), norm.vector().len());
+    ensure!(norm.bias.is_none(), "{name}: a bias of it is not computed on a card yet");
+    let of_all = len == n && n <= MAX_NORM && n.is_multiple_of(QK);
+    ensure!(len == config.head_dim || of_all, "{name}: a norm of {len} of {n} values is not computed on a card yet");
+    Ok(())
+}
+
 /// Whether the order of steps is one that the kernels can follow.
-fn check_steps(i: usize, layer: &Layer) -> Result<()> {
+fn check_steps(layer: &Layer) -> Result<()> {
     let block = |from: Vector, to: Vector| {
-        let usual = from == Vector::Normed && matches!(to, Vector::Mixed | Vector::Fed);
-        ensure!(usual, "blocks that read anything but the last norm are not computed on a card yet");
+        let usual = matches!(from, Vector::Normed | Vector::Residual) && matches!(to, Vector::Mixed | Vector::Fed);
+        ensure!(usual, "blocks that read what another block gave are not computed on a card yet");
         Ok(())
     };
-    // Several groups join the residual stream one after the other, and answers come in the order of requests: so nothing
-    // but additions may follow an FFN before it is added.
+    // Answers come in the order of requests: so nothing but a norm of what an FFN gave, and additions, may follow it before it
+    // is added.
     let mut waiting = None;
+    // Where the residual stream is read as it is, its quantized form takes the place of that of what was normalised.
+    let mut normed = false;
+    let several = layer.groups.len() > 1;
     for step in &layer.steps {
         match *step {
-            Step::Norm { from, to, .. } => {
-                let usual = from == Vector::Residual && to == Vector::Normed;
-                ensure!(usual, "norms behind a block are not computed on a card yet");
+            Step::Norm { from: Vector::Residual, to: Vector::Normed, .. } => {
                 ensure!(waiting.is_none(), "a norm between an FFN and its addition is not computed on a card yet");
+                normed = true;
+            }
+            Step::Norm { from, to, .. } => {
+                let behind = from == to && matches!(from, Vector::Mixed | Vector::Fed);
+                ensure!(
+                    behind,
+                    "norms of anything but the residual stream or what a block gave are not computed on a card yet"
+                );
+                ensure!(
+                    !(several && waiting == Some(from)),
+                    "a norm of the sum of several groups of neurons is not computed on a card yet"
+                );
+                waiting = waiting.filter(|fed| *fed != from);
             }
             Step::Add { from, scale } => {
-                ensure!(scale == 1.0, "scaled additions are not computed on a card yet");
+                ensure!(
+                    !(several && waiting == Some(from)) || scale == 1.0,
+                    "a scaled sum of several groups of neurons is not computed on a card yet"
+                );
                 waiting = waiting.filter(|fed| *fed != from);
             }
             Step::Attention { from, to } => {
@@ -133,13 +148,21 @@ fn check_steps(i: usize, layer: &Layer) -> Result<()> {
                     waiting.is_none(),
                     "attention behind an FFN that it does not read is not computed on a card yet"
                 );
+                ensure!(from == Vector::Residual || normed, "a block reads a norm that another one took the place of");
+                normed &= from == Vector::Normed;
             }
             Step::Router { .. } => {}
             Step::Ffn { from, to } => {
                 block(from, to)?;
+                ensure!(
+                    !several || from == Vector::Normed,
+                    "several groups of neurons that read the residual stream are not computed on a card yet"
+                );
+                ensure!(from == Vector::Residual || normed, "a block reads a norm that another one took the place of");
+                normed &= from == Vector::Normed;
                 waiting = Some(to);
             }
         }
     }
-    fuse_adds(of_layer(i, layer).collect()).map(drop).context("a prompt cannot be computed on a card yet")
+    Ok(())
 }

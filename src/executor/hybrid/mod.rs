@@ -5,6 +5,7 @@
 
 mod batch;
 mod check;
+mod heads;
 mod record;
 mod resident;
 mod scratch;
@@ -14,7 +15,7 @@ use super::cpu::{Cpu, Found, Given, How, Request, Rotation};
 use super::device::{Backend, CardReport, CardTimes, Handed, Phase, Tokens};
 use super::mask::MaskSource;
 use super::observer::Unobserved;
-use super::program::{Instruction, fuse_adds, fuse_merges, of_layer, output_norm};
+use super::program::{Instruction, for_many, fuse_merges, of_layer, output_norm};
 use super::stats::Computed;
 use crate::gpu::mailbox::{Arrival, Layout, Mailbox, Sizes, Wait};
 use crate::gpu::memory::SHORT_OF_MEMORY;
@@ -159,7 +160,7 @@ impl<'m> Hybrid<'m> {
             mode: params.mode,
         };
         let plain = program(&cpu, &route);
-        let many = fuse_adds(plain.clone())?;
+        let many = for_many(plain.clone());
         let fused = fuse_merges(plain.into_iter().chain(behind.is_none().then(output_norm)).collect());
         let mut requests = Vec::new();
         let graph = stream.capture(|| {

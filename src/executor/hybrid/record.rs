@@ -1,6 +1,7 @@
 //! A token on the card, written down once: instructions become kernels in a stream, and what the CPU has of them becomes
 //! requests in a list.
 
+use super::heads::Heads;
 use super::resident::{CardGroup, CardLayer, CardPredictor, CardScores, Resident};
 use super::scratch::Scratch;
 use crate::executor::cpu::{Found, Input, Request};
@@ -13,7 +14,6 @@ use crate::gpu::ops::ffn::{List, gate_up, up};
 use crate::gpu::ops::matvec::{Rows, matvec};
 use crate::gpu::ops::norm::{self, Acts, Merge, Norm, merge_norm};
 use crate::gpu::ops::predict::{hidden, sign_scores};
-use crate::gpu::ops::rope::{Rope, RopeStore, rope_store};
 use crate::gpu::ops::select::{HotAndCold, HotList, Posting, Scored, select_act, select_hot, select_score};
 use crate::gpu::ops::token::{Answer, Copied, Job, begin_token, finish, post_x, take_reply};
 use crate::gpu::{Kernels, Ptr, Stream};
@@ -36,15 +36,33 @@ pub(super) struct Card<'a> {
     pub mode: Mode,
 }
 
-impl Card<'_> {
-    pub fn rope(&self) -> Rope {
-        let rope = &self.model.config.rope;
-        Rope { kind: rope.kind, n_dims: rope.n_dims, frequencies: self.scratch.at(S::Frequencies) }
+/// Where a vector is: the sum of what is there of it.
+#[derive(Clone, Copy)]
+struct Source {
+    /// `[n_embd]` on the card, or [`Ptr::NULL`].
+    ptr: Ptr,
+    /// A bias, `[n_embd]` on the card, or [`Ptr::NULL`].
+    shift: Ptr,
+    /// What the CPU adds to it, which is still to come.
+    answer: Option<Answer>,
+}
+
+impl Source {
+    /// A vector on the card.
+    fn there(ptr: Ptr) -> Self {
+        Self { ptr, shift: Ptr::NULL, answer: None }
+    }
+
+    /// Whether nothing has to be added up.
+    fn is_there(&self) -> bool {
+        self.shift.is_null() && self.answer.is_none()
     }
 }
 
-/// Where a vector is: `[n_embd]` on the card, and what the CPU adds to it, which is still to come.
-type Source = (Ptr, Option<Answer>);
+/// Of biases by slot those from `slot` on.
+pub(super) fn from_slot(bias: Ptr, slot: usize) -> Ptr {
+    if bias.is_null() { bias } else { bias.offset(4 * slot as u64) }
+}
 
 /// Writes a token down.
 pub(super) struct Recorder<'a> {
@@ -62,7 +80,7 @@ impl<'a> Recorder<'a> {
         let (mail, n_embd) = (card.mailbox, card.model.config.n_embd);
         let (token, x) = (card.scratch.at(S::Token), card.scratch.at(S::X));
         begin_token(card.kernels, card.stream, mail.base, token, mail.in_x, x, n_embd)?;
-        let nothing = (Ptr::NULL, None);
+        let nothing = Source::there(Ptr::NULL);
         Ok(Self { card, program, requests: Vec::new(), mixed: nothing, fed: nothing })
     }
 
@@ -74,7 +92,10 @@ impl<'a> Recorder<'a> {
             match instruction {
                 Instruction::Elsewhere(layers) => {
                     let request = Request::Layers(layers.clone());
-                    self.hand_over(request, self.card.scratch.at(S::X))?;
+                    self.hand_over(request, self.at(S::X), self.at(S::X))?;
+                }
+                Instruction::Merge { norm: Some(norm), .. } if norm.from != Vector::Residual => {
+                    self.norm_behind(norm)?
                 }
                 Instruction::Merge { adds, norm } => {
                     let norm = norm.filter(|norm| self.is_read(i, norm)).and_then(|norm| self.norm(&norm));
@@ -186,43 +207,86 @@ impl<'a> Recorder<'a> {
             Some(_) => self.normed(),
             None => Acts::default(),
         };
-        ensure!(adds.iter().all(|add| add.scale == 1.0), "the card adds without a scale");
-        let sources = adds.iter().map(|add| self.source(add.from)).collect::<Result<Vec<_>>>()?;
-        // The kernel takes one vector alone, then one with an answer.
-        let (a, (b, answer)) = match sources[..] {
-            [] => (Ptr::NULL, (Ptr::NULL, None)),
-            [(a, None)] => (a, (Ptr::NULL, None)),
-            [with_answer] => (Ptr::NULL, with_answer),
-            [(a, None), b] => (a, b),
+        let source = |add: &Added| Ok((self.source(add.from)?, add.scale));
+        let sources = adds.iter().map(source).collect::<Result<Vec<_>>>()?;
+        let nothing = Merge::nothing(x, n);
+        // The kernel takes one vector alone, then one with what belongs to it.
+        let alone = |(source, a_scale): (Source, f32), rest: Merge| Merge { a: source.ptr, a_scale, ..rest };
+        let with_rest = |(source, b_scale): (Source, f32)| {
+            let Source { ptr: b, shift, answer } = source;
+            Merge { b, shift, answer, b_scale, ..nothing }
+        };
+        let merge = match sources[..] {
+            [] => nothing,
+            [a] if a.0.is_there() => alone(a, nothing),
+            [b] => with_rest(b),
+            [a, b] if a.0.is_there() => alone(a, with_rest(b)),
             _ => {
                 self.merge(&adds[..1], None)?;
                 return self.merge(&adds[1..], norm);
             }
         };
-        let nothing = a.is_null() && b.is_null() && answer.is_none();
+        let adds_nothing = sources.iter().all(|(source, _)| source.ptr.is_null() && source.is_there());
         match norm {
-            Some(norm) if nothing => norm::norm(kernels, stream, x, n, 1, norm, out),
-            None if nothing => Ok(()),
-            _ => merge_norm(kernels, stream, &Merge { x, n, a, b, answer }, norm, out),
+            Some(norm) if adds_nothing => norm::norm(kernels, stream, x, n, 1, norm, out),
+            None if adds_nothing => Ok(()),
+            _ => merge_norm(kernels, stream, &merge, norm, out),
         }
     }
 
-    /// Has the CPU answer `request`, for which the residual stream, or what was normalised, comes along; the answer
-    /// becomes `to`.
-    fn hand_over(&mut self, request: Request, to: Ptr) -> Result<()> {
+    /// Normalises what a block gave, in its place.
+    fn norm_behind(&mut self, of: &NormOf) -> Result<()> {
+        let Card { kernels, stream, model, .. } = self.card;
+        let (n, source) = (model.config.n_embd, self.source(of.from)?);
+        let weights = self.norm(of).context("a norm that is not on the card")?;
+        let to = match of.to {
+            Vector::Mixed => self.at(S::AttnOut),
+            Vector::Fed => self.at(S::FfnOut),
+            Vector::Residual | Vector::Normed => bail!("{:?} is no block's on the card", of.to),
+        };
+        let out = Acts { f32: to, x8: Ptr::NULL };
+        if source.is_there() {
+            norm::norm(kernels, stream, source.ptr, n, 1, weights, out)?;
+        } else {
+            let Source { ptr: b, shift, answer } = source;
+            let sum = Merge { b, shift, answer, ..Merge::nothing(Ptr::NULL, n) };
+            merge_norm(kernels, stream, &sum, Some(weights), out)?;
+        }
+        self.keep(of.to, Source::there(to))
+    }
+
+    /// What a block reads. The residual stream has not been quantized by a norm: that is done here, where `quantized` says that
+    /// a matrix wants it so.
+    fn acts(&self, from: Vector, quantized: bool) -> Result<Acts> {
+        match from {
+            Vector::Normed => Ok(self.normed()),
+            Vector::Residual => {
+                let Card { kernels, stream, model, .. } = self.card;
+                let acts = Acts { f32: self.at(S::X), x8: self.at(S::Normed8) };
+                if quantized {
+                    norm::quantize(kernels, stream, acts.f32, model.config.n_embd, 1, acts.x8)?;
+                }
+                Ok(acts)
+            }
+            Vector::Mixed | Vector::Fed => bail!("{from:?} is read by no block on the card"),
+        }
+    }
+
+    /// Has the CPU answer `request`, for which the vector at `from` comes along; the answer becomes `to`.
+    fn hand_over(&mut self, request: Request, from: Ptr, to: Ptr) -> Result<()> {
         let n = self.card.model.config.n_embd;
-        let job = self.post(request)?;
+        let job = self.post(request, from)?;
         take_reply(self.card.kernels, self.card.stream, to, n, &self.answer(job))
     }
 
+    /// Where the input of a block is that the CPU computes as a whole.
+    fn posted(&self, from: Vector, input: Input) -> Ptr {
+        let normed = from == Vector::Normed && input == Input::Ready;
+        self.at(if normed { S::Normed } else { S::X })
+    }
+
     /// Posts `request` with its input.
-    fn post(&mut self, request: Request) -> Result<Job> {
-        let from = match &request {
-            Request::Attention { input: Input::Ready, .. }
-            | Request::Ffn { input: Input::Ready, .. }
-            | Request::Cold { .. } => self.at(S::Normed),
-            Request::Attention { .. } | Request::Ffn { .. } | Request::Layers(_) | Request::Tail => self.at(S::X),
-        };
+    fn post(&mut self, request: Request, from: Ptr) -> Result<Job> {
         let Card { kernels, stream, model, mailbox, .. } = self.card;
         let job = self.job(request);
         post_x(kernels, stream, from, mailbox.post_x, model.config.n_embd, &job)?;
@@ -236,10 +300,11 @@ impl<'a> Recorder<'a> {
         let mut logits = Copied { from: Ptr::NULL, to: mailbox.logits, n: 0 };
         match &resident.head {
             Some(head) if !tail => {
-                matvec(kernels, stream, &[Rows::all(&head.matrix, self.at(S::Logits))], self.normed(), None)?;
+                let rows = Rows { bias: head.bias, ..Rows::all(&head.matrix, self.at(S::Logits)) };
+                matvec(kernels, stream, &[rows], self.normed(), None)?;
                 logits = Copied { from: self.at(S::Logits), n: n_vocab, ..logits };
             }
-            _ => self.hand_over(Request::Tail, self.at(S::AttnOut))?,
+            _ => self.hand_over(Request::Tail, self.at(S::X), self.at(S::AttnOut))?,
         }
         let n_counts = 2 * model.weights.groups().count();
         let counts = Copied { from: self.at(S::Counts), to: mailbox.counts, n: n_counts };
@@ -263,11 +328,11 @@ impl<'a> Recorder<'a> {
         Ok(())
     }
 
-    /// What the card sends along for `request`.
-    fn posting(&mut self, request: Request) -> Posting {
+    /// What the card sends along for `request`, which reads `x`.
+    fn posting(&mut self, request: Request, x: Ptr) -> Posting {
         let mail = self.card.mailbox;
         Posting {
-            x: self.at(S::Normed),
+            x,
             n_embd: self.card.model.config.n_embd,
             post_x: mail.post_x,
             post_list: mail.post_list,
@@ -276,8 +341,8 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// A group of which the card may have a part: where its sum will be.
-    fn group(&mut self, i: usize, g: usize, group: &CardGroup) -> Result<Source> {
+    /// A group of which the card may have a part, and which reads `x`: where its sum will be.
+    fn group(&mut self, i: usize, g: usize, group: &CardGroup, x: Acts) -> Result<Source> {
         let Card { model, kernels, stream, mode, mailbox, .. } = self.card;
         let layer = &model.weights.layers[i];
         let weights = &layer.groups[g];
@@ -285,7 +350,6 @@ impl<'a> Recorder<'a> {
         let (n_ff, n_hot, choice) = (weights.n_ff(), group.choice.n_hot, group.choice);
         let (dense, gated) = (mode == Mode::Dense, weights.gate.is_some());
         let activation = model.config.activation.activation;
-        let x = self.normed();
         let slots = HotAndCold { n_hot, n_ff, counts: self.at(S::Counts).offset(8 * number as u64) };
         let mask = |m: &Option<_>| m.context("the mask matrix is not on the card");
         let cold = |found| Request::Cold { layer: i, group: g, n_hot, found };
@@ -296,18 +360,19 @@ impl<'a> Recorder<'a> {
         if n_hot < n_ff {
             let posting = if choice.mask {
                 let rows = mask(&group.mask)?;
-                let cold_rows =
-                    Rows { first: n_hot, n_rows: n_ff - n_hot, ..Rows::all(&rows, act.offset(4 * n_hot as u64)) };
+                let y = act.offset(4 * n_hot as u64);
+                let (n_rows, bias) = (n_ff - n_hot, from_slot(group.biases.mask, n_hot));
+                let cold_rows = Rows { first: n_hot, n_rows, bias, ..Rows::all(&rows, y) };
                 matvec(kernels, stream, &[cold_rows], x, Some(activation))?;
-                let posting = self.posting(cold(Found::Fired));
+                let posting = self.posting(cold(Found::Fired), x.f32);
                 select_act(kernels, stream, act, dense, slots, &posting)?;
                 posting
             } else if let Some(predictor) = &group.predictor {
-                let posting = self.posting(cold(Found::Named));
+                let posting = self.posting(cold(Found::Named), x.f32);
                 self.scores(predictor, slots, x, &posting)?;
                 posting
             } else {
-                let posting = self.posting(cold(Found::Nothing));
+                let posting = self.posting(cold(Found::Nothing), x.f32);
                 post_x(kernels, stream, posting.x, mailbox.post_x, posting.n_embd, &posting.job)?;
                 posting
             };
@@ -316,35 +381,35 @@ impl<'a> Recorder<'a> {
         ensure!(gated == group.up.is_some() || n_hot == 0, "up is not on the card");
         let mut y = Ptr::NULL;
         if n_hot > 0 {
-            self.hot(group, n_hot, slots, activation)?;
+            self.hot(group, n_hot, slots, activation, x)?;
         }
         if let Some(matrix) = &group.down {
             y = self.at(S::FfnOut);
             let factors = Factors { h: act, n: n_hot, all: dense };
             down(kernels, stream, matrix, &factors, y, self.at(S::DownPartial))?;
         }
-        Ok((y, job.map(|job| self.answer(job))))
+        Ok(Source { ptr: y, shift: group.biases.down, answer: job.map(|job| self.answer(job)) })
     }
 
     /// What the output vectors of a group's hot neurons are multiplied with, of which there are some.
-    fn hot(&self, group: &CardGroup, n_hot: usize, slots: HotAndCold, activation: Activation) -> Result<()> {
+    fn hot(&self, group: &CardGroup, n_hot: usize, slots: HotAndCold, activation: Activation, x: Acts) -> Result<()> {
         let Card { kernels, stream, mode, .. } = self.card;
-        let (x, act, dense) = (self.normed(), self.at(S::Act), mode == Mode::Dense);
+        let (act, dense) = (self.at(S::Act), mode == Mode::Dense);
         let rows = group.mask.as_ref().context("the mask matrix is not on the card")?;
         let list = HotList { list: self.at(S::List), n: self.at(S::ListLen) };
         match &group.up {
             // Without a list: `up` is read where the gate fires.
-            Some(up) if !group.choice.mask && up.dtype() == rows.dtype() => {
+            Some(up) if !group.choice.mask && up.dtype() == rows.dtype() && group.biases.none_of_rows() => {
                 gate_up(kernels, stream, rows, up, n_hot, x, activation, act)?;
                 select_hot(kernels, stream, act, dense, slots, &list)
             }
             matrix => {
-                let hot_rows = Rows { n_rows: n_hot, ..Rows::all(rows, act) };
+                let hot_rows = Rows { n_rows: n_hot, bias: group.biases.mask, ..Rows::all(rows, act) };
                 matvec(kernels, stream, &[hot_rows], x, Some(activation))?;
                 select_hot(kernels, stream, act, dense, slots, &list)?;
                 let Some(matrix) = matrix else { return Ok(()) };
                 let hot = List { slots: list.list, count: list.n, n: n_hot };
-                up(kernels, stream, matrix, &hot, act, x, act)
+                up(kernels, stream, matrix, group.biases.up, &hot, act, x, act)
             }
         }
     }
@@ -383,20 +448,24 @@ impl<'a> Recorder<'a> {
 
     fn attention(&mut self, i: usize, block: &Block) -> Result<()> {
         let out = self.at(S::AttnOut);
-        self.keep(block.to, (out, None))?;
+        self.keep(block.to, Source::there(out))?;
         let Some(layer) = &self.layer(block.layer).attention else {
             let input = self.input(i, block);
-            return self.hand_over(Request::Attention { layer: block.layer, input }, out);
+            return self.hand_over(
+                Request::Attention { layer: block.layer, input },
+                self.posted(block.from, input),
+                out,
+            );
         };
         let Card { kernels, stream, model, .. } = self.card;
         let config = &model.config;
         let (q, k, v) = (self.at(S::Q), self.at(S::K), self.at(S::V));
         let linears = [(&layer.q, q), (&layer.k, k), (&layer.v, v)];
         let parts = linears.map(|(l, y)| Rows { bias: l.bias, ..Rows::all(&l.matrix, y) });
-        self.products(&parts, self.normed())?;
+        let quantized = linears.iter().any(|(l, _)| !takes_floats(l.matrix.dtype()));
+        self.products(&parts, self.acts(block.from, quantized)?)?;
         let token = self.at(S::Token);
-        let stored = RopeStore { q, k, v, n_head: config.n_head, n_tokens: 1, token, first: 0 };
-        rope_store(kernels, stream, &stored, &self.card.rope(), &layer.cache)?;
+        self.card.store(block.layer, layer, Heads { q, k, v, n_tokens: 1, token, first: 0 })?;
         let (n_q, attn) = (config.n_q(), self.at(S::Attn));
         let x8 = if takes_floats(layer.output.matrix.dtype()) { Ptr::NULL } else { self.at(S::Attn8) };
         let at_once = config.head_dim.is_multiple_of(32);
@@ -415,12 +484,13 @@ impl<'a> Recorder<'a> {
         if !layer.has_ffn() {
             // All of it is on the CPU, which normalises what it gets.
             let input = self.input(i, block);
-            let job = self.post(Request::Ffn { layer: block.layer, input })?;
-            let answer = self.answer(job);
-            return self.keep(block.to, (Ptr::NULL, Some(answer)));
+            let job = self.post(Request::Ffn { layer: block.layer, input }, self.posted(block.from, input))?;
+            let answer = Some(self.answer(job));
+            return self.keep(block.to, Source { answer, ..Source::there(Ptr::NULL) });
         }
+        let x = self.acts(block.from, layer.groups.iter().any(CardGroup::reads_quantized))?;
         for (g, group) in layer.groups.iter().enumerate() {
-            let source = self.group(block.layer, g, group)?;
+            let source = self.group(block.layer, g, group, x)?;
             if g + 1 == layer.groups.len() {
                 return self.keep(block.to, source);
             }

@@ -1,11 +1,11 @@
 //! What of a model is in the card's memory, laid out as it was accounted.
 
-use crate::gpu::matrix::DeviceMatrix;
+use crate::gpu::matrix::{DeviceMatrix, takes_floats};
 use crate::gpu::ops::norm::Norm as NormOp;
 use crate::gpu::ops::rope::KvLayer;
 use crate::gpu::{Arena, Kernels, Ptr, Stream, Uploader};
 use crate::model::{Config, Down, Layer, Matrix, Model, NeuronGroup, Part, Predictor, Role, Scores};
-use crate::placement::budget::{Piece, aligned, allocated, layer_pieces, tile_bytes};
+use crate::placement::budget::{Piece, aligned, allocated, head_small_bytes, layer_pieces, tile_bytes};
 use crate::placement::plan::{GroupChoice, LayerChoice, Plan, Run};
 use crate::placement::workload::Workload;
 use crate::units::Bytes;
@@ -19,12 +19,22 @@ pub(super) struct CardLinear {
     pub bias: Ptr,
 }
 
+/// A norm of queries or keys.
+#[derive(Clone, Copy)]
+pub(super) struct CardNorm {
+    pub norm: NormOp,
+    /// Values that it normalises together: a head's, or those of all heads.
+    pub n: usize,
+}
+
 /// Attention of a layer.
 pub(super) struct CardAttention {
     pub q: CardLinear,
     pub k: CardLinear,
     pub v: CardLinear,
     pub output: CardLinear,
+    pub q_norm: Option<CardNorm>,
+    pub k_norm: Option<CardNorm>,
     pub cache: KvLayer,
 }
 
@@ -53,7 +63,26 @@ pub(super) struct CardGroup {
     /// Hot rows; absent where there is no gate: the mask matrix is up then.
     pub up: Option<DeviceMatrix>,
     pub down: Option<DeviceMatrix>,
+    pub biases: CardBiases,
     pub predictor: Option<CardPredictor>,
+}
+
+/// Biases of a group's neurons; [`Ptr::NULL`] where there are none.
+#[derive(Clone, Copy, Default)]
+pub(super) struct CardBiases {
+    /// `[n_ff]`, of the mask matrix.
+    pub mask: Ptr,
+    /// `[n_ff]`, of up, where that is not the mask matrix.
+    pub up: Ptr,
+    /// `[n_embd]`, of down.
+    pub down: Ptr,
+}
+
+impl CardBiases {
+    /// Whether those of gate and up are absent.
+    pub fn none_of_rows(&self) -> bool {
+        self.mask.is_null() && self.up.is_null()
+    }
 }
 
 /// What the card has of a layer.
@@ -63,6 +92,17 @@ pub(super) struct CardLayer {
     pub groups: Vec<CardGroup>,
     /// Owns all of it.
     arena: Option<Arena>,
+}
+
+impl CardGroup {
+    /// Whether any of its matrices reads quantized activations.
+    pub fn reads_quantized(&self) -> bool {
+        let input = self.predictor.as_ref().and_then(|p| match &p.scores {
+            CardScores::Factors { input, .. } => Some(input),
+            CardScores::Signs(_) => None,
+        });
+        self.mask.iter().chain(&self.up).chain(input).any(|matrix| !takes_floats(matrix.dtype()))
+    }
 }
 
 impl CardLayer {
@@ -81,6 +121,8 @@ impl CardLayer {
 pub(super) struct CardHead {
     pub norm: NormOp,
     pub matrix: DeviceMatrix,
+    /// [`Ptr::NULL`] where there is none.
+    pub bias: Ptr,
     arena: Arena,
 }
 
@@ -181,8 +223,10 @@ impl Loader<'_> {
         run: &Run,
     ) -> Result<CardLayer> {
         let total: u64 = pieces.iter().map(|(_, bytes)| aligned(*bytes)).sum();
-        let nothing =
-            |choice: &GroupChoice| CardGroup { choice: *choice, mask: None, up: None, down: None, predictor: None };
+        let nothing = |choice: &GroupChoice| {
+            let biases = CardBiases::default();
+            CardGroup { choice: *choice, mask: None, up: None, down: None, biases, predictor: None }
+        };
         if total == 0 {
             let groups = choice.groups.iter().map(nothing).collect();
             return Ok(CardLayer { norms: Vec::new(), attention: None, groups, arena: None });
@@ -197,7 +241,7 @@ impl Loader<'_> {
         let n_small = pieces.iter().find(|(p, _)| *p == Piece::Small).map_or(0, |(_, n)| *n);
         let mut vectors = Vectors { stream: self.stream, next: small, end: small.0 + n_small };
         let config = self.config;
-        let (mut norms, mut linears) = (Vec::new(), Vec::new());
+        let (mut norms, mut linears, mut head_norms) = (Vec::new(), Vec::new(), Vec::new());
         for part in &layer.parts {
             match part.role {
                 Role::OutputNorm
@@ -212,12 +256,14 @@ impl Loader<'_> {
                     linears.push((part.role, CardLinear { matrix, bias }));
                 }
                 Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnOutput => {}
+                Role::AttnQNorm | Role::AttnKNorm => {
+                    let norm = CardNorm { norm: vectors.norm(config, part)?, n: part.vector().len() };
+                    head_norms.push((part.role, norm));
+                }
                 Role::TokenEmbd
                 | Role::PositionEmbd
                 | Role::Output
                 | Role::RopeFreqs
-                | Role::AttnQNorm
-                | Role::AttnKNorm
                 | Role::Router
                 | Role::FfnGate
                 | Role::FfnUp
@@ -237,12 +283,21 @@ impl Loader<'_> {
                 head_dim: config.head_dim,
             };
             let (q, k, v) = (linear(Role::AttnQ)?, linear(Role::AttnK)?, linear(Role::AttnV)?);
-            Some(CardAttention { q, k, v, output: linear(Role::AttnOutput)?, cache })
+            let head_norm = |role: Role| head_norms.iter().find(|(of, _)| *of == role).map(|(_, norm)| *norm);
+            let (q_norm, k_norm) = (head_norm(Role::AttnQNorm), head_norm(Role::AttnKNorm));
+            Some(CardAttention { q, k, v, output: linear(Role::AttnOutput)?, q_norm, k_norm, cache })
         } else {
             None
         };
-        let groups = layer.groups.iter().zip(&choice.groups).enumerate();
-        let groups = groups.map(|(i, (group, choice))| self.group(i, group, *choice, &place)).collect::<Result<_>>()?;
+        let mut groups = Vec::with_capacity(layer.groups.len());
+        for (i, (group, choice)) in layer.groups.iter().zip(&choice.groups).enumerate() {
+            let biases = CardBiases {
+                mask: vectors.take(group.mask().bias.as_deref())?,
+                up: vectors.take(group.gate.as_ref().and(group.up.bias.as_deref()))?,
+                down: vectors.take(group.down.bias.as_deref())?,
+            };
+            groups.push(self.group(i, group, *choice, biases, &place)?);
+        }
         Ok(CardLayer { norms, attention, groups, arena: Some(arena) })
     }
 
@@ -252,6 +307,7 @@ impl Loader<'_> {
         i: usize,
         group: &NeuronGroup,
         choice: GroupChoice,
+        biases: CardBiases,
         place: &dyn Fn(Piece) -> Ptr,
     ) -> Result<CardGroup> {
         let (n_ff, n_hot) = (group.n_ff(), choice.n_hot);
@@ -269,7 +325,7 @@ impl Loader<'_> {
             Some(p) => Some(self.predictor(i, p, n_hot, place)?),
             None => None,
         };
-        Ok(CardGroup { choice, mask, up, down, predictor })
+        Ok(CardGroup { choice, mask, up, down, biases, predictor })
     }
 
     fn predictor(
@@ -308,12 +364,19 @@ impl Loader<'_> {
 
     fn head(&mut self, model: &Model) -> Result<CardHead> {
         let (matrix, norm) = (model.weights.head(), model.weights.part(Role::OutputNorm));
-        let (bytes, small) = (matrix.n_bytes() as u64, 8 * matrix.n_cols as u64);
+        let bias = model.weights.head_part().bias.as_deref();
+        let (bytes, small) = (matrix.n_bytes() as u64, head_small_bytes(matrix.n_cols, bias.map_or(0, <[f32]>::len)));
         let mut arena = self.arena(allocated(aligned(bytes) + aligned(small)), "the head")?;
         let at = arena.take(bytes, "its matrix")?;
         let vectors = arena.take(small, "its norm")?;
         let matrix = self.rows(at, matrix, 0, matrix.n_rows)?;
-        let norm = Vectors { stream: self.stream, next: vectors, end: vectors.0 + small }.norm(self.config, norm)?;
-        Ok(CardHead { norm, matrix, arena })
+        let mut vectors = Vectors { stream: self.stream, next: vectors, end: vectors.0 + small };
+        let norm = vectors.norm(self.config, norm)?;
+        // The last one: it need not be a multiple of 4.
+        let at = bias.map_or(Ptr::NULL, |_| vectors.next);
+        if let Some(bias) = bias {
+            self.stream.write(at, bias)?;
+        }
+        Ok(CardHead { norm, matrix, bias: at, arena })
     }
 }

@@ -41,7 +41,8 @@ pub struct Norm {
     pub bias: Ptr,
 }
 
-fn code(kind: NormKind) -> i32 {
+/// The kernels' code for a kind.
+pub(super) fn code(kind: NormKind) -> i32 {
     match kind {
         NormKind::Rms => 0,
         NormKind::Layer => 1,
@@ -55,7 +56,7 @@ fn check(n: usize) -> Result<()> {
     Ok(())
 }
 
-/// Enqueues the norm of `[n_tokens][n]` values `x`.
+/// Enqueues the norm of `[n_tokens][n]` values `x`, which may go where they are.
 ///
 /// # Errors
 /// When `n` is not a multiple of 32 or above [`MAX_NORM`]; when the card has failed.
@@ -74,29 +75,49 @@ pub fn norm(
     kernels.launch(stream, "norm", grid, [THREADS, 1, 1], args.ptr(out.f32).ptr(out.x8))
 }
 
-/// What [`merge_norm`] adds to the residual stream.
+/// What [`merge_norm`] adds to the residual streams.
 #[derive(Debug, Clone, Copy)]
 pub struct Merge {
-    /// The residual stream `[n]`, changed in place.
+    /// The residual streams `[n_tokens][n]`, changed in place; [`Ptr::NULL`] counts as zeros, and stays.
     pub x: Ptr,
     /// Length of all vectors.
     pub n: usize,
-    /// Added first: `[n]`, or [`Ptr::NULL`].
+    /// Number of tokens.
+    pub n_tokens: usize,
+    /// Added first: `[n_tokens][n]`, or [`Ptr::NULL`].
     pub a: Ptr,
-    /// Added next, together with the answer: `[n]`, or [`Ptr::NULL`].
+    /// Times this.
+    pub a_scale: f32,
+    /// Added next, together with the shift and the answer: `[n_tokens][n]`, or [`Ptr::NULL`].
     pub b: Ptr,
-    /// The processor's part, if one may be due.
+    /// The same for every token: `[n]`, or [`Ptr::NULL`].
+    pub shift: Ptr,
+    /// What these three are multiplied by.
+    pub b_scale: f32,
+    /// The processor's part, if one may be due: of one token.
     pub answer: Option<Answer>,
 }
 
-/// Enqueues `x = (x + a) + (b + answer)`, waiting for the answer, then the norm of the new `x` if one is given. The
-/// answer is left out if nothing was posted or it does not arrive in time.
+impl Merge {
+    /// Nothing, added to `[n]` values `x` of one token.
+    pub fn nothing(x: Ptr, n: usize) -> Self {
+        let (a, b, shift) = (Ptr::NULL, Ptr::NULL, Ptr::NULL);
+        Self { x, n, n_tokens: 1, a, a_scale: 1.0, b, shift, b_scale: 1.0, answer: None }
+    }
+}
+
+/// Enqueues `x = (x + a_scale * a) + b_scale * ((b + shift) + answer)`, waiting for the answer, then the norm of the new
+/// `x` if one is given, which may go where `b` is. The answer is left out if nothing was posted or it does not arrive in
+/// time.
 ///
 /// # Errors
-/// As [`norm`].
+/// As [`norm`]; when several tokens want an answer.
 pub fn merge_norm(kernels: &Kernels, stream: &Stream, merge: &Merge, norm: Option<&Norm>, out: Acts) -> Result<()> {
     check(merge.n)?;
-    let args = Args::new().ptr(merge.x).ptr(merge.a).ptr(merge.b);
+    let n_tokens = merge.n_tokens;
+    ensure!(n_tokens == 1 || merge.answer.is_none(), "an answer for {n_tokens} tokens");
+    let args = Args::new().ptr(merge.x).ptr(merge.a).f32(merge.a_scale);
+    let args = args.ptr(merge.b).ptr(merge.shift).f32(merge.b_scale);
     let args = match &merge.answer {
         Some(Answer { reply, job, limit_ms }) => {
             args.ptr(*reply).ptr(job.mailbox).ptr(job.token).u32(job.number).n(*limit_ms as usize)
@@ -106,7 +127,7 @@ pub fn merge_norm(kernels: &Kernels, stream: &Stream, merge: &Merge, norm: Optio
     let (weight, bias) = norm.map_or((Ptr::NULL, Ptr::NULL), |n| (n.weight, n.bias));
     let (kind, eps) = norm.map_or((0, 0.0), |n| (code(n.kind), n.eps));
     let args = args.ptr(weight).ptr(bias).n(merge.n).i32(kind).f32(eps).ptr(out.f32).ptr(out.x8);
-    kernels.launch(stream, "merge_norm", [1, 1, 1], [THREADS, 1, 1], args)
+    kernels.launch(stream, "merge_norm", [u32::try_from(n_tokens)?, 1, 1], [THREADS, 1, 1], args)
 }
 
 /// Enqueues the quantization of `[n_tokens][n]` values, bit for bit as on the processor.

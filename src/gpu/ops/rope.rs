@@ -1,7 +1,8 @@
 //! Rotary embedding, and storing keys and values in the cache.
 
+use super::norm;
 use crate::gpu::{Args, Kernels, Ptr, Stream};
-use crate::model::RopeKind;
+use crate::model::{NormKind, RopeKind, Temperature};
 use crate::quant::GgmlType;
 use crate::quant::blocks::QK;
 use anyhow::{Result, bail, ensure};
@@ -62,6 +63,31 @@ pub struct Rope {
     pub n_dims: usize,
     /// `[n_dims / 2]`: radians per position.
     pub frequencies: Ptr,
+    /// What is rotated is multiplied by this, too.
+    pub magnitude: f32,
+}
+
+/// What is done to queries and keys before they are rotated.
+#[derive(Debug, Clone, Copy)]
+pub struct Prepare {
+    /// Norm of each head of queries, or [`Ptr::NULL`]: `[head_dim]`.
+    pub q_norm: Ptr,
+    /// The same for keys.
+    pub k_norm: Ptr,
+    /// What both divide by.
+    pub norm: NormKind,
+    /// Added to the mean square.
+    pub eps: f32,
+    /// What queries are multiplied by.
+    pub q_scale: f32,
+    /// What they are multiplied by beside that, by their position.
+    pub temperature: Option<Temperature>,
+}
+
+impl Prepare {
+    /// Nothing.
+    pub const NOTHING: Self =
+        Self { q_norm: Ptr::NULL, k_norm: Ptr::NULL, norm: NormKind::Rms, eps: 0.0, q_scale: 1.0, temperature: None };
 }
 
 /// What [`rope_store`] works on.
@@ -81,9 +107,11 @@ pub struct RopeStore {
     pub token: Ptr,
     /// Added to that position.
     pub first: usize,
+    /// What comes before the rotation.
+    pub prepare: Prepare,
 }
 
-/// Enqueues the rotation of queries and keys, and stores keys and values at their positions.
+/// Enqueues what comes before the rotation of queries and keys, the rotation, and stores keys and values at their positions.
 ///
 /// # Errors
 /// When the sizes are not possible on the card; when the tokens do not fit in the cache, as far as that is known here;
@@ -103,5 +131,12 @@ pub fn rope_store(kernels: &Kernels, stream: &Stream, work: &RopeStore, rope: &R
     let args = args.n(work.first).n(n_head).n(cache.n_head_kv).n(head_dim).n(rope.n_dims).i32(kind).i32(kv_type);
     let heads = n_head + 2 * cache.n_head_kv;
     let grid = [u32::try_from(heads.div_ceil(HEADS_OF_BLOCK))?, u32::try_from(n_tokens)?, 1];
-    kernels.launch(stream, "rope_store", grid, [THREADS, 1, 1], args.n(cache.n_ctx))
+    let Prepare { q_norm, k_norm, norm: kind_of_norm, eps, q_scale, temperature } = work.prepare;
+    let Temperature { scale, n_ctx: period } = temperature.unwrap_or(Temperature { scale: 0.0, n_ctx: 1 });
+    ensure!(period > 0, "a temperature that grows every 0 tokens");
+    // A period beyond all positions is as good as any other such.
+    let period = period.min(i32::MAX as usize);
+    let args = args.n(cache.n_ctx).ptr(q_norm).ptr(k_norm).i32(norm::code(kind_of_norm)).f32(eps);
+    let args = args.f32(q_scale).f32(scale).n(period).f32(rope.magnitude);
+    kernels.launch(stream, "rope_store", grid, [THREADS, 1, 1], args)
 }

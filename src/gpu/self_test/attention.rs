@@ -9,9 +9,9 @@ use crate::gpu::ops::attention::{Attend, attention, attention_scratch};
 use crate::gpu::ops::attention_prefill::{AttendMany, attention_prefill};
 use crate::gpu::ops::gemm::Tokens;
 use crate::gpu::ops::norm::{Acts, x8_bytes};
-use crate::gpu::ops::rope::{KvLayer, Rope, RopeStore, rope_store};
+use crate::gpu::ops::rope::{KvLayer, Prepare, Rope, RopeStore, rope_store};
 use crate::gpu::ops::token::TOKEN_BYTES;
-use crate::model::RopeKind;
+use crate::model::{NormKind, RopeKind, Temperature};
 use crate::quant::GgmlType;
 use crate::quant::blocks::QK;
 use anyhow::Result;
@@ -29,7 +29,9 @@ pub(super) fn all(test: &mut Test) -> Result<()> {
     test.of("rope_store", |m| {
         for (dtype, _) in TYPES {
             for kind in [RopeKind::Interleaved, RopeKind::Halves] {
-                rotated(m, dtype, kind)?;
+                for prepared in [None, Some(NormKind::Rms), Some(NormKind::Layer)] {
+                    rotated(m, dtype, kind, prepared)?;
+                }
             }
         }
         Ok(())
@@ -55,7 +57,7 @@ fn token_at(m: &mut Memory, position: usize) -> Result<Ptr> {
 }
 
 /// `x`, a head, at `position`.
-fn rotate(x: &[f32], kind: RopeKind, frequencies: &[f32], position: usize) -> Vec<f64> {
+fn rotate(x: &[f32], kind: RopeKind, frequencies: &[f32], position: usize, magnitude: f32) -> Vec<f64> {
     let mut out: Vec<f64> = x.iter().map(|v| f64::from(*v)).collect();
     for (i, f) in frequencies.iter().enumerate() {
         let (a, b) = match kind {
@@ -64,12 +66,26 @@ fn rotate(x: &[f32], kind: RopeKind, frequencies: &[f32], position: usize) -> Ve
             RopeKind::Halves => (i, i + frequencies.len()),
         };
         let (sin, cos) = f64::from(position as f32 * f).sin_cos();
+        let (sin, cos) = (sin * f64::from(magnitude), cos * f64::from(magnitude));
         (out[a], out[b]) = (out[a] * cos - out[b] * sin, out[a] * sin + out[b] * cos);
     }
     out
 }
 
-fn rotated(m: &mut Memory, dtype: GgmlType, kind: RopeKind) -> Result<()> {
+/// `x`, a head of queries or keys, before it is rotated: normalised and scaled.
+fn prepared(x: &[f32], prepare: &Prepare, weight: &[f32], scale: f64) -> Vec<f32> {
+    let (n, eps) = (x.len() as f64, f64::from(prepare.eps));
+    let mean = match prepare.norm {
+        NormKind::Rms => 0.0,
+        NormKind::Layer => x.iter().map(|v| f64::from(*v)).sum::<f64>() / n,
+    };
+    let square = x.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n;
+    let of = |(v, w): (&f32, &f32)| ((f64::from(*v) - mean) / (square + eps).sqrt() * f64::from(*w) * scale) as f32;
+    x.iter().zip(weight).map(of).collect()
+}
+
+/// With a norm of heads also a scale of queries, a temperature and a magnitude.
+fn rotated(m: &mut Memory, dtype: GgmlType, kind: RopeKind, norm: Option<NormKind>) -> Result<()> {
     const N_HEAD: usize = 5;
     const N_TOKENS: usize = 2;
     const POSITION: usize = 700;
@@ -89,26 +105,46 @@ fn rotated(m: &mut Memory, dtype: GgmlType, kind: RopeKind) -> Result<()> {
         n_tokens: N_TOKENS,
         token: token_at(m, POSITION)?,
         first: 0,
+        prepare: Prepare::NOTHING,
     };
-    let rope = Rope { kind, n_dims: N_DIMS, frequencies: m.put(&frequencies)? };
+    let [q_weight, k_weight] = std::array::from_fn(|_| m.random.values(d));
+    let temperature = Temperature { scale: 0.5, n_ctx: 100 };
+    let (work, magnitude) = match norm {
+        None => (work, 1.0),
+        Some(norm) => {
+            let (q_norm, k_norm) = (m.put(&q_weight)?, m.put(&k_weight)?);
+            let prepare = Prepare { q_norm, k_norm, norm, eps: 0.02, q_scale: 0.25, temperature: Some(temperature) };
+            (RopeStore { prepare, ..work }, 1.5)
+        }
+    };
+    let rope = Rope { kind, n_dims: N_DIMS, frequencies: m.put(&frequencies)?, magnitude };
+    // What the rotation gets, and how large that may be.
+    let before = |x: &[f32], weight: &[f32], scale: f64| match norm {
+        None => x.to_vec(),
+        Some(_) => prepared(x, &work.prepare, weight, scale),
+    };
+    let largest = if norm.is_some() { 4.0 } else { 1.0 };
     rope_store(&m.kernels, &m.stream, &work, &rope, &cache)?;
     let (got, written) = (m.get::<f32>(work.q, q.len())?, m.get::<u8>(cache.ptr, bytes)?);
     for t in 0..N_TOKENS {
         let position = POSITION + t;
         for h in 0..N_HEAD {
             let at = (t * N_HEAD + h) * d..(t * N_HEAD + h + 1) * d;
-            near("query", &got[at.clone()], rotate(&q[at], kind, &frequencies, position), |_| SLACK * ROTATED)?;
+            let scale = f64::from(work.prepare.q_scale) * f64::from(temperature.at(position));
+            let expected = rotate(&before(&q[at.clone()], &q_weight, scale), kind, &frequencies, position, magnitude);
+            near("query", &got[at], expected, |_| SLACK * ROTATED * largest)?;
         }
         let at = t * d..(t + 1) * d;
         let stored = |plane| values_of(dtype, d, &row_of(&cache, &written, plane, 0, position));
         let step = match dtype {
-            GgmlType::F32 => SLACK * ROTATED,
+            GgmlType::F32 => SLACK * ROTATED * largest,
             // A unit in the last place of values below 2, and of a scale: a step.
-            GgmlType::F16 => 1.0 / 1024.0,
-            _ => 1.5 / 127.0,
+            GgmlType::F16 => largest / 1024.0,
+            _ => 1.5 * largest / 127.0,
         };
         near("value", &stored(1), v[at.clone()].iter().map(|v| f64::from(*v)), |_| step)?;
-        near("key", &stored(0), rotate(&k[at], kind, &frequencies, position), |_| step)?;
+        let key = before(&k[at], &k_weight, 1.0);
+        near("key", &stored(0), rotate(&key, kind, &frequencies, position, magnitude), |_| step)?;
     }
     Ok(())
 }

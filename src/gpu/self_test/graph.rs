@@ -42,7 +42,7 @@ impl Layer {
         let (kernels, stream) = (&m.kernels, &m.stream);
         norm(kernels, stream, self.x, N, 1, &self.norm, self.acts)?;
         matvec(kernels, stream, &[Rows::all(&self.w.matrix, self.y)], self.acts, None)?;
-        let merge = Merge { x: self.x, n: N, a: self.y, b: Ptr::NULL, answer: None };
+        let merge = Merge { a: self.y, ..Merge::nothing(self.x, N) };
         merge_norm(kernels, stream, &merge, Some(&self.norm), self.acts)
     }
 }

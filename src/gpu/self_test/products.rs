@@ -3,6 +3,7 @@
 use super::Test;
 use super::memory::{Memory, SLACK, equal, near};
 use super::weights::{DOT_TOLERANCE, SUM_TOLERANCE, TYPES, Weights};
+use crate::gpu::Ptr;
 use crate::gpu::matrix::planes;
 use crate::gpu::ops::down;
 use crate::gpu::ops::ffn::{self, List};
@@ -88,17 +89,22 @@ fn up(m: &mut Memory, dtype: GgmlType) -> Result<()> {
     let (slots, list) = listed(m, N_FF)?;
     let mut act = m.random.values(N_FF);
     act.iter_mut().step_by(6).for_each(|a| *a = 0.0);
-    // Over the activations, as in a layer: what is not listed stays.
-    let h = m.put(&act)?;
-    ffn::up(&m.kernels, &m.stream, &w.matrix, &list, h, on_card, h)?;
-    let got = m.get::<f32>(h, N_FF)?;
-    let expected = (0..N_FF).map(|i| match act[i] {
-        0.0 => 0.0,
-        a if slots.contains(&(i as u32)) => a * w.dot(i, &acts),
-        a => a,
-    });
-    let size = |i: usize| act[i].abs() * w.dot_size(i, &x);
-    near("neuron", &got, expected.map(f64::from), |i| SLACK * f64::from(DOT_TOLERANCE * size(i)))
+    let bias = m.random.values(N_FF);
+    for biased in [false, true] {
+        let (at, bias) = if biased { (m.put(&bias)?, &bias) } else { (Ptr::NULL, &vec![0.0; N_FF]) };
+        // Over the activations, as in a layer: what is not listed stays.
+        let h = m.put(&act)?;
+        ffn::up(&m.kernels, &m.stream, &w.matrix, at, &list, h, on_card, h)?;
+        let got = m.get::<f32>(h, N_FF)?;
+        let expected = (0..N_FF).map(|i| match act[i] {
+            0.0 => 0.0,
+            a if slots.contains(&(i as u32)) => a * (w.dot(i, &acts) + bias[i]),
+            a => a,
+        });
+        let size = |i: usize| act[i].abs() * (w.dot_size(i, &x) + bias[i].abs());
+        near("neuron", &got, expected.map(f64::from), |i| SLACK * f64::from(DOT_TOLERANCE * size(i)))?;
+    }
+    Ok(())
 }
 
 fn gate_up(m: &mut Memory, dtype: GgmlType) -> Result<()> {

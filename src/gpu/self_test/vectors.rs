@@ -19,7 +19,10 @@ const TOLERANCE: f64 = 4.0 * f32::EPSILON as f64;
 
 pub(super) fn all(test: &mut Test) -> Result<()> {
     test.of("norm", |m| [NormKind::Rms, NormKind::Layer].into_iter().try_for_each(|kind| normed(m, kind)))?;
-    test.of("merge_norm", merged)?;
+    test.of("merge_norm", |m| {
+        merged(m)?;
+        merged_of_many(m)
+    })?;
     test.of("quantize", quantized)?;
     test.of("sign_scores", scored)?;
     test.of("hidden", hidden)
@@ -61,12 +64,41 @@ fn merged(m: &mut Memory) -> Result<()> {
     answer(m, JOB, &given);
     let answer = Answer { reply: at(m, Array::Given), job: exchange.job(m, JOB), limit_ms: 1000 };
     let work = Norm { kind: NormKind::Rms, eps: EPS, weight: m.put(&weight)?, bias: Ptr::NULL };
-    let merge = Merge { x: m.put(&x)?, n: N, a: m.put(&a)?, b: m.put(&b)?, answer: Some(answer) };
+    let merge = Merge { a: m.put(&a)?, b: m.put(&b)?, answer: Some(answer), ..Merge::nothing(m.put(&x)?, N) };
     let out = Acts { f32: m.room_of::<f32>(N)?, x8: m.room(x8_bytes(N))? };
     norm::merge_norm(&m.kernels, &m.stream, &merge, Some(&work), out)?;
     let sum: Vec<f32> = (0..N).map(|i| (x[i] + a[i]) + (b[i] + given[i])).collect();
     equal("sum", &m.get::<f32>(merge.x, N)?, &sum)?;
     check(m, out, &reference(NormKind::Rms, &weight, &vec![0.0; N], &sum))
+}
+
+/// Scaled vectors of several tokens and what is the same for all of them; then the same beginning at 0, in the place of one.
+fn merged_of_many(m: &mut Memory) -> Result<()> {
+    const N_TOKENS: usize = 3;
+    const N: usize = 160;
+    let (a_scale, b_scale) = (0.75, -1.25);
+    let [x, a, b] = std::array::from_fn(|_| m.random.values(N_TOKENS * N));
+    let (shift, weight) = (m.random.values(N), m.random.values(N));
+    let work = Norm { kind: NormKind::Rms, eps: EPS, weight: m.put(&weight)?, bias: Ptr::NULL };
+    let there = Merge { n_tokens: N_TOKENS, a_scale, b_scale, ..Merge::nothing(m.put(&x)?, N) };
+    let there = Merge { a: m.put(&a)?, b: m.put(&b)?, shift: m.put(&shift)?, ..there };
+    let second = |i: usize| b[i] + shift[i % N];
+    let sum: Vec<f32> = (0..x.len()).map(|i| x[i] + a_scale * a[i] + b_scale * second(i)).collect();
+    let from_zero: Vec<f32> = (0..x.len()).map(second).collect();
+    let in_place = Merge { x: Ptr::NULL, a: Ptr::NULL, b_scale: 1.0, ..there };
+    for (merge, sum, to) in [(there, &sum, m.room_of::<f32>(sum.len())?), (in_place, &from_zero, there.b)] {
+        let out = Acts { f32: to, x8: m.room(N_TOKENS as u64 * x8_bytes(N))? };
+        norm::merge_norm(&m.kernels, &m.stream, &merge, Some(&work), out)?;
+        if !merge.x.is_null() {
+            equal("sum", &m.get::<f32>(merge.x, sum.len())?, sum)?;
+        }
+        for (t, sum) in sum.chunks_exact(N).enumerate() {
+            let at = |ptr: Ptr, bytes: u64| ptr.offset(t as u64 * bytes);
+            let out = Acts { f32: at(out.f32, 4 * N as u64), x8: at(out.x8, x8_bytes(N)) };
+            check(m, out, &reference(NormKind::Rms, &weight, &[0.0; N], sum))?;
+        }
+    }
+    Ok(())
 }
 
 fn quantized(m: &mut Memory) -> Result<()> {

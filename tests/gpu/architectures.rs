@@ -1,0 +1,212 @@
+//! Architectures on a card: which it computes, or what it lacks; and that what it computes is what the CPU does.
+//!
+//! The golden models of tests/golden/arch are too narrow for kernels, so their tensors are made anew, eight times as wide.
+
+use super::gpu;
+use super::support::kind::split;
+use super::support::real::{decode, repository};
+use super::support::{ModelFile, Random, Tensor, Value};
+use anyhow::{Context, Result};
+use powerinfer::cpu::Isa;
+use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode, Worker, check_card};
+use powerinfer::gguf::Gguf;
+use powerinfer::gpu::Device;
+use powerinfer::model::arch::KNOWN;
+use powerinfer::model::{Activation, Model};
+use powerinfer::placement::Placement;
+use powerinfer::placement::hardware::Hardware;
+use powerinfer::placement::plan::{GroupChoice, LayerChoice, Place, Planner};
+use powerinfer::placement::workload::Workload;
+use powerinfer::quant::GgmlType;
+use std::path::Path;
+
+/// How much wider everything is than in the golden models: rows are multiples of 32 then, and heads of 16.
+const WIDER: usize = 8;
+/// Keys of widths, without the name of the architecture.
+const WIDTHS: [&str; 5] = [
+    "embedding_length",
+    "feed_forward_length",
+    "attention.key_length",
+    "attention.value_length",
+    "rope.dimension_count",
+];
+/// Tensors whose rows are tokens or positions.
+const TALL: [&str; 4] = ["token_embd.weight", "output.weight", "output.bias", "position_embd.weight"];
+const N_TOKENS: usize = 6;
+/// Of the largest logit: sums run in another order in 32 bits.
+const TOLERANCE: f32 = 1e-4;
+/// Prefill on the card rounds activations to 11 bits.
+const PREFILL_TOLERANCE: f32 = 2e-2;
+
+/// What the card lacks of a golden model, with its own activation: part of the line that says so.
+const LACKING: &[(&str, &str)] = &[
+    ("starcoder2", "activation gelu is not computed on a card yet"),
+    ("starcoder2-own", "activation gelu is not computed on a card yet"),
+];
+
+/// Names of all golden models.
+fn names() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(repository("tests/golden/arch"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "gguf") {
+            names.push(path.file_stem().context("a name")?.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn scaled(value: &Value) -> Value {
+    match value {
+        Value::U32(n) => Value::U32(n * WIDER as u32),
+        Value::Array(kind, n, bytes) => {
+            let wider = |b: &[u8]| (u32::from_le_bytes([b[0], b[1], b[2], b[3]]) * WIDER as u32).to_le_bytes();
+            Value::Array(*kind, *n, bytes.chunks_exact(4).flat_map(wider).collect())
+        }
+        _ => panic!("a width that is no number of 32 bits"),
+    }
+}
+
+/// The tensor made anew: its values as its name lets one expect.
+fn wider(tensor: &Tensor, random: &mut Random) -> Tensor {
+    let name = &tensor.name;
+    let tall = TALL.contains(&name.as_str());
+    let wider = |(i, n): (usize, &usize)| if tall && i + 1 == tensor.dims.len() { *n } else { n * WIDER };
+    let dims: Vec<usize> = tensor.dims.iter().enumerate().map(wider).collect();
+    let (mean, spread) = match () {
+        () if name.starts_with("rope_f") => (1.8, 1.2),
+        () if name.ends_with(".bias") => (0.0, 0.8),
+        () if name.contains("norm") => (1.0, 0.5),
+        () if name.starts_with("token_embd") => (0.0, 1.7),
+        () => (0.0, 2.5 / (dims[0] as f32).sqrt()),
+    };
+    let values = (0..dims.iter().product()).map(|_| mean + spread * random.value());
+    let bytes = values.flat_map(f32::to_le_bytes).collect();
+    Tensor { name: name.clone(), dtype: GgmlType::F32, dims, bytes }
+}
+
+/// The golden model of that name, wide enough for a card, as a file and split.
+fn wide(name: &str, activation: Option<Activation>, folder: &Path) -> Result<Model> {
+    let mut file = ModelFile::opened(&repository(&format!("tests/golden/arch/{name}.gguf")))?;
+    // Without a vocabulary, which says nothing of what is computed: `no_vocab` is nothing to split.
+    file.remove("tokenizer.");
+    for (key, value) in &mut file.keys {
+        if key.split_once('.').is_some_and(|(_, rest)| WIDTHS.contains(&rest)) {
+            *value = scaled(value);
+        }
+    }
+    let mut random = Random::new(17);
+    file.tensors = file.tensors.iter().map(|tensor| wider(tensor, &mut random)).collect();
+    let plain = Model::new(Gguf::open(&file.written(folder, "plain.gguf"))?, activation)?;
+    let path = folder.join("variant.gguf");
+    split(&plain, &path)?;
+    Model::new(Gguf::open(&path)?, activation)
+}
+
+fn params(mode: Mode) -> ExecutorParams {
+    ExecutorParams { n_threads: 2, n_ctx: 16, kv_type: KvType::F32, mode, n_ubatch: 4, isa: Isa::detect() }
+}
+
+/// Logits after each token, after a prompt of all of them, and after one more.
+fn logits(executor: &mut Executor, tokens: &[u32]) -> Result<[Vec<f32>; 2]> {
+    let decoded = decode(executor, tokens)?.concat();
+    executor.clear();
+    let mut prefilled = executor.prefill(tokens)?.to_vec();
+    prefilled.extend_from_slice(executor.decode(tokens[0])?);
+    Ok([decoded, prefilled])
+}
+
+fn on_card(model: &Model, device: &Device, mode: Mode, choices: &[LayerChoice]) -> Result<[Vec<f32>; 2]> {
+    let params = params(mode);
+    let run = params.run(params.n_ctx);
+    let hardware = Hardware::parse(include_str!("../../hardware/rtx-4090-ddr5.toml"))?;
+    let work = Workload::of(model);
+    let planner = Planner { hardware: &hardware, work: &work, run: &run };
+    let plan = planner.of_choices(choices, Place::Card(0))?;
+    let worker = Worker::new(params.n_threads, params.isa)?;
+    let mut executor = Executor::on_card(model, device, plan, params, &worker)?;
+    assert!(executor.card().is_some(), "the card has nothing to do");
+    logits(&mut executor, &tokens(model))
+}
+
+fn tokens(model: &Model) -> Vec<u32> {
+    (0..N_TOKENS).map(|i| ((7 * i + 3) % model.config.n_vocab) as u32).collect()
+}
+
+/// Largest difference, of the largest value.
+fn apart(expected: &[f32], got: &[f32]) -> f32 {
+    assert_eq!(expected.len(), got.len());
+    let largest = expected.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+    let pairs = expected.iter().zip(got);
+    pairs.map(|(a, b)| if b.is_nan() { f32::INFINITY } else { (a - b).abs() }).fold(0.0, f32::max) / largest
+}
+
+#[test]
+fn every_architecture_runs_on_a_card_or_what_it_lacks_is_named() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let names = names()?;
+    for arch in KNOWN {
+        assert!(names.iter().any(|name| name == arch.name()), "{}: no golden model", arch.name());
+    }
+    for name in names {
+        let model = wide(&name, None, folder.path()).with_context(|| name.clone())?;
+        let line = check_card(&model, &params(Mode::Exact)).err().map(|e| format!("{e:#}"));
+        println!("{name}: {}", line.as_deref().unwrap_or("yes"));
+        let expected = LACKING.iter().find(|(of, _)| *of == name).map(|(_, line)| *line);
+        match (&line, expected) {
+            (None, None) => {}
+            (Some(line), Some(expected)) if line.contains(expected) => {}
+            _ => panic!("{name}: {line:?} instead of {expected:?}"),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_architecture_gives_on_a_card_what_it_gives_on_the_cpu() -> Result<()> {
+    let Some(device) = gpu() else { return Ok(()) };
+    let folder = tempfile::tempdir()?;
+    for name in names()? {
+        let own = wide(&name, None, folder.path())?;
+        // ReLU, so that there is something to skip, unless the architecture itself has zeros.
+        let activation = (!own.config.activation.activation.is_sparse()).then_some(Activation::Relu);
+        drop(own);
+        let model = wide(&name, activation, folder.path())?;
+        if let Err(lacking) = check_card(&model, &params(Mode::Exact)) {
+            println!("{name}: {lacking:#}");
+            continue;
+        }
+        let n_ff = model.config.n_ff[0];
+        let choice = |attention, mask, n_hot| LayerChoice {
+            card: 0,
+            attention,
+            groups: vec![GroupChoice { mask, predictor: false, n_hot }],
+        };
+        let [all, half, unmasked, ffn, attention, cold] = [
+            choice(true, false, n_ff),
+            choice(true, true, n_ff / 2),
+            choice(true, false, n_ff / 2),
+            choice(false, false, n_ff / 4),
+            choice(true, false, 0),
+            choice(true, true, 0),
+        ];
+        let n_layer = model.config.n_layer;
+        let mixed = [ffn, LayerChoice::none(1), cold, attention, unmasked];
+        let mixed: Vec<_> = mixed.iter().cycle().take(n_layer).cloned().collect();
+        let ways = [("all", vec![all; n_layer]), ("half", vec![half; n_layer]), ("mixed", mixed)];
+        let mut alone = Executor::new(&model, Placement::all_cold(&model), params(Mode::Dense))?;
+        let expected = logits(&mut alone, &tokens(&model))?;
+        for (way, choices) in ways {
+            let [exact, dense] = [Mode::Exact, Mode::Dense].map(|mode| on_card(&model, &device, mode, &choices));
+            let (exact, dense) = (exact?, dense?);
+            let [decoded, prefilled] = [0, 1].map(|i| apart(&expected[i], &exact[i]));
+            println!("{name}, {way}: decode {decoded:e}, prompt {prefilled:e}");
+            assert!(decoded <= TOLERANCE, "{name}, {way}: {decoded:e}");
+            assert!(prefilled <= PREFILL_TOLERANCE, "{name}, {way}, a prompt: {prefilled:e}");
+            let same = exact.concat().iter().zip(dense.concat()).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{name}, {way}: exact is not dense");
+        }
+    }
+    Ok(())
+}
