@@ -12,8 +12,14 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     llama-biases   no tokenizer, biases of q, k, v and output, linear scaling, widths of 32
     llama-yarn     no tokenizer, YaRN
     llama-window   no tokenizer, a window in all layers
+    llama-fatrelu  no tokenizer, keys of the activation: a threshold
+    llama-gelu-erf  no tokenizer, key of the activation
+    llama-drelu    no tokenizer, key of the activation: gate and up, tied output
+    bamboo         text of bytes (SentencePiece), chat template, dReLU, output of its own, widths that are no multiple of 32
+    bamboo-fatrelu  no tokenizer, keys of the activation: a threshold, and not its own
     arcee          text of bytes (GPT-2), chat template, output of its own, widths that are no multiple of 32
     arcee-biases   no tokenizer, biases of q, k and v, rope_freqs, linear scaling, tied output, widths of 32
+    arcee-quick    no tokenizer, key of the activation
     arcee-yarn     no tokenizer, YaRN
     qwen2          text of bytes (GPT-2, cut as Qwen does), chat template, biases of q, k and v, output of its own with a bias
     qwen2-tied     no tokenizer, biases of q, k and v, tied output, YaRN, widths of 32
@@ -226,12 +232,13 @@ def rope_freqs(weights, shape):
 def llama_like(
     writer, weights, shape, n_vocab, *, gated, biases=(), factors=False, tied=False, head_bias=False, head_norms=None,
     layer_norms=False, behind=False, parallel=False, two_norms=False, fused=False, positions=None, base=20.0, window=None, period=None,
-    **rotation,
+    activation=None, threshold=None, **rotation,
 ):  # fmt: skip
     """Serial blocks with norms in front of them, or `behind`: RMS ones, or layer norms with biases. `biases` names the matrices
     with one; `head_norms` gives the lengths of norms of queries and keys; `fused` puts q, k and v into one tensor; `window` is
     how many tokens a token looks back on, in all layers or, with `period`, in all but the last of so many; `positions` gives
-    the rows of their learned embeddings before that of position 0, and nothing rotates."""
+    the rows of their learned embeddings before that of position 0, and nothing rotates; `activation` and `threshold` are keys of
+    our own."""
     def norm(name):
         weights.norm(f"{name}.weight", shape.n_embd)
         if layer_norms:
@@ -251,6 +258,10 @@ def llama_like(
         writer.add_sliding_window(window)
     if period:
         writer.add_uint32(f"{writer.arch}.attention.sliding_window_pattern", period)
+    if activation:
+        writer.add_string(f"{writer.arch}.hidden_activation", activation)
+    if threshold is not None:
+        writer.add_float32(f"{writer.arch}.activation_threshold", threshold)
     weights.matrix("token_embd.weight", n_vocab, shape.n_embd, np.sqrt(shape.n_embd))
     if positions is not None:
         weights.matrix("position_embd.weight", positions + shape.n_ctx, shape.n_embd, np.sqrt(shape.n_embd))
@@ -282,6 +293,10 @@ def llama_like(
 
 
 def llama(writer, weights, shape, n_vocab, **kinds):
+    llama_like(writer, weights, shape, n_vocab, gated=True, **kinds)
+
+
+def bamboo(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=True, **kinds)
 
 
@@ -376,8 +391,14 @@ MODELS = {
     "llama-biases": (llama, no_vocab, replace(NARROW, n_layer=4), {"biases": (*QKV, "attn_output"), "linear": 2.5}),
     "llama-yarn": (llama, no_vocab, YARN, {"yarn": (4.0, 128)}),
     "llama-window": (llama, no_vocab, replace(NARROW, n_layer=3), {"window": 4}),
+    "llama-fatrelu": (llama, no_vocab, replace(SQUARE, n_layer=2), {"activation": "fatrelu", "threshold": 0.3}),
+    "llama-gelu-erf": (llama, no_vocab, replace(SQUARE, n_layer=2), {"activation": "gelu_erf"}),
+    "llama-drelu": (llama, no_vocab, replace(SQUARE, n_layer=2), {"activation": "drelu", "tied": True}),
+    "bamboo": (bamboo, spm_bytes, Shape(n_embd=16, n_ff=44, n_head=4, n_head_kv=2, key_length=6, n_layer=3), {}),
+    "bamboo-fatrelu": (bamboo, no_vocab, replace(SQUARE, n_layer=2), {"activation": "fatrelu", "threshold": 0.1}),
     "arcee": (arcee, gpt2_bytes, Shape(n_embd=16, n_ff=36, n_head=4, n_head_kv=2, key_length=6), {}),
     "arcee-biases": (arcee, no_vocab, NARROW, {"biases": QKV, "factors": True, "tied": True, "linear": 2.5}),
+    "arcee-quick": (arcee, no_vocab, replace(NARROW, n_layer=2), {"activation": "gelu_quick"}),
     "arcee-yarn": (arcee, no_vocab, YARN, {"yarn": (4.0, 128)}),
     "qwen2": (qwen2, qwen_bytes, Shape(n_embd=24, n_ff=28, n_head=4, n_head_kv=2, n_layer=3), {"head_bias": True}),
     "qwen2-tied": (qwen2, no_vocab, SQUARE, {"tied": True, "yarn": (4.0, 128)}),

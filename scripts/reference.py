@@ -7,12 +7,14 @@
     python scripts/reference.py --check tests/golden/arch/*.json                       computes them again and compares
 
 Knows the architectures of ARCHITECTURES below, each a function that reads like the paper; to add one, write another. What it
-does is what llama.cpp does with the same file (scripts/compare_logits.py), so llama is SiLU unless --activation says otherwise.
+does is what llama.cpp does with the same file (scripts/compare_logits.py), so llama is SiLU unless --activation or the file's
+hidden_activation, which llama.cpp does not read, says otherwise.
 A JSON file holds the model's file name, the token ids, the activation, and for each token its logits with nine digits.
 """
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 import gguf
@@ -93,6 +95,14 @@ def gelu(x):
     return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
+def gelu_erf(x):
+    return x / 2 * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))
+
+
+def gelu_quick(x):
+    return x / (1 + np.exp(-1.702 * x))
+
+
 def relu(x):
     return np.maximum(x, 0)
 
@@ -104,6 +114,16 @@ def relu2(x):
 def plain_frequencies(model, base):
     n_rot = model.key("rope.dimension_count", model.head_dim)
     return base ** (-2 * np.arange(n_rot // 2) / n_rot)
+
+
+def fatrelu(threshold):
+    """ReLU with a threshold: what is above it stays as it is."""
+    return lambda x: np.where(x > threshold, x, 0)
+
+
+def drelu(_x):
+    """Of gate and up: see gated_ffn."""
+    fail("drelu is of gate and up, and this FFN has no gate")
 
 
 def frequencies(model):
@@ -213,7 +233,8 @@ def attention(
 
 
 def gated_ffn(model, x, block, activation):
-    hidden = activation(model.linear(x, f"{block}.ffn_gate")) * model.linear(x, f"{block}.ffn_up")
+    gate, up = model.linear(x, f"{block}.ffn_gate"), model.linear(x, f"{block}.ffn_up")
+    hidden = relu(gate) * relu(up) if activation is drelu else activation(gate) * up
     return model.linear(hidden, f"{block}.ffn_down")
 
 
@@ -235,6 +256,10 @@ def llama(model, x, activation=silu):
         x = x + attention(model, rms_norm(model, x, f"{block}.attn_norm"), block)
         x = x + gated_ffn(model, rms_norm(model, x, f"{block}.ffn_norm"), block, activation)
     return head(model, rms_norm(model, x, "output_norm"))
+
+
+def bamboo(model, x, activation=drelu):
+    return llama(model, x, activation)
 
 
 def arcee(model, x, activation=relu2):
@@ -382,6 +407,7 @@ def exaone(model, x, activation=silu):
 
 ARCHITECTURES = {
     "llama": llama,
+    "bamboo": bamboo,
     "arcee": arcee,
     "qwen2": qwen2,
     "qwen3": qwen3,
@@ -398,7 +424,17 @@ ARCHITECTURES = {
     "starcoder2": starcoder2,
     "exaone": exaone,
 }
-ACTIVATIONS = {"silu": silu, "gelu": gelu, "relu": relu, "relu2": relu2}
+ACTIVATIONS = {
+    "silu": silu, "gelu": gelu, "gelu_erf": gelu_erf, "gelu_quick": gelu_quick, "relu": relu, "relu2": relu2, "drelu": drelu,
+}  # fmt: skip
+
+
+def function(name, threshold=None):
+    """The activation of this name, which may have a threshold behind a colon."""
+    stem, _, own = name.partition(":")
+    if stem != "fatrelu":
+        return ACTIVATIONS.get(name) or fail(f"activation {name} is not known")
+    return fatrelu(float(own) if own else fail("fatrelu needs a threshold") if threshold is None else threshold)
 
 
 def logits(path, tokens, activation=None):
@@ -408,7 +444,10 @@ def logits(path, tokens, activation=None):
         fail(f'{path}: general.architecture: "{model.arch}" is not known; {", ".join(ARCHITECTURES)} are')
     if not all(0 <= token < model.n_vocab for token in tokens):
         fail(f"{path}: tokens are 0 to {model.n_vocab - 1}")
-    kinds = {"activation": ACTIVATIONS[activation]} if activation else {}
+    stated = model.key("hidden_activation", "")
+    kinds = {}
+    if activation or stated:
+        kinds["activation"] = function(activation or stated, model.key("activation_threshold", -1.0))
     result = ARCHITECTURES[model.arch](model, model["token_embd.weight"][tokens], **kinds)
     unused = sorted(set(model.tensors) - model.used)
     if unused:
@@ -446,7 +485,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("files", type=Path, nargs="+", metavar="FILE", help="models; with --check, golden files")
     ap.add_argument("--tokens", metavar="N,N", help=f"token ids (default: {N_TOKENS} that are chosen for the vocabulary)")
-    ap.add_argument("--activation", choices=ACTIVATIONS, help="of the FFN (default: the architecture's)")
+    ap.add_argument("--activation", metavar="NAME", help=f"of the FFN: {', '.join(ACTIVATIONS)}, fatrelu:T (default: the file's)")
     what = ap.add_mutually_exclusive_group()
     what.add_argument("--golden", action="store_true", help="write the logits of each model to MODEL.json")
     what.add_argument("--check", action="store_true", help="compare golden files with what is computed now")

@@ -73,7 +73,8 @@ struct Args {
     /// Threads [default: all cores]
     #[arg(short, long, value_name = "N")]
     threads: Option<usize>,
-    /// Activation function of the FFN: silu, gelu, relu or relu2 [default: what the file says]
+    /// Activation function of the FFN: silu, gelu, gelu_erf, gelu_quick, relu, relu2, or fatrelu:THRESHOLD [default: what the
+    /// file says]
     #[arg(long, value_name = "NAME")]
     activation: Option<Activation>,
     /// Parse special tokens written in the texts (such as <|endoftext|>) instead of reading them as plain text

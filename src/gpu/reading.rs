@@ -15,7 +15,7 @@ use crate::quant::GgmlType;
 use anyhow::Result;
 
 /// A kernel that reads weights.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Reader {
     /// Products of all rows of one to three matrices.
     Matvec {

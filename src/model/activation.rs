@@ -1,38 +1,125 @@
-//! The activation function of the FFN, and how a file's is found out.
+//! The activation function of the FFN.
 
-use crate::gguf::Metadata;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::fmt;
 use std::str::FromStr;
 
 /// Applied to the gate (gated FFN) or to the up projection (ungated).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
     /// `x * sigmoid(x)`: never exactly zero, so nothing can be skipped.
     Silu,
     /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))` (arXiv 1606.08415): never exactly zero over a range of inputs.
     Gelu,
+    /// `x / 2 * (1 + erf(x / sqrt(2)))`, which [`Activation::Gelu`] approximates: never exactly zero over a range of inputs.
+    GeluErf,
+    /// `x * sigmoid(1.702 x)`, the coarser approximation: never exactly zero.
+    GeluQuick,
     /// `max(x, 0)`.
     Relu,
     /// `max(x, 0)^2`.
     Relu2,
+    /// FATReLU (arXiv 2402.13516): `x` where it is above the threshold, else 0.
+    FatRelu(Threshold),
 }
 
+/// What a value must be above for FATReLU to let it through: finite and not negative.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Threshold(f32);
+
+impl Threshold {
+    /// Takes `value` for a threshold.
+    ///
+    /// # Errors
+    /// When it is negative or no finite number.
+    pub fn new(value: f32) -> Result<Self> {
+        ensure!(value.is_finite() && value >= 0.0, "a threshold of {value}: must be a finite number from 0 up");
+        // -0 is 0.
+        Ok(Self(value + 0.0))
+    }
+
+    /// The number.
+    pub fn get(self) -> f32 {
+        self.0
+    }
+}
+
+/// The name of FATReLU, which a threshold follows.
+const FATRELU: &str = "fatrelu";
+
 impl Activation {
-    const NAMES: [(&'static str, Self); 12] = [
+    const NAMES: [(&'static str, Self); 20] = [
         ("silu", Self::Silu),
         ("gelu", Self::Gelu),
+        ("gelu_erf", Self::GeluErf),
+        ("gelu_quick", Self::GeluQuick),
         ("relu", Self::Relu),
         ("relu2", Self::Relu2),
         ("swish", Self::Silu),
         ("swiglu", Self::Silu),
         ("gelu_tanh", Self::Gelu),
         ("gelu_pytorch_tanh", Self::Gelu),
+        ("gelu_new", Self::Gelu),
+        ("gelu_fast", Self::Gelu),
         ("geglu", Self::Gelu),
+        ("gelu_exact", Self::GeluErf),
+        ("quick_gelu", Self::GeluQuick),
         ("reglu", Self::Relu),
         ("relu_sqr", Self::Relu2),
+        ("relu_squared", Self::Relu2),
+        ("squared_relu", Self::Relu2),
         ("relu^2", Self::Relu2),
     ];
+
+    /// The function of this name, with this threshold where it needs one and the name has none behind a colon.
+    ///
+    /// # Errors
+    /// When the name is not known, or a threshold is missing, makes no sense, or is there twice and differs.
+    pub fn named(name: &str, threshold: Option<Threshold>) -> Result<Self> {
+        if let Some((_, found)) = Self::NAMES.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)) {
+            return Ok(*found);
+        }
+        let (stem, own) = name.split_once(':').map_or((name, None), |(stem, own)| (stem, Some(own)));
+        if !stem.eq_ignore_ascii_case(FATRELU) {
+            let shown = name.chars().take(60).collect::<String>();
+            bail!(
+                "activation \"{}\" is not known; silu, gelu, gelu_erf, gelu_quick, relu, relu2 and fatrelu:THRESHOLD are",
+                shown.escape_debug()
+            );
+        }
+        let own = own.map(|own| {
+            let value = own.trim().parse::<f32>().ok().with_context(|| format!("{name}: \"{own}\" is not a number"))?;
+            Threshold::new(value).with_context(|| name.to_owned())
+        });
+        match (own.transpose()?, threshold) {
+            (Some(own), Some(other)) if own != other => {
+                bail!("{name}: another threshold is {}; one of the two is wrong", other.get())
+            }
+            (Some(found), _) | (None, Some(found)) => Ok(Self::FatRelu(found)),
+            (None, None) => bail!("activation fatrelu needs its threshold: fatrelu:0.01, say"),
+        }
+    }
+
+    /// The function's name without its threshold, as files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Silu => "silu",
+            Self::Gelu => "gelu",
+            Self::GeluErf => "gelu_erf",
+            Self::GeluQuick => "gelu_quick",
+            Self::Relu => "relu",
+            Self::Relu2 => "relu2",
+            Self::FatRelu(_) => FATRELU,
+        }
+    }
+
+    /// The threshold, where the function has one.
+    pub fn threshold(self) -> Option<Threshold> {
+        match self {
+            Self::FatRelu(threshold) => Some(threshold),
+            Self::Silu | Self::Gelu | Self::GeluErf | Self::GeluQuick | Self::Relu | Self::Relu2 => None,
+        }
+    }
 
     /// The function's value.
     #[inline]
@@ -40,16 +127,34 @@ impl Activation {
         match self {
             Self::Silu => x / (1.0 + (-x).exp()),
             Self::Gelu => gelu(x),
+            Self::GeluErf => gelu_erf(x),
+            Self::GeluQuick => x / (1.0 + (-1.702 * x).exp()),
             Self::Relu => relu(x),
             Self::Relu2 => relu(x) * relu(x),
+            Self::FatRelu(Threshold(threshold)) => {
+                if x <= threshold {
+                    0.0
+                } else {
+                    x
+                }
+            }
+        }
+    }
+
+    /// How far above the point from which on it fires an input is; of functions that always fire, the input.
+    #[inline]
+    pub fn margin(self, x: f32) -> f32 {
+        match self {
+            Self::Silu | Self::Gelu | Self::GeluErf | Self::GeluQuick | Self::Relu | Self::Relu2 => x,
+            Self::FatRelu(Threshold(threshold)) => x - threshold,
         }
     }
 
     /// Whether it is exactly zero over a whole range of inputs.
     pub fn is_sparse(self) -> bool {
         match self {
-            Self::Silu | Self::Gelu => false,
-            Self::Relu | Self::Relu2 => true,
+            Self::Silu | Self::Gelu | Self::GeluErf | Self::GeluQuick => false,
+            Self::Relu | Self::Relu2 | Self::FatRelu(_) => true,
         }
     }
 }
@@ -57,6 +162,34 @@ impl Activation {
 fn gelu(x: f32) -> f32 {
     let y = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2 * (x + 0.044_715 * x * x * x);
     0.5 * x * (1.0 + y.tanh())
+}
+
+fn gelu_erf(x: f32) -> f32 {
+    let x = f64::from(x);
+    (0.5 * x * erfc(-x * std::f64::consts::FRAC_1_SQRT_2)) as f32
+}
+
+/// `ln(erfc(z) / t) + z^2` as a polynomial in `t = 1 / (1 + z / 2)`, lowest power first: interpolated at Chebyshev's points for
+/// `z` from 0 to 10.5, within 2e-8.
+const ERFC: [f64; 11] = [
+    -1.265_571_725_2,
+    1.001_673_450_4,
+    0.354_627_459_9,
+    0.224_958_936_5,
+    -0.708_129_172_8,
+    1.655_589_245_7,
+    -3.529_170_505_6,
+    4.210_768_136_5,
+    -2.768_500_159_1,
+    0.964_371_666_2,
+    -0.140_617_329_5,
+];
+
+/// `1 - erf(z)`, to eight digits, of small values too.
+fn erfc(z: f64) -> f64 {
+    let t = 1.0 / (1.0 + 0.5 * z.abs());
+    let upper = t * (ERFC.iter().rfold(0.0, |sum, c| sum * t + c) - z * z).exp();
+    if z < 0.0 { 2.0 - upper } else { upper }
 }
 
 /// `max(x, 0)`, except that what is not a number stays so: `f32::max` would turn it into a neuron that did not fire.
@@ -69,64 +202,15 @@ impl FromStr for Activation {
     type Err = anyhow::Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        match Self::NAMES.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)) {
-            Some((_, found)) => Ok(*found),
-            None => bail!("activation \"{name}\" is not known; silu, gelu, relu and relu2 are"),
-        }
+        Self::named(name, None)
     }
 }
 
 impl fmt::Display for Activation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Silu => "silu",
-            Self::Gelu => "gelu",
-            Self::Relu => "relu",
-            Self::Relu2 => "relu2",
-        })
+        f.write_str(self.name())?;
+        self.threshold().map_or(Ok(()), |threshold| write!(f, ":{}", threshold.get()))
     }
-}
-
-/// An activation function and where it was found.
-#[derive(Debug, Clone)]
-pub struct ResolvedActivation {
-    /// The function.
-    pub activation: Activation,
-    /// Why this one, for people: `--activation`, a metadata key, models.toml, or the architecture's default.
-    pub from: String,
-}
-
-/// Finds the activation function of a file. GGUF has no reliable field for it, so in this order: the user's word,
-/// `powerinfer.activation`, `<arch>.hidden_activation`, models.toml, the architecture's default.
-///
-/// # Errors
-/// When a metadata key names an unknown function.
-pub fn resolve(
-    forced: Option<Activation>,
-    metadata: &Metadata,
-    arch: &str,
-    default: Activation,
-) -> Result<ResolvedActivation> {
-    if let Some(activation) = forced {
-        return Ok(ResolvedActivation { activation, from: "--activation".to_owned() });
-    }
-    for key in ["powerinfer.activation".to_owned(), format!("{arch}.hidden_activation")] {
-        if let Some(name) = metadata.str(&key)? {
-            let activation = name.parse().map_err(|e| anyhow::anyhow!("{key}: {e}"))?;
-            return Ok(ResolvedActivation { activation, from: key });
-        }
-    }
-    if let Some(name) = metadata.str("general.name")?
-        && let Some(known) = super::registry::find(name)?
-    {
-        let activation = known
-            .activation
-            .parse()
-            .with_context(|| format!("models.toml, {}; --activation runs it otherwise", known.name))?;
-        let doubt = if known.verified { "" } else { ", not verified" };
-        return Ok(ResolvedActivation { activation, from: format!("models.toml, {}{doubt}", known.name) });
-    }
-    Ok(ResolvedActivation { activation: default, from: format!("default of architecture {arch}") })
 }
 
 #[cfg(test)]
@@ -135,14 +219,65 @@ mod tests {
 
     #[test]
     fn what_is_not_a_number_is_not_taken_for_a_neuron_at_rest() {
-        for activation in [Activation::Silu, Activation::Gelu, Activation::Relu, Activation::Relu2] {
+        for (_, activation) in Activation::NAMES {
             assert!(activation.apply(f32::NAN).is_nan(), "{activation}");
         }
+        assert!(Activation::FatRelu(Threshold(0.5)).apply(f32::NAN).is_nan());
         assert_eq!(Activation::Relu.apply(-0.0).to_bits(), 0);
-        // By 64-bit floats.
-        for (x, y) in [(1.0, 0.841_192), (-1.0, -0.158_808), (-3.0, -0.003_637_39), (0.5, 0.345_714), (20.0, 20.0)] {
-            assert!((Activation::Gelu.apply(x) - y).abs() < 1e-6 * y.abs().max(1.0), "gelu of {x}");
-        }
+    }
+
+    #[test]
+    fn values_are_those_of_64_bit_floats() {
+        let close = |activation: Activation, pairs: &[(f32, f32)]| {
+            for (x, y) in pairs {
+                let got = activation.apply(*x);
+                assert!((got - y).abs() <= 1e-6 * y.abs(), "{activation} of {x}: {got}, not {y}");
+            }
+        };
+        close(Activation::Gelu, &[(1.0, 0.841_192), (-1.0, -0.158_808), (0.5, 0.345_714), (20.0, 20.0), (0.0, 0.0)]);
+        let erf = [(1.0, 0.841_344_75), (-1.0, -0.158_655_25), (-3.0, -0.004_049_694), (0.5, 0.345_731_23)];
+        close(Activation::GeluErf, &erf);
+        close(Activation::GeluErf, &[(-6.0, -5.919_526e-9), (20.0, 20.0), (-20.0, 0.0), (0.0, 0.0)]);
+        close(Activation::GeluQuick, &[(1.0, 0.845_795_8), (-1.0, -0.154_204_23), (-3.0, -0.018_071_31)]);
         assert_eq!([Activation::Relu.apply(-2.0), Activation::Relu2.apply(3.0)], [0.0, 9.0]);
+    }
+
+    #[test]
+    fn fatrelu_fires_above_its_threshold_with_what_it_was_given() {
+        let fatrelu: Activation = "fatrelu:0.25".parse().unwrap();
+        let above = f32::from_bits(0.25f32.to_bits() + 1);
+        let given = [-1.0, 0.0, 0.25, above, 3.0, f32::INFINITY];
+        assert_eq!(given.map(|x| fatrelu.apply(x)), [0.0, 0.0, 0.0, above, 3.0, f32::INFINITY]);
+        assert!(given.iter().all(|x| (fatrelu.apply(*x) != 0.0) == (fatrelu.margin(*x) > 0.0)));
+    }
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for (name, activation) in Activation::NAMES {
+            assert_eq!(name.to_uppercase().parse::<Activation>().unwrap(), activation);
+            assert_eq!(activation.to_string().parse::<Activation>().unwrap(), activation);
+        }
+        for threshold in ["0", "0.01", "0.1", "1e-20", "12.5"] {
+            let activation: Activation = format!("FATReLU:{threshold}").parse().unwrap();
+            assert_eq!(activation.to_string().parse::<Activation>().unwrap(), activation);
+            assert_eq!(Some(activation.threshold().unwrap().get()), threshold.parse().ok());
+        }
+        assert_eq!("fatrelu:-0".parse::<Activation>().unwrap().to_string(), "fatrelu:0");
+        for (wrong, wanted) in [
+            ("fatrelu", "needs its threshold: fatrelu:0.01"),
+            ("fatrelu:", "is not a number"),
+            ("fatrelu:x", "is not a number"),
+            ("fatrelu:nan", "finite number"),
+            ("fatrelu:inf", "finite number"),
+            ("fatrelu:1e39", "finite number"),
+            ("fatrelu:-0.01", "from 0 up"),
+            ("relu:0.01", "is not known"),
+            ("elu", "fatrelu:THRESHOLD"),
+        ] {
+            let error = format!("{:#}", wrong.parse::<Activation>().unwrap_err());
+            assert!(error.contains(wanted), "{wrong}: {error}");
+        }
+        let twice = Activation::named("fatrelu:0.5", Some(Threshold(0.25))).unwrap_err().to_string();
+        assert!(twice.contains("0.25"), "{twice}");
     }
 }

@@ -1,8 +1,8 @@
 //! Sizes and kinds of a model, as data.
 
-use super::activation::ResolvedActivation;
 use super::positions::Positions;
 use super::presence::Presence;
+use super::resolved::ResolvedActivation;
 
 /// Kind of normalisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

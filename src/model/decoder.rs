@@ -1,9 +1,9 @@
 //! The keys that most architectures share, as a configuration.
 
-use super::activation::{self, Activation};
+use super::activation::Activation;
 use super::config::{Config, NormKind, Rope, RopeKind, Scales, Yarn};
 use super::keys::Keys;
-use super::refused;
+use super::{refused, resolved};
 use crate::printable::printable;
 use anyhow::{Context, Result, bail, ensure};
 
@@ -108,6 +108,7 @@ impl Keys<'_> {
         refused::other_eps(self, other_eps, norm_eps)?;
         let n_ctx_train = self.size("context_length")?;
         self.read("hidden_activation");
+        self.read("activation_threshold");
         self.read("rope.scaling.finetuned");
         let config = Config {
             arch: self.arch.to_owned(),
@@ -131,7 +132,7 @@ impl Keys<'_> {
             windows: self.windows(n_layer, None, 0)?,
             window_rope: None,
             parallel: false,
-            activation: activation::resolve(self.activation, self.metadata, self.arch, defaults.activation)?,
+            activation: resolved::resolve(self.activation, self.metadata, self.arch, defaults.activation)?,
             two_norms: false,
             positions: None,
         };

@@ -1,5 +1,6 @@
 //! models.toml: what is known of published models that their files do not say.
 
+use super::activation::{Activation, Threshold};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
@@ -47,6 +48,9 @@ pub struct KnownModel {
     pub architecture: String,
     /// Activation of the FFN.
     pub activation: String,
+    /// Its threshold, where it has one.
+    #[serde(default)]
+    pub threshold: Option<f32>,
     /// Chat template: `file` (the GGUF's own) or `none`.
     pub template: String,
     /// SPDX identifier or the licence's name.
@@ -65,6 +69,24 @@ pub struct KnownFile {
     pub name: String,
     /// SHA-256 in hex; empty when it was not checked.
     pub sha256: String,
+}
+
+impl KnownModel {
+    /// The threshold of its activation, where there is one.
+    ///
+    /// # Errors
+    /// When it is negative or no finite number.
+    pub fn threshold(&self) -> Result<Option<Threshold>> {
+        self.threshold.map(Threshold::new).transpose().with_context(|| format!("{}: threshold", self.name))
+    }
+
+    /// The activation as a function.
+    ///
+    /// # Errors
+    /// When it is not known, or its threshold is missing or makes no sense.
+    pub fn function(&self) -> Result<Activation> {
+        Activation::named(&self.activation, self.threshold()?)
+    }
 }
 
 #[derive(Deserialize)]
@@ -129,8 +151,8 @@ mod tests {
         assert!(!models.is_empty());
         for model in models {
             // Those that are not computed yet are refused, not taken for another.
-            let known = ["drelu", "fatrelu", "gelu"].contains(&&*model.activation);
-            assert!(known || model.activation.parse::<super::super::Activation>().is_ok(), "{}", model.name);
+            let known = ["drelu"].contains(&&*model.activation);
+            assert!(known || model.function().is_ok(), "{}", model.name);
             assert!(!model.source.is_empty(), "{}: nothing is stated without a source", model.name);
             assert!(model.sparsity.is_none_or(|share| (0.0..1.0).contains(&share)), "{}", model.name);
             let whose = ["measured", "cited"].contains(&&*model.sparsity_is);

@@ -169,7 +169,7 @@ pub(super) struct Truth {
     pub n: usize,
     /// Neurons.
     pub n_ff: usize,
-    /// `[n][n_ff]` pre-activations: the products with the mask matrix.
+    /// `[n][n_ff]` pre-activations: how far above the point from which on it fires each product with the mask matrix is.
     pub z: Vec<f32>,
     /// `[n][n_ff]` absolute factors of the `down` vectors: what is lost with a neuron.
     pub mass: Vec<f32>,
@@ -205,10 +205,11 @@ impl Truth {
             };
             let pieces = z.chunks_mut(n_ff).zip(mass.chunks_mut(n_ff)).zip(products.chunks(width));
             parallel::each(pieces, |token, ((z, mass), products)| {
-                z[first..first + width].copy_from_slice(products);
-                for (i, (m, z)) in mass[first..first + width].iter_mut().zip(products).enumerate() {
+                let neurons = z[first..first + width].iter_mut().zip(&mut mass[first..first + width]);
+                for (i, ((z, m), product)) in neurons.zip(products).enumerate() {
+                    *z = activation.margin(*product);
                     let up = up.as_ref().map_or(1.0, |up| up[token * width + i]);
-                    let act = activation.apply(*z);
+                    let act = activation.apply(*product);
                     *m = if act == 0.0 { 0.0 } else { (act * up).abs() };
                 }
             });

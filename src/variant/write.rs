@@ -7,7 +7,7 @@ use super::recipe::is_whole_matrix;
 use super::rows::{BUFFER_BYTES, write_rows};
 use crate::gguf::write::{MetadataBuilder, PlannedTensor, Value, Writer};
 use crate::gguf::{Gguf, TensorInfo};
-use crate::model::{ColdQuantiles, Down, Model, NeuronId, Role, SYNTHETIC_KEY, Tensor};
+use crate::model::{ColdQuantiles, Down, Model, NeuronId, Role, SYNTHETIC_KEY, THRESHOLD, Tensor};
 use crate::parallel;
 use crate::progress::{self, Progress};
 use crate::quant::blocks::QK;
@@ -256,7 +256,11 @@ fn metadata(model: &Model, draft: &Draft, predictor: Option<&Gguf>) -> MetadataB
         false => VERSION,
     };
     out.add("powerinfer.version", &Value::U32(version));
-    out.add("powerinfer.activation", &Value::Str(model.config.activation.activation.to_string()));
+    let activation = model.config.activation.activation;
+    out.add("powerinfer.activation", &Value::Str(activation.name().to_owned()));
+    if let Some(threshold) = activation.threshold() {
+        out.add(THRESHOLD, &Value::F32(threshold.get()));
+    }
     out.add("powerinfer.source_fingerprint", &Value::Str(draft.fingerprint.clone()));
     out.add("powerinfer.profile_sha256", &Value::Str(draft.profile_sha256.clone()));
     out.add("powerinfer.profile_tokens", &Value::U64(draft.profile_tokens));

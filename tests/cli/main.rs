@@ -1,5 +1,6 @@
 //! The four commands, run as users run them.
 
+mod activations;
 mod architectures;
 mod bench;
 mod contradictions;

@@ -46,7 +46,7 @@ impl Setup {
             ),
             entry("weights", "weights = \"owner/raw\"").replace("\"MIT\"", "\"mine\""),
             entry("later", repo).replace("\"llama\"", "\"no_such\""),
-            entry("later-too", repo).replace("\"relu\"", "\"drelu\""),
+            entry("later-too", repo).replace("\"relu\"", "\"elu\""),
             entry("wrong", "repo = \"../x\""),
             entry("tiny-stories", repo),
         ];
@@ -99,7 +99,7 @@ fn a_model_is_fetched_by_its_name() {
     refused(&mut setup.run(&["-m", "other"]), &["other", "another file than models.toml names"]);
     refused(&mut setup.run(&["-m", "weights"]), &["weights", "convert_hf_to_gguf.py", "owner/raw"]);
     refused(&mut setup.run(&["-m", "later"]), &["later", "no_such", "not computed"]);
-    refused(&mut setup.run(&["-m", "later-too"]), &["later-too", "drelu", "not computed"]);
+    refused(&mut setup.run(&["-m", "later-too"]), &["later-too", "\"elu\"", "not computed"]);
     refused(&mut setup.run(&["-m", "wrong"]), &["wrong", "../x", "owner/model"]);
     refused(&mut setup.run(&["-m", "nobody"]), &["nobody", "no such file", "--list-models"]);
     refused(&mut setup.run(&["-m", "./nobody"]), &["./nobody: No such file"]);

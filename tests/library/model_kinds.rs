@@ -47,6 +47,10 @@ fn kinds() -> Vec<Kind> {
         Kind { name: "long heads", head_dim: 14, n_rot: 14, n_head_kv: 2, ..plain() },
         Kind { name: "silu", activation: "silu", ..plain() },
         Kind { name: "gelu", activation: "gelu", gated: false, ffn_biases: true, ..plain() },
+        Kind { name: "gelu by erf", activation: "gelu_erf", ..plain() },
+        Kind { name: "quick gelu", activation: "gelu_quick", gated: false, ..plain() },
+        Kind { name: "threshold", activation: "fatrelu:0.25", ffn_biases: true, ..plain() },
+        Kind { name: "threshold, ungated", activation: "fatrelu:0.5", gated: false, n_ff: vec![33, 61], ..plain() },
         Kind { name: "squared relu", activation: "relu2", ..plain() },
         Kind { name: "layers of many sizes", n_ff: vec![33, 1, 130, 64], ..plain() },
         Kind { name: "layer norm", layer_norm: true, ..plain() },
@@ -285,6 +289,9 @@ fn what_a_card_has_no_kernels_for_is_refused_before_it_is_asked() -> Result<()> 
         (Kind { rope_factor: 4.0, yarn: Some(YARN), ..plain() }, None),
         (Kind { rope_factor: 4.0, yarn: Some(Yarn { log_multiplier: 1.0, ..YARN }), ..plain() }, None),
         (Kind { activation: "gelu", ..plain() }, Some("activation gelu")),
+        (Kind { activation: "gelu_erf", ..plain() }, Some("activation gelu_erf")),
+        (Kind { activation: "gelu_quick", ..plain() }, Some("activation gelu_quick")),
+        (Kind { activation: "fatrelu:0.5", ..plain() }, Some("activation fatrelu:0.5")),
         (Kind { routed, ..plain() }, Some("a router")),
     ] {
         let kind = wide(kind);
@@ -322,8 +329,9 @@ fn keys_and_values_in_16_bits_cost_little_and_something() -> Result<()> {
 #[test]
 fn a_reference_of_another_kind_disagrees() -> Result<()> {
     type Change = (&'static str, fn(&mut Kind));
-    let changes: [Change; 26] = [
+    let changes: [Change; 27] = [
         ("activation", |k| k.activation = "silu"),
+        ("threshold", |k| k.activation = "fatrelu:0.1"),
         ("divisors", |k| k.rope_freqs = false),
         ("factor", |k| k.rope_factor = 1.0),
         ("YaRN", |k| k.yarn = Some(YARN)),

@@ -43,6 +43,7 @@ pub struct Kind {
     pub attn_factor: f32,
     /// What scores are multiplied by; 0 is one over the root of a head's elements.
     pub attention_scale: f32,
+    /// Its name, and behind a colon its threshold.
     pub activation: &'static str,
     pub biases: bool,
     pub tied: bool,
@@ -354,6 +355,12 @@ impl Kind {
         ffn && stem.ends_with("_exps") == self.routed.is_some() && (self.gated || !gate) && (!bias || self.ffn_biases)
     }
 
+    /// Name and threshold.
+    pub fn activation(&self) -> (&'static str, Option<f32>) {
+        let Some((name, threshold)) = self.activation.split_once(':') else { return (self.activation, None) };
+        (name, Some(threshold.parse().expect("a number")))
+    }
+
     fn keys(&self) -> Vec<(String, Value)> {
         let arch = self.name();
         let key = |k: &str| format!("{arch}.{k}");
@@ -376,8 +383,11 @@ impl Kind {
             (key(eps), Value::F32(EPS)),
             (key("rope.dimension_count"), size(self.n_rot)),
             (key("rope.freq_base"), Value::F32(self.rope_base)),
-            (key("hidden_activation"), Value::Str(self.activation.to_owned())),
+            (key("hidden_activation"), Value::Str(self.activation().0.to_owned())),
         ];
+        if let Some(threshold) = self.activation().1 {
+            out.push((key("activation_threshold"), Value::F32(threshold)));
+        }
         if self.n_head * self.head_dim != self.n_embd {
             out.push((key("attention.key_length"), size(self.head_dim)));
             out.push((key("attention.value_length"), size(self.head_dim)));

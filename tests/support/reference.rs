@@ -200,6 +200,16 @@ fn attention(kind: &Kind, weights: &Tensors, layer: usize, x: &[Vec<f64>]) -> Ve
     out
 }
 
+/// The error function by its series, of what is not large.
+fn erf(z: f64) -> f64 {
+    let (mut term, mut sum) = (z, z);
+    for n in 1..200 {
+        term *= -z * z / f64::from(n);
+        sum += term / f64::from(2 * n + 1);
+    }
+    sum * 2.0 / std::f64::consts::PI.sqrt()
+}
+
 /// `raw` is the layer's input.
 fn ffn(kind: &Kind, weights: &Tensors, layer: usize, x: &[f64], raw: &[f64]) -> Vec<f64> {
     let Some(routed) = kind.routed else { return group(kind, weights, layer, x, None) };
@@ -239,10 +249,15 @@ fn group(kind: &Kind, weights: &Tensors, layer: usize, x: &[f64], e: Option<usiz
         }
         y
     };
-    let act = |v: f64| match kind.activation {
+    let (activation, threshold) = kind.activation();
+    let act = |v: f64| match activation {
         "silu" => v / (1.0 + (-v).exp()),
         "gelu" => 0.5 * v * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (v + 0.044715 * v * v * v)).tanh()),
+        "gelu_erf" => 0.5 * v * (1.0 + erf(v / 2f64.sqrt())),
+        "gelu_quick" => v / (1.0 + (-1.702 * v).exp()),
         "relu" => v.max(0.0),
+        "fatrelu" if v > f64::from(threshold.expect("a threshold")) => v,
+        "fatrelu" => 0.0,
         "relu2" => v.max(0.0) * v.max(0.0),
         other => panic!("{other}"),
     };

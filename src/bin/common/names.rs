@@ -6,8 +6,8 @@ use super::terminal::print_table;
 use anyhow::{Context, Result, bail, ensure};
 use powerinfer::files::read_regular;
 use powerinfer::hub::Reference;
+use powerinfer::model::Model;
 use powerinfer::model::registry::{KnownModel, all, merged, parse};
-use powerinfer::model::{Activation, Model};
 use powerinfer::progress::Silent;
 use powerinfer::units::Bytes;
 use std::fmt::Write;
@@ -34,8 +34,7 @@ pub fn known(given: Option<&Path>) -> Result<Vec<KnownModel>> {
 pub fn reference(model: &KnownModel) -> Result<(Reference, Option<&str>)> {
     let arch = &model.architecture;
     ensure!(Model::is_computed(arch), "its architecture, {arch}, is not computed yet");
-    let activation = &model.activation;
-    ensure!(activation.parse::<Activation>().is_ok(), "its activation function, {activation}, is not computed yet");
+    model.function().context("its activation function is not computed yet")?;
     if model.repo.is_empty() {
         bail!("no GGUF file of it is known that opens here; scripts/convert_hf_to_gguf.py converts {}", model.weights);
     }
@@ -50,7 +49,7 @@ pub fn reference(model: &KnownModel) -> Result<(Reference, Option<&str>)> {
 
 /// Whether the program could compute it, if there were a file.
 fn is_computed(model: &KnownModel) -> bool {
-    Model::is_computed(&model.architecture) && model.activation.parse::<Activation>().is_ok()
+    Model::is_computed(&model.architecture) && model.function().is_ok()
 }
 
 /// `--list-models`.
@@ -68,8 +67,9 @@ pub fn list(given: Option<&Path>) -> Result<()> {
         };
         let zeros =
             model.sparsity.map_or_else(String::new, |share| format!("{:.0} % {}", share * 100.0, model.sparsity_is));
-        let [id, size, arch, activation, licence] =
-            [&model.id, &model.size, &model.architecture, &model.activation, &model.licence].map(String::clone);
+        let activation = model.function().map_or_else(|_| model.activation.clone(), |function| function.to_string());
+        let [id, size, arch, licence] =
+            [&model.id, &model.size, &model.architecture, &model.licence].map(String::clone);
         rows.push([id, size, arch, activation, zeros, here.to_owned(), licence]);
     }
     print_table(aligned(&rows) + NOTES)

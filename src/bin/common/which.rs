@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use powerinfer::hub::Reference;
 use powerinfer::model::Model;
-use powerinfer::model::registry::by_id;
+use powerinfer::model::registry::{KnownModel, by_id};
 use powerinfer::progress::Progress;
 use std::path::{Path, PathBuf};
 
@@ -80,8 +80,8 @@ impl Which {
             return Ok(());
         };
         let known = names::known(self.models.as_deref())?;
-        let (runs, is) = (model.config.activation.activation, by_id(&known, name).map(|entry| &*entry.activation));
-        if let Some(is) = is.filter(|is| is.parse().ok() != Some(runs)) {
+        let (runs, entry) = (model.config.activation.activation, by_id(&known, name));
+        if let Some(is) = entry.map(KnownModel::function).transpose()?.filter(|is| *is != runs) {
             tell!(
                 "warning: {name} is listed with activation {is}, but is run with {runs}; --activation {is} if it is known"
             );
