@@ -4,7 +4,7 @@
     pip install -r scripts/requirements.txt
     python scripts/make_hf_checkpoint.py --out DIR [--type f32|f16|bf16] [--shards N] tests/golden/arch/*.gguf
 
-Each becomes DIR/NAME with config.json, *.safetensors and tokenizer.json, named and laid out as transformers' code for the
+Each becomes DIR/NAME with config.json, *.safetensors and tokenizer.json or tokenizer.model, named and laid out as transformers' code for the
 architecture has them. It shares no code with scripts/convert, so that what both ways give must be what there was. Models
 without a vocabulary get a made-up one of SentencePiece's kind.
 """
@@ -73,27 +73,42 @@ def place(name, names):
     return names[role].format(*block[1:]) + f".{suffix}"
 
 
-def rope_settings(source):
-    scaling, n_rot = {}, source.key("rope.dimension_count")
+def with_names(source, **names):
+    """The tensors where LLaMA's code has them, but for those in `names`."""
+    return {place(name, LLAMA | names): values for name, values in source.tensors.items() if name != "rope_freqs.weight"}
+
+
+def in_halves(source, tensors):
+    """The same with queries and keys whose pairs are halves."""
+    n_head = {"q_proj": source.key("attention.head_count"), "k_proj": source.key("attention.head_count_kv")}
+    for name in tensors:
+        of = n_head.get(name.split(".")[-2])
+        if of:
+            tensors[name] = halves(tensors[name], of)
+    return tensors
+
+
+def less_one(tensors):
+    """The same with norms that add 1 to their weights."""
+    return {name: values - np.float32(1) if name.endswith("norm.weight") else values for name, values in tensors.items()}
+
+
+def scaling(source):
     kind = source.key("rope.scaling.type")
     if kind == "linear":
-        scaling = {"rope_type": "linear", "factor": source.key("rope.scaling.factor")}
-    elif kind == "yarn":
-        scaling = {
-            "rope_type": "yarn",
-            "factor": source.key("rope.scaling.factor"),
-            "original_max_position_embeddings": source.key("rope.scaling.original_context_length"),
-        }
-    settings = {"rope_theta": source.key("rope.freq_base")}
-    if scaling:
-        settings["rope_scaling"] = scaling
-    return settings, n_rot
+        return {"rope_type": "linear", "factor": source.key("rope.scaling.factor")}
+    if kind == "yarn":
+        keys = ("factor", "original_context_length", "yarn_beta_fast", "yarn_beta_slow", "attn_factor")
+        names = ("factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "attention_factor")
+        found = {name: source.key(f"rope.scaling.{key}") for key, name in zip(keys, names)}
+        return {"rope_type": "yarn"} | {name: value for name, value in found.items() if value is not None}
+    return None
 
 
-def usual_config(source, classes, model_type, eps="rms_norm_eps"):
+def usual_config(source, classes, model_type, eps="rms_norm_eps", **settings):
     n_embd, n_head = source.key("embedding_length"), source.key("attention.head_count")
     head_dim = source.key("attention.key_length", n_embd // n_head)
-    rope, n_rot = rope_settings(source)
+    n_rot = source.key("rope.dimension_count", head_dim)
     config = {
         "architectures": [classes],
         "model_type": model_type,
@@ -107,32 +122,128 @@ def usual_config(source, classes, model_type, eps="rms_norm_eps"):
         "head_dim": head_dim,
         eps: source.key("attention.layer_norm_rms_epsilon", source.key("attention.layer_norm_epsilon")),
         "tie_word_embeddings": "output.weight" not in source.tensors,
-        **rope,
+        "rope_theta": source.key("rope.freq_base"),
+        "rope_scaling": scaling(source),
+        **settings,
     }
     if n_rot != head_dim:
         config["partial_rotary_factor"] = n_rot / head_dim
     return config
 
 
+# Architectures: (config.json, tensors).
+
+
 def llama(source):
-    tensors = {}
-    for name, values in source.tensors.items():
-        n_head = {"attn_q": source.key("attention.head_count"), "attn_k": source.key("attention.head_count_kv")}
-        role = name.split(".")[-2]
-        tensors[place(name, LLAMA)] = halves(values, n_head[role]) if role in n_head else values
-    return {**usual_config(source, "LlamaForCausalLM", "llama"), "hidden_act": "silu"}, tensors
+    return usual_config(source, "LlamaForCausalLM", "llama", hidden_act="silu"), in_halves(source, with_names(source))
+
+
+def bamboo(source):
+    return usual_config(source, "BambooForCausalLM", "bamboo", hidden_act="relu"), in_halves(source, with_names(source))
+
+
+def arcee(source):
+    return usual_config(source, "ArceeForCausalLM", "arcee", hidden_act="relu2"), in_halves(source, with_names(source))
+
+
+def qwen2(source):
+    return usual_config(source, "Qwen2ForCausalLM", "qwen2", hidden_act="silu", use_sliding_window=False), with_names(source)
+
+
+def qwen3(source):
+    return usual_config(source, "Qwen3ForCausalLM", "qwen3", hidden_act="silu"), with_names(source)
+
+
+def granite(source):
+    scales = {
+        "embedding_multiplier": source.key("embedding_scale", 1.0),
+        "residual_multiplier": source.key("residual_scale", 1.0),
+        "logits_scaling": source.key("logit_scale", 1.0),
+    }
+    scale = source.key("attention.scale")
+    if scale is not None:
+        scales["attention_multiplier"] = scale
+    return usual_config(source, "GraniteForCausalLM", "granite", **scales), in_halves(source, with_names(source))
+
+
+def minicpm(source):
+    n_layer = source.key("block_count")
+    scales = {
+        "scale_emb": source.key("embedding_scale", 12.0),
+        "scale_depth": source.key("residual_scale", 1.4 / n_layer**0.5) * n_layer**0.5,
+        "dim_model_base": source.key("embedding_length") / source.key("logit_scale", source.key("embedding_length") / 256),
+    }
+    return usual_config(source, "MiniCPMForCausalLM", "minicpm", **scales), in_halves(source, with_names(source))
+
+
+def smollm3(source):
+    rotated = [int((i + 1) % 4 != 0) for i in range(source.key("block_count"))]
+    config = usual_config(source, "SmolLM3ForCausalLM", "smollm3", no_rope_layers=rotated, use_sliding_window=False)
+    return config, in_halves(source, with_names(source))
 
 
 def nemotron(source):
-    tensors = {place(name, LLAMA): values for name, values in source.tensors.items()}
-    for name in tensors:
-        if name.endswith("norm.weight"):
-            tensors[name] = tensors[name] - np.float32(1)
-    config = usual_config(source, "NemotronForCausalLM", "nemotron", "norm_eps")
-    return {**config, "hidden_act": "relu2", "attention_bias": True, "mlp_bias": True}, tensors
+    config = usual_config(source, "NemotronForCausalLM", "nemotron", "norm_eps", hidden_act="relu2")
+    return config | {"attention_bias": True, "mlp_bias": True}, less_one(with_names(source))
 
 
-ARCHITECTURES = {"llama": llama, "nemotron": nemotron}
+def olmo2(source):
+    layer = "model.layers.{}."
+    norms = {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
+    names = {role: layer + name for role, name in norms.items()}
+    return usual_config(source, "Olmo2ForCausalLM", "olmo2"), with_names(source, **names)
+
+
+def mistral3(source):
+    """With the text in a part of its own, as models that see have it."""
+    text = usual_config(source, "Ministral3ForCausalLM", "ministral3")
+    multiplier, temperature = source.key("rope.scaling.yarn_log_multiplier"), source.key("attention.temperature_scale")
+    if multiplier is not None:
+        text["rope_scaling"] |= {"mscale": 1.0, "mscale_all_dim": multiplier}
+    if temperature is not None:
+        text["rope_scaling"]["llama_4_scaling_beta"] = temperature
+    text["rope_parameters"] = {"rope_type": "default"} | (text.pop("rope_scaling") or {}) | {"rope_theta": text.pop("rope_theta")}
+    tensors = {f"language_model.{name}": values for name, values in in_halves(source, with_names(source)).items()}
+    tensors["vision_tower.patch_conv.weight"] = np.zeros((2, 2), np.float32)
+    config = {"architectures": ["Mistral3ForConditionalGeneration"], "model_type": "mistral3", "text_config": text}
+    return config, tensors
+
+
+def stablelm(source):
+    parallel = "blk.0.ffn_norm.weight" not in source.tensors
+    config = usual_config(source, "StableLmForCausalLM", "stablelm", "layer_norm_eps", use_parallel_residual=parallel)
+    return config, with_names(source)
+
+
+def starcoder2(source):
+    mlp = "model.layers.{}.mlp."
+    names = {"ffn_up": mlp + "c_fc", "ffn_down": mlp + "c_proj"}
+    config = usual_config(source, "Starcoder2ForCausalLM", "starcoder2", "norm_epsilon", hidden_act="gelu_pytorch_tanh")
+    return config, with_names(source, **names)
+
+
+def exaone(source):
+    attention, mlp = "transformer.h.{}.attn.attention.", "transformer.h.{}.mlp."
+    names = {
+        "token_embd": "transformer.wte",
+        "output_norm": "transformer.ln_f",
+        "attn_norm": "transformer.h.{}.ln_1",
+        "ffn_norm": "transformer.h.{}.ln_2",
+        **{f"attn_{role}": f"{attention}{role[0] if role != 'output' else 'out'}_proj" for role in ("q", "k", "v", "output")},
+        "ffn_gate": mlp + "c_fc_0",
+        "ffn_up": mlp + "c_fc_1",
+        "ffn_down": mlp + "c_proj",
+    }
+    config = usual_config(source, "ExaoneForCausalLM", "exaone", "layer_norm_epsilon", activation_function="silu")
+    config["num_layers"] = config.pop("num_hidden_layers")
+    return config, with_names(source, **names)
+
+
+ARCHITECTURES = {
+    function.__name__: function
+    for function in (llama, bamboo, arcee, qwen2, qwen3, granite, minicpm, smollm3, nemotron, olmo2, mistral3, stablelm, starcoder2,
+                     exaone)
+}  # fmt: skip
 
 
 # Files.
@@ -170,6 +281,58 @@ def write_weights(folder, tensors, kind, n_shards):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}, indent=1))
 
 
+def made_up_tokens(n):
+    return ["<unk>", "<s>", "</s>", *(chr(ord("!") + i) for i in range(n - 3))]
+
+
+def byte_fallback_json(tokens):
+    """tokenizer.json of SentencePiece's kind, the first three tokens of which are special."""
+    pairs = [["t", "h"], ["▁", "th"], ["▁th", "e"]]
+    return {
+        "added_tokens": [{"id": i, "content": tokens[i], "special": True} for i in range(3)],
+        "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}]},
+        "pre_tokenizer": None,
+        "model": {
+            "type": "BPE",
+            "byte_fallback": True,
+            "unk_token": "<unk>",
+            "vocab": {token: i for i, token in enumerate(tokens)},
+            "merges": [pair for pair in pairs if "".join(pair) in tokens],
+        },
+    }
+
+
+def made_up_tokenizer(n_vocab):
+    """(tokenizer.json, tokenizer_config.json) for a model that has none."""
+    return byte_fallback_json(made_up_tokens(n_vocab)), {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+
+
+def varint(n):
+    head = []
+    while n > 0x7F:
+        head.append(n & 0x7F | 0x80)
+        n >>= 7
+    return bytes([*head, n])
+
+
+def field(number, value):
+    """A field of a protocol buffer: a whole number, a float, or bytes."""
+    if isinstance(value, float):
+        return varint(number << 3 | 5) + struct.pack("<f", value)
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def sentencepiece_model(source):
+    """tokenizer.model of a file's vocabulary."""
+    pieces = zip(*(source.tokenizer(f"ggml.{name}") for name in ("tokens", "scores", "token_type")))
+    model = b"".join(field(1, field(1, text.encode()) + field(2, score) + field(3, kind)) for text, score, kind in pieces)
+    # Fields with numbers of two bytes, and of all kinds, are passed over.
+    trainer = field(3, 2) + field(35, 1) + field(45, b"<unk>") + field(10, 0.9995)
+    return model + field(2, trainer) + field(3, field(1, b"identity") + field(3, 1))
+
+
 def tokenizer_json(source, n_vocab):
     """(tokenizer.json, tokenizer_config.json)"""
     model, tokens = source.tokenizer("ggml.model"), source.tokenizer("ggml.tokens")
@@ -193,21 +356,8 @@ def tokenizer_json(source, n_vocab):
             },
         }
     else:
-        if not tokens:
-            tokens = ["<unk>", "<s>", "</s>", *(chr(ord("!") + i) for i in range(n_vocab - 3))]
-        pairs = [["t", "h"], ["▁", "th"], ["▁th", "e"]]
-        tokenizer = {
-            "added_tokens": [{"id": i, "content": tokens[i], "special": True} for i in range(3)],
-            "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}]},
-            "pre_tokenizer": None,
-            "model": {
-                "type": "BPE",
-                "byte_fallback": True,
-                "unk_token": "<unk>",
-                "vocab": {token: i for i, token in enumerate(tokens)},
-                "merges": [pair for pair in pairs if "".join(pair) in tokens],
-            },
-        }
+        tokenizer = byte_fallback_json(tokens or made_up_tokens(n_vocab))
+        tokens = tokens or made_up_tokens(n_vocab)
     settings = {"chat_template": source.tokenizer("chat_template")}
     for kind in ("bos", "eos", "unknown"):
         i = source.tokenizer(f"ggml.{kind}_token_id", {"bos": 1, "eos": 2, "unknown": 0}[kind] if model != "gpt2" else None)
@@ -225,7 +375,10 @@ def write(path, folder, kind="f32", n_shards=1):
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     write_weights(folder, tensors, kind, n_shards)
     tokenizer, settings = tokenizer_json(source, len(source.tensors["token_embd.weight"]))
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    if source.tokenizer("ggml.model") == "llama":
+        (folder / "tokenizer.model").write_bytes(sentencepiece_model(source))
+    else:
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 

@@ -95,10 +95,14 @@ def files(folder):
 class Checkpoint:
     """The tensors of a folder by name."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, prefixes=None):
+        """`prefixes` says what stands in place of what a name begins with."""
         self.folder, self.entries = folder, {}
         for path in files(folder):
             for name, entry in entries(path).items():
+                prefix = next((prefix for prefix in prefixes or {} if name.startswith(prefix)), None)
+                if prefix is not None:
+                    name = prefixes[prefix] + name.removeprefix(prefix)
                 if name in self.entries:
                     fail(f"{path}: {name} is in {self.entries[name].path.name}, too")
                 self.entries[name] = entry

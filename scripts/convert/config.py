@@ -3,8 +3,8 @@
 from .checkpoint import read_json
 from .fail import fail
 
-# What our tools call a size or a setting: what config.json may call it.
-NAMES = {
+# What our tools call a size: what config.json may call it.
+SIZES = {
     "n_embd": ("hidden_size", "n_embd", "d_model"),
     "n_ff": ("intermediate_size", "ffn_dim", "ffn_hidden_size", "n_inner"),
     "n_layer": ("num_hidden_layers", "num_layers", "n_layer"),
@@ -13,60 +13,80 @@ NAMES = {
     "head_dim": ("head_dim",),
     "n_vocab": ("vocab_size",),
     "n_ctx": ("max_position_embeddings", "max_sequence_length", "n_positions"),
+}
+# What it may call another number.
+NUMBERS = {
     "eps": ("rms_norm_eps", "norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_epsilon"),
-    "activation": ("hidden_act", "hidden_activation", "activation_function", "activation"),
     "rotated_share": ("partial_rotary_factor", "rope_pct", "rope_percent"),
     "rope_base": ("rope_theta",),
 }
+# What it may call the activation.
+ACTIVATION = ("hidden_activation", "hidden_act", "activation_function", "activation")
 # The activations that our tools compute, as they call them: what config.json may call them.
 ACTIVATIONS = {
     "silu": ("silu", "swish"),
-    "gelu": ("gelu_pytorch_tanh", "gelu_tanh", "gelu_new", "gelu_fast"),
+    "gelu": ("gelu_pytorch_tanh", "gelu_tanh", "gelu_new", "gelu_fast", "gelu_python_tanh"),
+    "gelu_erf": ("gelu", "gelu_python"),
+    "gelu_quick": ("quick_gelu",),
     "relu": ("relu",),
     "relu2": ("relu2", "relu_squared", "squared_relu"),
     "drelu": ("drelu", "d_relu"),
     "fatrelu": ("fatrelu",),
 }
+# Names of these that mean anything beside `hidden_act_param`.
+TAKE_NO_THRESHOLD = ("silu", "gelu", "gelu_erf", "gelu_quick")
+LARGEST = 1 << 31
 
 
 class Config:
-    """The settings of a model, checked as they are asked for."""
+    """The settings of a model, checked as they are asked for. `defaults` are those of the class that reads config.json."""
 
-    def __init__(self, path):
-        self.path, self.raw = path, read_json(path)
+    def __init__(self, path, raw=None, defaults=None):
+        self.path, self.raw, self.defaults = path, read_json(path) if raw is None else raw, defaults or {}
+
+    def of(self, family):
+        """The same for models of a family: of what is there for text, with what its class takes where nothing is said."""
+        text = self.raw.get("text_config")
+        raw = {**self.raw, **text} if isinstance(text, dict) else self.raw
+        return Config(self.path, raw, family.defaults(raw) if callable(family.defaults) else family.defaults)
+
+    def wrong(self, key, value):
+        fail(f"{self.path}: {key}: {str(value)[:60]!r} makes no sense")
 
     def __getitem__(self, name):
+        """A size or a number, which must be there."""
         value = self.get(name)
         if value is None:
-            fail(f"{self.path}: no {NAMES.get(name, (name,))[0]}")
+            fail(f"{self.path}: no {(SIZES | NUMBERS).get(name, (name,))[0]}")
         return value
 
     def get(self, name, default=None):
-        """What config.json says under any of the names of `name`."""
-        for key in NAMES.get(name, (name,)):
-            if self.raw.get(key) is not None:
-                return self.checked(key, self.raw[key], type(default))
+        """A size or a number by any of its names: whole and at least 1, or finite."""
+        names = (SIZES | NUMBERS).get(name, (name,))
+        for key in names:
+            value = self.raw.get(key, self.defaults.get(key))
+            if value is None:
+                continue
+            whole = type(value) is int and 0 < value < LARGEST
+            if not whole if name in SIZES else type(value) not in (int, float) or not abs(value) < LARGEST:
+                self.wrong(key, value)
+            return value
         return default
 
-    def checked(self, key, value, like):
-        whole = type(value) is int and 0 <= value < 1 << 31
-        number = type(value) in (int, float) and abs(value) < 1e30
-        sizes = [name for names in NAMES.values() if names is not NAMES["activation"] for name in names]
-        if (like is bool and type(value) is not bool) or (like is float and not number) or (key in sizes and not number):
-            fail(f"{self.path}: {key}: {value!r} makes no sense")
-        integers = (*NAMES["n_embd"], *NAMES["n_ff"], *NAMES["n_layer"], *NAMES["n_head"], *NAMES["n_head_kv"], *NAMES["head_dim"],
-                    *NAMES["n_vocab"], *NAMES["n_ctx"])  # fmt: skip
-        if key in integers and (not whole or value == 0):
-            fail(f"{self.path}: {key}: {value!r} makes no sense")
+    def truth(self, key, default=False):
+        """Yes or no."""
+        value = self.raw.get(key, self.defaults.get(key))
+        if value is None:
+            return default
+        if type(value) is not bool:
+            self.wrong(key, value)
         return value
 
     def refuse(self, key, neutral, what):
         """Refuses a setting that makes another model of it and that no command here computes."""
         value = self.raw.get(key)
         if value is not None and value not in neutral:
-            fail(f"{self.path}: {key}: {value}: {what} not supported")
-
-    # Sizes.
+            fail(f"{self.path}: {key}: {str(value)[:60]}: {what} not supported")
 
     @property
     def n_head_kv(self):
@@ -79,34 +99,39 @@ class Config:
     @property
     def n_rot(self):
         """Elements of a head that are rotated."""
-        rope = self.rope
-        share = rope.get("partial_rotary_factor") or self.get("rotated_share") or 1.0
-        if not isinstance(share, (int, float)) or not 0 < share <= 1:
-            fail(f"{self.path}: partial_rotary_factor: {share!r} makes no sense")
+        share = self.rope.get("partial_rotary_factor") or self.get("rotated_share", 1.0)
+        if type(share) not in (int, float) or not 0 < share <= 1:
+            self.wrong("partial_rotary_factor", share)
         return int(self.head_dim * share)
+
+    def rope_of(self, kind):
+        """What says how layers of a kind rotate."""
+        rope = self.raw.get("rope_parameters") or self.raw.get("rope_scaling") or {}
+        if isinstance(rope, dict) and any(isinstance(value, dict) for value in rope.values()):
+            rope = rope.get(kind) or {}
+        if not isinstance(rope, dict):
+            self.wrong("rope_scaling", rope)
+        return rope
 
     @property
     def rope(self):
-        """What says how positions are rotated, where it is one object: without those of single kinds of layers."""
-        rope = self.raw.get("rope_parameters") or self.raw.get("rope_scaling") or {}
-        if not isinstance(rope, dict):
-            fail(f"{self.path}: rope_scaling: {rope!r} makes no sense")
-        return rope
+        """What says how layers without a window rotate."""
+        return self.rope_of("full_attention")
 
     def activation(self, default):
-        """(name, threshold or None)."""
-        name = self.get("activation") or default
+        """(name, threshold or None), as our tools have them."""
+        name = next((self.raw[key] for key in ACTIVATION if self.raw.get(key) is not None), default)
         if not isinstance(name, str):
-            fail(f"{self.path}: activation {name!r} makes no sense")
+            self.wrong("hidden_act", name)
         ours = next((ours for ours, theirs in ACTIVATIONS.items() if name.lower() in theirs), None)
         if ours is None:
             known = ", ".join(names[0] for names in ACTIVATIONS.values())
-            fail(f"{self.path}: activation {name} is not computed by any command here; {known} are")
-        threshold = self.raw.get("hidden_act_param")
+            fail(f"{self.path}: activation {name[:60]} is not computed by any command here; {known} are")
+        threshold = self.get("hidden_act_param")
         if ours == "fatrelu":
-            if type(threshold) not in (int, float):
-                fail(f"{self.path}: hidden_act: fatrelu without its threshold, hidden_act_param")
-            return ours, float(threshold)
-        if threshold:
-            fail(f"{self.path}: activation {name} with a parameter, hidden_act_param {threshold}, is not supported")
+            if threshold is None or threshold < 0:
+                fail(f"{self.path}: hidden_act: fatrelu needs its threshold, hidden_act_param, from 0 up; it is {threshold}")
+            return ours, threshold
+        if threshold and ours not in TAKE_NO_THRESHOLD:
+            fail(f"{self.path}: hidden_act_param: {threshold}: activation {name} has no threshold")
         return ours, None

@@ -22,20 +22,22 @@ def find(config):
     fail(f"{config.path}: model_type {kind} ({', '.join(map(str, classes)) or 'no architectures'}) is not supported; {known} are")
 
 
-def stored(shape, kind):
-    return kind if len(shape) > 1 else "f32"
+def stored(part, kind):
+    """The type of a tensor in a file of `kind`."""
+    return kind if len(part.shape) > 1 and not part.exact else "f32"
 
 
 def convert(folder, out, kind, name, pre):
     """Writes `out`; `kind` is a type of matrices, or `auto`. Gives the tensors and the activation."""
     config = Config(folder / "config.json")
     family = find(config)
+    config = config.of(family)
     families_of.check(family, config)
-    checkpoint = Checkpoint(folder)
+    checkpoint = Checkpoint(folder, family.prefixes)
     if kind == "auto":
         kind = checkpoint.usual_kind()
     parts = families_of.plan(family, config, checkpoint)
-    extra = rope.factors(config) if family.rotates else {}
+    extra = rope.tensors(config) if family.rotates else {}
     keys = Keys(family.arch)
     keys.string("general.name", name or folder.resolve().name)
     keys.u32("general.file_type", floats.TYPES[kind][1])
@@ -44,7 +46,7 @@ def convert(folder, out, kind, name, pre):
 
     tensors = [(tensor, array.shape, 0, array.nbytes) for tensor, array in extra.items()]
     for tensor, part in parts.items():
-        target = stored(part.shape, kind)
+        target = stored(part, kind)
         tensors.append((tensor, part.shape, floats.TYPES[target][0], math.prod(part.shape) * floats.size(target)))
     # A signal to end leaves no file behind, either.
     signal.signal(signal.SIGTERM, lambda *_: fail(f"{out}: ended by a signal"))
@@ -52,7 +54,7 @@ def convert(folder, out, kind, name, pre):
         for array in extra.values():
             file.append([array.tobytes()])
         for tensor, part in parts.items():
-            file.append(pieces(tensor, part, checkpoint, stored(part.shape, kind)))
+            file.append(pieces(tensor, part, checkpoint, stored(part, kind)))
     return tensors, activation
 
 

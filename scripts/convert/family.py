@@ -5,20 +5,23 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from . import rope
+from . import floats, rope, window
 from .fail import fail
 
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor: where it is in the checkpoint, its sizes, and how its bits are changed."""
+    """A tensor: where it is in the checkpoint, its sizes there and in the file, and how its bits are changed."""
 
     source: str
+    source_shape: tuple
     shape: tuple
     # From bits as they are to bits as the file has them, of the same type.
     reorder: Callable | None = None
     # Is added to all its elements.
     plus: float = 0.0
+    # Whether it is F32 whatever other matrices are.
+    exact: bool = False
 
 
 def sizes(config):
@@ -72,7 +75,8 @@ class Family:
     # `architectures` and `model_type` of config.json.
     classes: tuple
     types: tuple
-    # Where there is none in config.json.
+    # What the class that reads config.json takes where it says nothing: an object, or what makes it of config.json.
+    defaults: dict | Callable = field(default_factory=dict)
     activation: str = "silu"
     # What activations mean here, where it is another one than they say.
     activations: dict = field(default_factory=dict)
@@ -83,22 +87,35 @@ class Family:
     # Rotated pairs lie side by side in GGUF, and in halves in the checkpoint.
     interleaved: bool = False
     rotates: bool = True
+    # Whether files say by `yarn_log_multiplier` what YaRN multiplies cosine and sine with.
+    log_multiplier: bool = False
+    # Which layers have a window where config.json has one and does not list them; and where a file has one and no pattern.
+    windowed: Callable = lambda config: lambda i: True
+    windowed_in_files: Callable = lambda i: True
     around: dict = field(default_factory=lambda: AROUND)
-    layer: dict = field(default_factory=lambda: LAYER)
+    # Of a layer, from the configuration.
+    layer: Callable = lambda config: LAYER
     # Of the layers' names in the checkpoint, what stands in front of the number.
     layers: str = "model.layers"
+    # What names may begin with, and what stands in its place here.
+    prefixes: dict = field(default_factory=dict)
     # Whether models without a head of their own are usual, and whether files have to have one anyway.
     tied: bool = False
     head_required: bool = False
-    # Other sizes than `sizes` gives, from the configuration.
+    # Other sizes than `sizes` gives, from the configuration: by role.
     sizes: Callable = lambda config: {}
+    # The same of a checkpoint, where they are other ones.
+    source_sizes: Callable = lambda config: {}
     # Other ways to reorder, from the configuration: by role.
     reorders: Callable = lambda config: {}
-    # Further keys.
+    # Matrices that are always F32.
+    exact: tuple = ()
+    # Further keys, and those in place of usual ones.
     keys: Callable = lambda config, keys: None
     # Refuses what is not computed.
     check: Callable = lambda config: None
-    # Tensors of checkpoints that say nothing: what their names end with.
+    # Tensors of checkpoints that are left out: what names begin and end with.
+    left_out: tuple = ()
     ignored: tuple = (".rotary_emb.inv_freq",)
 
 
@@ -113,7 +130,7 @@ def interleave(n_head):
 
 
 def write_keys(family, config, keys):
-    """The keys of the architecture."""
+    """The keys of the architecture. Gives the activation."""
     keys.u32("{}.vocab_size", config["n_vocab"])
     keys.u32("{}.context_length", config["n_ctx"])
     keys.u32("{}.embedding_length", config["n_embd"])
@@ -127,7 +144,8 @@ def write_keys(family, config, keys):
     name = "layer_norm_rms_epsilon" if family.norm == "rms" else "layer_norm_epsilon"
     keys.f32(f"{{}}.attention.{name}", config["eps"])
     if family.rotates:
-        rope.write(keys, config)
+        rope.write(keys, config, family.log_multiplier)
+    window.write(keys, config, family)
     activation, threshold = config.activation(family.activation)
     activation = family.activations.get(activation, activation)
     keys.string("{}.hidden_activation", activation)
@@ -137,6 +155,10 @@ def write_keys(family, config, keys):
     return activation
 
 
+# Settings that make a mixture of experts of a model.
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+
+
 def check(family, config):
     """Refuses what no command here computes."""
     n_head, n_head_kv = config["n_head"], config.n_head_kv
@@ -144,39 +166,40 @@ def check(family, config):
         fail(f"{config.path}: {n_head} heads are not a multiple of {n_head_kv} key/value heads")
     if not config.get("head_dim") and config["n_embd"] % n_head:
         fail(f"{config.path}: hidden_size: {config['n_embd']} is not a multiple of {n_head} heads")
-    if family.rotates and family.interleaved and config.head_dim % 2:
-        fail(f"{config.path}: head size {config.head_dim} is odd")
+    if config["n_layer"] > 1024:
+        fail(f"{config.path}: {config['n_layer']} layers; at most 1024 are accepted")
     quantization = config.raw.get("quantization_config")
     if quantization:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
-        fail(f"{config.path}: the weights are quantized ({method}); only F32, F16 and BF16 are read: take the model they were made of")
-    for key in ("num_local_experts", "num_experts", "n_routed_experts"):
+        fail(f"{config.path}: quantization_config: weights by {str(method)[:60]} are not read; take the model that they were made of")
+    for key in EXPERTS:
         config.refuse(key, (0, 1), "a mixture of experts is")
+    if family.interleaved and family.rotates and config.n_rot != config.head_dim:
+        fail(f"{config.path}: rotation of a part of each head is not supported by architecture {family.arch}")
     family.check(config)
 
 
 def is_tied(family, config, checkpoint):
-    said = config.get("tie_word_embeddings", False) if "tie_word_embeddings" in config.raw else None
-    present = f"{family.around['output']}.weight" in checkpoint
-    return said if said is not None else family.tied and not present
+    said = config.truth("tie_word_embeddings", None)
+    return said if said is not None else family.tied and f"{family.around['output']}.weight" not in checkpoint
 
 
 def plan(family, config, checkpoint):
     """The tensors of the file by name, in its order."""
     shapes = {**sizes(config), **family.sizes(config)}
+    source_shapes = {**shapes, **family.source_sizes(config)}
     reorders = {}
     if family.interleaved and family.rotates:
-        if config.n_rot != config.head_dim:
-            fail(f"{config.path}: partial rotary embedding is not supported by architecture {family.arch}")
         reorders = {"attn_q": interleave(config["n_head"]), "attn_k": interleave(config.n_head_kv)}
     reorders |= family.reorders(config)
     parts = {}
 
     def add(prefix, role, source):
-        shape, plus = shapes[role], family.norm_plus if "norm" in role else 0.0
-        parts[f"{prefix}{role}.weight"] = Part(f"{source}.weight", shape, reorders.get(role), plus)
+        plus, shape, its_own = family.norm_plus if "norm" in role else 0.0, shapes[role], source_shapes[role]
+        reorder, exact = reorders.get(role), role in family.exact
+        parts[f"{prefix}{role}.weight"] = Part(f"{source}.weight", its_own, shape, reorder, plus, exact)
         if f"{source}.bias" in checkpoint or ("norm" in role and family.norm == "layer"):
-            parts[f"{prefix}{role}.bias"] = Part(f"{source}.bias", shape[:1], reorders.get(role))
+            parts[f"{prefix}{role}.bias"] = Part(f"{source}.bias", its_own[:1], shape[:1], reorder)
 
     tied = is_tied(family, config, checkpoint)
     for role, source in family.around.items():
@@ -187,7 +210,7 @@ def plan(family, config, checkpoint):
         add("", role, source)
         if role == "token_embd":
             for i in range(config["n_layer"]):
-                for of_layer, its_source in family.layer.items():
+                for of_layer, its_source in family.layer(config).items():
                     add(f"blk.{i}.", of_layer, f"{family.layers}.{i}.{its_source}")
     check_plan(family, config, checkpoint, parts)
     return parts
@@ -199,19 +222,18 @@ def check_plan(family, config, checkpoint, parts):
         if part.source not in checkpoint:
             fail(f"{folder}: no tensor {part.source}")
         entry = checkpoint.entries[part.source]
-        if entry.shape != part.shape:
-            fail(f"{entry.path}: {part.source} is {list(entry.shape)}, not {list(part.shape)} as config.json has it")
+        if entry.shape != part.source_shape:
+            fail(f"{entry.path}: {part.source} is {list(entry.shape)}, not {list(part.source_shape)} as {config.path.name} has it")
         checkpoint.kind(part.source)
     used = {part.source for part in parts.values()} | {f"{family.around['output']}.weight"}
-    left = sorted(name for name in checkpoint.entries if name not in used and not name.endswith(family.ignored))
+    left = sorted(set(checkpoint.entries) - used)
+    left = [name for name in left if not name.startswith(family.left_out) and not name.endswith(family.ignored)]
     if left:
         fail(f"{folder}: architecture {family.arch} has no place for tensor {left[0]} ({len(left)} such)")
 
 
 def bits(part, checkpoint):
     """Of a tensor, as its file has them, and their type."""
-    from . import floats
-
     kind = checkpoint.kind(part.source)
     array = checkpoint.read(part.source)
     if part.plus:

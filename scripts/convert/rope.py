@@ -6,81 +6,109 @@ import numpy as np
 
 from .fail import fail
 
-# Other names of the same: none of them changes frequencies.
-PLAIN = ("default", None)
+KINDS = {"default": "default", "linear": "linear", "yarn": "yarn", "llama3": "llama3", "longrope": "longrope", "su": "longrope"}
 
 
-def kind(config):
-    return config.rope.get("rope_type") or config.rope.get("type") or "default"
+class Rope:
+    """How the layers of a kind rotate, checked as it is asked for. `kind` is one of `KINDS`."""
+
+    def __init__(self, config, settings):
+        self.config, self.settings = config, settings
+        said = settings.get("rope_type") or settings.get("type") or "default"
+        self.kind = KINDS.get(said) if isinstance(said, str) else None
+        if self.kind is None:
+            fail(f"{config.path}: rope scaling {str(said)[:60]} is not supported; {', '.join(KINDS)} are")
+
+    def number(self, key, default=None):
+        value = self.settings.get(key, default)
+        if type(value) not in (int, float) or not 0 < value < 1e30:
+            fail(f"{self.config.path}: rope scaling {self.kind}: {key}: {str(value)[:60]!r} makes no sense")
+        return value
+
+    @property
+    def base(self):
+        return self.number("rope_theta", self.config.get("rope_base", 10000.0))
+
+    @property
+    def original_context(self):
+        """Tokens of context before scaling."""
+        key = "original_max_position_embeddings"
+        value = self.settings.get(key, self.config.raw.get(key))
+        if type(value) is not int or not 0 < value < 1 << 31:
+            fail(f"{self.config.path}: rope scaling {self.kind}: {key}: {str(value)[:60]!r} makes no sense")
+        return value
+
+    def factors(self, key, n):
+        """Divisors of frequencies, one per rotated pair."""
+        values = self.settings.get(key)
+        if not isinstance(values, list) or not all(type(value) in (int, float) and 0 < value < 1e30 for value in values):
+            fail(f"{self.config.path}: rope scaling {self.kind}: {key} is no list of positive numbers")
+        if len(values) != n:
+            fail(f"{self.config.path}: rope scaling {self.kind}: {key} has {len(values)} numbers for {n} pairs")
+        return np.array(values, np.float32)
 
 
-def number(config, key, default=None):
-    value = config.rope.get(key, default)
-    if type(value) not in (int, float) or not math.isfinite(value):
-        fail(f"{config.path}: rope scaling {kind(config)}: {key}: {value!r} makes no sense")
-    return value
-
-
-def base(config):
-    value = config.rope.get("rope_theta") or config.get("rope_base") or 10000.0
-    if type(value) not in (int, float) or value <= 0:
-        fail(f"{config.path}: rope_theta: {value!r} makes no sense")
-    return value
-
-
-def write(keys, config):
-    """The keys of a model that rotates."""
-    n_rot, scaling = config.n_rot, kind(config)
-    if n_rot % 2:
+def write(keys, config, log_multiplier=False):
+    """The keys of a model that rotates. `log_multiplier`: whether its files say by `yarn_log_multiplier` what YaRN multiplies
+    cosine and sine with."""
+    n_rot, rope = config.n_rot, Rope(config, config.rope)
+    if n_rot < 2 or n_rot % 2:
         fail(f"{config.path}: {n_rot} elements of a head cannot be rotated in pairs")
     keys.u32("{}.rope.dimension_count", n_rot)
-    keys.f32("{}.rope.freq_base", base(config))
-    if scaling == "linear":
+    keys.f32("{}.rope.freq_base", rope.base)
+    if rope.kind == "linear":
         keys.string("{}.rope.scaling.type", "linear")
-        keys.f32("{}.rope.scaling.factor", number(config, "factor"))
-    elif scaling == "yarn":
-        write_yarn(keys, config)
-    elif scaling not in ("default", "llama3"):
-        fail(f"{config.path}: rope scaling {scaling} is not supported; linear, llama3 and yarn are")
+        keys.f32("{}.rope.scaling.factor", rope.number("factor"))
+    elif rope.kind == "yarn":
+        write_yarn(keys, config, rope, log_multiplier)
+    elif rope.kind == "longrope":
+        keys.string("{}.rope.scaling.type", "longrope")
+        keys.u32("{}.rope.scaling.original_context_length", rope.original_context)
+        longer = config["n_ctx"] / rope.original_context
+        usual = math.sqrt(1 + math.log(longer) / math.log(rope.original_context)) if longer > 1 else 1.0
+        keys.f32("{}.rope.scaling.attn_factor", rope.number("attention_factor", usual))
 
 
-def original_context(config):
-    value = config.rope.get("original_max_position_embeddings") or config.raw.get("original_max_position_embeddings")
-    if type(value) is not int or value < 1:
-        fail(f"{config.path}: rope scaling {kind(config)} without original_max_position_embeddings")
-    return value
-
-
-def write_yarn(keys, config):
-    factor = number(config, "factor")
+def write_yarn(keys, config, rope, log_multiplier):
+    factor = rope.number("factor")
+    if rope.settings.get("truncate") is False:
+        fail(f"{config.path}: rope scaling yarn without truncate is not supported")
     keys.string("{}.rope.scaling.type", "yarn")
     keys.f32("{}.rope.scaling.factor", factor)
-    original = config.rope.get("original_max_position_embeddings")
-    keys.u32("{}.rope.scaling.original_context_length", original_context(config) if original else config["n_ctx"])
-    for theirs, ours, usual in (("beta_fast", "yarn_beta_fast", 32), ("beta_slow", "yarn_beta_slow", 1)):
-        if number(config, theirs, usual) != usual:
-            keys.f32(f"{{}}.rope.scaling.{ours}", number(config, theirs))
-    # Cosine and sine are multiplied with 0.1 ln(factor) + 1 where nothing else is said.
-    usual = 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
-    said = config.rope.get("attention_factor")
-    if said is not None:
-        keys.f32("{}.rope.scaling.attn_factor", number(config, "attention_factor") / usual)
-    elif config.rope.get("mscale") and config.rope.get("mscale_all_dim"):
-        of = [0.1 * number(config, key) * math.log(factor) + 1 for key in ("mscale", "mscale_all_dim")]
-        keys.f32("{}.rope.scaling.attn_factor", of[0] / of[1] / usual)
-    if config.rope.get("truncate") is False:
-        fail(f"{config.path}: rope scaling yarn without truncate is not supported")
+    said = rope.settings.get("original_max_position_embeddings")
+    keys.u32("{}.rope.scaling.original_context_length", config["n_ctx"] if said is None else rope.original_context)
+    for ours, theirs, usual in (("yarn_beta_fast", "beta_fast", 32), ("yarn_beta_slow", "beta_slow", 1)):
+        if rope.number(theirs, usual) != usual or log_multiplier:
+            keys.f32(f"{{}}.rope.scaling.{ours}", rope.number(theirs, usual))
+
+    def magnitude(multiplier):
+        return 0.1 * multiplier * math.log(factor) + 1 if factor > 1 else 1.0
+
+    # Where nothing is said, cosine and sine are multiplied with magnitude(1).
+    attention_factor = rope.settings.get("attention_factor")
+    both = [rope.settings.get(key) for key in ("mscale", "mscale_all_dim")]
+    if attention_factor is not None:
+        keys.f32("{}.rope.scaling.attn_factor", rope.number("attention_factor") / magnitude(1))
+    elif all(both) and log_multiplier and both[0] == 1:
+        keys.f32("{}.rope.scaling.yarn_log_multiplier", rope.number("mscale_all_dim"))
+    elif all(both):
+        of = [magnitude(rope.number(key)) for key in ("mscale", "mscale_all_dim")]
+        keys.f32("{}.rope.scaling.attn_factor", of[0] / of[1] / magnitude(1))
 
 
-def factors(config):
+def tensors(config):
     """Tensors by name: what frequencies are divided by."""
-    if kind(config) != "llama3":
+    rope, n = Rope(config, config.rope), config.n_rot // 2
+    if rope.kind == "longrope":
+        names = {"rope_factors_long.weight": "long_factor", "rope_factors_short.weight": "short_factor"}
+        return {name: rope.factors(key, n) for name, key in names.items()}
+    if rope.kind != "llama3":
         return {}
-    low, high, factor = (number(config, key) for key in ("low_freq_factor", "high_freq_factor", "factor"))
-    original = original_context(config)
-    i = np.arange(0, config.n_rot, 2)
-    wavelength = 2 * math.pi * base(config) ** (i / config.n_rot)
-    smooth = (original / wavelength - low) / (high - low)
+    low, high, factor = (rope.number(key) for key in ("low_freq_factor", "high_freq_factor", "factor"))
+    if low >= high:
+        fail(f"{config.path}: rope scaling llama3: low_freq_factor {low} is not below high_freq_factor {high}")
+    wavelength = 2 * math.pi * rope.base ** (np.arange(n) / n)
+    smooth = (rope.original_context / wavelength - low) / (high - low)
     between = 1 / ((1 - smooth) / factor + smooth)
-    divisors = np.where(wavelength > original / low, factor, np.where(wavelength < original / high, 1.0, between))
+    divisors = np.where(smooth < 0, factor, np.where(smooth > 1, 1.0, between))
     return {"rope_freqs.weight": divisors.astype(np.float32)}

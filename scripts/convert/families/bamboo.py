@@ -1,4 +1,4 @@
-"""Bamboo, whose FFN has a ReLU behind both of gate and up."""
+"""Bamboo and TurboSparse-Mistral, whose FFN has a ReLU behind both of gate and up."""
 
 from ..family import Family
 
@@ -7,7 +7,9 @@ FAMILY = Family(
     classes=("BambooForCausalLM",),
     types=("bamboo",),
     activation="drelu",
-    # Its code applies what config.json says to both.
+    # Their code applies what config.json says to both.
     activations={"relu": "drelu"},
     interleaved=True,
+    # TurboSparse brings predictors, which exact computation does without.
+    ignored=(".rotary_emb.inv_freq", ".predictor.fc1.weight", ".predictor.fc2.weight"),
 )

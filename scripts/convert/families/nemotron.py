@@ -6,9 +6,10 @@ FAMILY = Family(
     arch="nemotron",
     classes=("NemotronForCausalLM",),
     types=("nemotron",),
+    defaults={"partial_rotary_factor": 0.5, "norm_eps": 1e-5},
     activation="relu2",
     norm="layer",
     norm_plus=1.0,
-    layer=UNGATED,
+    layer=lambda config: UNGATED,
     head_required=True,
 )
