@@ -16,7 +16,7 @@ key, llama.cpp among them, take every `llama` file for SiLU.
 import argparse
 from pathlib import Path
 
-from convert import floats
+from convert import floats, pre_tokenizers
 from convert.conversion import convert
 from convert.fail import fail
 
@@ -30,9 +30,14 @@ def main():
     ap.add_argument("--name", help="general.name (default: the folder's name)")
     ap.add_argument("--pre", metavar="NAME", help="tokenizer.ggml.pre of a byte-level BPE, instead of detecting it")
     args = ap.parse_args()
+    if args.pre not in (None, *pre_tokenizers.KNOWN):
+        ap.error(f'--pre "{args.pre}" is not known; {", ".join(pre_tokenizers.KNOWN)} are')
     if not args.dir.is_dir():
         fail(f"{args.dir}: not a folder")
-    tensors, activation = convert(args.dir, args.out, args.type, args.name, args.pre)
+    try:
+        tensors, activation = convert(args.dir, args.out, args.type, args.name, args.pre)
+    except KeyboardInterrupt:
+        raise SystemExit(130)
     print(f"{args.out}: {len(tensors)} tensors, {args.out.stat().st_size} bytes, activation {activation}")
 
 

@@ -14,12 +14,13 @@ from .gguf_file import GgufFile, Keys
 
 def find(config):
     """The family that config.json names: by `model_type`, or by `architectures`."""
-    classes, kind = config.raw.get("architectures") or [], config.raw.get("model_type")
+    classes, kind = config.raw.get("architectures"), config.raw.get("model_type")
+    classes = [name for name in classes if isinstance(name, str)] if isinstance(classes, list) else []
     for family in ALL:
-        if set(family.classes) & {name for name in classes if isinstance(name, str)} or (not classes and kind in family.types):
+        if set(family.classes) & set(classes) or (not classes and kind in family.types):
             return family
     known = ", ".join(name for family in ALL for name in family.types)
-    fail(f"{config.path}: model_type {kind} ({', '.join(map(str, classes)) or 'no architectures'}) is not supported; {known} are")
+    fail(f"{config.path}: model_type {str(kind)[:60]} ({', '.join(classes) or 'no architectures'}) is not supported; {known} are")
 
 
 def stored(part, kind):

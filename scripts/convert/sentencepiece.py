@@ -3,7 +3,8 @@
 from . import protobuf
 from .checkpoint import read_json_if_there
 from .fail import fail, reason
-from .vocabulary import NORMAL, Vocabulary
+from .tokenizer_json import added_tokens
+from .vocabulary import BYTE, NORMAL, Vocabulary
 
 # Numbers of fields: of the model, of a piece, of the trainer's and the normalizer's settings.
 PIECES, TRAINER, NORMALIZER = 1, 2, 3
@@ -32,23 +33,31 @@ def read(path):
     return pieces, model_type, prefix
 
 
-def vocabulary(path, n_vocab):
+def vocabulary(path, settings, n_vocab):
+    """`settings` is tokenizer_config.json."""
     pieces, model_type, prefix = read(path)
+    if not pieces or not all(NORMAL <= kind <= BYTE for _, _, kind in pieces):
+        fail(f"{path}: not a SentencePiece model")
     if model_type != BPE:
         fail(f"{path}: only SentencePiece models of type BPE are read")
     if len(pieces) > n_vocab:
         fail(f"{path}: {len(pieces)} tokens, but the model has {n_vocab}")
-    if not pieces or not all(1 <= kind <= 6 for _, _, kind in pieces):
-        fail(f"{path}: not a SentencePiece model")
     vocab = Vocabulary("llama", n_vocab)
     for i, (text, score, kind) in enumerate(pieces):
         vocab.set(i, text, kind, score)  # the two enumerations agree
     vocab.add_space_prefix = prefix
-    folder = path.parent
-    decoder = read_json_if_there(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
-    entries = [{"id": int(i), **entry} for i, entry in decoder.items()]
-    added = read_json_if_there(folder / "added_tokens.json")
-    known = {entry["id"] for entry in entries}
-    entries += [{"id": i, "content": text} for text, i in added.items() if i not in known]
-    vocab.set_added(entries, path)
+    vocab.set_added(added(path.parent, settings), path)
     return vocab
+
+
+def added(folder, settings):
+    """Tokens that came later: those of tokenizer_config.json, and of added_tokens.json what these are not."""
+    decoder = settings.get("added_tokens_decoder") or {}
+    if not isinstance(decoder, dict) or not all(i.isdecimal() and isinstance(entry, dict) for i, entry in decoder.items()):
+        fail(f"{folder / 'tokenizer_config.json'}: added_tokens_decoder makes no sense")
+    entries = [{**entry, "id": int(i)} for i, entry in decoder.items()]
+    known = {entry["id"] for entry in entries}
+    path = folder / "added_tokens.json"
+    more = read_json_if_there(path)
+    entries += [{"id": i, "content": text} for text, i in more.items() if i not in known]
+    return added_tokens(path, entries)

@@ -1,31 +1,22 @@
 """The keys of the tokenizer, of the folder's files for it."""
 
-from . import pre_tokenizers, sentencepiece
-from .checkpoint import read_json, read_json_if_there
-from .fail import fail
+from . import pre_tokenizers, sentencepiece, tokenizer_json
+from .checkpoint import read_json_if_there
+from .fail import fail, reason
+from .tokenizer_json import content, is_text
 from .vocabulary import BYTE, NORMAL, UNKNOWN, Vocabulary
 
 # What config.json and transformers call special tokens: what GGUF calls them.
 SPECIAL = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
 
-def merge_pairs(tokenizer):
-    return [tuple(m) if isinstance(m, list) else tuple(m.split(" ", 1)) for m in tokenizer["model"].get("merges", [])]
-
-
-def fill_tokens(path, tokenizer, vocab, kind_and_score):
-    for text, i in tokenizer["model"]["vocab"].items():
-        if i >= len(vocab.tokens):
-            fail(f"{path}: token {i} is beyond the model's vocabulary of {len(vocab.tokens)}")
-        vocab.set(i, text, *kind_and_score(text))
-
-
-def byte_level(path, tokenizer, n_vocab, pre):
+def byte_level(tokenizer, n_vocab, pre):
     vocab = Vocabulary("gpt2", n_vocab)
-    vocab.pre = pre or pre_tokenizers.detect(path, tokenizer)
-    fill_tokens(path, tokenizer, vocab, lambda text: (NORMAL,))
-    vocab.merges = [" ".join(pair) for pair in merge_pairs(tokenizer)]
-    vocab.set_added(tokenizer.get("added_tokens", []), path)
+    vocab.pre = pre or pre_tokenizers.detect(tokenizer)
+    for i, text in tokenizer.vocab(n_vocab):
+        vocab.set(i, text, NORMAL)
+    vocab.merges = [" ".join(pair) for pair in tokenizer.merges()]
+    vocab.set_added(tokenizer.added(), tokenizer.path)
     return vocab
 
 
@@ -35,50 +26,37 @@ def is_byte_token(text):
 
 def adds_space_prefix(tokenizer):
     """Whether the LLaMA tokenizer puts a space before the text: by a Prepend normalizer or by Metaspace."""
-    normalizer = tokenizer.get("normalizer") or {}
+    normalizer, pre = (tokenizer.get(part) if isinstance(tokenizer.get(part), dict) else {} for part in ("normalizer", "pre_tokenizer"))
     steps = normalizer.get("normalizers", [normalizer])
-    pre = tokenizer.get("pre_tokenizer") or {}
     if pre.get("type") == "Metaspace":
-        return pre.get("prepend_scheme", "always") != "never" and pre.get("add_prefix_space", True)
-    return any(s.get("type") == "Prepend" for s in steps)
+        return pre.get("prepend_scheme", "always") != "never" and bool(pre.get("add_prefix_space", True))
+    return any(isinstance(s, dict) and s.get("type") == "Prepend" for s in steps if isinstance(steps, list))
 
 
-def byte_fallback(path, tokenizer, n_vocab):
+def byte_fallback(tokenizer, n_vocab):
     """SentencePiece's BPE as tokenizer.json has it. A token's score is the rank of the first merge that makes it."""
     ranks = {}
-    for rank, pair in enumerate(merge_pairs(tokenizer)):
+    for rank, pair in enumerate(tokenizer.merges()):
         ranks.setdefault("".join(pair), rank)
     never = -float(len(ranks) + n_vocab)
-    unknown = tokenizer["model"].get("unk_token")
-
-    def kind_and_score(text):
-        if text == unknown:
-            return UNKNOWN, 0.0
-        if is_byte_token(text):
-            return BYTE, 0.0
-        return NORMAL, -float(ranks[text]) if text in ranks else never
-
+    unknown = tokenizer.model.get("unk_token")
     vocab = Vocabulary("llama", n_vocab)
-    fill_tokens(path, tokenizer, vocab, kind_and_score)
-    vocab.set_added(tokenizer.get("added_tokens", []), path)
-    vocab.add_space_prefix = adds_space_prefix(tokenizer)
+    for i, text in tokenizer.vocab(n_vocab):
+        if text == unknown or is_byte_token(text):
+            vocab.set(i, text, UNKNOWN if text == unknown else BYTE)
+        else:
+            vocab.set(i, text, NORMAL, -float(ranks[text]) if text in ranks else never)
+    vocab.set_added(tokenizer.added(), tokenizer.path)
+    vocab.add_space_prefix = adds_space_prefix(tokenizer.raw)
     return vocab
 
 
-def load(folder, n_vocab, pre):
-    model, path = folder / "tokenizer.model", folder / "tokenizer.json"
+def load(folder, settings, n_vocab, pre):
+    model = folder / "tokenizer.model"
     if model.exists():
-        return sentencepiece.vocabulary(model, n_vocab)
-    tokenizer = read_json(path)
-    if tokenizer.get("model", {}).get("type") != "BPE":
-        fail(f"{path}: only BPE tokenizers are read")
-    if tokenizer["model"].get("byte_fallback"):
-        return byte_fallback(path, tokenizer, n_vocab)
-    return byte_level(path, tokenizer, n_vocab, pre)
-
-
-def content(token):
-    return token.get("content") if isinstance(token, dict) else token
+        return sentencepiece.vocabulary(model, settings, n_vocab)
+    tokenizer = tokenizer_json.read(folder, settings)
+    return byte_fallback(tokenizer, n_vocab) if tokenizer.byte_fallback else byte_level(tokenizer, n_vocab, pre)
 
 
 def special_ids(tokens, settings, config):
@@ -90,33 +68,45 @@ def special_ids(tokens, settings, config):
         if i is None:
             i = config.get(f"{kind}_token_id")
             i = i[0] if isinstance(i, list) and i else i
-        if isinstance(i, int) and 0 <= i < len(tokens):
+        if type(i) is int and 0 <= i < len(tokens):
             ids[kind] = i
     return ids
 
 
 def template_adds(tokenizer, kind, text):
     """Whether the post-processor puts this special token first (bos) or last (eos)."""
-    processor = tokenizer.get("post_processor") or {}
-    for p in processor.get("processors", [processor]):
-        if p.get("type") == "TemplateProcessing" and p.get("single"):
-            step = p["single"][0 if kind == "bos" else -1]
-            return step.get("SpecialToken", {}).get("id") == text
+    processor = tokenizer.get("post_processor")
+    if not isinstance(processor, dict):
+        return None
+    processors = processor.get("processors", [processor])
+    for p in processors if isinstance(processors, list) else []:
+        single = p.get("single") if isinstance(p, dict) and p.get("type") == "TemplateProcessing" else None
+        if isinstance(single, list) and single:
+            special = single[0 if kind == "bos" else -1]
+            special = special.get("SpecialToken") if isinstance(special, dict) else None
+            return isinstance(special, dict) and special.get("id") == text
     return None
 
 
 def chat_template(folder, settings):
+    """Where there are several, the one called default."""
     path = folder / "chat_template.jinja"
     if path.exists():
-        return path.read_text(encoding="utf-8")
-    return settings.get("chat_template") or read_json_if_there(folder / "chat_template.json").get("chat_template")
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as e:
+            fail(f"{path}: {reason(e)}")
+    template = settings.get("chat_template") or read_json_if_there(folder / "chat_template.json").get("chat_template")
+    if isinstance(template, list):
+        template = next((t.get("template") for t in template if isinstance(t, dict) and t.get("name") == "default"), None)
+    return template if is_text(template) else None
 
 
 def write_keys(keys, folder, n_vocab, config, pre=None):
     """`config` is config.json; `pre` is a name that is not to be detected."""
-    vocab = load(folder, n_vocab, pre)
-    vocab.write(keys)
     settings = read_json_if_there(folder / "tokenizer_config.json")
+    vocab = load(folder, settings, n_vocab, pre)
+    vocab.write(keys)
     tokenizer = read_json_if_there(folder / "tokenizer.json")
     ids = special_ids(vocab.tokens, settings, config)
     for kind, i in ids.items():
@@ -125,7 +115,7 @@ def write_keys(keys, folder, n_vocab, config, pre=None):
         add = settings.get(f"add_{kind}_token")
         if add is None and kind in ids:
             add = template_adds(tokenizer, kind, vocab.tokens[ids[kind]])
-        if add is not None:
+        if isinstance(add, bool):
             keys.bool(f"tokenizer.ggml.add_{kind}_token", add)
     template = chat_template(folder, settings)
     if template:

@@ -21,13 +21,12 @@ class Vocabulary:
         self.tokens[i], self.types[i], self.scores[i] = text, kind, score
 
     def set_added(self, entries, path):
-        """`added_tokens` of tokenizer.json: special ones are control tokens, the others the user's own."""
-        for entry in entries:
-            i, text = entry["id"], entry["content"]
+        """(id, text, whether it is special) each: special ones are control tokens, the others the user's own."""
+        for i, text, special in entries:
             if i >= len(self.tokens):
                 print(f"{path}: token {i} {text!r} has no embedding and is left out")
             elif self.types[i] not in (UNKNOWN, BYTE):
-                kind = CONTROL if entry.get("special") else USER_DEFINED
+                kind = CONTROL if special else USER_DEFINED
                 self.set(i, text, kind, self.scores[i] if self.types[i] != UNUSED else -1000.0)
 
     def write(self, keys):
