@@ -51,6 +51,10 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     starcoder2     no tokenizer, biases of all matrices, tied output
     starcoder2-own  no tokenizer, biases of all matrices, output of its own, linear scaling
     exaone         no tokenizer, rope_freqs, tied output
+    gemma2         text of pieces as Gemma has them, both soft caps, a window in even layers, norms before and behind blocks
+    gemma2-base    no tokenizer, caps and the pattern that no key says, linear scaling, another rotary base where there is a window
+    gemma3         no tokenizer, seven layers, a window in all but the sixth, linear scaling of that one, norms of heads
+    gemma3-wide    no tokenizer, no window, a soft cap of logits, YaRN, output of its own
 
 To add an architecture: a function below that writes its keys and gives its tensors, and its models in MODELS.
 """
@@ -130,6 +134,28 @@ def spm_bytes(writer, _shape):
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
     writer.add_chat_template(CHAT_TEMPLATE)
+    return len(tokens)
+
+
+def gemma_pieces(writer, _shape):
+    """As Gemma has them: padding and end first, bytes behind markup, no space put before a text, runs of spaces as pieces."""
+    markup = ["<start_of_turn>", "<end_of_turn>", "\n", "\n\n", "▁▁", "▁▁▁"]
+    pieces = {"▁": -2.0, "t": -3.0, "h": -4.0, "e": -5.0, "th": -6.0, "▁th": -7.0, "▁the": -8.0}
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", *markup, *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
+    kind = gguf.TokenType
+    types = [*[kind.CONTROL] * 3, kind.UNKNOWN, *[kind.CONTROL] * 2, *[kind.USER_DEFINED] * 4, *[kind.BYTE] * 256]
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([-1000.0] * 266 + list(pieces.values()))
+    writer.add_token_types([*types, *[kind.NORMAL] * len(pieces)])
+    writer.add_bos_token_id(2)
+    writer.add_eos_token_id(1)
+    writer.add_unk_token_id(3)
+    writer.add_pad_token_id(0)
+    writer.add_add_bos_token(True)
+    writer.add_add_eos_token(False)
+    writer.add_add_space_prefix(False)
     return len(tokens)
 
 
@@ -231,14 +257,14 @@ def rope_freqs(weights, shape):
 
 def llama_like(
     writer, weights, shape, n_vocab, *, gated, biases=(), factors=False, tied=False, head_bias=False, head_norms=None,
-    layer_norms=False, behind=False, parallel=False, two_norms=False, fused=False, positions=None, base=20.0, window=None, period=None,
-    activation=None, threshold=None, **rotation,
+    layer_norms=False, behind=False, both=False, parallel=False, two_norms=False, fused=False, positions=None, base=20.0, window=None,
+    period=None, activation=None, threshold=None, **rotation,
 ):  # fmt: skip
-    """Serial blocks with norms in front of them, or `behind`: RMS ones, or layer norms with biases. `biases` names the matrices
-    with one; `head_norms` gives the lengths of norms of queries and keys; `fused` puts q, k and v into one tensor; `window` is
-    how many tokens a token looks back on, in all layers or, with `period`, in all but the last of so many; `positions` gives
-    the rows of their learned embeddings before that of position 0, and nothing rotates; `activation` and `threshold` are keys of
-    our own."""
+    """Serial blocks with norms in front of them, or `behind`, or `both`: RMS ones, or layer norms with biases. `biases` names the
+    matrices with one; `head_norms` gives the lengths of norms of queries and keys; `fused` puts q, k and v into one tensor;
+    `window` is how many tokens a token looks back on, in all layers or, with `period`, in all but the last of so many;
+    `positions` gives the rows of their learned embeddings before that of position 0, and nothing rotates; `activation` and
+    `threshold` are keys of our own."""
     def norm(name):
         weights.norm(f"{name}.weight", shape.n_embd)
         if layer_norms:
@@ -277,13 +303,15 @@ def llama_like(
         if head_norms:
             weights.norm(f"{block}.attn_q_norm.weight", head_norms[0])
             weights.norm(f"{block}.attn_k_norm.weight", head_norms[1])
-        if not parallel:
-            norm(f"{block}.post_attention_norm" if behind else f"{block}.ffn_norm")
+        if behind or both:
+            norm(f"{block}.post_attention_norm")
+        if not behind and not parallel:
+            norm(f"{block}.ffn_norm")
         if gated:
             matrix(f"{block}.ffn_gate", shape.n_ff, shape.n_embd, 1.5)
         matrix(f"{block}.ffn_up", shape.n_ff, shape.n_embd)
         matrix(f"{block}.ffn_down", shape.n_embd, shape.n_ff)
-        if behind:
+        if behind or both:
             norm(f"{block}.post_ffw_norm")
     norm("output_norm")
     if not tied:
@@ -368,6 +396,19 @@ def exaone(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=True, **kinds)
 
 
+def gemma2(writer, weights, shape, n_vocab, *, numbers=None, **kinds):
+    llama_like(writer, weights, shape, n_vocab, gated=True, both=True, tied=True, **kinds)
+    for name, number in (numbers or {}).items():
+        writer.add_float32(f"gemma2.{name}", number)
+
+
+def gemma3(writer, weights, shape, n_vocab, *, numbers=None, **kinds):
+    norms = (shape.head_dim, shape.head_dim)
+    llama_like(writer, weights, shape, n_vocab, gated=True, both=True, head_norms=norms, **kinds)
+    for name, number in (numbers or {}).items():
+        writer.add_float32(f"gemma3.{name}", number)
+
+
 def qwen3(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=True, head_norms=(shape.head_dim, shape.head_dim), **kinds)
 
@@ -386,6 +427,8 @@ SHARPER = {
     "rope.scaling.yarn_beta_slow": 0.05,
     "rope.scaling.yarn_log_multiplier": 1.0,
 }
+# So small that they show.
+CAPS = {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 20.0}
 MODELS = {
     "llama": (llama, spm_bytes, Shape(n_embd=20, n_ff=28, n_head=4, n_head_kv=2, key_length=6), {"factors": True, "tied": True}),
     "llama-biases": (llama, no_vocab, replace(NARROW, n_layer=4), {"biases": (*QKV, "attn_output"), "linear": 2.5}),
@@ -427,6 +470,10 @@ MODELS = {
     "starcoder2": (starcoder2, no_vocab, replace(SQUARE, n_layer=3), {"tied": True}),
     "starcoder2-own": (starcoder2, no_vocab, replace(SQUARE, n_layer=2), {"linear": 2.5}),
     "exaone": (exaone, no_vocab, replace(NARROW, n_layer=3), {"factors": True, "tied": True}),
+    "gemma2": (gemma2, gemma_pieces, NARROW, {"window": 3, "numbers": CAPS}),
+    "gemma2-base": (gemma2, no_vocab, replace(NARROW, n_layer=3), {"linear": 2.5, "numbers": {"rope.freq_base_swa": 5.0}}),
+    "gemma3": (gemma3, no_vocab, replace(NARROW, n_layer=7), {"window": 3, "linear": 2.5, "tied": True, "numbers": {"rope.freq_base_swa": 5.0}}),
+    "gemma3-wide": (gemma3, no_vocab, replace(NARROW, n_layer=2), {"yarn": (4.0, 128), "numbers": {"final_logit_softcapping": 4.0}}),
     "qwen3": (qwen3, no_vocab, NARROW, {}),
     "qwen3-yarn": (qwen3, no_vocab, YARN, {"tied": True, "yarn": (4.0, 128)}),
     "qwen3-window": (qwen3, no_vocab, YARN, {"tied": True, "window": 3, "period": 3}),

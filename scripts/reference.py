@@ -405,6 +405,51 @@ def exaone(model, x, activation=silu):
     return head(model, rms_norm(model, x, "output_norm"))
 
 
+def gemma(model, x, activation, attend):
+    """`attend(i, block, h)` is the attention of a layer."""
+    x = x * np.sqrt(x.shape[-1])
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        h = attend(i, block, rms_norm(model, x, f"{block}.attn_norm"))
+        x = x + rms_norm(model, h, f"{block}.post_attention_norm")
+        h = gated_ffn(model, rms_norm(model, x, f"{block}.ffn_norm"), block, activation)
+        x = x + rms_norm(model, h, f"{block}.post_ffw_norm")
+    return head(model, rms_norm(model, x, "output_norm"))
+
+
+def gemma_scale(model, n_layer_27b):
+    # Of the largest model it is that of heads as wide as the residual stream allows.
+    wide = model.n_layer == n_layer_27b
+    return 1 / np.sqrt(model.key("embedding_length") // model.n_head if wide else model.head_dim)
+
+
+def gemma2(model, x, activation=gelu):
+    scale, cap = gemma_scale(model, 46), model.key("attn_logit_softcapping", 50.0)
+    frequency, magnitude = frequencies(model)
+    base = model.key("rope.freq_base", 10000.0)
+    again = plain_frequencies(model, model.key("rope.freq_base_swa", base)) / plain_frequencies(model, base)
+
+    def attend(i, block, h):
+        seen = window(model, i, 4096, 2)
+        turns = (frequency * again if seen else frequency, magnitude)
+        return attention(model, h, block, halves=True, scale=scale, cap=cap, seen=seen, turns=turns)
+
+    return capped(gemma(model, x, activation, attend), model.key("final_logit_softcapping", 30.0))
+
+
+def gemma3(model, x, activation=gelu):
+    scale = gemma_scale(model, 62)
+    full = frequencies(model)
+    near = (plain_frequencies(model, model.key("rope.freq_base_swa", 10000.0)), full[1])
+
+    def attend(i, block, h):
+        seen = window(model, i, 0, 6)
+        turns = near if seen else full
+        return attention(model, h, block, halves=True, head_norm=rms_norm, scale=scale, seen=seen, turns=turns)
+
+    return capped(gemma(model, x, activation, attend), model.key("final_logit_softcapping", 0.0))
+
+
 ARCHITECTURES = {
     "llama": llama,
     "bamboo": bamboo,
@@ -423,6 +468,8 @@ ARCHITECTURES = {
     "stablelm": stablelm,
     "starcoder2": starcoder2,
     "exaone": exaone,
+    "gemma2": gemma2,
+    "gemma3": gemma3,
 }
 ACTIVATIONS = {
     "silu": silu, "gelu": gelu, "gelu_erf": gelu_erf, "gelu_quick": gelu_quick, "relu": relu, "relu2": relu2, "drelu": drelu,

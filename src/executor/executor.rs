@@ -12,7 +12,7 @@ use super::params::ExecutorParams;
 use super::sequence::Sequence;
 use super::stats::FfnStats;
 use crate::gpu;
-use crate::model::Model;
+use crate::model::{Caps, Model};
 use crate::placement::Placement;
 use crate::placement::plan::Plan;
 use anyhow::{Error, Result, ensure};
@@ -303,6 +303,9 @@ impl<'m> Executor<'m> {
         let scale = self.model.config.scales.logits;
         if scale != 1.0 {
             self.logits.iter_mut().for_each(|logit| *logit *= scale);
+        }
+        if let Some(cap) = self.model.config.caps.logits {
+            Caps::apply(cap, &mut self.logits);
         }
     }
 

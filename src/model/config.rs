@@ -150,6 +150,25 @@ impl Scales {
     pub const NONE: Self = Self { embedding: 1.0, residual: 1.0, logits: 1.0 };
 }
 
+/// What values stay below: of a cap `c`, `x` becomes `c * tanh(x / c)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Caps {
+    /// Scores of attention, once they are scaled.
+    pub scores: Option<f32>,
+    /// Logits.
+    pub logits: Option<f32>,
+}
+
+impl Caps {
+    /// Of a model that has none.
+    pub const NONE: Self = Self { scores: None, logits: None };
+
+    /// Applies a cap.
+    pub fn apply(cap: f32, values: &mut [f32]) {
+        values.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
+    }
+}
+
 /// Sizes and kinds of a model. [`Keys`](super::Keys) reads them from a file.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -181,6 +200,8 @@ pub struct Config {
     pub temperature: Option<Temperature>,
     /// Other factors.
     pub scales: Scales,
+    /// Soft caps.
+    pub caps: Caps,
     /// Kind of every normalisation.
     pub norm: NormKind,
     /// Epsilon of every normalisation.

@@ -1,7 +1,7 @@
 //! The keys that most architectures share, as a configuration.
 
 use super::activation::Activation;
-use super::config::{Config, NormKind, Rope, RopeKind, Scales, Yarn};
+use super::config::{Caps, Config, NormKind, Rope, RopeKind, Scales, Yarn};
 use super::keys::Keys;
 use super::{refused, resolved};
 use crate::printable::printable;
@@ -125,6 +125,7 @@ impl Keys<'_> {
             attention_scale: self.attention_scale(head_dim)?,
             temperature: None,
             scales: Scales::NONE,
+            caps: Caps::NONE,
             norm: defaults.norm,
             norm_eps,
             rope: self.rope(defaults.rope, head_dim, n_ctx_train)?,
@@ -196,6 +197,17 @@ impl Keys<'_> {
             residual: scale("residual_scale", defaults.residual, |scale| scale)?,
             logits: scale("logit_scale", defaults.logits, |divisor| 1.0 / divisor)?,
         })
+    }
+
+    /// A rotary base, which is `usual` where no key says otherwise.
+    ///
+    /// # Errors
+    /// When it is not positive.
+    pub fn base(&self, suffix: &str, usual: f32) -> Result<f32> {
+        // 0 is as absent.
+        let base = self.f32(suffix)?.filter(|base| *base != 0.0).unwrap_or(usual);
+        ensure!(base > 0.0, "{}: {base} is not positive", self.name(suffix));
+        Ok(base)
     }
 
     fn rope(&self, kind: RopeKind, head_dim: usize, n_ctx_train: usize) -> Result<Rope> {

@@ -2,6 +2,7 @@
 
 mod activation;
 pub mod arch;
+mod caps;
 mod check;
 mod cold;
 mod config;
@@ -33,7 +34,7 @@ pub use activation::{Activation, Threshold};
 pub use arch::Architecture;
 pub use check::check_tensors;
 pub use cold::ColdQuantiles;
-pub use config::{Config, NormKind, Rope, RopeKind, Scales, Temperature, Yarn};
+pub use config::{Caps, Config, NormKind, Rope, RopeKind, Scales, Temperature, Yarn};
 pub use decoder::{Defaults, HARMLESS, SCALES};
 pub use down::Down;
 pub use group::{Chosen, GroupAt, NeuronGroup};

@@ -114,6 +114,16 @@ pub fn serial() -> Vec<Step> {
     ]
 }
 
+/// `x += norm(attn(norm(x))); x += norm(ffn(norm(x)))`.
+pub fn serial_with_norms_behind() -> Vec<Step> {
+    let behind = |step| match step {
+        Step::Attention { to, .. } => Some(Step::Norm { of: Role::PostAttnNorm, from: to, to }),
+        Step::Ffn { to, .. } => Some(Step::Norm { of: Role::PostFfnNorm, from: to, to }),
+        Step::Norm { .. } | Step::Router { .. } | Step::Add { .. } => None,
+    };
+    serial().into_iter().flat_map(|step| [Some(step), behind(step)]).flatten().collect()
+}
+
 /// `x += scale * attn(norm(x)); x += scale * ffn(norm(x))`.
 pub fn serial_scaled(scale: f32) -> Vec<Step> {
     let scaled = |step| if let Step::Add { from, .. } = step { Step::Add { from, scale } } else { step };

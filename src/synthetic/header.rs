@@ -5,7 +5,7 @@ use super::spec::{Layout, Spec, VERSION};
 use crate::gguf::write::{MetadataBuilder, Value};
 use crate::model::arch::Llama;
 use crate::model::{
-    Activation, Architecture, Config, NormKind, ResolvedActivation, Rope, RopeKind, SYNTHETIC_KEY, Scales,
+    Activation, Architecture, Caps, Config, NormKind, ResolvedActivation, Rope, RopeKind, SYNTHETIC_KEY, Scales,
 };
 use crate::variant;
 
@@ -35,6 +35,7 @@ pub(super) fn config(spec: &Spec) -> Config {
         attention_scale: Config::usual_attention_scale(head_dim),
         temperature: None,
         scales: Scales::NONE,
+        caps: Caps::NONE,
         norm: NormKind::Rms,
         norm_eps: NORM_EPS,
         rope: Rope::plain(RopeKind::Interleaved, shape.rope_base, head_dim),

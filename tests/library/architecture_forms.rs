@@ -15,7 +15,7 @@ use powerinfer::placement::Placement;
 use powerinfer::quant::GgmlType;
 use std::path::{Path, PathBuf};
 
-fn path(name: &str) -> PathBuf {
+pub fn path(name: &str) -> PathBuf {
     repository(&format!("tests/golden/arch/{name}.gguf"))
 }
 
@@ -107,7 +107,7 @@ fn no_key_that_is_read_is_listed_as_harmless() -> Result<()> {
 }
 
 /// What a card says of a golden model.
-fn on_a_card(model: &Model) -> String {
+pub fn on_a_card(model: &Model) -> String {
     let (n_ctx, kv_type, n_ubatch, isa) = (8, KvType::F32, 4, Isa::detect());
     let params = ExecutorParams { n_threads: 1, n_ctx, kv_type, mode: Mode::Exact, n_ubatch, isa };
     check_card(model, &params).err().map(|e| format!("{e:#}")).unwrap_or_default()
@@ -140,7 +140,7 @@ fn refusal(name: &str, change: impl FnOnce(&mut ModelFile)) -> Result<String> {
 
 /// Asserts that the golden model with that key is refused by a line that has the key and `wanted` in it.
 #[track_caller]
-fn refuses_key(name: &str, key: &str, value: Value, wanted: &str) {
+pub fn refuses_key(name: &str, key: &str, value: Value, wanted: &str) {
     let line = refusal(name, |file| {
         file.set(key, value);
     });
@@ -150,7 +150,7 @@ fn refuses_key(name: &str, key: &str, value: Value, wanted: &str) {
 
 /// The same with a further tensor.
 #[track_caller]
-fn refuses_tensor(name: &str, tensor: &str, dims: &[usize]) {
+pub fn refuses_tensor(name: &str, tensor: &str, dims: &[usize]) {
     let line = refusal(name, |file| {
         file.push(Tensor::zeros(tensor, GgmlType::F32, dims));
     });
@@ -160,7 +160,7 @@ fn refuses_tensor(name: &str, tensor: &str, dims: &[usize]) {
 
 /// The same with a tensor of another shape, or without it where there is no shape.
 #[track_caller]
-fn refuses_shape(name: &str, tensor: &str, dims: Option<&[usize]>) {
+pub fn refuses_shape(name: &str, tensor: &str, dims: Option<&[usize]>) {
     let line = refusal(name, |file| match dims {
         Some(dims) => *file.tensor(tensor) = Tensor::zeros(tensor, GgmlType::F32, dims),
         None => file.tensors.retain(|t| t.name != tensor),

@@ -98,6 +98,10 @@ fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
         "starcoder2",
         "starcoder2-own",
         "exaone",
+        "gemma2",
+        "gemma2-base",
+        "gemma3",
+        "gemma3-wide",
     ] {
         let golden = golden(name)?;
         let model = open(&golden)?;

@@ -5,6 +5,7 @@ mod architectures;
 mod batches;
 mod exact;
 mod fused_qkv;
+mod gemma;
 mod golden;
 mod groups;
 mod hostile_gguf;

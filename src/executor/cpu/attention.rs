@@ -3,7 +3,7 @@
 use super::compute::Compute;
 use crate::cpu::{ActRow, Activations, Kernels};
 use crate::executor::kv_cache::{HeadCache, KvCache};
-use crate::model::{Config, Rope, RopeKind};
+use crate::model::{Caps, Config, Rope, RopeKind};
 use std::ops::Range;
 
 /// Rotary embedding with its frequencies worked out.
@@ -79,7 +79,7 @@ impl Attention {
         let Self { queries, by_head } = self;
         let (n_head, head_dim) = (config.n_head, config.head_dim);
         let group = n_head / config.n_head_kv;
-        let scale = config.attention_scale;
+        let (scale, cap) = (config.attention_scale, config.caps.scores);
         let n_tokens = q.len() / (n_head * head_dim);
         let kernels = cx.isa.kernels(query(0).kv.dtype());
         queries.load(q, head_dim, [kernels.act]);
@@ -94,7 +94,7 @@ impl Attention {
                     let (head, token) = (head_kv * group + j / n_tokens, j % n_tokens);
                     let Query { kv, position } = query(token);
                     let (cache, seen) = (kv.of_head(layer, head_kv), kv.seen(layer, position));
-                    attend(kernels, queries.row(token * n_head + head), cache, seen, scale, row);
+                    attend(kernels, queries.row(token * n_head + head), cache, seen, (scale, cap), row);
                 }
             }
         });
@@ -107,10 +107,17 @@ impl Attention {
     }
 }
 
-/// Softmax of `scale * (q . keys)`, times values, into `out`, of the positions `seen`: block after block of them, with the
+/// Softmax of `scale * (q . keys)`, below the cap where there is one, times values, into `out`, of the positions `seen`: block after block of them, with the
 /// largest score so far and everything rescaled when a larger one comes ("online softmax", arXiv 1805.02867), so that no
 /// vector as long as the context is made.
-fn attend(kernels: &Kernels, q: ActRow, cache: HeadCache, seen: Range<usize>, scale: f32, out: &mut [f32]) {
+fn attend(
+    kernels: &Kernels,
+    q: ActRow,
+    cache: HeadCache,
+    seen: Range<usize>,
+    (scale, cap): (f32, Option<f32>),
+    out: &mut [f32],
+) {
     let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0f32);
     out.fill(0.0);
     for start in seen.clone().step_by(BLOCK) {
@@ -122,6 +129,9 @@ fn attend(kernels: &Kernels, q: ActRow, cache: HeadCache, seen: Range<usize>, sc
             (kernels.dot)(cache.keys(&stretch), q, &mut scores[own]);
         }
         scores.iter_mut().for_each(|s| *s *= scale);
+        if let Some(cap) = cap {
+            Caps::apply(cap, scores);
+        }
         let block_max = scores.iter().copied().fold(max, f32::max);
         if block_max > max {
             let rescale = (max - block_max).exp();
@@ -161,7 +171,7 @@ mod tests {
         queries.load(&q, head_dim, [ActKind::F32]);
         let mut out = vec![0.0; head_dim];
         let kernels = Isa::Plain.kernels(crate::quant::GgmlType::F32);
-        attend(kernels, queries.row(0), cache, seen, 1.0 / (head_dim as f32).sqrt(), &mut out);
+        attend(kernels, queries.row(0), cache, seen, (1.0 / (head_dim as f32).sqrt(), None), &mut out);
         out
     }
 

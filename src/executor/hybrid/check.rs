@@ -21,6 +21,10 @@ pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
     let config = &model.config;
     activation_code(Some(config.activation.activation))?;
     check_matrix(model.weights.head())?;
+    ensure!(
+        config.caps.scores.is_none(),
+        "a soft cap of attention (attn_logit_softcapping) is not computed on a card yet"
+    );
     let narrow = config.windows.iter().flatten().any(|window| *window < params.n_ctx);
     ensure!(
         !narrow,

@@ -3,6 +3,8 @@
 mod arcee;
 mod exaone;
 mod falcon;
+mod gemma2;
+mod gemma3;
 mod granite;
 mod jais2;
 mod llama;
@@ -70,6 +72,8 @@ pub static KNOWN: &[&dyn Architecture] = &[
     &stablelm::StableLm,
     &starcoder2::StarCoder2,
     &exaone::Exaone,
+    &gemma2::Gemma2,
+    &gemma3::Gemma3,
 ];
 
 /// The one of `known` that has this name.
