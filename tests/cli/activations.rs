@@ -102,7 +102,14 @@ fn a_variant_keeps_the_threshold_and_a_profile_is_of_one() {
     profile(&bare, "fatrelu:0.2", "b.profile");
     let split = |args: &[&str], to: &str| {
         let mut command = tool("split");
-        command.arg("-m").arg(&bare).arg("--profile").arg(at("a.profile")).args(args).args(["--no-kl", "-o"]).arg(at(to));
+        command
+            .arg("-m")
+            .arg(&bare)
+            .arg("--profile")
+            .arg(at("a.profile"))
+            .args(args)
+            .args(["--no-kl", "-o"])
+            .arg(at(to));
         command
     };
     refused(&mut split(&[], "x.gguf"), &["fatrelu:0.3", "silu", "--activation"]);

@@ -136,8 +136,8 @@ fn bias_activation_and_second_operand_come_in_this_order() {
                         None => (sum, 1.0),
                         Some(Activation::Silu) => (sum / (1.0 + (-sum).exp()), 1.1),
                         Some(Activation::Relu) => (sum.max(0.0), 1.0),
-                        Some(_) => panic!("kernels have no code for it"),
                         Some(Activation::Relu2) => (sum.max(0.0).powi(2), 2.0 * sum.abs() + delta),
+                        Some(_) => panic!("kernels have no code for it"),
                     };
                     let other = f64::from(others[token * y.stride + row]);
                     let (expected, factor) = match mode {

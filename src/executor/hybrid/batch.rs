@@ -1,8 +1,7 @@
 //! Many tokens at once: everything that has a place on the card is computed there, with weights that are not there
 //! streaming by; attention of layers whose cache the CPU has is computed on the CPU.
 
-use super::heads::Heads;
-use super::record::{Card, from_slot};
+use super::record::{Card, Heads, from_slot};
 use super::resident::{CardAttention, CardGroup};
 use crate::executor::cpu::{Cpu, Given, How, Input, Request};
 use crate::executor::device::Tokens;

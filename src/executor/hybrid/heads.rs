@@ -1,6 +1,6 @@
 //! What queries and keys go through on the card between their products and attention.
 
-use super::record::Card;
+use super::record::{Card, Heads};
 use super::resident::{CardAttention, CardNorm};
 use crate::gpu::Ptr;
 use crate::gpu::ops::norm::{Acts, norm};
@@ -8,19 +8,6 @@ use crate::gpu::ops::rope::{Prepare, Rope, RopeStore, rope_store};
 use crate::model::{Config, RopeKind};
 use crate::placement::budget::ScratchPart as S;
 use anyhow::Result;
-
-/// Queries, keys and values of some tokens, and where they belong.
-#[derive(Clone, Copy)]
-pub(super) struct Heads {
-    pub q: Ptr,
-    pub k: Ptr,
-    pub v: Ptr,
-    pub n_tokens: usize,
-    /// State of the token, or [`Ptr::NULL`].
-    pub token: Ptr,
-    /// Position of the first one, behind that of `token`.
-    pub first: usize,
-}
 
 impl Card<'_> {
     /// Normalises queries and keys of layer number `layer` where it does so, rotates them where it does so, and stores keys

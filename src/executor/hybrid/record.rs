@@ -1,7 +1,6 @@
 //! A token on the card, written down once: instructions become kernels in a stream, and what the CPU has of them becomes
 //! requests in a list.
 
-use super::heads::Heads;
 use super::resident::{CardGroup, CardLayer, CardPredictor, CardScores, Resident};
 use super::scratch::Scratch;
 use crate::executor::cpu::{Found, Input, Request};
@@ -23,6 +22,19 @@ use anyhow::{Context, Result, bail, ensure};
 
 /// How long the card waits for the CPU: longer than it takes to read many layers from a slow disk for the first time.
 const ANSWER_LIMIT_MS: u32 = 600_000;
+
+/// Queries, keys and values of some tokens, and where they belong.
+#[derive(Clone, Copy)]
+pub(super) struct Heads {
+    pub q: Ptr,
+    pub k: Ptr,
+    pub v: Ptr,
+    pub n_tokens: usize,
+    /// State of the token, or [`Ptr::NULL`].
+    pub token: Ptr,
+    /// Position of the first one, behind that of `token`.
+    pub first: usize,
+}
 
 /// What kernels are enqueued with.
 #[derive(Clone, Copy)]

@@ -1,4 +1,4 @@
-//! Gemma 2.
+//! Gemma 2: norms before and behind blocks, soft caps, and windows in every second layer.
 
 use super::Architecture;
 use crate::model::activation::Activation;

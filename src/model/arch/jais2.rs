@@ -1,4 +1,4 @@
-//! Jais 2.
+//! Jais 2: as Nemotron, with whole heads rotated and biases everywhere.
 
 use super::Architecture;
 use crate::model::activation::Activation;
