@@ -76,6 +76,7 @@ impl Comparison {
             ffn_bytes_per_token: bench.ffn_bytes(stats),
             predicted: bench.predicted(stats, speed),
             ffn_density: compared.perplexity.ffn_density,
+            ffn_up_density: compared.perplexity.ffn_opened.filter(|_| bench.model.has_two_masks()),
             perplexity: Some(compared.perplexity.value),
             stderr: Some(compared.perplexity.stderr),
             backend: super::backend(card.as_ref()),

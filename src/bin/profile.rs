@@ -73,7 +73,7 @@ struct Args {
     /// Threads [default: all cores]
     #[arg(short, long, value_name = "N")]
     threads: Option<usize>,
-    /// Activation function of the FFN: silu, gelu, gelu_erf, gelu_quick, relu, relu2, or fatrelu:THRESHOLD [default: what the
+    /// Activation function of the FFN: silu, gelu, gelu_erf, gelu_quick, relu, relu2, drelu, or fatrelu:THRESHOLD [default: what the
     /// file says]
     #[arg(long, value_name = "NAME")]
     activation: Option<Activation>,

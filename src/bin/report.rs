@@ -16,8 +16,11 @@ pub fn timings(executor: &Executor, result: &Generated, seed: u64) {
     let (n, m) = (result.n_prompt, result.n_decoded);
     tell!("prefill {prefill:>8.3} s  {n:>5} tokens  {:>8.2} tokens/s", per_second(n, prefill));
     tell!("decode  {decode:>8.3} s  {m:>5} tokens  {:>8.2} tokens/s", per_second(m, decode));
+    let stats = executor.stats();
+    let gates = stats.opened().filter(|_| executor.model().has_two_masks());
+    let gates = gates.map_or_else(String::new, |opened| format!(" (of the gates {:.2} %)", 100.0 * (1.0 - opened)));
     let sparsity =
-        executor.stats().density().map_or_else(String::new, |d| format!("FFN sparsity {:.2} %, ", 100.0 * (1.0 - d)));
+        stats.density().map_or_else(String::new, |d| format!("FFN sparsity {:.2} %{gates}, ", 100.0 * (1.0 - d)));
     let mode = executor.params().mode.name();
     tell!(
         "{sparsity}mode {mode}, {} threads, seed {seed}, stopped by {}",
@@ -42,7 +45,9 @@ pub fn layers(model: &Model, executor: &Executor) {
             } else {
                 String::new()
             };
-            tell!("layer {layer:>3}{of}: {:>6.2} % of {} neurons fired{found}", 100.0 * density, group.n_ff());
+            let gates = stats.group_opened(number).filter(|_| model.has_two_masks());
+            let gates = gates.map_or_else(String::new, |n| format!(", up was read of {:.2} %", 100.0 * n));
+            tell!("layer {layer:>3}{of}: {:>6.2} % of {} neurons fired{gates}{found}", 100.0 * density, group.n_ff());
         }
     }
     if let Some(recall) = stats.recall() {
@@ -79,6 +84,7 @@ pub fn json(model: &Model, executor: &Executor, texts: (&str, &str), result: &Ge
         "prefill_ts": per_second(result.n_prompt, prefill),
         "decode_ts": per_second(result.n_decoded, decode),
         "ffn_density": executor.stats().density(),
+        "ffn_up_density": executor.stats().opened().filter(|_| model.has_two_masks()),
         "mode": executor.params().mode.name(),
         "predictor_recall": executor.stats().recall().map(|r| r.by_mass()),
         "n_threads": executor.params().n_threads,

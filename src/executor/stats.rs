@@ -9,12 +9,21 @@ use std::time::Duration;
 pub struct Computed {
     /// Neurons that fired.
     pub fired: usize,
+    /// Neurons whose row of `up` was read, where there is a gate: more than fired, where `up` has a mask of its own.
+    pub opened: usize,
     /// Neurons whose row of the mask matrix was read.
     pub masked: usize,
     /// Bytes of the predictor that were read.
     pub predictor_bytes: usize,
     /// Time that it took.
     pub predictor_time: Duration,
+}
+
+impl Computed {
+    /// So many gates are above zero. All of their neurons fire, as long as `up` has no mask of its own.
+    pub(super) fn opens(&mut self, n: usize) {
+        (self.opened, self.fired) = (n, n);
+    }
 }
 
 /// What of the neurons that fired was computed.
@@ -64,6 +73,7 @@ struct GroupStats {
     /// Tokens for which the router did not choose it.
     skipped: u64,
     fired: u64,
+    opened: u64,
     masked: u64,
     predictor_bytes: u64,
     predictor_time: Duration,
@@ -93,6 +103,7 @@ impl FfnStats {
     pub(super) fn add(&mut self, group: usize, computed: Computed) {
         let group = &mut self.groups[group];
         group.fired += computed.fired as u64;
+        group.opened += computed.opened as u64;
         group.masked += computed.masked as u64;
         group.predictor_bytes += computed.predictor_bytes as u64;
         group.predictor_time += computed.predictor_time;
@@ -129,6 +140,17 @@ impl FfnStats {
     /// Share of all neurons that were computed and fired; `None` before the first token.
     pub fn density(&self) -> Option<f64> {
         self.share(&self.groups, |g| g.fired)
+    }
+
+    /// Share of a group's neurons whose row of `up` was read, where there is a gate: see [`Computed::opened`]; `None` before
+    /// the first token.
+    pub fn group_opened(&self, group: usize) -> Option<f64> {
+        self.share(&self.groups[group..=group], |g| g.opened)
+    }
+
+    /// The same share of all neurons.
+    pub fn opened(&self) -> Option<f64> {
+        self.share(&self.groups, |g| g.opened)
     }
 
     /// Share of a group's neurons whose row of the mask matrix was read; `None` before the first token.
@@ -171,11 +193,11 @@ impl FfnStats {
         let n_tokens = self.n_tokens as f64;
         (self.n_tokens > 0).then(|| {
             let of_group = |((_, weights), stats): ((usize, &NeuronGroup), &GroupStats)| {
-                let [fired, masked, predictor] =
-                    [stats.fired, stats.masked, stats.predictor_bytes].map(|n| n as f64 / n_tokens);
+                let [fired, opened, masked, predictor] =
+                    [stats.fired, stats.opened, stats.masked, stats.predictor_bytes].map(|n| n as f64 / n_tokens);
                 let mask = masked * weights.mask_matrix().row_bytes() as f64;
                 let share = (self.n_tokens - stats.skipped) as f64 / n_tokens;
-                predictor + (mask + share * weights.bytes_always() as f64 + weights.bytes_for_active(fired))
+                predictor + (mask + share * weights.bytes_always() as f64 + weights.bytes_for_active(opened, fired))
             };
             model.weights.groups().zip(&self.groups).map(of_group).sum()
         })

@@ -27,7 +27,7 @@ impl Tabled for Row {
 }
 
 /// All columns, in order.
-static GROUPS: [Group<Row>; 4] = [
+static GROUPS: [Group<Row>; 5] = [
     Group {
         needed: None,
         columns: &[
@@ -59,6 +59,11 @@ static GROUPS: [Group<Row>; 4] = [
             number("perplexity", |r| r.perplexity.into()),
             number("stderr", |r| r.stderr.into()),
         ],
+    },
+    Group {
+        needed: Some(|row| row.ffn_up_density.is_some()),
+        columns: &[number("ffn_up_density", |r| r.ffn_up_density.into())
+            .shown("density of up", |r| Some(percent(r.ffn_up_density?, 2)))],
     },
     Group {
         needed: Some(|row| row.predicted.is_some()),

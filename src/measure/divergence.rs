@@ -122,9 +122,9 @@ pub fn divergence(
     }
     let (mean, error) = mean_and_error(predictions.iter().map(|p| p.nats));
     let value = mean.exp();
-    let ffn_density = other.stats().density();
+    let (ffn_density, ffn_opened) = (other.stats().density(), other.stats().opened());
     let n_scored = predictions.len();
-    let perplexity = Perplexity { value, stderr: value * error, n_scored, n_windows, ffn_density };
+    let perplexity = Perplexity { value, stderr: value * error, n_scored, n_windows, ffn_density, ffn_opened };
     Ok(Compared { divergence: summary(&predictions), perplexity, decoding })
 }
 

@@ -20,6 +20,8 @@ pub struct Perplexity {
     pub n_windows: usize,
     /// Share of neurons that fired.
     pub ffn_density: Option<f64>,
+    /// Share of neurons whose gate was above zero.
+    pub ffn_opened: Option<f64>,
 }
 
 struct Scorer<'a> {
@@ -119,7 +121,7 @@ pub fn perplexity(
     let windows = windows(tokens, n_ctx, bos, max_windows)?;
     let n_windows = windows.len();
     progress.begin("perplexity", (n_windows * n_ctx) as u64);
-    let (mut nats, mut density) = (Vec::new(), Density::default());
+    let (mut nats, mut density) = (Vec::new(), Density::new(executor.model().config.activation.activation));
     executor.reset_stats();
     for window in windows {
         let mut scorer = Scorer { window: &window, nats: Vec::new(), density: &mut density };
@@ -146,5 +148,6 @@ pub fn perplexity(
     ensure!(mean.is_finite(), "the model's predictions are not finite numbers; are its weights whole?");
     let value = mean.exp();
     let ffn_density = density.share().or_else(|| executor.stats().density());
-    Ok(Perplexity { value, stderr: value * error, n_scored: nats.len(), n_windows, ffn_density })
+    let ffn_opened = density.opened().or_else(|| executor.stats().opened());
+    Ok(Perplexity { value, stderr: value * error, n_scored: nats.len(), n_windows, ffn_density, ffn_opened })
 }

@@ -53,6 +53,10 @@ pub struct Row {
     pub limit_gb_per_s: Option<f64>,
     /// Share of neurons that fired.
     pub ffn_density: Option<f64>,
+    /// Share of neurons whose row of `up` was read, of models where `up` has a mask of its own; tables without such a row
+    /// have no column for it.
+    #[cfg_attr(test, serde(skip_serializing_if = "Option::is_none"))]
+    pub ffn_up_density: Option<f64>,
     /// Perplexity of the text.
     pub perplexity: Option<f64>,
     /// Standard error of the perplexity.

@@ -34,6 +34,8 @@ pub struct Speed {
     pub samples: Vec<f64>,
     /// Share of neurons that fired: while decoding, or where nothing is decoded, in the prefill.
     pub ffn_density: Option<f64>,
+    /// Share of neurons whose gate was above zero, likewise.
+    pub ffn_opened: Option<f64>,
     /// Mean bytes of weights touched per token.
     pub bytes_per_token: f64,
 }
@@ -69,7 +71,7 @@ pub fn speed(
     ensure!(n > 0, "a test needs at least one token");
     ensure!(!tokens.is_empty(), "no tokens to feed");
     let feed: Vec<u32> = tokens.iter().copied().cycle().take(n).collect();
-    let (mut samples, mut density) = (Vec::new(), Density::default());
+    let (mut samples, mut density) = (Vec::new(), Density::new(model.config.activation.activation));
     progress.begin(&test.name(), (n * (repetitions + 1)) as u64);
     for repetition in 0..=repetitions {
         executor.clear();
@@ -94,7 +96,8 @@ pub fn speed(
     let params = executor.params();
     let stats = executor.stats();
     let bytes_per_token = bytes_per_token(model, stats, test, params.mode, params.n_ubatch);
-    Ok(Speed { samples, ffn_density: stats.density().or(density.share()), bytes_per_token })
+    let (ffn_density, ffn_opened) = (stats.density().or(density.share()), stats.opened().or(density.opened()));
+    Ok(Speed { samples, ffn_density, ffn_opened, bytes_per_token })
 }
 
 /// Mean bytes of weights touched per token: prefill reads all weights once per batch, decode once per token or what
@@ -122,7 +125,12 @@ mod tests {
 
     #[test]
     fn spread_is_the_sample_standard_deviation() {
-        let speed = |samples: &[f64]| Speed { samples: samples.to_vec(), ffn_density: None, bytes_per_token: 0.0 };
+        let speed = |samples: &[f64]| Speed {
+            samples: samples.to_vec(),
+            ffn_density: None,
+            ffn_opened: None,
+            bytes_per_token: 0.0,
+        };
         assert_eq!(speed(&[1.0, 3.0]).mean(), 2.0);
         assert!((speed(&[1.0, 3.0]).stddev() - 2f64.sqrt()).abs() < 1e-12);
         assert_eq!(speed(&[5.0]).stddev(), 0.0);

@@ -21,6 +21,9 @@ pub enum Activation {
     Relu2,
     /// FATReLU (arXiv 2402.13516): `x` where it is above the threshold, else 0.
     FatRelu(Threshold),
+    /// dReLU (arXiv 2406.05955): `max(gate, 0) * max(up, 0)`. The gate says which rows of `up` are read, both which neurons
+    /// fire.
+    DRelu,
 }
 
 /// What a value must be above for FATReLU to let it through: finite and not negative.
@@ -48,13 +51,14 @@ impl Threshold {
 const FATRELU: &str = "fatrelu";
 
 impl Activation {
-    const NAMES: [(&'static str, Self); 20] = [
+    const NAMES: [(&'static str, Self); 22] = [
         ("silu", Self::Silu),
         ("gelu", Self::Gelu),
         ("gelu_erf", Self::GeluErf),
         ("gelu_quick", Self::GeluQuick),
         ("relu", Self::Relu),
         ("relu2", Self::Relu2),
+        ("drelu", Self::DRelu),
         ("swish", Self::Silu),
         ("swiglu", Self::Silu),
         ("gelu_tanh", Self::Gelu),
@@ -69,6 +73,7 @@ impl Activation {
         ("relu_squared", Self::Relu2),
         ("squared_relu", Self::Relu2),
         ("relu^2", Self::Relu2),
+        ("d_relu", Self::DRelu),
     ];
 
     /// The function of this name, with this threshold where it needs one and the name has none behind a colon.
@@ -83,7 +88,8 @@ impl Activation {
         if !stem.eq_ignore_ascii_case(FATRELU) {
             let shown = name.chars().take(60).collect::<String>();
             bail!(
-                "activation \"{}\" is not known; silu, gelu, gelu_erf, gelu_quick, relu, relu2 and fatrelu:THRESHOLD are",
+                "activation \"{}\" is not known; silu, gelu, gelu_erf, gelu_quick, relu, relu2, drelu and \
+                 fatrelu:THRESHOLD are",
                 shown.escape_debug()
             );
         }
@@ -110,6 +116,7 @@ impl Activation {
             Self::Relu => "relu",
             Self::Relu2 => "relu2",
             Self::FatRelu(_) => FATRELU,
+            Self::DRelu => "drelu",
         }
     }
 
@@ -117,11 +124,11 @@ impl Activation {
     pub fn threshold(self) -> Option<Threshold> {
         match self {
             Self::FatRelu(threshold) => Some(threshold),
-            Self::Silu | Self::Gelu | Self::GeluErf | Self::GeluQuick | Self::Relu | Self::Relu2 => None,
+            Self::Silu | Self::Gelu | Self::GeluErf | Self::GeluQuick | Self::Relu | Self::Relu2 | Self::DRelu => None,
         }
     }
 
-    /// The function's value.
+    /// The function's value: of the gate, or of `up` where there is no gate.
     #[inline]
     pub fn apply(self, x: f32) -> f32 {
         match self {
@@ -129,7 +136,7 @@ impl Activation {
             Self::Gelu => gelu(x),
             Self::GeluErf => gelu_erf(x),
             Self::GeluQuick => x / (1.0 + (-1.702 * x).exp()),
-            Self::Relu => relu(x),
+            Self::Relu | Self::DRelu => relu(x),
             Self::Relu2 => relu(x) * relu(x),
             Self::FatRelu(Threshold(threshold)) => {
                 if x <= threshold {
@@ -141,12 +148,44 @@ impl Activation {
         }
     }
 
-    /// How far above the point from which on it fires an input is; of functions that always fire, the input.
+    /// What a neuron multiplies its `down` vector with, from the value of the gate's function and the product with `up`:
+    /// exactly 0 where it does not fire, whatever `up` is.
     #[inline]
-    pub fn margin(self, x: f32) -> f32 {
+    pub fn gated(self, act: f32, up: f32) -> f32 {
+        if act == 0.0 {
+            return 0.0;
+        }
+        match self {
+            Self::DRelu if up <= 0.0 => 0.0,
+            _ => act * up,
+        }
+    }
+
+    /// Whether `up` has a mask of its own, so that more gates are above zero than neurons fire.
+    pub fn has_two_masks(self) -> bool {
+        self == Self::DRelu
+    }
+
+    /// Whether a neuron fires, by the value of the gate's function and what [`Activation::gated`] has made of it.
+    #[inline]
+    pub fn fires(self, act: f32, gated: f32) -> bool {
+        (if self.has_two_masks() { gated } else { act }) != 0.0
+    }
+
+    /// How far above the point from which on it fires an input is, with its product with `up` where there is a gate; of
+    /// functions that always fire, the input.
+    #[inline]
+    pub fn margin(self, x: f32, up: f32) -> f32 {
         match self {
             Self::Silu | Self::Gelu | Self::GeluErf | Self::GeluQuick | Self::Relu | Self::Relu2 => x,
             Self::FatRelu(Threshold(threshold)) => x - threshold,
+            Self::DRelu => {
+                if x <= up {
+                    x
+                } else {
+                    up
+                }
+            }
         }
     }
 
@@ -154,7 +193,7 @@ impl Activation {
     pub fn is_sparse(self) -> bool {
         match self {
             Self::Silu | Self::Gelu | Self::GeluErf | Self::GeluQuick => false,
-            Self::Relu | Self::Relu2 | Self::FatRelu(_) => true,
+            Self::Relu | Self::Relu2 | Self::FatRelu(_) | Self::DRelu => true,
         }
     }
 }
@@ -248,7 +287,24 @@ mod tests {
         let above = f32::from_bits(0.25f32.to_bits() + 1);
         let given = [-1.0, 0.0, 0.25, above, 3.0, f32::INFINITY];
         assert_eq!(given.map(|x| fatrelu.apply(x)), [0.0, 0.0, 0.0, above, 3.0, f32::INFINITY]);
-        assert!(given.iter().all(|x| (fatrelu.apply(*x) != 0.0) == (fatrelu.margin(*x) > 0.0)));
+        assert!(given.iter().all(|x| (fatrelu.apply(*x) != 0.0) == (fatrelu.margin(*x, 1.0) > 0.0)));
+    }
+
+    #[test]
+    fn drelu_fires_where_gate_and_up_are_above_zero() {
+        let values = [-2.0, -0.0, 0.0, 0.5, 3.0, f32::INFINITY];
+        for (gate, up) in values.into_iter().flat_map(|gate| values.map(|up| (gate, up))) {
+            let gated = Activation::DRelu.gated(Activation::DRelu.apply(gate), up);
+            let fires = gate > 0.0 && up > 0.0;
+            assert_eq!(gated.to_bits(), if fires { gate * up } else { 0.0 }.to_bits(), "{gate}, {up}");
+            assert_eq!(Activation::DRelu.fires(Activation::DRelu.apply(gate), gated), fires);
+            assert_eq!(Activation::DRelu.margin(gate, up) > 0.0, fires);
+        }
+        assert!(Activation::DRelu.gated(1.0, f32::NAN).is_nan() && Activation::DRelu.gated(f32::NAN, 1.0).is_nan());
+        assert_eq!(Activation::DRelu.gated(0.0, f32::NAN), 0.0);
+        // Of all others it is the gate alone.
+        assert!(Activation::Relu.fires(1.0, 0.0) && !Activation::DRelu.fires(1.0, 0.0));
+        assert_eq!(Activation::Relu.gated(2.0, -3.0), -6.0);
     }
 
     #[test]

@@ -85,9 +85,9 @@ impl NeuronGroup {
         self.mask().matrix()
     }
 
-    /// Bytes read for `n` neurons that fire, beyond their mask rows and what is read whole.
-    pub fn bytes_for_active(&self, n: f64) -> f64 {
-        let up = if self.gate.is_some() { n * self.ffn_up().row_bytes() as f64 } else { 0.0 };
+    /// Bytes read where `opened` gates are above zero and `n` neurons fire, beyond mask rows and what is read whole.
+    pub fn bytes_for_active(&self, opened: f64, n: f64) -> f64 {
+        let up = if self.gate.is_some() { opened * self.ffn_up().row_bytes() as f64 } else { 0.0 };
         match self.ffn_down() {
             Down::Rows(down) => up + n * down.row_bytes() as f64,
             Down::Lossless(down) => up + down.bytes_for(n),

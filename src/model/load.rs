@@ -267,9 +267,15 @@ impl<'a> Loader<'a> {
         let (rates, mass) = (floats(&rate_name)?, floats(&mass_name)?);
         NeuronIndex::check_rates(&rates).with_context(|| rate_name)?;
         NeuronIndex::check_mass(&mass).with_context(|| mass_name)?;
+        let open_name = name("ffn_neuron_open_rate");
+        let open_rates = self.share_of_floats(&open_name, &[n_ff], share)?;
+        if let Some(open) = &open_rates {
+            NeuronIndex::check_open_rates(open, &rates).with_context(|| open_name)?;
+        }
         let n_hot = self.n_hot.get(self.n_groups).copied().context("powerinfer.n_hot: the key is missing")?;
         ensure!(n_hot <= n_ff, "powerinfer.n_hot: a hot prefix of {n_hot} in the {n_ff} neurons of {id_name}");
         let mut index = NeuronIndex::new(ids, rates, mass, n_hot).with_context(|| id_name)?;
+        index.open_rates = open_rates;
         index.cold = self.cold(&name("ffn_cold_fired"), n_ff, share)?;
         Ok(index)
     }

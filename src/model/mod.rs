@@ -92,6 +92,14 @@ impl Model {
             let keys = Keys::new(&gguf, arch.name(), n_vocab, activation);
             let config = arch.config(&keys)?;
             let weights = Weights::load(&gguf, arch, &config)?;
+            let found = &config.activation;
+            ensure!(
+                !found.activation.has_two_masks() || weights.groups().all(|(_, group)| group.gate.is_some()),
+                "activation {} (from {}) is of gate and up, but the FFN of architecture {} has no gate",
+                found.activation,
+                found.from,
+                arch.name()
+            );
             let notes = notes::of(&config, &keys.unknown(arch.harmless()));
             Ok((config, weights, notes))
         };
@@ -102,6 +110,11 @@ impl Model {
     /// Whether files of the architecture of this name can be computed, as far as their other keys allow.
     pub fn is_computed(architecture: &str) -> bool {
         arch::find(arch::KNOWN, architecture).is_ok()
+    }
+
+    /// Whether `up` has a mask of its own: then fewer neurons fire than rows of `up` are read.
+    pub fn has_two_masks(&self) -> bool {
+        self.config.activation.activation.has_two_masks()
     }
 
     /// Whether the neurons lie hot first with transposed `down`, as `split` writes them.

@@ -1,7 +1,7 @@
 //! The two index spaces of a group's neurons, and the index that a variant stores.
 
 use super::cold::ColdQuantiles;
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 /// Position of a neuron in the original model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +19,8 @@ pub struct NeuronIndex {
     pub rates: Vec<f32>,
     /// Mean absolute value that the neuron multiplied its `down` vector with, by slot.
     pub mass: Vec<f32>,
+    /// Share of tokens for which the neuron's gate was above zero, by slot, where `up` has a mask of its own.
+    pub open_rates: Option<Vec<f32>>,
     /// Planned size of the hot prefix.
     pub n_hot: usize,
     /// How many neurons behind a prefix fire for a token, where tokens were counted one by one.
@@ -43,7 +45,7 @@ impl NeuronIndex {
         Self::check_rates(&rates)?;
         Self::check_mass(&mass)?;
         let ids = ids.into_iter().map(|i| NeuronId(i as u32)).collect();
-        Ok(Self { ids, rates, mass, n_hot, cold: None })
+        Ok(Self { ids, rates, mass, open_rates: None, n_hot, cold: None })
     }
 
     /// Whether these may be the rates of neurons, by slot.
@@ -57,6 +59,16 @@ impl NeuronIndex {
         Ok(())
     }
 
+    /// Whether these may be the rates of gates, by slot.
+    ///
+    /// # Errors
+    /// When they are no shares, or a neuron fired more often than its gate was above zero.
+    pub(super) fn check_open_rates(open: &[f32], rates: &[f32]) -> Result<()> {
+        let wrong = open.iter().zip(rates).find(|(open, rate)| !(**rate..=1.0).contains(*open));
+        let Some((open, rate)) = wrong else { return Ok(()) };
+        bail!("a gate is above zero for a share of {open} of the tokens: not between 1 and the neuron's rate of {rate}")
+    }
+
     /// Whether these may be the masses of neurons.
     ///
     /// # Errors
@@ -65,6 +77,13 @@ impl NeuronIndex {
         let wrong = mass.iter().find(|mass| !(mass.is_finite() && **mass >= 0.0));
         ensure!(wrong.is_none(), "an activation mass of {} is negative or not finite", wrong.unwrap_or(&0.0));
         Ok(())
+    }
+
+    /// Rows of `up` that are read for each neuron that fires: more than 1 where `up` has a mask of its own.
+    pub fn opened_per_fired(&self) -> f64 {
+        let sum = |rates: &[f32]| rates.iter().map(|rate| f64::from(*rate)).sum::<f64>();
+        let fired = sum(&self.rates);
+        self.open_rates.as_ref().filter(|_| fired > 0.0).map_or(1.0, |open| sum(open) / fired)
     }
 
     /// The neuron at `slot`.

@@ -115,9 +115,9 @@ fn rows(bandwidths: &Bandwidths, rows: NeuronRows, way: Way, n: f64) -> f64 {
     seconds(bandwidths, rows.dtype, way, n * rows.row_bytes as f64)
 }
 
-/// Seconds per neuron for up and down.
-fn per_neuron(bandwidths: &Bandwidths, group: &GroupWork, listed: bool) -> f64 {
-    let up = group.up.map_or(0.0, |up| rows(bandwidths, up, Way::Dot { listed }, 1.0));
+/// Seconds per neuron for so many rows of up and one of down.
+fn per_neuron(bandwidths: &Bandwidths, group: &GroupWork, opened: f64, listed: bool) -> f64 {
+    let up = group.up.map_or(0.0, |up| rows(bandwidths, up, Way::Dot { listed }, opened));
     up + rows(bandwidths, group.down, Way::Add { listed }, 1.0)
 }
 
@@ -222,8 +222,11 @@ impl<'a> Cost<'a> {
             before += rows(&gpu.bandwidth, group.mask, stream, n_cold);
         }
         gpu_part += rows(&gpu.bandwidth, group.mask, stream, n_hot);
-        let hot_fired = if dense { n_hot } else { fired.hot(choice.n_hot) };
-        gpu_part += hot_fired * per_neuron(&gpu.bandwidth, group, !dense);
+        let (hot_fired, hot_opened, cold_opened) = match dense {
+            true => (n_hot, 1.0, 1.0),
+            false => (fired.hot(choice.n_hot), fired.opened_per_hot(choice.n_hot), fired.opened_per_cold(choice.n_hot)),
+        };
+        gpu_part += hot_fired * per_neuron(&gpu.bandwidth, group, hot_opened, !dense);
         let (mut cpu_fixed, mut per_active, mut ratio) = (0.0, 0.0, 0.0);
         if let Some(p) = predictor {
             let scored = p.bytes(group.n_ff(), choice.n_hot) as f64;
@@ -242,7 +245,7 @@ impl<'a> Cost<'a> {
             let regions = f64::from(u8::from(!choice.mask)) + f64::from(u8::from(group.up.is_some())) + 1.0;
             let looked_at = if choice.mask || choice.predictor { 0.0 } else { 3.0 * n_cold };
             cpu_fixed += regions * cpu.region + (3.0 * self.work.n_embd as f64 + looked_at) * cpu.value;
-            let each = per_neuron(&cpu.bandwidth, group, !dense);
+            let each = per_neuron(&cpu.bandwidth, group, cold_opened, !dense);
             if dense {
                 scratch.clear();
                 scratch.push(n_cold);
@@ -252,7 +255,7 @@ impl<'a> Cost<'a> {
             let n = scratch.len() as f64;
             let cpu_at = |q: f64| cpu_fixed + q * each + (q * ratio).min(n_cold) * per_active;
             let listed = match () {
-                () if choice.mask => LIST_ENTRY,
+                () if choice.mask => LIST_ENTRY * cold_opened,
                 () if choice.predictor => LIST_ENTRY * ratio,
                 () => 0.0,
             };
@@ -311,7 +314,8 @@ impl<'a> Cost<'a> {
             ffn += rows(bandwidth, group.mask, Way::Dot { listed: false }, n_ff);
         }
         let listed = mode != Mode::Dense;
-        let up = group.up.map_or(0.0, |up| rows(bandwidth, up, Way::Dot { listed }, active));
+        let opened = if mode == Mode::Dense { 1.0 } else { fired.opened_per_cold(0) };
+        let up = group.up.map_or(0.0, |up| rows(bandwidth, up, Way::Dot { listed }, active * opened));
         let down = if group.down_by_columns {
             rows(bandwidth, group.down, Way::Dot { listed: false }, n_ff)
         } else {
@@ -350,10 +354,12 @@ impl<'a> Cost<'a> {
             let of = |side: &Bandwidths, n: f64, rows: NeuronRows| {
                 seconds(side, rows.dtype, stream, n * rows.row_bytes as f64)
             };
-            let neurons =
-                |side: &Bandwidths, n: f64| group.up.map_or(0.0, |up| of(side, n, up)) + of(side, n, group.down);
-            on_gpu += neurons(gpu, hot);
-            on_cpu += neurons(cpu, cold);
+            let neurons = |side: &Bandwidths, n: f64, opened: f64| {
+                let opened = if dense { 1.0 } else { opened };
+                group.up.map_or(0.0, |up| of(side, n * opened, up)) + of(side, n, group.down)
+            };
+            on_gpu += neurons(gpu, hot, fired.opened_per_hot(choice.n_hot));
+            on_cpu += neurons(cpu, cold, fired.opened_per_cold(choice.n_hot));
             let n_mask = if choice.mask { n_ff } else { choice.n_hot as f64 };
             on_gpu += of(gpu, n_mask, group.mask);
             let n_cold = n_ff - n_mask;

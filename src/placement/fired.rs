@@ -18,6 +18,8 @@ fn fits(cold: &ColdQuantiles, n_ff: usize) -> bool {
 pub(super) struct Fired<'a> {
     /// Sums of the first rates, and of their variances.
     sums: Vec<(f64, f64)>,
+    /// Sums of the first rates at which rows of `up` are read; empty where these are the same.
+    open_sums: Vec<f64>,
     cold: Option<&'a ColdQuantiles>,
 }
 
@@ -32,7 +34,17 @@ impl<'a> Fired<'a> {
             variance += rate * (1.0 - rate);
             sums.push((mean, variance));
         }
-        Self { sums, cold: stats.cold.as_ref().filter(|c| fits(c, stats.rates.len())) }
+        let open = stats.open_rates.iter().filter(|open| open.len() == stats.rates.len()).flatten();
+        let mut open_sums: Vec<f64> = open
+            .scan(0.0, |sum, rate| {
+                *sum += f64::from(*rate);
+                Some(*sum)
+            })
+            .collect();
+        if !open_sums.is_empty() {
+            open_sums.insert(0, 0.0);
+        }
+        Self { sums, open_sums, cold: stats.cold.as_ref().filter(|c| fits(c, stats.rates.len())) }
     }
 
     /// Mean number of the first `n_hot` neurons that fire.
@@ -43,6 +55,17 @@ impl<'a> Fired<'a> {
     /// Mean number of those behind them.
     pub fn cold(&self, n_hot: usize) -> f64 {
         self.sums[self.sums.len() - 1].0 - self.sums[n_hot].0
+    }
+
+    /// Rows of `up` that are read for each neuron that fires, of the first `n_hot`: 1 and more.
+    pub fn opened_per_hot(&self, n_hot: usize) -> f64 {
+        self.open_sums.get(n_hot).map_or(1.0, |opened| ratio(*opened, self.hot(n_hot)))
+    }
+
+    /// The same of those behind them.
+    pub fn opened_per_cold(&self, n_hot: usize) -> f64 {
+        let (Some(all), Some(hot)) = (self.open_sums.last(), self.open_sums.get(n_hot)) else { return 1.0 };
+        ratio(all - hot, self.cold(n_hot))
     }
 
     /// Equally likely numbers of neurons behind the first `n_hot` that fire.
@@ -70,12 +93,17 @@ impl<'a> Fired<'a> {
     }
 }
 
+/// Where nothing fires, what is read beside it is not known by a ratio.
+fn ratio(opened: f64, fired: f64) -> f64 {
+    if fired > 0.0 { (opened / fired).max(1.0) } else { 1.0 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn stats(rates: Vec<f32>, cold: Option<ColdQuantiles>) -> NeuronStats {
-        NeuronStats { mass: rates.clone(), rates, cold }
+        NeuronStats { mass: rates.clone(), rates, open_rates: None, cold }
     }
 
     #[test]
@@ -91,9 +119,20 @@ mod tests {
         }
         fired.cold_quantiles(1000, &mut out);
         assert!(out.iter().all(|q| *q == 0.0), "{out:?}");
-        let always = NeuronStats { rates: vec![1.0; 64], mass: vec![1.0; 64], cold: None };
+        let always = NeuronStats { rates: vec![1.0; 64], mass: vec![1.0; 64], open_rates: None, cold: None };
         Fired::new(&always).cold_quantiles(24, &mut out);
         assert!(out.iter().all(|q| *q == 40.0), "{out:?}");
+    }
+
+    #[test]
+    fn rows_of_up_are_read_where_gates_are_above_zero() {
+        let with = |open_rates| NeuronStats { open_rates, ..stats(vec![0.5, 0.25, 0.25, 0.0], None) };
+        let of_two = with(Some(vec![0.5, 0.75, 0.5, 0.25]));
+        let fired = Fired::new(&of_two);
+        assert_eq!([0, 1, 2, 4].map(|n| fired.opened_per_hot(n)), [1.0, 1.0, 1.25 / 0.75, 2.0]);
+        assert_eq!([0, 1, 2, 3, 4].map(|n| fired.opened_per_cold(n)), [2.0, 3.0, 3.0, 1.0, 1.0]);
+        let of_one = with(None);
+        assert_eq!((Fired::new(&of_one).opened_per_hot(2), Fired::new(&of_one).opened_per_cold(2)), (1.0, 1.0));
     }
 
     #[test]

@@ -50,7 +50,7 @@ fn distinct(n_layer: usize, n_embd: usize, n_ff: usize, seed: u64) -> Workload {
             down: rows,
             down_by_columns: false,
             divisible: true,
-            stats: NeuronStats { mass: rates.clone(), rates, cold: None },
+            stats: NeuronStats { mass: rates.clone(), rates, open_rates: None, cold: None },
             predictor: None,
         };
         let attention = [Role::AttnQ, Role::AttnK, Role::AttnV, Role::AttnOutput];

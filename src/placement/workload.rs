@@ -37,6 +37,8 @@ pub struct NeuronStats {
     pub rates: Vec<f32>,
     /// Mean activation mass.
     pub mass: Vec<f32>,
+    /// Share of tokens for which the neuron's row of `up` is read; where it is absent, all of these neurons fire.
+    pub open_rates: Option<Vec<f32>>,
     /// The distribution; where it is absent it follows from the rates.
     pub cold: Option<ColdQuantiles>,
 }
@@ -137,10 +139,13 @@ impl GroupWork {
             }
         };
         let stats = match &group.index {
-            Some(index) => {
-                NeuronStats { rates: index.rates.clone(), mass: index.mass.clone(), cold: index.cold.clone() }
-            }
-            None => NeuronStats { rates: vec![1.0; n_ff], mass: vec![1.0; n_ff], cold: None },
+            Some(index) => NeuronStats {
+                rates: index.rates.clone(),
+                mass: index.mass.clone(),
+                open_rates: index.open_rates.clone(),
+                cold: index.cold.clone(),
+            },
+            None => NeuronStats { rates: vec![1.0; n_ff], mass: vec![1.0; n_ff], open_rates: None, cold: None },
         };
         Self {
             mask: row(group.mask_matrix()),
@@ -279,7 +284,7 @@ impl Workload {
             down_by_columns: false,
             divisible: true,
             // What fires counts the same, whichever neuron it is.
-            stats: NeuronStats { mass: rates.clone(), rates, cold: None },
+            stats: NeuronStats { mass: rates.clone(), rates, open_rates: None, cold: None },
             predictor: None,
         };
         let layer = LayerWork {

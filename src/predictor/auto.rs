@@ -32,14 +32,16 @@ pub(super) struct NeuronBytes {
 }
 
 impl NeuronBytes {
-    /// Those of a variant, which is where predictors go and where `down` is stored by rows.
-    pub fn new(group: &NeuronGroup) -> Self {
+    /// Those of a variant, which is where predictors go and where `down` is stored by rows; with so many rows of `up` for
+    /// each neuron that fires.
+    pub fn new(group: &NeuronGroup, opened_per_fired: f64) -> Self {
         let n_ff = group.n_ff() as f64;
         let down = match group.ffn_down() {
             Down::Columns(down) => down.n_bytes() as f64 / n_ff,
             Down::Rows(_) | Down::Lossless(_) => 0.0,
         };
-        Self { n_ff, mask_row: group.mask_matrix().row_bytes() as f64, other_rows: group.bytes_for_active(1.0) + down }
+        let other_rows = group.bytes_for_active(opened_per_fired, 1.0) + down;
+        Self { n_ff, mask_row: group.mask_matrix().row_bytes() as f64, other_rows }
     }
 }
 

@@ -320,7 +320,7 @@ mod tests {
         let z: Vec<f32> =
             scores.iter().zip(noises).enumerate().map(|(i, (s, e))| s + noise * e - (i % n_ff) as f32 / 10.0).collect();
         let mass = z.iter().map(|z| z.max(0.0)).collect();
-        Truth { n, n_ff, z, mass, gain: vec![1.0; n_ff] }
+        Truth { n, n_ff, z, mass, gain: vec![1.0; n_ff], opened_per_fired: 1.0 }
     }
 
     #[test]

@@ -175,6 +175,8 @@ pub(super) struct Truth {
     pub mass: Vec<f32>,
     /// `[n_ff]` mass per activation.
     pub gain: Vec<f32>,
+    /// Rows of `up` that are read for each neuron that fires: more than 1 where `up` has a mask of its own.
+    pub opened_per_fired: f64,
 }
 
 impl Truth {
@@ -188,6 +190,8 @@ impl Truth {
         let x = View::new(x, n, n_embd);
         let slots = slots(group);
         let (mut z, mut mass, mut gain) = (vec![0.0; n * n_ff], vec![0.0; n * n_ff], vec![1.0; n_ff]);
+        // Of tokens: for how many the gate of each neuron is above zero, and for how many it fires.
+        let mut counts = vec![(0u32, 0u32); n_ff];
         for first in (0..n_ff).step_by(NEURONS) {
             let width = NEURONS.min(n_ff - first);
             let w = &mask[first * n_embd..][..width * n_embd];
@@ -207,31 +211,37 @@ impl Truth {
             parallel::each(pieces, |token, ((z, mass), products)| {
                 let neurons = z[first..first + width].iter_mut().zip(&mut mass[first..first + width]);
                 for (i, ((z, m), product)) in neurons.zip(products).enumerate() {
-                    *z = activation.margin(*product);
                     let up = up.as_ref().map_or(1.0, |up| up[token * width + i]);
-                    let act = activation.apply(*product);
-                    *m = if act == 0.0 { 0.0 } else { (act * up).abs() };
+                    *z = activation.margin(*product, up);
+                    *m = activation.gated(activation.apply(*product), up).abs();
                 }
             });
-            parallel::each(gain[first..first + width].iter_mut(), |i, gain| {
-                let (mut acts, mut ups, mut masses, mut fired) = (0.0f64, 0.0f64, 0.0f64, 0u32);
+            let neurons = gain[first..first + width].iter_mut().zip(&mut counts[first..first + width]);
+            parallel::each(neurons, |i, (gain, (opened, fired))| {
+                let (mut acts, mut ups, mut masses) = (0.0f64, 0.0f64, 0.0f64);
                 for token in 0..n {
-                    let act = f64::from(activation.apply(products[token * width + i]).abs());
-                    let up = f64::from(up.as_ref().map_or(1.0, |up| up[token * width + i]).abs());
-                    acts += act;
-                    ups += up;
-                    masses += act * up;
-                    fired += u32::from(act != 0.0);
+                    let product = products[token * width + i];
+                    let up = up.as_ref().map_or(1.0, |up| up[token * width + i]);
+                    let act = activation.apply(product);
+                    let gated = activation.gated(act, up);
+                    acts += expected(activation, activation.margin(product, up));
+                    ups += f64::from(up.abs());
+                    masses += f64::from(act.abs()) * f64::from(if gated == 0.0 { 0.0 } else { up.abs() });
+                    *opened += u32::from(act != 0.0);
+                    *fired += u32::from(activation.fires(act, gated));
                 }
                 // If a neuron rarely fired, its `up` over all tokens tells more.
-                let prior = PRIOR * acts / f64::from(fired.max(1));
+                let prior = PRIOR * acts / f64::from((*fired).max(1));
                 let mean_up = ups / n.max(1) as f64;
                 *gain = if acts > 0.0 { (masses + prior * mean_up) / (acts + prior) } else { mean_up } as f32;
             });
         }
         let finite = parallel::all(&z, |v| v.is_finite()) && parallel::all(&mass, |v| v.is_finite());
         ensure!(finite, "the model computes values that are not finite numbers; are its weights whole?");
-        Ok(Self { n, n_ff, z, mass, gain })
+        let sum = |of: fn(&(u32, u32)) -> u32| counts.iter().map(|n| f64::from(of(n))).sum::<f64>();
+        let (opened, fired) = (sum(|(opened, _)| *opened), sum(|(_, fired)| *fired));
+        let opened_per_fired = if fired > 0.0 { opened / fired } else { 1.0 };
+        Ok(Self { n, n_ff, z, mass, gain, opened_per_fired })
     }
 
     /// Mean and variance of each neuron's pre-activation.
@@ -258,6 +268,12 @@ fn add_bias(part: &Part, slots: &[usize], products: &mut [f32]) {
     for products in products.chunks_exact_mut(slots.len()) {
         products.iter_mut().zip(slots).for_each(|(p, slot)| *p += bias[*slot]);
     }
+}
+
+/// What thresholds are found with for an activation, by how far above zero it is.
+fn expected(activation: Activation, margin: f32) -> f64 {
+    let above = f64::from(margin.max(0.0));
+    if activation == Activation::Relu2 { above * above } else { above }
 }
 
 /// How many firings a neuron's mean `up` counts as.

@@ -152,7 +152,7 @@ impl<'a> Fitter<'a> {
             group,
             params,
             expected,
-            bytes: NeuronBytes::new(group),
+            bytes: NeuronBytes::new(group, truth.opened_per_fired),
             train: inputs(&split.train),
             held_out: inputs(&split.held_out),
             mask,

@@ -3,7 +3,7 @@
 use super::Predictors;
 use super::auto::NeuronBytes;
 use super::data;
-use crate::model::Model;
+use crate::model::{Model, NeuronIndex};
 use crate::units::Bytes;
 use anyhow::Result;
 use std::fmt::Write;
@@ -20,7 +20,9 @@ pub fn table(model: &Model, predictors: &Predictors) -> Result<String> {
     let (mut bytes, mut saved, mut exact, mut lost, mut mass) = (0, 0.0, 0.0, 0.0, 0.0);
     for (i, layer) in predictors.layers.iter().enumerate() {
         let m = &layer.measured;
-        let b = NeuronBytes::new(data::group(model, i)?);
+        let group = data::group(model, i)?;
+        let opened_per_fired = group.index.as_ref().map_or(1.0, NeuronIndex::opened_per_fired);
+        let b = NeuronBytes::new(group, opened_per_fired);
         let others = f64::from(m.fired) * b.n_ff * b.other_rows;
         let whole = b.n_ff * b.mask_row;
         let read = if layer.bias.is_empty() {

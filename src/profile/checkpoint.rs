@@ -3,6 +3,7 @@
 use super::counter::{Counts, Gathered, MAX_MASS};
 use super::file::{put_counts, read_counts};
 use super::fired_sets::token_bytes;
+use super::header::OPENED;
 use super::reuse::ReuseCounts;
 use super::samples::{Samples, put_halves};
 use super::sections::{self, Reader, Section, SectionFile, Sink, Tag, put_string};
@@ -64,7 +65,7 @@ fn write(path: &Path, setup: &Setup, state: &State) -> Result<()> {
     setup.about.iter().flat_map(|(name, value)| [name, value]).for_each(|text| put_string(&mut about, text));
     let done_bytes = done.iter().map(|d| u8::from(*d)).collect();
     let counts = &gathered.counts;
-    let [fired, mass] = put_counts(&counts.groups);
+    let [fired, mass, opened] = put_counts(&counts.groups);
     let mut reuse = Vec::new();
     ReuseCounts::put(&counts.reuse, &mut reuse);
     let signs = [counts.n_values, counts.n_negative].iter().flat_map(|n| n.to_le_bytes()).collect();
@@ -81,7 +82,8 @@ fn write(path: &Path, setup: &Setup, state: &State) -> Result<()> {
         (*b"SIGN", signs),
         (*b"FSET", bits),
     ];
-    let mut list: Vec<_> = parts.into_iter().map(|(tag, bytes)| Section::of_bytes(tag, bytes)).collect();
+    let gates = setup.model.has_two_masks().then_some((OPENED, opened));
+    let mut list: Vec<_> = parts.into_iter().chain(gates).map(|(tag, bytes)| Section::of_bytes(tag, bytes)).collect();
     if let Some(held) = &gathered.samples {
         let emit = move |sink: &mut Sink| -> Result<()> {
             let n_embd = setup.model.config.n_embd;
@@ -141,7 +143,8 @@ fn read_into(file: &mut SectionFile, setup: &Setup, gathered: &mut Gathered) -> 
         "its list of windows is not that of this run"
     );
     let done: Vec<bool> = done.iter().map(|d| *d == 1).collect();
-    let groups = read_counts(&required(file, b"FIRE")?, &required(file, b"MASS")?, n_ff)?;
+    let opened = setup.model.has_two_masks().then(|| required(file, &OPENED)).transpose()?;
+    let groups = read_counts(&required(file, b"FIRE")?, &required(file, b"MASS")?, opened.as_deref(), n_ff)?;
     let reuse = ReuseCounts::read(&required(file, b"LRUD")?, n_ff.len())?;
     let signs = required(file, b"SIGN")?;
     let mut r = Reader { bytes: &signs };
@@ -151,8 +154,10 @@ fn read_into(file: &mut SectionFile, setup: &Setup, gathered: &mut Gathered) -> 
     let most = (MAX_MASS * MASS_ONE) as u64;
     // Sums that continue from these then stay within their type.
     let possible = |l: &GroupCounts| {
-        let pairs = l.fired.iter().zip(&l.mass);
-        pairs.into_iter().all(|(fired, mass)| *fired <= n_tokens && *mass <= fired.saturating_mul(most))
+        let mut pairs = l.fired.iter().zip(&l.mass);
+        let mut gates = l.opened.iter().zip(&l.fired);
+        pairs.all(|(fired, mass)| *fired <= n_tokens && *mass <= fired.saturating_mul(most))
+            && gates.all(|(opened, fired)| fired <= opened && *opened <= n_tokens)
     };
     let sums = groups.iter().zip(&reuse).all(|(l, r)| l.fired.iter().sum::<u64>() == r.total());
     let values = n_ff.iter().fold(0u64, |sum, n| sum.saturating_add(n_tokens.saturating_mul(*n as u64)));

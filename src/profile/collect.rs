@@ -115,7 +115,17 @@ impl<'m> Profiling<'m> {
         let done = vec![false; setup.windows.len()];
         Ok(Self {
             setup,
-            state: State { gathered: Gathered::new(&n_ff, sets, samples, config.n_layer, config.n_embd), done },
+            state: State {
+                gathered: Gathered::new(
+                    &n_ff,
+                    config.activation.activation,
+                    sets,
+                    samples,
+                    config.n_layer,
+                    config.n_embd,
+                ),
+                done,
+            },
         })
     }
 

@@ -161,7 +161,7 @@ mod tests {
             name: "n".to_owned(),
             activation: "relu".to_owned(),
             texts: vec![ProfiledText { sha256: [1; 32], n_tokens: 100, n_ctx: 64 }],
-            groups: vec![GroupCounts { fired: fired.to_vec(), mass: vec![0; fired.len()] }],
+            groups: vec![GroupCounts { fired: fired.to_vec(), mass: vec![0; fired.len()], opened: vec![] }],
             layer_of: vec![0],
             reuse: Some(vec![reuse]),
             fired_sets: None,

@@ -30,9 +30,9 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    fn new(n_ff: &[usize]) -> Self {
+    fn new(n_ff: &[usize], activation: Activation) -> Self {
         Self {
-            groups: n_ff.iter().map(|n| GroupCounts::new(*n)).collect(),
+            groups: n_ff.iter().map(|n| GroupCounts::new(*n, activation.has_two_masks())).collect(),
             reuse: vec![ReuseCounts::default(); n_ff.len()],
             n_values: 0,
             n_negative: 0,
@@ -40,7 +40,10 @@ impl Counts {
     }
 
     fn clear(&mut self) {
-        self.groups.iter_mut().flat_map(|g| [&mut g.fired, &mut g.mass]).for_each(|counts| counts.fill(0));
+        self.groups
+            .iter_mut()
+            .flat_map(|g| [&mut g.fired, &mut g.mass, &mut g.opened])
+            .for_each(|counts| counts.fill(0));
         self.reuse.fill(ReuseCounts::default());
         (self.n_values, self.n_negative) = (0, 0);
     }
@@ -49,6 +52,7 @@ impl Counts {
         for (a, b) in self.groups.iter_mut().zip(&other.groups) {
             a.fired.iter_mut().zip(&b.fired).for_each(|(a, b)| *a += b);
             a.mass.iter_mut().zip(&b.mass).for_each(|(a, b)| *a += b);
+            a.opened.iter_mut().zip(&b.opened).for_each(|(a, b)| *a += b);
         }
         for (a, b) in self.reuse.iter_mut().zip(&other.reuse) {
             a.buckets.iter_mut().zip(&b.buckets).for_each(|(a, b)| *a += b);
@@ -92,6 +96,7 @@ impl Gathered {
     /// Nothing yet; `fired_sets` and `samples` say which tokens are sampled.
     pub(super) fn new(
         n_ff: &[usize],
+        activation: Activation,
         mut fired_sets: FiredSets,
         mut samples: Option<Samples>,
         n_layer: usize,
@@ -101,7 +106,7 @@ impl Gathered {
         if let Some(samples) = &mut samples {
             samples.x = vec![vec![f16::ZERO; samples.keys.len() * n_embd]; n_layer];
         }
-        Self { counts: Counts::new(n_ff), fired_sets, samples }
+        Self { counts: Counts::new(n_ff, activation), fired_sets, samples }
     }
 
     /// Adds what a counter found in one window.
@@ -127,6 +132,7 @@ pub(super) struct Counter<'j> {
     set_starts: Vec<usize>,
     set_bytes: usize,
     n_embd: usize,
+    activation: Activation,
     marks: &'j Marks,
     /// Leading tokens of the window that are not counted.
     skipped: usize,
@@ -155,11 +161,12 @@ impl<'j> Counter<'j> {
             set_starts: (0..n_ff.len()).map(|group| token_bytes(&n_ff[..group])).collect(),
             set_bytes: token_bytes(n_ff),
             n_embd: model.config.n_embd,
+            activation: model.config.activation.activation,
             marks,
             skipped: 0,
             base: 0,
             stacks: n_ff.iter().map(|n| Stack::new(*n)).collect(),
-            counts: Counts::new(n_ff),
+            counts: Counts::new(n_ff, model.config.activation.activation),
             fired_sets: Vec::new(),
             samples: Vec::new(),
             not_finite: false,
@@ -194,18 +201,22 @@ impl Observer for Counter<'_> {
     }
 
     fn ffn(&mut self, at: FfnAt, act: &[f32], h: &[f32]) {
-        let group = at.group.number;
+        let (group, activation) = (at.group.number, self.activation);
         let (counts, ids, stack) = (&mut self.counts.groups[group], &self.ids[group], &mut self.stacks[group]);
         let n_ff = ids.len();
         let skipped = self.skipped.saturating_sub(self.base);
         // A group is computed for some of the tokens of a batch only.
         let skipped = at.tokens.iter().take_while(|token| (**token as usize) < skipped).count();
         for (act, h) in act.chunks_exact(n_ff).zip(h.chunks_exact(n_ff)).skip(skipped) {
+            for (a, id) in act.iter().zip(ids).filter(|(a, _)| activation.has_two_masks() && **a != 0.0) {
+                self.not_finite |= !a.is_finite();
+                counts.opened[id.0 as usize] += 1;
+            }
             self.counts.n_values += n_ff as u64;
             let mut token = stack.token();
             for (slot, ((a, h), id)) in act.iter().zip(h).zip(ids).enumerate() {
                 self.not_finite |= !(a.is_finite() && h.is_finite());
-                if *a != 0.0 {
+                if activation.fires(*a, *h) {
                     let id = id.0 as usize;
                     counts.fired[id] += 1;
                     counts.mass[id] += (f64::from(h.abs()).min(MAX_MASS) * MASS_ONE).round() as u64;
@@ -219,9 +230,10 @@ impl Observer for Counter<'_> {
         for ((token, _), (_, bits)) in self.marks.fired_sets.iter().zip(&mut self.fired_sets) {
             let Some(at) = (token + self.skipped).checked_sub(self.base) else { continue };
             let Ok(row) = computed.binary_search(&(at as u32)) else { continue };
-            let Some(act) = act.chunks_exact(n_ff).nth(row) else { continue };
+            let of_row = act.chunks_exact(n_ff).zip(h.chunks_exact(n_ff)).nth(row);
+            let Some((act, h)) = of_row else { continue };
             let bits = &mut bits[self.set_starts[group]..];
-            for (_, id) in act.iter().zip(ids).filter(|(a, _)| **a != 0.0) {
+            for (_, id) in act.iter().zip(h).zip(ids).filter(|((a, h), _)| activation.fires(**a, **h)) {
                 bits[id.0 as usize / 8] |= 1 << (id.0 % 8);
             }
         }

@@ -2,7 +2,7 @@
 
 use super::fingerprint::{Fingerprint, Kinship, hex};
 use super::fired_sets::FiredSets;
-use super::header::{GROUPS, Header, MAGIC, VERSION, VERSIONS, WHAT, header, is_one_per_layer, lacks};
+use super::header::{GROUPS, Header, MAGIC, OPENED, VERSION, VERSIONS, WHAT, header, is_one_per_layer, lacks};
 use super::reuse::ReuseCounts;
 use super::samples::Samples;
 use super::sections::{self, Reader, Section, SectionFile, put_string, put_u64s};
@@ -57,6 +57,18 @@ impl Profile {
     pub fn rates(&self, group: usize) -> Vec<f32> {
         let n = self.n_tokens().max(1) as f64;
         self.groups[group].fired.iter().map(|f| (*f as f64 / n) as f32).collect()
+    }
+
+    /// Whether `up` has a mask of its own, so that gates above zero were counted apart from neurons that fire.
+    pub fn has_two_masks(&self) -> bool {
+        self.groups.iter().any(|group| !group.opened.is_empty())
+    }
+
+    /// Shares of tokens for which the gates of a group were above zero, by neuron; `None` where these are the firing rates.
+    pub fn open_rates(&self, group: usize) -> Option<Vec<f32>> {
+        let n = self.n_tokens().max(1) as f64;
+        let opened = Some(&self.groups[group].opened).filter(|opened| !opened.is_empty());
+        opened.map(|opened| opened.iter().map(|n_open| (*n_open as f64 / n) as f32).collect())
     }
 
     /// Mean mass per token of a group, by neuron.
@@ -119,10 +131,11 @@ impl Profile {
         );
         ensure!(self.n_ff() == other.n_ff(), "has layers of other sizes");
         ensure!(self.layer_of == other.layer_of, "has its groups of neurons in other layers");
+        ensure!(self.has_two_masks() == other.has_two_masks(), "counts gates where the others do not, or the reverse");
         let total = self.n_tokens().checked_add(other.n_tokens());
         total.context("has more tokens than can be counted")?;
         for (a, b) in self.groups.iter_mut().zip(&other.groups) {
-            for (a, b) in [(&mut a.fired, &b.fired), (&mut a.mass, &b.mass)] {
+            for (a, b) in [(&mut a.fired, &b.fired), (&mut a.mass, &b.mass), (&mut a.opened, &b.opened)] {
                 for (a, b) in a.iter_mut().zip(b) {
                     *a = a.checked_add(*b).context("has more activity than can be counted")?;
                 }
@@ -209,8 +222,11 @@ impl Profile {
             texts.extend(text.n_tokens.to_le_bytes());
             texts.extend(text.n_ctx.to_le_bytes());
         }
-        let [fired, mass] = put_counts(&self.groups);
+        let [fired, mass, opened] = put_counts(&self.groups);
         let mut sections = vec![(*b"MODL", model), (*b"TEXT", texts), (*b"FIRE", fired), (*b"MASS", mass)];
+        if self.has_two_masks() {
+            sections.push((OPENED, opened));
+        }
         if let Some(reuse) = &self.reuse {
             let mut bytes = Vec::new();
             ReuseCounts::put(reuse, &mut bytes);
@@ -229,16 +245,25 @@ impl Profile {
     }
 
     fn from_sections(file: &mut SectionFile) -> Result<Self> {
-        file.refuse_unknown(&[b"MODL", b"TEXT", b"FIRE", b"MASS", b"LRUD", b"FSET", &GROUPS])?;
+        file.refuse_unknown(&[b"MODL", b"TEXT", b"FIRE", b"MASS", b"LRUD", b"FSET", &GROUPS, &OPENED])?;
         let Header { fingerprint, arch, name, activation, n_ff, layer_of } = header(file)?;
         let mut required = |tag| file.section(tag)?.with_context(|| lacks(tag));
         let (texts, fired, mass) = (required(b"TEXT")?, required(b"FIRE")?, required(b"MASS")?);
         let texts = read_texts(&texts)?;
-        let groups = read_counts(&fired, &mass, &n_ff)?;
+        let opened = file.section(&OPENED)?;
+        let groups = read_counts(&fired, &mass, opened.as_deref(), &n_ff)?;
         let n_tokens = texts.iter().try_fold(0u64, |n, t| n.checked_add(t.n_tokens));
         let n_tokens = n_tokens.filter(|n| *n > 0).context("counts no tokens, or too many")?;
         let possible = groups.iter().all(|g: &GroupCounts| g.fired.iter().all(|f| *f <= n_tokens));
         ensure!(possible, "a neuron fired more often than there are tokens");
+        for group in &groups {
+            let mut gates = group.opened.iter().zip(&group.fired);
+            let possible = gates.all(|(opened, fired)| fired <= opened && *opened <= n_tokens);
+            ensure!(
+                possible,
+                "a neuron fired more often than its gate was above zero, or that more often than there are tokens"
+            );
+        }
         let reuse = file.section(b"LRUD")?.map(|bytes| ReuseCounts::read(&bytes, n_ff.len())).transpose()?;
         for (group, (reuse, counts)) in reuse.iter().flatten().zip(&groups).enumerate() {
             let fired = counts.fired.iter().fold(0u64, |sum, n| sum.saturating_add(*n));
@@ -279,20 +304,32 @@ fn read_texts(bytes: &[u8]) -> Result<Vec<ProfiledText>> {
     Ok(texts)
 }
 
-/// Sections `FIRE` and `MASS`.
-pub(super) fn put_counts(groups: &[GroupCounts]) -> [Vec<u8>; 2] {
-    let mut out = [Vec::new(), Vec::new()];
+/// Sections `FIRE`, `MASS` and `OPEN`.
+pub(super) fn put_counts(groups: &[GroupCounts]) -> [Vec<u8>; 3] {
+    let mut out = [Vec::new(), Vec::new(), Vec::new()];
     for group in groups {
+        put_u64s(&mut out[2], &group.opened);
         put_u64s(&mut out[0], &group.fired);
         put_u64s(&mut out[1], &group.mass);
     }
     out
 }
 
-pub(super) fn read_counts(fired: &[u8], mass: &[u8], n_ff: &[usize]) -> Result<Vec<GroupCounts>> {
+/// Their counts again; without `OPEN` where `up` has no mask of its own.
+pub(super) fn read_counts(
+    fired: &[u8],
+    mass: &[u8],
+    opened: Option<&[u8]>,
+    n_ff: &[usize],
+) -> Result<Vec<GroupCounts>> {
     let (mut fired, mut mass) = (Reader { bytes: fired }, Reader { bytes: mass });
-    let layers = n_ff.iter().map(|n| Ok(GroupCounts { fired: fired.u64s(*n)?, mass: mass.u64s(*n)? }));
+    let mut opened = opened.map(|bytes| Reader { bytes });
+    let layers = n_ff.iter().map(|n| {
+        let opened = opened.as_mut().map_or_else(|| Ok(Vec::new()), |opened| opened.u64s(*n))?;
+        Ok(GroupCounts { fired: fired.u64s(*n)?, mass: mass.u64s(*n)?, opened })
+    });
     let layers = layers.collect::<Result<Vec<_>>>()?;
+    opened.map_or(Ok(()), |opened| opened.end("OPEN"))?;
     fired.end("FIRE")?;
     mass.end("MASS")?;
     Ok(layers)
@@ -307,6 +344,7 @@ mod tests {
         let layer = |n: u64| GroupCounts {
             fired: (0..n).map(|i| (i * seed) % 10).collect(),
             mass: (0..n).map(|i| i * seed * 1000).collect(),
+            opened: Vec::new(),
         };
         Profile {
             fingerprint: Fingerprint { family: [7; 32], samples: vec![1.0, -2.0] },
@@ -364,6 +402,33 @@ mod tests {
     fn a_profile_survives_the_file() {
         let p = profile(3);
         assert_eq!(Profile::from_bytes(&p.to_bytes()).unwrap(), p);
+    }
+
+    /// With counts of gates, too.
+    fn of_two_masks(seed: u64) -> Profile {
+        let mut p = Profile { activation: "drelu".to_owned(), ..profile(seed) };
+        p.groups.iter_mut().for_each(|group| group.opened = group.fired.iter().map(|n| n + seed).collect());
+        p
+    }
+
+    #[test]
+    fn gates_are_counted_where_up_has_a_mask_of_its_own() {
+        let (a, b) = (of_two_masks(1), of_two_masks(2));
+        assert_eq!(Profile::from_bytes(&a.to_bytes()).unwrap(), a);
+        assert!(a.has_two_masks() && !profile(1).has_two_masks() && profile(1).open_rates(0).is_none());
+        assert_eq!(a.open_rates(0).unwrap()[3], 4.0 / 11.0);
+        let mut merged = a.clone();
+        merged.merge(&b).unwrap();
+        assert_eq!(merged.groups[0].opened, [3, 6, 9, 12]);
+        let mut other_way = b;
+        other_way.merge(&a).unwrap();
+        assert_eq!(other_way.to_bytes(), merged.to_bytes());
+        let mut less = a.clone();
+        less.groups[0].opened[3] = 2;
+        assert!(Profile::from_bytes(&less.to_bytes()).unwrap_err().to_string().contains("above zero"));
+        let mut more = a;
+        more.groups[1].opened[0] = 12;
+        assert!(Profile::from_bytes(&more.to_bytes()).is_err());
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub(super) const WHAT: &str = "an activation profile";
 /// Section with the number of the layer of each group, where a layer has several or none.
 pub(super) const GROUPS: Tag = *b"GRPS";
 
+/// Section with how often each gate was above zero, where `up` has a mask of its own.
+pub(super) const OPENED: Tag = *b"OPEN";
+
 pub(super) fn is_one_per_layer(layer_of: &[u32]) -> bool {
     layer_of.iter().zip(0..).all(|(layer, i)| *layer == i)
 }

@@ -36,11 +36,14 @@ pub struct GroupCounts {
     /// Sum over tokens of the absolute value that each neuron multiplied its `down` vector with, each rounded to
     /// 1 / [`MASS_ONE`]: an integer, so that sums do not depend on their order.
     pub mass: Vec<u64>,
+    /// Tokens for which each neuron's gate was above zero, where `up` has a mask of its own; empty elsewhere, where all of
+    /// these neurons fired.
+    pub opened: Vec<u64>,
 }
 
 impl GroupCounts {
-    /// Nothing counted yet.
-    pub fn new(n_ff: usize) -> Self {
-        Self { fired: vec![0; n_ff], mass: vec![0; n_ff] }
+    /// Nothing counted yet, of neurons that have two masks or one.
+    pub fn new(n_ff: usize, two_masks: bool) -> Self {
+        Self { fired: vec![0; n_ff], mass: vec![0; n_ff], opened: vec![0; if two_masks { n_ff } else { 0 }] }
     }
 }

@@ -13,6 +13,8 @@ pub const COVERED: f64 = 0.8;
 pub struct LayerReport {
     /// Share of (token, neuron) pairs that did not fire; `None` where there are none.
     pub sparsity: Option<f64>,
+    /// Share of pairs whose gate was not above zero, where `up` has a mask of its own: then fewer than rest.
+    pub closed: Option<f64>,
     /// Share of neurons, hottest first, that make up [`COVERED`] of all firings.
     pub skew: f32,
     /// Neurons that never fired.
@@ -27,6 +29,7 @@ pub fn layer(profile: &Profile, layer: usize) -> LayerReport {
     let fired = &profile.groups[layer].fired;
     LayerReport {
         sparsity: share_that_rests(profile, fired),
+        closed: share_that_rests(profile, &profile.groups[layer].opened),
         skew: neurons_covering(&rates, COVERED as f32),
         dead: fired.iter().filter(|f| **f == 0).count(),
         n_ff: fired.len(),
@@ -36,6 +39,11 @@ pub fn layer(profile: &Profile, layer: usize) -> LayerReport {
 /// Share of (token, neuron) pairs that did not fire, over all layers; `None` where there are none.
 pub fn sparsity(profile: &Profile) -> Option<f64> {
     share_that_rests(profile, profile.groups.iter().flat_map(|l| &l.fired))
+}
+
+/// Share of pairs whose gate was not above zero, over all layers; `None` where `up` has no mask of its own.
+pub fn closed(profile: &Profile) -> Option<f64> {
+    share_that_rests(profile, profile.groups.iter().flat_map(|l| &l.opened))
 }
 
 fn share_that_rests<'a>(profile: &Profile, fired: impl IntoIterator<Item = &'a u64>) -> Option<f64> {
@@ -50,22 +58,25 @@ fn share_that_rests<'a>(profile: &Profile, fired: impl IntoIterator<Item = &'a u
 
 /// A table with one line per layer and one for the model.
 pub fn table(profile: &Profile) -> String {
-    let mut out = String::from("layer   neurons   sparsity   80 % of firings in   dead\n");
-    let mut line = |name: &str, n: usize, sparsity: Option<f64>, skew: f32, dead: usize| {
-        let sparsity = sparsity.map_or_else(|| "-".to_owned(), |s| format!("{:.2}%", 100.0 * s));
-        let skew = 100.0 * skew;
+    let gates = profile.has_two_masks();
+    let title = if gates { "   of gates" } else { "" };
+    let mut out = format!("layer   neurons   sparsity{title}   80 % of firings in   dead\n");
+    let mut line = |name: &str, n: usize, sparsity: Option<f64>, closed: Option<f64>, skew: f32, dead: usize| {
+        let percent = |share: Option<f64>| share.map_or_else(|| "-".to_owned(), |s| format!("{:.2}%", 100.0 * s));
+        let (sparsity, skew) = (percent(sparsity), 100.0 * skew);
+        let closed = if gates { format!(" {:>10}", percent(closed)) } else { String::new() };
         // Writing to a string cannot fail.
-        let _ = writeln!(out, "{name:>5} {n:>9} {sparsity:>10} {skew:>12.1}% of them {dead:>6}");
+        let _ = writeln!(out, "{name:>5} {n:>9} {sparsity:>10}{closed} {skew:>12.1}% of them {dead:>6}");
     };
     let (mut neurons, mut dead) = (0, 0);
     for i in 0..profile.groups.len() {
         let r = layer(profile, i);
-        line(&profile.label(i), r.n_ff, r.sparsity, r.skew, r.dead);
+        line(&profile.label(i), r.n_ff, r.sparsity, r.closed, r.skew, r.dead);
         neurons += r.n_ff;
         dead += r.dead;
     }
     let all: Vec<f32> = (0..profile.groups.len()).flat_map(|i| profile.rates(i)).collect();
-    line("all", neurons, sparsity(profile), neurons_covering(&all, COVERED as f32), dead);
+    line("all", neurons, sparsity(profile), closed(profile), neurons_covering(&all, COVERED as f32), dead);
     out
 }
 
@@ -113,9 +124,10 @@ mod tests {
             reuse: None,
             fired_sets: None,
         };
-        let no_tokens = Profile { groups: vec![GroupCounts::new(4)], layer_of: vec![0], ..empty.clone() };
+        let no_tokens = Profile { groups: vec![GroupCounts::new(4, false)], layer_of: vec![0], ..empty.clone() };
         let reuse = Some(vec![ReuseCounts::default()]);
-        let no_neurons = Profile { groups: vec![GroupCounts::new(0)], layer_of: vec![0], reuse, ..empty.clone() };
+        let no_neurons =
+            Profile { groups: vec![GroupCounts::new(0, false)], layer_of: vec![0], reuse, ..empty.clone() };
         for profile in [empty, no_tokens, no_neurons] {
             let tables = [table(&profile), cold_table(&profile), compare::table(&profile, &profile).unwrap()].concat();
             assert!(tables.contains(" - "), "{tables}");

@@ -71,6 +71,8 @@ pub struct GroupDraft {
     pub rates: Vec<f32>,
     /// Mean mass per token by slot.
     pub mass: Vec<f32>,
+    /// Shares of tokens for which the gate was above zero, by slot, where `up` has a mask of its own.
+    pub open_rates: Option<Vec<f32>>,
     /// Planned size of the hot prefix.
     pub n_hot: usize,
     /// How many neurons behind a prefix fire for a token; profiles of version 1 cannot tell.
@@ -98,6 +100,8 @@ pub struct Draft {
     pub profile_tokens: u64,
     /// Share of neurons that fire.
     pub density: f64,
+    /// Share of gates that are above zero: the same, unless `up` has a mask of its own.
+    pub open_density: f64,
     /// Things the user should know.
     pub notes: Vec<String>,
 }
@@ -145,6 +149,7 @@ impl Draft {
                 let from = group.ffn_down().dtype();
                 matches!(to, DownLayout::Rows(to) if !is_float(from) || (from != *to && !is_float(*to)))
             });
+        let density = report::sparsity(profile).map_or(0.0, |sparsity| 1.0 - sparsity);
         Ok(Self {
             groups: (0..profile.groups.len()).map(|i| plan_group(profile, i)).collect(),
             labels: (0..profile.groups.len()).map(|i| profile.label(i)).collect(),
@@ -155,7 +160,8 @@ impl Draft {
             fingerprint: fingerprint.hex(),
             profile_sha256: profile.sha256(),
             profile_tokens: profile.n_tokens(),
-            density: report::sparsity(profile).map_or(0.0, |sparsity| 1.0 - sparsity),
+            density,
+            open_density: report::closed(profile).map_or(density, |closed| 1.0 - closed),
             notes,
         })
     }
@@ -181,14 +187,17 @@ impl Draft {
             out += &format!("{label:>5} {n:>9} {hot:>6} {covering:>8.1} % {density:>7.2} % {down:>6}\n");
         }
         let dense = dense_bytes(model) as f64;
-        let skippable = |group: &NeuronGroup| {
+        let skipped = |group: &NeuronGroup| {
             let up = if group.gate.is_some() { group.ffn_up().n_bytes() } else { 0 };
-            (up + group.ffn_down().n_bytes()) as f64
+            up as f64 * (1.0 - self.open_density) + group.ffn_down().n_bytes() as f64 * (1.0 - self.density)
         };
-        let ffn: f64 = model.weights.groups().map(|(_, group)| skippable(group)).sum();
-        let exact = dense - ffn * (1.0 - self.density);
+        let exact = dense - model.weights.groups().map(|(_, group)| skipped(group)).sum::<f64>();
+        let gates = match model.has_two_masks() {
+            true => format!(", {:.2} % of gates are above zero", 100.0 * self.open_density),
+            false => String::new(),
+        };
         out += &format!(
-            "on average {:.2} % of neurons fire ({} tokens profiled): exact decode reads {:.0} % of the weights\n",
+            "on average {:.2} % of neurons fire{gates} ({} tokens profiled): exact decode reads {:.0} % of the weights\n",
             100.0 * self.density,
             self.profile_tokens,
             100.0 * exact / dense
@@ -256,10 +265,12 @@ fn plan_group(profile: &Profile, group: usize) -> GroupDraft {
     let counts = &profile.groups[group];
     let (rates, mass) = (profile.rates(group), profile.mean_mass(group));
     let order = profile.order(group);
+    let by_slot = |values: &[f32]| order.iter().map(|id| values[id.0 as usize]).collect::<Vec<f32>>();
     let falling: Vec<u64> = order.iter().map(|id| counts.fired[id.0 as usize]).collect();
     GroupDraft {
-        rates: order.iter().map(|id| rates[id.0 as usize]).collect(),
-        mass: order.iter().map(|id| mass[id.0 as usize]).collect(),
+        rates: by_slot(&rates),
+        mass: by_slot(&mass),
+        open_rates: profile.open_rates(group).map(|rates| by_slot(&rates)),
         n_hot: covering_prefix(&falling, HOT_SHARE),
         cold: ColdQuantiles::of_counts(order.len(), COLD_SIZES, COLD_QUANTILES, &|n_hot| {
             profile.cold_histogram(group, &order, n_hot)

@@ -13,8 +13,12 @@ pub fn workload(model: &Model, draft: &Draft, predictors: Option<&Predictors>) -
     let groups = work.layers.iter_mut().flat_map(|layer| &mut layer.groups);
     for (group, (planned, down)) in groups.zip(draft.groups.iter().zip(&draft.down)) {
         debug_assert_eq!(planned.order.len(), group.n_ff());
-        group.stats =
-            NeuronStats { rates: planned.rates.clone(), mass: planned.mass.clone(), cold: planned.cold.clone() };
+        group.stats = NeuronStats {
+            rates: planned.rates.clone(),
+            mass: planned.mass.clone(),
+            open_rates: planned.open_rates.clone(),
+            cold: planned.cold.clone(),
+        };
         let rows = |dtype: GgmlType| {
             let row_bytes = dtype.row_bytes(n_embd).map_or(group.down.row_bytes, |n| n as u64);
             NeuronRows { row_bytes, dtype }

@@ -31,4 +31,5 @@ mod support;
 mod synthetic;
 mod templates;
 mod terminal;
+mod two_masks;
 mod usage;

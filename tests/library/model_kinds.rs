@@ -51,6 +51,21 @@ fn kinds() -> Vec<Kind> {
         Kind { name: "quick gelu", activation: "gelu_quick", gated: false, ..plain() },
         Kind { name: "threshold", activation: "fatrelu:0.25", ffn_biases: true, ..plain() },
         Kind { name: "threshold, ungated", activation: "fatrelu:0.5", gated: false, n_ff: vec![33, 61], ..plain() },
+        Kind { name: "two masks", activation: "drelu", ..plain() },
+        Kind {
+            name: "two masks, biases of neurons",
+            activation: "drelu",
+            ffn_biases: true,
+            n_ff: vec![33, 1, 61],
+            ..plain()
+        },
+        Kind {
+            name: "two masks, both groups",
+            activation: "drelu",
+            routed: Some(Routed { n_used: 2, ..one_of_two }),
+            ..plain()
+        },
+        Kind { name: "two masks, one of two groups", activation: "drelu", routed: Some(one_of_two), ..plain() },
         Kind { name: "squared relu", activation: "relu2", ..plain() },
         Kind { name: "layers of many sizes", n_ff: vec![33, 1, 130, 64], ..plain() },
         Kind { name: "layer norm", layer_norm: true, ..plain() },
@@ -292,6 +307,7 @@ fn what_a_card_has_no_kernels_for_is_refused_before_it_is_asked() -> Result<()> 
         (Kind { activation: "gelu_erf", ..plain() }, Some("activation gelu_erf")),
         (Kind { activation: "gelu_quick", ..plain() }, Some("activation gelu_quick")),
         (Kind { activation: "fatrelu:0.5", ..plain() }, Some("activation fatrelu:0.5")),
+        (Kind { activation: "drelu", ..plain() }, Some("activation drelu")),
         (Kind { routed, ..plain() }, Some("a router")),
     ] {
         let kind = wide(kind);
@@ -329,9 +345,10 @@ fn keys_and_values_in_16_bits_cost_little_and_something() -> Result<()> {
 #[test]
 fn a_reference_of_another_kind_disagrees() -> Result<()> {
     type Change = (&'static str, fn(&mut Kind));
-    let changes: [Change; 27] = [
+    let changes: [Change; 28] = [
         ("activation", |k| k.activation = "silu"),
         ("threshold", |k| k.activation = "fatrelu:0.1"),
+        ("mask of up", |k| k.activation = "drelu"),
         ("divisors", |k| k.rope_freqs = false),
         ("factor", |k| k.rope_factor = 1.0),
         ("YaRN", |k| k.yarn = Some(YARN)),

@@ -204,6 +204,7 @@ pub fn split(model: &Model, to: &Path) -> Result<()> {
     let groups = model.weights.group_sizes().into_iter().map(|n| GroupCounts {
         fired: (0..n).map(|_| random.below(100) as u64).collect(),
         mass: (0..n).map(|_| random.below(1000) as u64).collect(),
+        opened: if model.has_two_masks() { vec![100; n] } else { Vec::new() },
     });
     let profile = Profile {
         fingerprint: Fingerprint::of(model)?,

@@ -255,7 +255,7 @@ fn group(kind: &Kind, weights: &Tensors, layer: usize, x: &[f64], e: Option<usiz
         "gelu" => 0.5 * v * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (v + 0.044715 * v * v * v)).tanh()),
         "gelu_erf" => 0.5 * v * (1.0 + erf(v / 2f64.sqrt())),
         "gelu_quick" => v / (1.0 + (-1.702 * v).exp()),
-        "relu" => v.max(0.0),
+        "relu" | "drelu" => v.max(0.0),
         "fatrelu" if v > f64::from(threshold.expect("a threshold")) => v,
         "fatrelu" => 0.0,
         "relu2" => v.max(0.0) * v.max(0.0),
@@ -265,7 +265,8 @@ fn group(kind: &Kind, weights: &Tensors, layer: usize, x: &[f64], e: Option<usiz
     if kind.gated {
         let gate = project("ffn_gate", x);
         for i in 0..h.len() {
-            h[i] *= act(gate[i]);
+            let up = if activation == "drelu" { h[i].max(0.0) } else { h[i] };
+            h[i] = act(gate[i]) * up;
         }
     } else {
         for h in h.iter_mut() {

@@ -36,7 +36,7 @@ pub struct Compute {
     /// For compatibility with llama.cpp (-ngl): 0 means --device cpu; otherwise ignored, as --vram-budget decides
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub n_gpu_layers: Option<i64>,
-    /// Activation function of the FFN: silu, gelu, gelu_erf, gelu_quick, relu, relu2, or fatrelu:THRESHOLD [default: what the
+    /// Activation function of the FFN: silu, gelu, gelu_erf, gelu_quick, relu, relu2, drelu, or fatrelu:THRESHOLD [default: what the
     /// file says]
     #[arg(long, value_name = "NAME")]
     pub activation: Option<Activation>,

@@ -46,7 +46,12 @@ impl Audit {
         self.fired.extend((0u32..).zip(act).filter(|(_, a)| **a != 0.0).map(|(slot, _)| slot));
         if group.gate.is_some() {
             let up = self.products.some(cx, &self.forms, &group.up, Which::List(&self.fired), None);
-            self.act.iter_mut().zip(up).for_each(|(a, up)| *a *= up);
+            self.act.iter_mut().zip(up).for_each(|(a, up)| *a = activation.gated(*a, *up));
+        }
+        if activation.has_two_masks() {
+            let mut masses = self.act.iter();
+            self.fired.retain(|_| masses.next().is_some_and(|mass| *mass != 0.0));
+            self.act.retain(|mass| *mass != 0.0);
         }
         let mut recall = Recall::default();
         let mut predicted = self.predicted.of(0).iter().peekable();

@@ -203,7 +203,9 @@ impl<'m> Hybrid<'m> {
                 let fired = if n_hot > 0 { counts[0] as usize } else { 0 };
                 let predictor = group.predictor.as_ref().filter(|_| on_card.predictor.is_some());
                 let predictor_bytes = predictor.map_or(0, |p| p.bytes_for(n_hot..group.n_ff()));
-                sequence.stats.add(number, Computed { fired, masked, predictor_bytes, ..Computed::default() });
+                sequence
+                    .stats
+                    .add(number, Computed { fired, opened: fired, masked, predictor_bytes, ..Computed::default() });
             }
         }
         sequence.stats.end_token();

@@ -30,6 +30,7 @@ fn row() -> Row {
         gb_per_s: Some(12.0),
         limit_gb_per_s: Some(16.0),
         ffn_density: Some(0.125),
+        ffn_up_density: None,
         perplexity: None,
         stderr: None,
         predicted: None,

@@ -1,6 +1,7 @@
 //! Architectures: one file each, which says everything that distinguishes it.
 
 mod arcee;
+mod bamboo;
 mod exaone;
 mod falcon;
 mod gemma2;
@@ -57,6 +58,7 @@ pub trait Architecture: Sync {
 #[rustfmt::skip] // One line each.
 pub static KNOWN: &[&dyn Architecture] = &[
     &Llama,
+    &bamboo::Bamboo,
     &arcee::Arcee,
     &qwen2::Qwen2,
     &qwen3::Qwen3,

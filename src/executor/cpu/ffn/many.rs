@@ -3,7 +3,6 @@
 use super::super::compute::Compute;
 use super::super::product::add_bias;
 use super::super::tiles::{Tiles, add_neurons, matmul};
-use super::gated;
 use crate::cpu::Activations;
 use crate::model::{Activation, Down, Mode, NeuronGroup};
 
@@ -41,7 +40,7 @@ pub(in crate::executor::cpu) fn activate(cx: Compute, work: &ManyWork, buffers: 
     if group.gate.is_some() {
         matmul(cx, group.ffn_up(), x, tiles, h);
         add_bias(&group.up, h);
-        h.iter_mut().zip(&*act).for_each(|(h, a)| *h = gated(*a, *h));
+        h.iter_mut().zip(&*act).for_each(|(h, a)| *h = activation.gated(*a, *h));
     } else {
         h.clone_from(act);
     }

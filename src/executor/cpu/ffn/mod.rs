@@ -6,8 +6,3 @@
 
 pub(super) mod many;
 pub(super) mod shard;
-
-/// `act * up`, where a neuron that has not fired gives 0 whatever `up` is.
-fn gated(act: f32, up: f32) -> f32 {
-    if act == 0.0 { 0.0 } else { act * up }
-}

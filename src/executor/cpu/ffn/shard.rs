@@ -5,7 +5,6 @@ use super::super::compute::Compute;
 use super::super::matvec::{MatVec, of_token, untangle};
 use super::super::predict::Predictions;
 use super::super::sum::{NeuronSum, Neurons};
-use super::gated;
 use crate::cpu::{Activations, Which};
 use crate::executor::mask::MaskSource;
 use crate::executor::stats::Computed;
@@ -82,7 +81,7 @@ impl Shard {
         };
         for (act, computed) in self.act.chunks_exact(work.slots.len()).zip(&mut self.computed) {
             computed.masked = act.len();
-            computed.fired = act.iter().filter(|a| **a != 0.0).count();
+            computed.opens(act.iter().filter(|a| **a != 0.0).count());
             if work.mode == Mode::Dense {
                 self.h.extend_from_slice(act);
                 continue;
@@ -127,7 +126,7 @@ impl Shard {
         }
         self.active.keep_fired(&mut self.h);
         for (token, computed) in self.computed.iter_mut().enumerate() {
-            computed.fired = self.active.of(token).len();
+            computed.opens(self.active.of(token).len());
         }
     }
 
@@ -145,7 +144,7 @@ impl Shard {
             (Given::Fired(rows, act), _) => {
                 self.active.push(rows.iter().copied());
                 self.h.extend_from_slice(act);
-                self.computed[0].fired = act.iter().filter(|a| **a != 0.0).count();
+                self.computed[0].opens(act.iter().filter(|a| **a != 0.0).count());
             }
             (Given::Named(rows), _) => {
                 self.active.push(rows.iter().copied());
@@ -157,6 +156,9 @@ impl Shard {
         self.active.unite();
         if work.group.gate.is_some() {
             self.times_up(work);
+        }
+        if work.activation.has_two_masks() {
+            self.keep_fired(work);
         }
         if let Some(weights) = work.weights {
             for (token, weight) in weights.iter().enumerate() {
@@ -170,15 +172,30 @@ impl Shard {
     }
 
     fn times_up(&mut self, work: &ShardWork) {
-        let (n, up, h) = (work.x.n_tokens(), &work.group.up, &mut self.h);
+        let (n, up, h, activation) = (work.x.n_tokens(), &work.group.up, &mut self.h, work.activation);
         if work.mode == Mode::Dense {
             let ups = self.products.some(work.cx, work.x, up, work.slots, None);
             for (token, h) in h.chunks_exact_mut(work.slots.len()).enumerate() {
-                of_token(ups, token, n, h, |h, up| *h = gated(*h, up));
+                of_token(ups, token, n, h, |h, up| *h = activation.gated(*h, up));
             }
         } else {
             let ups = self.products.each(work.cx, work.x, up, &self.active, None);
-            self.active.gather(ups, h, |h, up| *h = gated(*h, up));
+            self.active.gather(ups, h, |h, up| *h = activation.gated(*h, up));
+        }
+    }
+
+    /// Of the neurons whose gates are above zero, those that fire.
+    fn keep_fired(&mut self, work: &ShardWork) {
+        if work.mode == Mode::Dense {
+            for (h, computed) in self.h.chunks_exact(work.slots.len()).zip(&mut self.computed) {
+                computed.fired = h.iter().filter(|h| **h != 0.0).count();
+            }
+            return;
+        }
+        self.active.keep_fired(&mut self.h);
+        self.active.unite();
+        for (token, computed) in self.computed.iter_mut().enumerate() {
+            computed.fired = self.active.of(token).len();
         }
     }
 
