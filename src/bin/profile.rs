@@ -8,7 +8,10 @@ use clap::Parser;
 use common::models;
 use common::terminal::{Again, Bar, catch_ctrl_c, print_table, tell};
 use common::which::Which;
+use powerinfer::cpu::Isa;
+use powerinfer::executor::Worker;
 use powerinfer::files::{MOST_TEXT, check_writable, free_space, is_one_target, is_same, write_whole};
+use powerinfer::measure::doubt;
 use powerinfer::model::{Activation, Model};
 use powerinfer::printable::printable;
 use powerinfer::profile::checkpoint::Checkpoint;
@@ -16,7 +19,7 @@ use powerinfer::profile::collect::{CollectParams, Collected, CorpusPart, Profili
 use powerinfer::profile::plot::{PlotInput, draw};
 use powerinfer::profile::samples::Samples;
 use powerinfer::profile::{Profile, compare, corpus, report};
-use powerinfer::progress::Interrupted;
+use powerinfer::progress::{Interrupted, Silent};
 use powerinfer::tokenizer::Special;
 use powerinfer::units::Bytes;
 use std::path::{Path, PathBuf};
@@ -210,6 +213,7 @@ fn make(args: &Args, model: Option<&Path>, output: &Path) -> Result<(Profile, Op
     let model = models::open(gguf, args.activation, Some(&bar))?;
     args.which.warn(&model)?;
     let params = params(args, &model)?;
+    let n_threads = params.n_threads;
     check_room(output, &model, params.n_samples)?;
     let mut job = match args.random_tokens {
         Some(n) => Profiling::over_random_tokens(&model, n, params)?,
@@ -228,14 +232,17 @@ fn make(args: &Args, model: Option<&Path>, output: &Path) -> Result<(Profile, Op
         tell!("{}: resuming after {done} of {all} windows", part.display());
     }
     let every = Duration::try_from_secs_f64(args.checkpoint_seconds).context("--checkpoint-seconds")?;
+    // Random tokens are no text that a model could know.
+    let opening = if args.random_tokens.is_some() { Vec::new() } else { job.opening().to_vec() };
     let result = job.run(lasting.then(|| Checkpoint::new(&part, every)), &bar);
     drop(bar);
     if result.as_ref().is_err_and(|e| e.is::<Interrupted>()) && part.exists() {
         tell!("note: progress is saved in {}; run the same command again to resume", part.display());
     }
-    let Collected { profile, samples, warning } = result?;
-    if let Some(warning) = warning {
-        tell!("warning: {warning}");
+    let Collected { profile, samples } = result?;
+    let worker = Worker::new(n_threads, Isa::detect())?;
+    if let Some(doubt) = doubt::of_text(&model, &opening, &worker, &Silent)? {
+        tell!("warning: {}: {doubt}", model.gguf.source().name());
     }
     Ok((profile, samples))
 }

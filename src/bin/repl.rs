@@ -6,7 +6,7 @@ use crate::{report, template};
 use anyhow::{Context, Result, ensure};
 use powerinfer::chat::{Message, Unusable};
 use powerinfer::conversation::{Prompt, Prompter};
-use powerinfer::executor::{CardFailed, Executor};
+use powerinfer::executor::{CardFailed, Executor, Worker};
 use powerinfer::files::MOST_PROMPT;
 use powerinfer::generate::{Generated, Limits, Stop, generate};
 use powerinfer::model::Model;
@@ -28,6 +28,8 @@ Ctrl-C stops an answer. Any line that does not begin with / goes to the model; o
 pub struct Setup<'a> {
     /// The model.
     pub model: &'a Model,
+    /// What computes it.
+    pub worker: &'a Worker,
     /// Its tokenizer.
     pub tokenizer: &'a Tokenizer,
     /// Length of answers.
@@ -180,6 +182,7 @@ impl Repl<'_, '_> {
             return result.map(drop);
         };
         print("\n")?;
+        report::doubt(self.executor, &wanted, self.setup.worker);
         self.tokens = wanted;
         self.tokens.extend(&result.tokens);
         self.after(&result);

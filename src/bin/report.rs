@@ -1,9 +1,10 @@
 //! What `powerinfer-run` says of a generation besides its text.
 
-use crate::common::terminal::{print_json, tell};
+use crate::common::terminal::{Bar, print_json, tell};
 use anyhow::Result;
-use powerinfer::executor::{Executor, Mode};
+use powerinfer::executor::{Executor, Mode, Worker};
 use powerinfer::generate::Generated;
+use powerinfer::measure::doubt;
 use powerinfer::model::Model;
 
 fn per_second(n: usize, seconds: f64) -> f64 {
@@ -27,6 +28,17 @@ pub fn timings(executor: &Executor, result: &Generated, seed: u64) {
         executor.params().n_threads,
         result.stop.name()
     );
+}
+
+/// Once enough gates were seen: whether the activation function seems to be another, to stderr. `tokens` are what the executor
+/// was given from the beginning.
+pub fn doubt(executor: &mut Executor, tokens: &[u32], worker: &Worker) {
+    let Some(gates) = executor.take_gates() else { return };
+    let model = executor.model();
+    // What cannot be looked into is no reason to fail: the text is there.
+    if let Ok(Some(doubt)) = doubt::of_gates(model, &gates, tokens, worker, &Bar::new()) {
+        tell!("warning: {}: {doubt}", model.gguf.source().name());
+    }
 }
 
 /// What fired in each layer, and what was read for it, to stderr.

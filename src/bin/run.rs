@@ -181,6 +181,10 @@ fn run(args: Args) -> Result<()> {
     if args.stats {
         executor.set_audit(AUDITED);
     }
+    // Random weights fit no function.
+    if !model.is_synthetic() {
+        executor.watch_gates();
+    }
     let mut sampler = Sampler::new(params)?;
     let load = start.elapsed().as_secs_f64();
     if args.mode != Mode::Dense && model.config.activation.activation.is_sparse() && !model.is_variant() {
@@ -198,6 +202,7 @@ fn run(args: Args) -> Result<()> {
     if talk {
         let setup = repl::Setup {
             model: &model,
+            worker: &worker,
             tokenizer: &tokenizer,
             limits,
             template: args.conversation,
@@ -232,6 +237,7 @@ fn run(args: Args) -> Result<()> {
     } else {
         print("\n")?;
     }
+    report::doubt(&mut executor, &tokens, &worker);
     tell!("load    {load:>8.3} s");
     report::timings(&executor, &result, seed);
     if args.stats {

@@ -4,6 +4,7 @@ use super::batch::{Batch, Entry};
 use super::cpu::{Cpu, Worker};
 use super::device::{Backend, CardReport, Phase, Tokens};
 use super::fallback::Fallback;
+use super::gates::Gates;
 use super::hybrid::Hybrid;
 use super::mask::MaskSource;
 use super::memory::Memory;
@@ -27,6 +28,8 @@ pub struct Executor<'m> {
     sequence: Sequence,
     batch: Batch,
     logits: Vec<f32>,
+    /// Where they are watched.
+    gates: Option<Gates>,
 }
 
 impl<'m> Executor<'m> {
@@ -83,7 +86,7 @@ impl<'m> Executor<'m> {
     fn on(model: &'m Model, device: Box<dyn Backend + 'm>, params: ExecutorParams) -> Result<Self> {
         let sequence = new_sequence(model, &params)?;
         let (batch, logits) = (Batch::default(), Vec::new());
-        Ok(Self { model, params, device, fallback: None, sequence, batch, logits })
+        Ok(Self { model, params, device, fallback: None, sequence, batch, logits, gates: None })
     }
 
     /// When the card fails from now on, `tell` gets to know why, and the CPU goes on: it computes the tokens of the
@@ -109,6 +112,16 @@ impl<'m> Executor<'m> {
     /// is asked for, to count what the predictors miss; 0 for never.
     pub fn set_audit(&mut self, every: u64) {
         self.device.set_audit(every);
+    }
+
+    /// Looks at the gates of prefills, as far as the CPU does them, until there are enough.
+    pub fn watch_gates(&mut self) {
+        self.gates = Some(Gates::default());
+    }
+
+    /// The gates that were seen since [`Executor::watch_gates`], once there are enough.
+    pub fn take_gates(&mut self) -> Option<Gates> {
+        self.gates.take_if(|gates| gates.are_enough())
     }
 
     /// The executor's own sequence.
@@ -176,7 +189,13 @@ impl<'m> Executor<'m> {
     /// # Errors
     /// When there are none, one is not in the vocabulary, or they do not fit in the context.
     pub fn prefill(&mut self, tokens: &[u32]) -> Result<&[f32]> {
-        self.prefill_observed(tokens, &mut Unobserved)
+        let Some(mut gates) = self.gates.take_if(|gates| !gates.are_enough()) else {
+            return self.prefill_observed(tokens, &mut Unobserved);
+        };
+        self.prefill_observed(tokens, &mut gates)?;
+        gates.advance(tokens.len());
+        self.gates = Some(gates);
+        Ok(&self.logits)
     }
 
     /// [`Executor::prefill`], watched. With a card only [`Observer::logits`] is called.

@@ -7,6 +7,7 @@ mod device;
 #[allow(clippy::module_inception, reason = "the module is named after its main type")]
 mod executor;
 mod fallback;
+mod gates;
 mod hybrid;
 mod kv_cache;
 mod mask;
@@ -23,6 +24,7 @@ pub use cpu::Worker;
 pub use device::{CardReport, CardTimes};
 pub use executor::Executor;
 pub use fallback::CardFailed;
+pub use gates::Gates;
 pub use hybrid::check_card;
 pub use kv_cache::KvType;
 pub use mask::{Fired, MaskSource};

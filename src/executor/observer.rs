@@ -15,6 +15,9 @@ pub struct FfnAt<'a> {
 pub trait Observer {
     /// `[n_tokens][n_embd]` inputs of a layer's FFN.
     fn ffn_input(&mut self, _layer: usize, _x: &[f32]) {}
+    /// `[at.tokens][n_ff]` products of a group's mask matrix (gate, or up where there is no gate) with their biases, by slot:
+    /// what the activation function is about to be applied to.
+    fn gates(&mut self, _at: FfnAt, _gates: &[f32]) {}
     /// `[at.tokens][n_ff]` activations of a group, and these times `up` where there is a gate, both by slot: for a group
     /// that a router chose before its weight.
     fn ffn(&mut self, _at: FfnAt, _act: &[f32], _h: &[f32]) {}

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 const OF_PARTS: &str = "split.";
 
 /// Keys and values of one file. Absent keys are `Ok(None)`; a key of the wrong type is an error that names it.
+#[derive(Clone)]
 pub struct Metadata {
     source: Source,
     rewritten: Option<Vec<u8>>,

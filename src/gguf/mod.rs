@@ -21,6 +21,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 /// An open GGUF file, or all files of a model that lies in several, whose headers have been checked.
+#[derive(Clone)]
 pub struct Gguf {
     sources: Vec<Source>,
     version: u32,

@@ -3,6 +3,7 @@
 mod columns;
 pub mod density;
 pub mod divergence;
+pub mod doubt;
 pub mod export;
 pub mod kernels;
 pub mod kl;

@@ -68,18 +68,16 @@ fn write(path: &Path, setup: &Setup, state: &State) -> Result<()> {
     let [fired, mass, opened] = put_counts(&counts.groups);
     let mut reuse = Vec::new();
     ReuseCounts::put(&counts.reuse, &mut reuse);
-    let signs = [counts.n_values, counts.n_negative].iter().flat_map(|n| n.to_le_bytes()).collect();
     let (sets, samples) = (setup.filled(done, |m| &m.fired_sets), setup.filled(done, |m| &m.samples));
     let width = token_bytes(&setup.model.weights.group_sizes());
     let bits = sets.iter().flat_map(|i| &gathered.fired_sets.bits[i * width..(i + 1) * width]);
     let bits = bits.copied().collect();
-    let parts: [(Tag, Vec<u8>); 7] = [
+    let parts: [(Tag, Vec<u8>); 6] = [
         (*b"JOBD", about),
         (*b"DONE", done_bytes),
         (*b"FIRE", fired),
         (*b"MASS", mass),
         (*b"LRUD", reuse),
-        (*b"SIGN", signs),
         (*b"FSET", bits),
     ];
     let gates = setup.model.has_two_masks().then_some((OPENED, opened));
@@ -146,10 +144,6 @@ fn read_into(file: &mut SectionFile, setup: &Setup, gathered: &mut Gathered) -> 
     let opened = setup.model.has_two_masks().then(|| required(file, &OPENED)).transpose()?;
     let groups = read_counts(&required(file, b"FIRE")?, &required(file, b"MASS")?, opened.as_deref(), n_ff)?;
     let reuse = ReuseCounts::read(&required(file, b"LRUD")?, n_ff.len())?;
-    let signs = required(file, b"SIGN")?;
-    let mut r = Reader { bytes: &signs };
-    let (n_values, n_negative) = (r.u64()?, r.u64()?);
-    r.end("SIGN")?;
     let n_tokens: u64 = setup.windows.iter().zip(&done).filter(|(_, d)| **d).map(|(w, _)| w.n_counted()).sum();
     let most = (MAX_MASS * MASS_ONE) as u64;
     // Sums that continue from these then stay within their type.
@@ -160,9 +154,7 @@ fn read_into(file: &mut SectionFile, setup: &Setup, gathered: &mut Gathered) -> 
             && gates.all(|(opened, fired)| fired <= opened && *opened <= n_tokens)
     };
     let sums = groups.iter().zip(&reuse).all(|(l, r)| l.fired.iter().sum::<u64>() == r.total());
-    let values = n_ff.iter().fold(0u64, |sum, n| sum.saturating_add(n_tokens.saturating_mul(*n as u64)));
     ensure!(groups.iter().all(possible) && sums, "its counts are impossible");
-    ensure!(n_values <= values && n_negative <= n_values, "its counts are impossible");
     let width = token_bytes(n_ff);
     let mut bits = required(file, b"FSET")?;
     let sets = setup.filled(&done, |m| &m.fired_sets);
@@ -174,7 +166,7 @@ fn read_into(file: &mut SectionFile, setup: &Setup, gathered: &mut Gathered) -> 
     if let Some(samples) = &mut gathered.samples {
         read_samples(file, &setup.filled(&done, |m| &m.samples), setup.model.config.n_embd, samples)?;
     }
-    gathered.counts = Counts { groups, reuse, n_values, n_negative };
+    gathered.counts = Counts { groups, reuse };
     Ok(done)
 }
 

@@ -47,8 +47,6 @@ pub struct Collected {
     pub profile: Profile,
     /// FFN inputs, where they were asked for.
     pub samples: Option<Samples>,
-    /// A doubt whether the model was run with the right activation function.
-    pub warning: Option<String>,
 }
 
 /// A profile to be made.
@@ -129,6 +127,11 @@ impl<'m> Profiling<'m> {
         })
     }
 
+    /// The tokens of the first window.
+    pub fn opening(&self) -> &[u32] {
+        self.setup.windows.first().map_or(&[], |window| &window.tokens)
+    }
+
     /// Goes on from the checkpoint at `path`, where there is one: the windows that are done, and of how many.
     ///
     /// # Errors
@@ -158,7 +161,6 @@ impl<'m> Profiling<'m> {
         }
         let Gathered { counts, fired_sets, samples } = shared.state.gathered;
         let config = &setup.model.config;
-        let warning = counts.doubt(config.activation.activation);
         let profile = Profile {
             fingerprint: setup.fingerprint,
             arch: config.arch.clone(),
@@ -170,7 +172,7 @@ impl<'m> Profiling<'m> {
             reuse: Some(counts.reuse),
             fired_sets: Some(fired_sets),
         };
-        Ok(Collected { profile, samples, warning })
+        Ok(Collected { profile, samples })
     }
 }
 

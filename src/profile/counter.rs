@@ -5,7 +5,7 @@ use super::reuse::{ReuseCounts, Stack};
 use super::samples::Samples;
 use super::{GroupCounts, MASS_ONE};
 use crate::executor::{FfnAt, Observer};
-use crate::model::{Activation, Model, NeuronId};
+use crate::model::{Model, NeuronId};
 use half::f16;
 
 /// Mass of one neuron for one token is capped here, so that sums over any corpus fit in 64 bits.
@@ -25,8 +25,6 @@ pub(super) struct Counts {
     pub(super) groups: Vec<GroupCounts>,
     /// By group.
     pub(super) reuse: Vec<ReuseCounts>,
-    pub(super) n_values: u64,
-    pub(super) n_negative: u64,
 }
 
 impl Counts {
@@ -34,8 +32,6 @@ impl Counts {
         Self {
             groups: n_ff.iter().map(|n| GroupCounts::new(*n, activation.has_two_masks())).collect(),
             reuse: vec![ReuseCounts::default(); n_ff.len()],
-            n_values: 0,
-            n_negative: 0,
         }
     }
 
@@ -45,7 +41,6 @@ impl Counts {
             .flat_map(|g| [&mut g.fired, &mut g.mass, &mut g.opened])
             .for_each(|counts| counts.fill(0));
         self.reuse.fill(ReuseCounts::default());
-        (self.n_values, self.n_negative) = (0, 0);
     }
 
     fn add(&mut self, other: &Self) {
@@ -58,28 +53,6 @@ impl Counts {
             a.buckets.iter_mut().zip(&b.buckets).for_each(|(a, b)| *a += b);
             a.first += b.first;
         }
-        self.n_values += other.n_values;
-        self.n_negative += other.n_negative;
-    }
-
-    /// A doubt whether the model was run with the right activation function.
-    pub(super) fn doubt(&self, activation: Activation) -> Option<String> {
-        let fired: u64 = self.groups.iter().flat_map(|g| &g.fired).sum();
-        let zeros = 1.0 - fired as f64 / self.n_values as f64;
-        let negative = self.n_negative as f64 / self.n_values as f64;
-        if activation.is_sparse() && zeros < 0.05 {
-            return Some(format!(
-                "activation {activation} gave zero for only {:.1} % of neurons: is this a {activation} model?",
-                100.0 * zeros
-            ));
-        }
-        if activation == Activation::Silu && negative > 0.8 {
-            return Some(format!(
-                "{:.0} % of the gates are negative, as in a model trained with ReLU; if it is one, give --activation relu",
-                100.0 * negative
-            ));
-        }
-        None
     }
 }
 
@@ -212,7 +185,6 @@ impl Observer for Counter<'_> {
                 self.not_finite |= !a.is_finite();
                 counts.opened[id.0 as usize] += 1;
             }
-            self.counts.n_values += n_ff as u64;
             let mut token = stack.token();
             for (slot, ((a, h), id)) in act.iter().zip(h).zip(ids).enumerate() {
                 self.not_finite |= !(a.is_finite() && h.is_finite());
@@ -220,7 +192,6 @@ impl Observer for Counter<'_> {
                     let id = id.0 as usize;
                     counts.fired[id] += 1;
                     counts.mass[id] += (f64::from(h.abs()).min(MAX_MASS) * MASS_ONE).round() as u64;
-                    self.counts.n_negative += u64::from(*a < 0.0);
                     token.fires(slot);
                 }
             }

@@ -6,6 +6,7 @@ mod bench;
 mod contradictions;
 mod conversation_ends;
 mod device;
+mod doubt;
 mod fallback;
 mod first_start;
 mod hostile_models;

@@ -273,8 +273,10 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         }
         let activation = model.config.activation.activation;
         let work = ManyWork { group, x: &b.forms, activation, mode };
-        activate(cx, &work, &mut b.many, &mut b.products.tiles);
-        self.tokens.observer.ffn(FfnAt { group: at, tokens: &b.tokens }, &b.many.act, &b.many.h);
+        let observed = FfnAt { group: at, tokens: &b.tokens };
+        let observer = &mut *self.tokens.observer;
+        activate(cx, &work, &mut b.many, &mut b.products.tiles, &mut |gates| observer.gates(observed, gates));
+        observer.ffn(observed, &b.many.act, &b.many.h);
         for (h, weight) in b.many.h.chunks_exact_mut(group.n_ff()).zip(&b.weights) {
             h.iter_mut().for_each(|h| *h *= weight);
         }

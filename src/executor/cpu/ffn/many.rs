@@ -30,12 +30,19 @@ pub(in crate::executor::cpu) struct ManyWork<'a> {
     pub mode: Mode,
 }
 
-/// Activations, and what `down` is multiplied with.
-pub(in crate::executor::cpu) fn activate(cx: Compute, work: &ManyWork, buffers: &mut ManyBuffers, tiles: &mut Tiles) {
+/// Activations, and what `down` is multiplied with. `seen` is shown what the activation function is applied to.
+pub(in crate::executor::cpu) fn activate(
+    cx: Compute,
+    work: &ManyWork,
+    buffers: &mut ManyBuffers,
+    tiles: &mut Tiles,
+    seen: &mut dyn FnMut(&[f32]),
+) {
     let ManyBuffers { act, h, .. } = buffers;
     let ManyWork { group, x, activation, .. } = *work;
     matmul(cx, group.mask_matrix(), x, tiles, act);
     add_bias(group.mask(), act);
+    seen(act);
     cx.pool.fill(act, 1024, |_, piece| piece.iter_mut().for_each(|a| *a = activation.apply(*a)));
     if group.gate.is_some() {
         matmul(cx, group.ffn_up(), x, tiles, h);
