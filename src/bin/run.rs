@@ -20,7 +20,7 @@ use powerinfer::conversation::Prompt;
 use powerinfer::executor::{ExecutorParams, Mode, Worker};
 use powerinfer::files::MOST_PROMPT;
 use powerinfer::generate::{Limits, Stop, check_room, generate};
-use powerinfer::model::Model;
+use powerinfer::model::{Down, Model, NeuronGroup};
 use powerinfer::placement::Placement;
 use powerinfer::placement::workload::Workload;
 use powerinfer::progress::{Interrupted, Silent};
@@ -187,7 +187,9 @@ fn run(args: Args) -> Result<()> {
     }
     let mut sampler = Sampler::new(params)?;
     let load = start.elapsed().as_secs_f64();
-    if args.mode != Mode::Dense && model.config.activation.activation.is_sparse() && !model.is_variant() {
+    let by_columns = |group: &NeuronGroup| matches!(group.ffn_down(), Down::Columns(_));
+    let plain = model.weights.groups().any(|(_, group)| by_columns(group));
+    if args.mode != Mode::Dense && model.config.activation.activation.is_sparse() && plain {
         let skipped = match model.weights.groups().any(|(_, group)| group.gate.is_some()) {
             true => "skips only rows of ffn_up; powerinfer-split makes a variant that also skips ffn_down",
             false => "skips nothing; powerinfer-split makes a variant, of which it skips ffn_down",

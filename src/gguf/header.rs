@@ -22,6 +22,27 @@ const MAX_TOKENIZER_ARRAY: u64 = 1 << 20;
 const MAX_ARRAY: u64 = 1 << 16;
 const MAX_DIMS: u32 = 4;
 const DEFAULT_ALIGNMENT: u64 = 32;
+/// How the names of lists end that may be empty.
+const EMPTY_LIST: &str = ".gpu_bucket";
+
+/// What a file begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Magic {
+    /// `GGUF`.
+    Gguf,
+    /// `PWRI`: a file of PowerInfer's, which is GGUF but for that.
+    Pwri,
+}
+
+impl Magic {
+    fn of(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            b"GGUF" => Some(Self::Gguf),
+            b"PWRI" => Some(Self::Pwri),
+            _ => None,
+        }
+    }
+}
 
 /// One metadata entry: its key, its type, and where its value lies in the header's bytes.
 #[derive(Debug, Clone)]
@@ -63,6 +84,8 @@ impl TensorInfo {
 
 /// An accepted header.
 pub struct Header {
+    /// What the file begins with.
+    pub magic: Magic,
     /// 1, 2 or 3.
     pub version: u32,
     /// Metadata in file order.
@@ -84,11 +107,11 @@ pub struct Header {
 /// On the first thing that is wrong, naming the key or tensor.
 pub fn walk(file: &[u8]) -> Result<Header> {
     let mut cursor = Cursor::new(file);
-    let magic = cursor.take(4).map_err(|_| anyhow::anyhow!("is not a GGUF file: only {} bytes long", file.len()))?;
-    if magic != b"GGUF" {
-        let shown: String = magic.iter().map(|b| b.escape_ascii().to_string()).collect();
+    let begin = cursor.take(4).map_err(|_| anyhow::anyhow!("is not a GGUF file: only {} bytes long", file.len()))?;
+    let Some(magic) = Magic::of(begin) else {
+        let shown: String = begin.iter().map(|b| b.escape_ascii().to_string()).collect();
         bail!("is not a GGUF file: it begins with \"{shown}\" instead of \"GGUF\"");
-    }
+    };
     let version = cursor.u32().context("header")?;
     ensure!(
         version.swap_bytes() > 3 || version <= 3,
@@ -100,23 +123,24 @@ pub fn walk(file: &[u8]) -> Result<Header> {
     ensure!(n_tensors <= MAX_TENSORS, "header: a count of {n_tensors} tensors; at most {MAX_TENSORS} are accepted");
     ensure!(n_keys <= MAX_KEYS, "header: a count of {n_keys} metadata keys; at most {MAX_KEYS} are accepted");
     if version == 1 {
-        return walk_v1(file, cursor, n_tensors, n_keys);
+        return walk_v1(file, magic, cursor, n_tensors, n_keys);
     }
     let (entries, alignment) = walk_entries(&mut cursor, n_keys)?;
-    let raw = walk_tensor_infos(&mut cursor, version, n_tensors)?;
+    let raw = walk_tensor_infos(&mut cursor, magic, version, n_tensors)?;
     let data_start = align_up(cursor.at, alignment).context("header: data offset overflows")?;
     let tensors = place(raw, file.len(), data_start, alignment)?;
-    Ok(Header { version, entries, tensors, alignment: alignment as usize, data_start, rewritten: None })
+    Ok(Header { magic, version, entries, tensors, alignment: alignment as usize, data_start, rewritten: None })
 }
 
-fn walk_v1(file: &[u8], mut cursor: Cursor, n_tensors: u64, n_keys: u64) -> Result<Header> {
+fn walk_v1(file: &[u8], magic: Magic, mut cursor: Cursor, n_tensors: u64, n_keys: u64) -> Result<Header> {
     let metadata = super::v1::widen_metadata(&mut cursor, n_keys)?;
     let mut wide = Cursor::new(&metadata);
     let (entries, alignment) = walk_entries(&mut wide, n_keys)?;
-    let raw = walk_tensor_infos(&mut cursor, 1, n_tensors)?;
+    let raw = walk_tensor_infos(&mut cursor, magic, 1, n_tensors)?;
     let data_start = align_up(cursor.at, alignment).context("header: data offset overflows")?;
     let tensors = place(raw, file.len(), data_start, alignment)?;
-    Ok(Header { version: 1, entries, tensors, alignment: alignment as usize, data_start, rewritten: Some(metadata) })
+    let (version, alignment, rewritten) = (1, alignment as usize, Some(metadata));
+    Ok(Header { magic, version, entries, tensors, alignment, data_start, rewritten })
 }
 
 fn align_up(at: usize, alignment: u64) -> Option<usize> {
@@ -187,32 +211,36 @@ struct RawInfo {
     offset: u64,
 }
 
-fn walk_tensor_infos(cursor: &mut Cursor, version: u32, n_tensors: u64) -> Result<Vec<RawInfo>> {
+fn walk_tensor_infos(cursor: &mut Cursor, magic: Magic, version: u32, n_tensors: u64) -> Result<Vec<RawInfo>> {
     let mut infos: Vec<RawInfo> = Vec::new();
     let mut seen = HashSet::new();
     for i in 0..n_tensors {
         let name = cursor.string(version, MAX_TENSOR_NAME_BYTES).with_context(|| format!("name of tensor {i}"))?;
         let name = std::str::from_utf8(name).map_err(|_| anyhow::anyhow!("name of tensor {i}: is not UTF-8"))?;
-        let info = tensor_info(cursor, version, name).with_context(|| name.to_owned())?;
+        let info = tensor_info(cursor, magic, version, name).with_context(|| name.to_owned())?;
         ensure!(seen.insert(name), "{name}: the tensor is there twice");
-        infos.push(info);
+        infos.extend(info);
     }
     Ok(infos)
 }
 
-fn tensor_info(cursor: &mut Cursor, version: u32, name: &str) -> Result<RawInfo> {
+/// `None` for a list of no neurons: PowerInfer writes one for a layer of which a card gets nothing.
+fn tensor_info(cursor: &mut Cursor, magic: Magic, version: u32, name: &str) -> Result<Option<RawInfo>> {
     let n_dims = cursor.u32()?;
     ensure!((1..=MAX_DIMS).contains(&n_dims), "has {n_dims} dimensions; 1 to {MAX_DIMS} are possible");
     let dims = (0..n_dims).map(|_| cursor.length(version)).collect::<Result<Vec<_>>>()?;
     let type_id = cursor.u32()?;
     let dtype = GgmlType::from_id(type_id).with_context(|| format!("unknown tensor type {type_id}"))?;
     let offset = cursor.u64()?;
+    if magic == Magic::Pwri && dims == [0] && dtype == GgmlType::I32 && name.ends_with(EMPTY_LIST) {
+        return Ok(None);
+    }
     ensure!(dims.iter().all(|d| *d > 0), "has a dimension of 0");
     let elements = dims.iter().try_fold(1u64, |n, d| n.checked_mul(*d));
     let fits = elements.is_some_and(|n| n.checked_mul(8).is_some());
     ensure!(fits, "its dimensions {dims:?} are more than a file can hold");
     let dims = dims.iter().map(|d| usize::try_from(*d)).collect::<Result<Vec<_>, _>>()?;
-    Ok(RawInfo { name: name.to_owned(), dtype, dims, offset })
+    Ok(Some(RawInfo { name: name.to_owned(), dtype, dims, offset }))
 }
 
 /// Turns offsets into file ranges: one tensor behind the other, each from the next multiple of the alignment on, all inside

@@ -10,7 +10,7 @@ mod v1;
 pub mod value;
 pub mod write;
 
-pub use header::TensorInfo;
+pub use header::{Magic, TensorInfo};
 pub use metadata::Metadata;
 pub use parts::PartNames;
 pub use source::Source;
@@ -24,6 +24,7 @@ use std::path::Path;
 #[derive(Clone)]
 pub struct Gguf {
     sources: Vec<Source>,
+    magic: Magic,
     version: u32,
     metadata: Metadata,
     tensors: Vec<TensorInfo>,
@@ -72,9 +73,10 @@ impl Gguf {
         let header = header::walk(&source)?;
         let values = decode::scalars(&source, &header)?;
         let by_name = header.tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
-        let (version, alignment, tensors) = (header.version, header.alignment, header.tensors);
+        let (magic, version, alignment) = (header.magic, header.version, header.alignment);
+        let tensors = header.tensors;
         let metadata = Metadata::new(source.clone(), header.rewritten, header.entries, values);
-        Ok(Self { sources: vec![source], version, metadata, tensors, by_name, alignment })
+        Ok(Self { sources: vec![source], magic, version, metadata, tensors, by_name, alignment })
     }
 
     /// All parts as one: the keys of the first, the tensors of each.
@@ -108,6 +110,11 @@ impl Gguf {
     /// Takes the tensors of the next part.
     fn join(&mut self, part: Self) -> Result<()> {
         let file = part.source().name().to_owned();
+        let alike = part.magic == self.magic;
+        ensure!(
+            alike,
+            "{file}: of the parts of one model some are PowerInfer's (they begin with \"PWRI\"), others are not"
+        );
         let n = (self.tensors.len() + part.tensors.len()) as u64;
         ensure!(
             n <= header::MAX_TENSORS,
@@ -131,6 +138,16 @@ impl Gguf {
     /// The bytes of the file that holds a tensor.
     pub fn source_of(&self, tensor: &TensorInfo) -> &Source {
         &self.sources[tensor.part]
+    }
+
+    /// What the file begins with.
+    pub fn magic(&self) -> Magic {
+        self.magic
+    }
+
+    /// Whether it is one of PowerInfer's files.
+    pub fn is_pwri(&self) -> bool {
+        self.magic == Magic::Pwri
     }
 
     /// GGUF version: 1, 2 or 3.

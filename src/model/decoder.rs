@@ -3,7 +3,7 @@
 use super::activation::Activation;
 use super::config::{Caps, Config, NormKind, Rope, RopeKind, Scales, Yarn};
 use super::keys::Keys;
-use super::{refused, resolved};
+use super::{pwri, refused, resolved};
 use crate::printable::printable;
 use anyhow::{Context, Result, bail, ensure};
 
@@ -103,12 +103,16 @@ impl Keys<'_> {
             NormKind::Rms => ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"),
             NormKind::Layer => ("attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon"),
         };
-        let norm_eps = self.f32(eps_key)?.with_context(|| format!("{}: the key is missing", key(eps_key)))?;
+        let stated_eps = self.f32(eps_key)?;
+        // PowerInfer's files of models with such norms lack the key, and it computes with 0 then.
+        let unstated = (self.is_pwri() && defaults.norm == NormKind::Layer).then_some(0.0);
+        let norm_eps = stated_eps.or(unstated).with_context(|| format!("{}: the key is missing", key(eps_key)))?;
         ensure!(norm_eps >= 0.0, "{}: {norm_eps} is negative", key(eps_key));
         refused::other_eps(self, other_eps, norm_eps)?;
         let n_ctx_train = self.size("context_length")?;
         self.read("hidden_activation");
         self.read("activation_threshold");
+        let default = pwri::default_activation(self.is_pwri(), self.arch, defaults.activation);
         self.read("rope.scaling.finetuned");
         let config = Config {
             arch: self.arch.to_owned(),
@@ -133,7 +137,7 @@ impl Keys<'_> {
             windows: self.windows(n_layer, None, 0)?,
             window_rope: None,
             parallel: false,
-            activation: resolved::resolve(self.activation, self.metadata, self.arch, defaults.activation)?,
+            activation: resolved::resolve(self.activation, self.metadata, self.arch, default)?,
             two_norms: false,
             positions: None,
         };

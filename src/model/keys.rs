@@ -51,6 +51,11 @@ impl<'a> Keys<'a> {
         self.gguf.tensor(name)
     }
 
+    /// Whether the file is one of PowerInfer's.
+    pub(super) fn is_pwri(&self) -> bool {
+        self.gguf.is_pwri()
+    }
+
     /// A whole number from 0 up, which may be missing: one for the model, or an array that has the same for each layer.
     ///
     /// # Errors

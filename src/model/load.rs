@@ -10,7 +10,8 @@ use super::lossless::LosslessDown;
 use super::matrix::Matrix;
 use super::neurons::NeuronIndex;
 use super::part::{Access, Part, Role, Tensor};
-use super::predictor::{ActiveShare, Predictor, Scores, Signs};
+use super::predictor::{ActiveShare, Predictor, PredictorInput, Scores, Signs};
+use super::pwri;
 use super::spec::{Dims, GroupSpec, LayerSpec, PartSpec, Presence, Stack};
 use super::step;
 use crate::gguf::{Gguf, Metadata, TensorInfo};
@@ -33,6 +34,10 @@ pub(super) struct Loader<'a> {
     kinds: Option<Vec<String>>,
     /// Of predictors, by group.
     measured: Option<Vec<ActiveShare>>,
+    /// What predictors look at.
+    reads: PredictorInput,
+    /// In a file of PowerInfer's with predictors, the score from which on a neuron is active.
+    threshold: Option<f32>,
     taken: HashSet<String>,
     n_groups: usize,
 }
@@ -73,7 +78,9 @@ impl<'a> Loader<'a> {
         let measured = ActiveShare::read(gguf, n_groups)?;
         let kinds = stored_kinds(gguf, n_groups)?;
         let n_hot = planned_n_hot(gguf, n_groups)?;
-        Ok(Self { gguf, arch, n_embd, n_hot, kinds, measured, taken: HashSet::new(), n_groups: 0 })
+        let reads = PredictorInput::read(gguf.metadata())?;
+        let threshold = pwri::threshold(gguf)?;
+        Ok(Self { gguf, arch, n_embd, n_hot, kinds, measured, reads, threshold, taken: HashSet::new(), n_groups: 0 })
     }
 
     fn has(&self, name: &str) -> bool {
@@ -195,7 +202,13 @@ impl<'a> Loader<'a> {
         let up = rows(Role::FfnUp)?;
         let name = |what: &str| format!("blk.{i}.{what}{suffix}");
         let (transposed, quants) = (name("ffn_down_t") + ".weight", name("ffn_down_t_q"));
-        let (down, index) = if self.has(&quants) {
+        let mut down_stem = stem(Role::FfnDown);
+        let (down, index) = if self.gguf.is_pwri() {
+            ensure!(share.of == 1, "{transposed}: of several groups, which PowerInfer's files are not known to have");
+            self.refuse_hot_prefix(&name)?;
+            down_stem = name("ffn_down_t");
+            (Down::Rows(self.matrix(&transposed, n_ff, n_embd, share)?), None)
+        } else if self.has(&quants) {
             ensure!(share.of == 1, "{quants}: of several groups, which cannot be lossless");
             let (q, scales) = (self.take(&quants)?, self.take(&name("ffn_down_scale"))?);
             let index = self.index(&name, n_ff, share)?;
@@ -205,17 +218,20 @@ impl<'a> Loader<'a> {
             let down = Down::Rows(self.matrix(&transposed, n_ff, n_embd, share)?);
             (down, Some(self.index(&name, n_ff, share)?))
         } else {
-            let n_hot = self.n_hot.get(self.n_groups).copied().unwrap_or(0);
-            ensure!(n_hot == 0, "powerinfer.n_hot: a hot prefix of {n_hot}, but {} is missing", name("ffn_neuron_id"));
-            (Down::Columns(self.matrix(&format!("{}.weight", stem(Role::FfnDown)), n_embd, n_ff, share)?), None)
+            self.refuse_hot_prefix(&name)?;
+            (Down::Columns(self.matrix(&format!("{down_stem}.weight"), n_embd, n_ff, share)?), None)
         };
         let access = match &down {
             Down::Columns(_) => Access::Whole,
             Down::Rows(_) | Down::Lossless(_) => Access::PerNeuron,
         };
-        let bias = self.bias(&stem(Role::FfnDown), n_embd, spec.down_bias, share)?;
+        let bias = self.bias(&down_stem, n_embd, spec.down_bias, share)?;
         let down = Part { role: Role::FfnDown, tensor: Tensor::Down(down), bias, access };
-        let predictor = if share.of == 1 { self.predictor(&name, n_ff)? } else { None };
+        let predictor = match self.threshold {
+            Some(threshold) => Some(self.predictor_of_powerinfer(i, n_ff, threshold)?),
+            None if share.of == 1 => self.predictor(&name, n_ff)?,
+            None => None,
+        };
         if let Some(kinds) = &self.kinds {
             let (stated, found) = (&kinds[self.n_groups], predictor.as_ref().map_or(NO_PREDICTOR, Predictor::kind));
             ensure!(
@@ -248,8 +264,31 @@ impl<'a> Loader<'a> {
         let bias_name = name("bias");
         let bias = self.vector(&bias_name, n_ff)?.with_context(|| format!("{bias_name}: the tensor is missing"))?;
         let mut predictor = Predictor::new(scores, bias).with_context(|| bias_name)?;
+        predictor.reads = self.reads;
         predictor.measured = self.measured.as_ref().map(|groups| groups[self.n_groups]);
         Ok(Some(predictor))
+    }
+
+    /// That of layer `i` in a file of PowerInfer's, whose rows are in the model's own order.
+    fn predictor_of_powerinfer(&mut self, i: usize, n_ff: usize, threshold: f32) -> Result<Predictor> {
+        let whole = Share::from(None);
+        let [inner, outer] = pwri::predictor_names(i);
+        let n_hidden = self.take(&inner)?.n_rows();
+        let input = self.matrix(&inner, n_hidden, self.n_embd, whole)?;
+        let n_cols = self.take(&outer)?.n_cols();
+        ensure!(n_cols == n_hidden, "{outer}: rows of {n_cols}, but {inner} gives {n_hidden} values");
+        let output = self.matrix(&outer, n_ff, n_hidden, whole)?;
+        let scores = Scores::Factors { input, bias: Some(vec![0.0; n_hidden]), output };
+        let mut predictor = Predictor::new(scores, vec![-threshold; n_ff])?;
+        predictor.reads = PredictorInput::Residual;
+        Ok(predictor)
+    }
+
+    /// Refuses a planned hot prefix where neurons have the model's own order.
+    fn refuse_hot_prefix(&self, name: &dyn Fn(&str) -> String) -> Result<()> {
+        let n_hot = self.n_hot.get(self.n_groups).copied().unwrap_or(0);
+        ensure!(n_hot == 0, "powerinfer.n_hot: a hot prefix of {n_hot}, but {} is missing", name("ffn_neuron_id"));
+        Ok(())
     }
 
     fn index(&mut self, name: &dyn Fn(&str) -> String, n_ff: usize, share: Share) -> Result<NeuronIndex> {
@@ -415,7 +454,8 @@ const NO_PREDICTOR: &str = "none";
 fn stored_kinds(gguf: &Gguf, n_groups: usize) -> Result<Option<Vec<String>>> {
     const VERSION: &str = "powerinfer.predictor.version";
     if let Some(version) = gguf.metadata().u32(VERSION)? {
-        ensure!(version == 1, "{VERSION}: {version} is not known; 1 is; take a newer powerinfer, or pack it in again");
+        let known = (1..=2).contains(&version);
+        ensure!(known, "{VERSION}: {version} is not known; 1 and 2 are; take a newer powerinfer, or pack it in again");
     }
     let Some(array) = gguf.metadata().array(KINDS)? else { return Ok(None) };
     let kinds = array.strings().context(KINDS)?;

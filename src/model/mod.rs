@@ -21,6 +21,7 @@ mod part;
 mod positions;
 mod predictor;
 mod presence;
+mod pwri;
 mod refused;
 pub mod registry;
 mod resolved;
@@ -46,7 +47,8 @@ pub use mode::Mode;
 pub use neurons::{NeuronId, NeuronIndex, Slot};
 pub use part::{Access, Part, Role, Tensor};
 pub use positions::Positions;
-pub use predictor::{ALWAYS, ActiveShare, Predictor, Scores, Signs};
+pub use predictor::{ALWAYS, ActiveShare, INPUT_KEY, Predictor, PredictorInput, Scores, Signs};
+pub(crate) use pwri::INDEX_ARCHITECTURE;
 pub use resolved::{ResolvedActivation, THRESHOLD};
 pub use router::{Gating, Router};
 pub use step::{Step, Vector};
@@ -86,6 +88,7 @@ impl Model {
     pub fn of_architectures(gguf: Gguf, activation: Option<Activation>, known: &[&dyn Architecture]) -> Result<Self> {
         let file = gguf.source().name().to_owned();
         let build = || -> Result<(Config, Weights, Vec<String>)> {
+            pwri::refuse_index(&gguf)?;
             let name = gguf.metadata().str("general.architecture")?;
             let arch = arch::find(known, name.context("general.architecture: the key is missing")?)?;
             let n_vocab = weights::vocabulary_size(&gguf)?;

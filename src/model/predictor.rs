@@ -2,7 +2,7 @@
 
 use super::matrix::Matrix;
 use crate::cpu::signs::{agreement, sign_bytes};
-use crate::gguf::{Gguf, Source, TensorInfo};
+use crate::gguf::{Gguf, Metadata, Source, TensorInfo};
 use crate::quant::GgmlType;
 use anyhow::{Context, Result, ensure};
 use std::ops::Range;
@@ -10,11 +10,46 @@ use std::ops::Range;
 /// A bias from which on a neuron is active whatever its score.
 pub const ALWAYS: f32 = 1e30;
 
+/// What a predictor looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PredictorInput {
+    /// What the FFN reads: the residual stream behind a norm.
+    Normed,
+    /// The residual stream itself, as it is when the FFN is computed: PowerInfer's predictors do.
+    Residual,
+}
+
+/// What the predictors of a file look at, where that is not what the FFN reads.
+pub const INPUT_KEY: &str = "powerinfer.predictor.input";
+
+impl PredictorInput {
+    /// Name in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Normed => "normed",
+            Self::Residual => "residual",
+        }
+    }
+
+    /// What the key says.
+    ///
+    /// # Errors
+    /// When it names nothing that is known.
+    pub(super) fn read(metadata: &Metadata) -> Result<Self> {
+        let Some(name) = metadata.str(INPUT_KEY)? else { return Ok(Self::Normed) };
+        let found = [Self::Normed, Self::Residual].into_iter().find(|input| input.name() == name);
+        let shown = || name.chars().take(60).collect::<String>().escape_debug().to_string();
+        found.with_context(|| format!("{INPUT_KEY}: \"{}\" is not known; normed and residual are", shown()))
+    }
+}
+
 /// One group's predictor: a neuron is active where its score plus its bias is at least 0.
 #[derive(Clone)]
 pub struct Predictor {
     /// What scores are computed from.
     pub scores: Scores,
+    /// What it looks at.
+    pub reads: PredictorInput,
     /// By slot (`[n_ff]`).
     pub bias: Vec<f32>,
     /// Slots from the first on that are always active; nothing is read for them.
@@ -74,17 +109,17 @@ pub enum Scores {
 }
 
 impl Predictor {
-    /// Puts the parts of a predictor together.
+    /// Puts the parts of a predictor together, which looks at what the FFN reads.
     ///
     /// # Errors
     /// When a bias is no number.
     pub fn new(scores: Scores, bias: Vec<f32>) -> Result<Self> {
         ensure!(bias.iter().all(|b| !b.is_nan()), "a bias is not a number");
         let n_always = bias.iter().take_while(|b| **b >= ALWAYS).count();
-        Ok(Self { scores, bias, n_always, measured: None })
+        Ok(Self { scores, reads: PredictorInput::Normed, bias, n_always, measured: None })
     }
 
-    /// The matrix that the FFN's input is multiplied with, where there is one.
+    /// The matrix that the predictor's input is multiplied with, where there is one.
     pub fn input(&self) -> Option<&Matrix> {
         match &self.scores {
             Scores::Signs(_) => None,

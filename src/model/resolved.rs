@@ -15,7 +15,7 @@ pub struct ResolvedActivation {
 }
 
 /// Finds the activation function of a file. GGUF has no reliable field for it, so in this order: the user's word,
-/// `powerinfer.activation`, `<arch>.hidden_activation`, models.toml, the architecture's default. A threshold is in
+/// `powerinfer.activation`, `<arch>.hidden_activation`, models.toml, `default`. A threshold is in
 /// `powerinfer.activation_threshold` or `<arch>.activation_threshold`.
 ///
 /// # Errors
@@ -24,7 +24,7 @@ pub fn resolve(
     forced: Option<Activation>,
     metadata: &Metadata,
     arch: &str,
-    default: Activation,
+    default: ResolvedActivation,
 ) -> Result<ResolvedActivation> {
     if let Some(activation) = forced {
         return Ok(ResolvedActivation { activation, from: "--activation".to_owned() });
@@ -60,12 +60,12 @@ fn threshold(metadata: &Metadata, arch: &str) -> Result<Option<(String, Threshol
     Ok(None)
 }
 
-/// What the file, models.toml or the architecture says.
+/// What the file or models.toml says, or `default`.
 fn named(
     metadata: &Metadata,
     arch: &str,
     threshold: Option<Threshold>,
-    default: Activation,
+    default: ResolvedActivation,
 ) -> Result<ResolvedActivation> {
     for key in [ACTIVATION.to_owned(), format!("{arch}.hidden_activation")] {
         if let Some(name) = metadata.str(&key)? {
@@ -81,5 +81,5 @@ fn named(
         let doubt = if known.verified { "" } else { ", not verified" };
         return Ok(ResolvedActivation { activation, from: format!("models.toml, {}{doubt}", known.name) });
     }
-    Ok(ResolvedActivation { activation: default, from: format!("default of architecture {arch}") })
+    Ok(default)
 }

@@ -90,6 +90,10 @@ pub fn quantize(gguf: &Gguf, recipe: Recipe, path: &Path, progress: &dyn Progres
 
 fn check_convertible(gguf: &Gguf, recipe: Recipe) -> Result<()> {
     recipe.check()?;
+    ensure!(
+        !gguf.is_pwri(),
+        "is one of PowerInfer's files, which --quantize-only does not write; split it with --type"
+    );
     let transposed = gguf.tensors().iter().any(|t| t.name.contains(".ffn_down_t"));
     let variant = transposed || gguf.metadata().has("powerinfer.version");
     ensure!(!variant, "is a variant, which stays one; quantize the model it was made from, or split that with --type");

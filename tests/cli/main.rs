@@ -23,6 +23,7 @@ mod pipeline;
 mod plan;
 mod predict;
 mod profile;
+mod pwri;
 mod quantize;
 mod resume;
 mod run;

@@ -13,6 +13,7 @@ mod model_kinds;
 mod positions;
 mod pre_tokenizers;
 mod predicted;
+mod pwri;
 mod registry;
 #[path = "../support/mod.rs"]
 mod support;

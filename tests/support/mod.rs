@@ -12,6 +12,7 @@ mod opened;
 pub mod predictors;
 mod random;
 mod raw;
+pub mod pwri;
 pub mod real;
 pub mod reference;
 pub mod server;

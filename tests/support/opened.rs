@@ -20,6 +20,7 @@ impl ModelFile {
                 5 => Value::I32(word() as i32),
                 6 => Value::F32(f32::from_bits(word())),
                 7 => Value::Bool(bytes[0] != 0),
+                10 => Value::U64(u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"))),
                 8 => Value::Str(metadata.str(&entry.key)?.expect("it is there").to_owned()),
                 9 => {
                     let array = metadata.array(&entry.key)?.expect("it is there");

@@ -6,7 +6,7 @@ use super::matvec::MatVec;
 use super::predict::Predictions;
 use crate::cpu::{Activations, Which};
 use crate::executor::stats::Recall;
-use crate::model::{Activation, NeuronGroup, Predictor};
+use crate::model::{Activation, Matrix, NeuronGroup, Predictor};
 
 /// Compares predictions with what fires. Changes nothing of what is computed for the token.
 #[derive(Default)]
@@ -14,6 +14,7 @@ pub(super) struct Audit {
     predictions: Predictions,
     products: MatVec,
     forms: Activations,
+    predictor_forms: Activations,
     predicted: Active,
     fired: Vec<u32>,
     act: Vec<f32>,
@@ -27,6 +28,8 @@ pub(super) struct AuditWork<'a> {
     pub slots: Which<'a>,
     /// The normalised input, `[n_embd]`.
     pub x: &'a [f32],
+    /// What the predictor looks at, `[n_embd]`.
+    pub predictor_x: &'a [f32],
     pub activation: Activation,
     pub cx: Compute<'a>,
 }
@@ -34,10 +37,11 @@ pub(super) struct AuditWork<'a> {
 impl Audit {
     /// Recall over all slots; those that the predictor is not asked for are always found.
     pub fn recall(&mut self, work: &AuditWork) -> Recall {
-        let AuditWork { group, predictor, slots, x, activation, cx } = *work;
-        let matrices = [group.mask_matrix(), group.ffn_up()].into_iter().chain(predictor.input());
-        self.forms.load(x, x.len(), matrices.map(|m| cx.isa.kernels(m.dtype()).act));
-        self.predictions.select(cx, predictor, &self.forms, 0..group.n_ff(), &mut self.predicted);
+        let AuditWork { group, predictor, slots, x, predictor_x, activation, cx } = *work;
+        let kind = |m: &Matrix| cx.isa.kernels(m.dtype()).act;
+        self.predictor_forms.load(predictor_x, x.len(), predictor.input().map(kind));
+        self.predictions.select(cx, predictor, &self.predictor_forms, 0..group.n_ff(), &mut self.predicted);
+        self.forms.load(x, x.len(), [group.mask_matrix(), group.ffn_up()].map(kind));
         let all = Which::from(0..group.n_ff());
         let act = self.products.some(cx, &self.forms, group.mask(), all, Some(activation));
         self.act.clear();

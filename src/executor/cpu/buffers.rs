@@ -17,6 +17,8 @@ pub(super) struct Buffers {
     pub spare: Vec<f32>,
     pub gathered: Vec<f32>,
     pub forms: Activations,
+    /// What a predictor looks at, where that is not what the FFN reads.
+    pub predictor_forms: Activations,
     pub q: Vec<f32>,
     pub k: Vec<f32>,
     pub v: Vec<f32>,

@@ -14,7 +14,7 @@ use super::worker::Hands;
 use crate::cpu::Which;
 use crate::executor::device::Tokens;
 use crate::executor::observer::FfnAt;
-use crate::model::{Chosen, GroupAt, Mode, NeuronGroup, Role, Step, Vector};
+use crate::model::{Chosen, GroupAt, Matrix, Mode, NeuronGroup, PredictorInput, Role, Step, Vector};
 use std::ops::Range;
 
 /// A pass of some tokens.
@@ -249,16 +249,20 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         let n_chosen = layer.find(Role::Router).map_or(1, |part| part.matrix().n_rows);
         self.choose(group, n_chosen);
         let (cx, b) = self.split();
-        let x = match group.chosen {
-            Chosen::Always => &b.streams[from.index()],
-            Chosen::ByRouter(_) => {
-                gather(&b.streams[from.index()], config.n_embd, &b.tokens, &mut b.gathered);
-                &b.gathered
-            }
-        };
+        let kind = |m: &Matrix| cx.isa.kernels(m.dtype()).act;
         let predictor = group.predictor.as_ref().filter(|_| with_predictor);
-        let matrices = [group.mask_matrix(), group.ffn_up()].into_iter().chain(predictor.and_then(|p| p.input()));
-        b.forms.load(x, config.n_embd, matrices.map(|m| cx.isa.kernels(m.dtype()).act));
+        let (own, other) = match predictor.map(|p| (p.reads, p.input())) {
+            None => (None, None),
+            Some((PredictorInput::Normed, input)) => (input, None),
+            Some((PredictorInput::Residual, input)) => (None, Some(input)),
+        };
+        let Buffers { streams, gathered, tokens, .. } = b;
+        if let Some(input) = other {
+            let x = of_tokens(&streams[Vector::Residual.index()], group, config.n_embd, tokens, gathered);
+            b.predictor_forms.load(x, config.n_embd, input.map(kind));
+        }
+        let x = of_tokens(&streams[from.index()], group, config.n_embd, tokens, gathered);
+        b.forms.load(x, config.n_embd, [group.mask_matrix(), group.ffn_up()].into_iter().chain(own).map(kind));
     }
 
     /// A group for many tokens, added to `to`.
@@ -319,6 +323,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             }
         };
         let given = part.map_or(Given::Nothing, |part| part.given);
+        let reads = predictor.map_or(PredictorInput::Normed, |predictor| predictor.reads);
         // Hot neurons are computed by their true mask.
         let shares = [(hot, None, Given::Nothing), (cold, predictor, given)];
         let work = shares.map(|(slots, predictor, given)| ShardWork {
@@ -326,6 +331,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             group,
             slots,
             x: &b.forms,
+            predictor_x: if reads == PredictorInput::Residual { &b.predictor_forms } else { &b.forms },
             weights: routed.then_some(&b.weights),
             activation,
             mode,
@@ -368,8 +374,10 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             let stats = &mut sequences[sequence].stats;
             let n_before = before.iter().filter(|entry| entry.sequence == sequence).count() as u64;
             if (stats.n_tokens() + n_before).is_multiple_of(every) {
-                let x = &b.streams[from.index()][*token as usize * n_embd..][..n_embd];
-                let work = AuditWork { group, predictor, slots: cold, x, activation, cx };
+                let of = |stream: Vector| &b.streams[stream.index()][*token as usize * n_embd..][..n_embd];
+                let looked_at = if reads == PredictorInput::Residual { Vector::Residual } else { from };
+                let (x, predictor_x) = (of(from), of(looked_at));
+                let work = AuditWork { group, predictor, slots: cold, x, predictor_x, activation, cx };
                 stats.add_recall(at.number, b.audit.recall(&work));
             }
         }
@@ -424,6 +432,23 @@ fn add_down_bias(group: &NeuronGroup, weights: &[f32], y: &mut [f32]) {
     }
     for (y, weight) in y.chunks_exact_mut(bias.len()).zip(weights) {
         y.iter_mut().zip(&**bias).for_each(|(y, b)| *y += weight * b);
+    }
+}
+
+/// The vectors of `tokens`, for which `group` is computed: all there are, or `gathered`.
+fn of_tokens<'a>(
+    from: &'a [f32],
+    group: &NeuronGroup,
+    n: usize,
+    tokens: &[u32],
+    gathered: &'a mut Vec<f32>,
+) -> &'a [f32] {
+    match group.chosen {
+        Chosen::Always => from,
+        Chosen::ByRouter(_) => {
+            gather(from, n, tokens, gathered);
+            gathered
+        }
     }
 }
 

@@ -41,7 +41,7 @@ impl Work for SignScores {
 }
 
 impl Predictions {
-    /// Of `slots` those that are active for each of the tokens with the FFN inputs `x`: `active` becomes these.
+    /// Of `slots` those that are active for each of the tokens with what the predictor looks at, `x`: `active` becomes these.
     pub fn select(
         &mut self,
         cx: Compute,

@@ -6,7 +6,9 @@ use crate::gpu::matrix::DeviceMatrix;
 use crate::gpu::ops::activation_code;
 use crate::gpu::ops::norm::MAX_NORM;
 use crate::gpu::ops::rope::KvLayer;
-use crate::model::{Config, Down, Layer, Matrix, Model, Part, Role, Scores, Step, Tensor, Vector};
+use crate::model::{
+    Config, Down, Layer, Matrix, Mode, Model, Part, PredictorInput, Role, Scores, Step, Tensor, Vector,
+};
 use crate::quant::blocks::QK;
 use anyhow::{Context, Result, bail, ensure};
 
@@ -37,7 +39,7 @@ pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
         "layers with a window that have a rotary embedding of their own are not computed on a card yet"
     );
     for (i, layer) in model.weights.layers.iter().enumerate() {
-        check_layer(config, layer).with_context(|| format!("layer {i}"))?;
+        check_layer(config, layer, params.mode).with_context(|| format!("layer {i}"))?;
     }
     let cache = KvLayer {
         ptr: Ptr::NULL,
@@ -51,14 +53,19 @@ pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
     Ok(())
 }
 
-fn check_layer(config: &Config, layer: &Layer) -> Result<()> {
+fn check_layer(config: &Config, layer: &Layer, mode: Mode) -> Result<()> {
     check_steps(layer)?;
     for part in layer.all_parts() {
         check_part(config, part)?;
     }
+    // Elsewhere they are not asked.
     let predictors = layer.groups.iter().filter_map(|group| group.predictor.as_ref());
-    for scores in predictors.map(|p| &p.scores) {
-        if let Scores::Factors { input, output, .. } = scores {
+    for predictor in predictors.filter(|_| mode == Mode::Predicted) {
+        ensure!(
+            predictor.reads == PredictorInput::Normed,
+            "predictors that look at the residual stream, as PowerInfer's do, are not computed on a card yet"
+        );
+        if let Scores::Factors { input, output, .. } = &predictor.scores {
             check_matrix(input)?;
             check_matrix(output)?;
         }

@@ -32,6 +32,8 @@ pub(in crate::executor::cpu) struct ShardWork<'a> {
     pub slots: Which<'a>,
     /// The normalised inputs.
     pub x: &'a Activations,
+    /// What the predictor looks at.
+    pub predictor_x: &'a Activations,
     /// What the group counts, by token; `None` for 1.
     pub weights: Option<&'a [f32]>,
     /// Activation of the FFN.
@@ -103,7 +105,7 @@ impl Shard {
             Which::List(_) => 0..work.group.n_ff(),
         };
         let start = Instant::now();
-        self.predictions.select(work.cx, predictor, work.x, range.clone(), &mut self.active);
+        self.predictions.select(work.cx, predictor, work.predictor_x, range.clone(), &mut self.active);
         let time = start.elapsed() / work.x.n_tokens() as u32;
         if let Which::List(_) = work.slots {
             self.active.keep(|row| work.slots.contains(row));
