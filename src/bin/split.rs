@@ -26,7 +26,7 @@ use powerinfer::progress::Progress;
 use powerinfer::shapes::{self, Sized};
 use powerinfer::tokenizer::Special;
 use powerinfer::units::Bytes;
-use powerinfer::variant::{self, DownType, Draft, Options, Recipe};
+use powerinfer::variant::{self, DownType, Draft, GpuIndex, Options, Order, Recipe};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -41,6 +41,7 @@ Examples:
   powerinfer-split -m model-f16.gguf --profile model.profile -o model-q4.gguf --type q4_0
   powerinfer-split -m model-q4_0.gguf --profile model.profile -o model-variant.gguf --down lossless
   powerinfer-split -m model.gguf --profile model.profile --predictor model.predictor -o model-variant.gguf
+  powerinfer-split -m model.powerinfer.gguf --gpu-index model.powerinfer.gguf.generated.gpuidx -o model-variant.gguf
   powerinfer-split -m model-f16.gguf -o model-q4_k_m.gguf --type q4_k_m --quantize-only
   powerinfer-split -m model.gguf --profile model.profile --dry-run --hardware hardware/rtx-4090-ddr5.toml --explain
   powerinfer-split --shape llama-70b:q4_0 --dry-run --hardware hardware/rtx-4090-ddr5.toml --vram-budget 20GiB
@@ -60,8 +61,15 @@ struct Args {
     #[command(flatten)]
     which: Which,
     /// Profile of this model, or of another quantization of it
-    #[arg(long, value_name = "PROFILE", required_unless_present_any = ["quantize_only", "shape", "predictor"])]
+    #[arg(long, value_name = "PROFILE",
+        required_unless_present_any = ["quantize_only", "shape", "predictor", "gpu_index", "keep_order"])]
     profile: Option<PathBuf>,
+    /// In place of a profile: PowerInfer's list of the neurons for a card (MODEL.generated.gpuidx), which come first
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["profile", "keep_order"])]
+    gpu_index: Option<PathBuf>,
+    /// In place of a profile: neurons keep the order that they have
+    #[arg(long, conflicts_with = "profile")]
+    keep_order: bool,
     /// Predictor to pack into the variant, from powerinfer-profile --predictor; without --profile, -m is a variant already
     #[arg(long, value_name = "FILE")]
     predictor: Option<PathBuf>,
@@ -73,7 +81,8 @@ struct Args {
     #[arg(long = "type", value_name = "TYPE")]
     recipe: Option<Recipe>,
     /// Only convert the matrices to --type: writes an ordinary file and leaves the order of neurons and tensors alone
-    #[arg(long, requires = "recipe", conflicts_with_all = ["profile", "predictor", "down", "activation", "no_kl"])]
+    #[arg(long, requires = "recipe",
+        conflicts_with_all = ["profile", "gpu_index", "keep_order", "predictor", "down", "activation", "no_kl"])]
     quantize_only: bool,
     /// Type of the transposed ffn_down of a quantized source: q8_0, same, or lossless (Q8_0 and Q4_0: keeps the
     /// source's quants and scales, for more bytes) [default: q8_0]
@@ -92,7 +101,7 @@ struct Args {
     #[command(flatten)]
     plan: PlanArgs,
     #[arg(long, value_name = "NAME[-LAYERS][:TYPE[:DENSITY]]", requires = "dry_run", help = shape_help(),
-        conflicts_with_all = ["model", "hf_repo", "profile", "recipe", "down", "predictor"])]
+        conflicts_with_all = ["model", "hf_repo", "profile", "gpu_index", "keep_order", "recipe", "down", "predictor"])]
     shape: Option<Sized>,
     /// Mode to plan for: dense, exact, or predicted (with --predictor; without it, factors of rank n_embd / 8 are assumed)
     #[arg(long, value_name = "MODE", default_value = "exact")]
@@ -146,6 +155,7 @@ fn run(args: Args) -> Result<()> {
         args.which.model.as_deref(),
         args.profile.as_deref(),
         args.predictor.as_deref(),
+        args.gpu_index.as_deref(),
         args.plan.hardware.as_deref(),
     ];
     models::keep_inputs(output, inputs.into_iter().flatten())?;
@@ -155,7 +165,7 @@ fn run(args: Args) -> Result<()> {
     if args.quantize_only {
         return quantize(&args, path, output, &bar);
     }
-    if args.profile.is_none() {
+    if args.profile.is_none() && args.gpu_index.is_none() && !args.keep_order {
         let source = models::open(Gguf::open(path)?, args.activation, Some(&bar))?;
         predictors(&args, &source)?;
         let predictor = packed(&args)?.context("--predictor: nothing to pack")?;
@@ -217,11 +227,27 @@ fn tell_written(args: &Args, output: &Path, source: &Model) -> Result<Option<Mod
 
 /// The source and what its variant will hold.
 fn decide(args: &Args, path: &Path, bar: &Bar) -> Result<(Model, Draft)> {
-    let profile = Profile::read(args.profile.as_deref().context("--profile: is missing")?)?;
+    // Before anything that takes long.
+    let profile = args.profile.as_deref().map(Profile::read).transpose()?;
+    let listed = args.gpu_index.as_deref().map(Gguf::open).transpose()?;
     let source = models::open(Gguf::open(path)?, args.activation, Some(bar))?;
     args.which.warn(&source)?;
     let options = Options { recipe: args.recipe, down: args.down };
-    let draft = Draft::new(&source, &profile, options).with_context(|| path.display().to_string())?;
+    let draft = match (profile, listed) {
+        (Some(profile), _) => Draft::new(&source, &profile, options),
+        (None, Some(list)) => Draft::ordered(&source, &Order::Listed(GpuIndex::read(&list, &source)?), options),
+        (None, None) => {
+            ensure!(args.keep_order, "--profile: is missing; --keep-order plans without one");
+            Draft::ordered(&source, &Order::AsStored, options)
+        }
+    };
+    let draft = draft.with_context(|| path.display().to_string())?;
+    if source.has_predictor() {
+        tell!(
+            "note: the file's predictors are {}",
+            if args.predictor.is_some() { "left out: --predictor gives others" } else { "carried over" }
+        );
+    }
     for note in &draft.notes {
         tell!("note: {note}");
     }
@@ -231,7 +257,7 @@ fn decide(args: &Args, path: &Path, bar: &Bar) -> Result<(Model, Draft)> {
 /// What is planned for.
 fn workload(args: &Args, source: &Model, draft: &Draft, predictors: Option<&Predictors>) -> Workload {
     let mut work = variant::workload(source, draft, predictors);
-    if predictors.is_none() {
+    if predictors.is_none() && !source.has_predictor() {
         assume_predictors(args, &mut work);
     }
     work

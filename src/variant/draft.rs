@@ -1,23 +1,15 @@
 //! What a variant will hold: decided before anything is written.
 
+use super::counted::{Counted, GroupDraft, Order};
 use super::recipe::{Outline, Recipe, is_float, is_whole_matrix, refuse_quantized};
 use crate::executor::dense_bytes;
 use crate::gguf::TensorInfo;
-use crate::model::{ColdQuantiles, Down, Model, NeuronGroup, NeuronId, Role};
-use crate::placement::covering_prefix;
-use crate::profile::{Fingerprint, Kinship, Profile, report};
+use crate::model::{Down, Model, NeuronGroup, Role};
+use crate::profile::{Fingerprint, Kinship, Profile};
 use crate::quant::GgmlType;
 use crate::quant::blocks::QK;
 use anyhow::{Result, bail, ensure};
 use std::str::FromStr;
-
-/// Share of a layer's firings that its planned hot prefix covers. Without knowing the device this is the plan;
-/// `run` takes another prefix of the same file when it does.
-const HOT_SHARE: f64 = 0.8;
-
-/// Sizes of the hot prefix for which it is stored how many neurons behind it fire, and into how many quantiles.
-const COLD_SIZES: usize = 17;
-const COLD_QUANTILES: usize = 16;
 
 /// How `ffn_down` of a quantized source is stored: its blocks run across neurons, so transposing it means
 /// quantizing again.
@@ -62,23 +54,6 @@ pub struct Options {
     pub down: Option<DownType>,
 }
 
-/// One group of neurons of a variant.
-#[derive(Debug, Clone)]
-pub struct GroupDraft {
-    /// Which neuron comes to which slot: falling firing count, then mass, then id.
-    pub order: Vec<NeuronId>,
-    /// Firing rates by slot.
-    pub rates: Vec<f32>,
-    /// Mean mass per token by slot.
-    pub mass: Vec<f32>,
-    /// Shares of tokens for which the gate was above zero, by slot, where `up` has a mask of its own.
-    pub open_rates: Option<Vec<f32>>,
-    /// Planned size of the hot prefix.
-    pub n_hot: usize,
-    /// How many neurons behind a prefix fire for a token; profiles of version 1 cannot tell.
-    pub cold: Option<ColdQuantiles>,
-}
-
 /// A variant before it is written.
 pub struct Draft {
     /// By number of the group.
@@ -94,11 +69,9 @@ pub struct Draft {
     pub lossy: bool,
     /// Fingerprint of the source, in hex.
     pub fingerprint: String,
-    /// SHA-256 of the profile, in hex.
-    pub profile_sha256: String,
-    /// Tokens that the profile counts.
-    pub profile_tokens: u64,
-    /// Share of neurons that fire.
+    /// SHA-256 of the profile in hex, and the tokens that it counts; `None` where there is none.
+    pub profile: Option<(String, u64)>,
+    /// Share of neurons that fire, or are taken to.
     pub density: f64,
     /// Share of gates that are above zero: the same, unless `up` has a mask of its own.
     pub open_density: f64,
@@ -113,9 +86,7 @@ impl Draft {
     /// When the profile is of another model or activation, the model is a variant already, or the types asked for
     /// cannot be made from those of the source.
     pub fn new(model: &Model, profile: &Profile, options: Options) -> Result<Self> {
-        let plain = model.weights.groups().all(|(_, g)| matches!(g.ffn_down(), Down::Columns(_)));
-        ensure!(plain, "is a variant already; split the model it was made from");
-        let fingerprint = Fingerprint::of(model)?;
+        let fingerprint = source_fingerprint(model)?;
         let mut notes = Vec::new();
         match fingerprint.kinship(&profile.fingerprint) {
             Kinship::Same => {}
@@ -133,8 +104,38 @@ impl Draft {
             "the profile was made with activation {theirs}, but the model has {ours} (from {}); give --activation",
             activation.from
         );
-        if !activation.activation.is_sparse() {
-            notes.push(format!("with activation {ours} every neuron fires: a variant of this model skips nothing"));
+        Self::with(model, Counted::of_profile(profile), fingerprint, options, notes)
+    }
+
+    /// Decides on a variant of `model` without a profile: neurons have this order, and each is taken to fire as often as any
+    /// other.
+    ///
+    /// # Errors
+    /// When the model is a variant already, or the types asked for cannot be made from those of the source.
+    pub fn ordered(model: &Model, order: &Order, options: Options) -> Result<Self> {
+        let counted = Counted::assumed(model, order);
+        let mut notes = vec![format!(
+            "no profile: every neuron is taken to fire for {:.0} % of tokens, which plans for a card depend on",
+            100.0 * counted.density
+        )];
+        if let Order::Listed(index) = order {
+            notes.extend(index.note());
+        }
+        Self::with(model, counted, source_fingerprint(model)?, options, notes)
+    }
+
+    fn with(
+        model: &Model,
+        counted: Counted,
+        fingerprint: Fingerprint,
+        options: Options,
+        mut notes: Vec<String>,
+    ) -> Result<Self> {
+        let activation = model.config.activation.activation;
+        if !activation.is_sparse() {
+            notes.push(format!(
+                "with activation {activation} every neuron fires: a variant of this model skips nothing"
+            ));
         }
         let outline = Outline::of(&model.gguf);
         if let Some(recipe) = options.recipe {
@@ -147,21 +148,20 @@ impl Draft {
         let lossy = options.recipe.is_some_and(Recipe::is_lossy)
             || model.weights.groups().zip(&down).any(|((_, group), to)| {
                 let from = group.ffn_down().dtype();
-                matches!(to, DownLayout::Rows(to) if !is_float(from) || (from != *to && !is_float(*to)))
+                let transposed = matches!(group.ffn_down(), Down::Columns(_)) && !is_float(from);
+                matches!(to, DownLayout::Rows(to) if transposed || (from != *to && !is_float(*to)))
             });
-        let density = report::sparsity(profile).map_or(0.0, |sparsity| 1.0 - sparsity);
         Ok(Self {
-            groups: (0..profile.groups.len()).map(|i| plan_group(profile, i)).collect(),
-            labels: (0..profile.groups.len()).map(|i| profile.label(i)).collect(),
+            groups: counted.groups,
+            labels: counted.labels,
             recipe: options.recipe,
             outline,
             down,
             lossy,
             fingerprint: fingerprint.hex(),
-            profile_sha256: profile.sha256(),
-            profile_tokens: profile.n_tokens(),
-            density,
-            open_density: report::closed(profile).map_or(density, |closed| 1.0 - closed),
+            profile: counted.profile,
+            density: counted.density,
+            open_density: counted.open_density,
             notes,
         })
     }
@@ -196,14 +196,23 @@ impl Draft {
             true => format!(", {:.2} % of gates are above zero", 100.0 * self.open_density),
             false => String::new(),
         };
-        out += &format!(
-            "on average {:.2} % of neurons fire{gates} ({} tokens profiled): exact decode reads {:.0} % of the weights\n",
-            100.0 * self.density,
-            self.profile_tokens,
-            100.0 * exact / dense
-        );
+        let (fired, exact) = (100.0 * self.density, 100.0 * exact / dense);
+        out += &match &self.profile {
+            Some((_, n_tokens)) => format!(
+                "on average {fired:.2} % of neurons fire{gates} ({n_tokens} tokens profiled): exact decode reads {exact:.0} % of \
+                 the weights\n"
+            ),
+            None => format!("if {fired:.0} % of neurons fire, exact decode reads {exact:.0} % of the weights\n"),
+        };
         out
     }
+}
+
+/// The fingerprint of a model whose neurons have their own order.
+fn source_fingerprint(model: &Model) -> Result<Fingerprint> {
+    let ordered = model.weights.groups().any(|(_, group)| group.index.is_some());
+    ensure!(!ordered, "is a variant already; split the model it was made from");
+    Fingerprint::of(model)
 }
 
 /// Length of the rows that a variant stores this matrix in.
@@ -220,7 +229,13 @@ fn down_types(model: &Model, options: Options, outline: Outline) -> Result<Vec<D
         .map(|(i, group)| {
             let source = group.ffn_down().dtype();
             let name = format!("blk.{i}.ffn_down.weight");
-            if is_float(source) {
+            let by_neurons = matches!(group.ffn_down(), Down::Rows(_));
+            if by_neurons {
+                ensure!(
+                    options.down.is_none(),
+                    "--down says how ffn_down is transposed; this file has it by neurons, and it stays as it is"
+                );
+            } else if is_float(source) {
                 ensure!(
                     options.down.is_none(),
                     "--down is for quantized sources; {} is {source}: use --type",
@@ -241,7 +256,7 @@ fn down_types(model: &Model, options: Options, outline: Outline) -> Result<Vec<D
             }
             let wanted = match (options.recipe, options.down) {
                 (Some(recipe), _) => recipe.matrix_type(&name, source, n_embd, outline),
-                (None, None) if is_float(source) => source,
+                (None, None) if by_neurons || is_float(source) => source,
                 (None, Some(DownType::Same)) => source,
                 (None, _) => GgmlType::Q8_0,
             };
@@ -253,28 +268,4 @@ fn down_types(model: &Model, options: Options, outline: Outline) -> Result<Vec<D
             Ok(DownLayout::Rows(wanted))
         })
         .collect()
-}
-
-/// The planned hot prefix of neurons that fire with these falling rates, where no profile has counted them.
-pub(crate) fn planned_hot(rates: &[f32]) -> usize {
-    let counts: Vec<u64> = rates.iter().map(|r| (f64::from(*r) * 1e9) as u64).collect();
-    covering_prefix(&counts, HOT_SHARE)
-}
-
-fn plan_group(profile: &Profile, group: usize) -> GroupDraft {
-    let counts = &profile.groups[group];
-    let (rates, mass) = (profile.rates(group), profile.mean_mass(group));
-    let order = profile.order(group);
-    let by_slot = |values: &[f32]| order.iter().map(|id| values[id.0 as usize]).collect::<Vec<f32>>();
-    let falling: Vec<u64> = order.iter().map(|id| counts.fired[id.0 as usize]).collect();
-    GroupDraft {
-        rates: by_slot(&rates),
-        mass: by_slot(&mass),
-        open_rates: profile.open_rates(group).map(|rates| by_slot(&rates)),
-        n_hot: covering_prefix(&falling, HOT_SHARE),
-        cold: ColdQuantiles::of_counts(order.len(), COLD_SIZES, COLD_QUANTILES, &|n_hot| {
-            profile.cold_histogram(group, &order, n_hot)
-        }),
-        order,
-    }
 }

@@ -188,11 +188,13 @@ pub(crate) fn file_type(dtype: GgmlType) -> Option<u32> {
 }
 
 /// Whether `--type` may convert a tensor: neither a vector, of which a stack has two dimensions, too, nor a router, whose
-/// rounding would choose others, nor embeddings of positions, which few bytes hold and every token depends on.
+/// rounding would choose others, nor embeddings of positions, which few bytes hold and every token depends on, nor a predictor
+/// of PowerInfer's, whose rows may be no whole blocks.
 pub(super) fn is_whole_matrix(tensor: &TensorInfo) -> bool {
     let bias = tensor.name.ends_with(".bias");
+    let predictor = [".fc1.weight", ".fc2.weight"].iter().any(|end| tensor.name.ends_with(end));
     let kept = matches!(Role::of_name(&tensor.name), Some(Role::Router | Role::PositionEmbd));
-    tensor.dims.len() > 1 && !bias && !kept
+    tensor.dims.len() > 1 && !bias && !predictor && !kept
 }
 
 #[cfg(test)]

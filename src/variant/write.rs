@@ -1,5 +1,6 @@
 //! Writes a variant as a stream: some 70 MiB of memory at most, whatever the size of the model.
 
+use super::carried;
 use super::draft::{DownLayout, Draft};
 use super::lossless::QuantizedDown;
 use super::pack;
@@ -24,6 +25,9 @@ pub(crate) const VERSION: u32 = 1;
 const VERSION_LOSSLESS: u32 = 2;
 /// The same where a layer has several groups of neurons.
 const VERSION_GROUPS: u32 = 3;
+
+/// In names of tensors of PowerInfer's files.
+const BY_NEURONS: &str = ".ffn_down_t";
 
 enum Content<'a> {
     /// Rows in the source's order, or in that of the neurons of these groups, one group behind the other.
@@ -55,8 +59,19 @@ pub fn write(
 ) -> Result<()> {
     let gguf = &model.gguf;
     let mut tensors = Vec::new();
-    for tensor in gguf.tensors() {
+    for tensor in gguf.tensors().iter().filter(|tensor| !carried::is_predictor(model, tensor)) {
         plan_tensor(model, draft, tensor, &mut tensors)?;
+    }
+    if predictor.is_none() {
+        for part in carried::parts(model) {
+            let content = match part.content {
+                carried::Content::Matrix(tensor, by_neuron) => {
+                    Content::Rows(tensor, if by_neuron { vec![part.group] } else { Vec::new() })
+                }
+                carried::Content::Floats(values) => Content::Bytes(bytes_of(values)),
+            };
+            tensors.push((part.planned, content));
+        }
     }
     if let Some(predictor) = predictor {
         pack::check_layers(model, predictor)?;
@@ -156,9 +171,13 @@ fn plan_tensor<'a>(
         Some((groups, Role::FfnGate | Role::FfnUp, true)) => {
             out.push((matrix(tensor.dtype), Content::Values(tensor, groups)));
         }
-        // A bias of `ffn_down` is one value per output; what is no group's is not per neuron.
-        Some((_, Role::FfnDown, true))
-        | Some((
+        // One value per output.
+        Some((_, Role::FfnDown, true)) => {
+            let name = name.replace(BY_NEURONS, ".ffn_down");
+            out.push((PlannedTensor { name, ..matrix(tensor.dtype) }, Content::Rows(tensor, Vec::new())));
+        }
+        // What is no group's is not per neuron.
+        Some((
             _,
             Role::TokenEmbd
             | Role::OutputNorm
@@ -198,9 +217,12 @@ fn plan_down<'a>(
     groups: Vec<usize>,
     out: &mut Vec<(PlannedTensor, Content<'a>)>,
 ) -> Result<()> {
-    let (n_ff, n_embd) = (tensor.n_cols(), tensor.n_rows() / groups.len());
     let stem = tensor.name.strip_suffix(".weight").unwrap_or(&tensor.name);
-    let (layer, suffix) = stem.split_once(".ffn_down").context("ffn_down has another name")?;
+    // PowerInfer's files have it by neurons already.
+    let by_neurons = stem.split_once(BY_NEURONS);
+    let (layer, suffix) = by_neurons.or_else(|| stem.split_once(".ffn_down")).context("ffn_down has another name")?;
+    let rows = tensor.n_rows() / groups.len();
+    let (n_ff, n_embd) = if by_neurons.is_some() { (rows, tensor.n_cols()) } else { (tensor.n_cols(), rows) };
     let several = if groups.len() > 1 { vec![groups.len()] } else { Vec::new() };
     let mut push = |name: &str, end: &str, dtype, dims: &[usize], content| {
         let name = format!("{layer}.{name}{suffix}{end}");
@@ -208,7 +230,10 @@ fn plan_down<'a>(
     };
     match draft.down[groups[0]] {
         DownLayout::Rows(dtype) => {
-            let content = Content::Transposed(tensor, groups.clone(), dtype);
+            let content = match by_neurons {
+                Some(_) => Content::Rows(tensor, groups.clone()),
+                None => Content::Transposed(tensor, groups.clone(), dtype),
+            };
             push("ffn_down_t", ".weight", dtype, &[n_embd, n_ff], content);
         }
         DownLayout::Lossless(_) => {
@@ -218,12 +243,11 @@ fn plan_down<'a>(
         }
     }
     let all = || groups.iter().map(|group| &draft.groups[*group]);
-    let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let ids = all().flat_map(|g| g.order.iter().flat_map(|id| (id.0 as i32).to_le_bytes())).collect();
     push("ffn_neuron_id", "", GgmlType::I32, &[n_ff], Content::Bytes(ids));
-    let rates = all().flat_map(|g| floats(&g.rates)).collect();
+    let rates = all().flat_map(|g| bytes_of(&g.rates)).collect();
     push("ffn_neuron_rate", "", GgmlType::F32, &[n_ff], Content::Bytes(rates));
-    let mass = all().flat_map(|g| floats(&g.mass)).collect();
+    let mass = all().flat_map(|g| bytes_of(&g.mass)).collect();
     push("ffn_neuron_mass", "", GgmlType::F32, &[n_ff], Content::Bytes(mass));
     let open: Option<Vec<&Vec<f32>>> = all().map(|g| g.open_rates.as_ref()).collect();
     if let Some(open) = open {
@@ -235,10 +259,14 @@ fn plan_down<'a>(
         && let Some(first) = cold.first()
     {
         let (n_points, n_quantiles) = (first.n_hot.len(), first.fired.first().map_or(0, Vec::len));
-        let bytes = cold.iter().flat_map(|cold| floats(&cold.fired.concat())).collect();
+        let bytes = cold.iter().flat_map(|cold| bytes_of(&cold.fired.concat())).collect();
         push("ffn_cold_fired", "", GgmlType::F32, &[n_quantiles, n_points], Content::Bytes(bytes));
     }
     Ok(())
+}
+
+fn bytes_of(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
 }
 
 /// The source's metadata byte for byte, but for what no longer holds, then our own keys.
@@ -267,12 +295,15 @@ fn metadata(model: &Model, draft: &Draft, predictor: Option<&Gguf>) -> MetadataB
         out.add(THRESHOLD, &Value::F32(threshold.get()));
     }
     out.add("powerinfer.source_fingerprint", &Value::Str(draft.fingerprint.clone()));
-    out.add("powerinfer.profile_sha256", &Value::Str(draft.profile_sha256.clone()));
-    out.add("powerinfer.profile_tokens", &Value::U64(draft.profile_tokens));
+    if let Some((sha256, n_tokens)) = &draft.profile {
+        out.add("powerinfer.profile_sha256", &Value::Str(sha256.clone()));
+        out.add("powerinfer.profile_tokens", &Value::U64(*n_tokens));
+    }
     let n_hot = draft.groups.iter().map(|g| g.n_hot as u32).collect();
     out.add("powerinfer.n_hot", &Value::ArrayU32(n_hot));
-    if let Some(predictor) = predictor {
-        pack::add_keys(predictor, &mut out);
+    match predictor {
+        Some(predictor) => pack::add_keys(predictor, &mut out),
+        None => carried::add_keys(model, &mut out),
     }
     out
 }

@@ -24,6 +24,7 @@ mod plan;
 mod predict;
 mod profile;
 mod pwri;
+mod pwri_split;
 mod quantize;
 mod resume;
 mod run;

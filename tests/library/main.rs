@@ -14,6 +14,7 @@ mod positions;
 mod pre_tokenizers;
 mod predicted;
 mod pwri;
+mod pwri_variants;
 mod registry;
 #[path = "../support/mod.rs"]
 mod support;
