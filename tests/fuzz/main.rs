@@ -20,6 +20,7 @@ mod models;
 mod parts;
 mod predictor;
 mod profile;
+mod pwri;
 mod sections;
 #[path = "../support/mod.rs"]
 mod support;
@@ -36,7 +37,8 @@ use drive::fuzz;
 
 #[test]
 fn the_target_that_is_asked_for_is_one() {
-    let known = ["gguf", "variant", "predictor", "profile", "hardware", "registry", "template", "tokenizer", "text"];
+    let known =
+        ["gguf", "variant", "pwri", "predictor", "profile", "hardware", "registry", "template", "tokenizer", "text"];
     let wanted = std::env::var("FUZZ_TARGET").unwrap_or_else(|_| known[0].to_owned());
     assert!(known.contains(&wanted.as_str()), "FUZZ_TARGET={wanted}: {} are possible", known.join(", "));
 }
@@ -49,6 +51,11 @@ fn gguf_files_are_read_or_refused() {
 #[test]
 fn variants_are_read_or_refused() {
     fuzz(&variant::Variants::new(), 3000);
+}
+
+#[test]
+fn powerinfers_own_files_are_read_or_refused() {
+    fuzz(&pwri::PwriFiles::new(), 3000);
 }
 
 #[test]

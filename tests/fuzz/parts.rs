@@ -30,6 +30,7 @@ struct Tensor {
 /// What a file is made of. It need not fit together.
 #[derive(Clone)]
 pub struct Parts {
+    magic: &'static [u8; 4],
     version: u32,
     /// Counts that are none.
     n_keys: Option<u64>,
@@ -53,7 +54,8 @@ impl Parts {
             data: gguf.data(tensor).to_vec(),
             offset: None,
         });
-        Self { version: 3, n_keys: None, n_tensors: None, keys: keys.collect(), tensors: tensors.collect() }
+        let magic = if gguf.is_pwri() { b"PWRI" } else { b"GGUF" };
+        Self { magic, version: 3, n_keys: None, n_tensors: None, keys: keys.collect(), tensors: tensors.collect() }
     }
 
     /// Takes out the keys that begin so: what a reader passes over costs time.
@@ -237,7 +239,7 @@ impl Form for Parts {
     }
 
     fn bytes(&self) -> Vec<u8> {
-        let mut out = b"GGUF".to_vec();
+        let mut out = self.magic.to_vec();
         let length = |out: &mut Vec<u8>, n: u64| match self.version {
             1 => out.extend((n as u32).to_le_bytes()),
             _ => out.extend(n.to_le_bytes()),
