@@ -5,7 +5,7 @@ use super::reuse::{ReuseCounts, Stack};
 use super::samples::Samples;
 use super::{GroupCounts, MASS_ONE};
 use crate::executor::{FfnAt, Observer};
-use crate::model::{Model, NeuronId};
+use crate::model::{Activation, Model, NeuronId};
 use half::f16;
 
 /// Mass of one neuron for one token is capped here, so that sums over any corpus fit in 64 bits.

@@ -251,7 +251,7 @@ fn plan_down<'a>(
     push("ffn_neuron_mass", "", GgmlType::F32, &[n_ff], Content::Bytes(mass));
     let open: Option<Vec<&Vec<f32>>> = all().map(|g| g.open_rates.as_ref()).collect();
     if let Some(open) = open {
-        let bytes = open.iter().flat_map(|rates| floats(rates)).collect();
+        let bytes = open.iter().flat_map(|rates| bytes_of(rates)).collect();
         push("ffn_neuron_open_rate", "", GgmlType::F32, &[n_ff], Content::Bytes(bytes));
     }
     let cold: Option<Vec<&ColdQuantiles>> = all().map(|g| g.cold.as_ref()).collect();
