@@ -44,6 +44,7 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     falcon-relu    the same, tied output; its logits are those with ReLU
     olmo2          no tokenizer, output of its own
     olmo2-yarn     no tokenizer, YaRN
+    olmo2-window   no tokenizer, as OLMo 3: a window in all but the fourth layer, YaRN in that one
     mistral3       no tokenizer, YaRN with keys of its own from a context of 4, a temperature
     mistral3-tied  no tokenizer, tied output, neither of both
     stablelm       no tokenizer, biases of q, k and v, half of each head rotated
@@ -55,6 +56,11 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     gemma2-base    no tokenizer, caps and the pattern that no key says, linear scaling, another rotary base where there is a window
     gemma3         no tokenizer, seven layers, a window in all but the sixth, linear scaling of that one, norms of heads
     gemma3-wide    no tokenizer, no window, a soft cap of logits, YaRN, output of its own
+    phi3           no tokenizer, q, k and v in one tensor, gate and up in one, factors for long contexts, a part of each head rotated
+    phi3-short     no tokenizer, as phi3 with factors for short contexts, a window that is not honoured, tied output
+    llama-long     no tokenizer, longrope with factors for long contexts
+    plm            no tokenizer, keys and values from a narrow vector, values of another width than keys, tied output
+    plm-yarn       no tokenizer, the same with YaRN
 
 To add an architecture: a function below that writes its keys and gives its tensors, and its models in MODELS.
 """
@@ -201,7 +207,7 @@ def jais_bytes(writer, shape):
 QKV = ("attn_q", "attn_k", "attn_v")
 
 
-def write_sizes(writer, shape, n_vocab):
+def write_sizes(writer, shape, n_vocab, n_value=None):
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     writer.add_vocab_size(n_vocab)
     writer.add_context_length(shape.n_ctx)
@@ -212,7 +218,7 @@ def write_sizes(writer, shape, n_vocab):
     writer.add_head_count_kv(shape.n_head_kv)
     if shape.key_length:
         writer.add_key_length(shape.key_length)
-        writer.add_value_length(shape.key_length)
+        writer.add_value_length(n_value or shape.key_length)
 
 
 def write_rope(writer, shape, base, n_rot=None, linear=None, yarn=None):
@@ -248,8 +254,8 @@ def attention(weights, block, shape, biases=(), fused=False):
             weights.add(f"{block}.attn_qkv.{end}", np.concatenate(parts))
 
 
-def rope_freqs(weights, shape):
-    weights.add("rope_freqs.weight", weights.rng.uniform(0.6, 3.0, shape.head_dim // 2))
+def rope_freqs(weights, n_rot):
+    weights.add("rope_freqs.weight", weights.rng.uniform(0.6, 3.0, n_rot // 2))
 
 
 # Architectures.
@@ -257,11 +263,12 @@ def rope_freqs(weights, shape):
 
 def llama_like(
     writer, weights, shape, n_vocab, *, gated, biases=(), factors=False, tied=False, head_bias=False, head_norms=None,
-    layer_norms=False, behind=False, both=False, parallel=False, two_norms=False, fused=False, positions=None, base=20.0, window=None,
-    period=None, activation=None, threshold=None, **rotation,
+    layer_norms=False, behind=False, both=False, parallel=False, two_norms=False, fused=False, fused_ffn=False, long=None,
+    positions=None, base=20.0, window=None, period=None, activation=None, threshold=None, **rotation,
 ):  # fmt: skip
     """Serial blocks with norms in front of them, or `behind`, or `both`: RMS ones, or layer norms with biases. `biases` names the
-    matrices with one; `head_norms` gives the lengths of norms of queries and keys; `fused` puts q, k and v into one tensor;
+    matrices with one; `head_norms` gives the lengths of norms of queries and keys; `fused` puts q, k and v into one tensor,
+    `fused_ffn` gate and up; `long` gives the context for which short factors of rotations are, and what rotated values are scaled by;
     `window` is how many tokens a token looks back on, in all layers or, with `period`, in all but the last of so many;
     `positions` gives the rows of their learned embeddings before that of position 0, and nothing rotates; `activation` and
     `threshold` are keys of our own."""
@@ -292,7 +299,13 @@ def llama_like(
     if positions is not None:
         weights.matrix("position_embd.weight", positions + shape.n_ctx, shape.n_embd, np.sqrt(shape.n_embd))
     if factors:
-        rope_freqs(weights, shape)
+        rope_freqs(weights, rotation.get("n_rot") or shape.head_dim)
+    if long:
+        n_ctx, scale = long
+        writer.add_rope_scaling_orig_ctx_len(n_ctx)
+        writer.add_rope_scaling_attn_factors(scale)
+        for length in ("long", "short"):
+            weights.add(f"rope_factors_{length}.weight", weights.rng.uniform(0.6, 3.0, (rotation.get("n_rot") or shape.head_dim) // 2))
     for i in range(shape.n_layer):
         block = f"blk.{i}"
         if not behind:
@@ -307,9 +320,9 @@ def llama_like(
             norm(f"{block}.post_attention_norm")
         if not behind and not parallel:
             norm(f"{block}.ffn_norm")
-        if gated:
+        if gated and not fused_ffn:
             matrix(f"{block}.ffn_gate", shape.n_ff, shape.n_embd, 1.5)
-        matrix(f"{block}.ffn_up", shape.n_ff, shape.n_embd)
+        matrix(f"{block}.ffn_up", shape.n_ff * (2 if fused_ffn else 1), shape.n_embd)
         matrix(f"{block}.ffn_down", shape.n_embd, shape.n_ff)
         if behind or both:
             norm(f"{block}.post_ffw_norm")
@@ -409,6 +422,36 @@ def gemma3(writer, weights, shape, n_vocab, *, numbers=None, **kinds):
         writer.add_float32(f"gemma3.{name}", number)
 
 
+def phi3(writer, weights, shape, n_vocab, **kinds):
+    llama_like(writer, weights, shape, n_vocab, gated=True, fused=True, fused_ffn=True, **kinds)
+
+
+def llama_long(writer, weights, shape, n_vocab, **kinds):
+    llama(writer, weights, shape, n_vocab, **kinds)
+    writer.add_rope_scaling_type(gguf.RopeScalingType.LONGROPE)
+
+
+def plm(writer, weights, shape, n_vocab, *, n_rot, n_value, n_narrow, **rotation):
+    write_sizes(writer, shape, n_vocab, n_value)
+    writer.add_kv_lora_rank(n_narrow)
+    writer.add_layer_norm_rms_eps(0.02)
+    write_rope(writer, shape, 20.0, n_rot=n_rot, **rotation)
+    n_embd, heads = shape.n_embd, shape.n_head
+    weights.matrix("token_embd.weight", n_vocab, n_embd, np.sqrt(n_embd))
+    for i in range(shape.n_layer):
+        block = f"blk.{i}"
+        weights.norm(f"{block}.attn_norm.weight", n_embd)
+        weights.matrix(f"{block}.attn_q.weight", heads * shape.head_dim, n_embd, 1.6)
+        weights.matrix(f"{block}.attn_kv_a_mqa.weight", n_narrow + n_rot, n_embd, 1.6)
+        weights.norm(f"{block}.attn_kv_a_norm.weight", n_narrow)
+        weights.matrix(f"{block}.attn_kv_b.weight", heads * (shape.head_dim - n_rot + n_value), n_narrow, 1.6)
+        weights.matrix(f"{block}.attn_output.weight", n_embd, heads * n_value)
+        weights.norm(f"{block}.ffn_norm.weight", n_embd)
+        weights.matrix(f"{block}.ffn_up.weight", shape.n_ff, n_embd)
+        weights.matrix(f"{block}.ffn_down.weight", n_embd, shape.n_ff)
+    weights.norm("output_norm.weight", n_embd)
+
+
 def qwen3(writer, weights, shape, n_vocab, **kinds):
     llama_like(writer, weights, shape, n_vocab, gated=True, head_norms=(shape.head_dim, shape.head_dim), **kinds)
 
@@ -417,6 +460,7 @@ def qwen3(writer, weights, shape, n_vocab, **kinds):
 NARROW = Shape(n_embd=32, n_ff=32, n_head=4, n_head_kv=2, key_length=4)
 # As wide as its heads together, where llama.cpp takes no other.
 SQUARE = Shape(n_embd=32, n_ff=36, n_head=4, n_head_kv=2)
+LATENT = Shape(n_embd=32, n_ff=36, n_head=4, n_head_kv=4, key_length=10)
 YARN = Shape(n_embd=16, n_ff=20, n_head=4, n_head_kv=2, key_length=8)
 SCALES = {"embedding_scale": 1.75, "residual_scale": 0.4, "logit_scale": 2.5, "attention.scale": 0.15}
 THREE_SCALES = {"embedding_scale": 4.5, "residual_scale": 0.7, "logit_scale": 0.125}
@@ -463,6 +507,7 @@ MODELS = {
     "falcon-relu": (falcon, no_vocab, replace(SQUARE, n_layer=2), {"two_norms": True, "tied": True}),
     "olmo2": (olmo2, no_vocab, replace(SQUARE, n_layer=3), {}),
     "olmo2-yarn": (olmo2, no_vocab, replace(YARN, key_length=None), {"yarn": (4.0, 128)}),
+    "olmo2-window": (olmo2, no_vocab, replace(YARN, key_length=None), {"yarn": (4.0, 128), "window": 3}),
     "mistral3": (mistral3, no_vocab, YARN, {"yarn": (4.0, 4), "numbers": SHARPER}),
     "mistral3-tied": (mistral3, no_vocab, replace(NARROW, n_layer=2), {"tied": True}),
     "stablelm": (stablelm, no_vocab, replace(SQUARE, n_layer=3), {"n_rot": 4, "biases": QKV}),
@@ -474,6 +519,11 @@ MODELS = {
     "gemma2-base": (gemma2, no_vocab, replace(NARROW, n_layer=3), {"linear": 2.5, "numbers": {"rope.freq_base_swa": 5.0}}),
     "gemma3": (gemma3, no_vocab, replace(NARROW, n_layer=7), {"window": 3, "linear": 2.5, "tied": True, "numbers": {"rope.freq_base_swa": 5.0}}),
     "gemma3-wide": (gemma3, no_vocab, replace(NARROW, n_layer=2), {"yarn": (4.0, 128), "numbers": {"final_logit_softcapping": 4.0}}),
+    "phi3": (phi3, no_vocab, replace(SQUARE, n_layer=3), {"n_rot": 6, "long": (8, 1.2)}),
+    "phi3-short": (phi3, no_vocab, replace(SQUARE, n_layer=2), {"long": (512, 0.9), "window": 3, "tied": True}),
+    "llama-long": (llama_long, no_vocab, replace(NARROW, n_layer=2), {"long": (8, 1.2)}),
+    "plm": (plm, no_vocab, replace(LATENT, n_layer=3), {"n_rot": 4, "n_value": 8, "n_narrow": 12}),
+    "plm-yarn": (plm, no_vocab, replace(LATENT, n_layer=2), {"n_rot": 6, "n_value": 14, "n_narrow": 8, "yarn": (4.0, 128)}),
     "qwen3": (qwen3, no_vocab, NARROW, {}),
     "qwen3-yarn": (qwen3, no_vocab, YARN, {"tied": True, "yarn": (4.0, 128)}),
     "qwen3-window": (qwen3, no_vocab, YARN, {"tied": True, "window": 3, "period": 3}),
@@ -483,7 +533,7 @@ MODELS = {
 def write(path, name, seed):
     arch, tokenizer, shape, kinds = MODELS[name]
     temporary = path.with_name(path.name + ".tmp")
-    writer = gguf.GGUFWriter(temporary, arch.__name__)
+    writer = gguf.GGUFWriter(temporary, arch.__name__.split("_")[0])
     writer.add_name(f"random {name}")
     n_vocab = tokenizer(writer, shape)
     weights = Weights(np.random.default_rng([zlib.crc32(name.encode()), seed]))

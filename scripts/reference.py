@@ -38,6 +38,8 @@ class Model:
         self.arch = self.reader.get_field("general.architecture").contents()
         self.tensors = {tensor.name: tensor for tensor in self.reader.tensors}
         self.used = set()
+        # Of the run: as many as there are tokens.
+        self.n_ctx = 0
         self.n_layer = self.key("block_count")
         self.n_head = self.key("attention.head_count")
         self.n_head_kv = self.key("attention.head_count_kv", self.n_head)
@@ -126,19 +128,28 @@ def drelu(_x):
     fail("drelu is of gate and up, and this FFN has no gate")
 
 
+def long_factors(model):
+    """Those for contexts beyond the original one, or those for others."""
+    long, short = model.get("rope_factors_long.weight"), model.get("rope_factors_short.weight")
+    n_ctx = model.key("rope.scaling.original_context_length", model.key("context_length"))
+    return long if model.n_ctx > n_ctx else short
+
+
 def frequencies(model):
     """Angle per position of each rotated pair, and what cosine and sine are multiplied with."""
     n_rot = model.key("rope.dimension_count", model.head_dim)
     base = model.key("rope.freq_base", 10000.0)
     i = np.arange(n_rot // 2)
     frequency = plain_frequencies(model, base)
+    kind = model.key("rope.scaling.type", "linear")
     factors = model.get("rope_freqs.weight")
+    if factors is None and (kind == "longrope" or model.arch == "phi3"):
+        factors = long_factors(model)
     if factors is not None:
         frequency = frequency / factors
-    kind = model.key("rope.scaling.type", "linear")
     factor = model.key("rope.scaling.factor", 0.0) or 1.0
     scale = model.key("rope.scaling.attn_factor", 1.0)
-    if kind == "linear":
+    if kind in ("linear", "longrope"):
         frequency = frequency / factor
     elif kind == "yarn":
         # Pairs that turn 32 times and more within the original context keep their frequency, those that turn less than once are
@@ -233,7 +244,12 @@ def attention(
 
 
 def gated_ffn(model, x, block, activation):
-    gate, up = model.linear(x, f"{block}.ffn_gate"), model.linear(x, f"{block}.ffn_up")
+    up = model.linear(x, f"{block}.ffn_up")
+    if f"{block}.ffn_gate.weight" in model.tensors:
+        gate = model.linear(x, f"{block}.ffn_gate")
+    else:
+        # The one above the other.
+        gate, up = np.split(up, 2, axis=-1)
     hidden = relu(gate) * relu(up) if activation is drelu else activation(gate) * up
     return model.linear(hidden, f"{block}.ffn_down")
 
@@ -358,9 +374,14 @@ def falcon(model, x, activation=gelu):
 
 
 def olmo2(model, x, activation=silu):
+    # OLMo 3 has layers with a window, which are rotated as if nothing were scaled.
+    near = (plain_frequencies(model, model.key("rope.freq_base", 10000.0)), 1.0)
     for i in range(model.n_layer):
         block = f"blk.{i}"
-        x = x + rms_norm(model, attention(model, x, block, halves=True, norm=rms_norm), f"{block}.post_attention_norm")
+        seen = window(model, i, 0, 4)
+        turns = near if seen else frequencies(model)
+        attn = attention(model, x, block, halves=True, norm=rms_norm, seen=seen, turns=turns)
+        x = x + rms_norm(model, attn, f"{block}.post_attention_norm")
         x = x + rms_norm(model, gated_ffn(model, x, block, activation), f"{block}.post_ffw_norm")
     return head(model, rms_norm(model, x, "output_norm"))
 
@@ -450,6 +471,39 @@ def gemma3(model, x, activation=gelu):
     return capped(gemma(model, x, activation, attend), model.key("final_logit_softcapping", 0.0))
 
 
+def phi3(model, x, activation=silu):
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        # Files state a window that llama.cpp does not honour.
+        x = x + attention(model, rms_norm(model, x, f"{block}.attn_norm"), block, halves=True, seen=0)
+        x = x + gated_ffn(model, rms_norm(model, x, f"{block}.ffn_norm"), block, activation)
+    return head(model, rms_norm(model, x, "output_norm"))
+
+
+def latent_attention(model, x, block):
+    """Keys and values come from a narrow vector, but for what is rotated: that part of the keys is the same for all heads."""
+    n, n_head = len(x), model.n_head
+    n_rot, n_value, n_narrow = (model.key(name) for name in ("rope.dimension_count", "attention.value_length", "attention.kv_lora_rank"))
+    n_still = model.head_dim - n_rot
+    q_still, q_turned = np.split(model.linear(x, f"{block}.attn_q").reshape(n, n_head, model.head_dim), [n_still], -1)
+    narrow, k_turned = np.split(model.linear(x, f"{block}.attn_kv_a_mqa"), [n_narrow], -1)
+    wide = model.linear(rms_norm(model, narrow, f"{block}.attn_kv_a_norm"), f"{block}.attn_kv_b")
+    k_still, v = np.split(wide.reshape(n, n_head, n_still + n_value), [n_still], -1)
+    q_turned, k_turned = rope(model, q_turned, False), rope(model, k_turned[:, None], False)
+    scores = np.einsum("qhd,khd->hqk", q_still, k_still) + np.einsum("qhd,kd->hqk", q_turned, k_turned[:, 0])
+    later = np.triu(np.ones((n, n), bool), 1)
+    weights = softmax(np.where(later, -np.inf, scores / np.sqrt(model.head_dim)))
+    return model.linear(np.einsum("hqk,khd->qhd", weights, v).reshape(n, -1), f"{block}.attn_output")
+
+
+def plm(model, x, activation=relu2):
+    for i in range(model.n_layer):
+        block = f"blk.{i}"
+        x = x + latent_attention(model, rms_norm(model, x, f"{block}.attn_norm"), block)
+        x = x + ungated_ffn(model, rms_norm(model, x, f"{block}.ffn_norm"), block, activation)
+    return head(model, rms_norm(model, x, "output_norm"))
+
+
 ARCHITECTURES = {
     "llama": llama,
     "bamboo": bamboo,
@@ -470,6 +524,8 @@ ARCHITECTURES = {
     "exaone": exaone,
     "gemma2": gemma2,
     "gemma3": gemma3,
+    "phi3": phi3,
+    "plm": plm,
 }
 ACTIVATIONS = {
     "silu": silu, "gelu": gelu, "gelu_erf": gelu_erf, "gelu_quick": gelu_quick, "relu": relu, "relu2": relu2, "drelu": drelu,
@@ -495,6 +551,7 @@ def logits(path, tokens, activation=None):
     kinds = {}
     if activation or stated:
         kinds["activation"] = function(activation or stated, model.key("activation_threshold", -1.0))
+    model.n_ctx = len(tokens)
     result = ARCHITECTURES[model.arch](model, model["token_embd.weight"][tokens], **kinds)
     unused = sorted(set(model.tensors) - model.used)
     if unused:

@@ -22,7 +22,7 @@ pub(super) fn outside_ffn(model: &Model) -> u64 {
 fn outside(part: &Part) -> u64 {
     match part.role {
         // Divisors became frequencies when the model was loaded.
-        Role::RopeFreqs => return 0,
+        Role::RopeFreqs | Role::RopeFactorsLong | Role::RopeFactorsShort => return 0,
         // Counted with the neurons that fire.
         Role::FfnGate | Role::FfnUp | Role::FfnDown => return 0,
         Role::TokenEmbd
@@ -39,6 +39,9 @@ fn outside(part: &Part) -> u64 {
         | Role::AttnV
         | Role::AttnQNorm
         | Role::AttnKNorm
+        | Role::AttnKvA
+        | Role::AttnKvANorm
+        | Role::AttnKvB
         | Role::AttnOutput
         | Role::Router => {}
     }

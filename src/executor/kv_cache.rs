@@ -4,7 +4,7 @@ use crate::cpu::Rows;
 use crate::model::Model;
 use crate::quant::GgmlType;
 use crate::quant::convert::{Quantize, quantizer};
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use std::ops::Range;
 use std::str::FromStr;
 
@@ -53,18 +53,20 @@ struct Place {
     window: usize,
 }
 
-/// Keys of `head_dim` elements, and as many values, of each head in each layer with attention.
+/// Keys of `head_dim` elements, and values of `value_dim`, of each head in each layer with attention.
 pub(super) struct KvCache {
     n_ctx: usize,
     n_head_kv: usize,
     head_dim: usize,
+    value_dim: usize,
     n_past: usize,
     /// Positions that were stored since it was empty: those that rows have been given up for.
     n_stored: usize,
     dtype: GgmlType,
     write: Quantize,
-    /// Bytes of one head's keys, or values, of one token.
-    row_bytes: usize,
+    /// Bytes of one head's keys of one token, and of its values.
+    key_bytes: usize,
+    value_bytes: usize,
     /// By layer; those without attention have no rows.
     places: Vec<Place>,
     keys: Vec<u8>,
@@ -86,10 +88,15 @@ impl KvCache {
     pub fn new(model: &Model, n_ctx: usize, n_batch: usize, kind: KvType) -> Result<Self> {
         ensure!(n_ctx > 0, "a context of 0 tokens");
         let (config, layers) = (&model.config, &model.weights.layers);
-        let (head_dim, dtype) = (config.head_dim, kind.dtype());
-        let Some(row_bytes) = dtype.row_bytes(head_dim) else {
-            bail!("--cache-type {dtype}: heads of {head_dim} are not whole blocks of {}; take f16", dtype.block_len())
+        let (head_dim, value_dim, dtype) = (config.head_dim, config.value_dim, kind.dtype());
+        let row_bytes = |n: usize| {
+            let whole = dtype.row_bytes(n);
+            let block = dtype.block_len();
+            whole.with_context(|| {
+                format!("--cache-type {dtype}: heads of {n} are not whole blocks of {block}; take f16")
+            })
         };
+        let (key_bytes, value_bytes) = (row_bytes(head_dim)?, row_bytes(value_dim)?);
         let n_head_kv = config.n_head_kv;
         let (mut n_rows, mut places) = (Some(0usize), Vec::with_capacity(layers.len()));
         for (layer, window) in layers.iter().zip(&config.windows) {
@@ -99,17 +106,31 @@ impl KvCache {
             places.push(Place { first: n_rows.unwrap_or(0), n_rows: of_layer, window });
             n_rows = n_rows.and_then(|n| n.checked_add(of_layer.checked_mul(n_head_kv)?));
         }
-        let n_bytes = n_rows.and_then(|n| n.checked_mul(row_bytes));
-        let stores = n_bytes.and_then(|n| Some((zeros(n)?, zeros(n)?)));
+        let store = |row_bytes: usize| n_rows.and_then(|n| zeros(n.checked_mul(row_bytes)?));
+        let stores = store(key_bytes).and_then(|keys| Some((keys, store(value_bytes)?)));
         let Some((keys, values)) = stores else { bail!("-c {n_ctx}: the KV cache does not fit in memory; lower it") };
         let write = quantizer(dtype)?;
         let (n_past, n_stored) = (0, 0);
-        Ok(Self { n_ctx, n_head_kv, head_dim, n_past, n_stored, dtype, write, row_bytes, places, keys, values })
+        Ok(Self {
+            n_ctx,
+            n_head_kv,
+            head_dim,
+            value_dim,
+            n_past,
+            n_stored,
+            dtype,
+            write,
+            key_bytes,
+            value_bytes,
+            places,
+            keys,
+            values,
+        })
     }
 
     /// Whether it is laid out as `other`.
     pub fn is_like(&self, other: &Self) -> bool {
-        let layout = |c: &Self| (c.n_ctx, c.n_head_kv, c.head_dim, c.dtype, c.keys.len());
+        let layout = |c: &Self| (c.n_ctx, c.n_head_kv, c.head_dim, c.value_dim, c.dtype);
         layout(self) == layout(other) && self.places == other.places
     }
 
@@ -184,14 +205,14 @@ impl KvCache {
         self.places[layer].first + head * self.places[layer].n_rows
     }
 
-    /// Stores `[n_head_kv][head_dim]` keys and values of one token.
+    /// Stores `[n_head_kv][head_dim]` keys and `[n_head_kv][value_dim]` values of one token.
     pub(super) fn store(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) {
         let row = position % self.places[layer].n_rows;
-        let heads = k.chunks_exact(self.head_dim).zip(v.chunks_exact(self.head_dim));
+        let heads = k.chunks_exact(self.head_dim).zip(v.chunks_exact(self.value_dim));
         for (head, (k, v)) in heads.enumerate() {
-            let at = (self.head(layer, head) + row) * self.row_bytes;
-            (self.write)(k, &mut self.keys[at..at + self.row_bytes]);
-            (self.write)(v, &mut self.values[at..at + self.row_bytes]);
+            let at = self.head(layer, head) + row;
+            (self.write)(k, &mut self.keys[at * self.key_bytes..][..self.key_bytes]);
+            (self.write)(v, &mut self.values[at * self.value_bytes..][..self.value_bytes]);
         }
         self.n_stored = self.n_stored.max(position + 1);
     }
@@ -199,8 +220,9 @@ impl KvCache {
     /// Keys and values of one head.
     pub(super) fn of_head(&self, layer: usize, head: usize) -> HeadCache<'_> {
         let (from, n_rows) = (self.head(layer, head), self.places[layer].n_rows);
-        let bytes = from * self.row_bytes..(from + n_rows) * self.row_bytes;
-        HeadCache::new(&self.keys[bytes.clone()], &self.values[bytes], self.row_bytes)
+        let keys = &self.keys[from * self.key_bytes..][..n_rows * self.key_bytes];
+        let values = &self.values[from * self.value_bytes..][..n_rows * self.value_bytes];
+        HeadCache { keys, values, key_bytes: self.key_bytes, value_bytes: self.value_bytes, n_rows }
     }
 }
 
@@ -209,14 +231,16 @@ impl KvCache {
 pub(super) struct HeadCache<'a> {
     keys: &'a [u8],
     values: &'a [u8],
-    row_bytes: usize,
+    key_bytes: usize,
+    value_bytes: usize,
     n_rows: usize,
 }
 
 impl<'a> HeadCache<'a> {
-    /// Rows of `row_bytes`, as many keys as values.
+    /// Of keys and values that are alike, in rows of `row_bytes`.
+    #[cfg(test)]
     pub fn new(keys: &'a [u8], values: &'a [u8], row_bytes: usize) -> Self {
-        Self { keys, values, row_bytes, n_rows: keys.len() / row_bytes }
+        Self { keys, values, key_bytes: row_bytes, value_bytes: row_bytes, n_rows: keys.len() / row_bytes }
     }
 
     /// `positions`, no more than there are rows, in stretches whose rows lie one behind the other.
@@ -228,11 +252,11 @@ impl<'a> HeadCache<'a> {
 
     /// Keys of a stretch.
     pub fn keys(&self, stretch: &Range<usize>) -> Rows<'a> {
-        Rows::range(self.keys, self.row_bytes, stretch.start % self.n_rows, stretch.len())
+        Rows::range(self.keys, self.key_bytes, stretch.start % self.n_rows, stretch.len())
     }
 
     /// Values of a stretch.
     pub fn values(&self, stretch: &Range<usize>) -> Rows<'a> {
-        Rows::range(self.values, self.row_bytes, stretch.start % self.n_rows, stretch.len())
+        Rows::range(self.values, self.value_bytes, stretch.start % self.n_rows, stretch.len())
     }
 }

@@ -24,7 +24,7 @@ impl Memory {
         &self.kv
     }
 
-    /// Stores `[n_head_kv][head_dim]` keys and values of one token in a layer with attention.
+    /// Stores `[n_head_kv][head_dim]` keys and `[n_head_kv][value_dim]` values of one token in a layer with attention.
     pub(super) fn store(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) {
         self.kv.store(layer, position, k, v);
     }

@@ -43,22 +43,27 @@ pub struct Rope {
     pub base: f32,
     /// Elements of a head that are rotated.
     pub n_dims: usize,
+    /// Elements of a head before those.
+    pub first: usize,
     /// Positions are multiplied by this (linear scaling: 1 / factor).
     pub scale: f32,
     /// What is rotated is multiplied by this, too.
     pub magnitude: f32,
     /// Which pairs are not scaled, or in part; without it all are.
     pub yarn: Option<Yarn>,
+    /// Contexts of more tokens take their divisors of frequencies from `rope_factors_long`, others from `rope_factors_short`;
+    /// `None` where there are no such.
+    pub long_from: Option<usize>,
 }
 
 impl Rope {
     /// A rotation that nothing scales.
     pub fn plain(kind: RopeKind, base: f32, n_dims: usize) -> Self {
-        Self { kind, base, n_dims, scale: 1.0, magnitude: 1.0, yarn: None }
+        Self { kind, base, n_dims, first: 0, scale: 1.0, magnitude: 1.0, yarn: None, long_from: None }
     }
 
-    /// Radians per position of each pair (`[n_dims / 2]`); `divisors` are those of `rope_freqs`, one per pair, where the
-    /// model has them.
+    /// Radians per position of each pair (`[n_dims / 2]`); `divisors` are those of [`Weights::rope_divisors`](super::Weights),
+    /// one per pair, where the model has them.
     pub fn frequencies(&self, divisors: Option<&[f32]>) -> Vec<f32> {
         let n = self.n_dims;
         let of_pair = |i: usize| {
@@ -192,8 +197,12 @@ pub struct Config {
     pub n_head: usize,
     /// Key and value heads (grouped-query attention where fewer than `n_head`).
     pub n_head_kv: usize,
-    /// Elements per head.
+    /// Elements of each head of queries and keys.
     pub head_dim: usize,
+    /// Elements of each head of values.
+    pub value_dim: usize,
+    /// Elements of the narrow vector that keys and values are made from, where there is one.
+    pub n_latent: Option<usize>,
     /// What scores of attention are multiplied by.
     pub attention_scale: f32,
     /// What they are multiplied by beside that, where it depends on the position of the query.
@@ -240,8 +249,18 @@ impl Config {
         self.n_head * self.head_dim
     }
 
-    /// Elements of all key heads; as many of the values.
+    /// Elements of all key heads.
     pub fn n_kv(&self) -> usize {
         self.n_head_kv * self.head_dim
+    }
+
+    /// Elements of all value heads.
+    pub fn n_values(&self) -> usize {
+        self.n_head_kv * self.value_dim
+    }
+
+    /// Elements of what all query heads make of the values.
+    pub fn n_attended(&self) -> usize {
+        self.n_head * self.value_dim
     }
 }

@@ -93,7 +93,7 @@ impl Keys<'_> {
         };
         let value_length = self.optional("attention.value_length")?.unwrap_or(head_dim);
         ensure!(
-            value_length == head_dim,
+            value_length == head_dim || defaults.computed.contains(&"attention.value_length"),
             "{}: {value_length} differs from keys' {head_dim}",
             key("attention.value_length")
         );
@@ -126,6 +126,8 @@ impl Keys<'_> {
             n_head,
             n_head_kv,
             head_dim,
+            value_dim: head_dim,
+            n_latent: None,
             attention_scale: self.attention_scale(head_dim)?,
             temperature: None,
             scales: Scales::NONE,
@@ -227,12 +229,19 @@ impl Keys<'_> {
         let (factor, old) = (self.f32("rope.scaling.factor")?, self.f32("rope.scale_linear")?);
         let factor = factor.or(old).filter(|factor| *factor != 0.0).unwrap_or(1.0);
         ensure!(factor > 0.0, "{}: {factor} is not positive", self.name("rope.scaling.factor"));
+        let mut long_from = None;
         let (factor, share) = match self.str("rope.scaling.type")? {
             None | Some("linear") => (factor, 0.0),
             Some("none") => (1.0, 0.0),
             Some("yarn") => (factor, 1.0),
+            Some("longrope") => {
+                long_from = self.long_from(n_ctx_train)?;
+                let key = self.name("rope.scaling.type");
+                ensure!(long_from.is_some(), "{key}: \"longrope\", but rope_factors_long.weight is missing");
+                (factor, 0.0)
+            }
             Some(other) => bail!(
-                "{}: \"{}\" is not supported yet; none, linear and yarn are",
+                "{}: \"{}\" is not supported yet; none, linear, yarn and longrope are",
                 self.name("rope.scaling.type"),
                 other.chars().take(60).collect::<String>().escape_debug()
             ),
@@ -251,7 +260,7 @@ impl Keys<'_> {
             "{}: {log_multiplier} scales attention by {magnitude}",
             self.name("rope.scaling.yarn_log_multiplier")
         );
-        Ok(Rope { kind, base, n_dims, scale: 1.0 / factor, magnitude, yarn })
+        Ok(Rope { kind, base, n_dims, first: 0, scale: 1.0 / factor, magnitude, yarn, long_from })
     }
 }
 

@@ -198,8 +198,12 @@ impl<'a> Loader<'a> {
             let bias = self.bias(&stem, n_ff, spec.bias, share)?;
             Ok(Part { role, tensor: Tensor::Matrix(matrix), bias, access: access(role) })
         };
-        let gate = spec.gated.then(|| rows(Role::FfnGate)).transpose()?;
-        let up = rows(Role::FfnUp)?;
+        let (gate, up) = if spec.fused {
+            let (gate, up) = self.fused_gate_and_up(&format!("{}.weight", stem(Role::FfnUp)), n_ff)?;
+            (Some(gate), up)
+        } else {
+            (spec.gated.then(|| rows(Role::FfnGate)).transpose()?, rows(Role::FfnUp)?)
+        };
         let name = |what: &str| format!("blk.{i}.{what}{suffix}");
         let (transposed, quants) = (name("ffn_down_t") + ".weight", name("ffn_down_t_q"));
         let mut down_stem = stem(Role::FfnDown);
@@ -353,6 +357,8 @@ fn access(role: Role) -> Access {
         Role::OutputNorm
         | Role::Output
         | Role::RopeFreqs
+        | Role::RopeFactorsLong
+        | Role::RopeFactorsShort
         | Role::AttnNorm
         | Role::AttnNorm2
         | Role::PostAttnNorm
@@ -363,6 +369,9 @@ fn access(role: Role) -> Access {
         | Role::AttnV
         | Role::AttnQNorm
         | Role::AttnKNorm
+        | Role::AttnKvA
+        | Role::AttnKvANorm
+        | Role::AttnKvB
         | Role::AttnOutput
         | Role::Router
         | Role::FfnDown => Access::Whole,
@@ -370,7 +379,7 @@ fn access(role: Role) -> Access {
 }
 
 fn check_values(part: &Part) -> Result<()> {
-    if part.role == Role::RopeFreqs {
+    if [Role::RopeFreqs, Role::RopeFactorsLong, Role::RopeFactorsShort].contains(&part.role) {
         ensure!(part.vector().iter().all(|f| *f > 0.0), "a divisor is not positive");
     }
     Ok(())
@@ -385,7 +394,11 @@ fn check_layer(layer: &Layer, n_routed: usize) -> Result<()> {
         match *step {
             step::Step::Norm { of, .. } => used.push(of),
             step::Step::Attention { .. } => {
-                used.extend([Role::AttnQ, Role::AttnK, Role::AttnV, Role::AttnOutput]);
+                used.extend([Role::AttnQ, Role::AttnOutput]);
+                match layer.find(Role::AttnKvA) {
+                    Some(_) => used.extend([Role::AttnKvA, Role::AttnKvANorm, Role::AttnKvB]),
+                    None => used.extend([Role::AttnK, Role::AttnV]),
+                }
                 not_needed.extend([Role::AttnQNorm, Role::AttnKNorm]);
             }
             step::Step::Router { .. } => used.push(Role::Router),

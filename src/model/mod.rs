@@ -12,6 +12,7 @@ mod group;
 mod keys;
 mod layer;
 mod load;
+mod long_rope;
 mod lossless;
 mod matrix;
 mod mode;

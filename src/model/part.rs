@@ -41,6 +41,10 @@ roles! {
     Output = "output",
     /// Divisors of the rotary frequencies (`[n_dims / 2]`, LLaMA 3.1 and later).
     RopeFreqs = "rope_freqs",
+    /// The same for contexts that are longer than the original one.
+    RopeFactorsLong = "rope_factors_long",
+    /// The same for others.
+    RopeFactorsShort = "rope_factors_short",
     /// Normalises what the mixer reads; with a parallel residual and one norm, what the FFN reads, too.
     AttnNorm = "attn_norm",
     /// With a parallel residual and two norms: normalises what attention reads, [`Role::AttnNorm`] what the FFN does.
@@ -61,6 +65,13 @@ roles! {
     AttnQNorm = "attn_q_norm",
     /// Normalises keys before they are rotated: each head, or all of them together.
     AttnKNorm = "attn_k_norm",
+    /// `[n_narrow + n_dims][n_embd]`: a narrow vector that keys and values are made from, then the end of the keys that is
+    /// rotated and that all heads share.
+    AttnKvA = "attn_kv_a_mqa",
+    /// Normalises the narrow vector.
+    AttnKvANorm = "attn_kv_a_norm",
+    /// `[n_head * (head_dim - n_dims + value_dim)][n_narrow]`: of each head the other part of its keys, then its values.
+    AttnKvB = "attn_kv_b",
     /// `[n_embd][n_head * head_dim]`.
     AttnOutput = "attn_output",
     /// `[n_groups][n_embd]`: scores of the groups that are chosen per token.

@@ -80,6 +80,8 @@ pub struct GroupSpec {
     pub suffix: &'static str,
     /// Where it lies in tensors that hold several groups.
     pub stack: Option<Stack>,
+    /// Whether gate and up are one tensor, named as up, with the rows of gate first.
+    pub fused: bool,
     /// Whether the router chooses it: groups that it chooses are numbered in their order.
     pub routed: bool,
 }
@@ -88,7 +90,7 @@ impl GroupSpec {
     /// The only group of a layer, without biases.
     pub fn dense(n_ff: usize, gated: bool) -> Self {
         let (bias, down_bias) = (Presence::Absent, Presence::Absent);
-        Self { n_ff, gated, bias, down_bias, suffix: "", stack: None, routed: false }
+        Self { n_ff, gated, bias, down_bias, suffix: "", stack: None, fused: false, routed: false }
     }
 
     /// The same with biases of all its matrices.
@@ -96,7 +98,12 @@ impl GroupSpec {
         Self { bias, down_bias: bias, ..self }
     }
 
-    /// Its tensors, as a plain file has them: gate where there is one, up, down.
+    /// The same with a gate in one tensor with up.
+    pub fn with_gate_above_up(self) -> Self {
+        Self { gated: true, fused: true, ..self }
+    }
+
+    /// Its tensors, as a plain file has them one by one: gate where there is one, up, down.
     pub fn parts(&self, n_embd: usize) -> impl Iterator<Item = PartSpec> + use<> {
         let rows = |role| PartSpec::matrix(role, self.n_ff, n_embd).with_bias(self.bias);
         let gate = self.gated.then(|| rows(Role::FfnGate));
@@ -144,10 +151,11 @@ pub fn attention(config: &Config) -> [PartSpec; 4] {
 /// rotary frequencies where the file has them.
 pub fn around_layers(config: &Config) -> Vec<PartSpec> {
     let embd = |role| PartSpec::matrix(role, config.n_vocab, config.n_embd);
-    vec![
-        embd(Role::TokenEmbd),
-        norm(config, Role::OutputNorm),
-        embd(Role::Output).optional(),
-        PartSpec::vector(Role::RopeFreqs, config.rope.n_dims / 2).optional(),
-    ]
+    let divisors = |role| PartSpec::vector(role, config.rope.n_dims / 2);
+    let mut parts = vec![embd(Role::TokenEmbd), norm(config, Role::OutputNorm), embd(Role::Output).optional()];
+    match config.rope.long_from {
+        None => parts.push(divisors(Role::RopeFreqs).optional()),
+        Some(_) => parts.extend([Role::RopeFactorsLong, Role::RopeFactorsShort].map(divisors)),
+    }
+    parts
 }

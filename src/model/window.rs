@@ -21,7 +21,8 @@ impl Keys<'_> {
             // 0 is as good as absent.
             Some(lengths) => lengths.into_iter().map(|n| Some(n).filter(|n| *n != 0)).collect(),
         };
-        let limited = |period: usize| move |layer: usize| period == 0 || !(layer + 1).is_multiple_of(period);
+        // Of 0 no layer's number is a multiple.
+        let limited = |period: usize| move |layer: usize| !(layer + 1).is_multiple_of(period);
         let limits: Vec<bool> = match self.by_layer(PATTERN, n_layer, "layers")? {
             None => (0..n_layer).map(limited(period)).collect(),
             Some(of_layers) if self.metadata.is_array(&self.name(PATTERN)) => {

@@ -206,7 +206,7 @@ impl LayerWork {
 /// Whether parts with that role are matrices of a layer's mixer, which is on one device as a whole.
 fn is_block(role: Role) -> bool {
     match role {
-        Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnOutput => true,
+        Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnKvA | Role::AttnKvB | Role::AttnOutput => true,
         // Small, and computed where the layer's input is.
         Role::Router => true,
         // Floats, beside the layers, or of neurons.
@@ -215,6 +215,8 @@ fn is_block(role: Role) -> bool {
         | Role::PositionEmbd
         | Role::Output
         | Role::RopeFreqs
+        | Role::RopeFactorsLong
+        | Role::RopeFactorsShort
         | Role::AttnNorm
         | Role::AttnNorm2
         | Role::PostAttnNorm
@@ -222,6 +224,7 @@ fn is_block(role: Role) -> bool {
         | Role::PostFfnNorm
         | Role::AttnQNorm
         | Role::AttnKNorm
+        | Role::AttnKvANorm
         | Role::FfnGate
         | Role::FfnUp
         | Role::FfnDown => false,

@@ -133,6 +133,8 @@ fn is_sampled(role: Role) -> bool {
         | Role::PositionEmbd
         | Role::Output
         | Role::RopeFreqs
+        | Role::RopeFactorsLong
+        | Role::RopeFactorsShort
         | Role::AttnNorm
         | Role::AttnNorm2
         | Role::PostAttnNorm
@@ -142,6 +144,9 @@ fn is_sampled(role: Role) -> bool {
         | Role::AttnV
         | Role::AttnQNorm
         | Role::AttnKNorm
+        | Role::AttnKvA
+        | Role::AttnKvANorm
+        | Role::AttnKvB
         | Role::AttnOutput
         | Role::Router
         | Role::FfnGate

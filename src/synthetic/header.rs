@@ -32,6 +32,8 @@ pub(super) fn config(spec: &Spec) -> Config {
         n_head: shape.n_head,
         n_head_kv: shape.n_head_kv,
         head_dim,
+        value_dim: head_dim,
+        n_latent: None,
         attention_scale: Config::usual_attention_scale(head_dim),
         temperature: None,
         scales: Scales::NONE,

@@ -132,12 +132,17 @@ fn content(role: Role) -> Option<Content> {
         Role::FfnUp => Some(Content::Rows(TensorKind::FfnUp)),
         Role::FfnDown => Some(Content::Rows(TensorKind::FfnDown)),
         Role::RopeFreqs
+        | Role::RopeFactorsLong
+        | Role::RopeFactorsShort
         | Role::AttnNorm2
         | Role::PositionEmbd
         | Role::PostAttnNorm
         | Role::PostFfnNorm
         | Role::AttnQNorm
         | Role::AttnKNorm
+        | Role::AttnKvA
+        | Role::AttnKvANorm
+        | Role::AttnKvB
         | Role::Router => None,
     }
 }

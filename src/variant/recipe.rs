@@ -134,6 +134,8 @@ fn q4_k_m(name: &str, outline: Outline) -> GgmlType {
             | Role::OutputNorm
             | Role::PositionEmbd
             | Role::RopeFreqs
+            | Role::RopeFactorsLong
+            | Role::RopeFactorsShort
             | Role::AttnNorm
             | Role::AttnNorm2
             | Role::PostAttnNorm
@@ -144,6 +146,9 @@ fn q4_k_m(name: &str, outline: Outline) -> GgmlType {
             | Role::AttnV
             | Role::AttnQNorm
             | Role::AttnKNorm
+            | Role::AttnKvA
+            | Role::AttnKvANorm
+            | Role::AttnKvB
             | Role::AttnOutput
             | Role::Router
             | Role::FfnGate

@@ -184,6 +184,8 @@ fn plan_tensor<'a>(
             | Role::PositionEmbd
             | Role::Output
             | Role::RopeFreqs
+            | Role::RopeFactorsLong
+            | Role::RopeFactorsShort
             | Role::AttnNorm
             | Role::AttnNorm2
             | Role::PostAttnNorm
@@ -194,6 +196,9 @@ fn plan_tensor<'a>(
             | Role::AttnV
             | Role::AttnQNorm
             | Role::AttnKNorm
+            | Role::AttnKvA
+            | Role::AttnKvANorm
+            | Role::AttnKvB
             | Role::AttnOutput
             | Role::Router,
             _,

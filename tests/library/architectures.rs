@@ -94,6 +94,7 @@ fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
         "falcon-relu",
         "olmo2",
         "olmo2-yarn",
+        "olmo2-window",
         "mistral3",
         "mistral3-tied",
         "stablelm",
@@ -105,6 +106,11 @@ fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
         "gemma2-base",
         "gemma3",
         "gemma3-wide",
+        "phi3",
+        "phi3-short",
+        "llama-long",
+        "plm",
+        "plm-yarn",
     ] {
         let golden = golden(name)?;
         let model = open(&golden)?;

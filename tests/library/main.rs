@@ -9,6 +9,8 @@ mod gemma;
 mod golden;
 mod groups;
 mod hostile_gguf;
+mod latent;
+mod long_rope;
 mod model_kinds;
 mod positions;
 mod pre_tokenizers;

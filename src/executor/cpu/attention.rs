@@ -36,6 +36,7 @@ impl Rotation {
             let (sin, cos) = (position as f32 * frequency).sin_cos();
             let (sin, cos) = (sin * self.rope.magnitude, cos * self.rope.magnitude);
             let (a, b) = pair(i);
+            let (a, b) = (self.rope.first + a, self.rope.first + b);
             for head in heads.chunks_exact_mut(head_dim) {
                 let (x, y) = (head[a], head[b]);
                 head[a] = x * cos - y * sin;
@@ -66,7 +67,7 @@ pub(super) struct Attention {
 
 impl Attention {
     /// Attention of `[n_tokens][n_head][head_dim]` queries of layer `layer`; `query` says what each token attends to. `out`
-    /// grows by what is laid out as `q`.
+    /// grows by `[n_tokens][n_head][value_dim]`.
     pub fn of<'k>(
         &mut self,
         cx: Compute,
@@ -77,20 +78,20 @@ impl Attention {
         out: &mut Vec<f32>,
     ) {
         let Self { queries, by_head } = self;
-        let (n_head, head_dim) = (config.n_head, config.head_dim);
+        let (n_head, head_dim, value_dim) = (config.n_head, config.head_dim, config.value_dim);
         let group = n_head / config.n_head_kv;
         let (scale, cap) = (config.attention_scale, config.caps.scores);
         let n_tokens = q.len() / (n_head * head_dim);
         let kernels = cx.isa.kernels(query(0).kv.dtype());
         queries.load(q, head_dim, [kernels.act]);
         let queries = &*queries;
-        by_head.resize(q.len(), 0.0);
-        // Query heads of one key/value head lie together in [n_head][n_tokens][head_dim].
-        let grain = group * n_tokens * head_dim;
+        by_head.resize(n_tokens * n_head * value_dim, 0.0);
+        // Query heads of one key/value head lie together in [n_head][n_tokens][value_dim].
+        let grain = group * n_tokens * value_dim;
         cx.pool.fill(by_head, grain, |start, piece| {
             for (i, piece) in piece.chunks_exact_mut(grain).enumerate() {
                 let head_kv = start / grain + i;
-                for (j, row) in piece.chunks_exact_mut(head_dim).enumerate() {
+                for (j, row) in piece.chunks_exact_mut(value_dim).enumerate() {
                     let (head, token) = (head_kv * group + j / n_tokens, j % n_tokens);
                     let Query { kv, position } = query(token);
                     let (cache, seen) = (kv.of_head(layer, head_kv), kv.seen(layer, position));
@@ -99,10 +100,10 @@ impl Attention {
             }
         });
         let before = out.len();
-        out.resize(before + q.len(), 0.0);
-        for (i, out) in out[before..].chunks_exact_mut(head_dim).enumerate() {
+        out.resize(before + by_head.len(), 0.0);
+        for (i, out) in out[before..].chunks_exact_mut(value_dim).enumerate() {
             let (token, head) = (i / n_head, i % n_head);
-            out.copy_from_slice(&by_head[(head * n_tokens + token) * head_dim..][..head_dim]);
+            out.copy_from_slice(&by_head[(head * n_tokens + token) * value_dim..][..value_dim]);
         }
     }
 }

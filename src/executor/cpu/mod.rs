@@ -6,6 +6,7 @@ mod audit;
 mod buffers;
 mod compute;
 mod ffn;
+mod latent;
 mod matvec;
 mod norm;
 mod pass;

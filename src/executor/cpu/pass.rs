@@ -6,6 +6,7 @@ use super::buffers::Buffers;
 use super::compute::{Compute, How};
 use super::ffn::many::{ManyWork, activate, sum};
 use super::ffn::shard::{Given, ShardWork};
+use super::latent;
 use super::norm::normalize;
 use super::product::add_bias;
 use super::request::{Input, Request};
@@ -137,13 +138,18 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
     fn attention(&mut self, i: usize, from: Vector, to: Vector) {
         let (config, how) = (&self.cpu.model.config, self.how);
         let layer = &self.cpu.model.weights.layers[i];
-        let [q, k, v, output] = [Role::AttnQ, Role::AttnK, Role::AttnV, Role::AttnOutput].map(|role| layer.part(role));
+        let output = layer.part(Role::AttnOutput);
         let Hands { pool, isa, buffers: b } = &mut *self.hands;
         let cx = Compute { pool, isa: *isa };
-        let (n_q, n_kv) = (config.n_q(), config.n_kv());
-        let kinds = [q, k, v].map(|part| cx.isa.kernels(part.matrix().dtype()).act);
-        b.forms.load(&b.streams[from.index()], config.n_embd, kinds);
-        b.products.of(cx, how, [q, k, v], &b.forms, [&mut b.q, &mut b.k, &mut b.v]);
+        let (n_q, n_kv, n_values) = (config.n_q(), config.n_kv(), config.n_values());
+        if layer.find(Role::AttnKvA).is_some() {
+            latent::project(cx, how, config, layer, from, b);
+        } else {
+            let [q, k, v] = [Role::AttnQ, Role::AttnK, Role::AttnV].map(|role| layer.part(role));
+            let kinds = [q, k, v].map(|part| cx.isa.kernels(part.matrix().dtype()).act);
+            b.forms.load(&b.streams[from.index()], config.n_embd, kinds);
+            b.products.of(cx, how, [q, k, v], &b.forms, [&mut b.q, &mut b.k, &mut b.v]);
+        }
         for (role, heads) in [(Role::AttnQNorm, &mut b.q), (Role::AttnKNorm, &mut b.k)] {
             if let Some(norm) = layer.find(role) {
                 b.spare.resize(heads.len(), 0.0);
@@ -157,9 +163,9 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         let n_at_once = sequences.first().map_or(1, |sequence| sequence.memory.kv().n_at_once(i));
         b.attn.clear();
         let streams = b.q.chunks_mut(n_at_once * n_q).zip(b.k.chunks_mut(n_at_once * n_kv));
-        let streams = streams.zip(b.v.chunks(n_at_once * n_kv));
+        let streams = streams.zip(b.v.chunks(n_at_once * n_values));
         for (entries, ((q, k), v)) in batch.entries().chunks(n_at_once).zip(streams) {
-            let heads = q.chunks_exact_mut(n_q).zip(k.chunks_exact_mut(n_kv)).zip(v.chunks_exact(n_kv));
+            let heads = q.chunks_exact_mut(n_q).zip(k.chunks_exact_mut(n_kv)).zip(v.chunks_exact(n_values));
             for (entry, ((q, k), v)) in entries.iter().zip(heads) {
                 if let Some(temperature) = config.temperature {
                     let scale = temperature.at(entry.position);
@@ -178,7 +184,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             };
             b.attention.of(cx, config, i, q, query, &mut b.attn);
         }
-        b.forms.load(&b.attn, n_q, [cx.isa.kernels(output.matrix().dtype()).act]);
+        b.forms.load(&b.attn, config.n_attended(), [cx.isa.kernels(output.matrix().dtype()).act]);
         b.products.of(cx, how, [output], &b.forms, [&mut b.streams[to.index()]]);
     }
 

@@ -11,7 +11,7 @@ use crate::executor::batch::Batch;
 use crate::executor::device::{Backend, Handed, Phase, Tokens};
 use crate::executor::mask::{Fired, MaskSource};
 use crate::executor::params::ExecutorParams;
-use crate::model::{Model, Role, Vector};
+use crate::model::{Model, Vector};
 use crate::placement::Placement;
 use crate::quant::convert;
 use anyhow::Result;
@@ -24,9 +24,9 @@ pub(in crate::executor) struct Cpu<'m> {
 
 impl<'m> Cpu<'m> {
     pub fn new(model: &'m Model, placement: Placement, params: ExecutorParams, worker: Worker) -> Self {
-        let divisors = model.weights.find(Role::RopeFreqs).map(|part| part.vector());
-        let rotation = Rotation::new(&model.config.rope, divisors);
-        let window_rotation = model.config.window_rope.as_ref().map(|rope| Rotation::new(rope, divisors));
+        let rotation = |rope| Rotation::new(rope, model.weights.rope_divisors(rope, params.n_ctx));
+        let window_rotation = model.config.window_rope.as_ref().map(rotation);
+        let rotation = rotation(&model.config.rope);
         let (mask, audit_every) = (Box::new(Fired), 0);
         Self { setup: Setup { model, params, placement, rotation, window_rotation, mask, audit_every }, worker }
     }

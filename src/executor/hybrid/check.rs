@@ -85,12 +85,17 @@ fn check_part(config: &Config, part: &Part) -> Result<()> {
         | Role::PositionEmbd
         | Role::Output
         | Role::RopeFreqs
+        | Role::RopeFactorsLong
+        | Role::RopeFactorsShort
         | Role::AttnNorm
         | Role::AttnNorm2
         | Role::PostAttnNorm
         | Role::FfnNorm
         | Role::PostFfnNorm => Ok(()),
         Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnOutput => check_matrix(part.matrix()),
+        Role::AttnKvA | Role::AttnKvANorm | Role::AttnKvB => {
+            bail!("{}: keys and values from a narrow vector are not computed on a card yet", part.role.tensor())
+        }
         Role::AttnQNorm => check_head_norm(config, part, config.n_q()),
         Role::AttnKNorm => check_head_norm(config, part, config.n_kv()),
         Role::Router => bail!("groups of neurons that a router chooses are not computed on a card yet"),

@@ -22,7 +22,7 @@ use crate::gpu::memory::SHORT_OF_MEMORY;
 use crate::gpu::tiles::Tiles;
 use crate::gpu::waiting;
 use crate::gpu::{Device, Graph, Kernels, Mapped, Stream};
-use crate::model::{Mode, Role};
+use crate::model::Mode;
 use crate::placement::budget::tile_bytes;
 use crate::placement::plan::{Plan, PlannedLayer};
 use crate::placement::workload::Workload;
@@ -122,7 +122,7 @@ impl<'m> Hybrid<'m> {
         let config = &model.config;
         let stream = Stream::new(device)?;
         let kernels = Kernels::load(device)?;
-        let divisors = model.weights.find(Role::RopeFreqs).map(|part| part.vector());
+        let divisors = model.weights.rope_divisors(&config.rope, params.n_ctx);
         let rotation = Rotation::new(&config.rope, divisors);
         let taken = plan.account().taken();
         let short = |why: Error| match format!("{why:#}").contains(SHORT_OF_MEMORY) {

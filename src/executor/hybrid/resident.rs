@@ -264,6 +264,11 @@ impl Loader<'_> {
                 | Role::PositionEmbd
                 | Role::Output
                 | Role::RopeFreqs
+                | Role::RopeFactorsLong
+                | Role::RopeFactorsShort
+                | Role::AttnKvA
+                | Role::AttnKvANorm
+                | Role::AttnKvB
                 | Role::Router
                 | Role::FfnGate
                 | Role::FfnUp

@@ -14,6 +14,8 @@ mod mistral3;
 mod nemotron;
 mod olmo2;
 mod opt;
+mod phi3;
+mod plm;
 mod qwen2;
 mod qwen3;
 mod smollm3;
@@ -76,6 +78,8 @@ pub static KNOWN: &[&dyn Architecture] = &[
     &exaone::Exaone,
     &gemma2::Gemma2,
     &gemma3::Gemma3,
+    &phi3::Phi3,
+    &plm::Plm,
 ];
 
 /// The one of `known` that has this name.

@@ -1,8 +1,8 @@
-//! OLMo 2, whose norms stand behind the blocks.
+//! OLMo 2 and 3, whose norms stand behind the blocks.
 
 use super::Architecture;
 use crate::model::activation::Activation;
-use crate::model::config::{Config, NormKind, RopeKind};
+use crate::model::config::{Config, NormKind, Rope, RopeKind};
 use crate::model::decoder::Defaults;
 use crate::model::keys::Keys;
 use crate::model::part::Role;
@@ -11,8 +11,11 @@ use crate::model::spec::{GroupSpec, LayerSpec, PartSpec, attention, norm};
 use crate::model::step::{Step, Vector};
 use anyhow::Result;
 
+/// Of so many layers with a window, as OLMo 3 has them, the last has none.
+const PERIOD: usize = 4;
+
 /// As LLaMA, but for norms behind the blocks instead of in front of them, and norms of all queries and of all keys before
-/// they are rotated, in halves.
+/// they are rotated, in halves. Layers with a window are rotated as if nothing were scaled.
 pub struct Olmo2;
 
 impl Architecture for Olmo2 {
@@ -21,10 +24,12 @@ impl Architecture for Olmo2 {
     }
 
     fn config(&self, keys: &Keys) -> Result<Config> {
-        // However wide the window is, layers that have one are rotated in another way.
-        keys.refuse(&["attention.sliding_window"], &[0.0], "layers with a window, as OLMo 3 has them, are")?;
         let (norm, rope) = (NormKind::Rms, RopeKind::Halves);
-        keys.decoder(Defaults { norm, rope, activation: Activation::Silu, computed: &[] })
+        let config = keys.decoder(Defaults { norm, rope, activation: Activation::Silu, computed: &[] })?;
+        let windows = keys.windows(config.n_layer, None, PERIOD)?;
+        let plain = Rope::plain(rope, config.rope.base, config.rope.n_dims);
+        let window_rope = windows.iter().any(Option::is_some).then_some(plain);
+        Ok(Config { windows, window_rope, ..config })
     }
 
     fn layer(&self, config: &Config, layer: usize) -> LayerSpec {

@@ -1,4 +1,4 @@
-//! Queries, keys and values of files that hold the three in one tensor.
+//! Queries, keys and values, or gate and up, of files that hold them in one tensor.
 
 use super::{Loader, Share};
 use crate::model::part::{Part, Role, Tensor};
@@ -47,6 +47,21 @@ impl Loader<'_> {
             Part { role, tensor, bias, access: super::access(role) }
         };
         Ok(wanted.into_iter().map(part).collect())
+    }
+}
+
+impl Loader<'_> {
+    /// Gate and up of `n_ff` neurons each, as views on the rows of the tensor `name`: those of gate come first.
+    ///
+    /// # Errors
+    /// When its shape is another one.
+    pub(super) fn fused_gate_and_up(&mut self, name: &str, n_ff: usize) -> Result<(Part, Part)> {
+        let both = self.matrix(name, 2 * n_ff, self.n_embd, Share::from(None))?;
+        let part = |role: Role, first: usize| {
+            let tensor = Tensor::Matrix(both.slice(first, n_ff));
+            Part { role, tensor, bias: None, access: super::access(role) }
+        };
+        Ok((part(Role::FfnGate, 0), part(Role::FfnUp, n_ff)))
     }
 }
 
