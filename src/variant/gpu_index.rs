@@ -39,7 +39,7 @@ impl GpuIndex {
             ensure!(stated as usize == n_layer, "{key}: {stated}, but the model has {n_layer} layers");
         }
         let marked = (0..n_layer).map(|layer| marked(gguf, model, layer)).collect::<Result<_>>()?;
-        let mut known = (0..n_layer).flat_map(|layer| names(layer));
+        let mut known = (0..n_layer).flat_map(names);
         let of_layers: std::collections::HashSet<String> = known.by_ref().collect();
         if let Some(other) = gguf.tensors().iter().find(|tensor| !of_layers.contains(&tensor.name)) {
             anyhow::bail!("{}: is of none of the model's {n_layer} layers", other.name);

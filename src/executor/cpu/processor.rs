@@ -11,7 +11,7 @@ use crate::executor::batch::Batch;
 use crate::executor::device::{Backend, Handed, Phase, Tokens};
 use crate::executor::mask::{Fired, MaskSource};
 use crate::executor::params::ExecutorParams;
-use crate::model::{Model, Vector};
+use crate::model::{Model, Role, Vector};
 use crate::placement::Placement;
 use crate::quant::convert;
 use anyhow::Result;
