@@ -44,7 +44,7 @@ fn counts(layer: usize) -> GroupCounts {
     let rank = |id: usize| (id * (2 * layer + 3) + 97 * layer) % N_FF;
     let fired: Vec<u64> = (0..N_FF).map(|id| by_rank[rank(id)]).collect();
     let mass = (0..N_FF).map(|id| fired[id] * 100 * (1 + ((id + layer) % 7) as u64)).collect();
-    GroupCounts { fired, mass }
+    GroupCounts { fired, mass, opened: Vec::new() }
 }
 
 /// For some tokens, which neurons fired: of token `t` those that fire more often than in the share `t / N_SETS` of tokens.
