@@ -20,6 +20,7 @@ pub fn counts(model: &Model) -> Profile {
     let group = |n: usize| GroupCounts {
         fired: (0..n as u64).map(|i| i * 7 % 10).collect(),
         mass: (0..n as u64).map(|i| i * 1000).collect(),
+        opened: Vec::new(),
     };
     Profile {
         fingerprint: Fingerprint::of(model).expect("a fingerprint"),
