@@ -49,6 +49,7 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     mistral3-tied  no tokenizer, tied output, neither of both
     stablelm       no tokenizer, biases of q, k and v, half of each head rotated
     stablelm-parallel  no tokenizer, one norm for both blocks, six of eight elements of a head rotated
+    stablelm-heads  no tokenizer, as StableLM 2 12B: one norm for both blocks, norms of queries and keys with weights for each head
     starcoder2     no tokenizer, biases of all matrices, tied output
     starcoder2-own  no tokenizer, biases of all matrices, output of its own, linear scaling
     exaone         no tokenizer, rope_freqs, tied output
@@ -267,7 +268,7 @@ def llama_like(
     positions=None, base=20.0, window=None, period=None, activation=None, threshold=None, **rotation,
 ):  # fmt: skip
     """Serial blocks with norms in front of them, or `behind`, or `both`: RMS ones, or layer norms with biases. `biases` names the
-    matrices with one; `head_norms` gives the lengths of norms of queries and keys; `fused` puts q, k and v into one tensor,
+    matrices with one; `head_norms` gives the sizes of norms of queries and keys; `fused` puts q, k and v into one tensor,
     `fused_ffn` gate and up; `long` gives the context for which short factors of rotations are, and what rotated values are scaled by;
     `window` is how many tokens a token looks back on, in all layers or, with `period`, in all but the last of so many;
     `positions` gives the rows of their learned embeddings before that of position 0, and nothing rotates; `activation` and
@@ -395,7 +396,9 @@ def mistral3(writer, weights, shape, n_vocab, *, numbers=None, **kinds):
         writer.add_float32(f"mistral3.{name}", number)
 
 
-def stablelm(writer, weights, shape, n_vocab, **kinds):
+def stablelm(writer, weights, shape, n_vocab, own_norms=False, **kinds):
+    if own_norms:
+        kinds["head_norms"] = ((shape.n_head, shape.head_dim), (shape.n_head_kv, shape.head_dim))
     llama_like(writer, weights, shape, n_vocab, gated=True, layer_norms=True, **kinds)
     # Of both kinds.
     writer.add_parallel_residual(True)
@@ -512,6 +515,7 @@ MODELS = {
     "mistral3-tied": (mistral3, no_vocab, replace(NARROW, n_layer=2), {"tied": True}),
     "stablelm": (stablelm, no_vocab, replace(SQUARE, n_layer=3), {"n_rot": 4, "biases": QKV}),
     "stablelm-parallel": (stablelm, no_vocab, replace(SQUARE, n_layer=3), {"n_rot": 6, "parallel": True}),
+    "stablelm-heads": (stablelm, no_vocab, replace(SQUARE, n_layer=2), {"n_rot": 4, "parallel": True, "own_norms": True}),
     "starcoder2": (starcoder2, no_vocab, replace(SQUARE, n_layer=3), {"tied": True}),
     "starcoder2-own": (starcoder2, no_vocab, replace(SQUARE, n_layer=2), {"linear": 2.5}),
     "exaone": (exaone, no_vocab, replace(NARROW, n_layer=3), {"factors": True, "tied": True}),

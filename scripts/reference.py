@@ -397,11 +397,18 @@ def mistral3(model, x, activation=silu):
     return head(model, rms_norm(model, x, "output_norm"))
 
 
+def own_head_norm(model, x, name):
+    """A layer norm of each head, with weights of its own and without a bias."""
+    x = x - np.mean(x, -1, keepdims=True)
+    return x / np.sqrt(np.mean(x * x, -1, keepdims=True) + model.key("attention.layer_norm_epsilon")) * model[f"{name}.weight"]
+
+
 def stablelm(model, x, activation=silu):
+    head_norm = own_head_norm if "blk.0.attn_q_norm.weight" in model.tensors else None
     for i in range(model.n_layer):
         block = f"blk.{i}"
         h = layer_norm(model, x, f"{block}.attn_norm")
-        attn = attention(model, h, block, halves=True)
+        attn = attention(model, h, block, halves=True, head_norm=head_norm)
         if f"{block}.ffn_norm.weight" in model.tensors:
             x = x + attn
             x = x + gated_ffn(model, layer_norm(model, x, f"{block}.ffn_norm"), block, activation)

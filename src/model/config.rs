@@ -213,6 +213,8 @@ pub struct Config {
     pub caps: Caps,
     /// Kind of every normalisation.
     pub norm: NormKind,
+    /// Whether norms of queries and keys have weights of their own for each head, which is normalised alone.
+    pub own_head_norms: bool,
     /// Epsilon of every normalisation.
     pub norm_eps: f32,
     /// Whether attention and FFN read the same input, for architectures that have layers of both kinds.

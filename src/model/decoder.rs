@@ -133,6 +133,7 @@ impl Keys<'_> {
             scales: Scales::NONE,
             caps: Caps::NONE,
             norm: defaults.norm,
+            own_head_norms: false,
             norm_eps,
             rope: self.rope(defaults.rope, head_dim, n_ctx_train)?,
             rotated: vec![true; n_layer],

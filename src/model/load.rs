@@ -158,6 +158,11 @@ impl<'a> Loader<'a> {
                 let vector = self.vector(&name, n)?;
                 (Tensor::Vector(vector.with_context(|| format!("{name}: the tensor is missing"))?), n)
             }
+            Dims::Vectors { n_rows, n_cols } => {
+                let vectors = self.floats(&name, &[n_cols, n_rows])?;
+                let vectors = vectors.with_context(|| format!("{name}: the tensor is missing"))?;
+                (Tensor::Vector(vectors), n_rows * n_cols)
+            }
             Dims::Matrix { n_rows, n_cols } => (Tensor::Matrix(self.matrix(&name, n_rows, n_cols, share)?), n_rows),
         };
         let bias = self.bias(&stem, n, spec.bias, share)?;

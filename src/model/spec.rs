@@ -11,6 +11,13 @@ use super::step::Step;
 pub enum Dims {
     /// `[n]`, read as floats.
     Vector(usize),
+    /// `[n_rows][n_cols]`, read as floats, one row behind the other.
+    Vectors {
+        /// Outer size.
+        n_rows: usize,
+        /// Row length.
+        n_cols: usize,
+    },
     /// `[n_rows][n_cols]`.
     Matrix {
         /// Outer size.
@@ -133,6 +140,11 @@ pub fn norm(config: &Config, role: Role) -> PartSpec {
 /// A norm of each head of queries or keys.
 pub fn head_norm(config: &Config, role: Role) -> PartSpec {
     PartSpec::vector(role, config.head_dim)
+}
+
+/// A norm of `n_heads` heads of queries or keys, with weights of its own for each.
+pub fn own_head_norm(config: &Config, role: Role, n_heads: usize) -> PartSpec {
+    PartSpec { dims: Dims::Vectors { n_rows: n_heads, n_cols: config.head_dim }, ..PartSpec::vector(role, 0) }
 }
 
 /// Query, key, value and output matrices. Biases are taken where a file has them.

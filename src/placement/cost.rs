@@ -163,7 +163,8 @@ impl<'a> Cost<'a> {
 
     fn kv_seconds(&self, bandwidths: &Bandwidths, layer: &LayerWork) -> f64 {
         let kv = self.run.kv_type;
-        let bytes = kv.row_bytes(layer.n_kv).unwrap_or(4 * layer.n_kv) as f64 * self.run.n_past as f64;
+        let n_seen = layer.window.map_or(self.run.n_past, |window| window.min(self.run.n_past));
+        let bytes = kv.row_bytes(layer.n_kv).unwrap_or(4 * layer.n_kv) as f64 * n_seen as f64;
         let way = |way| seconds(bandwidths, kv, way, bytes);
         way(Way::Dot { listed: false }) + way(Way::Add { listed: false })
     }

@@ -1,6 +1,7 @@
 //! Plans of whole models: within the budget, proved, monotone, and each layer by its own statistics.
 
 mod limit;
+mod window;
 
 use super::explain::Explained;
 use super::hardware::{Bandwidth, Bandwidths, Bus, Cpu, Device, Gpu, Hardware};
@@ -60,6 +61,7 @@ fn distinct(n_layer: usize, n_embd: usize, n_ff: usize, seed: u64) -> Workload {
             n_q: n_embd,
             n_kv: n_embd,
             head_dim: 64,
+            window: None,
             groups: vec![group],
         }
     });

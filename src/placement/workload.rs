@@ -172,6 +172,8 @@ pub struct LayerWork {
     pub n_kv: usize,
     /// Elements per head.
     pub head_dim: usize,
+    /// Tokens that a token looks back on, itself among them, where that is limited.
+    pub window: Option<usize>,
     /// Its groups of neurons.
     pub groups: Vec<GroupWork>,
 }
@@ -187,7 +189,8 @@ impl LayerWork {
         self.groups.iter().all(|g| g.divisible)
     }
 
-    fn of(layer: &Layer, model: &Model, row: &dyn Fn(&Matrix) -> NeuronRows) -> Self {
+    /// Layer number `i` of `model`.
+    fn of(i: usize, layer: &Layer, model: &Model, row: &dyn Fn(&Matrix) -> NeuronRows) -> Self {
         let config = &model.config;
         let whole = |part: &&Part| is_block(part.role);
         let attends = layer.has_attention();
@@ -198,6 +201,7 @@ impl LayerWork {
             n_q: if attends { config.n_q() } else { 0 },
             n_kv: if attends { config.n_kv() } else { 0 },
             head_dim: config.head_dim,
+            window: config.windows[i],
             groups: layer.groups.iter().map(|group| GroupWork::of(group, row)).collect(),
         }
     }
@@ -262,7 +266,8 @@ impl Workload {
             NeuronRows { row_bytes, dtype }
         };
         let config = &model.config;
-        let layers = model.weights.layers.iter().map(|layer| LayerWork::of(layer, model, &row)).collect();
+        let layers = model.weights.layers.iter().enumerate();
+        let layers = layers.map(|(i, layer)| LayerWork::of(i, layer, model, &row)).collect();
         let (n_embd, n_vocab) = (config.n_embd, config.n_vocab);
         let n_head_bias = model.weights.head_part().bias.as_ref().map_or(0, |bias| bias.len());
         let head = Whole::of(model.weights.head(), &row);
@@ -301,6 +306,7 @@ impl Workload {
             n_q: n_embd,
             n_kv,
             head_dim: n_embd / shape.n_head,
+            window: None,
             groups: vec![group],
         };
         let head = sized.outer_type();

@@ -39,6 +39,7 @@ pub(super) fn config(spec: &Spec) -> Config {
         scales: Scales::NONE,
         caps: Caps::NONE,
         norm: NormKind::Rms,
+        own_head_norms: false,
         norm_eps: NORM_EPS,
         rope: Rope::plain(RopeKind::Interleaved, shape.rope_base, head_dim),
         parallel: false,

@@ -112,6 +112,7 @@ fn tensor(spec: &Spec, layer: Option<usize>, part: &PartSpec) -> Option<Tensor> 
     let name = layer.map_or_else(|| format!("{stem}.weight"), |layer| format!("blk.{layer}.{stem}.weight"));
     let (dtype, dims) = match part.dims {
         Dims::Vector(n) => (GgmlType::F32, vec![n]),
+        Dims::Vectors { n_rows, n_cols } => (GgmlType::F32, vec![n_cols, n_rows]),
         Dims::Matrix { n_rows, n_cols } => (spec.matrix_type(layer.is_none()), vec![n_cols, n_rows]),
     };
     Some(Tensor { planned: PlannedTensor { name, dtype, dims }, content, layer: layer.unwrap_or(0) })

@@ -329,7 +329,11 @@ fn stablelm_refuses_what_it_does_not_compute() {
     );
     refuses_key("stablelm", "stablelm.use_parallel_residual", Value::F32(0.5), "true or false");
     refuses_key("stablelm", "stablelm.attention.layer_norm_rms_epsilon", Value::F32(0.5), "another kind");
-    refuses_tensor("stablelm", "blk.0.attn_q_norm.weight", &[8, 4]);
+    refuses_tensor("stablelm", "blk.1.attn_q_norm.weight", &[8, 4]);
+    refuses_tensor("stablelm-heads", "blk.0.attn_q_norm.bias", &[8, 4]);
+    refuses_shape("stablelm-heads", "blk.0.attn_k_norm.weight", None);
+    refuses_shape("stablelm-heads", "blk.1.attn_q_norm.weight", Some(&[8]));
+    refuses_shape("stablelm-heads", "blk.1.attn_q_norm.weight", Some(&[32]));
     refuses_tensor("stablelm-parallel", "blk.1.ffn_norm.weight", &[32]);
     refuses_shape("stablelm", "blk.1.ffn_norm.weight", None);
     refuses_shape("stablelm", "blk.1.attn_norm.bias", Some(&[16]));

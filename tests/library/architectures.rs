@@ -99,6 +99,7 @@ fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
         "mistral3-tied",
         "stablelm",
         "stablelm-parallel",
+        "stablelm-heads",
         "starcoder2",
         "starcoder2-own",
         "exaone",

@@ -2,11 +2,16 @@
 
 use crate::model::{NormKind, Part};
 
-/// Normalises each of the `[n_tokens][n]` vectors of `x` into `out`. Sums run in 64 bits, as ggml's do.
+/// Normalises each of the `[n_tokens][n]` vectors of `x` into `out`, where `n` is the length of the norm.
 pub(super) fn normalize(kind: NormKind, eps: f32, norm: &Part, x: &[f32], out: &mut [f32]) {
-    let weight = norm.vector();
-    let n = weight.len();
-    for (x, out) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
+    normalize_pieces(kind, eps, norm, norm.vector().len(), x, out);
+}
+
+/// Normalises each piece of `n` elements of `x` into `out`. The norm has weights for one piece, or for several that follow
+/// each other. Sums run in 64 bits, as ggml's do.
+pub(super) fn normalize_pieces(kind: NormKind, eps: f32, norm: &Part, n: usize, x: &[f32], out: &mut [f32]) {
+    let weights = norm.vector().chunks_exact(n).cycle();
+    for ((x, out), weight) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)).zip(weights) {
         let mean = match kind {
             NormKind::Rms => 0.0,
             NormKind::Layer => sum(x, |v| v) / n as f64,
@@ -45,6 +50,16 @@ mod tests {
         let mut out = vec![0.0; 4];
         normalize(kind, 0.0, &norm, &[3.0, 4.0, 1.0, -1.0], &mut out);
         out
+    }
+
+    #[test]
+    fn pieces_have_weights_of_their_own() {
+        let (tensor, bias) = (Tensor::Vector(vec![1.0, 2.0, -1.0, 3.0]), None);
+        let norm = Part { role: Role::AttnQNorm, tensor, bias, access: Access::Whole };
+        let mut out = vec![0.0; 8];
+        let x = [5.0, 7.0, 7.0, 5.0, 0.0, -2.0, -2.0, 0.0];
+        normalize_pieces(NormKind::Layer, 0.0, &norm, 2, &x, &mut out);
+        assert_eq!(out, [-1.0, 2.0, -1.0, -3.0, 1.0, -2.0, 1.0, 3.0]);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::compute::{Compute, How};
 use super::ffn::many::{ManyWork, activate, sum};
 use super::ffn::shard::{Given, ShardWork};
 use super::latent;
-use super::norm::normalize;
+use super::norm::{normalize, normalize_pieces};
 use super::product::add_bias;
 use super::request::{Input, Request};
 use super::setup::Setup;
@@ -153,7 +153,8 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         for (role, heads) in [(Role::AttnQNorm, &mut b.q), (Role::AttnKNorm, &mut b.k)] {
             if let Some(norm) = layer.find(role) {
                 b.spare.resize(heads.len(), 0.0);
-                normalize(config.norm, config.norm_eps, norm, heads, &mut b.spare);
+                let n = if config.own_head_norms { config.head_dim } else { norm.vector().len() };
+                normalize_pieces(config.norm, config.norm_eps, norm, n, heads, &mut b.spare);
                 std::mem::swap(&mut b.spare, heads);
             }
         }

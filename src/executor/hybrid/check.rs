@@ -27,6 +27,10 @@ pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
         config.caps.scores.is_none(),
         "a soft cap of attention (attn_logit_softcapping) is not computed on a card yet"
     );
+    ensure!(
+        !config.own_head_norms,
+        "norms of queries and keys with weights for each head are not computed on a card yet"
+    );
     let narrow = config.windows.iter().flatten().any(|window| *window < params.n_ctx);
     ensure!(
         !narrow,

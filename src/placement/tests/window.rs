@@ -1,0 +1,24 @@
+//! Layers with a window read the keys and values of no more tokens than that.
+
+use super::*;
+use crate::placement::cost::Cost;
+
+#[test]
+fn attention_with_a_window_takes_the_time_of_as_many_tokens() {
+    let (hardware, full, run) = (machine(), distinct(2, 512, 1024, 9), run(Mode::Dense));
+    let mut windowed = full.clone();
+    windowed.layers[1].window = Some(64);
+    let plan = Planner { hardware: &hardware, work: &full, run: &run }.plan(Some(Bytes(1))).unwrap();
+    assert!(plan.is_cpu_only());
+    let seconds = |work: &Workload, layer: usize| {
+        let choice = &plan.layers[layer].choice;
+        Cost::new(&hardware, work, &run).layer(layer, choice, Place::Host, &mut Vec::new()).attention
+    };
+    assert_eq!(seconds(&full, 0), seconds(&windowed, 0));
+    // Keys and values, of 512 elements in two bytes each, of 448 tokens less, at 70 GB/s.
+    let less = seconds(&full, 1) - seconds(&windowed, 1);
+    let expected = f64::from(2 * 512 * 2 * (512 - 64)) / 70e9;
+    assert!((less / expected - 1.0).abs() < 1e-6, "{less} instead of {expected}");
+    windowed.layers[1].window = Some(100_000);
+    assert_eq!(seconds(&full, 1), seconds(&windowed, 1));
+}
