@@ -32,14 +32,16 @@ const WIDTHS: [&str; 5] = [
 ];
 /// Tensors whose rows are tokens or positions.
 const TALL: [&str; 4] = ["token_embd.weight", "output.weight", "output.bias", "position_embd.weight"];
-const N_TOKENS: usize = 6;
-/// Of the largest logit: sums run in another order in 32 bits.
-const TOLERANCE: f32 = 1e-4;
-/// Prefill on the card rounds activations to 11 bits.
-const PREFILL_TOLERANCE: f32 = 2e-2;
+const N_TOKENS: usize = 5;
+/// Of the largest logit: sums run in another order in 32 bits. Measured: 1.0e-6.
+const TOLERANCE: f32 = 1e-5;
+/// The same where a prompt's activations are rounded to 11 bits. Measured: 1.8e-3.
+const PREFILL_TOLERANCE: f32 = 1e-2;
 
 /// What the card lacks of a golden model, with its own activation: part of the line that says so.
 const LACKING: &[(&str, &str)] = &[
+    ("llama-window", "layers with a window"),
+    ("qwen3-window", "layers with a window"),
     ("starcoder2", "activation gelu is not computed on a card yet"),
     ("starcoder2-own", "activation gelu is not computed on a card yet"),
 ];
@@ -192,9 +194,9 @@ fn every_architecture_gives_on_a_card_what_it_gives_on_the_cpu() -> Result<()> {
             choice(true, true, 0),
         ];
         let n_layer = model.config.n_layer;
-        let mixed = [ffn, LayerChoice::none(1), cold, attention, unmasked];
+        let mixed = [all, ffn, LayerChoice::none(1), cold, attention, unmasked];
         let mixed: Vec<_> = mixed.iter().cycle().take(n_layer).cloned().collect();
-        let ways = [("all", vec![all; n_layer]), ("half", vec![half; n_layer]), ("mixed", mixed)];
+        let ways = [("half", vec![half; n_layer]), ("mixed", mixed)];
         let mut alone = Executor::new(&model, Placement::all_cold(&model), params(Mode::Dense))?;
         let expected = logits(&mut alone, &tokens(&model))?;
         for (way, choices) in ways {

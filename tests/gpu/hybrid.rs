@@ -167,7 +167,7 @@ fn hybrid_of_other_kinds_of_layers() -> Result<()> {
         },
         Kind { name: "two norms", order: Order::TwoNorms, layer_norm: true, scale: 0.5, ..usual.clone() },
         Kind { name: "norms behind", order: Order::PostNorms, head_norms: HeadNorms::Together, ..usual.clone() },
-        Kind { name: "norms around", order: Order::BothNorms, scale: 1.5, ffn_biases: true, ..usual.clone() },
+        Kind { name: "norms around", order: Order::BothNorms, scale: 0.75, ffn_biases: true, ..usual.clone() },
         Kind {
             name: "biases of neurons, scales, norms of heads",
             ffn_biases: true,

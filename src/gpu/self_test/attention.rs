@@ -29,6 +29,7 @@ pub(super) fn all(test: &mut Test) -> Result<()> {
     test.of("rope_store", |m| {
         for (dtype, _) in TYPES {
             for kind in [RopeKind::Interleaved, RopeKind::Halves] {
+                m.clear();
                 for prepared in [None, Some(NormKind::Rms), Some(NormKind::Layer)] {
                     rotated(m, dtype, kind, prepared)?;
                 }
