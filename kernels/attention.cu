@@ -1,7 +1,7 @@
 // Attention of one token to everything in the cache up to itself (layout of the cache: kv.cuh).
 //
 // attention_<type>_g<G>   out[n_head][head_dim] = softmax(q . keys / sqrt(head_dim)) values, for q[n_head][head_dim], over
-//     the positions 0 to that of `token`. Query head h reads the key/value head h / (n_head / n_head_kv); G of them share
+//     the positions up to that of `token`: all of them, or the last `window`. Query head h reads the key/value head h / (n_head / n_head_kv); G of them share
 //     its loads. x8 (null: not wanted): the quantized form of out, for head_dim a multiple of 32. With a q8_0 cache q is
 //     quantized, too, and keys meet it in integers, as on the CPU. f32 comes with
 //     G = 1 only. head_dim is a multiple of 16 (of 32 for q8_0), at most
@@ -167,7 +167,7 @@ DEVICE void quantize_lane_into(signed char* x8, int n, int at, float v) {
 
 template <int TYPE, int G>
 DEVICE void attend(const float* q, const unsigned char* cache, const Token* token, float* out, signed char* x8, float* scratch,
-                   int n_head, int n_head_kv, int head_dim, int n_ctx) {
+                   int n_head, int n_head_kv, int head_dim, int n_ctx, int window) {
     // Positions that a group of lanes has under way.
     constexpr int DEPTH = TYPE == TYPE_F32 || G == 8 ? 2 : 4;
     __shared__ float sums[WARPS][G][MAX_HEAD_DIM];
@@ -176,12 +176,14 @@ DEVICE void attend(const float* q, const unsigned char* cache, const Token* toke
     __shared__ float final_total[G];
     __shared__ int is_last;
 
-    int n = token->position + 1, n_splits = gridDim.x;
-    if (n > n_ctx) n = n_ctx;
+    int n_past = token->position + 1, n_splits = gridDim.x;
+    if (n_past > n_ctx) n_past = n_ctx;
+    int n = min(n_past, window), begin_of_all = n_past - n;
     int piece = ((n + n_splits - 1) / n_splits + 31) & ~31;
     if (piece < MIN_PIECE) piece = MIN_PIECE;
-    int n_pieces = (n + piece - 1) / piece, first = blockIdx.x * piece, end = min(first + piece, n);
-    if (first >= n) return;
+    int n_pieces = (n + piece - 1) / piece, first = begin_of_all + blockIdx.x * piece;
+    int end = min(first + piece, n_past);
+    if (first >= n_past) return;
 
     int group = n_head / n_head_kv, rows_of_kv = (group + G - 1) / G;
     int head_kv = blockIdx.y / rows_of_kv, in_group = blockIdx.y % rows_of_kv * G;
@@ -357,8 +359,8 @@ DEVICE void attend(const float* q, const unsigned char* cache, const Token* toke
 #define ATTENTION(name, type, g)                                                                                       \
     extern "C" __global__ void __launch_bounds__(THREADS) name(                                                        \
         const float* q, const unsigned char* cache, const Token* token, float* out, signed char* x8, float* scratch,   \
-        int n_head, int n_head_kv, int head_dim, int n_ctx) {                                                          \
-        attend<type, g>(q, cache, token, out, x8, scratch, n_head, n_head_kv, head_dim, n_ctx);                        \
+        int n_head, int n_head_kv, int head_dim, int n_ctx, int window) {                                              \
+        attend<type, g>(q, cache, token, out, x8, scratch, n_head, n_head_kv, head_dim, n_ctx, window);                \
     }
 
 ATTENTION(attention_f16_g1, TYPE_F16, 1)

@@ -1,7 +1,8 @@
 // Causal attention of many tokens over the KV cache, for prefill.
 //
 // attention_prefill_<type>_<most>: for each token t in [0, n_tokens) and head h in [0, n_head)
-//     out[t][h] = sum over p of softmax(q[t][h] . k[h / group][p] / sqrt(head_dim))_p * v[h / group][p], p in [0, first + t]
+//     out[t][h] = sum over p of softmax(q[t][h] . k[h / group][p] / sqrt(head_dim))_p * v[h / group][p], p in [0, first + t],
+//     or the last `window` of these positions
 //   q and out: f32 [n_tokens][n_head][head_dim], tokens q_stride and out_stride floats apart; group = n_head / n_head_kv.
 //   kv: the cache of the layer as kv.cuh has it, of this type, which holds the positions [0, first + n_tokens) already.
 //   head_dim: a multiple of 16 (q8_0: of 32) up to <most>, which is 64, 128 or 256.
@@ -91,12 +92,12 @@ template <int PIECES> struct Shared {
 };
 
 struct Sizes {
-    int n_ctx, n_head, n_head_kv, head_dim, first, n_tokens;
+    int n_ctx, n_head, n_head_kv, head_dim, first, n_tokens, window;
 };
 
-// Adds 32 values, an element of 4 of them for 4 rows; position `i` only to rows with i <= last, where SOME.
+// Adds 32 values, an element of 4 of them for 4 rows; position `i` only to rows with last - window < i <= last, where SOME.
 template <bool SOME> DEVICE void add_values(float4 sums[4], const float (*kv)[PIECE_STRIDE],
-                                            const float (*weights)[KEYS_STRIDE], int column, const int last[4]) {
+                                            const float (*weights)[KEYS_STRIDE], int column, const int last[4], int window) {
 #pragma unroll 1
     for (int k = 0; k < KEYS; k += 4) {
         float4 w[4];
@@ -107,7 +108,7 @@ template <bool SOME> DEVICE void add_values(float4 sums[4], const float (*kv)[PI
             float4 v = *(const float4*)&kv[k + i][column];
 #pragma unroll
             for (int r = 0; r < 4; r++) {
-                if (SOME && k + i > last[r]) continue;
+                if (SOME && (k + i > last[r] || last[r] - (k + i) >= window)) continue;
                 float weight = i == 0 ? w[r].x : i == 1 ? w[r].y : i == 2 ? w[r].z : w[r].w;
                 sums[r].x = fmaf(weight, v.x, sums[r].x);
                 sums[r].y = fmaf(weight, v.y, sums[r].y);
@@ -140,13 +141,15 @@ template <int TYPE, int PIECES> DEVICE void attend(const float* q, int q_stride,
 #pragma unroll
     for (int r = 0; r < 4; r++) position[r] = sizes.first + min(begin + down + r, n_rows - 1) / group;
     int nearest = sizes.first + begin / group, farthest = sizes.first + min(begin + ROWS - 1, n_rows - 1) / group;
-    int n_steps = (farthest / KEYS + 1) * 2 * PIECES;
+    // What no row sees is left out in whole groups of positions.
+    int lowest = max(nearest - sizes.window + 1, 0) / KEYS * KEYS;
+    int n_steps = ((farthest - lowest) / KEYS + 1) * 2 * PIECES;
 
     // Pieces in order: of 32 positions the keys, then the values. A thread loads 16 elements of one position.
     Elements<TYPE> next;
     bool next_there = false;
     auto fetch = [&](int step) {
-        int p = step / (2 * PIECES) * KEYS + threadIdx.x / 4, d = step % PIECES * PIECE + threadIdx.x % 4 * 16;
+        int p = lowest + step / (2 * PIECES) * KEYS + threadIdx.x / 4, d = step % PIECES * PIECE + threadIdx.x % 4 * 16;
         next_there = p <= farthest && d < head_dim;
         if (next_there) next.load(kv, cache_rows, head_dim, step / PIECES & 1, cache_row + p, d);
     };
@@ -174,7 +177,7 @@ template <int TYPE, int PIECES> DEVICE void attend(const float* q, int q_stride,
     }
 
     fetch(0);
-    for (int base = 0, step = 0; base <= farthest; base += KEYS) {
+    for (int base = lowest, step = 0; base <= farthest; base += KEYS) {
         float scores[4][2] = {};
 #pragma unroll 1
         for (int c = 0; c < PIECES; c++, step++) {
@@ -194,7 +197,8 @@ template <int TYPE, int PIECES> DEVICE void attend(const float* q, int q_stride,
 #pragma unroll
         for (int r = 0; r < 4; r++) {
             last[r] = position[r] - base;
-            bool sees_a = across <= last[r], sees_b = across + 16 <= last[r];
+            bool sees_a = across <= last[r] && last[r] - across < sizes.window;
+            bool sees_b = across + 16 <= last[r] && last[r] - (across + 16) < sizes.window;
             float a = sees_a ? scores[r][0] * scale : -infinite(), b = sees_b ? scores[r][1] * scale : -infinite();
             float now = fmaxf(most[r], most_of_16(fmaxf(a, b)));
             float rescale = expf(most[r] - now);
@@ -215,8 +219,9 @@ template <int TYPE, int PIECES> DEVICE void attend(const float* q, int q_stride,
 #pragma unroll
         for (int c = 0; c < PIECES; c++, step++) {
             turn(step);
-            if (base + KEYS - 1 > nearest) add_values<true>(sums[c], s.kv, &s.weights[down], 4 * across, last);
-            else add_values<false>(sums[c], s.kv, &s.weights[down], 4 * across, last);
+            bool some = base + KEYS - 1 > nearest || farthest - base >= sizes.window;
+            if (some) add_values<true>(sums[c], s.kv, &s.weights[down], 4 * across, last, sizes.window);
+            else add_values<false>(sums[c], s.kv, &s.weights[down], 4 * across, last, sizes.window);
         }
     }
 
@@ -238,8 +243,9 @@ template <int TYPE, int PIECES> DEVICE void attend(const float* q, int q_stride,
 #define KERNEL(name, TYPE, PIECES)                                                                                     \
     extern "C" __global__ void __launch_bounds__(THREADS, 2) attention_prefill_##name(                                    \
         const float* __restrict__ q, int q_stride, const unsigned char* __restrict__ kv, int n_ctx, int n_head,        \
-        int n_head_kv, int head_dim, int first, int n_tokens, float* __restrict__ out, int out_stride) {               \
-        attend<TYPE, PIECES>(q, q_stride, kv, out, out_stride, {n_ctx, n_head, n_head_kv, head_dim, first, n_tokens}); \
+        int n_head_kv, int head_dim, int first, int n_tokens, int window, float* __restrict__ out, int out_stride) {   \
+        Sizes sizes = {n_ctx, n_head, n_head_kv, head_dim, first, n_tokens, window};                                   \
+        attend<TYPE, PIECES>(q, q_stride, kv, out, out_stride, sizes);                                                 \
     }
 
 KERNEL(f32_64, TYPE_F32, 1)

@@ -433,11 +433,17 @@ DEVICE void wait_a_little() {
 #define ACTIVATION_SILU 0
 #define ACTIVATION_RELU 1
 #define ACTIVATION_RELU2 2
+#define ACTIVATION_GELU 3
+#define ACTIVATION_GELU_ERF 4
+#define ACTIVATION_GELU_QUICK 5
 
 // As src/model/activation.rs: what is not a number stays so.
 DEVICE float activate(int code, float x) {
     if (code == ACTIVATION_NONE) return x;
     if (code == ACTIVATION_SILU) return x / (1.0f + expf(-x));
+    if (code == ACTIVATION_GELU) return 0.5f * x * (1.0f + tanhf(0.7978846f * (x + 0.044715f * x * x * x)));
+    if (code == ACTIVATION_GELU_ERF) return 0.5f * x * erfcf(-0.70710678f * x);
+    if (code == ACTIVATION_GELU_QUICK) return x / (1.0f + expf(-1.702f * x));
     float r = x <= 0.0f ? 0.0f : x;
     return code == ACTIVATION_RELU ? r : r * r;
 }

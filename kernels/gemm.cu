@@ -13,8 +13,8 @@
 //   two per 32 columns, rounded to 11 bits (BF16: exact), so that nothing leaves the range of halves.
 //
 // gemm_<type>: y[t][i] = f(bias[i] + sum over k of x[t][k] * w[first + i][k]), i in [0, n_rows), k in [0, n_cols);
-//   w: planes of `n_stored` rows. y[t] begins at y + t * stride. `bias` may be null. f: activation `act` (0 silu, 1 relu,
-//   2 relu2, -1 none), and then, unless `other` is null, which has y's stride and may be y:
+//   w: planes of `n_stored` rows. y[t] begins at y + t * stride. `bias` may be null. f: activation `act` (common.cuh,
+//   -1 none), and then, unless `other` is null, which has y's stride and may be y:
 //     combine 1: multiplied by other[t][i], but 0 where the activation is 0, whatever the other is
 //     combine 2: other[t][i] added
 //

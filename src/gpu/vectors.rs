@@ -259,7 +259,7 @@ impl Vectors<'_> {
         let stored = Timed { kernel: "rope_store", part, dtype, bytes, times, n_copies: caches.n };
 
         let out = Acts { f32: at.attn, x8: Ptr::NULL };
-        let work = Attend { q: at.q, n_head, token: at.state, scratch: at.scratch, out };
+        let work = Attend { q: at.q, n_head, token: at.state, window: None, scratch: at.scratch, out };
         let times = meter.per_launch(|i| attention(kernels, stream, &work, &token.cache(caches.at(i))))?;
         // Keys and values of all positions.
         let bytes = token.cache(Ptr::NULL).n_bytes()?;

@@ -182,7 +182,7 @@ const TILES: u64 = 3;
 pub enum ScratchPart {
     /// State of the token.
     Token,
-    /// Frequencies of the rotary embedding.
+    /// Frequencies of the rotary embedding, and of that of layers with a window.
     Frequencies,
     /// Residual streams.
     X,

@@ -10,6 +10,7 @@ use powerinfer::gpu::ops::rope::KvLayer;
 use powerinfer::gpu::ops::token::TOKEN_BYTES;
 use powerinfer::gpu::self_test::cache::{filled, row_of, values_of};
 use powerinfer::quant::GgmlType;
+use std::ops::Range;
 
 /// Results are averages of values below 1: what the rounding of scores (below 16) does to their exponentials, and sums
 /// of a few hundred of them.
@@ -20,7 +21,7 @@ fn random_cache(random: &mut Random, cache: &KvLayer) -> Vec<u8> {
     filled(cache, |n| random.values(n))
 }
 
-fn reference(cache: &KvLayer, bytes: &[u8], q: &[f32], n_head: usize, n: usize) -> Vec<f64> {
+fn reference(cache: &KvLayer, bytes: &[u8], q: &[f32], n_head: usize, seen: Range<usize>) -> Vec<f64> {
     let d = cache.head_dim;
     let group = n_head / cache.n_head_kv;
     let mut out = Vec::new();
@@ -35,11 +36,11 @@ fn reference(cache: &KvLayer, bytes: &[u8], q: &[f32], n_head: usize, n: usize) 
         };
         let of = |plane, position| values_of(cache.dtype, d, &row_of(cache, bytes, plane, h / group, position));
         let score = |k: &[f32]| (0..d).map(|i| f64::from(k[i]) * query(i)).sum::<f64>() / (d as f64).sqrt();
-        let scores: Vec<f64> = (0..n).map(|p| score(&of(0, p))).collect();
+        let scores: Vec<f64> = seen.clone().map(|p| score(&of(0, p))).collect();
         let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let weights: Vec<f64> = scores.iter().map(|s| (s - most).exp()).collect();
         let mut sums = vec![0.0; d];
-        for (p, w) in weights.iter().enumerate() {
+        for (p, w) in seen.clone().zip(&weights) {
             sums.iter_mut().zip(of(1, p)).for_each(|(s, v)| *s += w * f64::from(v));
         }
         out.extend(sums.iter().map(|s| s / weights.iter().sum::<f64>()));
@@ -54,8 +55,13 @@ fn check(card: &Card, random: &mut Random, n_head: usize, mut cache: KvLayer, po
     cache.ptr = memory.ptr();
     assert_eq!(cache.n_bytes().unwrap(), bytes.len() as u64);
     let scratch = card.zeros(attention_scratch(n_head, &cache).unwrap());
-    for position in positions {
-        let what = format!("{n_head}/{} heads of {d}, {}, position {position}", cache.n_head_kv, cache.dtype);
+    // All of them, and some.
+    let mut cases: Vec<(usize, Option<usize>)> = positions.iter().map(|position| (*position, None)).collect();
+    cases.extend(positions.iter().map(|position| (*position, Some(1 + random.below(*position + 2)))));
+    for (position, window) in &cases {
+        let shape = format!("{n_head}/{} heads of {d}, {}", cache.n_head_kv, cache.dtype);
+        let what = format!("{shape}, position {position}, window {window:?}");
+        let seen = (position + 1).saturating_sub(window.unwrap_or(usize::MAX))..position + 1;
         // Scores of a few units, so that some positions matter more than others.
         let q: Vec<f32> = random.values(n).iter().map(|v| v * 4.0).collect();
         let mut state = vec![0u32; TOKEN_BYTES as usize / 4];
@@ -64,11 +70,12 @@ fn check(card: &Card, random: &mut Random, n_head: usize, mut cache: KvLayer, po
         let (out, again, x8) = (card.room::<f32>(n), card.room::<f32>(n), card.room::<u8>(x8_bytes(n) as usize));
         let x8_wanted = if d.is_multiple_of(32) { x8.ptr() } else { Ptr::NULL };
         for out in [Acts { f32: out.ptr(), x8: x8_wanted }, Acts { f32: again.ptr(), x8: Ptr::NULL }] {
-            let work = Attend { q: q_on_card.ptr(), n_head, token: state.ptr(), scratch: scratch.ptr(), out };
+            let (q, window) = (q_on_card.ptr(), *window);
+            let work = Attend { q, n_head, token: state.ptr(), window, scratch: scratch.ptr(), out };
             attention(card.kernels, &card.stream, &work, &cache).unwrap();
         }
         let got = card.get::<f32>(out.ptr(), n);
-        assert_close(&got, &reference(&cache, &bytes, &q, n_head, position + 1), TOLERANCE, &what);
+        assert_close(&got, &reference(&cache, &bytes, &q, n_head, seen), TOLERANCE, &what);
         assert_eq!(got, card.get::<f32>(again.ptr(), n), "{what}: another time");
         if !x8_wanted.is_null() {
             card.assert_quantized(x8_wanted, &got, n);
@@ -127,7 +134,8 @@ fn a_key_that_is_no_number_is_not_hidden() {
             let mut state = vec![0u32; TOKEN_BYTES as usize / 4];
             state[1] = position as u32;
             let (state, acts) = (card.put(&state), Acts { f32: out.ptr(), x8: Ptr::NULL });
-            let work = Attend { q: q.ptr(), n_head: 1, token: state.ptr(), scratch: scratch.ptr(), out: acts };
+            let (token, scratch) = (state.ptr(), scratch.ptr());
+            let work = Attend { q: q.ptr(), n_head: 1, token, window: None, scratch, out: acts };
             attention(card.kernels, &card.stream, &work, &layer).unwrap();
             let got = card.get::<f32>(out.ptr(), 32);
             assert!(got.iter().all(|v| v.is_nan() == broken), "{dtype} {n_ctx} {position}: {got:?}");

@@ -132,7 +132,7 @@ fn activation_functions_are_those_of_the_model_and_keep_what_is_not_a_number() {
             }
             let (acts, on_device) = bench.acts(dtype, &x);
             let y = bench.room_for(n_rows);
-            for activation in [Activation::Silu, Activation::Relu, Activation::Relu2] {
+            for activation in ACTIVATIONS {
                 matvec(&bench.kernels, &bench.stream, &[Rows::all(&w.matrix, y)], on_device, Some(activation)).unwrap();
                 let wanted: Vec<_> = expected(&w, 0, n_rows, &acts).iter().map(|y| activation.apply(*y)).collect();
                 let got = bench.read(y, n_rows);
@@ -145,6 +145,16 @@ fn activation_functions_are_those_of_the_model_and_keep_what_is_not_a_number() {
         }
     }
 }
+
+/// All that kernels have a code for.
+pub const ACTIVATIONS: [Activation; 6] = [
+    Activation::Silu,
+    Activation::Relu,
+    Activation::Relu2,
+    Activation::Gelu,
+    Activation::GeluErf,
+    Activation::GeluQuick,
+];
 
 #[test]
 fn what_does_not_fit_together_is_refused() {

@@ -116,10 +116,7 @@ pub fn on_a_card(model: &Model) -> String {
 #[test]
 fn what_a_card_does_not_compute_is_named_before_it_is_asked() -> Result<()> {
     // They are narrow: tests/gpu/architectures.rs has wider ones.
-    for (name, wanted) in [
-        ("qwen2", "output.weight"),
-        ("llama-window", "a window (attention.sliding_window) that is shorter than the context of 8 tokens"),
-    ] {
+    for (name, wanted) in [("qwen2", "output.weight"), ("gemma2", "a soft cap of attention")] {
         let line = on_a_card(&open(&path(name))?);
         assert!(line.contains(wanted), "{name}: {line}");
     }
@@ -279,8 +276,6 @@ fn falcon_refuses_what_it_does_not_compute() -> Result<()> {
     refuses_shape("falcon", "blk.1.attn_norm.bias", None);
     refuses_shape("falcon-two", "blk.1.attn_norm_2.weight", None);
     refuses_shape("falcon-two", "output_norm.bias", None);
-    let gelu = Model::new(Gguf::open(&path("falcon"))?, None)?;
-    assert!(on_a_card(&gelu).contains("activation gelu is not computed on a card yet"));
     Ok(())
 }
 
@@ -346,8 +341,6 @@ fn starcoder2_refuses_what_it_does_not_compute() -> Result<()> {
     refuses_tensor("starcoder2", "blk.0.ffn_gate.weight", &[32, 36]);
     refuses_tensor("starcoder2", "position_embd.weight", &[32, 512]);
     refuses_shape("starcoder2", "blk.2.ffn_down.bias", Some(&[36]));
-    let gelu = Model::new(Gguf::open(&path("starcoder2"))?, None)?;
-    assert!(on_a_card(&gelu).contains("activation gelu is not computed on a card yet"));
     Ok(())
 }
 

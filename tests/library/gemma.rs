@@ -70,13 +70,8 @@ fn the_largest_gemma_models_have_a_scale_of_attention_of_their_own() -> Result<(
 }
 
 #[test]
-fn a_card_names_caps_and_windows_that_it_does_not_compute() -> Result<()> {
-    for (name, wanted) in [
-        ("gemma2", "a soft cap of attention (attn_logit_softcapping)"),
-        ("llama-window", "a window (attention.sliding_window) that is shorter than the context of 8 tokens"),
-    ] {
-        let line = on_a_card(&Model::new(Gguf::open(&path(name))?, Some(Activation::Relu))?);
-        assert!(line.contains(wanted), "{name}: {line}");
-    }
+fn a_card_names_caps_that_it_does_not_compute() -> Result<()> {
+    let line = on_a_card(&Model::new(Gguf::open(&path("gemma2"))?, None)?);
+    assert!(line.contains("a soft cap of attention (attn_logit_softcapping)"), "{line}");
     Ok(())
 }

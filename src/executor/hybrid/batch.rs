@@ -115,7 +115,12 @@ impl Many<'_, '_, '_> {
         let heads = Heads { q: q.ptr, k: k.ptr, v: v.ptr, n_tokens, token: Ptr::NULL, first };
         self.card.store(block.layer, layer, heads)?;
         let out = self.tokens(S::Attn, n_q);
-        attention_prefill(kernels, stream, &AttendMany { q, n_head, first, n_tokens, out }, &layer.cache)?;
+        attention_prefill(
+            kernels,
+            stream,
+            &AttendMany { q, n_head, first, n_tokens, window: config.windows[block.layer], out },
+            &layer.cache,
+        )?;
         let attn = self.pack(out, n_q)?;
         let to = self.written(block)?;
         let combine = if block.joins.is_some() { Combine::Add(to) } else { Combine::Store };

@@ -31,17 +31,6 @@ pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
         !config.own_head_norms,
         "norms of queries and keys with weights for each head are not computed on a card yet"
     );
-    let narrow = config.windows.iter().flatten().any(|window| *window < params.n_ctx);
-    ensure!(
-        !narrow,
-        "layers with a window (attention.sliding_window) that is shorter than the context of {} tokens (-c) are not \
-         computed on a card yet",
-        params.n_ctx
-    );
-    ensure!(
-        config.window_rope.is_none(),
-        "layers with a window that have a rotary embedding of their own are not computed on a card yet"
-    );
     for (i, layer) in model.weights.layers.iter().enumerate() {
         check_layer(config, layer, params.mode).with_context(|| format!("layer {i}"))?;
     }

@@ -6,7 +6,6 @@ use crate::gpu::Ptr;
 use crate::gpu::ops::norm::{Acts, norm};
 use crate::gpu::ops::rope::{Prepare, Rope, RopeStore, rope_store};
 use crate::model::{Config, RopeKind};
-use crate::placement::budget::ScratchPart as S;
 use anyhow::Result;
 
 impl Card<'_> {
@@ -33,9 +32,10 @@ impl Card<'_> {
             q_scale: config.attention_scale / Config::usual_attention_scale(config.head_dim),
             temperature: config.temperature,
         };
-        let kind = if config.rotated[layer] { config.rope.kind } else { RopeKind::None };
-        let (n_dims, magnitude) = (config.rope.n_dims, config.rope.magnitude);
-        let rope = Rope { kind, n_dims, frequencies: self.scratch.at(S::Frequencies), magnitude };
+        let of_layer = config.rope_of(layer);
+        let kind = if config.rotated[layer] { of_layer.kind } else { RopeKind::None };
+        let (n_dims, magnitude) = (of_layer.n_dims, of_layer.magnitude);
+        let rope = Rope { kind, n_dims, frequencies: self.scratch.frequencies(config, layer), magnitude };
         let stored = RopeStore { q, k, v, n_head: config.n_head, n_tokens, token, first, prepare };
         rope_store(self.kernels, self.stream, &stored, &rope, &attention.cache)
     }

@@ -11,7 +11,7 @@ mod resident;
 mod scratch;
 
 use super::batch::Batch;
-use super::cpu::{Cpu, Found, Given, How, Request, Rotation};
+use super::cpu::{Cpu, Found, Given, How, Request};
 use super::device::{Backend, CardReport, CardTimes, Handed, Phase, Tokens};
 use super::mask::MaskSource;
 use super::observer::Unobserved;
@@ -122,15 +122,13 @@ impl<'m> Hybrid<'m> {
         let config = &model.config;
         let stream = Stream::new(device)?;
         let kernels = Kernels::load(device)?;
-        let divisors = model.weights.rope_divisors(&config.rope, params.n_ctx);
-        let rotation = Rotation::new(&config.rope, divisors);
         let taken = plan.account().taken();
         let short = |why: Error| match format!("{why:#}").contains(SHORT_OF_MEMORY) {
             true => why.context(format!("the plan takes {taken}; a lower --vram-budget leaves more to others")),
             false => why,
         };
         let resident = Resident::load(model, &work, &run, &plan, &kernels, &stream).map_err(short)?;
-        let scratch = Scratch::new(model, &work, &run, &rotation, &stream).map_err(short)?;
+        let scratch = Scratch::new(model, &work, &run, &stream).map_err(short)?;
         let groups = model.weights.group_sizes();
         let n_ff = groups.iter().copied().max().unwrap_or(0);
         let sizes = Sizes { n_embd: config.n_embd, n_ff, n_vocab: config.n_vocab, n_groups: groups.len() };

@@ -483,7 +483,12 @@ impl<'a> Recorder<'a> {
         let at_once = config.head_dim.is_multiple_of(32);
         let acts = Acts { f32: attn, x8: if at_once { x8 } else { Ptr::NULL } };
         let scratch = self.at(S::AttnPartial);
-        attention(kernels, stream, &Attend { q, n_head: config.n_head, token, scratch, out: acts }, &layer.cache)?;
+        attention(
+            kernels,
+            stream,
+            &Attend { q, n_head: config.n_head, token, window: config.windows[block.layer], scratch, out: acts },
+            &layer.cache,
+        )?;
         if !at_once && !x8.is_null() {
             norm::quantize(kernels, stream, attn, n_q, 1, x8)?;
         }

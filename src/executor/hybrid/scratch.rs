@@ -5,7 +5,7 @@ use crate::gpu::ops::attention::attention_scratch;
 use crate::gpu::ops::down;
 use crate::gpu::ops::rope::KvLayer;
 use crate::gpu::{Arena, Ptr, Stream};
-use crate::model::{Down, Model};
+use crate::model::{Config, Down, Model, Rope};
 use crate::placement::budget::{ScratchPart, aligned, scratch_parts};
 use crate::placement::plan::Run;
 use crate::placement::workload::Workload;
@@ -19,7 +19,7 @@ pub(super) struct Scratch {
 
 impl Scratch {
     /// Allocates the working memory for `model`, and fills in what does not change.
-    pub fn new(model: &Model, work: &Workload, run: &Run, rotation: &Rotation, stream: &Stream) -> Result<Self> {
+    pub fn new(model: &Model, work: &Workload, run: &Run, stream: &Stream) -> Result<Self> {
         let planned = scratch_parts(work, run);
         let total: u64 = planned.iter().map(|(_, bytes)| aligned(*bytes)).sum();
         let mut arena = Arena::new(stream.device(), total, "working memory")?;
@@ -30,9 +30,18 @@ impl Scratch {
         let scratch = Self { parts, arena };
         // Counters and states begin at 0.
         stream.fill(scratch.arena.buffer().ptr(), 0, scratch.arena.buffer().len())?;
-        stream.write(scratch.at(ScratchPart::Frequencies), rotation.frequencies())?;
         let bytes = |part: ScratchPart| planned.iter().find(|(p, _)| *p == part).map_or(0, |(_, n)| *n);
         let config = &model.config;
+        let frequencies =
+            |rope: &Rope| Rotation::new(rope, model.weights.rope_divisors(rope, run.n_ctx)).frequencies().to_vec();
+        let mut of_both = frequencies(&config.rope);
+        if let Some(rope) = &config.window_rope {
+            of_both.resize(config.head_dim / 2, 0.0);
+            of_both.extend(frequencies(rope));
+        }
+        let taken = size_of_val(&*of_both) as u64;
+        ensure!(taken <= bytes(ScratchPart::Frequencies), "frequencies take more memory than was planned for");
+        stream.write(scratch.at(ScratchPart::Frequencies), &of_both)?;
         let cache = KvLayer {
             ptr: Ptr::NULL,
             dtype: run.kv_type,
@@ -54,6 +63,14 @@ impl Scratch {
     /// Where a part begins.
     pub fn at(&self, part: ScratchPart) -> Ptr {
         self.parts.iter().find(|(p, _)| *p == part).map_or(Ptr::NULL, |(_, ptr)| *ptr)
+    }
+
+    /// The frequencies by which a layer rotates: those of layers with a window lie behind the others, where they have some of
+    /// their own.
+    pub fn frequencies(&self, config: &Config, layer: usize) -> Ptr {
+        let of_window = config.window_rope.is_some() && config.windows[layer].is_some();
+        let before = if of_window { config.head_dim / 2 } else { 0 };
+        self.at(ScratchPart::Frequencies).offset((before * size_of::<f32>()) as u64)
     }
 
     /// Bytes that were allocated.

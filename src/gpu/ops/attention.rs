@@ -58,6 +58,12 @@ pub fn attention_scratch(n_head: usize, cache: &KvLayer) -> Result<u64> {
     Ok(Grid::new(n_head, cache)?.scratch_bytes())
 }
 
+/// Positions that are attended to at most.
+pub(super) fn window_of(window: Option<usize>, cache: &KvLayer) -> Result<usize> {
+    ensure!(window != Some(0), "attention that looks back on nothing");
+    Ok(window.unwrap_or(cache.n_ctx).min(cache.n_ctx))
+}
+
 /// What [`attention`] works on.
 #[derive(Debug, Clone, Copy)]
 pub struct Attend {
@@ -67,6 +73,8 @@ pub struct Attend {
     pub n_head: usize,
     /// State of the token, whose position is the last one attended to.
     pub token: Ptr,
+    /// How many positions are, where that is limited.
+    pub window: Option<usize>,
     /// Of [`attention_scratch`] bytes.
     pub scratch: Ptr,
     /// `[n_head][head_dim]`. The floats are required; the quantized form is possible if heads are multiples of 32.
@@ -89,7 +97,8 @@ pub fn attention(kernels: &Kernels, stream: &Stream, work: &Attend, cache: &KvLa
     };
     let name = format!("attention_{dtype}_g{}", grid.sharing);
     let args = Args::new().ptr(work.q).ptr(cache.ptr).ptr(work.token).ptr(work.out.f32).ptr(work.out.x8);
-    let args = args.ptr(work.scratch).n(work.n_head).n(cache.n_head_kv).n(d).n(cache.n_ctx);
+    let args =
+        args.ptr(work.scratch).n(work.n_head).n(cache.n_head_kv).n(d).n(cache.n_ctx).n(window_of(work.window, cache)?);
     let grid = [grid.n_splits as u32, u32::try_from(grid.n_rows)?, 1];
     kernels.launch(stream, &name, grid, [THREADS, 1, 1], args)
 }

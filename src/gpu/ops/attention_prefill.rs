@@ -1,5 +1,6 @@
 //! `kernels/attention_prefill.cu`: attention of many tokens over the cache.
 
+use super::attention::window_of;
 use super::gemm::Tokens;
 use super::rope::KvLayer;
 use crate::gpu::{Args, Kernels, Stream};
@@ -23,6 +24,8 @@ pub struct AttendMany {
     pub first: usize,
     /// Number of tokens.
     pub n_tokens: usize,
+    /// How many positions each attends to, where that is limited.
+    pub window: Option<usize>,
     /// `[n_head][head_dim]` per token, aligned to 16 bytes, a multiple of 4 floats apart.
     pub out: Tokens,
 }
@@ -32,7 +35,7 @@ pub struct AttendMany {
 /// # Errors
 /// When sizes are not possible on the card, or positions are not in the cache; when the card has failed.
 pub fn attention_prefill(kernels: &Kernels, stream: &Stream, work: &AttendMany, cache: &KvLayer) -> Result<()> {
-    let AttendMany { q, n_head, first, n_tokens, out } = *work;
+    let AttendMany { q, n_head, first, n_tokens, window, out } = *work;
     let (n_head_kv, head_dim) = (cache.n_head_kv, cache.head_dim);
     cache.n_bytes()?;
     let divides = n_head_kv > 0 && n_head > 0 && n_head.is_multiple_of(n_head_kv);
@@ -50,7 +53,7 @@ pub fn attention_prefill(kernels: &Kernels, stream: &Stream, work: &AttendMany, 
     };
     let most = [64, 128, 256].into_iter().find(|most| head_dim <= *most).unwrap_or_default();
     let args = Args::new().ptr(q.ptr).n(q.stride).ptr(cache.ptr).n(cache.n_ctx).n(n_head).n(n_head_kv).n(head_dim);
-    let args = args.n(first).n(n_tokens).ptr(out.ptr).n(out.stride);
+    let args = args.n(first).n(n_tokens).n(window_of(window, cache)?).ptr(out.ptr).n(out.stride);
     let n_blocks = (n_tokens * (n_head / n_head_kv)).div_ceil(ROWS);
     let grid = [u32::try_from(n_blocks)?, u32::try_from(n_head_kv)?, 1];
     kernels.launch(stream, &format!("attention_prefill_{dtype}_{most}"), grid, [THREADS, 1, 1], args)

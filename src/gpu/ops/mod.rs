@@ -42,12 +42,11 @@ pub fn activation_code(activation: Option<Activation>) -> Result<i32> {
         Some(Activation::Silu) => Ok(0),
         Some(Activation::Relu) => Ok(1),
         Some(Activation::Relu2) => Ok(2),
-        Some(
-            other @ (Activation::Gelu
-            | Activation::GeluErf
-            | Activation::GeluQuick
-            | Activation::FatRelu(_)
-            | Activation::DRelu),
-        ) => bail!("activation {other} is not computed on a card yet"),
+        Some(Activation::Gelu) => Ok(3),
+        Some(Activation::GeluErf) => Ok(4),
+        Some(Activation::GeluQuick) => Ok(5),
+        Some(other @ (Activation::FatRelu(_) | Activation::DRelu)) => {
+            bail!("activation {other} is not computed on a card yet")
+        }
     }
 }

@@ -15,6 +15,7 @@ use crate::model::{NormKind, RopeKind, Temperature};
 use crate::quant::GgmlType;
 use crate::quant::blocks::QK;
 use anyhow::Result;
+use std::ops::Range;
 
 const TYPES: [(GgmlType, &str); 3] = [(GgmlType::F32, "f32"), (GgmlType::F16, "f16"), (GgmlType::Q8_0, "q8_0")];
 /// Rotated values: sine and cosine within 2 units in the last place, products and a sum rounded.
@@ -41,10 +42,16 @@ pub(super) fn all(test: &mut Test) -> Result<()> {
         // 32-bit floats are for comparison: their query heads share nothing.
         let groups: &[usize] = if dtype == GgmlType::F32 { &[1] } else { &[1, 2, 4, 8] };
         for group in groups {
-            test.of(&format!("attention_{name}_g{group}"), |m| attended(m, dtype, *group))?;
+            test.of(&format!("attention_{name}_g{group}"), |m| {
+                attended(m, dtype, *group, None)?;
+                attended(m, dtype, *group, Some(70))
+            })?;
         }
         for (most, head_dim) in [(64, 64), (128, 96), (256, 160)] {
-            test.of(&format!("attention_prefill_{name}_{most}"), |m| attended_by_many(m, dtype, head_dim))?;
+            test.of(&format!("attention_prefill_{name}_{most}"), |m| {
+                attended_by_many(m, dtype, head_dim, None)?;
+                attended_by_many(m, dtype, head_dim, Some(13))
+            })?;
         }
     }
     Ok(())
@@ -158,24 +165,29 @@ fn random_cache(m: &mut Memory, dtype: GgmlType, n_ctx: usize, head_dim: usize) 
     Ok((cache, bytes))
 }
 
-/// Attention of a query head over the keys and values of the head `kv_head` up to the position `last`.
-fn reference(cache: &KvLayer, bytes: &[u8], q: &[f64], kv_head: usize, last: usize) -> Vec<f64> {
+/// Attention of a query head over the keys and values of the head `kv_head` at the positions `seen`.
+fn reference(cache: &KvLayer, bytes: &[u8], q: &[f64], kv_head: usize, seen: Range<usize>) -> Vec<f64> {
     let d = cache.head_dim;
     let of = |plane, position| values_of(cache.dtype, d, &row_of(cache, bytes, plane, kv_head, position));
     let dot = |k: &[f32]| k.iter().zip(q).map(|(k, q)| f64::from(*k) * q).sum::<f64>();
-    let scores: Vec<f64> = (0..=last).map(|p| dot(&of(0, p)) / (d as f64).sqrt()).collect();
+    let scores: Vec<f64> = seen.clone().map(|p| dot(&of(0, p)) / (d as f64).sqrt()).collect();
     let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let weights: Vec<f64> = scores.iter().map(|s| (s - most).exp()).collect();
     let total: f64 = weights.iter().sum();
     let mut out = vec![0.0; d];
-    for (p, weight) in weights.iter().enumerate() {
+    for (p, weight) in seen.zip(&weights) {
         out.iter_mut().zip(of(1, p)).for_each(|(o, v)| *o += weight / total * f64::from(v));
     }
     out
 }
 
+/// The positions that a token at `position` sees.
+fn seen(position: usize, window: Option<usize>) -> Range<usize> {
+    (position + 1).saturating_sub(window.unwrap_or(usize::MAX))..position + 1
+}
+
 /// Attention of one token, `group` query heads for each of two heads of keys.
-fn attended(m: &mut Memory, dtype: GgmlType, group: usize) -> Result<()> {
+fn attended(m: &mut Memory, dtype: GgmlType, group: usize, window: Option<usize>) -> Result<()> {
     const POSITION: usize = 150;
     let n_head = 2 * group;
     let (cache, bytes) = random_cache(m, dtype, POSITION + 20, 64)?;
@@ -184,7 +196,7 @@ fn attended(m: &mut Memory, dtype: GgmlType, group: usize) -> Result<()> {
     // Scores of a few units, so that some positions matter more than others.
     let q: Vec<f32> = m.random.values(n).iter().map(|v| v * 4.0).collect();
     let out = Acts { f32: m.room_of::<f32>(n)?, x8: m.room(x8_bytes(n))? };
-    let work = Attend { q: m.put(&q)?, n_head, token: token_at(m, POSITION)?, scratch, out };
+    let work = Attend { q: m.put(&q)?, n_head, token: token_at(m, POSITION)?, window, scratch, out };
     attention(&m.kernels, &m.stream, &work, &cache)?;
     let got = m.get::<f32>(out.f32, n)?;
     // For a quantized cache the query is quantized, too.
@@ -197,13 +209,13 @@ fn attended(m: &mut Memory, dtype: GgmlType, group: usize) -> Result<()> {
     };
     let query: Vec<f64> = (0..n).map(query).collect();
     let heads = query.chunks_exact(d).enumerate();
-    let expected = heads.flat_map(|(h, q)| reference(&cache, &bytes, q, h / group, POSITION));
+    let expected = heads.flat_map(|(h, q)| reference(&cache, &bytes, q, h / group, seen(POSITION, window)));
     near("value", &got, expected, |_| SLACK * ATTENDED)?;
     m.check_quantized(out.x8, &got)
 }
 
 /// Attention of a few tokens, two query heads for each of two heads of keys.
-fn attended_by_many(m: &mut Memory, dtype: GgmlType, head_dim: usize) -> Result<()> {
+fn attended_by_many(m: &mut Memory, dtype: GgmlType, head_dim: usize, window: Option<usize>) -> Result<()> {
     const FIRST: usize = 37;
     const N_TOKENS: usize = 19;
     const N_HEAD: usize = 4;
@@ -212,13 +224,13 @@ fn attended_by_many(m: &mut Memory, dtype: GgmlType, head_dim: usize) -> Result<
     let q = m.random.values(N_TOKENS * n);
     let out = Tokens { ptr: m.room_of::<f32>(N_TOKENS * n)?, stride: n };
     let from = Tokens { ptr: m.put(&q)?, stride: n };
-    let work = AttendMany { q: from, n_head: N_HEAD, first: FIRST, n_tokens: N_TOKENS, out };
+    let work = AttendMany { q: from, n_head: N_HEAD, first: FIRST, n_tokens: N_TOKENS, window, out };
     attention_prefill(&m.kernels, &m.stream, &work, &cache)?;
     let got = m.get::<f32>(out.ptr, N_TOKENS * n)?;
     let heads = q.chunks_exact(head_dim).enumerate();
     let expected = heads.flat_map(|(i, q)| {
         let q: Vec<f64> = q.iter().map(|v| f64::from(*v)).collect();
-        reference(&cache, &bytes, &q, i % N_HEAD / 2, FIRST + i / N_HEAD)
+        reference(&cache, &bytes, &q, i % N_HEAD / 2, seen(FIRST + i / N_HEAD, window))
     });
     near("value", &got, expected, |_| SLACK * ATTENDED_MANY)
 }
