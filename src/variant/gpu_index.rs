@@ -3,7 +3,8 @@
 use crate::gguf::{Gguf, TensorInfo};
 use crate::model::{INDEX_ARCHITECTURE, Model, NeuronId};
 use crate::quant::GgmlType;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::HashSet;
 
 /// Layers from which on PowerInfer takes one layer's counts for another's: it sorts their files by name.
 const SORTED_WRONGLY: usize = 11;
@@ -39,10 +40,9 @@ impl GpuIndex {
             ensure!(stated as usize == n_layer, "{key}: {stated}, but the model has {n_layer} layers");
         }
         let marked = (0..n_layer).map(|layer| marked(gguf, model, layer)).collect::<Result<_>>()?;
-        let mut known = (0..n_layer).flat_map(names);
-        let of_layers: std::collections::HashSet<String> = known.by_ref().collect();
-        if let Some(other) = gguf.tensors().iter().find(|tensor| !of_layers.contains(&tensor.name)) {
-            anyhow::bail!("{}: is of none of the model's {n_layer} layers", other.name);
+        let known: HashSet<String> = (0..n_layer).flat_map(names).collect();
+        if let Some(other) = gguf.tensors().iter().find(|tensor| !known.contains(&tensor.name)) {
+            bail!("{}: is of none of the model's {n_layer} layers", other.name);
         }
         Ok(Self { marked })
     }

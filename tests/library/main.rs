@@ -16,6 +16,7 @@ mod positions;
 mod pre_tokenizers;
 mod predicted;
 mod pwri;
+mod pwri_architectures;
 mod pwri_variants;
 mod registry;
 #[path = "../support/mod.rs"]

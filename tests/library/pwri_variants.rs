@@ -3,11 +3,9 @@
 use crate::support::pwri::{Scores, noise, oracle};
 use crate::support::{ModelFile, Value, real};
 use anyhow::{Context, Result};
-use powerinfer::executor::{Executor, ExecutorParams, Mode};
+use powerinfer::executor::Mode;
 use powerinfer::gguf::Gguf;
-use powerinfer::model::arch::KNOWN;
 use powerinfer::model::{Model, NeuronId, PredictorInput};
-use powerinfer::placement::Placement;
 use powerinfer::progress::Silent;
 use powerinfer::quant::GgmlType;
 use powerinfer::variant::{self, DownType, Draft, Options, Order, Recipe};
@@ -111,42 +109,6 @@ fn quantized_neurons_are_copied_and_floats_are_converted() -> Result<()> {
     let draft = Draft::ordered(&source, &Order::AsStored, options)?;
     assert!(!draft.notes.iter().any(|note| note.contains("whole blocks")), "{:?}", draft.notes);
     in_order(&source, options, folder.path())?;
-    Ok(())
-}
-
-#[test]
-fn every_architecture_computes_the_same_in_powerinfers_format() -> Result<()> {
-    let folder = real::repository("tests/golden/arch");
-    let files = std::fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-    let models: Vec<_> = files.into_iter().filter(|path| path.extension().is_some_and(|end| end == "gguf")).collect();
-    assert!(models.len() >= KNOWN.len(), "{}", models.len());
-    for path in models {
-        let name = path.display();
-        let plain = real::open(&path)?;
-        let mut file = ModelFile::opened(&path)?.by_neurons();
-        if !plain.gguf.metadata().has("tokenizer.ggml.tokens") {
-            file.remove("tokenizer.");
-        }
-        file.set("powerinfer.activation", Value::Str(plain.config.activation.activation.to_string()));
-        let n_embd = plain.config.n_embd;
-        let file = file.with_scores(plain.config.n_layer, |layer| noise(n_embd, 5, plain.config.n_ff[layer]));
-        let folder = tempfile::tempdir()?;
-        let theirs = real::open(&file.threshold(-1e20).written_as_pwri(folder.path(), "pwri.gguf"))?;
-        let tokens: Vec<u32> = (0..10).map(|i| i % plain.config.n_vocab as u32).collect();
-        let of = |model: &Model, mode: Mode| -> Result<Vec<Vec<f32>>> {
-            let params = ExecutorParams { n_ctx: tokens.len(), ..real::params(mode, 2) };
-            real::decode(&mut Executor::new(model, Placement::all_cold(model), params)?, &tokens)
-        };
-        let expected = of(&plain, Mode::Dense)?;
-        let exact = of(&theirs, Mode::Exact)?;
-        let largest = expected.iter().flatten().fold(0.0f32, |largest, logit| largest.max(logit.abs()));
-        assert!(worst(&exact, &expected) < 1e-5 * largest, "{name}");
-        assert_eq!(of(&theirs, Mode::Dense)?, exact, "{name}");
-        assert_eq!(of(&theirs, Mode::Predicted)?, exact, "{name}");
-        let variant = in_order(&theirs, Options::default(), folder.path())?;
-        assert_eq!(of(&variant, Mode::Exact)?, exact, "{name}");
-        assert_eq!(of(&variant, Mode::Predicted)?, exact, "{name}");
-    }
     Ok(())
 }
 

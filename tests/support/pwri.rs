@@ -3,7 +3,7 @@
 use super::model_file::{ModelFile, Tensor, Value};
 use super::predictors::{bytes, floats};
 use anyhow::Result;
-use powerinfer::model::{Model, Role};
+use powerinfer::model::{Model, NormKind, Step};
 use powerinfer::quant::{GgmlType, convert};
 use std::path::{Path, PathBuf};
 
@@ -77,16 +77,27 @@ impl ModelFile {
     }
 }
 
-/// Scores whose signs are those of the mask matrix's products: the norm of a serial RMS layer only scales what its weights
-/// are multiplied with.
+/// Scores whose signs are those of the mask matrix's products: without biases, the norm before the FFN only scales what its
+/// weights are multiplied with, after the mean has been taken off in a layer norm.
 pub fn oracle(model: &Model, layer: usize) -> Result<Scores> {
     let layer = &model.weights.layers[layer];
-    let (weights, norm) = (floats(layer.groups[0].mask_matrix())?, layer.part(Role::FfnNorm).vector());
-    let n = norm.len();
+    let n = model.config.n_embd;
+    let ffn = layer.steps.iter().position(|step| matches!(step, Step::Ffn { .. })).expect("an FFN");
+    let norm = layer.steps[..ffn].iter().rev().find_map(|step| match step {
+        Step::Norm { of, to, .. } if *to == layer.steps[ffn].reads() => Some(layer.part(*of)),
+        _ => None,
+    });
+    assert!(norm.is_none_or(|norm| norm.bias.iter().flat_map(|bias| &**bias).all(|b| *b == 0.0)), "a bias");
+    let mean = if norm.is_some() && model.config.norm == NormKind::Layer { 1.0 / n as f32 } else { 0.0 };
     let sign = |hidden: usize| if hidden < n { 1.0 } else { -1.0 };
-    let inner = (0..2 * n * n).map(|i| if i / n % n == i % n { sign(i / n) * norm[i % n] } else { 0.0 }).collect();
+    let inner = (0..2 * n * n).map(|i| {
+        let (hidden, column) = (i / n, i % n);
+        let weight = norm.map_or(1.0, |norm| norm.vector()[hidden % n]);
+        sign(hidden) * weight * (if hidden % n == column { 1.0 - mean } else { -mean })
+    });
+    let weights = floats(layer.groups[0].mask_matrix())?;
     let outer = weights.chunks(n).flat_map(|row| row.iter().copied().chain(row.iter().map(|w| -w))).collect();
-    Ok(Scores { n_hidden: 2 * n, inner, outer })
+    Ok(Scores { n_hidden: 2 * n, inner: inner.collect(), outer })
 }
 
 /// Scores that say nothing.
