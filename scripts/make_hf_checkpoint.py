@@ -75,7 +75,7 @@ def place(name, names):
 
 def with_names(source, **names):
     """The tensors where LLaMA's code has them, but for those in `names`."""
-    return {place(name, LLAMA | names): values for name, values in source.tensors.items() if name != "rope_freqs.weight"}
+    return {place(name, LLAMA | names): values for name, values in source.tensors.items() if name not in FOLLOW}
 
 
 def in_halves(source, tensors):
@@ -124,11 +124,21 @@ def usual_config(source, classes, model_type, eps="rms_norm_eps", **settings):
         "tie_word_embeddings": "output.weight" not in source.tensors,
         "rope_theta": source.key("rope.freq_base"),
         "rope_scaling": scaling(source),
-        **settings,
     }
     if n_rot != head_dim:
         config["partial_rotary_factor"] = n_rot / head_dim
-    return config
+    return {**config, **windows(source), **settings}
+
+
+def windows(source):
+    """Layers that look back on a limited number of tokens, one by one."""
+    length, pattern = source.key("attention.sliding_window"), source.key("attention.sliding_window_pattern", 0)
+    if not length:
+        return {}
+    n_layer = source.key("block_count")
+    limited = pattern if isinstance(pattern, list) else [pattern == 0 or (i + 1) % pattern != 0 for i in range(n_layer)]
+    kinds = ["sliding_attention" if layer else "full_attention" for layer in limited]
+    return {"sliding_window": length, "use_sliding_window": True, "layer_types": kinds}
 
 
 # Architectures: (config.json, tensors).
@@ -147,7 +157,7 @@ def arcee(source):
 
 
 def qwen2(source):
-    return usual_config(source, "Qwen2ForCausalLM", "qwen2", hidden_act="silu", use_sliding_window=False), with_names(source)
+    return usual_config(source, "Qwen2ForCausalLM", "qwen2", hidden_act="silu"), with_names(source)
 
 
 def qwen3(source):
@@ -239,11 +249,132 @@ def exaone(source):
     return config, with_names(source, **names)
 
 
+def opt(source):
+    """The first two rows of its table of positions belong to no position."""
+    names = {
+        "token_embd": "model.decoder.embed_tokens",
+        "position_embd": "model.decoder.embed_positions",
+        "output_norm": "model.decoder.final_layer_norm",
+        "attn_norm": "model.decoder.layers.{}.self_attn_layer_norm",
+        "attn_output": "model.decoder.layers.{}.self_attn.out_proj",
+        **{f"attn_{role}": f"model.decoder.layers.{{}}.self_attn.{role}_proj" for role in "qkv"},
+        "ffn_norm": "model.decoder.layers.{}.final_layer_norm",
+        "ffn_up": "model.decoder.layers.{}.fc1",
+        "ffn_down": "model.decoder.layers.{}.fc2",
+    }
+    tensors = with_names(source, **names)
+    table = tensors["model.decoder.embed_positions.weight"]
+    tensors["model.decoder.embed_positions.weight"] = np.concatenate([table[:2] - 1, table])
+    config = usual_config(source, "OPTForCausalLM", "opt", "layer_norm_eps", activation_function="relu")
+    config["ffn_dim"] = config.pop("intermediate_size")
+    return config | {"do_layer_norm_before": True, "word_embed_proj_dim": config["hidden_size"]}, tensors
+
+
+def falcon(source):
+    """Each group of heads has its queries, its key and its value in a row."""
+    n_head, n_kv = source.key("attention.head_count"), source.key("attention.head_count_kv")
+    head_dim = source.key("embedding_length") // n_head
+    two = "blk.0.attn_norm_2.weight" in source.tensors
+    names = {
+        "token_embd": "transformer.word_embeddings",
+        "output_norm": "transformer.ln_f",
+        "attn_norm": "transformer.h.{}.ln_mlp" if two else "transformer.h.{}.input_layernorm",
+        "attn_norm_2": "transformer.h.{}.ln_attn",
+        "attn_qkv": "transformer.h.{}.self_attention.query_key_value",
+        "attn_output": "transformer.h.{}.self_attention.dense",
+        "ffn_up": "transformer.h.{}.mlp.dense_h_to_4h",
+        "ffn_down": "transformer.h.{}.mlp.dense_4h_to_h",
+    }
+    tensors = with_names(source, **names)
+    for name, values in tensors.items():
+        if "query_key_value" in name:
+            heads = [values[i : i + head_dim] for i in range(0, len(values), head_dim)]
+            q, k, v = heads[:n_head], heads[n_head : n_head + n_kv], heads[n_head + n_kv :]
+            per = n_head // n_kv
+            tensors[name] = np.concatenate([head for g in range(n_kv) for head in (*q[g * per : (g + 1) * per], k[g], v[g])])
+    new = two or n_kv > 1
+    config = usual_config(source, "FalconForCausalLM", "falcon", "layer_norm_epsilon", activation="gelu_new")
+    config["ffn_hidden_size"] = config.pop("intermediate_size")
+    config["num_kv_heads"] = config.pop("num_key_value_heads") if new else 3
+    config |= {"new_decoder_architecture": new, "multi_query": True, "parallel_attn": True, "alibi": False}
+    return config | ({"num_ln_in_parallel_attn": 2 if two else 1} if new else {}), tensors
+
+
+def jais2(source):
+    return usual_config(source, "Jais2ForCausalLM", "jais2", "layer_norm_eps", hidden_act="relu2"), with_names(source)
+
+
+def phi3(source):
+    names = {"attn_qkv": "model.layers.{}.self_attn.qkv_proj", "ffn_up": "model.layers.{}.mlp.gate_up_proj"}
+    config = usual_config(source, "Phi3ForCausalLM", "phi3")
+    factors = {f"{kind}_factor": source.tensors.get(f"rope_factors_{kind}.weight") for kind in ("short", "long")}
+    if factors["short"] is not None:
+        config["original_max_position_embeddings"] = source.key("rope.scaling.original_context_length")
+        config["rope_scaling"] = {"type": "longrope"} | {name: values.tolist() for name, values in factors.items()}
+        attn_factor = source.key("rope.scaling.attn_factor")
+        if attn_factor is not None:
+            config["rope_scaling"]["attention_factor"] = attn_factor
+    return config, with_names(source, **names)
+
+
+GEMMA_NORMS = {
+    "post_attention_norm": "model.layers.{}.post_attention_layernorm",
+    "ffn_norm": "model.layers.{}.pre_feedforward_layernorm",
+    "post_ffw_norm": "model.layers.{}.post_feedforward_layernorm",
+}
+
+
+def gemma_config(source, classes, model_type, **settings):
+    config = usual_config(source, classes, model_type, hidden_activation="gelu_pytorch_tanh")
+    scale = source.key("attention.scale")
+    config["query_pre_attn_scalar"] = config["head_dim"] if scale is None else scale**-2
+    for cap in ("attn_logit_softcapping", "final_logit_softcapping"):
+        config[cap] = source.key(cap, settings.pop(cap, None))
+    return config | settings
+
+
+def gemma2(source):
+    usual = {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0}
+    config = gemma_config(source, "Gemma2ForCausalLM", "gemma2", **usual)
+    # Its classes list them, older ones do not.
+    config.pop("layer_types", None)
+    config["sliding_window"] = source.key("attention.sliding_window", 4096)
+    return config, less_one(with_names(source, **GEMMA_NORMS))
+
+
+def gemma3(source):
+    config = gemma_config(source, "Gemma3ForCausalLM", "gemma3_text")
+    config["rope_local_base_freq"] = source.key("rope.freq_base_swa", 10000.0)
+    config.pop("layer_types", None)
+    config["sliding_window"] = source.key("attention.sliding_window", 4096)
+    return config, less_one(with_names(source, **GEMMA_NORMS))
+
+
+def plm(source):
+    names = {"attn_kv_a_mqa": "kv_a_proj_with_mqa", "attn_kv_a_norm": "kv_a_layernorm", "attn_kv_b": "kv_b_proj"}
+    names = {role: f"model.layers.{{}}.self_attn.{name}" for role, name in names.items()}
+    config = usual_config(source, "PLMForCausalLM", "plm", hidden_act="relu2", q_lora_rank=None)
+    turned = source.key("rope.dimension_count")
+    sizes = {
+        "kv_lora_rank": source.key("attention.kv_lora_rank"),
+        "qk_rope_head_dim": turned,
+        "qk_nope_head_dim": source.key("attention.key_length") - turned,
+        "v_head_dim": source.key("attention.value_length"),
+    }
+    for name in ("head_dim", "partial_rotary_factor"):
+        config.pop(name, None)
+    return config | sizes, with_names(source, **names)
+
+
 ARCHITECTURES = {
     function.__name__: function
     for function in (llama, bamboo, arcee, qwen2, qwen3, granite, minicpm, smollm3, nemotron, olmo2, mistral3, stablelm, starcoder2,
-                     exaone)
+                     exaone, opt, falcon, jais2, phi3, gemma2, gemma3, plm)
 }  # fmt: skip
+# What the hub calls activations that it calls otherwise.
+ACTIVATIONS = {"gelu": "gelu_pytorch_tanh", "gelu_erf": "gelu", "gelu_quick": "quick_gelu"}
+# Tensors that follow from config.json.
+FOLLOW = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 
 
 # Files.
@@ -330,7 +461,31 @@ def sentencepiece_model(source):
     model = b"".join(field(1, field(1, text.encode()) + field(2, score) + field(3, kind)) for text, score, kind in pieces)
     # Fields with numbers of two bytes, and of all kinds, are passed over.
     trainer = field(3, 2) + field(35, 1) + field(45, b"<unk>") + field(10, 0.9995)
-    return model + field(2, trainer) + field(3, field(1, b"identity") + field(3, 1))
+    prefix = int(source.tokenizer("ggml.add_space_prefix", True))
+    return model + field(2, trainer) + field(3, field(1, b"identity") + field(3, prefix))
+
+
+SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+
+
+def words(pre):
+    """How text is cut into words, as tokenizer.json has it."""
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+
+    def split(regex):
+        return {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+
+    if pre == "gpt-2":
+        return [byte_level]
+    if pre == "falcon":
+        digits = {"type": "Digits", "individual_digits": False}
+        return [{"type": "Punctuation", "behavior": "Contiguous"}, byte_level, digits, split("[0-9][0-9][0-9]")]
+    regexes = {
+        "llama-bpe": SPLIT + r"|\s+(?!\S)|\s+",
+        "qwen2": SPLIT.replace("{1,3}", "") + r"|\s+(?!\S)|\s+",
+        "jais-2": SPLIT + "".join(rf"|\s{{{n}}}(?!\S)" for n in (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)) + r"|\s+",
+    }
+    return [split(regexes[pre]), byte_level | {"use_regex": False}]
 
 
 def tokenizer_json(source, n_vocab):
@@ -339,18 +494,13 @@ def tokenizer_json(source, n_vocab):
     if model == "gpt2":
         kinds = source.tokenizer("ggml.token_type")
         special = [i for i, kind in enumerate(kinds) if kind == gguf.TokenType.CONTROL]
-        splits = {
-            "llama-bpe": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-            "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        }
-        split = {"type": "Split", "pattern": {"Regex": splits[source.tokenizer("ggml.pre")]}, "behavior": "Isolated", "invert": False}
-        byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
         tokenizer = {
             "added_tokens": [{"id": i, "content": tokens[i], "special": True} for i in special],
             "normalizer": None,
-            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": words(source.tokenizer("ggml.pre"))},
             "model": {
                 "type": "BPE",
+                "ignore_merges": source.tokenizer("ggml.pre") == "llama-bpe",
                 "vocab": {token: i for i, token in enumerate(tokens) if i not in special},
                 "merges": source.tokenizer("ggml.merges"),
             },
@@ -359,9 +509,10 @@ def tokenizer_json(source, n_vocab):
         tokenizer = byte_fallback_json(tokens or made_up_tokens(n_vocab))
         tokens = tokens or made_up_tokens(n_vocab)
     settings = {"chat_template": source.tokenizer("chat_template")}
-    for kind in ("bos", "eos", "unknown"):
-        i = source.tokenizer(f"ggml.{kind}_token_id", {"bos": 1, "eos": 2, "unknown": 0}[kind] if model != "gpt2" else None)
+    for kind in ("bos", "eos", "unknown", "padding"):
+        i = source.tokenizer(f"ggml.{kind}_token_id", {"bos": 1, "eos": 2, "unknown": 0}.get(kind) if model != "gpt2" else None)
         settings[f"{kind[:3]}_token"] = None if i is None else tokens[i]
+        settings[f"add_{kind}_token"] = source.tokenizer(f"ggml.add_{kind}_token")
     return tokenizer, {key: value for key, value in settings.items() if value is not None}
 
 
@@ -371,6 +522,12 @@ def write(path, folder, kind="f32", n_shards=1):
     if source.arch not in ARCHITECTURES:
         raise SystemExit(f"{path}: architecture {source.arch} is not known; {', '.join(ARCHITECTURES)} are")
     config, tensors = ARCHITECTURES[source.arch](source)
+    activation, threshold = source.key("hidden_activation"), source.key("activation_threshold")
+    if activation:
+        its = next((name for name in ("hidden_activation", "activation_function", "activation") if name in config), "hidden_act")
+        config[its] = ACTIVATIONS.get(activation, activation)
+    if threshold is not None:
+        config["hidden_act_param"] = threshold
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     write_weights(folder, tensors, kind, n_shards)

@@ -448,7 +448,8 @@ def gemma(model, x, activation, attend):
 def gemma_scale(model, n_layer_27b):
     # Of the largest model it is that of heads as wide as the residual stream allows.
     wide = model.n_layer == n_layer_27b
-    return 1 / np.sqrt(model.key("embedding_length") // model.n_head if wide else model.head_dim)
+    usual = 1 / np.sqrt(model.key("embedding_length") // model.n_head if wide else model.head_dim)
+    return model.key("attention.scale", 0.0) or usual
 
 
 def gemma2(model, x, activation=gelu):

@@ -33,11 +33,11 @@ KNOWN = (
     "default", "gpt-2", "phi-2", "jina-es", "jina-de", "gigachat", "jina-v1-en", "jina-v2-es", "jina-v2-de", "jina-v2-code",
     "roberta-bpe", "a.x-4.0", "mellum", "modern-bert", "exaone4", "mpt", "olmo", "jais", "trillion", "granite-docling",
     "llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "jina-v5-nano", "dbrx",
-    "smaug-bpe", "chatglm-bpe", "glm4", "glm5", "qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez", "stablelm2",
-    "hunyuan", "solar-open", "grok-2", "qwen35", "falcon", "starcoder", "refact", "command-r", "smollm", "codeshell", "exaone",
-    "minerva-7b", "mellum2", "deepseek-llm", "deepseek-coder", "deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4", "tekken",
-    "gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2", "bloom", "gpt3-finnish", "poro-chat", "viking", "bailingmoe",
-    "bailingmoe2", "llada-moe", "seed-coder", "exaone-moe", "chameleon", "minicpm5",
+    "smaug-bpe", "chatglm-bpe", "jais-2", "glm4", "glm5", "qwen2", "deepseek-r1-qwen", "kormo", "f2llmv2", "megrez",
+    "stablelm2", "hunyuan", "solar-open", "grok-2", "qwen35", "falcon", "starcoder", "refact", "command-r", "smollm",
+    "codeshell", "exaone", "minerva-7b", "mellum2", "deepseek-llm", "deepseek-coder", "deepseek-v3", "hunyuan-dense",
+    "joyai-llm", "hy_v4", "tekken", "gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2", "bloom", "gpt3-finnish", "poro-chat",
+    "viking", "bailingmoe", "bailingmoe2", "llada-moe", "seed-coder", "exaone-moe", "chameleon", "minicpm5",
 )  # fmt: skip
 # Split's (behavior, invert) that make each match of the regex a word; the regexes above match all text.
 KEEPS_MATCHES = (("Isolated", False), ("Removed", True))

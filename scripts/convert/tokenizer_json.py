@@ -49,7 +49,8 @@ class TokenizerJson:
 
     @property
     def ignores_merges(self):
-        return self.model.get("ignore_merges") is True
+        """Whether words that are tokens are taken without looking at merges. LLaMA 3 did so before the files could say it."""
+        return self.model.get("ignore_merges", True) is True
 
     def vocab(self, n_vocab):
         """(id, text) of each token, all below `n_vocab`."""

@@ -1,6 +1,7 @@
 //! The repository itself: its map, its style, its generated files.
 
 mod architecture;
+mod converter;
 mod excerpts;
 #[cfg(target_os = "linux")]
 mod gpu_check;

@@ -3,6 +3,7 @@
 mod architecture_forms;
 mod architectures;
 mod batches;
+mod converter;
 mod exact;
 mod fused_qkv;
 mod gemma;

@@ -24,8 +24,27 @@ from . import (
     starcoder2,
 )
 
-ALL = [
-    module.FAMILY
-    for module in (llama, bamboo, arcee, qwen2, qwen3, granite, minicpm, smollm3, nemotron, olmo2, mistral3, stablelm, starcoder2,
-                   exaone, opt, falcon, jais2, phi3, gemma2, gemma3, plm)
-]  # fmt: skip
+MODULES = (
+    llama,
+    bamboo,
+    arcee,
+    qwen2,
+    qwen3,
+    granite,
+    minicpm,
+    smollm3,
+    nemotron,
+    olmo2,
+    mistral3,
+    stablelm,
+    starcoder2,
+    exaone,
+    opt,
+    falcon,
+    jais2,
+    phi3,
+    gemma2,
+    gemma3,
+    plm,
+)
+ALL = [module.FAMILY for module in MODULES]

@@ -23,7 +23,10 @@ def scale_keys(config, keys):
         value = config.get(cap)
         if value is not None and value <= 0:
             config.wrong(cap, value)
-        if value is not None:
+        # What is said to be none is no cap, where files that say nothing have one.
+        if value is None or config.raw.get(cap, value) is None:
+            value = 0
+        if value or cap in config.defaults:
             keys.f32(f"{{}}.{cap}", value)
 
 
@@ -31,7 +34,13 @@ FAMILY = Family(
     arch="gemma2",
     classes=("Gemma2ForCausalLM",),
     types=("gemma2",),
-    defaults={"head_dim": 256, "query_pre_attn_scalar": 256, "sliding_window": 4096},
+    defaults={
+        "head_dim": 256,
+        "query_pre_attn_scalar": 256,
+        "sliding_window": 4096,
+        "attn_logit_softcapping": 50.0,
+        "final_logit_softcapping": 30.0,
+    },
     activation="gelu_pytorch_tanh",
     norm_plus=1.0,
     tied=True,
