@@ -13,6 +13,7 @@ mod hostile_gguf;
 mod latent;
 mod long_rope;
 mod model_kinds;
+mod models_doc;
 mod positions;
 mod pre_tokenizers;
 mod predicted;

@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""Compare perplexity and greedy tokens of tiny random models of every architecture with the reference's and with llama.cpp's.
+
+    pip install -r scripts/requirements.txt llama-cpp-python
+    python scripts/compare_forms.py --bin target/release [--seed N] [NAME...]
+
+The models are those of scripts/make_arch_gguf.py, made anew with --seed (1: those of tests/golden/arch), with a vocabulary of
+letters, as most have none. Of each, with its own activation and, where that is never zero, with ReLU:
+
+    perplexity     powerinfer-bench over random letters, dense (a prompt at a time) and exact (token by token), against scripts/reference.py
+                   over the same windows: within 0.02 %
+    greedy tokens  powerinfer-run, dense and exact, against those that the reference prefers, and llama.cpp where it knows the
+                   form; equal, up to where the reference itself has two tokens that are as likely
+
+Prints a table; exits with 1 where something is apart. Without llama-cpp-python it goes without llama.cpp.
+"""
+
+import argparse
+import json
+import subprocess
+import tempfile
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+import make_arch_gguf
+import reference
+
+try:
+    from compare_logits import llama_cpp_logits
+except ImportError:
+    llama_cpp_logits = None
+
+LETTERS = ["<unk>", "<s>", "</s>", "▁", *map(chr, range(ord("a"), ord("z") + 1))]
+BOS, EOS, N_CTX, N_WINDOWS, N_GREEDY = 1, 2, 64, 4, 12
+PROMPT = "once upon a time"
+TOLERANCE = 2e-4
+# Forms that llama.cpp opens and takes for others: it has windows in few architectures.
+TAKEN_FOR_OTHERS = ("llama-window", "qwen3-window")
+# Of the logits' spread: two that are nearer may come out in either order.
+TIE = 1e-4
+
+
+def with_letters(source, target):
+    """The model at `source` with a vocabulary of letters, and whatever fills it, in place of its own."""
+    reader = gguf.GGUFReader(source)
+    writer = gguf.GGUFWriter(target, reader.get_field("general.architecture").contents())
+    for name, field in reader.fields.items():
+        if name.startswith(("GGUF.", "tokenizer.")) or name == "general.architecture":
+            continue
+        kind, of = field.types[0], field.types[-1]
+        writer.add_key_value(name, field.contents(), kind, sub_type=of if kind == gguf.GGUFValueType.ARRAY else None)
+    n_vocab = next(int(tensor.shape[1]) for tensor in reader.tensors if tensor.name == "token_embd.weight")
+    tokens = [*LETTERS, *(f"[{i}]" for i in range(len(LETTERS), n_vocab))]
+    kinds = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(tokens)
+    writer.add_token_scores([-float(i) for i in range(n_vocab)])
+    writer.add_token_types([*kinds, *[gguf.TokenType.NORMAL] * (n_vocab - len(kinds))])
+    writer.add_bos_token_id(BOS)
+    writer.add_eos_token_id(EOS)
+    writer.add_unk_token_id(0)
+    writer.add_add_bos_token(True)
+    writer.add_add_space_prefix(False)
+    for tensor in reader.tensors:
+        shape = [int(n) for n in reversed(tensor.shape)]
+        writer.add_tensor(tensor.name, np.array(tensor.data).reshape(shape))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def tokens_of(text):
+    return [BOS, *(LETTERS.index("▁" if letter == " " else letter) for letter in text)]
+
+
+def perplexity(path, tokens, activation):
+    """By llama.cpp's protocol, with the reference's logits."""
+    nats = []
+    for start in range(0, len(tokens) - N_CTX + 1, N_CTX):
+        window = [BOS, *tokens[start + 1 : start + N_CTX]]
+        rows = reference.logits(path, window, activation)
+        top = rows.max(-1)
+        of_all = np.log(np.exp(rows - top[:, None]).sum(-1)) + top
+        nats += [of_all[i] - rows[i, window[i + 1]] for i in range(N_CTX // 2, N_CTX - 1)]
+    return np.exp(np.mean(nats))
+
+
+def follow(logits_of, tokens, greedy):
+    """Whether each of `greedy` is what is likeliest after those before, or as likely; the end of the text is not asked for."""
+    for i, token in enumerate(greedy):
+        row = np.delete(logits_of([*tokens, *greedy[:i]])[-1], EOS)
+        token -= token > EOS
+        if row[token] < row.max() - TIE * (row.max() - row.min()):
+            return f"other from token {i + 1} on"
+    return "same"
+
+
+def tool(command):
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{command[0]}: {done.stderr.strip().splitlines()[-1:]}")
+    return json.loads(done.stdout)
+
+
+def rows_of(path, args, activation, text):
+    """Lines of the table for one model with one activation."""
+    own = ["--activation", activation] if activation else []
+    usual = ["-m", path, "-t", "2", "--cache-type", "f32", *args.device, *own]
+    expected = perplexity(path, tokens_of(text.read_text()), activation)
+    command = [args.bin / "powerinfer-bench", *usual, "--perplexity", text, "-c", N_CTX, "--mode", "dense,exact", "-o", "json"]
+    for row in tool(command):
+        prompt = tokens_of(PROMPT)
+        command = [args.bin / "powerinfer-run", *usual, "-p", PROMPT, "-n", N_GREEDY, "--temp", "0", "--ignore-eos", "--json"]
+        greedy = tool([*command, "--mode", row["mode"]])["tokens"]
+        by_reference = follow(lambda tokens: reference.logits(path, tokens, activation), prompt, greedy)
+        by_llama_cpp = "not asked"
+        if llama_cpp_logits and not activation:
+            try:
+                n_vocab = len(reference.Model(path)["token_embd.weight"])
+                by_llama_cpp = follow(lambda tokens: llama_cpp_logits(path, tokens, n_vocab), prompt, greedy)
+            except SystemExit as e:
+                by_llama_cpp = "does not know it" if "unknown model architecture" in str(e) else "does not open it"
+        yield row["mode"], row["perplexity"], row["perplexity"] / expected - 1, by_reference, by_llama_cpp
+
+
+def own_activation(path):
+    """The name of the function that the reference takes where nothing is said."""
+    model = reference.Model(path)
+    return model.key("hidden_activation", reference.ARCHITECTURES[model.arch].__defaults__[0].__name__)
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ap.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(make_arch_gguf.MODELS)} (default: all)")
+    ap.add_argument("--bin", type=Path, required=True, metavar="DIR", help="folder of the commands")
+    ap.add_argument("--seed", type=int, default=1, help="of the weights and the text (default: 1)")
+    ap.add_argument("--device", default="cpu", help="--device of the commands (default: cpu)")
+    args = ap.parse_args()
+    args.device, args.bin = ["--device", args.device], args.bin.resolve()
+    apart = []
+    print("| model | activation | mode | perplexity | apart of the reference | greedy, reference | greedy, llama.cpp |\n|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        text, made, path = (Path(folder) / name for name in ("letters.txt", "made.gguf", "model.gguf"))
+        rng = np.random.default_rng([26, args.seed])
+        text.write_text("".join(chr(c) if c < 123 else " " for c in rng.integers(97, 124, N_CTX * N_WINDOWS)))
+        for name in args.names or make_arch_gguf.MODELS:
+            make_arch_gguf.write(made, name, args.seed)
+            with_letters(made, path)
+            own = own_activation(path)
+            for activation in (None,) if "relu" in own else (None, "relu"):
+                for mode, value, ratio, by_reference, by_llama_cpp in rows_of(path, args, activation, text):
+                    cells = [name, activation or own, mode, f"{value:.4f}", f"{ratio:+.1e}", by_reference, by_llama_cpp]
+                    print("| " + " | ".join(cells) + " |", flush=True)
+                    wrong = "other" in by_llama_cpp and name not in TAKEN_FOR_OTHERS
+                    if not abs(ratio) <= TOLERANCE or by_reference != "same" or wrong:
+                        apart.append(f"{name}, {mode}")
+    if apart:
+        raise SystemExit(f"apart: {'; '.join(apart)}")
+
+
+if __name__ == "__main__":
+    main()
