@@ -117,7 +117,7 @@ def rows_of(path, args, activation, text):
         greedy = tool([*command, "--mode", row["mode"]])["tokens"]
         by_reference = follow(lambda tokens: reference.logits(path, tokens, activation), prompt, greedy)
         by_llama_cpp = "not asked"
-        if llama_cpp_logits and not activation:
+        if llama_cpp_logits and not activation and own_activation(path) == usual_activation(path):
             try:
                 n_vocab = len(reference.Model(path)["token_embd.weight"])
                 by_llama_cpp = follow(lambda tokens: llama_cpp_logits(path, tokens, n_vocab), prompt, greedy)
@@ -126,10 +126,14 @@ def rows_of(path, args, activation, text):
         yield row["mode"], row["perplexity"], row["perplexity"] / expected - 1, by_reference, by_llama_cpp
 
 
+def usual_activation(path):
+    """The name of the function that the reference takes where nothing is said, as llama.cpp does."""
+    return reference.ARCHITECTURES[reference.Model(path).arch].__defaults__[0].__name__
+
+
 def own_activation(path):
-    """The name of the function that the reference takes where nothing is said."""
-    model = reference.Model(path)
-    return model.key("hidden_activation", reference.ARCHITECTURES[model.arch].__defaults__[0].__name__)
+    """The name of the file's function."""
+    return reference.Model(path).key("hidden_activation", usual_activation(path))
 
 
 def main():
