@@ -4,7 +4,7 @@ use crate::architecture_forms::{on_a_card, path, refuses_key, refuses_shape, ref
 use crate::support::{ModelFile, Tensor, Value};
 use anyhow::{Context, Result};
 use powerinfer::gguf::Gguf;
-use powerinfer::model::{Activation, Model};
+use powerinfer::model::Model;
 
 #[test]
 fn gemma2_refuses_what_it_does_not_compute() {
