@@ -79,7 +79,9 @@ fn scaled(value: &Value) -> Value {
 /// The tensor made anew: its values as its name lets one expect.
 fn wider(tensor: &Tensor, random: &mut Random) -> Tensor {
     let name = &tensor.name;
-    let tall = TALL.contains(&name.as_str());
+    // Norms with weights for each head have a row for each.
+    let of_heads = name.ends_with("_norm.weight") && tensor.dims.len() == 2;
+    let tall = TALL.contains(&name.as_str()) || of_heads;
     let wider = |(i, n): (usize, &usize)| if tall && i + 1 == tensor.dims.len() { *n } else { n * WIDER };
     let dims: Vec<usize> = tensor.dims.iter().enumerate().map(wider).collect();
     let (mean, spread) = match () {
