@@ -165,12 +165,10 @@ fn predictors_of_two_masks_find_what_fires() {
 
 #[test]
 fn what_has_no_gate_has_no_second_mask() {
-    let setup = Setup::new();
     let arcee = repository("tests/golden/arch/arcee.gguf");
     let mut bench = tool("bench");
     bench.arg("-m").arg(&arcee).args(["-n", "4", "-p", "0", "--activation", "drelu"]);
     refused(&mut bench, &["drelu (from --activation)", "architecture arcee has no gate"]);
-    drop(setup);
 }
 
 #[test]

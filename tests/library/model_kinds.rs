@@ -49,8 +49,8 @@ fn kinds() -> Vec<Kind> {
         Kind { name: "gelu", activation: "gelu", gated: false, ffn_biases: true, ..plain() },
         Kind { name: "gelu by erf", activation: "gelu_erf", ..plain() },
         Kind { name: "quick gelu", activation: "gelu_quick", gated: false, ..plain() },
-        Kind { name: "threshold", activation: "fatrelu:0.25", ffn_biases: true, ..plain() },
-        Kind { name: "threshold, ungated", activation: "fatrelu:0.5", gated: false, n_ff: vec![33, 61], ..plain() },
+        Kind { name: "threshold", activation: "fatrelu:0.03", ffn_biases: true, ..plain() },
+        Kind { name: "threshold, ungated", activation: "fatrelu:0.04", gated: false, n_ff: vec![33, 61], ..plain() },
         Kind { name: "two masks", activation: "drelu", ..plain() },
         Kind {
             name: "two masks, biases of neurons",

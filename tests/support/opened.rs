@@ -6,8 +6,8 @@ use powerinfer::gguf::Gguf;
 use std::path::Path;
 
 impl ModelFile {
-    /// What is in a file. Of the types of single values it knows those that our scripts write, by their
-    /// numbers in GGUF.
+    /// What is in a file. Of the types of single values it knows those that our scripts and `split` write,
+    /// by their numbers in GGUF.
     pub fn opened(path: &Path) -> Result<Self> {
         let gguf = Gguf::open(path)?;
         let metadata = gguf.metadata();
@@ -31,6 +31,7 @@ impl ModelFile {
                         Err(_) => Value::Array(word(), array.len, bytes[12..].to_vec()),
                     }
                 }
+                10 => Value::U64(u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"))),
                 other => bail!("{}: a value of type {other}", entry.key),
             };
             file.keys.push((entry.key.clone(), value));
