@@ -69,9 +69,13 @@ pub struct Limits {
 pub fn check_room(executor: &Executor, n: usize) -> Result<()> {
     let (n_past, n_ctx) = (executor.n_past(), executor.params().n_ctx);
     ensure!(n > 0, "the prompt is empty");
+    let advice = match executor.model().config.has_room_beyond(n_ctx) {
+        true => "raise -c or shorten it",
+        false => "shorten it: the model has no further positions",
+    };
     ensure!(
         n_past + n <= n_ctx,
-        "prompt: {n} tokens, but the context of {n_ctx} has room for {}; raise -c or shorten it",
+        "prompt: {n} tokens, but the context of {n_ctx} has room for {}; {advice}",
         n_ctx - n_past
     );
     Ok(())

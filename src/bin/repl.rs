@@ -211,7 +211,11 @@ impl Repl<'_, '_> {
                 self.reset_text();
                 tell!("(the text has ended; the next line begins a new one)");
             }
-            Stop::ContextFull => tell!("the context is full; /reset starts over, a larger -c gives more room"),
+            Stop::ContextFull => {
+                let more = self.setup.model.config.has_room_beyond(self.executor.params().n_ctx);
+                let advice = if more { ", a larger -c gives more room" } else { "" };
+                tell!("the context is full; /reset starts over{advice}");
+            }
             Stop::Interrupted => tell!("(stopped)"),
             _ => {}
         }

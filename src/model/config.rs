@@ -246,6 +246,11 @@ impl Config {
         self.window_rope.as_ref().filter(|_| self.windows[layer].is_some()).unwrap_or(&self.rope)
     }
 
+    /// Whether a context may be longer than `n_ctx` tokens.
+    pub fn has_room_beyond(&self, n_ctx: usize) -> bool {
+        self.positions.is_none_or(|positions| n_ctx < positions.n)
+    }
+
     /// Elements of all query heads.
     pub fn n_q(&self) -> usize {
         self.n_head * self.head_dim

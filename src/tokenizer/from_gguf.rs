@@ -25,6 +25,8 @@ fn read(metadata: &Metadata) -> Result<Vocab> {
     let scores = metadata.array(&key("scores"))?.map(|a| a.floats().with_context(|| key("scores")));
     let types = metadata.array(&key("token_type"))?.map(|a| a.integers().with_context(|| key("token_type")));
     let name = metadata.str("general.name")?.unwrap_or_default().to_lowercase();
+    // OPT has read `</s>` before every text, and not all of its files say so.
+    let always_begins = metadata.str("general.architecture")? == Some("opt");
     let id = |name: &str| metadata.u32(&key(&format!("{name}_token_id")));
     Ok(Vocab {
         model,
@@ -43,7 +45,7 @@ fn read(metadata: &Metadata) -> Result<Vocab> {
             fim_rep: id("fim_rep")?,
             fim_sep: id("fim_sep")?,
         },
-        add_bos: metadata.bool(&key("add_bos_token"))?,
+        add_bos: metadata.bool(&key("add_bos_token"))?.or(always_begins.then_some(true)),
         add_eos: metadata.bool(&key("add_eos_token"))?,
         add_space_prefix: metadata.bool(&key("add_space_prefix"))?,
         strips_behind_special: ["phi-3", "phi3"].iter().any(|phi| name.contains(phi)),

@@ -26,7 +26,7 @@ pub struct Vocab {
     /// Further tokens that end a generation: `tokenizer.ggml.eot_token_id`, `eom_token_id`, `fim_pad_token_id`,
     /// `fim_rep_token_id` and `fim_sep_token_id`.
     pub ends: Ends,
-    /// `tokenizer.ggml.add_bos_token`; absent, true for "llama" and up to `pre` for "gpt2".
+    /// `tokenizer.ggml.add_bos_token`; absent, true for "llama" and for models of architecture opt, else up to `pre` for "gpt2".
     pub add_bos: Option<bool>,
     /// `tokenizer.ggml.add_eos_token`; absent, false.
     pub add_eos: Option<bool>,

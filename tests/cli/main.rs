@@ -21,6 +21,7 @@ mod outputs;
 mod parts;
 mod pipeline;
 mod plan;
+mod positions;
 mod predict;
 mod profile;
 mod pwri;

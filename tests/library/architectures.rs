@@ -1,7 +1,7 @@
 //! Every architecture computes what an independent reference in 64 bits does: golden logits of tiny random models.
 //!
 //! tests/golden/arch has files by scripts/make_arch_gguf.py and logits by scripts/reference.py; llama.cpp agrees with them
-//! (scripts/compare_logits.py).
+//! (scripts/compare_logits.py); so does transformers with OPT, which llama.cpp does not know (scripts/make_opt_golden.py).
 
 use crate::support::real::repository;
 use anyhow::{Context, Result};
@@ -89,6 +89,7 @@ fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
         "jais2-own",
         "opt",
         "opt-offset",
+        "opt-transformers",
         "falcon",
         "falcon-two",
         "falcon-relu",
