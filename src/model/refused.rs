@@ -102,7 +102,9 @@ pub(super) fn check(keys: &Keys, config: &Config, computed: &[&str]) -> Result<(
             let usual = match stem {
                 "rope.freq_base" => f64::from(config.rope.base),
                 "rope.dimension_count" => config.rope.n_dims as f64,
-                "attention.key_length" | "attention.value_length" => config.head_dim as f64,
+                "attention.key_length" => config.head_dim as f64,
+                // Where values have another width than keys, the architecture says so only later.
+                "attention.value_length" => keys.whole(stem)?.unwrap_or(config.head_dim) as f64,
                 _ => 0.0,
             };
             refuse(suffix, &[0.0, usual], "a value for layers with a window is")?;

@@ -1,7 +1,7 @@
 //! PLM, whose keys and values come from a narrow vector.
 
 use crate::architecture_forms::{on_a_card, path, refuses_key, refuses_shape, refuses_tensor};
-use crate::support::Value;
+use crate::support::{ModelFile, Value};
 use anyhow::{Context, Result};
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
@@ -23,6 +23,18 @@ fn plm_refuses_what_it_does_not_compute() {
     refuses_shape("plm", "blk.0.attn_kv_a_norm.weight", None);
     refuses_shape("plm", "blk.1.attn_kv_b.weight", Some(&[12, 72]));
     refuses_shape("plm", "blk.2.attn_output.weight", Some(&[40, 32]));
+}
+
+/// llama.cpp writes it into every file that it saves.
+#[test]
+fn a_width_of_values_where_there_is_a_window_is_that_of_all_layers() -> Result<()> {
+    const KEY: &str = "plm.attention.value_length_swa";
+    let folder = tempfile::tempdir()?;
+    let mut file = ModelFile::opened(&path("plm"))?;
+    file.set(KEY, Value::U32(8));
+    Model::new(Gguf::open(&file.written(folder.path(), "saved.gguf"))?, None)?;
+    refuses_key("plm", KEY, Value::U32(10), "a value for layers with a window");
+    Ok(())
 }
 
 #[test]
