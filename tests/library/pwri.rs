@@ -3,7 +3,7 @@
 use crate::support::pwri::{Scores, noise, oracle};
 use crate::support::{ModelFile, Value, real};
 use anyhow::{Context, Result};
-use powerinfer::executor::Mode;
+use powerinfer::executor::{Mode, check_card};
 use powerinfer::model::{Down, Model, PredictorInput};
 use powerinfer::profile::{Fingerprint, Kinship};
 use powerinfer::quant::GgmlType;
@@ -97,6 +97,19 @@ fn predictors_look_at_the_residual_stream_before_its_norm() -> Result<()> {
     let mut executor = real::executor(&model, Mode::Predicted, 2)?;
     let together = executor.decode_several(&real::story(4)?)?.to_vec();
     assert_eq!(together, expected[..4].concat());
+    Ok(())
+}
+
+#[test]
+fn a_card_refuses_only_what_asks_such_predictors() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let model = with(some_noise, 0.0, folder.path())?;
+    for mode in [Mode::Dense, Mode::Exact] {
+        check_card(&model, &real::params(mode, 1))?;
+    }
+    let refused = check_card(&model, &real::params(Mode::Predicted, 1)).err().context("was not refused")?;
+    let refused = format!("{refused:#}");
+    assert!(refused.contains("layer 0: predictors that look at the residual stream"), "{refused}");
     Ok(())
 }
 
