@@ -27,7 +27,7 @@ TOLERANCE = 1e-6
 # Keys that say something of the file, not of the model; and what files of old converters lack or have otherwise.
 OF_THE_FILE = ("GGUF.", "general.name", "general.file_type", "general.alignment")
 ADDED = ("hidden_activation", "attention.scale", "embedding_scale", "residual_scale", "logit_scale", "attn_logit_softcapping",
-         "final_logit_softcapping", "rope.freq_base_swa", "attention.sliding_window")  # fmt: skip
+         "final_logit_softcapping", "rope.freq_base_swa", "attention.sliding_window", "rope.scaling.type")  # fmt: skip
 # Matrices that are always F32.
 EXACT = ("position_embd.weight",)
 # Architectures whose checkpoints have queries, keys and values in one tensor.

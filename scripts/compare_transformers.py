@@ -42,6 +42,8 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
 LONG = {"rope_type": "longrope", "long_factor": [1.5, 2.0, 2.5, 3.0], "short_factor": [1.0, 1.1, 1.2, 1.3]}
 MINISTRAL = YARN | {"original_max_position_embeddings": 5, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.4}
+BASE = {"rope_theta": 20.0}
+OLMO3 = {"full_attention": YARN | BASE, "sliding_attention": {"rope_type": "default"} | BASE}
 # Of the usual settings, what these do not know.
 WITHOUT = ("intermediate_size", "num_key_value_heads")
 # Name: class of the configuration, and what differs from the usual.
@@ -59,6 +61,7 @@ MODELS = {
     "nemotron": ("NemotronConfig", {"partial_rotary_factor": 0.5, "head_dim": 8}),
     "nemotron-biases": ("NemotronConfig", {"attention_bias": True, "mlp_bias": True, "partial_rotary_factor": 1.0, "head_dim": 8}),
     "olmo2": ("Olmo2Config", {}),
+    "olmo3": ("Olmo3Config", {"sliding_window": 4, "rope_parameters": OLMO3, "num_hidden_layers": 8}),
     "ministral3": ("Ministral3Config", WIDE | {"sliding_window": None, "rope_scaling": MINISTRAL}),
     "stablelm": ("StableLmConfig", {"use_qkv_bias": True, "partial_rotary_factor": 0.5}),
     "stablelm-parallel": ("StableLmConfig", {"use_parallel_residual": True, "partial_rotary_factor": 0.75}),

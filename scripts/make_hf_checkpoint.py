@@ -102,6 +102,12 @@ def scaling(source):
         names = ("factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "attention_factor")
         found = {name: source.key(f"rope.scaling.{key}") for key, name in zip(keys, names)}
         return {"rope_type": "yarn"} | {name: value for name, value in found.items() if value is not None}
+    # Files by llama.cpp's converter have no name for it.
+    if kind == "longrope" or "rope_factors_long.weight" in source.tensors:
+        factors = {f"{kind}_factor": source.tensors[f"rope_factors_{kind}.weight"].tolist() for kind in ("short", "long")}
+        original = source.key("rope.scaling.original_context_length")
+        attention = source.key("rope.scaling.attn_factor", 1.0)
+        return {"rope_type": "longrope", "original_max_position_embeddings": original, "attention_factor": attention} | factors
     return None
 
 
@@ -132,7 +138,9 @@ def usual_config(source, classes, model_type, eps="rms_norm_eps", **settings):
 
 def windows(source):
     """Layers that look back on a limited number of tokens, one by one."""
-    length, pattern = source.key("attention.sliding_window"), source.key("attention.sliding_window_pattern", 0)
+    # What files need not say.
+    period = 4 if source.arch == "olmo2" else 0
+    length, pattern = source.key("attention.sliding_window"), source.key("attention.sliding_window_pattern", period)
     if not length:
         return {}
     n_layer = source.key("block_count")
@@ -198,10 +206,12 @@ def nemotron(source):
 
 
 def olmo2(source):
+    """OLMo 3 has windows."""
     layer = "model.layers.{}."
     norms = {"post_attention_norm": "post_attention_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
     names = {role: layer + name for role, name in norms.items()}
-    return usual_config(source, "Olmo2ForCausalLM", "olmo2"), with_names(source, **names)
+    number = 3 if source.key("attention.sliding_window") else 2
+    return usual_config(source, f"Olmo{number}ForCausalLM", f"olmo{number}"), with_names(source, **names)
 
 
 def mistral3(source):
@@ -307,13 +317,9 @@ def jais2(source):
 def phi3(source):
     names = {"attn_qkv": "model.layers.{}.self_attn.qkv_proj", "ffn_up": "model.layers.{}.mlp.gate_up_proj"}
     config = usual_config(source, "Phi3ForCausalLM", "phi3")
-    factors = {f"{kind}_factor": source.tensors.get(f"rope_factors_{kind}.weight") for kind in ("short", "long")}
-    if factors["short"] is not None:
-        config["original_max_position_embeddings"] = source.key("rope.scaling.original_context_length")
-        config["rope_scaling"] = {"type": "longrope"} | {name: values.tolist() for name, values in factors.items()}
-        attn_factor = source.key("rope.scaling.attn_factor")
-        if attn_factor is not None:
-            config["rope_scaling"]["attention_factor"] = attn_factor
+    if config["rope_scaling"]:
+        # Where Phi has it.
+        config["original_max_position_embeddings"] = config["rope_scaling"].pop("original_max_position_embeddings")
     return config, with_names(source, **names)
 
 
