@@ -29,7 +29,7 @@ OF_THE_FILE = ("GGUF.", "general.name", "general.file_type", "general.alignment"
 ADDED = ("hidden_activation", "attention.scale", "embedding_scale", "residual_scale", "logit_scale", "attn_logit_softcapping",
          "final_logit_softcapping", "rope.freq_base_swa", "attention.sliding_window", "rope.scaling.type")  # fmt: skip
 # Matrices that are always F32.
-EXACT = ("position_embd.weight",)
+EXACT = ("position_embd.weight", "_norm.weight")
 # Architectures whose checkpoints have queries, keys and values in one tensor.
 FUSED = ("falcon", "phi3")
 NOT_COMPARED = {"stablelm.use_parallel_residual"}
@@ -78,7 +78,7 @@ def compared_tensors(path, expected, after, kind):
     if set(expected) != set(found):
         raise SystemExit(f"{path}: other tensors: {sorted(set(expected) ^ set(found))[:3]}")
     for name, values in expected.items():
-        its_kind = kind if values.ndim > 1 and name not in EXACT else gguf.GGMLQuantizationType.F32
+        its_kind = kind if values.ndim > 1 and not name.endswith(EXACT) else gguf.GGMLQuantizationType.F32
         tensor = found[name]
         if tensor.tensor_type != its_kind or [int(n) for n in reversed(tensor.shape)] != list(values.shape):
             raise SystemExit(f"{path}: {name}: {tensor.tensor_type.name} {list(tensor.shape)}, not {its_kind.name} {list(values.shape)}")

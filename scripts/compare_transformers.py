@@ -65,6 +65,7 @@ MODELS = {
     "ministral3": ("Ministral3Config", WIDE | {"sliding_window": None, "rope_scaling": MINISTRAL}),
     "stablelm": ("StableLmConfig", {"use_qkv_bias": True, "partial_rotary_factor": 0.5}),
     "stablelm-parallel": ("StableLmConfig", {"use_parallel_residual": True, "partial_rotary_factor": 0.75}),
+    "stablelm-heads": ("StableLmConfig", {"use_parallel_residual": True, "qk_layernorm": True, "partial_rotary_factor": 0.5}),
     "starcoder2": ("Starcoder2Config", {"sliding_window": None}),
     "opt": ("OPTConfig", {"ffn_dim": 36, "word_embed_proj_dim": 32, "without": WITHOUT}),
     "falcon-7b": ("FalconConfig", {"new_decoder_architecture": False, "multi_query": True, "parallel_attn": True, "bias": False, "without": WITHOUT}),

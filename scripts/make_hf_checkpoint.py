@@ -232,7 +232,15 @@ def mistral3(source):
 def stablelm(source):
     parallel = "blk.0.ffn_norm.weight" not in source.tensors
     config = usual_config(source, "StableLmForCausalLM", "stablelm", "layer_norm_eps", use_parallel_residual=parallel)
-    return config, with_names(source)
+    tensors = {}
+    for name, values in with_names(source).items():
+        if ".q_norm." in name or ".k_norm." in name:
+            config["qk_layernorm"] = True
+            heads = name.replace("_norm.weight", "_layernorm.norms.{}.weight")
+            tensors |= {heads.format(head): row for head, row in enumerate(values)}
+        else:
+            tensors[name] = values
+    return config, tensors
 
 
 def starcoder2(source):

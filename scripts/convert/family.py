@@ -11,9 +11,10 @@ from .fail import fail
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor: where it is in the checkpoint, its sizes there and in the file, and how its bits are changed."""
+    """A tensor: what it is in the checkpoint, its sizes there and in the file, and how its bits are changed."""
 
-    source: str
+    # Several are its rows.
+    sources: tuple
     source_shape: tuple
     shape: tuple
     # From bits as they are to bits as the file has them, of the same type.
@@ -64,6 +65,8 @@ LAYER = {
     "ffn_down": "mlp.down_proj",
 }
 UNGATED = {role: source for role, source in LAYER.items() if role != "ffn_gate"}
+# In a name, the number of a row that is a tensor of its own.
+ROW = "{row}"
 HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 
 
@@ -196,10 +199,14 @@ def plan(family, config, checkpoint):
 
     def add(prefix, role, source):
         plus, shape, its_own = family.norm_plus if "norm" in role else 0.0, shapes[role], source_shapes[role]
-        reorder, exact = reorders.get(role), role in family.exact
-        parts[f"{prefix}{role}.weight"] = Part(f"{source}.weight", its_own, shape, reorder, plus, exact)
+        reorder, exact = reorders.get(role), role in family.exact or "norm" in role
+        if ROW in source:
+            rows = tuple(f"{source.replace(ROW, str(row))}.weight" for row in range(shape[0]))
+            parts[f"{prefix}{role}.weight"] = Part(rows, shape[1:], shape, None, plus, exact)
+            return
+        parts[f"{prefix}{role}.weight"] = Part((f"{source}.weight",), its_own, shape, reorder, plus, exact)
         if f"{source}.bias" in checkpoint or ("norm" in role and family.norm == "layer"):
-            parts[f"{prefix}{role}.bias"] = Part(f"{source}.bias", its_own[:1], shape[:1], reorder)
+            parts[f"{prefix}{role}.bias"] = Part((f"{source}.bias",), its_own[:1], shape[:1], reorder)
 
     tied = is_tied(family, config, checkpoint)
     for role, source in family.around.items():
@@ -218,14 +225,15 @@ def plan(family, config, checkpoint):
 
 def check_plan(family, config, checkpoint, parts):
     folder = checkpoint.folder
-    for part in parts.values():
-        if part.source not in checkpoint:
-            fail(f"{folder}: no tensor {part.source}")
-        entry = checkpoint.entries[part.source]
-        if entry.shape != part.source_shape:
-            fail(f"{entry.path}: {part.source} is {list(entry.shape)}, not {list(part.source_shape)} as {config.path.name} has it")
-        checkpoint.kind(part.source)
-    used = {part.source for part in parts.values()} | {f"{family.around['output']}.weight"}
+    sources = {source: part.source_shape for part in parts.values() for source in part.sources}
+    for source, shape in sources.items():
+        if source not in checkpoint:
+            fail(f"{folder}: no tensor {source}")
+        entry = checkpoint.entries[source]
+        if entry.shape != shape:
+            fail(f"{entry.path}: {source} is {list(entry.shape)}, not {list(shape)} as {config.path.name} has it")
+        checkpoint.kind(source)
+    used = {*sources, f"{family.around['output']}.weight"}
     left = sorted(set(checkpoint.entries) - used)
     left = [name for name in left if not name.startswith(family.left_out) and not name.endswith(family.ignored)]
     if left:
@@ -234,8 +242,12 @@ def check_plan(family, config, checkpoint, parts):
 
 def bits(part, checkpoint):
     """Of a tensor, as its file has them, and their type."""
-    kind = checkpoint.kind(part.source)
-    array = checkpoint.read(part.source)
+    kind = checkpoint.kind(part.sources[0])
+    if len(part.sources) > 1:
+        # They are few and short.
+        array, kind = np.stack([floats.values(checkpoint.read(s), checkpoint.kind(s)).view("<u4") for s in part.sources]), "f32"
+    else:
+        array = checkpoint.read(part.sources[0])
     if part.plus:
         kind, array = "f32", (floats.values(array, kind) + np.float32(part.plus)).view("<u4")
     return (part.reorder(array) if part.reorder else array), kind
