@@ -31,7 +31,6 @@ impl ModelFile {
                         Err(_) => Value::Array(word(), array.len, bytes[12..].to_vec()),
                     }
                 }
-                10 => Value::U64(u64::from_le_bytes(bytes[..8].try_into().expect("eight bytes"))),
                 other => bail!("{}: a value of type {other}", entry.key),
             };
             file.keys.push((entry.key.clone(), value));
