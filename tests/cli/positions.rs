@@ -58,13 +58,16 @@ fn a_text_ends_with_the_table() {
 #[test]
 fn a_conversation_goes_on_until_the_table_ends() {
     let mut command = tool("run");
-    command.arg("-m").arg(opt()).args(["-i", "-n", "40", "--ignore-eos", "--temp", "0"]);
+    command.arg("-m").arg(opt()).args(["-i", "-n", "200", "--ignore-eos", "--temp", "0"]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let turns = "a dog\nand a cat\nonce more\n/reset\nhi\n";
     // It may end before it has read all of it.
     let _ = child.stdin.take().unwrap().write_all(turns.as_bytes());
     let outcome = Outcome::from(child.wait_with_output().unwrap()).ok();
-    assert!(outcome.stderr.contains("the context is full; /reset starts over\n"), "{}", outcome.stderr);
+    // In the first turn, and again behind /reset; what stands between has no room.
+    let times = |what: &str| outcome.stderr.matches(what).count();
+    assert_eq!(times("the context is full; /reset starts over\n"), 2, "{}", outcome.stderr);
+    assert_eq!(times("shorten it: the model has no further positions\n"), 2, "{}", outcome.stderr);
 }
 
 #[test]
