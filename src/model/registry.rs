@@ -51,6 +51,9 @@ pub struct KnownModel {
     /// Its threshold, where it has one.
     #[serde(default)]
     pub threshold: Option<f32>,
+    /// Groups of neurons per layer that a router chooses among; 0 where there is one.
+    #[serde(default)]
+    pub experts: u32,
     /// Chat template: `file` (the GGUF's own) or `none`.
     pub template: String,
     /// SPDX identifier or the licence's name.

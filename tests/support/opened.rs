@@ -6,8 +6,8 @@ use powerinfer::gguf::Gguf;
 use std::path::Path;
 
 impl ModelFile {
-    /// What is in a file. Of the types of single values it knows those that our scripts and `split` write,
-    /// by their numbers in GGUF.
+    /// What is in a file. Of the types of single values it knows those that our scripts write, by their
+    /// numbers in GGUF.
     pub fn opened(path: &Path) -> Result<Self> {
         let gguf = Gguf::open(path)?;
         let metadata = gguf.metadata();
