@@ -16,8 +16,8 @@
 // there. Grid: n divided by 16, rounded up. Bytes read: n rows of gate, and of up those whose activation is not 0.
 // Gate and up are of one type. Where they are not, matvec with the activation, select and up do the same in three steps.
 //
-// Registers (ptxas 12.9, sm_75/sm_90), up: f32 47/47, f16 64/64, bf16 64/64, q8_0 80/80,
-// q4_0 80/80, q4_k 80/80, q6_k 72/72;
+// Registers (ptxas 12.9, sm_75/sm_90), up: f32 44/46, f16 64/64, bf16 64/64, q8_0 80/80,
+// q4_0 80/80, q4_k 80/80, q6_k 71/72;
 // gate_up: f32 50/50, f16 68/68, bf16 68/68, q8_0 80/80, q4_0 79/79, q4_k 80/79, q6_k 80/80.
 #include "rows.cuh"
 

@@ -12,7 +12,7 @@
 // added in a tree, then the warps of a row in order. It depends on n_cols and lanes only.
 // Bytes read: the rows once, as many as in the file (2,304 for a Q4_0 row of 4,096, 8,192 for F16); x, from the nearest
 // cache, once for two rows. Four loads of 16 bytes of weights per thread are under way at once.
-// Registers (ptxas 12.9, sm_75/sm_90): f32 50/53, f16 61/64, bf16 60/64, q8_0 72/72,
+// Registers (ptxas 12.9, sm_75/sm_90): f32 50/54, f16 61/64, bf16 60/64, q8_0 72/72,
 // q4_0 79/80, q4_k 75/77, q6_k 80/80.
 #include "rows.cuh"
 

@@ -181,7 +181,7 @@ fn hybrid_of_other_kinds_of_layers() -> Result<()> {
             name: "rotation in parts, sharper and sharper",
             n_rot: 16,
             still_every: Some(2),
-            temperature: Some((0.6, 2)),
+            temperature: Some((0.3, 4)),
             rope_factor: 4.0,
             yarn: Some(Yarn { n_ctx: 16, beta_fast: 8.0, beta_slow: 1.0, share: 1.0, log_multiplier: 0.0 }),
             ..usual.clone()
@@ -202,7 +202,8 @@ fn hybrid_of_other_kinds_of_layers() -> Result<()> {
                 assert!(apart < F16_TOLERANCE, "{}, {name}, {}: {apart}", kind.name, mode.name());
             }
             let apart = prefill_difference(&model, plan(&model, Mode::Exact, CARD, of_layer)?)?;
-            assert!(apart < PREFILL_TOLERANCE, "{}, {name}, prefill: {apart}", kind.name);
+            // Sharper attention and norms behind blocks make more of what was rounded.
+            assert!(apart < 2.0 * PREFILL_TOLERANCE, "{}, {name}, prefill: {apart}", kind.name);
         }
         std::fs::remove_file(&plain)?;
         std::fs::remove_file(&hot_first)?;
