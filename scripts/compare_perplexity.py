@@ -8,7 +8,7 @@ The model has to be one that llama.cpp computes right: SiLU, such as scripts/mak
 those of llama.cpp's perplexity tool: the text's tokens, BOS first, are cut into consecutive windows of N and what
 is left is dropped; each window's first token is replaced by BOS; in each window the predictions of tokens
 N/2+1 ..= N-1 count. Exits with 1 when a row of the bench differs by more than the tolerance, relatively. Without
---bench it prints llama.cpp's figure alone.
+--bench it prints llama.cpp's figure alone. Tiny random models of every architecture are for scripts/compare_forms.py.
 """
 
 import argparse

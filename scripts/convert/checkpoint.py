@@ -77,10 +77,14 @@ def files(folder):
             fail(f"{index}: no weight_map")
         found = [folder / name for name in sorted(set(places.values()))]
         for path in found:
-            if not path.exists():
+            if path.parent != folder:
+                fail(f"{index}: {str(path)[:60]!r}: shards lie in the same folder")
+            if not path.is_file():
                 fail(f"{path}: a shard that {index.name} lists is missing")
         return found
-    found = sorted(folder.glob("*.safetensors"))
+    # Folders of Mistral's have the same weights once more, under other names.
+    whole = folder / "model.safetensors"
+    found = [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
     if not found:
         pickled = next((path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in sorted(folder.glob(pattern))), None)
         if pickled:
