@@ -142,7 +142,7 @@ impl FfnStats {
         self.share(&self.groups, |g| g.fired)
     }
 
-    /// Share of a group's neurons whose row of `up` was read, where there is a gate: see [`Computed::opened`]; `None` before
+    /// Share of a group's neurons whose row of `up` was read, where there is a gate; `None` before
     /// the first token.
     pub fn group_opened(&self, group: usize) -> Option<f64> {
         self.share(&self.groups[group..=group], |g| g.opened)
