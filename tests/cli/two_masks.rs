@@ -8,6 +8,8 @@ use powerinfer::profile::Profile;
 use powerinfer::quant::GgmlType;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
 
 /// With a tokenizer of bytes.
 fn bamboo() -> PathBuf {
@@ -190,4 +192,29 @@ fn rates_of_gates_that_cannot_be_are_refused() {
     *file.tensor(name) = Tensor::zeros(name, GgmlType::F32, &[3]);
     let damaged = file.written(setup.folder.path(), "damaged.gguf");
     refused(tool("bench").arg("-m").arg(damaged).args(["-n", "1", "-p", "0"]), &["damaged.gguf", name]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_killed_profile_goes_on_with_both_counts() {
+    let setup = Setup::new();
+    let story = "once upon a time there was a little dog who liked to run ".repeat(100);
+    std::fs::write(setup.at("story.txt"), story).unwrap();
+    setup.profile(&[], "whole.profile");
+    let command = || {
+        let mut command = tool("profile");
+        command.arg("-m").arg(bamboo()).arg("-f").arg(setup.at("story.txt")).args(["-c", "64"]);
+        command.args(["--checkpoint-seconds", "0", "-o"]).arg(setup.at("killed.profile"));
+        command
+    };
+    let mut child = command().stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let part = setup.at("killed.profile.part");
+    while !part.exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let told = Outcome::from(command().output().unwrap()).ok().stderr;
+    let bytes = |name: &str| std::fs::read(setup.at(name)).unwrap();
+    assert_eq!(bytes("killed.profile"), bytes("whole.profile"), "{told}");
 }
