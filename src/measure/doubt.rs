@@ -17,7 +17,8 @@ use std::fmt;
 pub const MAX_TOKENS: usize = 64;
 
 /// Functions with which the tokens are predicted.
-const CANDIDATES: [Activation; 4] = [Activation::Silu, Activation::Gelu, Activation::Relu, Activation::Relu2];
+const CANDIDATES: [Activation; 5] =
+    [Activation::Silu, Activation::Gelu, Activation::Relu, Activation::Relu2, Activation::DRelu];
 
 /// Below this share of positive gates in the first layer a model that never rests looks as if trained to rest.
 const FEW_POSITIVE: f64 = 0.35;
@@ -33,29 +34,25 @@ const TEXT: f64 = 0.75;
 pub struct Doubt {
     /// The function it is run with, and where that was found.
     with: (Activation, String),
-    /// What fits better.
-    better: Activation,
+    /// Nats per token with it.
+    nats: f64,
+    /// What fits better, with nats per token, and what fits nearly as well as that; the best first.
+    better: Vec<(Activation, f64)>,
     /// Share of gates that are positive, and of which.
     positive: (f64, &'static str),
-    /// Nats per token with the one and with the other.
-    nats: [f64; 2],
     n_tokens: usize,
-}
-
-impl Doubt {
-    /// The function that fits better.
-    pub fn better(&self) -> Activation {
-        self.better
-    }
 }
 
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { with: (with, from), better, positive: (share, of), nats: [now, then], n_tokens } = self;
+        let Self { with: (with, from), nats, better, positive: (share, of), n_tokens } = self;
+        let each = |text: &dyn Fn(&(Activation, f64)) -> String| better.iter().map(text).collect::<Vec<_>>();
+        let costs = each(&|(other, nats)| format!("{nats:.2} with {other}")).join(", ");
+        let flags = each(&|(other, _)| format!("--activation {other}")).join(" or ");
         write!(
             f,
             "activation {with} (from {from}) does not fit: {:.0} % of {of} are positive, and the first {n_tokens} tokens cost \
-             {now:.2} nats each, but {then:.2} with {better}; --activation {better} computes that",
+             {nats:.2} nats each, but {costs}; {flags} computes that",
             100.0 * share
         )
     }
@@ -93,23 +90,26 @@ pub fn of_gates(
     }
     let Some(positive) = suspicion(with.activation, gates) else { return Ok(None) };
     let now = nats(model, tokens, worker)?;
-    let mut best: Option<(Activation, f64)> = None;
-    let mut sure = false;
+    let mut others = Vec::new();
     for other in CANDIDATES.into_iter().filter(|other| *other != with.activation) {
         progress::check(progress)?;
-        let then = nats(&Model::new(model.gguf.clone(), Some(other))?, tokens, worker)?;
+        // Not every function goes with every form of FFN.
+        let Ok(other_model) = Model::new(model.gguf.clone(), Some(other)) else { continue };
+        let then = nats(&other_model, tokens, worker)?;
         let (mean, _) = mean_and_error(then.iter().copied());
-        if best.is_none_or(|(_, least)| mean < least) {
-            best = Some((other, mean));
-            let (gain, error) = mean_and_error(now.iter().zip(&then).map(|(now, then)| now - then));
-            sure = gain > LIKELIER[0] && gain > LIKELIER[1] * error;
-        }
+        let (gain, error) = mean_and_error(now.iter().zip(&then).map(|(now, then)| now - then));
+        others.push((other, mean, gain > LIKELIER[0] && gain > LIKELIER[1] * error));
     }
+    others.sort_by(|a, b| a.1.total_cmp(&b.1));
     let guessed = (model.config.n_tokens as f64).ln();
-    let Some((better, then)) = best.filter(|(_, then)| sure && *then < TEXT * guessed) else { return Ok(None) };
-    let (now, _) = mean_and_error(now.iter().copied());
+    let Some((_, least, _)) = others.first().copied().filter(|(_, nats, sure)| *sure && *nats < TEXT * guessed) else {
+        return Ok(None);
+    };
+    let better = others.iter().filter(|(_, nats, sure)| *sure && nats - least < LIKELIER[0]);
+    let better = better.map(|(other, nats, _)| (*other, *nats)).collect();
+    let (nats, _) = mean_and_error(now.iter().copied());
     let with = (with.activation, with.from.clone());
-    Ok(Some(Doubt { with, better, positive, nats: [now, then], n_tokens: tokens.len() }))
+    Ok(Some(Doubt { with, nats, better, positive, n_tokens: tokens.len() }))
 }
 
 /// The same for tokens whose gates have not been seen: the first [`MAX_TOKENS`] of them are computed for that, too.
