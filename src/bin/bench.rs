@@ -81,7 +81,7 @@ struct Args {
     /// Threads [default: all cores]
     #[arg(short, long, value_name = "N,N", value_delimiter = ',')]
     threads: Vec<usize>,
-    /// Which neurons of the FFN to compute: dense, exact, predicted
+    /// Which neurons of the FFN to compute: dense, exact, predicted, thresholded
     #[arg(long, value_name = "MODE,MODE", value_delimiter = ',', default_value = "exact")]
     mode: Vec<Mode>,
     /// Tokens to feed: real (a built-in story), random, or a text file (-: standard input) [default: real, or random with --synthetic]
@@ -159,6 +159,7 @@ fn run(args: Args) -> Result<()> {
     let mut rows = Vec::new();
     let measured = work.measure(&args, &chosen, &model, &bar, &mut rows);
     drop(bar);
+    what_does_not_pay(&rows).iter().for_each(|line| tell!("note: {line}"));
     // What was measured before something went wrong is not lost.
     if measured.is_ok() || !rows.is_empty() {
         print(render(&rows, args.output)?)?;
@@ -265,7 +266,7 @@ impl Work {
                 let bench = Bench { args, chosen, model, n_threads, worker: &worker, mode, limit };
                 for &test in &self.tests {
                     rows.push(bench.speed(test, &self.tokens, bar)?);
-                    if let (Some(hardware), 0) = (&hardware, test.n_prompt) {
+                    if let (Some(hardware), 0, true) = (&hardware, test.n_prompt, mode != Mode::Thresholded) {
                         bench.predict(test, hardware, rows)?;
                     }
                 }
@@ -322,6 +323,18 @@ fn feed(args: &Args, model: &Model, progress: &dyn Progress) -> Result<Vec<u32>>
     }
     let tokens = models::tokenizer(&model.gguf)?.encode_prompt(&text, special(args), true)?;
     Ok(tokens)
+}
+
+/// Where skipping by thresholds was no faster than computing everything, and both were measured.
+fn what_does_not_pay(rows: &[Row]) -> Vec<String> {
+    let speeds = |mode: Mode| rows.iter().filter(move |row| row.mode == mode.name() && row.perplexity.is_none());
+    let lines = speeds(Mode::Thresholded).filter_map(|row| {
+        let same = |dense: &&Row| (&dense.test, dense.n_threads) == (&row.test, row.n_threads);
+        let dense = speeds(Mode::Dense).find(same).filter(|dense| dense.avg_ts >= row.avg_ts)?;
+        let (test, less, more) = (&row.test, row.avg_ts, dense.avg_ts);
+        Some(format!("{test}: mode thresholded does not pay: {less:.2} tokens/s, dense {more:.2}"))
+    });
+    lines.collect()
 }
 
 /// What computed.
@@ -466,7 +479,7 @@ impl Bench<'_> {
         let n_ubatch = self.args.compute.n_ubatch();
         let computed = match self.mode {
             Mode::Dense => Test { n_prompt: n_ctx, n_gen: 0 },
-            Mode::Exact | Mode::Predicted => Test { n_prompt: 0, n_gen: n_ctx },
+            Mode::Exact | Mode::Predicted | Mode::Thresholded => Test { n_prompt: 0, n_gen: n_ctx },
         };
         Ok(Row {
             n_prompt: n_tokens,

@@ -10,7 +10,7 @@ use powerinfer::profile::{Fingerprint, Kinship, Profile};
 use std::path::{Path, PathBuf};
 
 /// What belongs to making a profile, and not to what is made from one.
-const PROFILING: [&str; 11] = [
+const PROFILING: [&str; 12] = [
     "file",
     "random_tokens",
     "ctx_size",
@@ -22,6 +22,7 @@ const PROFILING: [&str; 11] = [
     "merge",
     "show",
     "compare",
+    "threshold_search",
 ];
 
 /// Which predictors to fit, and to what.

@@ -2,6 +2,7 @@
 
 mod common;
 mod predictor;
+mod thresholds;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -30,6 +31,7 @@ const EXAMPLES: &str = "\
 Examples:
   powerinfer-profile -m model.gguf -f corpus.txt -o model.profile
   powerinfer-profile -m model.gguf -f corpus/ -o model.profile --tokens 100000 --plot profile.png
+  powerinfer-profile -m silu.gguf -f corpus/ -o silu.profile --threshold-search --kl-budget 0.05
   powerinfer-profile -hf owner/model-GGUF:F16 -f corpus.txt -o model.profile
   powerinfer-profile -m model.gguf -f corpus/ -o part3.profile --shard 3/8
   powerinfer-profile --merge part*.profile -o model.profile
@@ -100,10 +102,12 @@ struct Args {
     plot: Option<PathBuf>,
     #[command(flatten)]
     predictor: predictor::PredictorArgs,
+    #[command(flatten)]
+    thresholds: thresholds::ThresholdArgs,
 }
 
 /// Arguments that say how to make a profile.
-const MAKING: [&str; 15] = [
+const MAKING: [&str; 16] = [
     "model",
     "hf_repo",
     "offline",
@@ -119,6 +123,7 @@ const MAKING: [&str; 15] = [
     "threads",
     "activation",
     "parse_special",
+    "threshold_search",
 ];
 
 fn main() -> ExitCode {
@@ -144,6 +149,7 @@ fn run(args: Args) -> Result<()> {
         models::keep_inputs(output, inputs.map(PathBuf::as_path))?;
         check_writable(output)?;
     }
+    args.thresholds.check()?;
     let model = if args.show.is_none() && args.merge.is_empty() { args.which.path(&Bar::new())? } else { None };
     for output in args.output.iter().chain(&args.plot) {
         models::keep_inputs(output, model.as_deref())?;
@@ -225,6 +231,7 @@ fn make(args: &Args, model: Option<&Path>, output: &Path) -> Result<(Profile, Op
             Profiling::over_texts(&model, &tokenizer, &texts, params, &bar)?
         }
     };
+    args.thresholds.check_windows(windows_of(&job, args).len())?;
     drop(texts);
     // A device or a pipe has no place beside it.
     let lasting = std::fs::metadata(output).map_or(true, |m| m.is_file());
@@ -232,19 +239,32 @@ fn make(args: &Args, model: Option<&Path>, output: &Path) -> Result<(Profile, Op
         tell!("{}: resuming after {done} of {all} windows", part.display());
     }
     let every = Duration::try_from_secs_f64(args.checkpoint_seconds).context("--checkpoint-seconds")?;
-    // Random tokens are no text that a model could know.
-    let opening = if args.random_tokens.is_some() { Vec::new() } else { job.opening().to_vec() };
+    let windows = windows_of(&job, args);
     let result = job.run(lasting.then(|| Checkpoint::new(&part, every)), &bar);
     drop(bar);
     if result.as_ref().is_err_and(|e| e.is::<Interrupted>()) && part.exists() {
         tell!("note: progress is saved in {}; run the same command again to resume", part.display());
     }
-    let Collected { profile, samples } = result?;
+    let Collected { mut profile, samples } = result?;
     let worker = Worker::new(n_threads, Isa::detect())?;
-    if let Some(doubt) = doubt::of_text(&model, &opening, &worker, &Silent)? {
+    if let Some(opening) = windows.first()
+        && let Some(doubt) = doubt::of_text(&model, opening, &worker, &Silent)?
+    {
         tell!("warning: {}: {doubt}", model.gguf.source().name());
     }
+    if args.thresholds.threshold_search {
+        let (found, told) = args.thresholds.search(&model, &windows, &worker, &Bar::new())?;
+        profile.thresholds = Some(found.thresholds);
+        print_table(told)?;
+    }
     Ok((profile, samples))
+}
+
+/// The first windows of text.
+fn windows_of(job: &Profiling, args: &Args) -> Vec<Vec<u32>> {
+    // Random tokens are no text that a model could know.
+    let n = if args.random_tokens.is_some() { 0 } else { thresholds::MOST_WINDOWS };
+    job.windows().take(n).map(<[u32]>::to_vec).collect()
 }
 
 fn texts(args: &Args, but: &[&Path], bar: &Bar) -> Result<Vec<Text>> {

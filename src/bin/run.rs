@@ -96,7 +96,8 @@ struct Args {
     #[arg(long)]
     ignore_eos: bool,
     /// Which neurons of the FFN to compute: dense (all), exact (only those that fire; the same result) or predicted (only
-    /// those that a predictor expects to fire; faster, with a slightly different result)
+    /// those that a predictor expects to fire; faster, with a slightly different result); thresholded (only those whose
+    /// activation is above what powerinfer-profile --threshold-search has found; for models that never rest)
     #[arg(long, value_name = "MODE", default_value = "exact")]
     mode: Mode,
     /// Keep the text going: each line that you type continues it, until the model ends it

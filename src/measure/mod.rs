@@ -13,6 +13,7 @@ pub mod roofline;
 pub mod row;
 pub mod speed;
 mod table;
+pub mod threshold_search;
 
 /// A few hundred words of plain story, written for this project: real text where the user gives none.
 pub const STORY: &str = include_str!("story.txt");

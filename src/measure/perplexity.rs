@@ -99,7 +99,7 @@ impl From<Mode> for Pass {
     fn from(mode: Mode) -> Self {
         match mode {
             Mode::Dense => Self::Prefill,
-            Mode::Exact | Mode::Predicted => Self::Decode,
+            Mode::Exact | Mode::Predicted | Mode::Thresholded => Self::Decode,
         }
     }
 }

@@ -107,7 +107,7 @@ pub fn bytes_per_token(model: &Model, stats: &FfnStats, test: Test, mode: Mode, 
     let prefill = dense * test.n_prompt.div_ceil(n_ubatch) as f64;
     let per_decoded = match mode {
         Mode::Dense => dense,
-        Mode::Exact | Mode::Predicted => stats.bytes_per_token(model).unwrap_or(0.0),
+        Mode::Exact | Mode::Predicted | Mode::Thresholded => stats.bytes_per_token(model).unwrap_or(0.0),
     };
     (prefill + per_decoded * test.n_gen as f64) / (test.n_prompt + test.n_gen) as f64
 }

@@ -29,6 +29,7 @@ mod resolved;
 mod router;
 pub mod spec;
 pub mod step;
+mod thresholds;
 mod weights;
 mod window;
 
@@ -53,6 +54,8 @@ pub(crate) use pwri::INDEX_ARCHITECTURE;
 pub use resolved::{ResolvedActivation, THRESHOLD};
 pub use router::{Gating, Router};
 pub use step::{Step, Vector};
+pub use thresholds::Thresholds;
+pub(crate) use thresholds::{KEY as THRESHOLDS_KEY, rest};
 pub use weights::Weights;
 
 use crate::gguf::Gguf;
@@ -69,6 +72,8 @@ pub struct Model {
     pub config: Config,
     /// Views of the weights.
     pub weights: Weights,
+    /// Below which activations neurons may be skipped, where somebody has looked for that.
+    pub thresholds: Option<Thresholds>,
     /// What is odd about the file and does not prevent its use; one line each.
     pub notes: Vec<String>,
 }
@@ -88,7 +93,7 @@ impl Model {
     /// As [`Model::new`].
     pub fn of_architectures(gguf: Gguf, activation: Option<Activation>, known: &[&dyn Architecture]) -> Result<Self> {
         let file = gguf.source().name().to_owned();
-        let build = || -> Result<(Config, Weights, Vec<String>)> {
+        let build = || -> Result<(Config, Weights, Option<Thresholds>, Vec<String>)> {
             pwri::refuse_index(&gguf)?;
             let name = gguf.metadata().str("general.architecture")?;
             let arch = arch::find(known, name.context("general.architecture: the key is missing")?)?;
@@ -104,11 +109,12 @@ impl Model {
                 found.from,
                 arch.name()
             );
+            let thresholds = Thresholds::read(&gguf, weights.group_sizes().len())?;
             let notes = notes::of(&config, &keys.unknown(arch.harmless()));
-            Ok((config, weights, notes))
+            Ok((config, weights, thresholds, notes))
         };
-        let (config, weights, notes) = build().with_context(|| file)?;
-        Ok(Self { gguf, config, weights, notes })
+        let (config, weights, thresholds, notes) = build().with_context(|| file)?;
+        Ok(Self { gguf, config, weights, thresholds, notes })
     }
 
     /// Whether files of the architecture of this name can be computed, as far as their other keys allow.
@@ -135,8 +141,14 @@ impl Model {
     /// Whether it can be run in `mode`.
     ///
     /// # Errors
-    /// When that needs a predictor and there is none.
+    /// When that needs a predictor or thresholds and there are none.
     pub fn check_mode(&self, mode: Mode) -> Result<()> {
+        ensure!(
+            mode != Mode::Thresholded || self.thresholds.is_some(),
+            "{}: mode thresholded: the file has no thresholds; powerinfer-profile --threshold-search finds them, \
+             powerinfer-split puts them into a variant",
+            self.gguf.source().name()
+        );
         ensure!(
             mode != Mode::Predicted || self.has_predictor(),
             "{}: mode predicted: the file has no predictor; powerinfer-profile --predictor fits one, powerinfer-split \
@@ -144,6 +156,12 @@ impl Model {
             self.gguf.source().name()
         );
         Ok(())
+    }
+
+    /// What the activations of a group, by number, must be above to count in `mode`.
+    pub fn threshold(&self, mode: Mode, group: usize) -> f32 {
+        let thresholds = self.thresholds.as_ref().filter(|_| mode == Mode::Thresholded);
+        thresholds.map_or(0.0, |thresholds| thresholds.by_group()[group])
     }
 
     /// Whether the file says that its weights are random.

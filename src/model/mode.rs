@@ -13,11 +13,13 @@ pub enum Mode {
     /// The mask matrix only for neurons that a predictor names (in full where there is none), the rest only where the
     /// activation is not zero. What the predictor misses is missing.
     Predicted,
+    /// As exact, but what is not above the threshold of its group counts as zero, too. What that was is missing.
+    Thresholded,
 }
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Dense, Self::Exact, Self::Predicted];
+    pub const ALL: [Self; 4] = [Self::Dense, Self::Exact, Self::Predicted, Self::Thresholded];
 
     /// Name in flags and tables.
     pub fn name(self) -> &'static str {
@@ -25,6 +27,7 @@ impl Mode {
             Self::Dense => "dense",
             Self::Exact => "exact",
             Self::Predicted => "predicted",
+            Self::Thresholded => "thresholded",
         }
     }
 }
@@ -35,7 +38,7 @@ impl FromStr for Mode {
     fn from_str(name: &str) -> Result<Self> {
         match Self::ALL.into_iter().find(|mode| mode.name() == name) {
             Some(mode) => Ok(mode),
-            None => bail!("mode \"{name}\" is not known; dense, exact and predicted are"),
+            None => bail!("mode \"{name}\" is not known; dense, exact, predicted and thresholded are"),
         }
     }
 }

@@ -127,9 +127,9 @@ impl<'m> Profiling<'m> {
         })
     }
 
-    /// The tokens of the first window.
-    pub fn opening(&self) -> &[u32] {
-        self.setup.windows.first().map_or(&[], |window| &window.tokens)
+    /// The tokens of the windows.
+    pub fn windows(&self) -> impl Iterator<Item = &[u32]> {
+        self.setup.windows.iter().map(|window| &*window.tokens)
     }
 
     /// Goes on from the checkpoint at `path`, where there is one: the windows that are done, and of how many.
@@ -171,6 +171,7 @@ impl<'m> Profiling<'m> {
             layer_of: setup.model.weights.groups().map(|(layer, _)| layer as u32).collect(),
             reuse: Some(counts.reuse),
             fired_sets: Some(fired_sets),
+            thresholds: None,
         };
         Ok(Collected { profile, samples })
     }

@@ -165,6 +165,7 @@ mod tests {
             layer_of: vec![0],
             reuse: Some(vec![reuse]),
             fired_sets: None,
+            thresholds: None,
         }
     }
 

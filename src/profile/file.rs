@@ -7,7 +7,7 @@ use super::reuse::ReuseCounts;
 use super::samples::Samples;
 use super::sections::{self, Reader, Section, SectionFile, put_string, put_u64s};
 use super::{GroupCounts, MASS_ONE};
-use crate::model::NeuronId;
+use crate::model::{NeuronId, Thresholds};
 use crate::progress::{Progress, Silent};
 use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
@@ -45,6 +45,8 @@ pub struct Profile {
     pub reuse: Option<Vec<ReuseCounts>>,
     /// Which neurons fired for some of the tokens; files of version 1 do not say.
     pub fired_sets: Option<FiredSets>,
+    /// Below which activations neurons may be skipped, where that was searched for.
+    pub thresholds: Option<Thresholds>,
 }
 
 impl Profile {
@@ -151,6 +153,11 @@ impl Profile {
             (Some(ours), Some(theirs)) => ours.merge(theirs, &n_ff)?,
             _ => self.fired_sets = None,
         }
+        match (&self.thresholds, &other.thresholds) {
+            (Some(ours), Some(theirs)) => ensure!(ours == theirs, "has thresholds of another search"),
+            (None, theirs) => self.thresholds.clone_from(theirs),
+            (Some(_), None) => {}
+        }
         self.texts.extend_from_slice(&other.texts);
         self.texts = coalesced(std::mem::take(&mut self.texts));
         if other.name < self.name {
@@ -237,6 +244,9 @@ impl Profile {
             sets.put(&mut bytes);
             sections.push((*b"FSET", bytes));
         }
+        if let Some(thresholds) = &self.thresholds {
+            sections.push((*b"THRS", thresholds.by_group().iter().flat_map(|t| t.to_le_bytes()).collect()));
+        }
         if !is_one_per_layer(&self.layer_of) {
             sections.push((GROUPS, self.layer_of.iter().flat_map(|layer| layer.to_le_bytes()).collect()));
         }
@@ -245,7 +255,7 @@ impl Profile {
     }
 
     fn from_sections(file: &mut SectionFile) -> Result<Self> {
-        file.refuse_unknown(&[b"MODL", b"TEXT", b"FIRE", b"MASS", b"LRUD", b"FSET", &GROUPS, &OPENED])?;
+        file.refuse_unknown(&[b"MODL", b"TEXT", b"FIRE", b"MASS", b"LRUD", b"FSET", b"THRS", &GROUPS, &OPENED])?;
         let Header { fingerprint, arch, name, activation, n_ff, layer_of } = header(file)?;
         let mut required = |tag| file.section(tag)?.with_context(|| lacks(tag));
         let (texts, fired, mass) = (required(b"TEXT")?, required(b"FIRE")?, required(b"MASS")?);
@@ -274,7 +284,8 @@ impl Profile {
             );
         }
         let fired_sets = file.section(b"FSET")?.map(|bytes| FiredSets::read(&bytes, &n_ff)).transpose()?;
-        Ok(Self { fingerprint, arch, name, activation, texts, groups, layer_of, reuse, fired_sets })
+        let thresholds = file.section(b"THRS")?.map(|bytes| read_thresholds(&bytes, n_ff.len())).transpose()?;
+        Ok(Self { fingerprint, arch, name, activation, texts, groups, layer_of, reuse, fired_sets, thresholds })
     }
 }
 
@@ -302,6 +313,12 @@ fn read_texts(bytes: &[u8]) -> Result<Vec<ProfiledText>> {
     ensure!(texts.is_sorted(), "its texts are not sorted");
     r.end("TEXT")?;
     Ok(texts)
+}
+
+fn read_thresholds(bytes: &[u8], n_groups: usize) -> Result<Thresholds> {
+    let (values, rest) = bytes.as_chunks::<4>();
+    ensure!(rest.is_empty(), "section THRS: is cut short");
+    Thresholds::new(values.iter().map(|b| f32::from_le_bytes(*b)).collect(), n_groups).context("section THRS")
 }
 
 /// Sections `FIRE`, `MASS` and `OPEN`.
@@ -356,6 +373,7 @@ mod tests {
             layer_of: vec![0, 1],
             reuse: Some(vec![reuse(seed, 4), reuse(seed, 6)]),
             fired_sets: Some(fired_sets(seed)),
+            thresholds: None,
         }
     }
 

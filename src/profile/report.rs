@@ -123,6 +123,7 @@ mod tests {
             layer_of: vec![],
             reuse: None,
             fired_sets: None,
+            thresholds: None,
         };
         let no_tokens = Profile { groups: vec![GroupCounts::new(4, false)], layer_of: vec![0], ..empty.clone() };
         let reuse = Some(vec![ReuseCounts::default()]);

@@ -4,7 +4,7 @@ use super::counted::{Counted, GroupDraft, Order};
 use super::recipe::{Outline, Recipe, is_float, is_whole_matrix, refuse_quantized};
 use crate::executor::dense_bytes;
 use crate::gguf::TensorInfo;
-use crate::model::{Down, Model, NeuronGroup, Role};
+use crate::model::{Down, Model, NeuronGroup, Role, Thresholds};
 use crate::profile::{Fingerprint, Kinship, Profile};
 use crate::quant::GgmlType;
 use crate::quant::blocks::QK;
@@ -75,6 +75,8 @@ pub struct Draft {
     pub density: f64,
     /// Share of gates that are above zero: the same, unless `up` has a mask of its own.
     pub open_density: f64,
+    /// Below which activations neurons may be skipped, by number of the group.
+    pub thresholds: Option<Thresholds>,
     /// Things the user should know.
     pub notes: Vec<String>,
 }
@@ -104,7 +106,9 @@ impl Draft {
             "the profile was made with activation {theirs}, but the model has {ours} (from {}); give --activation",
             activation.from
         );
-        Self::with(model, Counted::of_profile(profile), fingerprint, options, notes)
+        let mut draft = Self::with(model, Counted::of_profile(profile), fingerprint, options, notes)?;
+        draft.thresholds = profile.thresholds.clone().or(draft.thresholds);
+        Ok(draft)
     }
 
     /// Decides on a variant of `model` without a profile: neurons have this order, and each is taken to fire as often as any
@@ -162,6 +166,7 @@ impl Draft {
             profile: counted.profile,
             density: counted.density,
             open_density: counted.open_density,
+            thresholds: model.thresholds.clone(),
             notes,
         })
     }

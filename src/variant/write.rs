@@ -8,7 +8,7 @@ use super::recipe::is_whole_matrix;
 use super::rows::{BUFFER_BYTES, write_rows};
 use crate::gguf::write::{MetadataBuilder, PlannedTensor, Value, Writer};
 use crate::gguf::{Gguf, TensorInfo};
-use crate::model::{ColdQuantiles, Down, Model, NeuronId, Role, SYNTHETIC_KEY, THRESHOLD, Tensor};
+use crate::model::{ColdQuantiles, Down, Model, NeuronId, Role, SYNTHETIC_KEY, THRESHOLD, THRESHOLDS_KEY, Tensor};
 use crate::parallel;
 use crate::progress::{self, Progress};
 use crate::quant::blocks::QK;
@@ -306,6 +306,9 @@ fn metadata(model: &Model, draft: &Draft, predictor: Option<&Gguf>) -> MetadataB
     }
     let n_hot = draft.groups.iter().map(|g| g.n_hot as u32).collect();
     out.add("powerinfer.n_hot", &Value::ArrayU32(n_hot));
+    if let Some(thresholds) = &draft.thresholds {
+        out.add(THRESHOLDS_KEY, &Value::ArrayF32(thresholds.by_group().to_vec()));
+    }
     match predictor {
         Some(predictor) => pack::add_keys(predictor, &mut out),
         None => carried::add_keys(model, &mut out),

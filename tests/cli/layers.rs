@@ -81,6 +81,7 @@ impl Place {
             activation: "relu".to_owned(),
             texts: vec![ProfiledText { sha256: [1; 32], n_tokens: N_TOKENS, n_ctx: 64 }],
             fired_sets: Some(sets(&layers)),
+            thresholds: None,
             layer_of: (0..layers.len() as u32).collect(),
             groups: layers,
             reuse: None,

@@ -35,5 +35,6 @@ mod support;
 mod synthetic;
 mod templates;
 mod terminal;
+mod thresholds;
 mod two_masks;
 mod usage;

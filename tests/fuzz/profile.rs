@@ -32,6 +32,7 @@ pub fn counts(model: &Model) -> Profile {
         texts: vec![ProfiledText { sha256: [0; 32], n_tokens: 100, n_ctx: 64 }],
         reuse: None,
         fired_sets: None,
+        thresholds: None,
     }
 }
 

@@ -64,7 +64,7 @@ fn difference(model: &Model, mode: Mode, plan: Plan) -> Result<f32> {
     let whole = choices.zip(&sizes).map(|(g, n_ff)| if g.mask { *n_ff } else { g.n_hot }).collect();
     let placement = match mode {
         Mode::Predicted => Placement::new(model, whole)?,
-        Mode::Dense | Mode::Exact => Placement::all_cold(model),
+        Mode::Dense | Mode::Exact | Mode::Thresholded => Placement::all_cold(model),
     };
     let alone = real::decode(&mut Executor::new(model, placement, params(mode))?, &tokens)?;
     let mut both = on_card(model, &device, plan, mode)?;

@@ -216,6 +216,7 @@ pub fn split(model: &Model, to: &Path) -> Result<()> {
         texts: vec![ProfiledText { sha256: [0; 32], n_tokens: 100, n_ctx: 64 }],
         reuse: None,
         fired_sets: None,
+        thresholds: None,
     };
     variant::write(model, &Draft::new(model, &profile, Options::default())?, None, to, &Silent)
 }

@@ -3,6 +3,7 @@
 use super::terminal::{print_json, print_table};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
+use powerinfer::executor::Mode;
 use powerinfer::placement::explain::Explained;
 use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::plan::{Plan, Planner, Prepared, Run};
@@ -56,18 +57,19 @@ impl Vram {
 }
 
 /// Makes ready for plans.
-fn prepare<'a>(hardware: &'a Hardware, work: &'a Workload, run: &'a Run) -> Prepared<'a> {
-    Planner { hardware, work, run }.prepare()
+fn prepare<'a>(hardware: &'a Hardware, work: &'a Workload, run: &'a Run) -> Result<Prepared<'a>> {
+    ensure!(run.mode != Mode::Thresholded, "mode thresholded is computed on the CPU only; there is nothing to plan");
+    Ok(Planner { hardware, work, run }.prepare())
 }
 
 /// Makes the plan that the flags ask for.
 pub fn plan(args: &PlanArgs, hardware: &Hardware, work: &Workload, run: &Run) -> Result<Plan> {
-    prepare(hardware, work, run).plan(args.vram.budget(hardware)?)
+    prepare(hardware, work, run)?.plan(args.vram.budget(hardware)?)
 }
 
 /// `--dry-run`: prints the plan.
 pub fn show(args: &PlanArgs, json: bool, hardware: &Hardware, work: &Workload, run: &Run) -> Result<()> {
-    let prepared = prepare(hardware, work, run);
+    let prepared = prepare(hardware, work, run)?;
     let plan = prepared.plan(args.vram.budget(hardware)?)?;
     let explained = Explained::new(&prepared, &plan);
     if json {

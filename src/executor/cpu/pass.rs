@@ -283,7 +283,8 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             return;
         }
         let activation = model.config.activation.activation;
-        let work = ManyWork { group, x: &b.forms, activation, mode };
+        let threshold = model.threshold(mode, at.number);
+        let work = ManyWork { group, x: &b.forms, activation, threshold, mode };
         let observed = FfnAt { group: at, tokens: &b.tokens };
         let observer = &mut *self.tokens.observer;
         activate(cx, &work, &mut b.many, &mut b.products.tiles, &mut |gates| observer.gates(observed, gates));
@@ -341,6 +342,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             predictor_x: if reads == PredictorInput::Residual { &b.predictor_forms } else { &b.forms },
             weights: routed.then_some(&b.weights),
             activation,
+            threshold: cpu.model.threshold(mode, at.number),
             mode,
             mask: &*cpu.mask,
             predictor,

@@ -21,6 +21,7 @@ const TOGETHER: usize = 4;
 /// Names the first thing that they do not exist for.
 pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
     let config = &model.config;
+    ensure!(params.mode != Mode::Thresholded, "mode thresholded is computed on the CPU only");
     activation_code(Some(config.activation.activation))?;
     check_matrix(model.weights.head())?;
     ensure!(

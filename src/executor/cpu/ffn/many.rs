@@ -4,7 +4,7 @@ use super::super::compute::Compute;
 use super::super::product::add_bias;
 use super::super::tiles::{Tiles, add_neurons, matmul};
 use crate::cpu::Activations;
-use crate::model::{Activation, Down, Mode, NeuronGroup};
+use crate::model::{Activation, Down, Mode, NeuronGroup, rest};
 
 /// Buffers of [`activate`] and [`sum`].
 #[derive(Default)]
@@ -26,6 +26,8 @@ pub(in crate::executor::cpu) struct ManyWork<'a> {
     pub x: &'a Activations,
     /// Activation of the FFN.
     pub activation: Activation,
+    /// What activations must be above to count.
+    pub threshold: f32,
     /// What may be skipped.
     pub mode: Mode,
 }
@@ -39,11 +41,14 @@ pub(in crate::executor::cpu) fn activate(
     seen: &mut dyn FnMut(&[f32]),
 ) {
     let ManyBuffers { act, h, .. } = buffers;
-    let ManyWork { group, x, activation, .. } = *work;
+    let ManyWork { group, x, activation, threshold, .. } = *work;
     matmul(cx, group.mask_matrix(), x, tiles, act);
     add_bias(group.mask(), act);
     seen(act);
-    cx.pool.fill(act, 1024, |_, piece| piece.iter_mut().for_each(|a| *a = activation.apply(*a)));
+    cx.pool.fill(act, 1024, |_, piece| {
+        piece.iter_mut().for_each(|a| *a = activation.apply(*a));
+        rest(threshold, piece);
+    });
     if group.gate.is_some() {
         matmul(cx, group.ffn_up(), x, tiles, h);
         add_bias(&group.up, h);

@@ -8,7 +8,7 @@ use super::super::sum::{NeuronSum, Neurons};
 use crate::cpu::{Activations, Which};
 use crate::executor::mask::MaskSource;
 use crate::executor::stats::Computed;
-use crate::model::{Activation, Down, GroupAt, Mode, NeuronGroup, Predictor, Slot};
+use crate::model::{Activation, Down, GroupAt, Mode, NeuronGroup, Predictor, Slot, rest};
 use std::time::Instant;
 
 /// What is known of a shard's neurons before it begins: of one token.
@@ -40,6 +40,8 @@ pub(in crate::executor::cpu) struct ShardWork<'a> {
     pub activation: Activation,
     /// What to compute.
     pub mode: Mode,
+    /// What activations must be above to count.
+    pub threshold: f32,
     /// Which neurons are active in [`Mode::Exact`].
     pub mask: &'a dyn MaskSource,
     /// Which neurons may fire in [`Mode::Predicted`]; without it the shard is computed exactly.
@@ -77,6 +79,7 @@ impl Shard {
         let n = work.x.n_tokens();
         let (mask, activation) = (work.group.mask(), Some(work.activation));
         untangle(self.products.some(work.cx, work.x, mask, work.slots, activation), n, &mut self.act);
+        rest(work.threshold, &mut self.act);
         let range = match work.slots {
             Which::Range { first, len } => first..first + len,
             Which::List(list) => 0..list.len(),
@@ -166,7 +169,7 @@ impl Shard {
             for (token, weight) in weights.iter().enumerate() {
                 let range = match work.mode {
                     Mode::Dense => token * work.slots.len()..(token + 1) * work.slots.len(),
-                    Mode::Exact | Mode::Predicted => self.active.range(token),
+                    Mode::Exact | Mode::Predicted | Mode::Thresholded => self.active.range(token),
                 };
                 self.h[range].iter_mut().for_each(|h| *h *= weight);
             }
@@ -210,7 +213,7 @@ impl Shard {
             down @ (Down::Rows(_) | Down::Lossless(_)) => {
                 let added = match work.mode {
                     Mode::Dense => Neurons::All(work.slots),
-                    Mode::Exact | Mode::Predicted => Neurons::Each(&self.active),
+                    Mode::Exact | Mode::Predicted | Mode::Thresholded => Neurons::Each(&self.active),
                 };
                 self.sum.add(work.cx, down, added, &self.h, y);
             }
@@ -227,7 +230,7 @@ impl Shard {
                                 Which::List(list) => list.iter().zip(h).for_each(|(row, h)| all[*row as usize] = *h),
                             }
                         }
-                        Mode::Exact | Mode::Predicted => {
+                        Mode::Exact | Mode::Predicted | Mode::Thresholded => {
                             let h = &self.h[self.active.range(token)];
                             self.active.of(token).iter().zip(h).for_each(|(row, h)| all[*row as usize] = *h);
                         }
