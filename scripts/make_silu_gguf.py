@@ -2,11 +2,11 @@
 """Make a small random SiLU `llama` model as GGUF files of several format versions, for comparing with llama.cpp.
 
     pip install -r scripts/requirements.txt
-    python scripts/make_silu_gguf.py --out DIR --tokenizer DIR_OR_GGUF [--versions 1,2,3] [--seed N]
+    python scripts/make_silu_gguf.py --out DIR --tokenizer GGUF [--versions 1,2,3] [--seed N]
 
 Writes DIR/silu-v1.gguf, silu-v2.gguf and silu-v3.gguf with the same F32 weights and metadata: grouped-query
 attention, untied output, weights scaled such that attention is uneven and logits spread by about 1.5. The
-tokenizer is copied from a GGUF file or taken from a Hugging Face directory as convert_hf_to_gguf.py does.
+tokenizer is copied from a GGUF file, as convert_hf_to_gguf.py makes one.
 
 Version 3 is written by the gguf package. Version 2 has the same layout. Version 1 has 32-bit counts: of
 tensors, of metadata, of a string's bytes, of an array's items, and of a tensor's dimensions; tensor offsets have
@@ -21,8 +21,6 @@ from pathlib import Path
 import gguf
 import numpy as np
 from gguf import GGUFValueType
-
-from convert_hf_to_gguf import read_json, write_tokenizer
 
 N_EMBD, N_FF, N_LAYER, N_HEAD, N_HEAD_KV, HEAD_DIM, N_CTX = 128, 320, 3, 8, 2, 16, 512
 ALIGNMENT = 32
@@ -79,12 +77,7 @@ def copy_tokenizer(writer, path):
 
 
 def add_metadata(writer, source):
-    if source.is_dir():
-        tokenizer = read_json(source / "tokenizer.json")
-        ids = [*tokenizer["model"]["vocab"].values(), *(t["id"] for t in tokenizer.get("added_tokens", []))]
-        write_tokenizer(writer, source, max(ids) + 1, {})
-    else:
-        copy_tokenizer(writer, source)
+    copy_tokenizer(writer, source)
     n_vocab = len(writer.kv_data[0]["tokenizer.ggml.tokens"].value)
     writer.add_name("random SiLU")
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
@@ -163,7 +156,7 @@ def versions(text):
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     ap.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for silu-vN.gguf")
-    ap.add_argument("--tokenizer", type=Path, required=True, metavar="DIR_OR_GGUF", help="where the tokenizer is from")
+    ap.add_argument("--tokenizer", type=Path, required=True, metavar="GGUF", help="where the tokenizer is from")
     ap.add_argument("--versions", type=versions, default=[1, 3], metavar="1,2,3", help="versions to write (default: 1,3)")
     ap.add_argument("--seed", type=int, default=1, help="of the weights")
     args = ap.parse_args()

@@ -47,7 +47,7 @@ TOKENIZERS = {
     "gemma3": "SPM",
     "plm": "`qwen2`",
 }
-# Architectures whose FFN has no gate, among those that are not read yet.
+# Architectures whose FFN has no gate, whether they are read or not.
 UNGATED = ("nemotron_h", "nemotron_h_moe", "rwkv7", "opt", "falcon", "jais2", "plm")
 # Why llama.cpp's logits are others.
 OTHERWISE = {
@@ -79,7 +79,8 @@ PUBLISHED = """
 ## Published models whose activation has zeros
 
 From models.toml: what is zero was measured here where we have the weights, and is cited from their authors where not. "Saves" is of
-the FFN's bytes in exact mode: the bound above times what is zero; of mixtures of experts, of the chosen experts' bytes.
+the FFN's bytes in exact mode: the bound above times what is zero (of dReLU less: rows of up are
+read wherever the gate is above zero); of mixtures of experts, of the chosen experts' bytes.
 """
 MEASURED = """
 ## Measured
@@ -179,10 +180,12 @@ def architectures(facts, judged, lacks):
         models = (ROOT / f"src/model/arch/{arch}.rs").read_text().splitlines()[0].removeprefix("//! ").rstrip(".")
         most = str(bound(gated)) if stem in SPARSE else f"nothing; {bound(gated)} with ReLU"
         worst = max(fact["error"] for fact in its.values())
-        figures = [float(judged[name].split()[1].rstrip(":")) for name in its if judged.get(name, "").startswith("to ")]
+        # Where llama.cpp computes another model, for a reason that the other table states, it judges nothing.
+        said = [judged[name] for name in its if judged.get(name, "").startswith("to ")]
+        figures = [float(text.split()[1].rstrip(":")) for text in said if ":" not in text or "GELU is a table" in text]
         judges = [f"NumPy to {rounded_up(worst)}"]
         if figures:
-            judges.append(f"llama.cpp to {rounded_up(min(figures))}")
+            judges.append(f"llama.cpp to {rounded_up(max(figures))}")
         if arch not in without:
             judges.append("transformers")
         same = "yes" if all(fact["same_bits"] for fact in its.values()) else "no"
@@ -206,8 +209,11 @@ def published(facts):
         gated = next(iter(its.values()))["gated"] if its else arch not in UNGATED
         zeros = model.get("sparsity")
         said = f"{zeros:.0%} ({model['sparsity_is']})" if zeros else "not known"
-        saves = f"{float(bound(gated)) * zeros:.0%}" if zeros else f"at most {float(bound(gated)):.0%}"
-        state = "run here" if model["verified"] else "not run here" if its else "architecture not read yet"
+        saves = f"{float(bound(gated)) * (zeros or 1):.0%}"
+        # Of dReLU, rows of up are read where the gate is above zero: for more neurons than fire.
+        saves = saves if zeros and activation != "drelu" else f"at most {saves}"
+        read = its and not model.get("experts")
+        state = "run here" if model["verified"] else "not run here" if read else "not read yet"
         rows.append([model["name"], f"`{arch}`", activation, said, saves, state])
     return table(["model", "architecture", "activation", "zero", "saves", "state"], rows)
 

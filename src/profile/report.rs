@@ -77,6 +77,11 @@ pub fn table(profile: &Profile) -> String {
     }
     let all: Vec<f32> = (0..profile.groups.len()).flat_map(|i| profile.rates(i)).collect();
     line("all", neurons, sparsity(profile), closed(profile), neurons_covering(&all, COVERED as f32), dead);
+    if let Some(thresholds) = &profile.thresholds {
+        let all = thresholds.by_group();
+        let (least, most) = all.iter().fold((f32::INFINITY, 0.0f32), |(a, b), t| (a.min(*t), b.max(*t)));
+        let _ = writeln!(out, "thresholds for mode thresholded: {least:.4} to {most:.4}");
+    }
     out
 }
 

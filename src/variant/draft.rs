@@ -106,9 +106,8 @@ impl Draft {
             "the profile was made with activation {theirs}, but the model has {ours} (from {}); give --activation",
             activation.from
         );
-        let mut draft = Self::with(model, Counted::of_profile(profile), fingerprint, options, notes)?;
-        draft.thresholds = profile.thresholds.clone().or(draft.thresholds);
-        Ok(draft)
+        let thresholds = profile.thresholds.clone().or(model.thresholds.clone());
+        Self::with(model, Counted::of_profile(profile), fingerprint, options, (thresholds, notes))
     }
 
     /// Decides on a variant of `model` without a profile: neurons have this order, and each is taken to fire as often as any
@@ -125,7 +124,7 @@ impl Draft {
         if let Order::Listed(index) = order {
             notes.extend(index.note());
         }
-        Self::with(model, counted, source_fingerprint(model)?, options, notes)
+        Self::with(model, counted, source_fingerprint(model)?, options, (model.thresholds.clone(), notes))
     }
 
     fn with(
@@ -133,13 +132,15 @@ impl Draft {
         counted: Counted,
         fingerprint: Fingerprint,
         options: Options,
-        mut notes: Vec<String>,
+        (thresholds, mut notes): (Option<Thresholds>, Vec<String>),
     ) -> Result<Self> {
         let activation = model.config.activation.activation;
         if !activation.is_sparse() {
-            notes.push(format!(
-                "with activation {activation} every neuron fires: a variant of this model skips nothing"
-            ));
+            let skips = match thresholds {
+                Some(_) => "only --mode thresholded skips some, by the thresholds that the variant has",
+                None => "a variant of this model skips nothing",
+            };
+            notes.push(format!("with activation {activation} every neuron fires: {skips}"));
         }
         let outline = Outline::of(&model.gguf);
         if let Some(recipe) = options.recipe {
@@ -166,7 +167,7 @@ impl Draft {
             profile: counted.profile,
             density: counted.density,
             open_density: counted.open_density,
-            thresholds: model.thresholds.clone(),
+            thresholds,
             notes,
         })
     }

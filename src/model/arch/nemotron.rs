@@ -1,4 +1,4 @@
-//! Nemotron 3 and 4, and Minitron, which was cut from them.
+//! Nemotron-4, and Minitron, which was cut from it.
 
 use super::Architecture;
 use crate::model::activation::Activation;
