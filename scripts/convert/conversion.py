@@ -49,6 +49,8 @@ def convert(folder, out, kind, name, pre):
     for tensor, part in parts.items():
         target = stored(part, kind)
         tensors.append((tensor, part.shape, floats.TYPES[target][0], math.prod(part.shape) * floats.size(target)))
+    if out.exists() and any(out.samefile(file) for file in folder.iterdir() if file.exists()):
+        fail(f"{out}: is an input and would be overwritten; give another name to --outfile")
     # A signal to end leaves no file behind, either.
     signal.signal(signal.SIGTERM, lambda *_: fail(f"{out}: ended by a signal"))
     with GgufFile(out, keys, tensors) as file:

@@ -58,18 +58,22 @@ class Keys:
 
 
 class GgufFile:
-    """A file that has its name only once it is complete. `tensors` lists (name, shape with rows outermost, number of the type, bytes)."""
+    """A file that has its name only once it is complete. Links are followed; devices and pipes are written as they are. `tensors`
+    lists (name, shape with rows outermost, number of the type, bytes)."""
 
     def __init__(self, path, keys, tensors):
         self.path, self.left = Path(path), [tensor[3] for tensor in tensors]
-        self.temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        place = Path(os.path.realpath(path))
+        self.place, self.temporary = place, place.with_name(f".{place.name}.{os.getpid()}.tmp")
+        if place.exists() and not place.is_file():
+            self.temporary = None
         head, offset = struct.pack("<IIQQ", 0x46554747, 3, len(tensors), len(keys.entries)) + keys.bytes(), 0
         for name, shape, kind, n_bytes in tensors:
             sizes = struct.pack(f"<{len(shape)}Q", *reversed(shape))
             head += string(name) + struct.pack("<I", len(shape)) + sizes + struct.pack("<IQ", kind, offset)
             offset += n_bytes + padded(n_bytes)
         try:
-            self.file = open(self.temporary, "xb")
+            self.file = open(self.temporary, "xb") if self.temporary else open(self.place, "wb")
             self.file.write(head + bytes(padded(len(head))))
         except OSError as e:
             self.discard()
@@ -92,9 +96,11 @@ class GgufFile:
         if kind is None:
             try:
                 self.file.flush()
-                os.fsync(self.file.fileno())
+                if self.temporary:
+                    os.fsync(self.file.fileno())
                 self.file.close()
-                os.replace(self.temporary, self.path)
+                if self.temporary:
+                    os.replace(self.temporary, self.place)
             except OSError as e:
                 self.discard()
                 fail(f"{self.path}: {reason(e)}")
@@ -109,4 +115,5 @@ class GgufFile:
                 self.file.close()
             except OSError:
                 pass  # what could not be written is thrown away
-        self.temporary.unlink(missing_ok=True)
+        if self.temporary:
+            self.temporary.unlink(missing_ok=True)

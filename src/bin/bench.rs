@@ -253,6 +253,8 @@ impl Work {
     }
 
     fn measure(&self, args: &Args, chosen: &Chosen, model: &Model, bar: &Bar, rows: &mut Vec<Row>) -> Result<()> {
+        // Before hours of the first one.
+        args.mode.iter().try_for_each(|mode| model.check_mode(args.ablation.mode(*mode)))?;
         for &n_threads in &self.threads {
             let decodes = self.tests.iter().any(|t| t.n_prompt == 0);
             let measured = || -> Result<Limit> { Ok(limit(model, args.compute.isa(), &Pool::new(n_threads)?)) };

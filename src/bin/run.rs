@@ -258,6 +258,7 @@ fn dry_run(args: &Args) -> Result<()> {
     let model = models::open(models::open_file(path.as_deref())?, args.compute.activation, None)?;
     let params = executor_params(args, &model)?;
     model.check_mode(params.mode)?;
+    model.check_context(params.n_ctx)?;
     let work = Workload::of(&model);
     let run = params.run(params.n_ctx);
     let given = args.plan.hardware.as_deref();

@@ -340,13 +340,7 @@ impl<'m> Executor<'m> {
 
 fn check(model: &Model, params: &ExecutorParams) -> Result<()> {
     ensure!(params.n_ubatch > 0, "-ub 0: a batch needs at least one token");
-    if let Some(positions) = model.config.positions {
-        let (n, n_ctx) = (positions.n, params.n_ctx);
-        ensure!(
-            n_ctx <= n,
-            "a context of {n_ctx} tokens: position_embd.weight has {n} positions; give a shorter one (-c, or -p and -n of bench)"
-        );
-    }
+    model.check_context(params.n_ctx)?;
     model.check_mode(params.mode)
 }
 

@@ -99,9 +99,11 @@ impl Metadata {
     /// When the value is not a number, or not finite.
     pub fn f32(&self, key: &str) -> Result<Option<f32>> {
         let Some(value) = self.scalar(key)? else { return Ok(None) };
-        let number = value.as_f64().filter(|n| n.is_finite());
-        let number = number.with_context(|| format!("{key}: {value} is not a finite number"))?;
-        Ok(Some(number as f32))
+        // What is finite with 64 bits may not be so with 32; what is not finite at all is shown as null.
+        let number = value.as_f64().map(|number| number as f32).filter(|number| number.is_finite());
+        let shown = if value.is_null() { "NaN or infinity".to_owned() } else { value.to_string() };
+        let number = number.with_context(|| format!("{key}: {shown} is not a finite number of 32 bits"))?;
+        Ok(Some(number))
     }
 
     /// The numbers that a key holds, be it one or an array of them: `true` counts as 1, `false` as 0. What is no finite

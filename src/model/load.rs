@@ -385,7 +385,7 @@ fn access(role: Role) -> Access {
 
 fn check_values(part: &Part) -> Result<()> {
     if [Role::RopeFreqs, Role::RopeFactorsLong, Role::RopeFactorsShort].contains(&part.role) {
-        ensure!(part.vector().iter().all(|f| *f > 0.0), "a divisor is not positive");
+        ensure!(part.vector().iter().all(|f| *f > 0.0 && f.is_finite()), "a divisor is not positive, or infinite");
     }
     Ok(())
 }

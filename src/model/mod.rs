@@ -104,7 +104,7 @@ impl Model {
             let found = &config.activation;
             ensure!(
                 !found.activation.has_two_masks() || weights.groups().all(|(_, group)| group.gate.is_some()),
-                "activation {} (from {}) is of gate and up, but the FFN of architecture {} has no gate",
+                "activation {} (from {}) is of gate and up, but the FFN of architecture {} has no gate; --activation gives another",
                 found.activation,
                 found.from,
                 arch.name()
@@ -138,6 +138,21 @@ impl Model {
             || self.weights.groups().any(|(_, group)| group.predictor.is_some())
     }
 
+    /// Whether it has a context of `n_ctx` tokens: with learned positions none is longer than their table.
+    ///
+    /// # Errors
+    /// When it has not.
+    pub fn check_context(&self, n_ctx: usize) -> Result<()> {
+        let Some(positions) = self.config.positions else { return Ok(()) };
+        let n = positions.n;
+        ensure!(
+            n_ctx <= n,
+            "{}: a context of {n_ctx} tokens: position_embd.weight has {n} positions; give a shorter one (-c, or -p and -n of bench)",
+            self.gguf.source().name()
+        );
+        Ok(())
+    }
+
     /// Whether it can be run in `mode`.
     ///
     /// # Errors
@@ -148,6 +163,14 @@ impl Model {
             "{}: mode thresholded: the file has no thresholds; powerinfer-profile --threshold-search finds them, \
              powerinfer-split puts them into a variant",
             self.gguf.source().name()
+        );
+        let own = self.gguf.metadata().str("powerinfer.activation")?;
+        let activation = self.config.activation.activation;
+        ensure!(
+            mode != Mode::Thresholded || own.is_none_or(|own| own == activation.name()),
+            "{}: mode thresholded: the thresholds were searched for with activation {}, not {activation}",
+            self.gguf.source().name(),
+            own.unwrap_or_default()
         );
         ensure!(
             mode != Mode::Predicted || self.has_predictor(),

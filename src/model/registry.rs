@@ -134,13 +134,18 @@ fn is_id(model: &KnownModel, id: &str) -> bool {
     model.id.eq_ignore_ascii_case(id)
 }
 
-/// The entry whose words all occur in `general_name`.
+/// What the same weights may be called in files: all of LLaMA's form.
+const RELATED: [&str; 3] = ["llama", "bamboo", "minicpm"];
+
+/// The entry whose words all occur in `general_name`, of a file of architecture `arch`.
 ///
 /// # Errors
 /// When models.toml does not parse.
-pub fn find(general_name: &str) -> Result<Option<KnownModel>> {
+pub fn find(general_name: &str, arch: &str) -> Result<Option<KnownModel>> {
     let name = general_name.to_lowercase();
-    let fits = |m: &KnownModel| !m.matches.is_empty() && m.matches.iter().all(|w| name.contains(w.as_str()));
+    let related = |other: &str| other == arch || [other, arch].iter().all(|a| RELATED.contains(a));
+    let named = |m: &KnownModel| !m.matches.is_empty() && m.matches.iter().all(|w| name.contains(w.as_str()));
+    let fits = |m: &KnownModel| named(m) && related(&m.architecture);
     Ok(all()?.into_iter().find(fits))
 }
 
@@ -191,7 +196,10 @@ mod tests {
 
     #[test]
     fn a_model_is_found_by_the_words_in_its_name() {
-        assert_eq!(find("SparseLLM ReluLLaMA 7B").unwrap().unwrap().activation, "relu");
-        assert!(find("Llama-2-7b-chat").unwrap().is_none());
+        assert_eq!(find("SparseLLM ReluLLaMA 7B", "llama").unwrap().unwrap().activation, "relu");
+        assert!(find("Llama-2-7b-chat", "llama").unwrap().is_none());
+        // A word of a name says nothing of models of another form.
+        assert!(find("My bamboo 7b", "bamboo").unwrap().is_some());
+        assert!(find("My bamboo 7b", "opt").unwrap().is_none());
     }
 }

@@ -74,7 +74,7 @@ fn named(
         }
     }
     if let Some(name) = metadata.str("general.name")?
-        && let Some(known) = registry::find(name)?
+        && let Some(known) = registry::find(name, arch)?
     {
         let activation = Activation::named(&known.activation, threshold.or(known.threshold()?))
             .with_context(|| format!("models.toml, {}; --activation runs it otherwise", known.name))?;

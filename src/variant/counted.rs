@@ -76,6 +76,7 @@ impl Counted {
     pub fn assumed(model: &Model, order: &Order) -> Self {
         let (mut groups, mut labels) = (Vec::new(), Vec::new());
         let open_rate = model.has_two_masks().then_some(ASSUMED_OPEN_RATE);
+        let rate = if model.config.activation.activation.is_sparse() { ASSUMED_RATE } else { 1.0 };
         for (i, layer) in model.weights.layers.iter().enumerate() {
             for (number, group) in layer.groups.iter().enumerate() {
                 let n_ff = group.n_ff();
@@ -83,13 +84,13 @@ impl Counted {
                     Order::AsStored => ((0..n_ff as u32).map(NeuronId).collect(), 0),
                     Order::Listed(index) => index.order(i),
                 };
-                let (rates, mass) = (vec![ASSUMED_RATE; n_ff], vec![ASSUMED_RATE; n_ff]);
+                let (rates, mass) = (vec![rate; n_ff], vec![rate; n_ff]);
                 let open_rates = open_rate.map(|rate| vec![rate; n_ff]);
                 groups.push(GroupDraft { order, rates, mass, open_rates, n_hot, cold: None });
                 labels.push(if layer.groups.len() > 1 { format!("{i}.{number}") } else { i.to_string() });
             }
         }
-        let (density, open_density) = (f64::from(ASSUMED_RATE), f64::from(open_rate.unwrap_or(ASSUMED_RATE)));
+        let (density, open_density) = (f64::from(rate), f64::from(open_rate.unwrap_or(rate)));
         Self { groups, labels, profile: None, density, open_density }
     }
 }

@@ -24,7 +24,7 @@ fn checksums_and_activations_of_our_own_models_are_right() {
             let model = Model::new(Gguf::open(&path).unwrap(), None).unwrap();
             assert_eq!(model.config.activation.activation.to_string(), known.activation, "{}", file.name);
             assert_eq!(model.config.arch, known.architecture, "{}", file.name);
-            assert_eq!(registry::find(&model.config.name).unwrap().unwrap().name, known.name);
+            assert_eq!(registry::find(&model.config.name, &known.architecture).unwrap().unwrap().name, known.name);
             n_checked += 1;
         }
     }

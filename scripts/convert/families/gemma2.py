@@ -10,8 +10,11 @@ NORMS = {
 }
 
 
-def scale_keys(config, keys):
-    """Scores are divided by the root of a number that is mostly the size of a head."""
+CAPS = ("attn_logit_softcapping", "final_logit_softcapping")
+
+
+def scale_keys(config, keys, caps=CAPS):
+    """Scores are divided by the root of a number that is mostly the size of a head; `caps` are those that are computed."""
     scalar = config.get("query_pre_attn_scalar", config.head_dim)
     if scalar <= 0:
         config.wrong("query_pre_attn_scalar", scalar)
@@ -19,13 +22,15 @@ def scale_keys(config, keys):
         keys.f32("{}.attention.scale", scalar**-0.5)
     keys.u32("{}.attention.key_length", config.head_dim)
     keys.u32("{}.attention.value_length", config.head_dim)
-    for cap in ("attn_logit_softcapping", "final_logit_softcapping"):
+    for cap in CAPS:
         value = config.get(cap)
         if value is not None and value <= 0:
             config.wrong(cap, value)
         # What is said to be none is no cap, where files that say nothing have one.
         if value is None or config.raw.get(cap, value) is None:
             value = 0
+        if value and cap not in caps:
+            config.wrong(cap, value)
         if value or cap in config.defaults:
             keys.f32(f"{{}}.{cap}", value)
 

@@ -2,7 +2,7 @@
 
 from ..family import HEAD_NORMS, LAYER, Family
 from ..rope import Rope
-from .gemma2 import NORMS, scale_keys
+from .gemma2 import CAPS, NORMS, scale_keys
 
 
 def windowed(config):
@@ -13,7 +13,7 @@ def windowed(config):
 
 
 def keys(config, keys):
-    scale_keys(config, keys)
+    scale_keys(config, keys, CAPS[1:])
     # Layers with a window rotate by another base, and none of them is scaled.
     local = config.rope_of("sliding_attention") if "rope_parameters" in config.raw else {}
     rope = Rope(config, {"rope_theta": config.get("rope_local_base_freq", 10000.0)} | local)
