@@ -168,17 +168,18 @@ impl Repl<'_, '_> {
             }
         };
         // What the cache holds already need not be computed again; the last token always is, for its logits.
-        let common = self.tokens.iter().zip(&wanted).take_while(|(a, b)| a == b).count();
-        let common = self.keep(common.min(self.executor.n_past()).min(wanted.len().saturating_sub(1)));
+        let agreed = self.tokens.iter().zip(&wanted).take_while(|(a, b)| a == b).count();
+        let common = self.keep(agreed.min(self.executor.n_past()).min(wanted.len().saturating_sub(1)));
         self.sampler.forget();
         wanted[..common].iter().for_each(|t| self.sampler.accept(*t));
         let mut show = |piece: &str| print_generated(piece);
         let (executor, sampler, limits) = (&mut *self.executor, &mut *self.sampler, self.setup.limits);
         let result = generate(executor, tokenizer, sampler, &wanted[common..], limits, &Bar::new(), &mut show);
-        // Whatever went wrong, the cache then holds nothing but what `tokens` says.
+        // Whatever went wrong, the cache then holds nothing but what `tokens` says: less of it where it cannot forget just the
+        // last ones, and then the next line computes them again.
         let Ok(result) = result else {
-            let kept = self.keep(common);
-            self.tokens.truncate(kept);
+            self.keep(common);
+            self.tokens.truncate(agreed);
             return result.map(drop);
         };
         print("\n")?;

@@ -38,3 +38,4 @@ mod terminal;
 mod thresholds;
 mod two_masks;
 mod usage;
+mod windows;
