@@ -68,12 +68,12 @@ fn report(found: &Found) -> String {
     let active = &held_out.active;
     let mean = 100.0 * active.iter().sum::<f64>() / active.len().max(1) as f64;
     let extreme = |pick: fn(f64, f64) -> f64| 100.0 * active.iter().copied().reduce(pick).unwrap_or_default();
-    let [dense, less] = bytes.map(|bytes| Bytes(bytes as u64));
+    let [exact, less] = bytes.map(|bytes| Bytes(bytes as u64));
     let [before, after] = held_out.perplexity;
     let mut out = format!(
         "thresholds by {rule}: {mean:.1} % of neurons stay active ({:.1} to {:.1} % by layer); KL {kl:.4} of {budget} nats \
          allowed, {:.4} on {} other tokens, where perplexity goes from {before:.3} to {after:.3}\n\
-         --mode thresholded of a variant reads {less} of weights for a token, dense {dense}: {:.1} % less\n",
+         --mode thresholded of a variant reads {less} of weights for a token, exact mode {exact}: {:.1} % less\n",
         extreme(f64::min),
         extreme(f64::max),
         held_out.kl,
@@ -84,7 +84,7 @@ fn report(found: &Found) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             out,
-            "it does not pay: so little is saved that dense is as fast; raise --kl-budget or stay with dense"
+            "it does not pay: so little is saved that exact is as fast; raise --kl-budget or stay with exact"
         );
     }
     out

@@ -42,7 +42,8 @@ pub struct Found {
     pub kl: f64,
     /// See `kl`.
     pub held_out: Cost,
-    /// Bytes of weights that a token reads of a variant: dense, and with these thresholds.
+    /// Bytes of weights that a token reads of a variant: in exact mode, which is dense where no neuron rests by itself, and with
+    /// these thresholds.
     pub bytes: [f64; 2],
 }
 
@@ -168,7 +169,7 @@ pub fn search(
     let half = |odd: usize| windows.iter().copied().skip(odd).step_by(2).collect::<Vec<_>>();
     let (searched, held_out) = (half(0), half(1));
     let n_tokens = |windows: &[&[u32]]| windows.iter().map(|w| w.len() as u64).sum::<u64>();
-    progress.begin("searching thresholds", (1 + 3 * ROUNDS as u64) * n_tokens(&searched) + 2 * n_tokens(&held_out));
+    progress.begin("searching thresholds", (1 + 3 * ROUNDS as u64) * n_tokens(&searched) + 3 * n_tokens(&held_out));
     let search = Search { model, worker, progress };
     let histograms = search.histograms(&searched)?;
     let rules = [Rule::new("share", &histograms), Rule::new("energy", &histograms)];
@@ -178,15 +179,17 @@ pub fn search(
         (rule, bytes)
     });
     let rule = if a < b { first } else { second };
-    let dense = search.bytes(&vec![1.0; model.weights.group_sizes().len()]);
     let (thresholds, kl) = match rule.best {
         Some((thresholds, cost)) => (thresholds, cost.kl),
         // Not even the least is within the budget.
         None => (vec![0.0; histograms.len()], 0.0),
     };
-    let held_out = search.costs(&held_out, &[&thresholds])?.swap_remove(0);
+    let none = vec![0.0; histograms.len()];
+    let mut costs = search.costs(&held_out, &[&thresholds, &none])?;
     progress.end();
-    let bytes = [dense, search.bytes(&held_out.active)];
+    // What rests by itself is nothing that thresholds save.
+    let bytes = [search.bytes(&costs[1].active), search.bytes(&costs[0].active)];
+    let held_out = costs.swap_remove(0);
     let thresholds = Thresholds::new(thresholds, histograms.len())?;
     Ok(Found { thresholds, rule: rule.name, budget, kl, held_out, bytes })
 }
