@@ -4,7 +4,7 @@
 
 use super::gpu;
 use super::support::kind::split;
-use super::support::real::{decode, repository};
+use super::support::real::{decode, golden_names, repository};
 use super::support::{ModelFile, Random, Tensor, Value};
 use anyhow::{Context, Result};
 use powerinfer::cpu::Isa;
@@ -51,19 +51,6 @@ const LACKING: &[(&str, &str)] = &[
     ("plm-yarn", "keys and values from a narrow vector"),
     ("stablelm-heads", "norms of queries and keys with weights for each head"),
 ];
-
-/// Names of all golden models.
-fn names() -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(repository("tests/golden/arch"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == "gguf") {
-            names.push(path.file_stem().context("a name")?.to_string_lossy().into_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
-}
 
 fn scaled(value: &Value) -> Value {
     match value {
@@ -155,7 +142,7 @@ fn apart(expected: &[f32], got: &[f32]) -> f32 {
 #[test]
 fn every_architecture_runs_on_a_card_or_what_it_lacks_is_named() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let names = names()?;
+    let names = golden_names()?;
     for arch in KNOWN {
         assert!(names.iter().any(|name| name == arch.name()), "{}: no golden model", arch.name());
     }
@@ -177,7 +164,7 @@ fn every_architecture_runs_on_a_card_or_what_it_lacks_is_named() -> Result<()> {
 fn every_architecture_gives_on_a_card_what_it_gives_on_the_cpu() -> Result<()> {
     let Some(device) = gpu() else { return Ok(()) };
     let folder = tempfile::tempdir()?;
-    for name in names()? {
+    for name in golden_names()? {
         let own = wide(&name, None, folder.path())?;
         // ReLU instead of SiLU, so that there is something to skip.
         let activation = (own.config.activation.activation == Activation::Silu).then_some(Activation::Relu);

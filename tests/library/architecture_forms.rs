@@ -3,7 +3,7 @@
 
 use crate::support::compare::same_bits;
 use crate::support::kind::split;
-use crate::support::real::repository;
+use crate::support::real::{golden_names, repository};
 use crate::support::{ModelFile, Tensor, Value};
 use anyhow::{Context, Result};
 use powerinfer::cpu::Isa;
@@ -17,19 +17,6 @@ use std::path::{Path, PathBuf};
 
 pub fn path(name: &str) -> PathBuf {
     repository(&format!("tests/golden/arch/{name}.gguf"))
-}
-
-/// Names of all golden models.
-fn names() -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(repository("tests/golden/arch"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == "gguf") {
-            names.push(path.file_stem().context("a name")?.to_string_lossy().into_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
 }
 
 fn open(path: &Path) -> Result<Model> {
@@ -59,7 +46,7 @@ fn logits(model: &Model, mode: Mode, n_threads: usize, n: usize) -> Result<Vec<V
 #[test]
 fn every_architecture_gives_the_same_bits_in_every_mode_alone_and_together() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    for name in names()? {
+    for name in golden_names()? {
         // Without its vocabulary, which says nothing of what is computed: `no_vocab` is nothing to split.
         let plain = ModelFile::opened(&path(&name))?.remove("tokenizer.").written(folder.path(), "plain.gguf");
         let plain = open(&plain)?;

@@ -2,7 +2,7 @@
 //! POWERINFER_FACTS names the file that they go to.
 
 use crate::support::compare::same_bits;
-use crate::support::real::repository;
+use crate::support::real::{golden_names, repository};
 use anyhow::{Context, Result};
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode, Observer};
@@ -50,19 +50,6 @@ impl Observer for AllLogits {
 
 fn golden_file(name: &str, ending: &str) -> PathBuf {
     repository("tests/golden/arch").join(format!("{name}.{ending}"))
-}
-
-/// Names of all golden models.
-fn names() -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(repository("tests/golden/arch"))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|ending| ending == "gguf") {
-            names.push(path.file_stem().context("a name")?.to_string_lossy().into_owned());
-        }
-    }
-    names.sort();
-    Ok(names)
 }
 
 fn open(name: &str, activation: Option<Activation>) -> Result<Model> {
@@ -130,8 +117,10 @@ fn lacking(text: &str) -> BTreeMap<&str, &str> {
 
 #[test]
 fn what_docs_models_says_is_measured_and_complete() -> Result<()> {
-    let facts: BTreeMap<String, Facts> =
-        names()?.into_iter().map(|name| Ok((name.clone(), facts(&name).context(name)?))).collect::<Result<_>>()?;
+    let facts: BTreeMap<String, Facts> = golden_names()?
+        .into_iter()
+        .map(|name| Ok((name.clone(), facts(&name).context(name)?)))
+        .collect::<Result<_>>()?;
     if let Some(path) = std::env::var_os("POWERINFER_FACTS") {
         std::fs::write(path, serde_json::to_string_pretty(&facts)?)?;
         return Ok(());

@@ -177,3 +177,16 @@ pub fn prefill(executor: &mut Executor, tokens: &[u32], n_batch: usize) -> Resul
     }
     Ok(all.0)
 }
+
+/// Names of all golden models of tests/golden/arch.
+pub fn golden_names() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(repository("tests/golden/arch"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|ending| ending == "gguf") {
+            names.push(path.file_stem().context("a name")?.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
