@@ -171,3 +171,13 @@ pub fn around_layers(config: &Config) -> Vec<PartSpec> {
     }
     parts
 }
+
+/// The same of models whose last norm has a bias, and whose frequencies nothing divides.
+pub fn around_biased_layers(config: &Config) -> Vec<PartSpec> {
+    let mut parts = around_layers(config);
+    parts.retain(|part| part.role != Role::RopeFreqs);
+    for part in parts.iter_mut().filter(|part| part.role == Role::OutputNorm) {
+        part.bias = Presence::Required;
+    }
+    parts
+}

@@ -7,7 +7,7 @@ use crate::model::decoder::Defaults;
 use crate::model::keys::Keys;
 use crate::model::part::Role;
 use crate::model::presence::Presence;
-use crate::model::spec::{GroupSpec, LayerSpec, PartSpec, around_layers, attention, norm};
+use crate::model::spec::{GroupSpec, LayerSpec, PartSpec, around_biased_layers, attention, norm};
 use crate::model::step::serial;
 use anyhow::Result;
 
@@ -26,14 +26,7 @@ impl Architecture for Jais2 {
     }
 
     fn parts(&self, config: &Config) -> Vec<PartSpec> {
-        let mut parts = around_layers(config);
-        parts.retain(|part| part.role != Role::RopeFreqs);
-        for part in &mut parts {
-            if part.role == Role::OutputNorm {
-                part.bias = Presence::Required;
-            }
-        }
-        parts
+        around_biased_layers(config)
     }
 
     fn layer(&self, config: &Config, layer: usize) -> LayerSpec {

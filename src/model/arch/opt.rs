@@ -8,7 +8,7 @@ use crate::model::keys::Keys;
 use crate::model::part::Role;
 use crate::model::positions::Positions;
 use crate::model::presence::Presence;
-use crate::model::spec::{GroupSpec, LayerSpec, PartSpec, around_layers, attention, norm};
+use crate::model::spec::{GroupSpec, LayerSpec, PartSpec, around_biased_layers, attention, norm};
 use crate::model::step::serial;
 use anyhow::{Context, Result, ensure};
 
@@ -32,13 +32,7 @@ impl Architecture for Opt {
     }
 
     fn parts(&self, config: &Config) -> Vec<PartSpec> {
-        let mut parts = around_layers(config);
-        parts.retain(|part| part.role != Role::RopeFreqs);
-        for part in &mut parts {
-            if part.role == Role::OutputNorm {
-                part.bias = Presence::Required;
-            }
-        }
+        let mut parts = around_biased_layers(config);
         let n_rows = config.positions.map_or(0, |positions| positions.n + positions.offset);
         parts.push(PartSpec::matrix(Role::PositionEmbd, n_rows, config.n_embd));
         parts
