@@ -43,6 +43,17 @@ fn outside(part: &Part) -> u64 {
         | Role::AttnKvANorm
         | Role::AttnKvB
         | Role::AttnOutput
+        | Role::AttnSinks
+        | Role::SsmConv
+        | Role::SsmDt
+        | Role::SsmA
+        | Role::SsmD
+        | Role::SsmNorm
+        | Role::RouterBias
+        | Role::SsmIn
+        | Role::SsmOut
+        | Role::LatentDown
+        | Role::LatentUp
         | Role::Router => {}
     }
     match part.access {

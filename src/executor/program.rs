@@ -46,6 +46,14 @@ pub(super) enum Instruction {
         from: Vector,
     },
     Ffn(Block),
+    Recurrent(Block),
+    /// A matrix of a layer, between vectors.
+    Project {
+        layer: usize,
+        of: Role,
+        from: Vector,
+        to: Vector,
+    },
 }
 
 impl Instruction {
@@ -56,9 +64,11 @@ impl Instruction {
             Self::Merge { adds, norm } => {
                 adds.iter().any(|add| add.from == vector) || norm.is_some_and(|norm| norm.from == vector)
             }
-            Self::Attention(Block { from, .. }) | Self::Router { from, .. } | Self::Ffn(Block { from, .. }) => {
-                *from == vector
-            }
+            Self::Attention(Block { from, .. })
+            | Self::Recurrent(Block { from, .. })
+            | Self::Router { from, .. }
+            | Self::Project { from, .. }
+            | Self::Ffn(Block { from, .. }) => *from == vector,
         }
     }
 
@@ -67,8 +77,8 @@ impl Instruction {
         match self {
             Self::Elsewhere(_) => true,
             Self::Merge { adds, .. } => !adds.is_empty(),
-            Self::Attention(block) | Self::Ffn(block) => block.joins.is_some(),
-            Self::Router { .. } => false,
+            Self::Attention(block) | Self::Recurrent(block) | Self::Ffn(block) => block.joins.is_some(),
+            Self::Router { .. } | Self::Project { .. } => false,
         }
     }
 
@@ -76,7 +86,8 @@ impl Instruction {
     pub fn overwrites(&self, vector: Vector) -> bool {
         match self {
             Self::Merge { norm, .. } => norm.is_some_and(|norm| norm.to == vector),
-            Self::Attention(block) | Self::Ffn(block) => block.to == vector,
+            Self::Attention(block) | Self::Recurrent(block) | Self::Ffn(block) => block.to == vector,
+            Self::Project { to, .. } => *to == vector,
             Self::Elsewhere(_) | Self::Router { .. } => false,
         }
     }
@@ -90,7 +101,9 @@ pub(super) fn of_layer(i: usize, layer: &Layer) -> impl Iterator<Item = Instruct
         }
         Step::Attention { from, to } => Instruction::Attention(Block { layer: i, from, to, joins: None }),
         Step::Router { from } => Instruction::Router { layer: i, from },
-        Step::Ffn { from, to } => Instruction::Ffn(Block { layer: i, from, to, joins: None }),
+        Step::Recurrent { from, to } => Instruction::Recurrent(Block { layer: i, from, to, joins: None }),
+        Step::Project { of, from, to } => Instruction::Project { layer: i, of, from, to },
+        Step::Ffn { from, to, .. } => Instruction::Ffn(Block { layer: i, from, to, joins: None }),
         Step::Add { from, scale } => Instruction::Merge { adds: vec![Added { from, scale }], norm: None },
     })
 }
@@ -124,8 +137,13 @@ pub(super) fn fuse_merges(program: Vec<Instruction>) -> Vec<Instruction> {
 /// the fewest passes over it; else the steps one by one, as far as they can be fused.
 pub(super) fn for_many(program: Vec<Instruction>) -> Vec<Instruction> {
     let joins = |i: &Instruction| match i {
-        Instruction::Attention(block) | Instruction::Ffn(block) => block.joins == Some(1.0),
-        Instruction::Elsewhere(_) | Instruction::Merge { .. } | Instruction::Router { .. } => true,
+        Instruction::Attention(block) | Instruction::Recurrent(block) | Instruction::Ffn(block) => {
+            block.joins == Some(1.0)
+        }
+        Instruction::Elsewhere(_)
+        | Instruction::Merge { .. }
+        | Instruction::Router { .. }
+        | Instruction::Project { .. } => true,
     };
     match fuse_adds(program.clone()) {
         Ok(fused) if fused.iter().all(joins) => fused,
@@ -154,7 +172,9 @@ pub(super) fn fuse_adds(program: Vec<Instruction>) -> Result<Vec<Instruction>> {
             let read = out[at + 1..].iter().any(|i| i.reads(Vector::Residual) || i.reads(*from));
             ensure!(!read, "the residual stream is read between a block and its addition");
             match &mut out[at] {
-                Instruction::Attention(block) | Instruction::Ffn(block) if block.joins.is_none() => {
+                Instruction::Attention(block) | Instruction::Recurrent(block) | Instruction::Ffn(block)
+                    if block.joins.is_none() =>
+                {
                     block.joins = Some(*scale);
                     joined.push(*from);
                 }
@@ -162,6 +182,8 @@ pub(super) fn fuse_adds(program: Vec<Instruction>) -> Result<Vec<Instruction>> {
                 | Instruction::Merge { .. }
                 | Instruction::Attention(_)
                 | Instruction::Router { .. }
+                | Instruction::Recurrent(_)
+                | Instruction::Project { .. }
                 | Instruction::Ffn(_) => bail!("what is added is a norm, or is added twice"),
             }
         }
@@ -172,11 +194,12 @@ pub(super) fn fuse_adds(program: Vec<Instruction>) -> Result<Vec<Instruction>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Groups;
     use crate::model::step::serial;
 
     /// One number per stream instead of a vector.
     #[derive(Clone, Copy, PartialEq, Debug)]
-    struct Toy([f32; 4]);
+    struct Toy([f32; Vector::N]);
 
     impl Toy {
         fn get(&self, stream: Vector) -> f32 {
@@ -202,8 +225,10 @@ mod tests {
                             self.0[norm.to.index()] = y;
                         }
                     }
-                    Instruction::Attention(block) => self.block(block, |x| 0.25 * x + 1.0),
-                    Instruction::Router { .. } => {}
+                    Instruction::Attention(block) | Instruction::Recurrent(block) => {
+                        self.block(block, |x| 0.25 * x + 1.0)
+                    }
+                    Instruction::Router { .. } | Instruction::Project { .. } => {}
                     Instruction::Ffn(block) => self.block(block, |x| 0.125 * x - 2.0),
                 }
             }
@@ -225,7 +250,7 @@ mod tests {
             Step::Norm { of: Role::AttnNorm2, from: Residual, to: Normed },
             Step::Attention { from: Normed, to: Mixed },
             Step::Norm { of: Role::AttnNorm, from: Residual, to: Normed },
-            Step::Ffn { from: Normed, to: Fed },
+            Step::Ffn { from: Normed, to: Fed, groups: Groups::All },
             Step::Add { from: Mixed, scale: 0.5 },
             Step::Add { from: Fed, scale: 1.0 },
         ]
@@ -243,7 +268,7 @@ mod tests {
 
     #[test]
     fn fused_programs_compute_what_the_steps_one_by_one_do() {
-        let start = Toy([3.0, 0.0, 0.0, 0.0]);
+        let start = Toy([3.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
         for layers in [vec![serial(), serial()], vec![parallel(), serial(), parallel()], vec![post_norms(), serial()]] {
             let plain = program(&layers);
             let merged = fuse_merges(plain.clone());
@@ -273,7 +298,7 @@ mod tests {
 
     #[test]
     fn what_many_tokens_go_through_computes_what_the_steps_one_by_one_do() {
-        let start = Toy([3.0, 0.0, 0.0, 0.0]);
+        let start = Toy([3.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
         let joins = |i: &Instruction| matches!(i, Instruction::Ffn(block) if block.joins.is_some());
         for (layers, joined) in [
             (vec![serial(), serial()], true),

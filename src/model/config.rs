@@ -1,5 +1,6 @@
 //! Sizes and kinds of a model, as data.
 
+use super::experts::Experts;
 use super::positions::Positions;
 use super::presence::Presence;
 use super::resolved::ResolvedActivation;
@@ -233,6 +234,55 @@ pub struct Config {
     pub two_norms: bool,
     /// Learned embeddings of positions, where there are any.
     pub positions: Option<Positions>,
+    /// Groups of neurons that a router chooses among, where there are any.
+    pub experts: Option<Experts>,
+    /// What mixes the tokens in each layer.
+    pub mixers: Vec<Mixer>,
+    /// Sizes of recurrent mixers, where there are any.
+    pub ssm: Option<Ssm>,
+}
+
+/// What mixes the tokens in a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mixer {
+    /// Attention.
+    Attention,
+    /// A state space model.
+    Recurrent,
+    /// Nothing: the layer is an FFN alone.
+    None,
+}
+
+/// Sizes of a state space model (Mamba-2, arXiv 2405.21060).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ssm {
+    /// Tokens that its convolution looks at, the last one among them.
+    pub n_conv: usize,
+    /// Elements of all heads.
+    pub n_inner: usize,
+    /// Elements of the state that each element of a head has.
+    pub n_state: usize,
+    /// Heads.
+    pub n_heads: usize,
+    /// Groups of heads that share what goes into the state and what is read out of it.
+    pub n_groups: usize,
+}
+
+impl Ssm {
+    /// Channels that are convolved.
+    pub fn n_channels(&self) -> usize {
+        self.n_inner + 2 * self.n_groups * self.n_state
+    }
+
+    /// Rows of `ssm_in`.
+    pub fn n_in(&self) -> usize {
+        self.n_inner + self.n_channels() + self.n_heads
+    }
+
+    /// Elements of a head.
+    pub fn head_dim(&self) -> usize {
+        self.n_inner / self.n_heads
+    }
 }
 
 impl Config {

@@ -1,7 +1,7 @@
 //! The keys that most architectures share, as a configuration.
 
 use super::activation::Activation;
-use super::config::{Caps, Config, NormKind, Rope, RopeKind, Scales, Yarn};
+use super::config::{Caps, Config, Mixer, NormKind, Rope, RopeKind, Scales, Yarn};
 use super::keys::Keys;
 use super::{pwri, refused, resolved};
 use crate::printable::printable;
@@ -50,6 +50,10 @@ pub const HARMLESS: &[&str] = &[
 /// The keys of [`Keys::scales`], for [`Defaults::computed`].
 pub const SCALES: &[&str] = &["embedding_scale", "logit_scale", "residual_scale"];
 
+/// For [`Defaults::computed`] of architectures whose layers are one mixer or one FFN each: where `feed_forward_length` and
+/// the numbers of heads may be 0.
+pub const ONE_MIXER: &str = "feed_forward_length";
+
 /// What an architecture's files do not say, for [`Keys::decoder`].
 #[derive(Debug, Clone, Copy)]
 pub struct Defaults {
@@ -73,8 +77,15 @@ impl Keys<'_> {
         let n_embd = self.size("embedding_length")?;
         let n_layer = self.size("block_count")?;
         ensure!(n_layer <= 1024, "{}: {n_layer} layers; at most 1024 are accepted", key("block_count"));
-        let n_head = self.size("attention.head_count")?;
-        let n_head_kv = self.optional("attention.head_count_kv")?.unwrap_or(n_head);
+        let one_mixer = defaults.computed.contains(&ONE_MIXER);
+        let n_ff = self.n_ff(n_layer, one_mixer)?;
+        let (n_head, n_head_kv, mixers) = if one_mixer {
+            self.mixers(&n_ff)?
+        } else {
+            let n_head = self.size("attention.head_count")?;
+            let n_head_kv = self.optional("attention.head_count_kv")?.unwrap_or(n_head);
+            (n_head, n_head_kv, vec![Mixer::Attention; n_layer])
+        };
         ensure!(
             n_head.is_multiple_of(n_head_kv),
             "{}: {n_head} heads are not a multiple of {n_head_kv} key/value heads",
@@ -122,7 +133,7 @@ impl Keys<'_> {
             n_ctx_train,
             n_embd,
             n_layer,
-            n_ff: self.n_ff(n_layer)?,
+            n_ff,
             n_head,
             n_head_kv,
             head_dim,
@@ -143,6 +154,9 @@ impl Keys<'_> {
             activation: resolved::resolve(self.activation, self.metadata, self.arch, default)?,
             two_norms: false,
             positions: None,
+            experts: None,
+            mixers,
+            ssm: None,
         };
         refused::check(self, &config, defaults.computed)?;
         Ok(config)
@@ -164,7 +178,8 @@ impl Keys<'_> {
     }
 
     /// Neurons of each layer: one number for all layers, or an array with one per layer.
-    fn n_ff(&self, n_layer: usize) -> Result<Vec<usize>> {
+    /// With `some_without`, 0 is a layer without an FFN.
+    fn n_ff(&self, n_layer: usize, some_without: bool) -> Result<Vec<usize>> {
         let key = &*self.read("feed_forward_length");
         let per_layer = match self.metadata.u32(key) {
             Ok(Some(n)) => vec![i64::from(n); n_layer],
@@ -175,7 +190,7 @@ impl Keys<'_> {
             },
         };
         ensure!(per_layer.len() == n_layer, "{key}: {} values for {n_layer} layers", per_layer.len());
-        let sane = |n: &i64| (1..=1 << 24).contains(n);
+        let sane = |n: &i64| (1..=1 << 24).contains(n) || some_without && *n == 0;
         ensure!(per_layer.iter().all(sane), "{key}: a layer needs 1 to {} neurons", 1 << 24);
         Ok(per_layer.into_iter().map(|n| n as usize).collect())
     }

@@ -70,6 +70,16 @@ impl NeuronGroup {
         }
     }
 
+    /// Whether a router chooses it.
+    pub fn is_routed(&self) -> bool {
+        matches!(self.chosen, Chosen::ByRouter(_))
+    }
+
+    /// Elements of what its neurons read and give.
+    pub fn width(&self) -> usize {
+        self.ffn_up().n_cols
+    }
+
     /// Number of neurons.
     pub fn n_ff(&self) -> usize {
         self.ffn_up().n_rows

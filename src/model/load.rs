@@ -1,5 +1,6 @@
 //! Taking the tensors of a file, as the architecture names them.
 
+mod experts;
 mod fused;
 
 use super::cold::ColdQuantiles;
@@ -13,11 +14,11 @@ use super::part::{Access, Part, Role, Tensor};
 use super::predictor::{ActiveShare, Predictor, PredictorInput, Scores, Signs};
 use super::pwri;
 use super::spec::{Dims, GroupSpec, LayerSpec, PartSpec, Presence, Stack};
-use super::step;
+use super::step::{self, Vector};
 use crate::gguf::{Gguf, Metadata, TensorInfo};
 use crate::quant::{GgmlType, convert};
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// Layouts of variants in docs/formats.md: 1; 2 where `ffn_down` is lossless; 3 where a layer has several groups.
@@ -39,8 +40,13 @@ pub(super) struct Loader<'a> {
     /// In a file of PowerInfer's with predictors, the score from which on a neuron is active.
     threshold: Option<f32>,
     taken: HashSet<String>,
+    /// Floats of this layer that are of several groups.
+    decoded: HashMap<String, Arc<[f32]>>,
     n_groups: usize,
 }
+
+/// Gate and up of several groups in one tensor, without `blk.N.` and what stands behind roles.
+const GATE_UP: &str = "ffn_gate_up";
 
 /// The whole of a tensor's rows, or one of several equal shares of them.
 #[derive(Clone, Copy)]
@@ -80,7 +86,8 @@ impl<'a> Loader<'a> {
         let n_hot = planned_n_hot(gguf, n_groups)?;
         let reads = PredictorInput::read(gguf.metadata())?;
         let threshold = pwri::threshold(gguf)?;
-        Ok(Self { gguf, arch, n_embd, n_hot, kinds, measured, reads, threshold, taken: HashSet::new(), n_groups: 0 })
+        let (taken, decoded, n_groups) = (HashSet::new(), HashMap::new(), 0);
+        Ok(Self { gguf, arch, n_embd, n_hot, kinds, measured, reads, threshold, taken, decoded, n_groups })
     }
 
     fn has(&self, name: &str) -> bool {
@@ -123,8 +130,14 @@ impl<'a> Loader<'a> {
 
     /// The share of a vector of which each group has `dims`.
     fn share_of_floats(&mut self, name: &str, dims: &[usize], share: Share) -> Result<Option<Vec<f32>>> {
-        let values = self.floats(name, &share.dims(dims))?;
-        Ok(values.map(|values| share.of_values(&values).to_vec()))
+        if share.of == 1 {
+            return self.floats(name, dims);
+        }
+        if !self.decoded.contains_key(name) {
+            let Some(values) = self.floats(name, &share.dims(dims))? else { return Ok(None) };
+            self.decoded.insert(name.to_owned(), values.into());
+        }
+        Ok(Some(share.of_values(&self.decoded[name]).to_vec()))
     }
 
     fn bias(&mut self, stem: &str, n: usize, presence: Presence, share: Share) -> Result<Option<Arc<[f32]>>> {
@@ -142,8 +155,16 @@ impl<'a> Loader<'a> {
 
     /// The tensor of `spec`, whose name begins with `prefix`; `None` where it is missing and may be.
     pub fn part(&mut self, prefix: &str, spec: &PartSpec) -> Result<Option<Part>> {
-        let stem = format!("{prefix}{}", spec.role.tensor());
-        let name = format!("{stem}.weight");
+        let (mut stem, ending) = (format!("{prefix}{}", spec.role.tensor()), spec.role.ending());
+        let alias = spec.role.alias().map(|alias| format!("{prefix}{alias}"));
+        if let Some(alias) = alias.filter(|alias| self.has(&format!("{alias}{ending}"))) {
+            ensure!(
+                !self.has(&format!("{stem}{ending}")),
+                "{stem}{ending}: stands beside {alias}{ending}; which one counts?"
+            );
+            stem = alias;
+        }
+        let name = format!("{stem}{ending}");
         let wanted = match spec.weight {
             Presence::Required => true,
             Presence::Optional => self.has(&name),
@@ -173,6 +194,7 @@ impl<'a> Loader<'a> {
 
     /// Layer number `i`.
     pub fn layer(&mut self, i: usize, spec: &LayerSpec) -> Result<Layer> {
+        self.decoded.clear();
         let prefix = format!("blk.{i}.");
         let mut parts = self.fused_qkv(&prefix, &spec.parts)?;
         for part in &spec.parts {
@@ -190,24 +212,31 @@ impl<'a> Loader<'a> {
             self.n_groups += 1;
         }
         let layer = Layer { parts, groups, first_group, router: spec.router, steps: spec.steps.clone() };
-        check_layer(&layer, n_routed).with_context(|| format!("architecture {}, layer {i}", self.arch))?;
+        check_layer(&layer, n_routed, self.n_embd).with_context(|| format!("architecture {}, layer {i}", self.arch))?;
         Ok(layer)
     }
 
     fn group(&mut self, i: usize, spec: &GroupSpec, chosen: Chosen) -> Result<NeuronGroup> {
-        let (n_embd, n_ff, suffix, share) = (self.n_embd, spec.n_ff, spec.suffix, Share::from(spec.stack));
+        let (n_embd, n_ff) = (spec.width.unwrap_or(self.n_embd), spec.n_ff);
+        let (suffix, share) = self.place_of(i, spec)?;
         let stem = |role: Role| format!("blk.{i}.{}{suffix}", role.tensor());
-        let mut rows = |role: Role| -> Result<Part> {
+        let both = format!("blk.{i}.{GATE_UP}{suffix}.weight");
+        let both_in_one = spec.gated && spec.stack.is_some() && self.has(&both);
+        let rows = |loader: &mut Self, role: Role| -> Result<Part> {
             let stem = stem(role);
-            let matrix = self.matrix(&format!("{stem}.weight"), n_ff, n_embd, share)?;
-            let bias = self.bias(&stem, n_ff, spec.bias, share)?;
+            let matrix = loader.matrix(&format!("{stem}.weight"), n_ff, n_embd, share)?;
+            let bias = loader.bias(&stem, n_ff, spec.bias, share)?;
             Ok(Part { role, tensor: Tensor::Matrix(matrix), bias, access: access(role) })
         };
         let (gate, up) = if spec.fused {
-            let (gate, up) = self.fused_gate_and_up(&format!("{}.weight", stem(Role::FfnUp)), n_ff)?;
+            let name = format!("{}.weight", stem(Role::FfnUp));
+            let (gate, up) = self.fused_gate_and_up(&name, n_ff, n_embd, share)?;
+            (Some(gate), up)
+        } else if both_in_one {
+            let (gate, up) = self.fused_gate_and_up(&both, n_ff, n_embd, share)?;
             (Some(gate), up)
         } else {
-            (spec.gated.then(|| rows(Role::FfnGate)).transpose()?, rows(Role::FfnUp)?)
+            (spec.gated.then(|| rows(self, Role::FfnGate)).transpose()?, rows(self, Role::FfnUp)?)
         };
         let name = |what: &str| format!("blk.{i}.{what}{suffix}");
         let (transposed, quants) = (name("ffn_down_t") + ".weight", name("ffn_down_t_q"));
@@ -238,7 +267,7 @@ impl<'a> Loader<'a> {
         let down = Part { role: Role::FfnDown, tensor: Tensor::Down(down), bias, access };
         let predictor = match self.threshold {
             Some(threshold) => Some(self.predictor_of_powerinfer(i, n_ff, threshold)?),
-            None if share.of == 1 => self.predictor(&name, n_ff)?,
+            None if share.of == 1 && spec.width.is_none() => self.predictor(&name, n_ff)?,
             None => None,
         };
         if let Some(kinds) = &self.kinds {
@@ -379,6 +408,17 @@ fn access(role: Role) -> Access {
         | Role::AttnKvB
         | Role::AttnOutput
         | Role::Router
+        | Role::AttnSinks
+        | Role::SsmIn
+        | Role::SsmConv
+        | Role::SsmDt
+        | Role::SsmA
+        | Role::SsmD
+        | Role::SsmNorm
+        | Role::SsmOut
+        | Role::RouterBias
+        | Role::LatentDown
+        | Role::LatentUp
         | Role::FfnDown => Access::Whole,
     }
 }
@@ -391,7 +431,7 @@ fn check_values(part: &Part) -> Result<()> {
 }
 
 /// Whether steps and parts need each other: what a step needs is there, and what is there some step uses.
-fn check_layer(layer: &Layer, n_routed: usize) -> Result<()> {
+fn check_layer(layer: &Layer, n_routed: usize, n_embd: usize) -> Result<()> {
     step::check(&layer.steps, n_routed > 0)?;
     let mut used: Vec<Role> = Vec::new();
     let mut not_needed: Vec<Role> = Vec::new();
@@ -404,10 +444,38 @@ fn check_layer(layer: &Layer, n_routed: usize) -> Result<()> {
                     Some(_) => used.extend([Role::AttnKvA, Role::AttnKvANorm, Role::AttnKvB]),
                     None => used.extend([Role::AttnK, Role::AttnV]),
                 }
-                not_needed.extend([Role::AttnQNorm, Role::AttnKNorm]);
+                not_needed.extend([Role::AttnQNorm, Role::AttnKNorm, Role::AttnSinks]);
             }
-            step::Step::Router { .. } => used.push(Role::Router),
-            step::Step::Ffn { .. } => ensure!(!layer.groups.is_empty(), "an FFN without neurons"),
+            step::Step::Recurrent { .. } => used.extend([
+                Role::SsmIn,
+                Role::SsmConv,
+                Role::SsmDt,
+                Role::SsmA,
+                Role::SsmD,
+                Role::SsmNorm,
+                Role::SsmOut,
+            ]),
+            step::Step::Project { of, from, to } => {
+                used.push(of);
+                ensure!(layer.find(of).is_some(), "a step needs {}", of.tensor());
+                let matrix = layer.part(of).matrix();
+                let wide = |vector: Vector, n: usize| vector.is_latent() || n == n_embd;
+                ensure!(wide(from, matrix.n_cols) && wide(to, matrix.n_rows), "{}: of another width", of.tensor());
+            }
+            step::Step::Router { .. } => {
+                used.push(Role::Router);
+                not_needed.push(Role::RouterBias);
+            }
+            step::Step::Ffn { from, groups, .. } => {
+                let mut own = layer.groups.iter().filter(|group| groups.has(group.is_routed())).peekable();
+                ensure!(own.peek().is_some(), "an FFN without neurons");
+                let latent = layer.find(Role::LatentDown).map(|part| part.matrix().n_rows);
+                let width = if from.is_latent() { latent } else { Some(n_embd) };
+                ensure!(
+                    own.all(|group| Some(group.ffn_up().n_cols) == width),
+                    "neurons that read another width than they are given"
+                );
+            }
             step::Step::Add { .. } => {}
         }
     }
@@ -418,10 +486,10 @@ fn check_layer(layer: &Layer, n_routed: usize) -> Result<()> {
     if let Some(part) = layer.parts.iter().find(|part| !used.contains(&part.role)) {
         bail!("no step uses {}", part.role.tensor());
     }
-    ensure!(
-        layer.groups.is_empty() || layer.steps.iter().any(|s| matches!(s, step::Step::Ffn { .. })),
-        "no step uses its neurons"
-    );
+    let used = |group: &NeuronGroup| {
+        layer.steps.iter().any(|s| matches!(s, step::Step::Ffn { groups, .. } if groups.has(group.is_routed())))
+    };
+    ensure!(layer.groups.iter().all(used), "no step uses its neurons");
     ensure!((n_routed > 0) == layer.router.is_some(), "groups to choose and a router belong together");
     if let (Some(router), Some(part)) = (&layer.router, layer.find(Role::Router)) {
         let n = part.matrix().n_rows;

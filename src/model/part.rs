@@ -74,8 +74,30 @@ roles! {
     AttnKvB = "attn_kv_b",
     /// `[n_embd][n_head * head_dim]`.
     AttnOutput = "attn_output",
+    /// `[n_head]`: what joins the sum of each head's softmax without a value of its own.
+    AttnSinks = "attn_sinks",
+    /// `[2 n_inner + 2 n_groups n_state + n_heads][n_embd]`: gate, what is convolved, and time steps of a recurrent mixer.
+    SsmIn = "ssm_in",
+    /// `[n_inner + 2 n_groups n_state][n_conv]`: its convolution, the oldest token first.
+    SsmConv = "ssm_conv1d",
+    /// `[n_heads]`: added to its time steps.
+    SsmDt = "ssm_dt",
+    /// `[n_heads]`: how fast its state decays, below 0.
+    SsmA = "ssm_a",
+    /// `[n_heads]`: how much of its input goes past the state.
+    SsmD = "ssm_d",
+    /// `[n_groups][n_inner / n_groups]`: normalises what it gives.
+    SsmNorm = "ssm_norm",
+    /// `[n_embd][n_inner]`.
+    SsmOut = "ssm_out",
     /// `[n_groups][n_embd]`: scores of the groups that are chosen per token.
     Router = "ffn_gate_inp",
+    /// `[n_groups]`: added to what they are chosen by, and not to what they count.
+    RouterBias = "exp_probs_b",
+    /// `[n_latent][n_embd]`: what chosen groups read.
+    LatentDown = "ffn_latent_down",
+    /// `[n_embd][n_latent]`: what they give, as wide as the residual stream.
+    LatentUp = "ffn_latent_up",
     /// `[n_ff][n_embd]`, a row per neuron.
     FfnGate = "ffn_gate",
     /// `[n_ff][n_embd]`, a row per neuron.
@@ -85,6 +107,29 @@ roles! {
 }
 
 impl Role {
+    /// What the name of its tensor has behind that of the role.
+    pub fn ending(self) -> &'static str {
+        match self {
+            Self::SsmDt | Self::RouterBias => ".bias",
+            Self::SsmA | Self::SsmD => "",
+            _ => ".weight",
+        }
+    }
+
+    /// Name of its tensor in GGUF, without `blk.N.`.
+    pub fn file_name(self) -> String {
+        format!("{}{}", self.tensor(), self.ending())
+    }
+
+    /// What some files call it instead, without the ending.
+    pub fn alias(self) -> Option<&'static str> {
+        match self {
+            Self::LatentDown => Some("ffn_latent_in"),
+            Self::LatentUp => Some("ffn_latent_out"),
+            _ => None,
+        }
+    }
+
     /// The role of the tensor of this name, which may stand in a layer and may be a weight or a bias; `None` where no
     /// architecture that is known has it.
     pub fn of_name(name: &str) -> Option<Self> {
@@ -92,10 +137,15 @@ impl Role {
             Some((_, name)) => name,
             None => name,
         };
+        if let Some(role) = Self::ALL.iter().find(|role| role.ending().is_empty() && role.tensor() == name) {
+            return Some(*role);
+        }
         let stem = name.strip_suffix(".weight").or_else(|| name.strip_suffix(".bias"))?;
-        // Those of experts, and of a shared one.
+        // Those of experts, of a shared one, and of one expert alone in old files.
         let stem = stem.strip_suffix("_exps").or_else(|| stem.strip_suffix("_shexp")).unwrap_or(stem);
-        Self::ALL.iter().copied().find(|role| role.tensor() == stem)
+        let numbered = |n: &str| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit());
+        let stem = stem.rsplit_once('.').filter(|(_, n)| numbered(n)).map_or(stem, |(stem, _)| stem);
+        Self::ALL.iter().copied().find(|role| role.tensor() == stem || role.alias() == Some(stem))
     }
 }
 
@@ -187,12 +237,14 @@ mod tests {
     #[test]
     fn roles_are_known_by_the_names_of_their_tensors() {
         for role in Role::ALL.iter().copied() {
-            assert_eq!(Role::of_name(&format!("blk.7.{}.weight", role.tensor())), Some(role));
+            assert_eq!(Role::of_name(&format!("blk.7.{}", role.file_name())), Some(role));
         }
         assert_eq!(Role::of_name("output.weight"), Some(Role::Output));
         assert_eq!(Role::of_name("blk.0.ffn_up.bias"), Some(Role::FfnUp));
         assert_eq!(Role::of_name("blk.0.ffn_up_exps.weight"), Some(Role::FfnUp));
-        assert_eq!(Role::of_name("blk.0.ssm_in.weight"), None);
+        assert_eq!(Role::of_name("blk.0.ffn_up.12.weight"), Some(Role::FfnUp));
+        assert_eq!(Role::of_name("blk.0.ffn_latent_in.weight"), Some(Role::LatentDown));
+        assert_eq!(Role::of_name("blk.0.shortconv.in_proj.weight"), None);
         assert_eq!(Role::of_name("blk.0.ffn_down_t_q"), None);
     }
 }

@@ -7,6 +7,8 @@ pub enum Gating {
     Softmax,
     /// The logistic function of each.
     Sigmoid,
+    /// Softmax over the groups that are chosen, by their scores.
+    SoftmaxOfChosen,
 }
 
 /// How a layer's router chooses. Its scores are the product of [`Role::Router`](super::Role::Router) with what it
@@ -27,27 +29,39 @@ pub struct Router {
 const LEAST_SUM: f32 = 6.103_515_6e-5;
 
 impl Router {
-    /// Turns `scores` into weights, in place: 0 for groups that are not chosen. Of equals the first is chosen.
-    pub fn choose(&self, scores: &mut [f32], order: &mut Vec<usize>) {
+    /// Turns `scores` into weights, in place: 0 for groups that are not chosen. Of equals the first is chosen. `bias`, one
+    /// value per group, is added to what they are chosen by.
+    pub fn choose(&self, scores: &mut [f32], bias: Option<&[f32]>, order: &mut Vec<usize>) {
         match self.gating {
-            Gating::Softmax => {
-                let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                scores.iter_mut().for_each(|s| *s = (*s - max).exp());
-                let sum: f32 = scores.iter().sum();
-                scores.iter_mut().for_each(|s| *s /= sum);
-            }
+            Gating::Softmax => softmax(scores),
             Gating::Sigmoid => scores.iter_mut().for_each(|s| *s = 1.0 / (1.0 + (-*s).exp())),
+            Gating::SoftmaxOfChosen => {}
         }
         order.clear();
         order.extend(0..scores.len());
-        order.sort_unstable_by(|a, b| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b)));
-        for rest in &order[self.n_used.min(order.len())..] {
-            scores[*rest] = 0.0;
+        let by = |group: usize| scores[group] + bias.map_or(0.0, |bias| bias[group]);
+        order.sort_unstable_by(|a, b| by(*b).total_cmp(&by(*a)).then(a.cmp(b)));
+        let rest = match self.gating {
+            Gating::SoftmaxOfChosen => f32::NEG_INFINITY,
+            Gating::Softmax | Gating::Sigmoid => 0.0,
+        };
+        for group in &order[self.n_used.min(order.len())..] {
+            scores[*group] = rest;
+        }
+        if self.gating == Gating::SoftmaxOfChosen {
+            softmax(scores);
         }
         let sum: f32 = scores.iter().sum();
         let divisor = if self.normalised { sum.max(LEAST_SUM) } else { 1.0 };
         scores.iter_mut().for_each(|s| *s = *s / divisor * self.scale);
     }
+}
+
+fn softmax(scores: &mut [f32]) {
+    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    scores.iter_mut().for_each(|s| *s = (*s - max).exp());
+    let sum: f32 = scores.iter().sum();
+    scores.iter_mut().for_each(|s| *s /= sum);
 }
 
 #[cfg(test)]
@@ -58,13 +72,20 @@ mod tests {
     fn the_best_are_chosen_and_their_weights_add_up() {
         let mut router = Router { gating: Gating::Softmax, n_used: 2, normalised: true, scale: 1.0 };
         let (mut scores, mut order) = (vec![1.0, 3.0, 2.0, -1.0], Vec::new());
-        router.choose(&mut scores, &mut order);
+        router.choose(&mut scores, None, &mut order);
         assert_eq!((scores[0], scores[3]), (0.0, 0.0));
         assert!((scores[1] + scores[2] - 1.0).abs() < 1e-6);
         assert!((scores[1] / scores[2] - 1f32.exp()).abs() < 1e-5, "{scores:?}");
         router = Router { gating: Gating::Sigmoid, n_used: 1, normalised: false, scale: 2.0 };
         let mut scores = vec![0.0, 0.0];
-        router.choose(&mut scores, &mut order);
+        router.choose(&mut scores, None, &mut order);
         assert_eq!(scores, [1.0, 0.0]);
+        let mut scores = vec![0.0, 0.0];
+        router.choose(&mut scores, Some(&[0.0, 0.1]), &mut order);
+        assert_eq!(scores, [0.0, 1.0], "a bias chooses, and does not count");
+        router = Router { gating: Gating::SoftmaxOfChosen, n_used: 2, normalised: false, scale: 1.0 };
+        let mut scores = vec![2.0, -1.0, 1.0];
+        router.choose(&mut scores, None, &mut order);
+        assert!(scores[1] == 0.0 && (scores[0] / scores[2] - 1f32.exp()).abs() < 1e-5, "{scores:?}");
     }
 }

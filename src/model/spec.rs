@@ -77,6 +77,8 @@ pub struct Stack {
 pub struct GroupSpec {
     /// Number of neurons.
     pub n_ff: usize,
+    /// Elements of what each reads and gives, where these are others than the residual stream's.
+    pub width: Option<usize>,
     /// Whether there is a gate.
     pub gated: bool,
     /// Whether gate and up have biases.
@@ -97,7 +99,26 @@ impl GroupSpec {
     /// The only group of a layer, without biases.
     pub fn dense(n_ff: usize, gated: bool) -> Self {
         let (bias, down_bias) = (Presence::Absent, Presence::Absent);
-        Self { n_ff, gated, bias, down_bias, suffix: "", stack: None, fused: false, routed: false }
+        Self { n_ff, width: None, gated, bias, down_bias, suffix: "", stack: None, fused: false, routed: false }
+    }
+
+    /// `n` groups that a router chooses among, of `n_ff` neurons each: their tensors end in `_exps`, and hold all groups.
+    pub fn experts(n: usize, n_ff: usize, gated: bool) -> Vec<Self> {
+        let expert = |at| {
+            let stack = Some(Stack { at, of: n });
+            Self { suffix: "_exps", stack, routed: true, ..Self::dense(n_ff, gated) }
+        };
+        (0..n).map(expert).collect()
+    }
+
+    /// The group that stands beside those and is computed for every token: its tensors end in `_shexp`.
+    pub fn shared_expert(n_ff: usize, gated: bool) -> Self {
+        Self { suffix: "_shexp", ..Self::dense(n_ff, gated) }
+    }
+
+    /// The same in vectors of another width.
+    pub fn of_width(self, width: Option<usize>) -> Self {
+        Self { width, ..self }
     }
 
     /// The same with biases of all its matrices.
@@ -112,9 +133,10 @@ impl GroupSpec {
 
     /// Its tensors, as a plain file has them one by one: gate where there is one, up, down.
     pub fn parts(&self, n_embd: usize) -> impl Iterator<Item = PartSpec> + use<> {
-        let rows = |role| PartSpec::matrix(role, self.n_ff, n_embd).with_bias(self.bias);
+        let width = self.width.unwrap_or(n_embd);
+        let rows = |role| PartSpec::matrix(role, self.n_ff, width).with_bias(self.bias);
         let gate = self.gated.then(|| rows(Role::FfnGate));
-        let down = PartSpec::matrix(Role::FfnDown, n_embd, self.n_ff).with_bias(self.down_bias);
+        let down = PartSpec::matrix(Role::FfnDown, width, self.n_ff).with_bias(self.down_bias);
         gate.into_iter().chain([rows(Role::FfnUp), down])
     }
 }

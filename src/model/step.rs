@@ -3,7 +3,8 @@
 use super::part::Role;
 use anyhow::{Result, ensure};
 
-/// A vector as wide as the residual stream (`[n_embd]`) that a token has while it is in a layer.
+/// A vector that a token has while it is in a layer: as wide as the residual stream (`[n_embd]`), but for
+/// [`Vector::Latent`] and [`Vector::LatentFed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Vector {
     /// The residual stream itself, `x`: all that goes from layer to layer.
@@ -14,11 +15,15 @@ pub enum Vector {
     Mixed,
     /// What the FFN gave.
     Fed,
+    /// What groups of neurons of another width read.
+    Latent,
+    /// What they gave, in that width.
+    LatentFed,
 }
 
 impl Vector {
     /// How many there are.
-    pub const N: usize = 4;
+    pub const N: usize = 6;
 
     /// Its number; that of the residual stream is 0.
     pub fn index(self) -> usize {
@@ -27,6 +32,37 @@ impl Vector {
             Self::Normed => 1,
             Self::Mixed => 2,
             Self::Fed => 3,
+            Self::Latent => 4,
+            Self::LatentFed => 5,
+        }
+    }
+}
+
+impl Vector {
+    /// Whether it is as wide as groups of neurons that have a width of their own.
+    pub fn is_latent(self) -> bool {
+        matches!(self, Self::Latent | Self::LatentFed)
+    }
+}
+
+/// Which of a layer's groups of neurons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Groups {
+    /// All of them.
+    All,
+    /// Those that a router chooses.
+    Routed,
+    /// Those that are computed for every token, where others are chosen.
+    Always,
+}
+
+impl Groups {
+    /// Whether groups that are chosen by a router, or not, are among them.
+    pub fn has(self, routed: bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::Routed => routed,
+            Self::Always => !routed,
         }
     }
 }
@@ -55,12 +91,30 @@ pub enum Step {
         /// What it looks at.
         from: Vector,
     },
-    /// `to = sum over the groups of neurons of ffn(from)`.
+    /// `to = recurrent(from)`: a state space model (Mamba-2), whose state in the sequence's memory takes the token up.
+    Recurrent {
+        /// Its input.
+        from: Vector,
+        /// Its output.
+        to: Vector,
+    },
+    /// `to = matrix . from`.
+    Project {
+        /// Which matrix.
+        of: Role,
+        /// Its input.
+        from: Vector,
+        /// Its output.
+        to: Vector,
+    },
+    /// `to = sum over these groups of neurons of ffn(from)`.
     Ffn {
         /// Its input.
         from: Vector,
         /// Its output.
         to: Vector,
+        /// Which groups.
+        groups: Groups,
     },
     /// `x += scale * from`.
     Add {
@@ -79,6 +133,8 @@ impl Step {
             | Self::Attention { from, .. }
             | Self::Router { from }
             | Self::Ffn { from, .. }
+            | Self::Recurrent { from, .. }
+            | Self::Project { from, .. }
             | Self::Add { from, .. } => from,
         }
     }
@@ -86,7 +142,11 @@ impl Step {
     /// What it writes; `None` for a router, whose choice is no vector.
     pub fn writes(self) -> Option<Vector> {
         match self {
-            Self::Norm { to, .. } | Self::Attention { to, .. } | Self::Ffn { to, .. } => Some(to),
+            Self::Norm { to, .. }
+            | Self::Attention { to, .. }
+            | Self::Recurrent { to, .. }
+            | Self::Project { to, .. }
+            | Self::Ffn { to, .. } => Some(to),
             Self::Add { .. } => Some(Vector::Residual),
             Self::Router { .. } => None,
         }
@@ -96,7 +156,12 @@ impl Step {
     pub fn norm(self) -> Option<Role> {
         match self {
             Self::Norm { of, .. } => Some(of),
-            Self::Attention { .. } | Self::Router { .. } | Self::Ffn { .. } | Self::Add { .. } => None,
+            Self::Attention { .. }
+            | Self::Recurrent { .. }
+            | Self::Project { .. }
+            | Self::Router { .. }
+            | Self::Ffn { .. }
+            | Self::Add { .. } => None,
         }
     }
 }
@@ -109,7 +174,7 @@ pub fn serial() -> Vec<Step> {
         Step::Attention { from: Normed, to: Mixed },
         Step::Add { from: Mixed, scale: 1.0 },
         Step::Norm { of: Role::FfnNorm, from: Residual, to: Normed },
-        Step::Ffn { from: Normed, to: Fed },
+        Step::Ffn { from: Normed, to: Fed, groups: Groups::All },
         Step::Add { from: Fed, scale: 1.0 },
     ]
 }
@@ -119,7 +184,9 @@ pub fn serial_with_norms_behind() -> Vec<Step> {
     let behind = |step| match step {
         Step::Attention { to, .. } => Some(Step::Norm { of: Role::PostAttnNorm, from: to, to }),
         Step::Ffn { to, .. } => Some(Step::Norm { of: Role::PostFfnNorm, from: to, to }),
-        Step::Norm { .. } | Step::Router { .. } | Step::Add { .. } => None,
+        Step::Norm { .. } | Step::Recurrent { .. } | Step::Project { .. } | Step::Router { .. } | Step::Add { .. } => {
+            None
+        }
     };
     serial().into_iter().flat_map(|step| [Some(step), behind(step)]).flatten().collect()
 }
@@ -136,21 +203,38 @@ pub fn parallel() -> Vec<Step> {
     vec![
         Step::Norm { of: Role::AttnNorm, from: Residual, to: Normed },
         Step::Attention { from: Normed, to: Mixed },
-        Step::Ffn { from: Normed, to: Fed },
+        Step::Ffn { from: Normed, to: Fed, groups: Groups::All },
         Step::Add { from: Mixed, scale: 1.0 },
         Step::Add { from: Fed, scale: 1.0 },
     ]
 }
 
+/// The same with a router that chooses the groups by what the FFN reads.
+pub fn with_router(mut steps: Vec<Step>) -> Vec<Step> {
+    let ffn = steps.iter().position(|step| matches!(step, Step::Ffn { .. }));
+    if let Some(at) = ffn {
+        steps.insert(at, Step::Router { from: steps[at].reads() });
+    }
+    steps
+}
+
+/// The same with a router that chooses the groups before anything else, by the layer's input as it is.
+pub fn with_early_router(mut steps: Vec<Step>) -> Vec<Step> {
+    steps.insert(0, Step::Router { from: Vector::Residual });
+    steps
+}
+
 /// Whether steps make sense, given whether the layer has a router: nothing is read before it is written, the residual
-/// stream is only added to, the FFN follows its router, and there is at most one attention and one FFN.
+/// stream is only added to, the FFN follows its router, no group is computed twice, and there is at most one mixer of each
+/// kind.
 ///
 /// # Errors
 /// Says what is wrong with which step.
 pub fn check(steps: &[Step], routed: bool) -> Result<()> {
     let mut written = vec![Vector::Residual];
     let mut chosen = !routed;
-    let (mut n_adds, mut attends, mut fed) = (0, false, false);
+    let (mut n_adds, mut attends, mut recurs) = (0, false, false);
+    let mut fed: Vec<Groups> = Vec::new();
     for (i, step) in steps.iter().enumerate() {
         ensure!(written.contains(&step.reads()), "step {i}, {step:?}: nothing has written what it reads");
         match *step {
@@ -162,12 +246,27 @@ pub fn check(steps: &[Step], routed: bool) -> Result<()> {
                 ensure!(routed && !chosen, "step {i}, {step:?}: the layer has no groups to choose, or chose before");
                 chosen = true;
             }
-            Step::Ffn { from, to } => {
-                ensure!(!fed, "step {i}, {step:?}: a layer has one FFN, of as many groups as it likes");
+            Step::Ffn { from, to, groups } => {
+                let again = |before: &Groups| [true, false].iter().any(|r| before.has(*r) && groups.has(*r));
+                ensure!(!fed.iter().any(again), "step {i}, {step:?}: an FFN before it had some of its groups");
                 ensure!(from != to, "step {i}, {step:?}: overwrites what it reads");
-                fed = true;
-                ensure!(chosen, "step {i}, {step:?}: no router has chosen its groups");
+                ensure!(from.is_latent() == to.is_latent(), "step {i}, {step:?}: gives another width than it reads");
+                fed.push(groups);
+                ensure!(chosen || !groups.has(true), "step {i}, {step:?}: no router has chosen its groups");
                 ensure!(to != Vector::Residual, "step {i}, {step:?}: overwrites the residual stream");
+                written.push(to);
+                continue;
+            }
+            Step::Project { from, to, .. } => {
+                ensure!(from != to, "step {i}, {step:?}: overwrites what it reads");
+                ensure!(to != Vector::Residual, "step {i}, {step:?}: overwrites the residual stream");
+                written.push(to);
+                continue;
+            }
+            Step::Recurrent { to, .. } => {
+                ensure!(!recurs, "step {i}, {step:?}: a layer keeps the state of one recurrence");
+                ensure!(to != Vector::Residual, "step {i}, {step:?}: overwrites the residual stream");
+                recurs = true;
                 written.push(to);
             }
             Step::Attention { to, .. } => {
@@ -181,6 +280,8 @@ pub fn check(steps: &[Step], routed: bool) -> Result<()> {
                 written.push(to);
             }
         }
+        let latent = step.reads().is_latent() || step.writes().is_some_and(Vector::is_latent);
+        ensure!(!latent, "step {i}, {step:?}: is as wide as the residual stream");
     }
     ensure!(n_adds > 0, "nothing is added to the residual stream");
     Ok(())
@@ -196,7 +297,7 @@ mod tests {
         assert!(check(&serial(), false).is_ok() && check(&parallel(), false).is_ok());
         assert!(check(&serial(), true).is_err(), "nothing chooses the groups");
         assert!(check(&[], false).is_err());
-        let ffn = Step::Ffn { from: Residual, to: Fed };
+        let ffn = Step::Ffn { from: Residual, to: Fed, groups: Groups::All };
         let add = Step::Add { from: Fed, scale: 1.0 };
         assert!(check(&[ffn, add], false).is_ok());
         assert!(check(&[Step::Router { from: Residual }, ffn, add], true).is_ok());
@@ -209,7 +310,23 @@ mod tests {
         assert!(check(&[attention, ffn, add], false).is_ok());
         assert!(check(&[attention, attention, ffn, add], false).is_err(), "keys and values of two");
         assert!(check(&[ffn, ffn, add], false).is_err(), "two of them");
+        let of = |groups| Step::Ffn { from: Residual, to: Fed, groups };
+        let router = Step::Router { from: Residual };
+        assert!(check(&[router, of(Groups::Routed), add, of(Groups::Always), add], true).is_ok());
+        assert!(check(&[of(Groups::Always), add, router, of(Groups::Routed), add], true).is_ok());
+        assert!(check(&[of(Groups::Always), of(Groups::Routed), add, router], true).is_err(), "not chosen yet");
+        assert!(check(&[router, of(Groups::All), of(Groups::Always), add], true).is_err(), "some of them twice");
+        let wider = Step::Ffn { from: Residual, to: Vector::LatentFed, groups: Groups::All };
+        let into = Step::Project { of: Role::LatentDown, from: Residual, to: Vector::Latent };
+        let narrow = Step::Ffn { from: Vector::Latent, to: Vector::LatentFed, groups: Groups::All };
+        let back = Step::Project { of: Role::LatentUp, from: Vector::LatentFed, to: Fed };
+        assert!(check(&[into, narrow, back, add], false).is_ok());
+        assert!(check(&[wider, back, add], false).is_err(), "another width");
+        assert!(check(&[into, Step::Add { from: Vector::Latent, scale: 1.0 }], false).is_err(), "another width");
         let norm = Step::Norm { of: Role::FfnNorm, from: Residual, to: Normed };
-        assert!(check(&[norm, Step::Ffn { from: Normed, to: Normed }], false).is_err(), "its own input");
+        assert!(
+            check(&[norm, Step::Ffn { from: Normed, to: Normed, groups: Groups::All }], false).is_err(),
+            "its own input"
+        );
     }
 }

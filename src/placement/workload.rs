@@ -211,8 +211,9 @@ impl LayerWork {
 fn is_block(role: Role) -> bool {
     match role {
         Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnKvA | Role::AttnKvB | Role::AttnOutput => true,
+        Role::SsmIn | Role::SsmOut => true,
         // Small, and computed where the layer's input is.
-        Role::Router => true,
+        Role::Router | Role::LatentDown | Role::LatentUp => true,
         // Floats, beside the layers, or of neurons.
         Role::TokenEmbd
         | Role::OutputNorm
@@ -228,6 +229,13 @@ fn is_block(role: Role) -> bool {
         | Role::PostFfnNorm
         | Role::AttnQNorm
         | Role::AttnKNorm
+        | Role::AttnSinks
+        | Role::SsmConv
+        | Role::SsmDt
+        | Role::SsmA
+        | Role::SsmD
+        | Role::SsmNorm
+        | Role::RouterBias
         | Role::AttnKvANorm
         | Role::FfnGate
         | Role::FfnUp

@@ -148,6 +148,17 @@ fn is_sampled(role: Role) -> bool {
         | Role::AttnKvANorm
         | Role::AttnKvB
         | Role::AttnOutput
+        | Role::AttnSinks
+        | Role::SsmConv
+        | Role::SsmDt
+        | Role::SsmA
+        | Role::SsmD
+        | Role::SsmNorm
+        | Role::RouterBias
+        | Role::SsmIn
+        | Role::SsmOut
+        | Role::LatentDown
+        | Role::LatentUp
         | Role::Router
         | Role::FfnGate
         | Role::FfnUp

@@ -5,7 +5,7 @@ use super::spec::{Layout, Spec, VERSION};
 use crate::gguf::write::{MetadataBuilder, Value};
 use crate::model::arch::Llama;
 use crate::model::{
-    Activation, Architecture, Caps, Config, NormKind, ResolvedActivation, Rope, RopeKind, SYNTHETIC_KEY, Scales,
+    Activation, Architecture, Caps, Config, Mixer, NormKind, ResolvedActivation, Rope, RopeKind, SYNTHETIC_KEY, Scales,
 };
 use crate::variant;
 
@@ -49,6 +49,9 @@ pub(super) fn config(spec: &Spec) -> Config {
         activation: ResolvedActivation { activation: Activation::Relu, from: "powerinfer.activation".to_owned() },
         two_norms: false,
         positions: None,
+        experts: None,
+        mixers: vec![Mixer::Attention; spec.sized.n_layer],
+        ssm: None,
     }
 }
 

@@ -144,6 +144,17 @@ fn content(role: Role) -> Option<Content> {
         | Role::AttnKvA
         | Role::AttnKvANorm
         | Role::AttnKvB
+        | Role::AttnSinks
+        | Role::SsmConv
+        | Role::SsmDt
+        | Role::SsmA
+        | Role::SsmD
+        | Role::SsmNorm
+        | Role::RouterBias
+        | Role::SsmIn
+        | Role::SsmOut
+        | Role::LatentDown
+        | Role::LatentUp
         | Role::Router => None,
     }
 }

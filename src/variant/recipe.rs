@@ -150,6 +150,17 @@ fn q4_k_m(name: &str, outline: Outline) -> GgmlType {
             | Role::AttnKvANorm
             | Role::AttnKvB
             | Role::AttnOutput
+            | Role::AttnSinks
+            | Role::SsmConv
+            | Role::SsmDt
+            | Role::SsmA
+            | Role::SsmD
+            | Role::SsmNorm
+            | Role::RouterBias
+            | Role::SsmIn
+            | Role::SsmOut
+            | Role::LatentDown
+            | Role::LatentUp
             | Role::Router
             | Role::FfnGate
             | Role::FfnUp
@@ -198,7 +209,10 @@ pub(crate) fn file_type(dtype: GgmlType) -> Option<u32> {
 pub(super) fn is_whole_matrix(tensor: &TensorInfo) -> bool {
     let bias = tensor.name.ends_with(".bias");
     let predictor = [".fc1.weight", ".fc2.weight"].iter().any(|end| tensor.name.ends_with(end));
-    let kept = matches!(Role::of_name(&tensor.name), Some(Role::Router | Role::PositionEmbd));
+    let kept = matches!(
+        Role::of_name(&tensor.name),
+        Some(Role::Router | Role::PositionEmbd | Role::SsmConv | Role::SsmA | Role::SsmD | Role::SsmNorm)
+    );
     tensor.dims.len() > 1 && !bias && !predictor && !kept
 }
 

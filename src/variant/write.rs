@@ -200,6 +200,17 @@ fn plan_tensor<'a>(
             | Role::AttnKvANorm
             | Role::AttnKvB
             | Role::AttnOutput
+            | Role::AttnSinks
+            | Role::SsmConv
+            | Role::SsmDt
+            | Role::SsmA
+            | Role::SsmD
+            | Role::SsmNorm
+            | Role::RouterBias
+            | Role::SsmIn
+            | Role::SsmOut
+            | Role::LatentDown
+            | Role::LatentUp
             | Role::Router,
             _,
         ))

@@ -8,8 +8,8 @@ use powerinfer::gguf::Gguf;
 use powerinfer::model::Model;
 use powerinfer::model::spec::{self, GroupSpec, LayerSpec, PartSpec, Presence, Stack};
 use powerinfer::model::{
-    Activation, Architecture, Config, Defaults, Gating, Keys, NormKind, Role, RopeKind, Router, SCALES, Scales, Step,
-    Temperature, Vector,
+    Activation, Architecture, Config, Defaults, Gating, Groups, Keys, NormKind, Role, RopeKind, Router, SCALES, Scales,
+    Step, Temperature, Vector,
 };
 use powerinfer::profile::{Fingerprint, GroupCounts, Profile, ProfiledText};
 use powerinfer::progress::Silent;
@@ -490,7 +490,7 @@ impl Kind {
         let norm = |of, from, to| Step::Norm { of, from, to };
         let add = |from| Step::Add { from, scale: self.scale };
         let attention = |from| Step::Attention { from, to: Mixed };
-        let ffn = |from| Step::Ffn { from, to: Fed };
+        let ffn = |from| Step::Ffn { from, to: Fed, groups: Groups::All };
         let mut steps = match self.order {
             Order::Serial => vec![
                 norm(Role::AttnNorm, Residual, Normed),

@@ -15,7 +15,7 @@ use super::worker::Hands;
 use crate::cpu::Which;
 use crate::executor::device::Tokens;
 use crate::executor::observer::FfnAt;
-use crate::model::{Chosen, GroupAt, Matrix, Mode, NeuronGroup, PredictorInput, Role, Step, Vector};
+use crate::model::{Chosen, GroupAt, Groups, Matrix, Mode, NeuronGroup, Part, PredictorInput, Role, Step, Vector};
 use std::ops::Range;
 
 /// A pass of some tokens.
@@ -62,7 +62,9 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             Step::Norm { of, from, to } => self.norm(layer, of, from, to),
             Step::Attention { from, to } => self.attention(layer, from, to),
             Step::Router { from } => self.router(layer, from),
-            Step::Ffn { from, to } => self.ffn(layer, from, to),
+            Step::Recurrent { .. } => unreachable!("no architecture has recurrent layers yet"),
+            Step::Project { of, from, to } => self.project(layer, of, from, to),
+            Step::Ffn { from, to, groups } => self.ffn(layer, from, to, groups),
             Step::Add { from, scale } => self.add(from, scale),
         }
     }
@@ -87,7 +89,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             }
             Request::Ffn { layer, input } => {
                 self.ready(*layer, *input);
-                self.ffn(*layer, Vector::Normed, Vector::Fed);
+                self.ffn(*layer, Vector::Normed, Vector::Fed, Groups::All);
                 Vector::Fed
             }
             Request::Cold { layer, group, n_hot, .. } => {
@@ -116,7 +118,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         self.normalize(part, from, to);
     }
 
-    fn normalize(&mut self, part: &crate::model::Part, from: Vector, to: Vector) {
+    fn normalize(&mut self, part: &Part, from: Vector, to: Vector) {
         let config = &self.cpu.model.config;
         let Buffers { streams, spare, .. } = &mut self.hands.buffers;
         spare.resize(streams[from.index()].len(), 0.0);
@@ -197,23 +199,37 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         let n_embd = part.matrix().n_cols;
         b.forms.load(&b.streams[from.index()], n_embd, [cx.isa.kernels(part.matrix().dtype()).act]);
         b.products.of(cx, how, [part], &b.forms, [&mut b.chosen]);
+        let bias = layer.find(Role::RouterBias).map(Part::vector);
         for scores in b.chosen.chunks_exact_mut(part.matrix().n_rows) {
-            router.choose(scores, &mut b.order);
+            router.choose(scores, bias, &mut b.order);
         }
     }
 
-    fn ffn(&mut self, i: usize, from: Vector, to: Vector) {
+    fn project(&mut self, i: usize, of: Role, from: Vector, to: Vector) {
+        let (part, how) = (self.cpu.model.weights.layers[i].part(of), self.how);
+        let (cx, b) = self.split();
+        let kind = cx.isa.kernels(part.matrix().dtype()).act;
+        b.forms.load(&b.streams[from.index()], part.matrix().n_cols, [kind]);
+        b.products.of(cx, how, [part], &b.forms, [&mut b.streams[to.index()]]);
+    }
+
+    fn ffn(&mut self, i: usize, from: Vector, to: Vector, groups: Groups) {
         self.begin_ffn(from, to);
         let streams = &self.hands.buffers.streams;
-        if self.how == How::Tiles {
+        if self.how == How::Tiles && !from.is_latent() {
             self.tokens.observer.ffn_input(i, &streams[from.index()]);
         }
-        for group in 0..self.cpu.model.weights.layers[i].groups.len() {
+        let mut first = true;
+        for (group, spec) in self.cpu.model.weights.layers[i].groups.iter().enumerate() {
+            if !groups.has(spec.is_routed()) {
+                continue;
+            }
             let at = self.at(i, group);
             match self.how {
                 How::Rows => self.group_by_rows(at, from, to, None),
-                How::Tiles => self.group_by_tiles(at, from, to),
+                How::Tiles => self.group_by_tiles(at, from, to, first),
             }
+            first = false;
         }
     }
 
@@ -268,12 +284,12 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             let x = of_tokens(&streams[Vector::Residual.index()], group, config.n_embd, tokens, gathered);
             b.predictor_forms.load(x, config.n_embd, input.map(kind));
         }
-        let x = of_tokens(&streams[from.index()], group, config.n_embd, tokens, gathered);
-        b.forms.load(x, config.n_embd, [group.mask_matrix(), group.ffn_up()].into_iter().chain(own).map(kind));
+        let x = of_tokens(&streams[from.index()], group, group.width(), tokens, gathered);
+        b.forms.load(x, group.width(), [group.mask_matrix(), group.ffn_up()].into_iter().chain(own).map(kind));
     }
 
-    /// A group for many tokens, added to `to`.
-    fn group_by_tiles(&mut self, at: GroupAt, from: Vector, to: Vector) {
+    /// A group for many tokens, added to `to`, where nothing has been added if it is the `first`.
+    fn group_by_tiles(&mut self, at: GroupAt, from: Vector, to: Vector, first: bool) {
         let (model, mode) = (self.cpu.model, self.cpu.params.mode);
         let group = &model.weights.layers[at.layer].groups[at.group];
         self.load(at, from, false);
@@ -294,13 +310,13 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         }
         sum(cx, &work, &mut b.many, &mut b.products.tiles);
         let out = &mut b.streams[to.index()];
-        let n_embd = model.config.n_embd;
+        let width = group.width();
         add_down_bias(group, &b.weights, &mut b.many.y);
-        if at.group == 0 && b.weights.is_empty() {
+        if first && b.weights.is_empty() {
             std::mem::swap(out, &mut b.many.y);
         } else {
-            for (token, y) in b.tokens.iter().zip(b.many.y.chunks_exact(n_embd)) {
-                let out = &mut out[*token as usize * n_embd..][..n_embd];
+            for (token, y) in b.tokens.iter().zip(b.many.y.chunks_exact(width)) {
+                let out = &mut out[*token as usize * width..][..width];
                 out.iter_mut().zip(y).for_each(|(o, y)| *o += y);
             }
         }
@@ -319,7 +335,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         if b.tokens.is_empty() {
             return;
         }
-        let n_embd = cpu.model.config.n_embd;
+        let (n_embd, width) = (cpu.model.config.n_embd, group.width());
         let routed = !b.weights.is_empty();
         let activation = cpu.model.config.activation.activation;
         let (hot, cold) = match (part, cpu.placement.scattered(at.number)) {
@@ -354,7 +370,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         }
         let out = &mut b.streams[to.index()];
         if routed {
-            gather(out, n_embd, &b.tokens, &mut b.gathered);
+            gather(out, width, &b.tokens, &mut b.gathered);
         }
         let y = if routed { &mut b.gathered } else { &mut *out };
         let Tokens { batch, sequences, .. } = &mut *self.tokens;
@@ -370,8 +386,8 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             add_down_bias(group, &b.weights, y);
         }
         if routed {
-            for (token, y) in b.tokens.iter().zip(b.gathered.chunks_exact(n_embd)) {
-                out[*token as usize * n_embd..][..n_embd].copy_from_slice(y);
+            for (token, y) in b.tokens.iter().zip(b.gathered.chunks_exact(width)) {
+                out[*token as usize * width..][..width].copy_from_slice(y);
             }
         }
         // Where somebody else knows which neurons fire, none is missed.
@@ -383,9 +399,10 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             let stats = &mut sequences[sequence].stats;
             let n_before = before.iter().filter(|entry| entry.sequence == sequence).count() as u64;
             if (stats.n_tokens() + n_before).is_multiple_of(every) {
-                let of = |stream: Vector| &b.streams[stream.index()][*token as usize * n_embd..][..n_embd];
-                let looked_at = if reads == PredictorInput::Residual { Vector::Residual } else { from };
-                let (x, predictor_x) = (of(from), of(looked_at));
+                let of = |stream: Vector, n: usize| &b.streams[stream.index()][*token as usize * n..][..n];
+                let x = of(from, width);
+                let other = reads == PredictorInput::Residual;
+                let predictor_x = if other { of(Vector::Residual, n_embd) } else { x };
                 let work = AuditWork { group, predictor, slots: cold, x, predictor_x, activation, cx };
                 stats.add_recall(at.number, b.audit.recall(&work));
             }

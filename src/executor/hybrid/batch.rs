@@ -246,7 +246,9 @@ impl Many<'_, '_, '_> {
                 }
                 Instruction::Attention(block) => self.attention(block, last_norm)?,
                 Instruction::Ffn(block) => self.ffn(block)?,
-                Instruction::Router { .. } => bail!("{instruction:?} is not computed on a card"),
+                Instruction::Router { .. } | Instruction::Recurrent(_) | Instruction::Project { .. } => {
+                    bail!("{instruction:?} is not computed on a card")
+                }
             }
         }
         Ok(())
@@ -334,7 +336,9 @@ fn read(block: &Block) -> Result<S> {
     match block.from {
         Vector::Residual => Ok(S::X),
         Vector::Normed => Ok(S::Normed),
-        Vector::Mixed | Vector::Fed => bail!("{:?} is read by no block on the card", block.from),
+        Vector::Mixed | Vector::Fed | Vector::Latent | Vector::LatentFed => {
+            bail!("{:?} is read by no block on the card", block.from)
+        }
     }
 }
 
@@ -343,6 +347,8 @@ fn kept(vector: Vector) -> Result<S> {
     match vector {
         Vector::Mixed => Ok(S::AttnOut),
         Vector::Fed => Ok(S::FfnOut),
-        Vector::Residual | Vector::Normed => bail!("{vector:?} is no block's on the card"),
+        Vector::Residual | Vector::Normed | Vector::Latent | Vector::LatentFed => {
+            bail!("{vector:?} is no block's on the card")
+        }
     }
 }

@@ -7,7 +7,7 @@ use crate::gpu::ops::activation_code;
 use crate::gpu::ops::norm::MAX_NORM;
 use crate::gpu::ops::rope::KvLayer;
 use crate::model::{
-    Config, Down, Layer, Matrix, Mode, Model, Part, PredictorInput, Role, Scores, Step, Tensor, Vector,
+    Config, Down, Groups, Layer, Matrix, Mode, Model, Part, PredictorInput, Role, Scores, Step, Tensor, Vector,
 };
 use crate::quant::blocks::QK;
 use anyhow::{Context, Result, bail, ensure};
@@ -92,7 +92,16 @@ fn check_part(config: &Config, part: &Part) -> Result<()> {
         }
         Role::AttnQNorm => check_head_norm(config, part, config.n_q()),
         Role::AttnKNorm => check_head_norm(config, part, config.n_kv()),
-        Role::Router => bail!("groups of neurons that a router chooses are not computed on a card yet"),
+        Role::AttnSinks => bail!("sums of attention that something joins are not computed on a card yet"),
+        Role::SsmIn | Role::SsmConv | Role::SsmDt | Role::SsmA | Role::SsmD | Role::SsmNorm | Role::SsmOut => {
+            bail!("{}: recurrent layers are not computed on a card yet", part.role.tensor())
+        }
+        Role::LatentDown | Role::LatentUp => {
+            bail!("{}: neurons of another width are not computed on a card yet", part.role.tensor())
+        }
+        Role::RouterBias | Role::Router => {
+            bail!("groups of neurons that a router chooses are not computed on a card yet")
+        }
         Role::FfnGate | Role::FfnUp | Role::FfnDown => {
             let (name, n) = (part.role.tensor(), part.bias.as_ref().map_or(0, |bias| bias.len()));
             ensure!(n.is_multiple_of(TOGETHER), "{name}: {n} biases; multiples of {TOGETHER} are possible on a card");
@@ -162,7 +171,10 @@ fn check_steps(layer: &Layer) -> Result<()> {
                 normed &= from == Vector::Normed;
             }
             Step::Router { .. } => {}
-            Step::Ffn { from, to } => {
+            Step::Recurrent { .. } => bail!("recurrent layers are not computed on a card yet"),
+            Step::Project { .. } => bail!("neurons of another width are not computed on a card yet"),
+            Step::Ffn { from, to, groups } => {
+                ensure!(groups == Groups::All, "groups of neurons apart from others are not computed on a card yet");
                 block(from, to)?;
                 ensure!(
                     !several || from == Vector::Normed,

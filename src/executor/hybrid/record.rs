@@ -115,7 +115,9 @@ impl<'a> Recorder<'a> {
                 }
                 Instruction::Attention(block) => self.attention(i, block)?,
                 Instruction::Ffn(block) => self.ffn(i, block)?,
-                Instruction::Router { .. } => bail!("groups that a router chooses are not on the card"),
+                Instruction::Router { .. } | Instruction::Recurrent(_) | Instruction::Project { .. } => {
+                    bail!("{instruction:?} is not computed on a card")
+                }
             }
         }
         self.finish(tail)
@@ -138,6 +140,8 @@ impl<'a> Recorder<'a> {
                 | Instruction::Merge { .. }
                 | Instruction::Attention(_)
                 | Instruction::Router { .. }
+                | Instruction::Recurrent(_)
+                | Instruction::Project { .. }
                 | Instruction::Ffn(_) => false,
             };
             if reads {
@@ -178,7 +182,9 @@ impl<'a> Recorder<'a> {
         match vector {
             Vector::Mixed => Ok(self.mixed),
             Vector::Fed => Ok(self.fed),
-            Vector::Residual | Vector::Normed => bail!("{vector:?} cannot be added on the card"),
+            Vector::Residual | Vector::Normed | Vector::Latent | Vector::LatentFed => {
+                bail!("{vector:?} cannot be added on the card")
+            }
         }
     }
 
@@ -186,7 +192,9 @@ impl<'a> Recorder<'a> {
         match vector {
             Vector::Mixed => self.mixed = source,
             Vector::Fed => self.fed = source,
-            Vector::Residual | Vector::Normed => bail!("{vector:?} is no block's on the card"),
+            Vector::Residual | Vector::Normed | Vector::Latent | Vector::LatentFed => {
+                bail!("{vector:?} is no block's on the card")
+            }
         }
         Ok(())
     }
@@ -254,7 +262,9 @@ impl<'a> Recorder<'a> {
         let to = match of.to {
             Vector::Mixed => self.at(S::AttnOut),
             Vector::Fed => self.at(S::FfnOut),
-            Vector::Residual | Vector::Normed => bail!("{:?} is no block's on the card", of.to),
+            Vector::Residual | Vector::Normed | Vector::Latent | Vector::LatentFed => {
+                bail!("{:?} is no block's on the card", of.to)
+            }
         };
         let out = Acts { f32: to, x8: Ptr::NULL };
         if source.is_there() {
@@ -280,7 +290,9 @@ impl<'a> Recorder<'a> {
                 }
                 Ok(acts)
             }
-            Vector::Mixed | Vector::Fed => bail!("{from:?} is read by no block on the card"),
+            Vector::Mixed | Vector::Fed | Vector::Latent | Vector::LatentFed => {
+                bail!("{from:?} is read by no block on the card")
+            }
         }
     }
 

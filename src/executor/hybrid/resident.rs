@@ -269,6 +269,17 @@ impl Loader<'_> {
                 | Role::AttnKvA
                 | Role::AttnKvANorm
                 | Role::AttnKvB
+                | Role::AttnSinks
+                | Role::SsmConv
+                | Role::SsmDt
+                | Role::SsmA
+                | Role::SsmD
+                | Role::SsmNorm
+                | Role::RouterBias
+                | Role::SsmIn
+                | Role::SsmOut
+                | Role::LatentDown
+                | Role::LatentUp
                 | Role::Router
                 | Role::FfnGate
                 | Role::FfnUp

@@ -8,7 +8,7 @@ use crate::model::keys::Keys;
 use crate::model::part::Role;
 use crate::model::presence::Presence;
 use crate::model::spec::{GroupSpec, LayerSpec, PartSpec, around_biased_layers, attention, norm};
-use crate::model::step::{Step, Vector, parallel};
+use crate::model::step::{Groups, Step, Vector, parallel};
 use anyhow::{Result, ensure};
 
 /// What saved files say whatever the model: blocks are always parallel.
@@ -68,7 +68,7 @@ fn behind_a_norm_each() -> Vec<Step> {
         Step::Norm { of: Role::AttnNorm2, from: Residual, to: Normed },
         Step::Attention { from: Normed, to: Mixed },
         Step::Norm { of: Role::AttnNorm, from: Residual, to: Normed },
-        Step::Ffn { from: Normed, to: Fed },
+        Step::Ffn { from: Normed, to: Fed, groups: Groups::All },
         Step::Add { from: Mixed, scale: 1.0 },
         Step::Add { from: Fed, scale: 1.0 },
     ]

@@ -8,7 +8,7 @@ use crate::model::keys::Keys;
 use crate::model::part::Role;
 use crate::model::presence::Presence;
 use crate::model::spec::{GroupSpec, LayerSpec, PartSpec, attention, norm};
-use crate::model::step::{Step, Vector};
+use crate::model::step::{Groups, Step, Vector};
 use anyhow::Result;
 
 /// Of so many layers with a window, as OLMo 3 has them, the last has none.
@@ -45,7 +45,7 @@ impl Architecture for Olmo2 {
             Step::Attention { from: Residual, to: Mixed },
             Step::Norm { of: Role::PostAttnNorm, from: Mixed, to: Mixed },
             Step::Add { from: Mixed, scale: 1.0 },
-            Step::Ffn { from: Residual, to: Fed },
+            Step::Ffn { from: Residual, to: Fed, groups: Groups::All },
             Step::Norm { of: Role::PostFfnNorm, from: Fed, to: Fed },
             Step::Add { from: Fed, scale: 1.0 },
         ];

@@ -51,12 +51,19 @@ impl Loader<'_> {
 }
 
 impl Loader<'_> {
-    /// Gate and up of `n_ff` neurons each, as views on the rows of the tensor `name`: those of gate come first.
+    /// Gate and up of `n_ff` neurons of `width` elements each, as views on the rows of the `share` of the tensor `name`:
+    /// those of gate come first.
     ///
     /// # Errors
     /// When its shape is another one.
-    pub(super) fn fused_gate_and_up(&mut self, name: &str, n_ff: usize) -> Result<(Part, Part)> {
-        let both = self.matrix(name, 2 * n_ff, self.n_embd, Share::from(None))?;
+    pub(super) fn fused_gate_and_up(
+        &mut self,
+        name: &str,
+        n_ff: usize,
+        width: usize,
+        share: Share,
+    ) -> Result<(Part, Part)> {
+        let both = self.matrix(name, 2 * n_ff, width, share)?;
         let part = |role: Role, first: usize| {
             let tensor = Tensor::Matrix(both.slice(first, n_ff));
             Part { role, tensor, bias: None, access: super::access(role) }
