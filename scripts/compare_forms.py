@@ -64,8 +64,7 @@ def with_letters(source, target):
     writer.add_add_bos_token(True)
     writer.add_add_space_prefix(False)
     for tensor in reader.tensors:
-        shape = [int(n) for n in reversed(tensor.shape)]
-        writer.add_tensor(tensor.name, np.array(tensor.data).reshape(shape))
+        writer.add_tensor(tensor.name, np.array(tensor.data), raw_dtype=tensor.tensor_type)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
