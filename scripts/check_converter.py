@@ -29,10 +29,10 @@ OF_THE_FILE = ("GGUF.", "general.name", "general.file_type", "general.alignment"
 ADDED = ("hidden_activation", "attention.scale", "embedding_scale", "residual_scale", "logit_scale", "attn_logit_softcapping",
          "final_logit_softcapping", "rope.freq_base_swa", "attention.sliding_window", "rope.scaling.type")  # fmt: skip
 # Matrices that are always F32.
-EXACT = ("position_embd.weight", "_norm.weight")
+EXACT = ("position_embd.weight", "_norm.weight", "ffn_gate_inp.weight")
 # Architectures whose checkpoints have queries, keys and values in one tensor.
 FUSED = ("falcon", "phi3")
-NOT_COMPARED = {"stablelm.use_parallel_residual"}
+NOT_COMPARED = {"stablelm.use_parallel_residual", "smallthinker.attention.sliding_window"}
 
 
 def convert(folder, path, kind):
@@ -110,6 +110,9 @@ def check(path, folder):
     fused = "blk.0.attn_qkv.weight" in source.tensors and source.arch not in FUSED
     positions = source.tensors.get("position_embd.weight", ())
     unheard_of = source.key("rope.scaling.finetuned") is False
+    # Files may have experts in ways that the hub does not.
+    unheard_of |= any(name in source.tensors for name in ("blk.0.ffn_gate_up_exps.weight", "blk.0.ffn_up.0.weight"))
+    unheard_of |= source.key("expert_weights_scale") is not None or source.arch == "smallthinker" and source.key("rope.freq_base_swa") is not None
     unheard_of |= source.arch == "gemma2" and source.key("rope.freq_base_swa") is not None
     if source.arch not in make_hf_checkpoint.ARCHITECTURES or fused or unheard_of or len(positions) > source.key("context_length"):
         return "no form of the hub is known"

@@ -12,6 +12,10 @@ SIZES = {
     "n_head_kv": ("num_key_value_heads", "num_kv_heads", "n_head_kv"),
     "head_dim": ("head_dim",),
     "n_vocab": ("vocab_size",),
+    "n_expert": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "moe_num_primary_experts"),
+    "n_expert_used": ("num_experts_per_tok", "moe_num_active_primary_experts"),
+    "n_ff_expert": ("moe_intermediate_size", "moe_ffn_hidden_size"),
+    "n_ff_shared": ("shared_intermediate_size",),
     "n_ctx": ("max_position_embeddings", "max_sequence_length", "n_positions"),
 }
 # What it may call another number.
@@ -73,6 +77,11 @@ class Config:
             return value
         return default
 
+    def count(self, name):
+        """A size that may be missing, or 0, which is the same."""
+        there = any(self.raw.get(key, self.defaults.get(key)) for key in SIZES[name])
+        return self[name] if there else 0
+
     def truth(self, key, default=False):
         """Yes or no."""
         value = self.raw.get(key, self.defaults.get(key))
@@ -91,6 +100,10 @@ class Config:
     @property
     def n_head_kv(self):
         return self.get("n_head_kv") or self["n_head"]
+
+    @property
+    def n_ff_expert(self):
+        return self.count("n_ff_expert") or self["n_ff"]
 
     @property
     def head_dim(self):

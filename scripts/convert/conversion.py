@@ -62,8 +62,8 @@ def convert(folder, out, kind, name, pre):
 
 
 def pieces(tensor, part, checkpoint, target):
-    bits, source = families_of.bits(part, checkpoint)
-    for piece in floats.converted(bits, source, target):
-        if piece is None:
-            fail(f"{part.sources[0]}: a value is too large for f16, as which {tensor} is to be written; --outtype bf16 or f32 takes it")
-        yield piece
+    for bits, source in families_of.bits(part, checkpoint):
+        for piece in floats.converted(bits, source, target):
+            if piece is None:
+                fail(f"{part.sources[0]}: a value is too large for f16, as which {tensor} is to be written; --outtype bf16 or f32 takes it")
+            yield piece

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from . import floats, rope, window
+from .config import SIZES
 from .fail import fail
 
 
@@ -23,12 +24,15 @@ class Part:
     plus: float = 0.0
     # Whether it is F32 whatever other matrices are.
     exact: bool = False
+    # Whether sources are experts' matrices, one behind the other.
+    experts: bool = False
 
 
 def sizes(config):
     """Rows and columns of each matrix, length of each vector, by role."""
     n_embd, n_vocab = config["n_embd"], config["n_vocab"]
     n_q, n_kv = config["n_head"] * config.head_dim, config.n_head_kv * config.head_dim
+    n_ff, n_expert, n_shared = config.n_ff_expert, config.count("n_expert"), config.count("n_ff_shared")
     return {
         "token_embd": (n_vocab, n_embd),
         "output": (n_vocab, n_embd),
@@ -48,6 +52,13 @@ def sizes(config):
         "ffn_up": (config["n_ff"], n_embd),
         "ffn_down": (n_embd, config["n_ff"]),
         "post_ffw_norm": (n_embd,),
+        "ffn_gate_inp": (n_expert, n_embd),
+        "ffn_gate_exps": (n_expert, n_ff, n_embd),
+        "ffn_up_exps": (n_expert, n_ff, n_embd),
+        "ffn_down_exps": (n_expert, n_embd, n_ff),
+        "ffn_gate_shexp": (n_shared, n_embd),
+        "ffn_up_shexp": (n_shared, n_embd),
+        "ffn_down_shexp": (n_embd, n_shared),
     }
 
 
@@ -64,9 +75,13 @@ LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+MOST_EXPERTS = 1024
+DENSE_FFN = ("ffn_gate", "ffn_up", "ffn_down")
 UNGATED = {role: source for role, source in LAYER.items() if role != "ffn_gate"}
 # In a name, the number of a row that is a tensor of its own.
 ROW = "{row}"
+# And that of an expert.
+EXPERT = "{expert}"
 HEAD_NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 
 
@@ -111,8 +126,10 @@ class Family:
     source_sizes: Callable = lambda config: {}
     # Other ways to reorder, from the configuration: by role.
     reorders: Callable = lambda config: {}
-    # Matrices that are always F32.
+    # Matrices that are always F32; routers are, too.
     exact: tuple = ()
+    # How many experts there are, where models may have them.
+    experts: Callable = lambda config: 0
     # Further keys, and those in place of usual ones.
     keys: Callable = lambda config, keys: None
     # Refuses what is not computed.
@@ -132,6 +149,12 @@ def interleave(n_head):
     return reorder
 
 
+def with_experts(router, gate, up, down):
+    """A layer's tensors, with experts for its FFN, which are there in the checkpoint."""
+    exps = {"ffn_gate_exps": gate, "ffn_up_exps": up, "ffn_down_exps": down}
+    return {role: source for role, source in LAYER.items() if role not in DENSE_FFN} | {"ffn_gate_inp": router} | exps
+
+
 def write_keys(family, config, keys):
     """The keys of the architecture. Gives the activation."""
     keys.u32("{}.vocab_size", config["n_vocab"])
@@ -149,6 +172,9 @@ def write_keys(family, config, keys):
     if family.rotates:
         rope.write(keys, config, family.log_multiplier)
     window.write(keys, config, family)
+    if family.experts(config):
+        keys.u32("{}.expert_count", config["n_expert"])
+        keys.u32("{}.expert_used_count", config["n_expert_used"])
     activation, threshold = config.activation(family.activation)
     activation = family.activations.get(activation, activation)
     keys.string("{}.hidden_activation", activation)
@@ -156,10 +182,6 @@ def write_keys(family, config, keys):
         keys.f32("{}.activation_threshold", threshold)
     family.keys(config, keys)
     return activation
-
-
-# Settings that make a mixture of experts of a model.
-EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 
 
 def check(family, config):
@@ -175,8 +197,12 @@ def check(family, config):
     if quantization:
         method = quantization.get("quant_method") if isinstance(quantization, dict) else quantization
         fail(f"{config.path}: quantization_config: weights by {str(method)[:60]} are not read; take the model that they were made of")
-    for key in EXPERTS:
-        config.refuse(key, (0, 1), "a mixture of experts is")
+    n_expert, n_used = family.experts(config), config.count("n_expert_used")
+    if not n_expert:
+        for key in SIZES["n_expert"]:
+            config.refuse(key, (0, 1), "a mixture of experts is")
+    elif not 1 <= n_used <= n_expert <= MOST_EXPERTS:
+        fail(f"{config.path}: {n_used} of {n_expert} experts cannot be chosen; at least 1 of at most {MOST_EXPERTS} can")
     if family.interleaved and family.rotates and config.n_rot != config.head_dim:
         fail(f"{config.path}: rotation of a part of each head is not supported by architecture {family.arch}")
     family.check(config)
@@ -199,10 +225,14 @@ def plan(family, config, checkpoint):
 
     def add(prefix, role, source):
         plus, shape, its_own = family.norm_plus if "norm" in role else 0.0, shapes[role], source_shapes[role]
-        reorder, exact = reorders.get(role), role in family.exact or "norm" in role
+        reorder, exact = reorders.get(role), role in family.exact or "norm" in role or role == "ffn_gate_inp"
         if ROW in source:
             rows = tuple(f"{source.replace(ROW, str(row))}.weight" for row in range(shape[0]))
             parts[f"{prefix}{role}.weight"] = Part(rows, shape[1:], shape, None, plus, exact)
+            return
+        if EXPERT in source:
+            experts = tuple(f"{source.replace(EXPERT, str(i))}.weight" for i in range(shape[0]))
+            parts[f"{prefix}{role}.weight"] = Part(experts, shape[1:], shape, experts=True)
             return
         parts[f"{prefix}{role}.weight"] = Part((f"{source}.weight",), its_own, shape, reorder, plus, exact)
         if f"{source}.bias" in checkpoint or ("norm" in role and family.norm == "layer"):
@@ -241,7 +271,10 @@ def check_plan(family, config, checkpoint, parts):
 
 
 def bits(part, checkpoint):
-    """Of a tensor, as its file has them, and their type."""
+    """Of a tensor, as its file has them, and their type; of experts one by one."""
+    if part.experts:
+        yield from ((checkpoint.read(source), checkpoint.kind(source)) for source in part.sources)
+        return
     kind = checkpoint.kind(part.sources[0])
     if len(part.sources) > 1:
         # They are few and short.
@@ -250,4 +283,4 @@ def bits(part, checkpoint):
         array = checkpoint.read(part.sources[0])
     if part.plus:
         kind, array = "f32", (floats.values(array, kind) + np.float32(part.plus)).view("<u4")
-    return (part.reorder(array) if part.reorder else array), kind
+    yield (part.reorder(array) if part.reorder else array), kind

@@ -8,6 +8,7 @@ from . import (
     gemma2,
     gemma3,
     granite,
+    granitemoe,
     jais2,
     llama,
     minicpm,
@@ -19,6 +20,8 @@ from . import (
     plm,
     qwen2,
     qwen3,
+    qwen3moe,
+    smallthinker,
     smollm3,
     stablelm,
     starcoder2,
@@ -46,5 +49,8 @@ MODULES = (
     gemma2,
     gemma3,
     plm,
+    smallthinker,
+    qwen3moe,
+    granitemoe,
 )
 ALL = [module.FAMILY for module in MODULES]
