@@ -6,7 +6,7 @@
 
 Each model is made and saved by transformers, converted to F32, and computed twice: by transformers, and by scripts/reference.py
 from the converted file. Prints the largest difference of all logits relative to the largest logit; exits with 1 when one is above
-the tolerance. Architectures whose code transformers does not have are not here: bamboo, exaone, minicpm and plm.
+the tolerance. Architectures whose code transformers does not have are not here: bamboo, exaone, minicpm, plm and smallthinker.
 """
 
 import argparse
@@ -44,6 +44,7 @@ LONG = {"rope_type": "longrope", "long_factor": [1.5, 2.0, 2.5, 3.0], "short_fac
 MINISTRAL = YARN | {"original_max_position_embeddings": 5, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.4}
 BASE = {"rope_theta": 20.0}
 OLMO3 = {"full_attention": YARN | BASE, "sliding_attention": {"rope_type": "default"} | BASE}
+GRANITE = {"attention_multiplier": 0.3, "embedding_multiplier": 3.0, "residual_multiplier": 0.4, "logits_scaling": 2.0}
 # Of the usual settings, what these do not know.
 WITHOUT = ("intermediate_size", "num_key_value_heads")
 # Name: class of the configuration, and what differs from the usual.
@@ -56,7 +57,7 @@ MODELS = {
     "qwen2": ("Qwen2Config", {"use_sliding_window": False}),
     "qwen2-yarn": ("Qwen2Config", {"rope_scaling": YARN | {"attention_factor": 1.3}, "tie_word_embeddings": True}),
     "qwen3": ("Qwen3Config", WIDE),
-    "granite": ("GraniteConfig", {"attention_multiplier": 0.3, "embedding_multiplier": 3.0, "residual_multiplier": 0.4, "logits_scaling": 2.0}),
+    "granite": ("GraniteConfig", GRANITE),
     "smollm3": ("SmolLM3Config", {"num_hidden_layers": 9}),
     "nemotron": ("NemotronConfig", {"partial_rotary_factor": 0.5, "head_dim": 8}),
     "nemotron-biases": ("NemotronConfig", {"attention_bias": True, "mlp_bias": True, "partial_rotary_factor": 1.0, "head_dim": 8}),
@@ -74,6 +75,10 @@ MODELS = {
     "phi3": ("Phi3Config", {"sliding_window": None}),
     "phi3-long": ("Phi3Config", {"sliding_window": None, "rope_scaling": LONG, "original_max_position_embeddings": 16}),
     "gemma2": ("Gemma2Config", WIDE | {"sliding_window": 4, "query_pre_attn_scalar": 8}),
+    "mixtral": ("MixtralConfig", WIDE | {"num_local_experts": 6, "num_experts_per_tok": 2, "sliding_window": None}),
+    "qwen3moe": ("Qwen3MoeConfig", WIDE | {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 20, "norm_topk_prob": True}),
+    "granitemoe": ("GraniteMoeConfig", {"num_local_experts": 6, "num_experts_per_tok": 2} | GRANITE),
+    "granitemoe-shared": ("GraniteMoeSharedConfig", {"num_local_experts": 6, "shared_intermediate_size": 20} | GRANITE),
     "gemma3": ("Gemma3TextConfig", WIDE | {"sliding_window": 4, "query_pre_attn_scalar": 10, "num_hidden_layers": 8}),
 }
 
