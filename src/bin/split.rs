@@ -116,7 +116,7 @@ struct Args {
 
 /// Of `--shape`.
 fn shape_help() -> String {
-    let known = shapes::known(false);
+    let known = shapes::known(|shape| shape.experts.is_none());
     format!(
         "With --dry-run: plan for a model of this shape instead of a file: {known}. LAYERS changes the number of layers, TYPE is \
          that of the weights [q4_0], DENSITY the share of FFN neurons that fire [as published for sparse models]"

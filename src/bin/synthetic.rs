@@ -21,7 +21,7 @@ const BESIDE_TENSORS: u64 = 16 << 20;
 
 /// Of `--synthetic`.
 fn help() -> String {
-    let known = shapes::known(true);
+    let known = shapes::known(Spec::is_possible);
     format!(
         "Measure a model of this shape with random weights instead of a file: {known}. LAYERS changes the number of layers, TYPE \
          is that of the weights [q4_0], DENSITY the share of FFN neurons that fire [0.1]"

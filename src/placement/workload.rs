@@ -3,7 +3,7 @@
 use crate::model::{ColdQuantiles, Down, Layer, Matrix, Model, NeuronGroup, Part, Predictor, Role};
 use crate::quant::GgmlType;
 use crate::shapes::Sized;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 /// A matrix that is read as a whole.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -287,7 +287,8 @@ impl Workload {
     /// # Errors
     /// When a row is not whole blocks of the type.
     pub fn of_shape(sized: &Sized) -> Result<Self> {
-        let (shape, dtype, density) = (sized.shape, sized.dtype, sized.density.unwrap_or(sized.shape.density));
+        let (shape, dtype, density) = (sized.shape, sized.dtype, sized.density());
+        ensure!(shape.experts.is_none(), "shape \"{}\" has experts; plans are made without", shape.name);
         let (n_embd, n_kv) = (shape.n_embd, shape.n_kv());
         let bytes = sized.row_bytes(dtype, n_embd)? as u64;
         let block = |n_rows: usize| Whole { bytes: bytes * n_rows as u64, dtype };

@@ -19,7 +19,7 @@ const N_SPECIAL: usize = 3;
 /// The configuration that the keys of `spec`'s file stand for.
 pub(super) fn config(spec: &Spec) -> Config {
     let shape = spec.sized.shape;
-    let head_dim = shape.n_embd / shape.n_head;
+    let head_dim = shape.head_dim;
     Config {
         arch: Llama.name().to_owned(),
         name: spec.name(),
@@ -74,7 +74,7 @@ pub(super) fn metadata(spec: &Spec, layout: Layout, n_hot: usize) -> MetadataBui
         ("llama.feed_forward_length", shape.n_ff),
         ("llama.attention.head_count", shape.n_head),
         ("llama.attention.head_count_kv", shape.n_head_kv),
-        ("llama.rope.dimension_count", shape.n_embd / shape.n_head),
+        ("llama.rope.dimension_count", shape.head_dim),
     ] {
         out.add(key, &Value::U32(value as u32));
     }

@@ -1,7 +1,7 @@
 //! What a synthetic model is to be: sizes, type, density and seed.
 
 use crate::quant::{GgmlType, convert};
-use crate::shapes::Sized;
+use crate::shapes::{Shape, Sized};
 use anyhow::{Result, ensure};
 use std::str::FromStr;
 
@@ -36,9 +36,15 @@ impl Spec {
     pub fn new(sized: Sized, seed: u64) -> Result<Self> {
         let name = sized.shape.name;
         ensure!(sized.shape.gated, "shape \"{name}\" has an FFN without a gate; synthetic models are made with one");
+        ensure!(sized.shape.experts.is_none(), "shape \"{name}\" has experts; synthetic models are made without");
         convert::quantizer(sized.dtype)?;
         sized.row_bytes(sized.dtype, sized.shape.n_ff)?;
         Ok(Self { sized, seed })
+    }
+
+    /// Whether models of `shape` can be made.
+    pub fn is_possible(shape: &Shape) -> bool {
+        shape.gated && shape.experts.is_none()
     }
 
     /// The same with another number of layers.
