@@ -1,4 +1,4 @@
-//! How often each neuron fires where no profile has counted it: a power law.
+//! How often each neuron fires, and each expert is chosen, where no profile has counted it: power laws.
 
 /// Rates fall with the rank to this power. With it, a tenth of the neurons firing on average, 80 % of the firings are
 /// those of 44 % of the neurons; PowerInfer (arXiv 2312.12456, 2.2) found 43 % in a ReGLU LLaMA of 70B.
@@ -8,11 +8,21 @@ const MOST: f64 = 0.95;
 
 /// Share of tokens for which each of `n` neurons fires, falling; their mean is `density`.
 pub fn power_law(n: usize, density: f64) -> Vec<f64> {
-    let most = MOST.max((1.0 + density) / 2.0);
-    let shape: Vec<f64> = (1..=n).map(|k| (k as f64).powf(-EXPONENT)).collect();
+    falling(n, density, EXPONENT, MOST.max((1.0 + density) / 2.0))
+}
+
+/// Share of tokens for which each of `n` experts is among the `n_used` that are chosen, falling: with the rank to the power
+/// of `exponent`, from 1 at most. Their sum is `n_used`; with an exponent of 0 all are chosen equally often.
+pub fn popularity(n: usize, n_used: usize, exponent: f64) -> Vec<f64> {
+    falling(n, n_used as f64 / n as f64, exponent, 1.0)
+}
+
+/// `n` shares that fall with the rank to the power of `exponent`, from `most` at most; their mean is `wanted`.
+fn falling(n: usize, wanted: f64, exponent: f64, most: f64) -> Vec<f64> {
+    let shape: Vec<f64> = (1..=n).map(|k| (k as f64).powf(-exponent)).collect();
     let scaled = |scale: f64| shape.iter().map(move |s| (s * scale).min(most));
     let mean = |scale: f64| scaled(scale).sum::<f64>() / n as f64;
-    let scale = bisect(0.0, (n as f64).powf(EXPONENT), |scale| mean(scale) >= density);
+    let scale = bisect(0.0, (n as f64).powf(exponent), |scale| mean(scale) >= wanted);
     scaled(scale).collect()
 }
 
@@ -41,6 +51,22 @@ mod tests {
             assert!((mean - density).abs() < 1e-6, "{mean} instead of {density}");
             assert!(rates.is_sorted_by(|a, b| a >= b) && rates.iter().all(|r| (0.0..=1.0).contains(r)));
         }
+    }
+
+    #[test]
+    fn as_many_experts_are_chosen_as_were_asked_for() {
+        for (n, n_used) in [(8, 2), (32, 4), (128, 6), (512, 22), (8, 8)] {
+            for exponent in [0.0, 0.5, 1.0, 2.0, 4.0] {
+                let shares = popularity(n, n_used, exponent);
+                let sum: f64 = shares.iter().sum();
+                assert!((sum - n_used as f64).abs() < 1e-6, "{sum} of {n} instead of {n_used}");
+                assert!(shares.is_sorted_by(|a, b| a >= b) && shares.iter().all(|s| (0.0..=1.0).contains(s)));
+                assert!(exponent > 0.0 || shares[0] == shares[n - 1], "{shares:?}");
+            }
+        }
+        // A tenth of 128 experts, of which 6 are chosen, take 80 % of the choices of some models (exponent about 1.5).
+        let hits = |exponent| popularity(128, 6, exponent)[..13].iter().sum::<f64>() / 6.0;
+        assert!(hits(0.5) < 0.35 && (0.75..0.9).contains(&hits(1.5)), "{} {}", hits(0.5), hits(1.5));
     }
 
     #[test]
