@@ -30,7 +30,7 @@ pub fn random_rows(dtype: GgmlType, n: usize, n_rows: usize, seed: u32) -> Vec<u
             if out.iter().all(|w| w.abs() < 1e4) {
                 break;
             }
-            block.iter_mut().for_each(|b| *b &= !(0x40 | patch & 0x40));
+            block.iter_mut().for_each(|b| *b &= !(0x40 | patch & 0xc0));
         }
     }
     row

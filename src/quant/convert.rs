@@ -3,7 +3,7 @@
 use super::blocks::{self, Q4_0_BYTES, Q8_0_BYTES, QK};
 use super::decoded::dequantize;
 use super::types::GgmlType;
-use super::{iq4, k_quantize, k_quants, legacy};
+use super::{iq4, k_quantize, k_quants, legacy, mxfp4};
 use anyhow::{Result, bail};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -13,7 +13,8 @@ pub type Dequantize = fn(&[u8], &mut [f32]);
 /// Turns floats into stored bytes. The lengths must match as in [`Dequantize`].
 pub type Quantize = fn(&[f32], &mut [u8]);
 
-const READABLE: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL and IQ4_XS";
+const READABLE: &str =
+    "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS and MXFP4";
 const WRITABLE: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K";
 
 /// How to read rows of `dtype`.
@@ -37,6 +38,7 @@ pub fn dequantizer(dtype: GgmlType) -> Result<Dequantize> {
         GgmlType::Q6_K => |row, out| dequantize(&k_quants::Q6_K, row, out),
         GgmlType::IQ4_NL => |row, out| dequantize(&iq4::IQ4_NL, row, out),
         GgmlType::IQ4_XS => |row, out| dequantize(&iq4::IQ4_XS, row, out),
+        GgmlType::MXFP4 => |row, out| dequantize(&mxfp4::MXFP4, row, out),
         other => bail!("type {other} is not supported yet; {READABLE} are"),
     })
 }

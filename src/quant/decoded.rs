@@ -1,7 +1,7 @@
 //! One unpacked form for the blocks of all quantized types, shared by dot products, matrix products and conversion.
 
 use super::types::GgmlType;
-use super::{iq4, k_quants, legacy};
+use super::{iq4, k_quants, legacy, mxfp4};
 
 /// Elements in the longest block.
 pub const MAX_BLOCK_LEN: usize = 256;
@@ -39,7 +39,7 @@ pub fn block_format(dtype: GgmlType) -> Option<&'static BlockFormat> {
     FORMATS.into_iter().find(|format| format.dtype == dtype)
 }
 
-static FORMATS: [&BlockFormat; 12] = [
+static FORMATS: [&BlockFormat; 13] = [
     &legacy::Q4_0,
     &legacy::Q4_1,
     &legacy::Q5_0,
@@ -52,6 +52,7 @@ static FORMATS: [&BlockFormat; 12] = [
     &k_quants::Q6_K,
     &iq4::IQ4_NL,
     &iq4::IQ4_XS,
+    &mxfp4::MXFP4,
 ];
 
 /// Room for one block of any type, unpacked; what lies beyond its `block_len` and `n_sub` is unspecified.

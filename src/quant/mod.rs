@@ -4,6 +4,7 @@ mod types;
 pub mod blocks;
 pub mod decoded;
 pub mod legacy;
+pub mod mxfp4;
 pub mod k_quants;
 pub mod k_quantize;
 pub mod iq4;

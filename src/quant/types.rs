@@ -97,6 +97,9 @@ impl GgmlType {
     /// bfloat16.
     pub const BF16: Self = at(28);
 
+    /// 4-bit floats in blocks of 32 with one exponent.
+    pub const MXFP4: Self = at(31);
+
     /// The type with this number in a GGUF file.
     pub fn from_id(id: u32) -> Option<Self> {
         TYPES.iter().find(|t| t.id == id).map(Self)
@@ -172,6 +175,7 @@ mod tests {
             (GgmlType::I8, "I8", 24),
             (GgmlType::I32, "I32", 26),
             (GgmlType::BF16, "BF16", 30),
+            (GgmlType::MXFP4, "MXFP4", 39),
         ];
         for (ty, name, id) in named {
             assert_eq!((ty.name(), ty.id()), (name, id));

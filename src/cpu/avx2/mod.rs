@@ -8,6 +8,7 @@ mod add;
 mod dot;
 mod floats;
 mod k_quants;
+mod mxfp4;
 mod shared_scales;
 mod supers;
 
@@ -43,7 +44,7 @@ pub(super) static VNNI_TABLE: [Kernels; 12] = [
 ];
 
 /// Kernels without it.
-pub(super) static TABLE: [Kernels; 15] = [
+pub(super) static TABLE: [Kernels; 16] = [
     kernels!("avx2,fma,f16c", F32, F32, floats::dot_f32, floats::add_f32),
     kernels!("avx2,fma,f16c", F16, F32, floats::dot_f16, floats::add_f16),
     kernels!("avx2,fma,f16c", BF16, F32, floats::dot_bf16, floats::add_bf16),
@@ -59,6 +60,7 @@ pub(super) static TABLE: [Kernels; 15] = [
     kernels!("avx2,fma,f16c", Q2_K, Q8, supers::avx2::q2_k, supers::add_q2_k),
     kernels!("avx2,fma,f16c", Q3_K, Q8, supers::avx2::q3_k, supers::add_q3_k),
     kernels!("avx2,fma,f16c", IQ4_XS, Q8, supers::avx2::iq4_xs, supers::add_iq4_xs),
+    kernels!("avx2,fma,f16c", MXFP4, Q8, mxfp4::dot, mxfp4::add),
 ];
 
 /// A copy of fewer than `N` values, padded with zeros.

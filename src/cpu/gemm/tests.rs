@@ -18,7 +18,7 @@ fn isas() -> Vec<Isa> {
 fn types() -> impl Iterator<Item = GgmlType> {
     let names = [
         "F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
-        "IQ4_XS",
+        "IQ4_XS", "MXFP4",
     ];
     names.into_iter().map(|name| GgmlType::from_name(name).unwrap())
 }

@@ -9,7 +9,7 @@ use crate::quant::GgmlType;
 use crate::quant::blocks::{self, Q4_0_BYTES, Q8_0_BYTES, QK};
 use crate::quant::convert::{self, Dequantize};
 use crate::quant::decoded::{self, BlockFormat, Decoded, MAX_BLOCK_LEN};
-use crate::quant::{iq4, k_quants, legacy};
+use crate::quant::{iq4, k_quants, legacy, mxfp4};
 
 /// Partial sums of a floating-point dot product.
 const LANES: usize = 16;
@@ -47,7 +47,7 @@ macro_rules! unpacked {
 }
 
 /// The kernels of every supported type.
-pub(super) static TABLE: [Kernels; 15] = [
+pub(super) static TABLE: [Kernels; 16] = [
     floats!(GgmlType::F32, convert::from_f32),
     floats!(GgmlType::F16, convert::from_f16),
     floats!(GgmlType::BF16, convert::from_bf16),
@@ -63,6 +63,7 @@ pub(super) static TABLE: [Kernels; 15] = [
     unpacked!(k_quants::Q6_K),
     unpacked!(iq4::IQ4_NL),
     unpacked!(iq4::IQ4_XS),
+    unpacked!(mxfp4::MXFP4),
 ];
 
 struct Lanes([f32; LANES]);
