@@ -46,7 +46,13 @@ TOKENIZERS = {
     "gemma2": "SPM",
     "gemma3": "SPM",
     "plm": "`qwen2`",
+    "smallthinker": "`qwen2`",
+    "qwen3moe": "`qwen2`",
+    "granitemoe": "`refact`",
+    "gpt-oss": "`gpt-4o`",
 }
+# Golden models whose weights are not floats: activations are rounded, too.
+ROUNDED = ("-q8", "-mxfp4")
 # Architectures whose FFN has no gate, whether they are read or not.
 UNGATED = ("nemotron_h", "nemotron_h_moe", "rwkv7", "opt", "falcon", "jais2", "plm")
 # Why llama.cpp's logits are others.
@@ -59,6 +65,8 @@ OTHERWISE = {
     "drelu": "it takes another activation",
     "llama-window": "it has no windows there",
     "qwen3-window": "it has no windows there",
+    "qwen3moe-q8": "it rounds activations to 8 bits, and so do we",
+    "gpt-oss-mxfp4": "it rounds activations to 8 bits, and so do we",
 }
 HEAD = """# Models
 
@@ -147,11 +155,13 @@ def bound(gated):
 
 
 def known():
-    """The architectures, in the order of the library's list."""
-    text = (ROOT / "src/model/arch/mod.rs").read_text()
-    listed = text.split("KNOWN: &[&dyn Architecture] = &[")[1].split("];")[0]
+    """The architectures, in the order of the library's list: names, and what is said of their models."""
+    folder = ROOT / "src/model/arch"
+    listed = (folder / "mod.rs").read_text().split("KNOWN: &[&dyn Architecture] = &[")[1].split("];")[0]
     modules = re.findall(r"&(?:(\w+)::)?\w+,", listed)
-    return [module or "llama" for module in modules]
+    texts = [(folder / f"{module or 'llama'}.rs").read_text() for module in modules]
+    names = [re.search(r'fn name\(&self\) -> &\'static str \{\s*"([^"]+)"', text)[1] for text in texts]
+    return {name: text.splitlines()[0].removeprefix("//! ").rstrip(".") for name, text in zip(names, texts)}
 
 
 def lacking():
@@ -171,17 +181,16 @@ def architectures(facts, judged, lacks):
     rows = []
     # These say of themselves, in code, that transformers has no code of them.
     text = Path(__file__).with_name("compare_transformers.py").read_text().split("not here:")[1].split("\n\"\"\"")[0]
-    without = set(re.findall(r"\w+", text))
-    for arch in known():
+    without = set(re.findall(r"[\w-]+", text))
+    for arch, models in known().items():
         its = of_arch(facts, arch)
         own = its.get(arch) or next(iter(its.values()))
         gated, stem = own["gated"], own["activation"].split(":")[0]
         others = sorted({fact["activation"].split(":")[0] for fact in its.values()} - {stem})
-        models = (ROOT / f"src/model/arch/{arch}.rs").read_text().splitlines()[0].removeprefix("//! ").rstrip(".")
         most = str(bound(gated)) if stem in SPARSE else f"nothing; {bound(gated)} with ReLU"
-        worst = max(fact["error"] for fact in its.values())
+        worst = max(fact["error"] for name, fact in its.items() if not name.endswith(ROUNDED))
         # Where llama.cpp computes another model, for a reason that the other table states, it judges nothing.
-        said = [judged[name] for name in its if judged.get(name, "").startswith("to ")]
+        said = [judged[name] for name in its if judged.get(name, "").startswith("to ") and not name.endswith(ROUNDED)]
         figures = [float(text.split()[1].rstrip(":")) for text in said if ":" not in text or "GELU is a table" in text]
         judges = [f"NumPy to {rounded_up(worst)}"]
         if figures:
@@ -212,8 +221,7 @@ def published(facts):
         saves = f"{float(bound(gated)) * (zeros or 1):.0%}"
         # Of dReLU, rows of up are read where the gate is above zero: for more neurons than fire.
         saves = saves if zeros and activation != "drelu" else f"at most {saves}"
-        read = its and not model.get("experts")
-        state = "run here" if model["verified"] else "not run here" if read else "not read yet"
+        state = "run here" if model["verified"] else "not run here" if its else "not read yet"
         rows.append([model["name"], f"`{arch}`", activation, said, saves, state])
     return table(["model", "architecture", "activation", "zero", "saves", "state"], rows)
 

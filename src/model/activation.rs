@@ -24,7 +24,12 @@ pub enum Activation {
     /// dReLU (arXiv 2406.05955): `max(gate, 0) * max(up, 0)`. The gate says which rows of `up` are read, both which neurons
     /// fire.
     DRelu,
+    /// `min(gate, 7) * sigmoid(1.702 min(gate, 7)) * (clamp(up, -7, 7) + 1)`, as gpt-oss has it: never exactly zero.
+    SwigluOai,
 }
+
+/// What [`Activation::SwigluOai`] keeps gates below, and `up` on both sides.
+const OAI_LIMIT: f32 = 7.0;
 
 /// What a value must be above for FATReLU to let it through: finite and not negative.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,7 +56,7 @@ impl Threshold {
 const FATRELU: &str = "fatrelu";
 
 impl Activation {
-    const NAMES: [(&'static str, Self); 22] = [
+    const NAMES: [(&'static str, Self); 23] = [
         ("silu", Self::Silu),
         ("gelu", Self::Gelu),
         ("gelu_erf", Self::GeluErf),
@@ -59,6 +64,7 @@ impl Activation {
         ("relu", Self::Relu),
         ("relu2", Self::Relu2),
         ("drelu", Self::DRelu),
+        ("swiglu_oai", Self::SwigluOai),
         ("swish", Self::Silu),
         ("swiglu", Self::Silu),
         ("gelu_tanh", Self::Gelu),
@@ -88,7 +94,7 @@ impl Activation {
         if !stem.eq_ignore_ascii_case(FATRELU) {
             let shown = name.chars().take(60).collect::<String>();
             bail!(
-                "activation \"{}\" is not known; silu, gelu, gelu_erf, gelu_quick, relu, relu2, drelu and \
+                "activation \"{}\" is not known; silu, gelu, gelu_erf, gelu_quick, relu, relu2, drelu, swiglu_oai and \
                  fatrelu:THRESHOLD are",
                 shown.escape_debug()
             );
@@ -117,6 +123,7 @@ impl Activation {
             Self::Relu2 => "relu2",
             Self::FatRelu(_) => FATRELU,
             Self::DRelu => "drelu",
+            Self::SwigluOai => "swiglu_oai",
         }
     }
 
@@ -124,7 +131,8 @@ impl Activation {
     pub fn threshold(self) -> Option<Threshold> {
         match self {
             Self::FatRelu(threshold) => Some(threshold),
-            Self::Silu | Self::Gelu | Self::GeluErf | Self::GeluQuick | Self::Relu | Self::Relu2 | Self::DRelu => None,
+            Self::Silu | Self::Gelu | Self::GeluErf | Self::GeluQuick | Self::SwigluOai => None,
+            Self::Relu | Self::Relu2 | Self::DRelu => None,
         }
     }
 
@@ -135,7 +143,8 @@ impl Activation {
             Self::Silu => x / (1.0 + (-x).exp()),
             Self::Gelu => gelu(x),
             Self::GeluErf => gelu_erf(x),
-            Self::GeluQuick => x / (1.0 + (-1.702 * x).exp()),
+            Self::GeluQuick => gelu_quick(x),
+            Self::SwigluOai => gelu_quick(if x > OAI_LIMIT { OAI_LIMIT } else { x }),
             Self::Relu | Self::DRelu => relu(x),
             Self::Relu2 => relu(x) * relu(x),
             Self::FatRelu(Threshold(threshold)) => {
@@ -157,6 +166,7 @@ impl Activation {
         }
         match self {
             Self::DRelu if up <= 0.0 => 0.0,
+            Self::SwigluOai => act * (up.clamp(-OAI_LIMIT, OAI_LIMIT) + 1.0),
             _ => act * up,
         }
     }
@@ -177,7 +187,8 @@ impl Activation {
     #[inline]
     pub fn margin(self, x: f32, up: f32) -> f32 {
         match self {
-            Self::Silu | Self::Gelu | Self::GeluErf | Self::GeluQuick | Self::Relu | Self::Relu2 => x,
+            Self::Silu | Self::Gelu | Self::GeluErf | Self::GeluQuick | Self::SwigluOai => x,
+            Self::Relu | Self::Relu2 => x,
             Self::FatRelu(Threshold(threshold)) => x - threshold,
             Self::DRelu => {
                 if x <= up {
@@ -189,10 +200,15 @@ impl Activation {
         }
     }
 
+    /// Whether it is of gate and up, so that an FFN without a gate cannot have it.
+    pub fn needs_gate(self) -> bool {
+        matches!(self, Self::DRelu | Self::SwigluOai)
+    }
+
     /// Whether it is exactly zero over a whole range of inputs.
     pub fn is_sparse(self) -> bool {
         match self {
-            Self::Silu | Self::Gelu | Self::GeluErf | Self::GeluQuick => false,
+            Self::Silu | Self::Gelu | Self::GeluErf | Self::GeluQuick | Self::SwigluOai => false,
             Self::Relu | Self::Relu2 | Self::FatRelu(_) | Self::DRelu => true,
         }
     }
@@ -201,6 +217,10 @@ impl Activation {
 fn gelu(x: f32) -> f32 {
     let y = std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2 * (x + 0.044_715 * x * x * x);
     0.5 * x * (1.0 + y.tanh())
+}
+
+fn gelu_quick(x: f32) -> f32 {
+    x / (1.0 + (-1.702 * x).exp())
 }
 
 fn gelu_erf(x: f32) -> f32 {
@@ -305,6 +325,23 @@ mod tests {
         // Of all others it is the gate alone.
         assert!(Activation::Relu.fires(1.0, 0.0) && !Activation::DRelu.fires(1.0, 0.0));
         assert_eq!(Activation::Relu.gated(2.0, -3.0), -6.0);
+    }
+
+    #[test]
+    fn swiglu_oai_keeps_gate_and_up_within_bounds() {
+        let of = |gate: f32, up: f32| Activation::SwigluOai.gated(Activation::SwigluOai.apply(gate), up);
+        for (gate, up, expected) in [
+            (1.0, 0.5, 0.845_795_8 * 1.5),
+            (-1.0, -3.0, 0.154_204_23 * 2.0),
+            (9.0, 20.0, 6.999_953_4 * 8.0),
+            (2.0, -20.0, 1.935_658_7 * -6.0),
+            (0.0, 5.0, 0.0),
+        ] {
+            let got = of(gate, up);
+            assert!((got - expected).abs() <= 2e-6 * expected.abs(), "{gate}, {up}: {got}, not {expected}");
+        }
+        assert!(of(1.0, f32::NAN).is_nan() && of(f32::NAN, 1.0).is_nan());
+        assert!(Activation::SwigluOai.needs_gate() && !Activation::SwigluOai.is_sparse());
     }
 
     #[test]

@@ -286,6 +286,15 @@ impl Ssm {
 }
 
 impl Config {
+    /// Its experts.
+    ///
+    /// # Panics
+    /// Where there are none: of an architecture that always has some, [`Architecture::config`](super::arch::Architecture)
+    /// has seen to it.
+    pub fn experts(&self) -> &Experts {
+        self.experts.as_ref().unwrap_or_else(|| panic!("{}: a model without experts", self.arch))
+    }
+
     /// What scores are multiplied by where nothing else is said.
     pub fn usual_attention_scale(head_dim: usize) -> f32 {
         1.0 / (head_dim as f32).sqrt()

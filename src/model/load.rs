@@ -196,10 +196,13 @@ impl<'a> Loader<'a> {
     pub fn layer(&mut self, i: usize, spec: &LayerSpec) -> Result<Layer> {
         self.decoded.clear();
         let prefix = format!("blk.{i}.");
+        let (arch, n_experts) = (self.arch, spec.groups.iter().filter(|group| group.routed).count());
+        let of_experts = || format!("{arch}.expert_count says that there are {n_experts} experts");
         let mut parts = self.fused_qkv(&prefix, &spec.parts)?;
         for part in &spec.parts {
             if parts.iter().all(|fused| fused.role != part.role) {
-                parts.extend(self.part(&prefix, part)?);
+                let found = self.part(&prefix, part);
+                parts.extend(if part.role == Role::Router { found.with_context(of_experts) } else { found }?);
             }
         }
         let first_group = self.n_groups;
@@ -208,7 +211,8 @@ impl<'a> Loader<'a> {
         for group in &spec.groups {
             let chosen = if group.routed { Chosen::ByRouter(n_routed) } else { Chosen::Always };
             n_routed += usize::from(group.routed);
-            groups.push(self.group(i, group, chosen)?);
+            let loaded = self.group(i, group, chosen);
+            groups.push(if group.routed { loaded.with_context(of_experts) } else { loaded }?);
             self.n_groups += 1;
         }
         let layer = Layer { parts, groups, first_group, router: spec.router, steps: spec.steps.clone() };
@@ -257,7 +261,7 @@ impl<'a> Loader<'a> {
             (down, Some(self.index(&name, n_ff, share)?))
         } else {
             self.refuse_hot_prefix(&name)?;
-            (Down::Columns(self.matrix(&format!("{down_stem}.weight"), n_embd, n_ff, share)?), None)
+            (self.plain_down(&format!("{down_stem}.weight"), n_ff, n_embd, share)?, None)
         };
         let access = match &down {
             Down::Columns(_) => Access::Whole,

@@ -42,7 +42,7 @@ pub use cold::ColdQuantiles;
 pub use config::{Caps, Config, Mixer, NormKind, Rope, RopeKind, Scales, Ssm, Temperature, Yarn};
 pub use decoder::{Defaults, HARMLESS, ONE_MIXER, SCALES};
 pub use down::Down;
-pub use experts::{EXPERTS, Experts};
+pub use experts::{EXPERTS, Experts, harmless_beside_experts};
 pub use group::{Chosen, GroupAt, NeuronGroup};
 pub use keys::Keys;
 pub use layer::Layer;
@@ -106,7 +106,7 @@ impl Model {
             let weights = Weights::load(&gguf, arch, &config)?;
             let found = &config.activation;
             ensure!(
-                !found.activation.has_two_masks() || weights.groups().all(|(_, group)| group.gate.is_some()),
+                !found.activation.needs_gate() || weights.groups().all(|(_, group)| group.gate.is_some()),
                 "activation {} (from {}) is of gate and up, but the FFN of architecture {} has no gate; --activation gives another",
                 found.activation,
                 found.from,

@@ -51,7 +51,7 @@ pub struct KnownModel {
     /// Its threshold, where it has one.
     #[serde(default)]
     pub threshold: Option<f32>,
-    /// Groups of neurons per layer that a router chooses among; 0 where there is one.
+    /// Groups of neurons per layer that a router chooses among; 0 where there is one only.
     #[serde(default)]
     pub experts: u32,
     /// Chat template: `file` (the GGUF's own) or `none`.

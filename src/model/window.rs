@@ -16,13 +16,31 @@ impl Keys<'_> {
     /// # Errors
     /// When a key is no number of tokens or layers, or has values for another number of layers.
     pub fn windows(&self, n_layer: usize, usual: Option<usize>, period: usize) -> Result<Vec<Option<usize>>> {
+        // Of 0 no layer's number is a multiple.
+        self.windows_where(n_layer, usual, period, |layer, period| !(layer + 1).is_multiple_of(period))
+    }
+
+    /// The same where no key says otherwise how many tokens these are, and of each `period` layers the first one has no limit.
+    ///
+    /// # Errors
+    /// As [`Keys::windows`].
+    pub fn windows_behind_first(&self, n_layer: usize, period: usize) -> Result<Vec<Option<usize>>> {
+        self.windows_where(n_layer, None, period, |layer, period| period == 0 || !layer.is_multiple_of(period))
+    }
+
+    fn windows_where(
+        &self,
+        n_layer: usize,
+        usual: Option<usize>,
+        period: usize,
+        is_limited: fn(usize, usize) -> bool,
+    ) -> Result<Vec<Option<usize>>> {
         let lengths = match self.by_layer(WINDOW, n_layer, "tokens")? {
             None => vec![usual; n_layer],
             // 0 is as good as absent.
             Some(lengths) => lengths.into_iter().map(|n| Some(n).filter(|n| *n != 0)).collect(),
         };
-        // Of 0 no layer's number is a multiple.
-        let limited = |period: usize| move |layer: usize| !(layer + 1).is_multiple_of(period);
+        let limited = |period: usize| move |layer: usize| is_limited(layer, period);
         let limits: Vec<bool> = match self.by_layer(PATTERN, n_layer, "layers")? {
             None => (0..n_layer).map(limited(period)).collect(),
             Some(of_layers) if self.metadata.is_array(&self.name(PATTERN)) => {

@@ -153,8 +153,9 @@ fn a_list_of_models_may_have_thresholds() {
     assert!(fits.contains("fatrelu:0.01") && fits.contains("convert"), "{fits}");
     let two_masks = line("drelu", "");
     assert!(two_masks.contains("drelu") && two_masks.contains("convert"), "{two_masks}");
+    let experts = line("drelu", "experts = 8");
+    assert!(experts.contains("drelu") && experts.contains("convert"), "{experts}");
     for (activation, threshold, wanted) in [
-        ("drelu", "experts = 8", "mixture of experts"),
         ("fatrelu", "", "needs its threshold"),
         ("fatrelu", "threshold = nan", "finite number"),
         ("fatrelu", "threshold = -1.0", "from 0 up"),

@@ -23,8 +23,10 @@ use std::path::Path;
 /// How much wider everything is than in the golden models: rows are multiples of 32 then, and heads of 16.
 const WIDER: usize = 8;
 /// Keys of widths, without the name of the architecture.
-const WIDTHS: [&str; 6] = [
+const WIDTHS: [&str; 8] = [
     "embedding_length",
+    "expert_feed_forward_length",
+    "expert_shared_feed_forward_length",
     "feed_forward_length",
     "attention.key_length",
     "attention.value_length",
@@ -45,10 +47,23 @@ const LACKING: &[(&str, &str)] = &[
     ("bamboo-fatrelu", "activation fatrelu"),
     ("gemma2", "a soft cap of attention"),
     ("gemma2-base", "a soft cap of attention"),
+    ("gpt-oss", "activation swiglu_oai"),
+    ("gpt-oss-mxfp4", "activation swiglu_oai"),
+    ("granitemoe", "a scaled sum of several groups of neurons"),
+    ("granitemoe-shared", "groups of neurons that a router chooses"),
     ("llama-drelu", "activation drelu"),
+    ("llama-experts", "groups of neurons that a router chooses"),
+    ("llama-experts-drelu", "activation drelu"),
+    ("llama-experts-old", "groups of neurons that a router chooses"),
     ("llama-fatrelu", "activation fatrelu"),
     ("plm", "keys and values from a narrow vector"),
     ("plm-yarn", "keys and values from a narrow vector"),
+    ("qwen3moe", "groups of neurons that a router chooses"),
+    ("qwen3moe-fused", "groups of neurons that a router chooses"),
+    ("qwen3moe-q8", "groups of neurons that a router chooses"),
+    ("smallthinker", "groups of neurons that a router chooses"),
+    ("smallthinker-pattern", "groups of neurons that a router chooses"),
+    ("smallthinker-window", "groups of neurons that a router chooses"),
     ("stablelm-heads", "norms of queries and keys with weights for each head"),
 ];
 
@@ -68,7 +83,9 @@ fn wider(tensor: &Tensor, random: &mut Random) -> Tensor {
     let name = &tensor.name;
     // Norms with weights for each head have a row for each.
     let of_heads = name.ends_with("_norm.weight") && tensor.dims.len() == 2;
-    let tall = TALL.contains(&name.as_str()) || of_heads;
+    // Experts are as many, and heads are.
+    let of_experts = name.contains("_exps.") || name.contains("ffn_gate_inp.") || name.contains("attn_sinks");
+    let tall = TALL.contains(&name.as_str()) || of_heads || of_experts;
     let wider = |(i, n): (usize, &usize)| if tall && i + 1 == tensor.dims.len() { *n } else { n * WIDER };
     let dims: Vec<usize> = tensor.dims.iter().enumerate().map(wider).collect();
     let (mean, spread) = match () {

@@ -15,11 +15,14 @@ fn stems(folder: &str, ending: &str, other: &str) -> BTreeSet<String> {
     names.filter_map(|name| Some(name.strip_suffix(ending)?.to_owned())).filter(|name| name != other).collect()
 }
 
+/// Architectures whose checkpoints are not converted: those of gpt-oss hold blocks of MXFP4, and its GGUF files are its makers'.
+const NOT_CONVERTED: [&str; 1] = ["gpt_oss"];
+
 #[test]
 fn every_architecture_has_a_family_that_converts_it() {
     let (read, converted) =
         (stems("src/model/arch", ".rs", "mod"), stems("scripts/convert/families", ".py", "__init__"));
-    let missing: Vec<_> = read.difference(&converted).collect();
+    let missing: Vec<_> = read.difference(&converted).filter(|name| !NOT_CONVERTED.contains(&name.as_str())).collect();
     assert!(missing.is_empty(), "scripts/convert/families lacks {missing:?}");
     let list = fs::read_to_string(repository("scripts/convert/families/__init__.py")).unwrap();
     for name in &converted {

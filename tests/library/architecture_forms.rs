@@ -19,7 +19,7 @@ pub fn path(name: &str) -> PathBuf {
     repository(&format!("tests/golden/arch/{name}.gguf"))
 }
 
-fn open(path: &Path) -> Result<Model> {
+pub fn open(path: &Path) -> Result<Model> {
     // ReLU, so that there is something to skip, unless the architecture itself has zeros.
     let own = Model::new(Gguf::open(path)?, None)?;
     if own.config.activation.activation.is_sparse() {
@@ -31,7 +31,7 @@ fn open(path: &Path) -> Result<Model> {
 const TOKENS: [u32; 12] = [3, 17, 5, 5, 0, 39, 21, 8, 13, 2, 30, 11];
 
 /// Logits after each of the tokens, `n` at a time.
-fn logits(model: &Model, mode: Mode, n_threads: usize, n: usize) -> Result<Vec<Vec<f32>>> {
+pub fn logits(model: &Model, mode: Mode, n_threads: usize, n: usize) -> Result<Vec<Vec<f32>>> {
     let (n_ctx, kv_type, n_ubatch, isa) = (TOKENS.len(), KvType::F32, 4, Isa::detect());
     let params = ExecutorParams { n_threads, n_ctx, kv_type, mode, n_ubatch, isa };
     let mut executor = Executor::new(model, Placement::all_cold(model), params)?;
@@ -41,6 +41,11 @@ fn logits(model: &Model, mode: Mode, n_threads: usize, n: usize) -> Result<Vec<V
         all.extend(logits.chunks_exact(model.config.n_vocab).map(<[f32]>::to_vec));
     }
     Ok(all)
+}
+
+/// Whether all weights of a file are floats.
+fn file_is_floats(path: &Path) -> Result<bool> {
+    Ok(Gguf::open(path)?.tensors().iter().all(|tensor| tensor.dtype.block_len() == 1))
 }
 
 #[test]
@@ -69,7 +74,9 @@ fn every_architecture_gives_the_same_bits_in_every_mode_alone_and_together() -> 
         let (plain, variant) = (of(&plain)?, of(&variant)?);
         let largest = plain.iter().fold(0.0f32, |a, b| a.max(b.abs()));
         let apart = plain.iter().zip(&variant).fold(0.0f32, |a, (p, v)| a.max((p - v).abs()));
-        assert!(apart <= 1e-5 * largest, "{name}: the variant is {apart:e} apart of {largest}");
+        // What is not floats is quantized again, or has its activations rounded in other blocks.
+        let tolerance = if file_is_floats(&path(&name))? { 1e-5 } else { 3e-2 };
+        assert!(apart <= tolerance * largest, "{name}: the variant is {apart:e} apart of {largest}");
     }
     Ok(())
 }
@@ -111,7 +118,7 @@ fn what_a_card_does_not_compute_is_named_before_it_is_asked() -> Result<()> {
 }
 
 /// Changes a golden model, and gives the line that refuses it.
-fn refusal(name: &str, change: impl FnOnce(&mut ModelFile)) -> Result<String> {
+pub fn refusal(name: &str, change: impl FnOnce(&mut ModelFile)) -> Result<String> {
     let mut file = ModelFile::opened(&path(name))?;
     change(&mut file);
     let folder = tempfile::tempdir()?;

@@ -16,21 +16,21 @@ use serde::Deserialize;
 const TOLERANCE: f64 = 5e-6;
 
 #[derive(Deserialize)]
-struct Golden {
+pub struct Golden {
     model: String,
-    tokens: Vec<u32>,
+    pub tokens: Vec<u32>,
     /// As `--activation`; the architecture's own where there is none.
     activation: Option<String>,
     /// After each token.
-    logits: Vec<Vec<f64>>,
+    pub logits: Vec<Vec<f64>>,
 }
 
-fn golden(name: &str) -> Result<Golden> {
+pub fn golden(name: &str) -> Result<Golden> {
     let path = repository(&format!("tests/golden/arch/{name}.json"));
     Ok(serde_json::from_str(&std::fs::read_to_string(&path).with_context(|| path.display().to_string())?)?)
 }
 
-fn open(golden: &Golden) -> Result<Model> {
+pub fn open(golden: &Golden) -> Result<Model> {
     let activation = golden.activation.as_ref().map(|name| name.parse::<Activation>()).transpose()?;
     Model::new(Gguf::open(&repository(&format!("tests/golden/arch/{}", golden.model)))?, activation)
 }
@@ -48,7 +48,7 @@ impl Observer for AllLogits {
     }
 }
 
-fn difference(expected: &[Vec<f64>], got: &[Vec<f32>]) -> f64 {
+pub fn difference(expected: &[Vec<f64>], got: &[Vec<f32>]) -> f64 {
     assert_eq!((expected.len(), expected[0].len()), (got.len(), got[0].len()));
     let largest = expected.iter().flatten().fold(0.0f64, |a, b| a.max(b.abs()));
     let pairs = expected.iter().flatten().zip(got.iter().flatten());
@@ -113,6 +113,17 @@ fn tiny_models_of_every_architecture_give_the_golden_logits() -> Result<()> {
         "llama-long",
         "plm",
         "plm-yarn",
+        "llama-experts",
+        "llama-experts-old",
+        "llama-experts-drelu",
+        "smallthinker",
+        "smallthinker-window",
+        "smallthinker-pattern",
+        "qwen3moe",
+        "qwen3moe-fused",
+        "granitemoe",
+        "granitemoe-shared",
+        "gpt-oss",
     ] {
         let golden = golden(name)?;
         let model = open(&golden)?;

@@ -1,5 +1,6 @@
 //! The library, called from outside: files, tokens, and logits against other ways to compute them.
 
+mod architecture_experts;
 mod architecture_forms;
 mod architectures;
 mod batches;

@@ -35,7 +35,6 @@ pub fn reference(model: &KnownModel) -> Result<(Reference, Option<&str>)> {
     let arch = &model.architecture;
     ensure!(Model::is_computed(arch), "its architecture, {arch}, is not computed yet");
     model.function().context("its activation function is not computed yet")?;
-    ensure!(model.experts == 0, "a mixture of experts ({} of them) is not computed yet", model.experts);
     if model.repo.is_empty() {
         bail!("no GGUF file of it is known that opens here; scripts/convert_hf_to_gguf.py converts {}", model.weights);
     }
@@ -50,7 +49,7 @@ pub fn reference(model: &KnownModel) -> Result<(Reference, Option<&str>)> {
 
 /// Whether the program could compute it, if there were a file.
 fn is_computed(model: &KnownModel) -> bool {
-    Model::is_computed(&model.architecture) && model.function().is_ok() && model.experts == 0
+    Model::is_computed(&model.architecture) && model.function().is_ok()
 }
 
 /// `--list-models`.
@@ -78,7 +77,7 @@ pub fn list(given: Option<&Path>) -> Result<()> {
 
 const NOTES: &str = "
 zeros: share of the FFN's neurons that a token leaves at zero. here: yes, no (-m NAME fetches it), convert (only weights of other
-formats are known), not computed (its architecture or activation function is not, or it is a mixture of experts).
+formats are known), not computed (its architecture or activation function is not).
 ";
 
 /// Columns side by side.

@@ -66,13 +66,15 @@ pub(super) struct Attention {
 }
 
 impl Attention {
-    /// Attention of `[n_tokens][n_head][head_dim]` queries of layer `layer`; `query` says what each token attends to. `out`
-    /// grows by `[n_tokens][n_head][value_dim]`.
+    /// Attention of `[n_tokens][n_head][head_dim]` queries of layer `layer`; `query` says what each token attends to,
+    /// `sinks` which score of each head joins its softmax without a value. `out` grows by `[n_tokens][n_head][value_dim]`.
+    #[allow(clippy::too_many_arguments, reason = "what a layer has, and where its vectors are")]
     pub fn of<'k>(
         &mut self,
         cx: Compute,
         config: &Config,
         layer: usize,
+        sinks: Option<&[f32]>,
         q: &[f32],
         query: impl Fn(usize) -> Query<'k> + Sync,
         out: &mut Vec<f32>,
@@ -95,7 +97,8 @@ impl Attention {
                     let (head, token) = (head_kv * group + j / n_tokens, j % n_tokens);
                     let Query { kv, position } = query(token);
                     let (cache, seen) = (kv.of_head(layer, head_kv), kv.seen(layer, position));
-                    attend(kernels, queries.row(token * n_head + head), cache, seen, (scale, cap), row);
+                    let sink = sinks.map(|sinks| sinks[head]);
+                    attend(kernels, queries.row(token * n_head + head), cache, seen, (scale, cap, sink), row);
                 }
             }
         });
@@ -108,18 +111,18 @@ impl Attention {
     }
 }
 
-/// Softmax of `scale * (q . keys)`, below the cap where there is one, times values, into `out`, of the positions `seen`: block after block of them, with the
-/// largest score so far and everything rescaled when a larger one comes ("online softmax", arXiv 1805.02867), so that no
-/// vector as long as the context is made.
+/// Softmax of `scale * (q . keys)`, below the cap where there is one, and beside the score of the sink where there is one, times
+/// values, into `out`, of the positions `seen`: block after block of them, with the largest score so far and everything rescaled
+/// when a larger one comes ("online softmax", arXiv 1805.02867), so that no vector as long as the context is made.
 fn attend(
     kernels: &Kernels,
     q: ActRow,
     cache: HeadCache,
     seen: Range<usize>,
-    (scale, cap): (f32, Option<f32>),
+    (scale, cap, sink): (f32, Option<f32>, Option<f32>),
     out: &mut [f32],
 ) {
-    let (mut max, mut sum) = (f32::NEG_INFINITY, 0.0f32);
+    let (mut max, mut sum) = sink.map_or((f32::NEG_INFINITY, 0.0f32), |sink| (sink, 1.0));
     out.fill(0.0);
     for start in seen.clone().step_by(BLOCK) {
         let block = start..seen.end.min(start + BLOCK);
@@ -167,12 +170,17 @@ mod tests {
 
     /// One query of `head_dim` over the positions `seen` of a cache.
     fn attended(head_dim: usize, cache: HeadCache, seen: Range<usize>) -> Vec<f32> {
+        attended_beside(head_dim, cache, seen, None)
+    }
+
+    /// The same beside a sink.
+    fn attended_beside(head_dim: usize, cache: HeadCache, seen: Range<usize>, sink: Option<f32>) -> Vec<f32> {
         let q: Vec<f32> = (0..head_dim).map(|i| (i as f32).cos() * 3.0).collect();
         let mut queries = Activations::default();
         queries.load(&q, head_dim, [ActKind::F32]);
         let mut out = vec![0.0; head_dim];
         let kernels = Isa::Plain.kernels(crate::quant::GgmlType::F32);
-        attend(kernels, queries.row(0), cache, seen, (1.0 / (head_dim as f32).sqrt(), None), &mut out);
+        attend(kernels, queries.row(0), cache, seen, (1.0 / (head_dim as f32).sqrt(), None, sink), &mut out);
         out
     }
 
@@ -189,6 +197,26 @@ mod tests {
         for (i, out) in out.iter().enumerate() {
             let exact: f64 = weights.iter().zip(v.chunks(head_dim)).map(|(w, v)| w / total * f64::from(v[i])).sum();
             assert!((f64::from(*out) - exact).abs() < 1e-5, "{i}: {out} instead of {exact}");
+        }
+    }
+
+    #[test]
+    fn a_sink_takes_its_share_of_the_softmax_and_gives_nothing() {
+        let (n, head_dim) = (BLOCK + 17, 32);
+        let (k, v) = (wave(n * head_dim, 0.37), wave(n * head_dim, 0.71));
+        let q: Vec<f32> = (0..head_dim).map(|i| (i as f32).cos() * 3.0).collect();
+        let dot = |k: &[f32]| k.iter().zip(&q).map(|(k, q)| f64::from(*k) * f64::from(*q)).sum::<f64>();
+        let total: f64 = k.chunks(head_dim).map(|k| (dot(k) / (head_dim as f64).sqrt()).exp()).sum();
+        let cache = || HeadCache::new(&[], &[], 4 * head_dim);
+        assert_eq!(attended_beside(head_dim, cache(), 0..0, Some(0.5)), vec![0.0; head_dim]);
+        let (k, v) = (bytes(&k), bytes(&v));
+        let plain = attended(head_dim, HeadCache::new(&k, &v, 4 * head_dim), 0..n);
+        for sink in [-3.0, 0.5, 12.0] {
+            let got = attended_beside(head_dim, HeadCache::new(&k, &v, 4 * head_dim), 0..n, Some(sink));
+            let share = total / (total + f64::from(sink).exp());
+            for (plain, got) in plain.iter().zip(got) {
+                assert!((f64::from(*plain) * share - f64::from(got)).abs() < 1e-5, "{sink}: {got}");
+            }
         }
     }
 

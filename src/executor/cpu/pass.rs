@@ -161,7 +161,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             }
         }
         let Tokens { batch, sequences, .. } = &mut *self.tokens;
-        let rotation = self.cpu.rotation_of(i);
+        let (rotation, sinks) = (self.cpu.rotation_of(i), layer.find(Role::AttnSinks).map(Part::vector));
         // As many as a window has room for; they are of one layout, whichever sequence they are of.
         let n_at_once = sequences.first().map_or(1, |sequence| sequence.memory.kv().n_at_once(i));
         b.attn.clear();
@@ -185,7 +185,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
                 let entry = &entries[token];
                 Query { kv: sequences[entry.sequence].memory.kv(), position: entry.position }
             };
-            b.attention.of(cx, config, i, q, query, &mut b.attn);
+            b.attention.of(cx, config, i, sinks, q, query, &mut b.attn);
         }
         b.forms.load(&b.attn, config.n_attended(), [cx.isa.kernels(output.matrix().dtype()).act]);
         b.products.of(cx, how, [output], &b.forms, [&mut b.streams[to.index()]]);

@@ -45,7 +45,7 @@ pub fn activation_code(activation: Option<Activation>) -> Result<i32> {
         Some(Activation::Gelu) => Ok(3),
         Some(Activation::GeluErf) => Ok(4),
         Some(Activation::GeluQuick) => Ok(5),
-        Some(other @ (Activation::FatRelu(_) | Activation::DRelu)) => {
+        Some(other @ (Activation::FatRelu(_) | Activation::DRelu | Activation::SwigluOai)) => {
             bail!("activation {other} is not computed on a card yet")
         }
     }

@@ -6,7 +6,9 @@ mod exaone;
 mod falcon;
 mod gemma2;
 mod gemma3;
+mod gpt_oss;
 mod granite;
+mod granitemoe;
 mod jais2;
 mod llama;
 mod minicpm;
@@ -18,6 +20,8 @@ mod phi3;
 mod plm;
 mod qwen2;
 mod qwen3;
+mod qwen3moe;
+mod smallthinker;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
@@ -80,6 +84,10 @@ pub static KNOWN: &[&dyn Architecture] = &[
     &gemma3::Gemma3,
     &phi3::Phi3,
     &plm::Plm,
+    &smallthinker::SmallThinker,
+    &qwen3moe::Qwen3Moe,
+    &granitemoe::GraniteMoe,
+    &gpt_oss::GptOss,
 ];
 
 /// The one of `known` that has this name.

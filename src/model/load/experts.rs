@@ -1,6 +1,7 @@
 //! Groups of neurons of old files, which have one tensor for each.
 
 use super::{Loader, Share};
+use crate::model::down::Down;
 use crate::model::part::Role;
 use crate::model::spec::GroupSpec;
 use anyhow::{Result, ensure};
@@ -17,11 +18,29 @@ impl Loader<'_> {
         let up = Role::FfnUp.tensor();
         let alone = |at: usize| format!("blk.{i}.{up}.{at}.weight");
         let all = format!("blk.{i}.{up}{}.weight", spec.suffix);
-        if !(0..stack.of).any(|at| self.has(&alone(at))) {
+        // One or two may be missing, which is said of them then.
+        if ![0, stack.at, stack.of - 1].iter().any(|at| self.has(&alone(*at))) {
             return Ok(stacked);
         }
         let one = alone(stack.at);
-        ensure!(!self.has(&all), "{one}: stands beside {all}, which holds all experts; which one counts?");
+        let both = self.has(&all) && self.has(&one);
+        ensure!(!both, "{one}: stands beside {all}, which holds all experts; which one counts?");
+        if self.has(&all) {
+            return Ok(stacked);
+        }
         Ok((format!(".{}", stack.at), Share::from(None)))
+    }
+
+    /// `down` of a group whose rows lie in the model's own order. SmallThinker's makers write that of experts with a row for
+    /// each neuron, which only its shape tells.
+    ///
+    /// # Errors
+    /// When the tensor is missing, or of neither shape.
+    pub(super) fn plain_down(&mut self, name: &str, n_ff: usize, width: usize, share: Share) -> Result<Down> {
+        let by_neuron = share.dims(&[width, n_ff]);
+        if share.of > 1 && n_ff != width && self.gguf.tensor(name).is_some_and(|tensor| tensor.dims == by_neuron) {
+            return Ok(Down::Rows(self.matrix(name, n_ff, width, share)?));
+        }
+        Ok(Down::Columns(self.matrix(name, width, n_ff, share)?))
     }
 }
