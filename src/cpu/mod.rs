@@ -16,6 +16,7 @@ mod row_group;
 pub mod rows;
 pub mod shared_scales;
 pub mod signs;
+pub mod ssm;
 #[cfg(test)]
 mod testing;
 

@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "pieces of one slice are written by different threads, which a scope bounds")]
 
 mod crew;
+mod pairs;
 mod region;
 
 use std::any::Any;

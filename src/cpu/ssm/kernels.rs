@@ -1,0 +1,113 @@
+//! The kernels of each instruction set.
+#![allow(unsafe_code, reason = "features that a kernel is compiled for are checked at run time")]
+
+use super::{fused, plain};
+use crate::cpu::Isa;
+
+/// What a convolution is made of.
+pub struct Convolution<'a> {
+    /// `[K][n]`, oldest first.
+    pub taps: &'a [f32],
+    /// `[n]`.
+    pub bias: &'a [f32],
+    /// The channels of the last `K` tokens, `[n]` each, the token's own at the end.
+    pub window: &'a [&'a [f32]],
+}
+
+/// A product of matrices: row `i` of it is the sum over `k < depth` of `factors[i * strides.0 + k * strides.1]` times the
+/// row `rows[k * stride..]`.
+pub struct Product<'a> {
+    /// Factors.
+    pub factors: &'a [f32],
+    /// From row to row of the result, and from term to term of a sum.
+    pub strides: (usize, usize),
+    /// Terms of a sum.
+    pub depth: usize,
+    /// Rows that are added.
+    pub rows: &'a [f32],
+    /// From one to the next.
+    pub stride: usize,
+}
+
+/// What the processor does with a state-space model. Every number is one sum in its natural order: it depends on nothing
+/// but its operands.
+pub struct Kernels {
+    /// [`plain::step`].
+    pub step: fn(&mut [f32], f32, &[f32], &[f32], &[f32], &mut [f32]),
+    /// Adds a product to rows of `n` elements.
+    pub add_product: fn(&Product, n: usize, &mut [f32]),
+    /// [`plain::convolve`] of some channels: those from the given one on, as many as there is room for.
+    pub convolve: fn(&Convolution, first: usize, &mut [f32]),
+    /// [`plain::gate`].
+    pub gate: fn(&[f32], &mut [f32]),
+}
+
+impl Kernels {
+    /// Those of an instruction set.
+    ///
+    /// # Panics
+    /// When this processor has it not.
+    pub fn of(isa: Isa) -> &'static Self {
+        assert!(isa.is_available(), "this processor does not have {isa}");
+        match isa {
+            Isa::Plain => &PLAIN,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 | Isa::AvxVnni => &AVX2,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => &AVX512,
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => &PLAIN,
+        }
+    }
+}
+
+static PLAIN: Kernels = Kernels {
+    step: plain::step,
+    add_product: fused::products::<false, 16>,
+    convolve: |of, first, out| {
+        let end = first + out.len();
+        for (c, out) in (first..end).zip(out) {
+            let terms = of.window.iter().zip(of.taps.chunks_exact(of.bias.len()));
+            *out = plain::silu(terms.fold(of.bias[c], |sum, (u, tap)| sum + tap[c] * u[c]));
+        }
+    },
+    gate: plain::gate,
+};
+
+/// Kernels compiled with these features, with so many columns at a time.
+#[cfg(target_arch = "x86_64")]
+macro_rules! kernels {
+    ($features:literal, $step:literal, $products:literal, $channels:literal) => {{
+        #[target_feature(enable = $features)]
+        fn step(state: &mut [f32], decay: f32, dx: &[f32], b: &[f32], c: &[f32], y: &mut [f32]) {
+            fused::step::<true, $step>(state, decay, dx, b, c, y);
+        }
+        #[target_feature(enable = $features)]
+        fn add_product(of: &Product, n: usize, out: &mut [f32]) {
+            fused::products::<true, $products>(of, n, out);
+        }
+        #[target_feature(enable = $features)]
+        fn convolve(of: &Convolution, first: usize, out: &mut [f32]) {
+            fused::convolve::<true, $channels>(of, first, out);
+        }
+        #[target_feature(enable = $features)]
+        fn gate(z: &[f32], y: &mut [f32]) {
+            fused::gate::<true>(z, y);
+        }
+        Kernels {
+            // SAFETY: `Kernels::of` gave this table out, so the processor has the features; as below.
+            step: |state, decay, dx, b, c, y| unsafe { step(state, decay, dx, b, c, y) },
+            // SAFETY: as above.
+            add_product: |of, n, out| unsafe { add_product(of, n, out) },
+            // SAFETY: as above.
+            convolve: |of, first, out| unsafe { convolve(of, first, out) },
+            // SAFETY: as above.
+            gate: |z, y| unsafe { gate(z, y) },
+        }
+    }};
+}
+
+#[cfg(target_arch = "x86_64")]
+static AVX2: Kernels = kernels!("avx2,fma", 64, 16, 32);
+#[cfg(target_arch = "x86_64")]
+static AVX512: Kernels = kernels!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", 64, 32, 64);
