@@ -9,6 +9,7 @@
 //!
 //! Sums run in another order than token by token, so that results differ by rounding.
 
+use super::exp::exp;
 use super::{Kernels, Product, Sizes};
 
 /// Tokens of a chunk: more make the sums over states rarer, and those over pairs of tokens longer.
@@ -102,17 +103,17 @@ pub fn scan(kernels: &Kernels, tokens: &Tokens, state: &mut [f32], y: &mut [f32]
         let of = Product { factors: &v[first_c..], strides: (n_channels, 1), depth: n, rows: state, stride: p };
         (kernels.add_product)(&of, p, y);
         for (y, sum) in y.chunks_exact_mut(p).zip(&scratch.sums) {
-            let decay = (*sum as f32).exp();
+            let decay = exp::<false>(*sum as f32);
             y.iter_mut().for_each(|y| *y *= decay);
         }
         // What the tokens of the chunk give each other.
         scratch.weights.clear();
         scratch.weights.resize(n_tokens * TOKENS, 0.0);
         for (t, weights) in scratch.weights.chunks_exact_mut(TOKENS).enumerate() {
-            let products = &products[t * TOKENS..];
-            for s in 0..=t {
-                let decay = ((scratch.sums[t] - scratch.sums[s]) as f32).exp();
-                weights[s] = products[s] * decay * delta[s];
+            let (products, sum) = (&products[t * TOKENS..][..TOKENS], scratch.sums[t]);
+            let before = delta.iter().zip(&scratch.sums).take(t + 1);
+            for ((weight, product), (delta, before)) in weights.iter_mut().zip(products).zip(before) {
+                *weight = product * delta * exp::<false>((sum - before) as f32);
             }
         }
         let of = Product {
@@ -126,7 +127,7 @@ pub fn scan(kernels: &Kernels, tokens: &Tokens, state: &mut [f32], y: &mut [f32]
         // The state behind the chunk.
         scratch.decayed.clear();
         for ((v, delta), before) in v.chunks_exact(n_channels).zip(delta).zip(&scratch.sums) {
-            let weight = ((sum - before) as f32).exp() * delta;
+            let weight = exp::<false>((sum - before) as f32) * delta;
             scratch.decayed.extend(v[head * p..][..p].iter().map(|x| x * weight));
         }
         let decay = (sum as f32).exp();

@@ -64,9 +64,15 @@ fn step_block<const FMA: bool, const W: usize>(
     y[at..at + W].copy_from_slice(&sums);
 }
 
-/// See [`Kernels::add_product`](super::Kernels::add_product).
+/// See [`Kernels::add_product`](super::Kernels::add_product); `wide` computes `W` columns of a few rows, as `product_block`
+/// does.
 #[inline(always)]
-pub(super) fn products<const FMA: bool, const W: usize>(of: &Product, n: usize, out: &mut [f32]) {
+pub(super) fn products<const FMA: bool, const W: usize>(
+    of: &Product,
+    n: usize,
+    out: &mut [f32],
+    wide: impl Fn(&[[f32; ROWS]], (&[f32], usize), usize, &mut [f32], usize),
+) {
     // Factors of some rows side by side, so that the inner loop finds them in order.
     const DEPTH: usize = 64;
     let mut packed = [[0.0f32; ROWS]; DEPTH];
@@ -80,17 +86,20 @@ pub(super) fn products<const FMA: bool, const W: usize>(of: &Product, n: usize, 
                     *packed = of.factors[row * of.strides.0 + (first + k) * of.strides.1];
                 }
             }
-            let rows = &of.rows[first * of.stride..];
-            by_blocks!(n, W, product_block(&packed[..depth], (rows, of.stride), n, out));
+            let (packed, rows) = (&packed[..depth], (&of.rows[first * of.stride..], of.stride));
+            let whole = n - n % W;
+            (0..whole).step_by(W).for_each(|at| wide(packed, rows, n, out, at));
+            (whole..n).for_each(|at| product_block::<FMA, 1>(packed, rows, n, out, at));
         }
     }
 }
 
 /// Rows of the result that are summed at a time.
-const ROWS: usize = 4;
+pub(super) const ROWS: usize = 6;
 
+/// Columns `at..at + W` of at most [`ROWS`] rows of `n`: adds to each the sum of factors times rows.
 #[inline(always)]
-fn product_block<const FMA: bool, const W: usize>(
+pub(super) fn product_block<const FMA: bool, const W: usize>(
     factors: &[[f32; ROWS]],
     (rows, stride): (&[f32], usize),
     n: usize,

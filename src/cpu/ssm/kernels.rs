@@ -1,6 +1,8 @@
 //! The kernels of each instruction set.
 #![allow(unsafe_code, reason = "features that a kernel is compiled for are checked at run time")]
 
+#[cfg(target_arch = "x86_64")]
+use super::blocks;
 use super::{fused, plain};
 use crate::cpu::Isa;
 
@@ -63,28 +65,22 @@ impl Kernels {
 
 static PLAIN: Kernels = Kernels {
     step: plain::step,
-    add_product: fused::products::<false, 16>,
-    convolve: |of, first, out| {
-        let end = first + out.len();
-        for (c, out) in (first..end).zip(out) {
-            let terms = of.window.iter().zip(of.taps.chunks_exact(of.bias.len()));
-            *out = plain::silu(terms.fold(of.bias[c], |sum, (u, tap)| sum + tap[c] * u[c]));
-        }
-    },
+    add_product: |of, n, out| fused::products::<false, 8>(of, n, out, fused::product_block::<false, 8>),
+    convolve: fused::convolve::<false, 16>,
     gate: plain::gate,
 };
 
 /// Kernels compiled with these features, with so many columns at a time.
 #[cfg(target_arch = "x86_64")]
 macro_rules! kernels {
-    ($features:literal, $step:literal, $products:literal, $channels:literal) => {{
+    ($features:literal, $channels:literal, $block:path, $width:literal) => {{
         #[target_feature(enable = $features)]
         fn step(state: &mut [f32], decay: f32, dx: &[f32], b: &[f32], c: &[f32], y: &mut [f32]) {
-            fused::step::<true, $step>(state, decay, dx, b, c, y);
+            fused::step::<true, 64>(state, decay, dx, b, c, y);
         }
         #[target_feature(enable = $features)]
         fn add_product(of: &Product, n: usize, out: &mut [f32]) {
-            fused::products::<true, $products>(of, n, out);
+            fused::products::<true, $width>(of, n, out, |factors, rows, n, out, at| $block(factors, rows, n, out, at));
         }
         #[target_feature(enable = $features)]
         fn convolve(of: &Convolution, first: usize, out: &mut [f32]) {
@@ -108,6 +104,6 @@ macro_rules! kernels {
 }
 
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = kernels!("avx2,fma", 64, 16, 32);
+static AVX2: Kernels = kernels!("avx2,fma", 32, blocks::avx2, 16);
 #[cfg(target_arch = "x86_64")]
-static AVX512: Kernels = kernels!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", 64, 32, 64);
+static AVX512: Kernels = kernels!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", 64, blocks::avx512, 32);

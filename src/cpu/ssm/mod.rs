@@ -12,6 +12,8 @@
 //!
 //! [`plain`] is that, token by token. [`Kernels`] do the same faster for a token, and [`chunk`] for many.
 
+#[cfg(target_arch = "x86_64")]
+mod blocks;
 pub mod chunk;
 mod exp;
 mod fused;
