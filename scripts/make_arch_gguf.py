@@ -63,7 +63,7 @@ rotary base so small that every pair turns within ten tokens, a large epsilon. `
     plm            no tokenizer, keys and values from a narrow vector, values of another width than keys, tied output
     plm-yarn       no tokenizer, the same with YaRN
 
-Models with experts are in make_arch_experts.py. To add an architecture: a function below that writes its keys and gives its
+Models with experts are in make_arch_experts.py, those with recurrent layers in make_arch_hybrid.py. To add an architecture: a function below that writes its keys and gives its
 tensors, and its models in MODELS.
 """
 
@@ -77,6 +77,7 @@ import gguf
 import numpy as np
 
 import make_arch_experts
+import make_arch_hybrid
 from make_arch_parts import (
     QKV, Shape, Weights, falcon_bytes, gemma_pieces, gpt2_bytes, jais_bytes, llama_like, no_vocab, opt_bytes, qwen_bytes,
     spm_bytes, write_rope, write_sizes,
@@ -286,9 +287,9 @@ MODELS = {
 }
 
 
-MODELS |= make_arch_experts.MODELS
+MODELS |= make_arch_experts.MODELS | make_arch_hybrid.MODELS
 # Value of general.architecture, where it is not the function's name.
-NAMES = {llama_long: "llama"} | make_arch_experts.NAMES
+NAMES = {llama_long: "llama"} | make_arch_experts.NAMES | make_arch_hybrid.NAMES
 
 
 def write(path, name, seed):

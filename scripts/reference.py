@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from reference_experts import gpt_oss, granitemoe, mixtral, qwen3moe, smallthinker
+from reference_hybrid import nemotron_h
 from reference_parts import (
     ACTIVATIONS, Model, attention, capped, drelu, fail, fatrelu, frequencies, gated_ffn, gelu, head, layer_norm,
     plain_frequencies, relu, relu2, rms_norm, rope, silu, softmax, ungated_ffn, window,
@@ -288,6 +289,8 @@ ARCHITECTURES = {
     "minicpm": minicpm,
     "smollm3": smollm3,
     "nemotron": nemotron,
+    "nemotron_h": nemotron_h,
+    "nemotron_h_moe": nemotron_h,
     "jais2": jais2,
     "opt": opt,
     "falcon": falcon,

@@ -10,6 +10,8 @@ from reference_parts import (
 def chosen(model, scores, block, gating, normalised=True):
     """What each expert counts for each token, `[token, expert]`; 0 for those that are not chosen."""
     n_used = model.key("expert_used_count")
+    if isinstance(n_used, list):
+        n_used = n_used[int(block.split(".")[1])]
     bias = model.get(f"{block}.exp_probs_b.bias")
     # The last one is softmax, too, but of the chosen only.
     weights = {1: softmax, 2: sigmoid, 3: lambda scores: scores}.get(gating) or fail(f"gating {gating} is not known")

@@ -1,6 +1,7 @@
-//! Bytes of weights that a pass touches.
+//! Bytes of weights, and of states, that a pass touches.
 
-use crate::model::{Access, Model, Part, Role};
+use super::recurrent::sizes;
+use crate::model::{Access, Mixer, Model, Part, Role};
 
 /// Bytes of weights that a dense pass over one batch of tokens touches: everything but the embedding rows of other
 /// tokens.
@@ -9,13 +10,21 @@ pub fn dense_bytes(model: &Model) -> u64 {
     outside_ffn(model) + groups.map(Part::weight_bytes).sum::<u64>()
 }
 
-/// Bytes of attention, norms, head and one embedding row.
+/// Bytes of attention, recurrent layers with their states, norms, head and one embedding row.
 pub(super) fn outside_ffn(model: &Model) -> u64 {
     let weights = &model.weights;
     let layers = weights.layers.iter().flat_map(|layer| &layer.parts);
     // The head may be the embedding, which is then read twice: a row, and as a whole.
     let tied = if weights.find(Role::Output).is_none() { weights.head_part().weight_bytes() } else { 0 };
-    layers.chain(&weights.parts).map(outside).sum::<u64>() + tied
+    layers.chain(&weights.parts).map(outside).sum::<u64>() + tied + states(model)
+}
+
+/// States of recurrent layers: a token reads and writes all of them.
+fn states(model: &Model) -> u64 {
+    let Some(ssm) = &model.config.ssm else { return 0 };
+    let n_layers = model.config.mixers.iter().filter(|mixer| **mixer == Mixer::Recurrent).count();
+    let sizes = sizes(ssm);
+    (2 * n_layers * (sizes.n_states() + sizes.n_conv_state()) * size_of::<f32>()) as u64
 }
 
 /// What a token reads of a part that is not of neurons.

@@ -26,6 +26,8 @@ pub struct Executor<'m> {
     /// Where a card has a part.
     fallback: Option<Fallback<'m>>,
     sequence: Sequence,
+    /// Where a prompt stops for a moment.
+    remember_at: Option<usize>,
     batch: Batch,
     logits: Vec<f32>,
     /// Where they are watched.
@@ -86,7 +88,7 @@ impl<'m> Executor<'m> {
     fn on(model: &'m Model, device: Box<dyn Backend + 'm>, params: ExecutorParams) -> Result<Self> {
         let sequence = new_sequence(model, &params)?;
         let (batch, logits) = (Batch::default(), Vec::new());
-        Ok(Self { model, params, device, fallback: None, sequence, batch, logits, gates: None })
+        Ok(Self { model, params, device, fallback: None, sequence, remember_at: None, batch, logits, gates: None })
     }
 
     /// When the card fails from now on, `tell` gets to know why, and the CPU goes on: it computes the tokens of the
@@ -154,6 +156,27 @@ impl<'m> Executor<'m> {
         Ok(())
     }
 
+    /// Forgets everything after the first `n_past` tokens of its own sequence, and as few of these as it must. Returns how
+    /// many are left.
+    pub fn keep(&mut self, n_past: usize) -> usize {
+        let left = self.sequence.keep(n_past);
+        if let Some(fallback) = &mut self.fallback {
+            fallback.tokens.truncate(left);
+        }
+        left
+    }
+
+    /// Makes it possible to go back to where its own sequence is now: [`Memory::remember`].
+    pub fn remember(&mut self) {
+        self.sequence.remember();
+    }
+
+    /// Has a prompt that comes to `n_past` tokens, and goes on from there, remember that place: [`Memory::remember`]. Such
+    /// a place is forgotten once it is passed.
+    pub fn remember_at(&mut self, n_past: usize) {
+        self.remember_at = Some(n_past).filter(|_| self.sequence.memory().recurs());
+    }
+
     /// What is run.
     pub fn model(&self) -> &'m Model {
         self.model
@@ -206,9 +229,15 @@ impl<'m> Executor<'m> {
         // All of them before the first is computed.
         self.own_batch(tokens, false);
         self.check_batch()?;
-        for chunk in tokens.chunks(self.params.n_ubatch) {
+        let mut rest = tokens;
+        while !rest.is_empty() {
+            let chunk;
+            (chunk, rest) = rest.split_at(self.chunk(rest.len()));
             let first = self.own_batch(chunk, observer.wants_logits());
             self.run_own(Phase::Prefill, observer)?;
+            if self.remember_at.take_if(|at| *at <= first + chunk.len()) == Some(first + chunk.len()) {
+                self.sequence.remember();
+            }
             let n_vocab = self.model.config.n_vocab;
             if observer.wants_logits() {
                 for (i, logits) in self.logits.chunks_exact(n_vocab).enumerate() {
@@ -274,6 +303,12 @@ impl<'m> Executor<'m> {
             self.batch.push(Entry { sequence: 0, position: first + i, token: *token, wants_logits });
         }
         first
+    }
+
+    /// Tokens of a prompt of `n` that are computed at once: no further than to a place that is to be remembered.
+    fn chunk(&self, n: usize) -> usize {
+        let up_to = self.remember_at.and_then(|at| at.checked_sub(self.sequence.n_past())).filter(|n| *n > 0);
+        n.min(self.params.n_ubatch).min(up_to.unwrap_or(n))
     }
 
     fn check_batch(&self) -> Result<()> {

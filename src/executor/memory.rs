@@ -1,13 +1,15 @@
-//! What a model remembers of a sequence: keys and values of its layers with attention.
+//! What a model remembers of a sequence: keys and values of its layers with attention, states of those that recur.
 
 use super::kv_cache::KvCache;
 use super::params::ExecutorParams;
+use super::recurrent::{Recurrent, State};
 use crate::model::Model;
 use anyhow::Result;
 
 /// The memory of one sequence.
 pub struct Memory {
     kv: KvCache,
+    recurrent: Option<Recurrent>,
 }
 
 impl Memory {
@@ -16,7 +18,8 @@ impl Memory {
     /// # Errors
     /// When it does not fit in memory, or heads are not whole blocks of the type.
     pub(super) fn new(model: &Model, run: &ExecutorParams) -> Result<Self> {
-        Ok(Self { kv: KvCache::new(model, run.n_ctx, run.n_ubatch, run.kv_type)? })
+        let kv = KvCache::new(model, run.n_ctx, run.n_ubatch, run.kv_type)?;
+        Ok(Self { kv, recurrent: Recurrent::new(model)? })
     }
 
     /// Keys and values.
@@ -29,6 +32,17 @@ impl Memory {
         self.kv.store(layer, position, k, v);
     }
 
+    /// The state of a layer that recurs.
+    ///
+    /// # Panics
+    /// When the layer does not.
+    pub(super) fn state(&mut self, layer: usize) -> &mut State {
+        match &mut self.recurrent {
+            Some(recurrent) => recurrent.state(layer),
+            None => panic!("layer {layer} does not recur"),
+        }
+    }
+
     /// Further tokens have gone through all layers.
     pub(super) fn advance(&mut self, n_tokens: usize) {
         self.kv.advance(n_tokens);
@@ -36,12 +50,16 @@ impl Memory {
 
     /// Whether it has room for the same as `other`.
     pub(super) fn is_like(&self, other: &Self) -> bool {
-        self.kv.is_like(&other.kv)
+        let recurrent = match (&self.recurrent, &other.recurrent) {
+            (Some(own), Some(other)) => own.is_like(other),
+            (own, other) => own.is_none() && other.is_none(),
+        };
+        recurrent && self.kv.is_like(&other.kv)
     }
 
-    /// Bytes that it takes.
+    /// Bytes that it takes, copies of earlier states among them.
     pub fn n_bytes(&self) -> usize {
-        self.kv.n_bytes()
+        self.kv.n_bytes() + self.recurrent.as_ref().map_or(0, Recurrent::n_bytes)
     }
 
     /// Tokens that fit.
@@ -57,13 +75,50 @@ impl Memory {
     /// Forgets all tokens.
     pub fn clear(&mut self) {
         self.kv.clear();
+        if let Some(recurrent) = &mut self.recurrent {
+            recurrent.clear();
+        }
+    }
+
+    /// Whether it must be told of the places that it is to go back to: [`Memory::remember`].
+    pub fn recurs(&self) -> bool {
+        self.recurrent.is_some()
+    }
+
+    /// Makes it possible to go back to where it is now. A few such places are kept, the latest ones; where nothing
+    /// recurs all are.
+    pub fn remember(&mut self) {
+        let n_past = self.n_past();
+        if let Some(recurrent) = &mut self.recurrent {
+            recurrent.keep(n_past);
+        }
     }
 
     /// Forgets everything after the first `n_past` tokens.
     ///
     /// # Errors
-    /// Where what is left needs what has been given up for it: of layers with a window.
+    /// Where what is left needs what has been given up for it: of layers with a window, and of layers that recur, where
+    /// [`Memory::remember`] was not called behind that token.
     pub fn truncate(&mut self, n_past: usize) -> Result<()> {
-        self.kv.truncate(n_past)
+        if n_past >= self.n_past() {
+            return Ok(());
+        }
+        if let Some(recurrent) = &self.recurrent {
+            recurrent.check_return(self.n_past(), n_past)?;
+        }
+        self.kv.truncate(n_past)?;
+        if let Some(recurrent) = &mut self.recurrent {
+            recurrent.go_back(n_past);
+        }
+        Ok(())
+    }
+
+    /// Forgets everything after the first `n_past` tokens, and as few of these as it must. Returns how many are left.
+    pub fn keep(&mut self, n_past: usize) -> usize {
+        let earlier = self.recurrent.as_ref().map_or_else(Vec::new, |recurrent| recurrent.kept(n_past));
+        if ![n_past].into_iter().chain(earlier).any(|n| self.truncate(n).is_ok()) {
+            self.clear();
+        }
+        self.n_past()
     }
 }

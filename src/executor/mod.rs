@@ -15,6 +15,7 @@ mod memory;
 mod observer;
 mod params;
 mod program;
+mod recurrent;
 mod sequence;
 mod stats;
 

@@ -47,4 +47,14 @@ impl Sequence {
     pub fn truncate(&mut self, n_past: usize) -> Result<()> {
         self.memory.truncate(n_past)
     }
+
+    /// Makes it possible to go back to where it is now: [`Memory::remember`].
+    pub fn remember(&mut self) {
+        self.memory.remember();
+    }
+
+    /// Forgets everything after the first `n_past` tokens, and as few of these as it must. Returns how many are left.
+    pub fn keep(&mut self, n_past: usize) -> usize {
+        self.memory.keep(n_past)
+    }
 }

@@ -75,7 +75,7 @@ impl Keys<'_> {
     pub fn decoder(&self, defaults: Defaults) -> Result<Config> {
         let key = |suffix: &str| self.name(suffix);
         let n_embd = self.size("embedding_length")?;
-        let n_layer = self.size("block_count")?;
+        let n_layer = self.n_layer(defaults.computed)?;
         ensure!(n_layer <= 1024, "{}: {n_layer} layers; at most 1024 are accepted", key("block_count"));
         let one_mixer = defaults.computed.contains(&ONE_MIXER);
         let n_ff = self.n_ff(n_layer, one_mixer)?;
@@ -114,12 +114,15 @@ impl Keys<'_> {
             NormKind::Rms => ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon"),
             NormKind::Layer => ("attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon"),
         };
-        let stated_eps = self.f32(eps_key)?;
+        let other = defaults.computed.contains(&other_eps).then(|| self.f32(other_eps)).transpose()?.flatten();
+        let stated_eps = self.f32(eps_key)?.or(other);
         // PowerInfer's files of models with such norms lack the key, and it computes with 0 then.
         let unstated = (self.is_pwri() && defaults.norm == NormKind::Layer).then_some(0.0);
         let norm_eps = stated_eps.or(unstated).with_context(|| format!("{}: the key is missing", key(eps_key)))?;
         ensure!(norm_eps >= 0.0, "{}: {norm_eps} is negative", key(eps_key));
-        refused::other_eps(self, other_eps, norm_eps)?;
+        if !defaults.computed.contains(&other_eps) {
+            refused::other_eps(self, other_eps, norm_eps)?;
+        }
         let n_ctx_train = self.size("context_length")?;
         self.read("hidden_activation");
         self.read("activation_threshold");
@@ -162,6 +165,21 @@ impl Keys<'_> {
         Ok(config)
     }
 
+    /// Blocks, without those that predict further tokens where an architecture has such.
+    fn n_layer(&self, computed: &[&str]) -> Result<usize> {
+        let n_blocks = self.size("block_count")?;
+        if !computed.contains(&"nextn_predict_layers") {
+            return Ok(n_blocks);
+        }
+        let n_ahead = self.whole("nextn_predict_layers")?.unwrap_or(0);
+        let key = self.name("nextn_predict_layers");
+        ensure!(
+            n_ahead < n_blocks,
+            "{key}: {n_ahead} of {n_blocks} layers predict further tokens; which predict the next?"
+        );
+        Ok(n_blocks - n_ahead)
+    }
+
     /// Tokens of the vocabulary, which must have rows in the embedding. A file without a tokenizer has one for each row.
     fn n_tokens(&self) -> Result<usize> {
         const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -189,7 +207,7 @@ impl Keys<'_> {
                 _ => return Err(error),
             },
         };
-        ensure!(per_layer.len() == n_layer, "{key}: {} values for {n_layer} layers", per_layer.len());
+        let per_layer = if self.metadata.is_array(key) { self.of_layers(key, per_layer, n_layer)? } else { per_layer };
         let sane = |n: &i64| (1..=1 << 24).contains(n) || some_without && *n == 0;
         ensure!(per_layer.iter().all(sane), "{key}: a layer needs 1 to {} neurons", 1 << 24);
         Ok(per_layer.into_iter().map(|n| n as usize).collect())

@@ -185,7 +185,7 @@ impl Keys<'_> {
         }
         let Some(array) = self.metadata.array(&name)? else { return Ok(None) };
         let values = array.integers().with_context(|| name.clone())?;
-        ensure!(values.len() == n_layer, "{name}: {} values for {n_layer} layers", values.len());
+        let values = self.of_layers(&name, values, n_layer)?;
         let whole = |n: i64| {
             let n = u32::try_from(n).with_context(|| format!("{name}: {n} is not a whole number of 32 bits"))?;
             Ok(n as usize)

@@ -161,6 +161,23 @@ impl<'a> Keys<'a> {
         self.read.borrow().iter().cloned().collect()
     }
 
+    /// Blocks behind the layers that predict further tokens, where the architecture has such.
+    pub fn n_ahead(&self) -> usize {
+        let n = self.metadata.u32(&self.name("nextn_predict_layers"));
+        n.ok().flatten().map_or(0, |n| n as usize)
+    }
+
+    /// Of the values of an array, one per block, those of the layers: what predicts further tokens comes behind them.
+    ///
+    /// # Errors
+    /// When there are not as many.
+    pub(super) fn of_layers<T>(&self, name: &str, mut values: Vec<T>, n_layer: usize) -> Result<Vec<T>> {
+        let n_blocks = self.metadata.u32(&self.name("block_count"))?.map_or(n_layer, |n| n as usize);
+        ensure!(values.len() == n_blocks, "{name}: {} values for {n_blocks} layers", values.len());
+        values.truncate(n_layer);
+        Ok(values)
+    }
+
     /// The value that an array has for each layer.
     fn alike<T: PartialEq + Copy + std::fmt::Display>(&self, name: &str, values: &[T]) -> Result<T> {
         let Some(first) = values.first() else { bail!("{name}: the array is empty") };

@@ -119,7 +119,9 @@ impl<'a> Loader<'a> {
             return Ok(None);
         }
         let tensor = self.take(name)?;
-        let alike = trimmed(&tensor.dims) == trimmed(dims);
+        // A dimension of 1 may stand anywhere: it orders nothing.
+        let sizes = |dims: &[usize]| dims.iter().copied().filter(|n| *n != 1).collect::<Vec<_>>();
+        let alike = sizes(&tensor.dims) == sizes(dims);
         ensure!(alike, "{name}: shape {:?}, but {dims:?} follows from the metadata", tensor.dims);
         let floats = matches!(tensor.dtype, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16);
         ensure!(floats, "{name}: has type {} where floats are wanted", tensor.dtype);
@@ -182,7 +184,7 @@ impl<'a> Loader<'a> {
             Dims::Vectors { n_rows, n_cols } => {
                 let vectors = self.floats(&name, &[n_cols, n_rows])?;
                 let vectors = vectors.with_context(|| format!("{name}: the tensor is missing"))?;
-                (Tensor::Vector(vectors), n_rows * n_cols)
+                (Tensor::Vector(vectors), n_rows)
             }
             Dims::Matrix { n_rows, n_cols } => (Tensor::Matrix(self.matrix(&name, n_rows, n_cols, share)?), n_rows),
         };
@@ -376,9 +378,10 @@ impl<'a> Loader<'a> {
         ColdQuantiles::new(&values, tensor.dims[1], tensor.n_cols(), n_ff).with_context(|| name.to_owned()).map(Some)
     }
 
-    /// Refuses tensors that have not been taken: leaving one out would give a different model.
-    pub fn finish(self) -> Result<()> {
-        let unknown = self.gguf.tensors().iter().find(|t| !self.taken.contains(&t.name));
+    /// Refuses tensors that have not been taken and that `skips` does not name: leaving one out would give a different
+    /// model.
+    pub fn finish(self, skips: &dyn Fn(&str) -> bool) -> Result<()> {
+        let unknown = self.gguf.tensors().iter().find(|t| !self.taken.contains(&t.name) && !skips(&t.name));
         if let Some(tensor) = unknown {
             let arch = self.arch;
             bail!("{}: is not known for architecture {arch}; without it the model would be another one", tensor.name);

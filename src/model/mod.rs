@@ -103,7 +103,7 @@ impl Model {
             let n_vocab = weights::vocabulary_size(&gguf)?;
             let keys = Keys::new(&gguf, arch.name(), n_vocab, activation);
             let config = arch.config(&keys)?;
-            let weights = Weights::load(&gguf, arch, &config)?;
+            let weights = Weights::load(&gguf, arch, &config, &|tensor| arch.skips(&keys, &config, tensor))?;
             let found = &config.activation;
             ensure!(
                 !found.activation.needs_gate() || weights.groups().all(|(_, group)| group.gate.is_some()),

@@ -19,12 +19,12 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Views of all weights.
+    /// Views of all weights; of the tensors that are not known, `skips` says which are passed over.
     ///
     /// # Errors
     /// Names the tensor that is missing, misshapen, of an unsupported type, or unknown to the architecture: leaving
     /// one out would give a different model.
-    pub fn load(gguf: &Gguf, arch: &dyn Architecture, config: &Config) -> Result<Self> {
+    pub fn load(gguf: &Gguf, arch: &dyn Architecture, config: &Config, skips: &dyn Fn(&str) -> bool) -> Result<Self> {
         let layers: Vec<_> = (0..config.n_layer).map(|i| arch.layer(config, i)).collect();
         let n_groups = layers.iter().map(|l| l.groups.len()).sum();
         let mut loader = Loader::new(gguf, arch.name(), config.n_embd, n_groups)?;
@@ -33,7 +33,7 @@ impl Weights {
             parts.extend(loader.part("", &spec)?);
         }
         let layers = layers.iter().enumerate().map(|(i, spec)| loader.layer(i, spec)).collect::<Result<_>>()?;
-        loader.finish()?;
+        loader.finish(skips)?;
         Ok(Self { parts, layers })
     }
 

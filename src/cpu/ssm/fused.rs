@@ -2,7 +2,7 @@
 //! rounded once. Every element is one sum in its natural order, so that neither changes with the block that it is in.
 
 use super::exp::{add_product, silu};
-use super::kernels::{Convolution, Product};
+use super::kernels::{Convolution, Product, Token};
 
 /// Columns that are left over when blocks of `W` are done go in halves of it, and at last one by one.
 macro_rules! by_blocks {
@@ -29,35 +29,21 @@ macro_rules! by_blocks {
 
 /// See [`super::plain::step`].
 #[inline(always)]
-pub(super) fn step<const FMA: bool, const W: usize>(
-    state: &mut [f32],
-    decay: f32,
-    dx: &[f32],
-    b: &[f32],
-    c: &[f32],
-    y: &mut [f32],
-) {
-    let n = dx.len();
-    by_blocks!(n, W, step_block(state, decay, dx, (b, c), y));
+pub(super) fn step<const FMA: bool, const W: usize>(state: &mut [f32], of: &Token, y: &mut [f32]) {
+    let n = of.x.len();
+    by_blocks!(n, W, step_block(state, of, y));
 }
 
 #[inline(always)]
-fn step_block<const FMA: bool, const W: usize>(
-    state: &mut [f32],
-    decay: f32,
-    dx: &[f32],
-    (b, c): (&[f32], &[f32]),
-    y: &mut [f32],
-    at: usize,
-) {
-    let n = dx.len();
+fn step_block<const FMA: bool, const W: usize>(state: &mut [f32], of: &Token, y: &mut [f32], at: usize) {
     let mut sums = [0.0; W];
     let mut own = [0.0; W];
-    own.copy_from_slice(&dx[at..at + W]);
-    for ((row, b), c) in state.chunks_exact_mut(n).zip(b).zip(c) {
+    own.copy_from_slice(&of.x[at..at + W]);
+    own.iter_mut().for_each(|x| *x *= of.delta);
+    for ((row, b), c) in state.chunks_exact_mut(of.x.len()).zip(of.b).zip(of.c) {
         let row = &mut row[at..at + W];
         for i in 0..W {
-            row[i] = add_product::<FMA>(row[i], decay, b * own[i]);
+            row[i] = add_product::<FMA>(row[i], of.decay, b * own[i]);
             sums[i] = add_product::<FMA>(*c, row[i], sums[i]);
         }
     }

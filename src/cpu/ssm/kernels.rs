@@ -16,6 +16,21 @@ pub struct Convolution<'a> {
     pub window: &'a [&'a [f32]],
 }
 
+/// One token of a head.
+#[derive(Clone, Copy)]
+pub struct Token<'a> {
+    /// What is left of the state: `exp(delta a)`.
+    pub decay: f32,
+    /// Step width.
+    pub delta: f32,
+    /// `[P]`.
+    pub x: &'a [f32],
+    /// `[N]`: what goes into the state.
+    pub b: &'a [f32],
+    /// `[N]`: what is read out of it.
+    pub c: &'a [f32],
+}
+
 /// A product of matrices: row `i` of it is the sum over `k < depth` of `factors[i * strides.0 + k * strides.1]` times the
 /// row `rows[k * stride..]`.
 pub struct Product<'a> {
@@ -35,7 +50,7 @@ pub struct Product<'a> {
 /// but its operands.
 pub struct Kernels {
     /// [`plain::step`].
-    pub step: fn(&mut [f32], f32, &[f32], &[f32], &[f32], &mut [f32]),
+    pub step: fn(&mut [f32], Token, &mut [f32]),
     /// Adds a product to rows of `n` elements.
     pub add_product: fn(&Product, n: usize, &mut [f32]),
     /// [`plain::convolve`] of some channels: those from the given one on, as many as there is room for.
@@ -75,8 +90,8 @@ static PLAIN: Kernels = Kernels {
 macro_rules! kernels {
     ($features:literal, $channels:literal, $block:path, $width:literal) => {{
         #[target_feature(enable = $features)]
-        fn step(state: &mut [f32], decay: f32, dx: &[f32], b: &[f32], c: &[f32], y: &mut [f32]) {
-            fused::step::<true, 64>(state, decay, dx, b, c, y);
+        fn step(state: &mut [f32], of: Token, y: &mut [f32]) {
+            fused::step::<true, 64>(state, &of, y);
         }
         #[target_feature(enable = $features)]
         fn add_product(of: &Product, n: usize, out: &mut [f32]) {
@@ -92,7 +107,7 @@ macro_rules! kernels {
         }
         Kernels {
             // SAFETY: `Kernels::of` gave this table out, so the processor has the features; as below.
-            step: |state, decay, dx, b, c, y| unsafe { step(state, decay, dx, b, c, y) },
+            step: |state, of, y| unsafe { step(state, of, y) },
             // SAFETY: as above.
             add_product: |of, n, out| unsafe { add_product(of, n, out) },
             // SAFETY: as above.

@@ -23,7 +23,7 @@ mod sizes;
 #[cfg(test)]
 mod tests;
 
-pub use kernels::{Convolution, Kernels, Product};
+pub use kernels::{Convolution, Kernels, Product, Token};
 pub use sizes::Sizes;
 
 /// `ln(1 + exp(x))`, which is `x` for large ones.

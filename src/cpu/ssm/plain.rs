@@ -1,5 +1,7 @@
 //! The specification: formulas of [`super`], one token at a time, each sum in its natural order.
 
+use super::kernels::Token;
+
 /// `out[c] = silu(bias[c] + sum over k of taps[k][c] * window[k][c])`, where `taps` are `[K][n]`, oldest first, and
 /// `window` has the `n` channels of the last `K` tokens, the token's own at the end.
 pub fn convolve(taps: &[f32], bias: &[f32], window: &[&[f32]], out: &mut [f32]) {
@@ -10,12 +12,13 @@ pub fn convolve(taps: &[f32], bias: &[f32], window: &[&[f32]], out: &mut [f32]) 
     }
 }
 
-/// One token of one head: `state` (`[N][P]`) becomes `decay * state + b (outer) dx`, and `y = state . c`.
-pub fn step(state: &mut [f32], decay: f32, dx: &[f32], b: &[f32], c: &[f32], y: &mut [f32]) {
+/// One token of one head: `state` (`[N][P]`) becomes `decay * state + b (outer) delta x`, and `y = state . c`.
+pub fn step(state: &mut [f32], of: Token, y: &mut [f32]) {
+    let Token { decay, delta, x, b, c } = of;
     y.fill(0.0);
-    for ((row, b), c) in state.chunks_exact_mut(dx.len()).zip(b).zip(c) {
-        for ((s, dx), y) in row.iter_mut().zip(dx).zip(&mut *y) {
-            *s = *s * decay + b * dx;
+    for ((row, b), c) in state.chunks_exact_mut(x.len()).zip(b).zip(c) {
+        for ((s, x), y) in row.iter_mut().zip(x).zip(&mut *y) {
+            *s = *s * decay + b * (delta * x);
             *y += c * *s;
         }
     }

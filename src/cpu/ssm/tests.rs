@@ -1,7 +1,7 @@
 //! Every instruction set against the specification, and many tokens against one at a time, on random input.
 
 use super::chunk::{self, Scratch, TOKENS, Tokens};
-use super::{Convolution, Kernels, Product, Sizes, plain, softplus};
+use super::{Convolution, Kernels, Product, Sizes, Token, plain, softplus};
 use crate::cpu::Isa;
 use crate::cpu::testing::noise;
 
@@ -30,14 +30,14 @@ fn steps_agree_with_sums_in_64_bits_on_every_isa() {
     for (seed, sizes) in SIZES.into_iter().enumerate() {
         let (p, n) = (sizes.head_dim, sizes.n_state);
         let noise = |n: usize, i: u32| noise(n, 10 * seed as u32 + i);
-        let (before, dx, b, c) = (noise(n * p, 1), noise(p, 2), noise(n, 3), noise(n, 4));
-        let state = |i: usize| f64::from(before[i]) * 0.75 + f64::from(b[i / p]) * f64::from(dx[i % p]);
+        let (before, x, b, c) = (noise(n * p, 1), noise(p, 2), noise(n, 3), noise(n, 4));
+        let state = |i: usize| f64::from(before[i]) * 0.75 + f64::from(b[i / p]) * 1.5 * f64::from(x[i % p]);
         let exact: Vec<f32> = (0..n * p).map(|i| state(i) as f32).collect();
         let y = |x: usize| (0..n).map(|row| f64::from(c[row]) * state(row * p + x)).sum::<f64>() as f32;
         let exact_y: Vec<f32> = (0..p).map(y).collect();
         for isa in all() {
             let (mut state, mut y) = (before.clone(), vec![9.0; p]);
-            (Kernels::of(isa).step)(&mut state, 0.75, &dx, &b, &c, &mut y);
+            (Kernels::of(isa).step)(&mut state, Token { decay: 0.75, delta: 1.5, x: &x, b: &b, c: &c }, &mut y);
             close(&state, &exact, 1e-6, "state");
             close(&y, &exact_y, 1e-5, "y");
         }
@@ -96,7 +96,7 @@ fn products_agree_with_sums_in_64_bits_on_every_isa() {
 #[test]
 fn many_tokens_at_once_agree_with_one_at_a_time() {
     for (seed, sizes) in SIZES.into_iter().enumerate() {
-        for n_tokens in [1, 2, TOKENS - 1, TOKENS, TOKENS + 1, 3 * TOKENS + 5] {
+        for n_tokens in [1, TOKENS - 1, TOKENS, 2 * TOKENS + 5] {
             let n_channels = sizes.n_channels();
             let v = noise(n_tokens * n_channels, 7 + seed as u32);
             // From heads that forget at once to those that keep nearly all.
@@ -109,9 +109,9 @@ fn many_tokens_at_once_agree_with_one_at_a_time() {
                     let (mut state, mut wanted) = (before.clone(), vec![]);
                     for (v, delta) in v.chunks_exact(n_channels).zip(&delta) {
                         let (x, b, c) = sizes.of_head(v, head);
-                        let dx: Vec<f32> = x.iter().map(|x| x * delta).collect();
                         let mut y = vec![0.0; sizes.head_dim];
-                        plain::step(&mut state, (delta * a).exp(), &dx, b, c, &mut y);
+                        let of = Token { decay: (delta * a).exp(), delta: *delta, x, b, c };
+                        plain::step(&mut state, of, &mut y);
                         wanted.extend(y);
                     }
                     let (mut found, mut y) = (before, vec![9.0; wanted.len()]);

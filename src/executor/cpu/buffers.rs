@@ -5,6 +5,7 @@ use super::audit::Audit;
 use super::ffn::many::ManyBuffers;
 use super::ffn::shard::Shard;
 use super::product::Products;
+use super::recurrent::RecurrentBuffers;
 use crate::cpu::Activations;
 use crate::model::Vector;
 
@@ -33,5 +34,6 @@ pub(super) struct Buffers {
     pub weights: Vec<f32>,
     pub shards: [Shard; 2],
     pub many: ManyBuffers,
+    pub recurrent: RecurrentBuffers,
     pub audit: Audit,
 }

@@ -13,6 +13,7 @@ mod pass;
 mod predict;
 mod processor;
 mod product;
+mod recurrent;
 mod request;
 mod setup;
 mod sum;

@@ -9,6 +9,7 @@ use super::ffn::shard::{Given, ShardWork};
 use super::latent;
 use super::norm::{normalize, normalize_pieces};
 use super::product::add_bias;
+use super::recurrent::{RecurrentLayer, recur};
 use super::request::{Input, Request};
 use super::setup::Setup;
 use super::worker::Hands;
@@ -62,7 +63,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             Step::Norm { of, from, to } => self.norm(layer, of, from, to),
             Step::Attention { from, to } => self.attention(layer, from, to),
             Step::Router { from } => self.router(layer, from),
-            Step::Recurrent { .. } => unreachable!("no architecture has recurrent layers yet"),
+            Step::Recurrent { from, to } => self.recurrent(layer, from, to),
             Step::Project { of, from, to } => self.project(layer, of, from, to),
             Step::Ffn { from, to, groups } => self.ffn(layer, from, to, groups),
             Step::Add { from, scale } => self.add(from, scale),
@@ -189,6 +190,14 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         }
         b.forms.load(&b.attn, config.n_attended(), [cx.isa.kernels(output.matrix().dtype()).act]);
         b.products.of(cx, how, [output], &b.forms, [&mut b.streams[to.index()]]);
+    }
+
+    fn recurrent(&mut self, i: usize, from: Vector, to: Vector) {
+        let model = self.cpu.model;
+        let of = RecurrentLayer { number: i, layer: &model.weights.layers[i], taps: &self.cpu.taps[i] };
+        let Hands { pool, isa, buffers } = &mut *self.hands;
+        let cx = Compute { pool, isa: *isa };
+        recur(cx, self.how, &model.config, of, (from, to), self.tokens, buffers);
     }
 
     fn router(&mut self, i: usize, from: Vector) {

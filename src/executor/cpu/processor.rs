@@ -4,6 +4,7 @@ use super::attention::Rotation;
 use super::compute::How;
 use super::ffn::shard::Given;
 use super::pass::Pass;
+use super::recurrent::taps;
 use super::request::Request;
 use super::setup::Setup;
 use super::worker::Worker;
@@ -27,8 +28,8 @@ impl<'m> Cpu<'m> {
         let rotation = |rope| Rotation::new(rope, model.weights.rope_divisors(rope, params.n_ctx));
         let window_rotation = model.config.window_rope.as_ref().map(rotation);
         let rotation = rotation(&model.config.rope);
-        let (mask, audit_every) = (Box::new(Fired), 0);
-        Self { setup: Setup { model, params, placement, rotation, window_rotation, mask, audit_every }, worker }
+        let (mask, audit_every, taps) = (Box::new(Fired), 0, taps(model));
+        Self { setup: Setup { model, params, placement, rotation, window_rotation, taps, mask, audit_every }, worker }
     }
 
     pub fn model(&self) -> &'m Model {

@@ -14,6 +14,8 @@ pub(super) struct Setup<'m> {
     pub rotation: Rotation,
     /// That of layers with a window, where it is another one.
     pub window_rotation: Option<Rotation>,
+    /// Weights of convolutions, by layer: see `recurrent::taps`.
+    pub taps: Vec<Vec<f32>>,
     /// Which neurons are active in exact mode.
     pub mask: Box<dyn MaskSource>,
     /// One in so many tokens is looked at for what predictors miss; 0 for none.

@@ -14,6 +14,8 @@ mod llama;
 mod minicpm;
 mod mistral3;
 mod nemotron;
+mod nemotron_h;
+mod nemotron_h_moe;
 mod olmo2;
 mod opt;
 mod phi3;
@@ -56,6 +58,11 @@ pub trait Architecture: Sync {
         around_layers(config)
     }
 
+    /// Whether a tensor is of what is not computed and changes nothing of what is. All others must be known.
+    fn skips(&self, _keys: &Keys, _config: &Config, _tensor: &str) -> bool {
+        false
+    }
+
     /// Layer number `layer`: its tensors, and what happens in it.
     fn layer(&self, config: &Config, layer: usize) -> LayerSpec;
 }
@@ -72,6 +79,8 @@ pub static KNOWN: &[&dyn Architecture] = &[
     &minicpm::MiniCpm,
     &smollm3::SmolLm3,
     &nemotron::Nemotron,
+    &nemotron_h::NemotronH,
+    &nemotron_h_moe::NemotronHMoe,
     &jais2::Jais2,
     &opt::Opt,
     &falcon::Falcon,
