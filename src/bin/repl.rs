@@ -112,6 +112,10 @@ fn read(editor: Option<&mut DefaultEditor>) -> Result<Option<String>> {
     }
 }
 
+/// Tokens at the end of a prompt that the next one may have others in place of: templates open an answer in other words than
+/// they tell of it.
+const OPENING: usize = 16;
+
 struct Repl<'a, 'm> {
     setup: &'a Setup<'a>,
     executor: &'a mut Executor<'m>,
@@ -169,7 +173,8 @@ impl Repl<'_, '_> {
         };
         // What the cache holds already need not be computed again; the last token always is, for its logits.
         let agreed = self.tokens.iter().zip(&wanted).take_while(|(a, b)| a == b).count();
-        let common = self.keep(agreed.min(self.executor.n_past()).min(wanted.len().saturating_sub(1)));
+        let common = self.executor.keep(agreed.min(self.executor.n_past()).min(wanted.len().saturating_sub(1)));
+        self.executor.remember_at(wanted.len().saturating_sub(OPENING).max(common));
         self.sampler.forget();
         wanted[..common].iter().for_each(|t| self.sampler.accept(*t));
         let mut show = |piece: &str| print_generated(piece);
@@ -178,7 +183,7 @@ impl Repl<'_, '_> {
         // Whatever went wrong, the cache then holds nothing but what `tokens` says: less of it where it cannot forget just the
         // last ones, and then the next line computes them again.
         let Ok(result) = result else {
-            self.keep(common);
+            self.executor.keep(common);
             self.tokens.truncate(agreed);
             return result.map(drop);
         };
@@ -188,15 +193,6 @@ impl Repl<'_, '_> {
         self.tokens.extend(&result.tokens);
         self.after(&result);
         Ok(())
-    }
-
-    /// Forgets all but the first `n` tokens, or all where the model cannot forget just the others. Returns how many are
-    /// left.
-    fn keep(&mut self, n: usize) -> usize {
-        if self.executor.truncate(n).is_err() {
-            self.executor.clear();
-        }
-        self.executor.n_past()
     }
 
     fn after(&mut self, result: &Generated) {

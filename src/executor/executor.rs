@@ -174,6 +174,9 @@ impl<'m> Executor<'m> {
     /// Has a prompt that comes to `n_past` tokens, and goes on from there, remember that place: [`Memory::remember`]. Such
     /// a place is forgotten once it is passed.
     pub fn remember_at(&mut self, n_past: usize) {
+        if n_past > 0 && n_past == self.n_past() {
+            self.remember();
+        }
         self.remember_at = Some(n_past).filter(|_| self.sequence.memory().recurs());
     }
 

@@ -27,6 +27,7 @@ mod profile;
 mod pwri;
 mod pwri_split;
 mod quantize;
+mod recurrent;
 mod resume;
 mod run;
 mod self_test;

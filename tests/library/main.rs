@@ -21,6 +21,7 @@ mod predicted;
 mod pwri;
 mod pwri_architectures;
 mod pwri_variants;
+mod recurrent;
 mod registry;
 #[path = "../support/mod.rs"]
 mod support;
