@@ -34,6 +34,8 @@ TOKENIZERS = {
     "minicpm": "SPM",
     "smollm3": "`smollm3` as `llama-bpe`",
     "nemotron": "SPM",
+    "nemotron_h": "`pixtral`",
+    "nemotron_h_moe": "`pixtral`",
     "olmo2": "`dbrx`",
     "mistral3": "`tekken`",
     "stablelm": "`gpt-2`, `stablelm2`",

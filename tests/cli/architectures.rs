@@ -25,7 +25,9 @@ fn model(name: &str, folder: &Path) -> std::path::PathBuf {
         file.set("tokenizer.ggml.scores", scores);
         file.set("tokenizer.ggml.token_type", types);
     }
-    if !["arcee", "bamboo", "jais2", "nemotron", "opt", "smallthinker"].contains(&name) {
+    const SPARSE: [&str; 8] =
+        ["arcee", "bamboo", "jais2", "nemotron", "nemotron_h", "nemotron_h_moe", "opt", "smallthinker"];
+    if !SPARSE.contains(&name) {
         file.set("powerinfer.activation", Value::Str("relu".to_owned()));
     }
     file.written(folder, "model.gguf")

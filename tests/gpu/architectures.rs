@@ -23,11 +23,15 @@ use std::path::Path;
 /// How much wider everything is than in the golden models: rows are multiples of 32 then, and heads of 16.
 const WIDER: usize = 8;
 /// Keys of widths, without the name of the architecture.
-const WIDTHS: [&str; 8] = [
+const WIDTHS: [&str; 12] = [
     "embedding_length",
     "expert_feed_forward_length",
     "expert_shared_feed_forward_length",
     "feed_forward_length",
+    "moe_latent_size",
+    "ssm.inner_size",
+    "ssm.state_size",
+    "ssm.time_step_rank",
     "attention.key_length",
     "attention.value_length",
     "attention.kv_lora_rank",
@@ -56,6 +60,13 @@ const LACKING: &[(&str, &str)] = &[
     ("llama-experts-drelu", "activation drelu"),
     ("llama-experts-old", "groups of neurons that a router chooses"),
     ("llama-fatrelu", "activation fatrelu"),
+    ("nemotron_h", "recurrent layers"),
+    ("nemotron_h-biases", "recurrent layers"),
+    ("nemotron_h_moe", "recurrent layers"),
+    ("nemotron_h_moe-ahead", "recurrent layers"),
+    ("nemotron_h_moe-latent", "groups of neurons that a router chooses"),
+    ("nemotron_h_moe-old", "recurrent layers"),
+    ("nemotron_h_moe-ollama", "recurrent layers"),
     ("plm", "keys and values from a narrow vector"),
     ("plm-yarn", "keys and values from a narrow vector"),
     ("qwen3moe", "groups of neurons that a router chooses"),
@@ -83,10 +94,13 @@ fn wider(tensor: &Tensor, random: &mut Random) -> Tensor {
     let name = &tensor.name;
     // Norms with weights for each head have a row for each.
     let of_heads = name.ends_with("_norm.weight") && tensor.dims.len() == 2;
-    // Experts are as many, and heads are.
-    let of_experts = name.contains("_exps.") || name.contains("ffn_gate_inp.") || name.contains("attn_sinks");
+    // Experts are as many.
+    let of_experts = name.contains("_exps.") || ["ffn_gate_inp.", "exp_probs_b", "attn_sinks"].iter().any(|of| name.contains(of));
     let tall = TALL.contains(&name.as_str()) || of_heads || of_experts;
-    let wider = |(i, n): (usize, &usize)| if tall && i + 1 == tensor.dims.len() { *n } else { n * WIDER };
+    // Convolutions are as long, and recurrent heads have one number each.
+    let short = ["ssm_conv1d.weight", "ssm_a", "ssm_d"].iter().any(|end| name.ends_with(end));
+    let kept = |i: usize| tall && i + 1 == tensor.dims.len() || short && i == 0;
+    let wider = |(i, n): (usize, &usize)| if kept(i) { *n } else { n * WIDER };
     let dims: Vec<usize> = tensor.dims.iter().enumerate().map(wider).collect();
     let (mean, spread) = match () {
         () if name.starts_with("rope_f") => (1.8, 1.2),

@@ -65,13 +65,12 @@ pub(super) fn config(keys: &Keys) -> Result<Config> {
     config.experts = keys.experts(&config.n_ff, Gating::Sigmoid, false)?;
     let Some(experts) = &mut config.experts else { return Ok(config) };
     let (stated, used) = ("expert_feed_forward_length", keys.name("expert_used_count"));
-    for (layer, mixer) in config.mixers.iter().enumerate().filter(|(_, mixer)| **mixer == Mixer::None) {
+    let own = keys.per_layer(stated, config.n_layer)?.unwrap_or_else(|| vec![0; config.n_layer]);
+    for (layer, _) in config.mixers.iter().enumerate().filter(|(_, mixer)| **mixer == Mixer::None) {
         let n_used = experts.n_used[layer];
-        ensure!(n_used >= 1, "{used}: 0 of {} experts chosen in layer {layer}, whose mixer is {mixer:?}", experts.n);
+        ensure!(n_used >= 1, "{used}: 0 of {} experts chosen in layer {layer}; at least one must be", experts.n);
         // Files from before the key say how many neurons are computed.
-        if !keys.has(stated) {
-            experts.n_ff[layer] = config.n_ff[layer] / n_used;
-        }
+        experts.n_ff[layer] = if own[layer] == 0 { config.n_ff[layer] / n_used } else { own[layer] };
         ensure!(experts.n_ff[layer] >= 1, "{}: 0 neurons in layer {layer}", keys.name(stated));
         // Ollama's files have no key for the width.
         let narrow = [Role::LatentDown.tensor(), Role::LatentDown.alias().unwrap_or_default()];

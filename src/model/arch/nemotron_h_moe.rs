@@ -3,6 +3,7 @@
 use super::Architecture;
 use super::nemotron_h::{around_still_layers, config, looks_ahead, one_of_three};
 use crate::model::config::Config;
+use crate::model::experts::harmless_beside_experts;
 use crate::model::keys::Keys;
 use crate::model::spec::{LayerSpec, PartSpec};
 use anyhow::Result;
@@ -17,6 +18,10 @@ impl Architecture for NemotronHMoe {
 
     fn config(&self, keys: &Keys) -> Result<Config> {
         config(keys)
+    }
+
+    fn harmless(&self) -> &'static [&'static str] {
+        harmless_beside_experts()
     }
 
     fn parts(&self, config: &Config) -> Vec<PartSpec> {
