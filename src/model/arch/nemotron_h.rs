@@ -64,6 +64,17 @@ pub(super) fn config(keys: &Keys) -> Result<Config> {
     }
     config.experts = keys.experts(&config.n_ff, Gating::Sigmoid, false)?;
     let Some(experts) = &mut config.experts else { return Ok(config) };
+    let shared = keys.whole("expert_shared_count")?;
+    ensure!(
+        shared.is_none_or(|n| n == 0 || experts.n_ff_shared > 0),
+        "{}: {}, but {} says 0",
+        keys.name("expert_shared_count"),
+        shared.unwrap_or(0),
+        keys.name("expert_shared_feed_forward_length")
+    );
+    if shared == Some(0) {
+        experts.n_ff_shared = 0;
+    }
     let (stated, used) = ("expert_feed_forward_length", keys.name("expert_used_count"));
     let own = keys.per_layer(stated, config.n_layer)?.unwrap_or_else(|| vec![0; config.n_layer]);
     for (layer, _) in config.mixers.iter().enumerate().filter(|(_, mixer)| **mixer == Mixer::None) {
