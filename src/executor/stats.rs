@@ -134,7 +134,7 @@ impl FfnStats {
 
     /// Share of a group's neurons that were computed and fired; `None` before the first token.
     pub fn group_density(&self, group: usize) -> Option<f64> {
-        self.share(&self.groups[group..=group], |g| g.fired)
+        self.share(self.groups.get(group..=group)?, |g| g.fired)
     }
 
     /// Share of all neurons that were computed and fired; `None` before the first token.
@@ -145,7 +145,7 @@ impl FfnStats {
     /// Share of a group's neurons whose row of `up` was read, where there is a gate; `None` before
     /// the first token.
     pub fn group_opened(&self, group: usize) -> Option<f64> {
-        self.share(&self.groups[group..=group], |g| g.opened)
+        self.share(self.groups.get(group..=group)?, |g| g.opened)
     }
 
     /// The same share of all neurons.
@@ -155,7 +155,7 @@ impl FfnStats {
 
     /// Share of a group's neurons whose row of the mask matrix was read; `None` before the first token.
     pub fn group_masked(&self, group: usize) -> Option<f64> {
-        self.share(&self.groups[group..=group], |g| g.masked)
+        self.share(self.groups.get(group..=group)?, |g| g.masked)
     }
 
     /// Share of all neurons whose row of the mask matrix was read; `None` before the first token.

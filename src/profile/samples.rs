@@ -176,7 +176,8 @@ impl Parser {
         let mut r = Reader { bytes: &head };
         let (seed, capacity) = (r.u64()?, usize::try_from(r.u64()?)?);
         let (n, n_layer, n_embd) = (r.u32()?, r.u32()?, r.u32()?);
-        ensure!(n_layer as usize == self.n_layer, "has samples of {n_layer} layers, but counts of {}", self.n_layer);
+        // Layers behind the last neurons have none to count.
+        ensure!(n_layer as usize >= self.n_layer, "has samples of {n_layer} layers, but counts of {}", self.n_layer);
         // The section's length bounds this allocation by what the file holds.
         let values = u128::from(n) * u128::from(n_embd) * u128::from(n_layer);
         let len = HEAD_BYTES as u128 + u128::from(n) * KEY_BYTES as u128 + 2 * values;
