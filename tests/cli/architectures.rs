@@ -63,17 +63,21 @@ fn models_of_every_architecture_are_profiled_split_and_run() {
             split.arg("-m").arg(&model).arg("--profile").arg(at("a.profile")).arg("-o").arg(at(variant)).args(flags);
             Outcome::from(split.output().unwrap()).ok();
         }
-        let mut fit = tool("profile");
-        fit.arg("-m").arg(&model).arg("--samples-from").arg(at("a.profile")).arg("-o").arg(at("a.predictor"));
-        Outcome::from(fit.args(["--predictor", "lowrank"]).output().unwrap()).ok();
-        let mut pack = tool("split");
-        pack.arg("-m")
-            .arg(at("variant.gguf"))
-            .arg("--predictor")
-            .arg(at("a.predictor"))
-            .arg("-o")
-            .arg(at("predicted.gguf"));
-        Outcome::from(pack.output().unwrap()).ok();
+        // Predictors are for layers of one group of neurons each.
+        let fits = !name.starts_with("nemotron_h");
+        if fits {
+            let mut fit = tool("profile");
+            fit.arg("-m").arg(&model).arg("--samples-from").arg(at("a.profile")).arg("-o").arg(at("a.predictor"));
+            Outcome::from(fit.args(["--predictor", "lowrank"]).output().unwrap()).ok();
+            let mut pack = tool("split");
+            pack.arg("-m")
+                .arg(at("variant.gguf"))
+                .arg("--predictor")
+                .arg(at("a.predictor"))
+                .arg("-o")
+                .arg(at("predicted.gguf"));
+            Outcome::from(pack.output().unwrap()).ok();
+        }
         let plain = perplexity(&model, &story, "dense");
         let variant = at("variant.gguf");
         for mode in ["dense", "exact"] {
@@ -81,7 +85,7 @@ fn models_of_every_architecture_are_profiled_split_and_run() {
             assert!((perplexity / plain - 1.0).abs() < 1e-4, "{name}, {mode}: {perplexity} instead of {plain}");
         }
         // Predictors of random weights say little, but nothing may break.
-        let predicted = perplexity(&at("predicted.gguf"), &story, "predicted");
+        let predicted = if fits { perplexity(&at("predicted.gguf"), &story, "predicted") } else { plain };
         assert!(predicted.is_finite() && predicted > 1.0, "{name}, predicted: {predicted}");
         let narrow = perplexity(&at("f16.gguf"), &story, "exact");
         assert!((narrow / plain - 1.0).abs() < 0.05, "{name}, f16: {narrow} instead of {plain}");

@@ -2,6 +2,7 @@
 
 mod architecture_experts;
 mod architecture_forms;
+mod architecture_hybrid;
 mod architectures;
 mod batches;
 mod converter;

@@ -109,7 +109,12 @@ fn state_space(keys: &Keys) -> Result<Ssm> {
     let Ssm { n_inner, n_heads, n_groups, .. } = ssm;
     let name = |suffix: &str| keys.name(suffix);
     let (inner, heads, groups) = ("ssm.inner_size", "ssm.time_step_rank", "ssm.group_count");
-    ensure!(n_inner.is_multiple_of(n_heads), "{}: {n_inner} is not a multiple of {n_heads} heads", name(inner));
+    ensure!(
+        n_inner.is_multiple_of(n_heads),
+        "{}: {n_inner} is not a multiple of {n_heads} heads ({})",
+        name(inner),
+        name(heads)
+    );
     ensure!(
         n_heads.is_multiple_of(n_groups),
         "{}: {n_heads} heads are not a multiple of {n_groups} groups ({})",
