@@ -95,7 +95,8 @@ fn wider(tensor: &Tensor, random: &mut Random) -> Tensor {
     // Norms with weights for each head have a row for each.
     let of_heads = name.ends_with("_norm.weight") && tensor.dims.len() == 2;
     // Experts are as many.
-    let of_experts = name.contains("_exps.") || ["ffn_gate_inp.", "exp_probs_b", "attn_sinks"].iter().any(|of| name.contains(of));
+    let of_experts =
+        name.contains("_exps.") || ["ffn_gate_inp.", "exp_probs_b", "attn_sinks"].iter().any(|of| name.contains(of));
     let tall = TALL.contains(&name.as_str()) || of_heads || of_experts;
     // Convolutions are as long, and recurrent heads have one number each.
     let short = ["ssm_conv1d.weight", "ssm_a", "ssm_d"].iter().any(|end| name.ends_with(end));

@@ -126,9 +126,10 @@ fn an_upward_import_is_seen_in_every_spelling() {
 }
 
 /// Registries, each with its entries: it lists them, and they say what they are entries of (a type or a macro in it).
-const REGISTRIES: [(&str, &[&str]); 4] = [
+const REGISTRIES: [(&str, &[&str]); 5] = [
     ("model/arch", &["model/arch/"]),
     ("quant/decoded", &["quant/iq4", "quant/k_quants", "quant/legacy", "quant/mxfp4"]),
+    ("cpu/ssm/kernels", &["cpu/ssm/fused", "cpu/ssm/plain"]),
     ("cpu/kernels", &["cpu/plain", "cpu/avx2", "cpu/avx512"]),
     ("cpu/gemm/sparse", &["cpu/gemm/sparse256", "cpu/gemm/sparse512"]),
 ];

@@ -3,7 +3,7 @@
 /// Adding and subtracting this rounds a float of moderate size to a whole number, whose bits are then the lowest ones.
 const ROUND: f32 = 12_582_912.0;
 /// The natural logarithm of 2, in two parts of which the first has few digits.
-const LN_2: [f32; 2] = [0.693_359_375, -2.121_944_4e-4];
+const LN_2: [f32; 2] = [355.0 / 512.0, -2.121_944_4e-4];
 /// Beyond these the result is 0 or infinite for what is done with it here.
 const LEAST: f32 = -87.3;
 const MOST: f32 = 88.3;

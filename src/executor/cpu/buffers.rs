@@ -5,7 +5,7 @@ use super::audit::Audit;
 use super::ffn::many::ManyBuffers;
 use super::ffn::shard::Shard;
 use super::product::Products;
-use super::recurrent::RecurrentBuffers;
+use super::recurrent_buffers::RecurrentBuffers;
 use crate::cpu::Activations;
 use crate::model::Vector;
 

@@ -14,6 +14,7 @@ mod predict;
 mod processor;
 mod product;
 mod recurrent;
+mod recurrent_buffers;
 mod request;
 mod setup;
 mod sum;

@@ -4,6 +4,7 @@
 use super::buffers::Buffers;
 use super::compute::{Compute, How};
 use super::norm::normalize_pieces;
+use super::recurrent_buffers::RecurrentBuffers;
 use crate::cpu::ssm::chunk::{self, Scratch, Tokens as ChunkTokens};
 use crate::cpu::ssm::{Convolution, Kernels, Sizes, Token, softplus};
 use crate::executor::device::Tokens;
@@ -14,23 +15,6 @@ use crate::model::{Config, Layer, Model, Part, Role, Vector};
 const MOST_TAPS: usize = 16;
 /// Channels that a thread takes at the least.
 const CHANNELS: usize = 64;
-
-/// Where values go on their way through a recurrent layer, kept from layer to layer.
-#[derive(Default)]
-pub(super) struct RecurrentBuffers {
-    /// `[n_tokens][n_projected]`: gate, channels and step widths.
-    projected: Vec<f32>,
-    /// Numbers of the tokens of one sequence.
-    tokens: Vec<u32>,
-    /// `[n_tokens][n_channels]`, of these.
-    convolved: Vec<f32>,
-    /// `[n_heads][n_tokens]`: step widths.
-    delta: Vec<f32>,
-    /// `[n_heads][n_tokens][head_dim]`.
-    by_head: Vec<f32>,
-    /// `[n_tokens][n_inner]`, of all tokens.
-    mixed: Vec<f32>,
-}
 
 /// Weights of the convolution of each layer that has one, `[n_conv][n_channels]`: files have them channel by channel.
 pub(super) fn taps(model: &Model) -> Vec<Vec<f32>> {

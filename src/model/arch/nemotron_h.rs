@@ -4,7 +4,7 @@ use super::Architecture;
 use crate::model::activation::Activation;
 use crate::model::config::{Config, Mixer, NormKind, RopeKind, Ssm};
 use crate::model::decoder::{Defaults, ONE_MIXER};
-use crate::model::experts::EXPERTS;
+use crate::model::expert_keys::EXPERTS;
 use crate::model::keys::Keys;
 use crate::model::part::Role;
 use crate::model::presence::Presence;

@@ -3,7 +3,7 @@
 use super::Architecture;
 use super::nemotron_h::{around_still_layers, config, looks_ahead, one_of_three};
 use crate::model::config::Config;
-use crate::model::experts::harmless_beside_experts;
+use crate::model::expert_keys::harmless_beside_experts;
 use crate::model::keys::Keys;
 use crate::model::spec::{LayerSpec, PartSpec};
 use anyhow::Result;

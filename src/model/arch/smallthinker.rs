@@ -4,7 +4,7 @@ use super::Architecture;
 use crate::model::activation::Activation;
 use crate::model::config::{Config, NormKind, Rope, RopeKind};
 use crate::model::decoder::Defaults;
-use crate::model::experts::harmless_beside_experts;
+use crate::model::expert_keys::harmless_beside_experts;
 use crate::model::keys::Keys;
 use crate::model::part::Role;
 use crate::model::presence::Presence;
