@@ -9,17 +9,38 @@ use powerinfer::model::arch::KNOWN;
 use powerinfer::placement::Placement;
 use powerinfer::progress::Silent;
 use powerinfer::variant::{self, Draft, Options, Order};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 const N_TOKENS: u32 = 8;
 
-/// The golden models.
+/// The golden models each layer of which has one FFN: PowerInfer has no others.
 fn models() -> Result<Vec<PathBuf>> {
     let folder = real::repository("tests/golden/arch");
     let files = std::fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-    let models: Vec<_> = files.into_iter().filter(|path| path.extension().is_some_and(|end| end == "gguf")).collect();
-    assert!(models.len() >= KNOWN.len(), "{}", models.len());
+    let all: Vec<_> = files.into_iter().filter(|path| path.extension().is_some_and(|end| end == "gguf")).collect();
+    assert!(all.len() >= KNOWN.len(), "{}", all.len());
+    let (mut models, mut seen) = (Vec::new(), HashSet::new());
+    for path in all {
+        let model = real::open(&path)?;
+        if model.weights.layers.iter().all(|layer| layer.groups.len() == 1) {
+            seen.insert(model.config.arch.clone());
+            models.push(path);
+        }
+    }
+    assert!(seen.len() > 20, "{seen:?}");
     Ok(models)
+}
+
+#[test]
+fn experts_in_powerinfers_format_are_refused() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = ModelFile::opened(&real::repository("tests/golden/arch/llama-experts.gguf"))?;
+    let path = file.written_as_pwri(folder.path(), "pwri.gguf");
+    let Err(error) = real::open(&path) else { panic!("read") };
+    let error = format!("{error:#}");
+    assert!(error.contains("llama.expert_count: 6: a mixture of experts in PowerInfer's own format"), "{error}");
+    Ok(())
 }
 
 /// A golden model with this activation, without the vocabulary that most have not got.
