@@ -45,6 +45,7 @@ Examples:
   powerinfer-split -m model-f16.gguf -o model-q4_k_m.gguf --type q4_k_m --quantize-only
   powerinfer-split -m model.gguf --profile model.profile --dry-run --hardware hardware/rtx-4090-ddr5.toml --explain
   powerinfer-split --shape llama-70b:q4_0 --dry-run --hardware hardware/rtx-4090-ddr5.toml --vram-budget 20GiB
+  powerinfer-split --shape nemotron-3-nano:q4_0:0.1:0.5 --dry-run --hardware hardware/rtx-3060-ddr4.toml --vram-budget 8GiB
 
 Only powerinfer's tools open a variant: llama.cpp cannot, because ffn_down is transposed.
 With --quantize-only the model may be of any architecture, and the output is an ordinary file that llama.cpp opens.";
@@ -100,7 +101,7 @@ struct Args {
     no_kl: bool,
     #[command(flatten)]
     plan: PlanArgs,
-    #[arg(long, value_name = "NAME[-LAYERS][:TYPE[:DENSITY]]", requires = "dry_run", help = shape_help(),
+    #[arg(long, value_name = "NAME[-LAYERS][:TYPE[:DENSITY[:POPULARITY]]]", requires = "dry_run", help = shape_help(),
         conflicts_with_all = ["model", "hf_repo", "profile", "gpu_index", "keep_order", "recipe", "down", "predictor"])]
     shape: Option<Sized>,
     /// Mode to plan for: dense, exact, or predicted (with --predictor; without it, factors of rank n_embd / 8 are assumed)
@@ -116,10 +117,11 @@ struct Args {
 
 /// Of `--shape`.
 fn shape_help() -> String {
-    let known = shapes::known(|shape| shape.experts.is_none());
+    let known = shapes::known(|_| true);
     format!(
         "With --dry-run: plan for a model of this shape instead of a file: {known}. LAYERS changes the number of layers, TYPE is \
-         that of the weights [q4_0], DENSITY the share of FFN neurons that fire [as published for sparse models]"
+         that of the weights [q4_0], DENSITY the share of FFN neurons that fire [as published for sparse models], POPULARITY how \
+         unequally experts are chosen: how often falls with the rank to this power [0.5]"
     )
 }
 

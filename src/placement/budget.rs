@@ -4,7 +4,7 @@
 //! An allocation is a whole number of [`GRANULE`]s, which is what the driver hands out; inside it every part begins at a
 //! multiple of [`ALIGN`]. So accounted is allocated, and a plan is within its budget exactly when the sum is.
 
-use super::choice::{LayerChoice, Run};
+use super::choice::{GroupChoice, LayerChoice, Run};
 use super::workload::{GroupWork, LayerWork, Workload};
 use crate::model::Role;
 use crate::units::Bytes;
@@ -32,9 +32,9 @@ pub fn capacity(budget: Bytes) -> u64 {
 /// Bytes on the card, by what they are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Account {
-    /// Attention matrices, norms and biases.
+    /// Matrices of mixers and routers, norms and biases.
     pub attention: u64,
-    /// Keys and values of the whole context.
+    /// Keys and values of the whole context, and what recurrent layers remember.
     pub kv_cache: u64,
     /// Mask matrices, or the hot rows of them.
     pub mask: u64,
@@ -90,6 +90,10 @@ pub enum Piece {
     Small,
     /// Keys, then values, of the whole context.
     Cache,
+    /// What a recurrent mixer remembers of a sequence.
+    State,
+    /// Where the card finds what it has of each group that a router chooses.
+    Index,
     /// The mask matrix, or the hot rows of it.
     Mask(usize),
     /// Hot rows of up.
@@ -104,6 +108,9 @@ pub enum Piece {
     PredictorBias(usize),
 }
 
+/// Bytes of an entry of [`Piece::Index`]: three addresses, and the numbers of hot neurons and of rows of the mask.
+const INDEX_ENTRY: u64 = 32;
+
 /// What a layer has on a card under `choice`, in the order in which it lies in the layer's allocation: bytes of each
 /// piece, before they are rounded up to [`ALIGN`]. What is not there has none.
 pub fn layer_pieces<'a>(
@@ -111,31 +118,58 @@ pub fn layer_pieces<'a>(
     choice: &'a LayerChoice,
     run: &'a Run,
 ) -> impl Iterator<Item = (Piece, u64)> + 'a {
-    let given = |there: bool, bytes: u64| if there { bytes } else { 0 };
+    let groups = layer.groups.iter().zip(&choice.groups).enumerate();
+    let neurons = groups.flat_map(|(i, (group, choice))| group_pieces(i, group, *choice));
+    pieces_beside(layer, choice.attention, choice.has_ffn(), run).chain(neurons)
+}
+
+/// The pieces that are not of neurons, where the card has the mixer, or a part of the FFN.
+fn pieces_beside<'a>(
+    layer: &'a LayerWork,
+    mixer: bool,
+    ffn: bool,
+    run: &'a Run,
+) -> impl Iterator<Item = (Piece, u64)> + 'a {
     let n_head_kv = (layer.n_kv / layer.head_dim) as u64;
     // Executor and loader refuse heads that are not whole blocks.
     let row = run.kv_type.row_bytes(layer.head_dim).unwrap_or(4 * layer.head_dim) as u64;
-    let cache = given(choice.attention, 2 * run.n_ctx as u64 * n_head_kv * row);
-    let blocks =
-        layer.blocks.iter().map(move |(role, block)| (Piece::Whole(*role), given(choice.attention, block.bytes)));
-    let small = given(choice.attention || choice.has_ffn(), layer.small_bytes);
-    let groups = layer.groups.iter().zip(&choice.groups).enumerate();
-    let neurons = groups.flat_map(move |(i, (group, choice))| {
-        const BIAS: u64 = 4;
-        let (n_ff, n_hot) = (group.n_ff() as u64, choice.n_hot as u64);
-        let (fixed, per_neuron) =
-            group.predictor.filter(|_| choice.predictor).map_or((0, 0), |p| (p.fixed_bytes, p.row_bytes));
-        let n_scored = given(per_neuron > 0, n_ff - n_hot);
-        [
-            (Piece::Mask(i), group.mask.row_bytes * if choice.mask { n_ff } else { n_hot }),
-            (Piece::Up(i), group.up.map_or(0, |up| up.row_bytes * n_hot)),
-            (Piece::Down(i), group.down.row_bytes * n_hot),
-            (Piece::PredictorInput(i), given(n_scored > 0, fixed)),
-            (Piece::PredictorOutput(i), per_neuron.saturating_sub(BIAS) * n_scored),
-            (Piece::PredictorBias(i), BIAS * n_scored),
-        ]
-    });
-    blocks.chain([(Piece::Small, small), (Piece::Cache, cache)]).chain(neurons)
+    let cache = given(mixer, 2 * run.n_ctx as u64 * n_head_kv * row);
+    let blocks = layer.blocks.iter().map(move |(role, block)| (Piece::Whole(*role), given(mixer, block.bytes)));
+    let small = given(mixer || ffn, layer.small_bytes);
+    let state = given(mixer, layer.recurrence.map_or(0, |r| r.state_bytes));
+    let index = given(ffn && layer.is_routed(), INDEX_ENTRY * layer.groups.len() as u64);
+    blocks.chain([(Piece::Small, small), (Piece::Cache, cache), (Piece::State, state), (Piece::Index, index)])
+}
+
+fn given(there: bool, bytes: u64) -> u64 {
+    if there { bytes } else { 0 }
+}
+
+/// The pieces of group number `i` of a layer.
+fn group_pieces(i: usize, group: &GroupWork, choice: GroupChoice) -> [(Piece, u64); 6] {
+    const BIAS: u64 = 4;
+    let (n_ff, n_hot) = (group.n_ff() as u64, choice.n_hot as u64);
+    let (fixed, per_neuron) =
+        group.predictor.filter(|_| choice.predictor).map_or((0, 0), |p| (p.fixed_bytes, p.row_bytes));
+    let n_scored = given(per_neuron > 0, n_ff - n_hot);
+    [
+        (Piece::Mask(i), group.mask.row_bytes * if choice.mask { n_ff } else { n_hot }),
+        (Piece::Up(i), group.up.map_or(0, |up| up.row_bytes * n_hot)),
+        (Piece::Down(i), group.down.row_bytes * n_hot),
+        (Piece::PredictorInput(i), given(n_scored > 0, fixed)),
+        (Piece::PredictorOutput(i), per_neuron.saturating_sub(BIAS) * n_scored),
+        (Piece::PredictorBias(i), BIAS * n_scored),
+    ]
+}
+
+/// What a group takes of its layer's allocation under `choice`.
+pub fn of_group(group: &GroupWork, choice: GroupChoice) -> u64 {
+    group_pieces(0, group, choice).iter().map(|(_, bytes)| aligned(*bytes)).sum()
+}
+
+/// What a layer takes of its allocation beside its neurons, where the card has the mixer, or a part of the FFN.
+pub fn beside_groups(layer: &LayerWork, mixer: bool, ffn: bool, run: &Run) -> u64 {
+    pieces_beside(layer, mixer, ffn, run).map(|(_, bytes)| aligned(bytes)).sum()
 }
 
 /// What a layer takes on the card under `choice`.
@@ -144,9 +178,9 @@ pub fn of_layer(layer: &LayerWork, choice: &LayerChoice, run: &Run) -> Account {
     for (piece, bytes) in layer_pieces(layer, choice, run) {
         let place = match piece {
             Piece::Whole(_) | Piece::Small => &mut account.attention,
-            Piece::Cache => &mut account.kv_cache,
+            Piece::Cache | Piece::State => &mut account.kv_cache,
             Piece::Mask(_) => &mut account.mask,
-            Piece::Up(_) | Piece::Down(_) => &mut account.hot,
+            Piece::Up(_) | Piece::Down(_) | Piece::Index => &mut account.hot,
             Piece::PredictorInput(_) | Piece::PredictorOutput(_) | Piece::PredictorBias(_) => &mut account.predictor,
         };
         *place += aligned(bytes);
@@ -226,16 +260,26 @@ pub enum ScratchPart {
     Logits,
     /// Activations of a batch, as products read them.
     Packed,
+    /// Scores of the groups that a router chooses among, which were chosen, and their weights.
+    Routes,
+    /// What groups of neurons read and give that have another width.
+    Latent,
+    /// Values of a batch between the matrices of a recurrent mixer.
+    Recurrent,
 }
 
 /// What is needed as soon as anything is computed on the card, in the order in which it lies in its allocation: bytes of
 /// each part, before they are rounded up to [`ALIGN`].
-pub fn scratch_parts(work: &Workload, run: &Run) -> [(ScratchPart, u64); 23] {
+pub fn scratch_parts(work: &Workload, run: &Run) -> [(ScratchPart, u64); 26] {
     use ScratchPart as P;
     const FLOAT: u64 = 4;
     let most = |of: fn(&LayerWork) -> usize| work.layers.iter().map(of).max().unwrap_or(0) as u64;
     let (n_embd, n_q, n_kv) = (work.n_embd as u64, most(|l| l.n_q), most(|l| l.n_kv));
     let n_ff = work.groups().map(GroupWork::n_ff).max().unwrap_or(0) as u64;
+    let at_once = most(LayerWork::n_at_once);
+    let n_routed = most(|l| if l.is_routed() { l.groups.len() + 2 * l.n_used } else { 0 });
+    let n_latent = most(|l| l.n_latent);
+    let n_recurrent = most(|l| l.recurrence.map_or(0, |r| r.n_values));
     let head_dim = most(|l| l.head_dim);
     let n_head = n_q / head_dim.max(1);
     let batch = |n: u64| FLOAT * n * run.n_ubatch as u64;
@@ -260,16 +304,20 @@ pub fn scratch_parts(work: &Workload, run: &Run) -> [(ScratchPart, u64); 23] {
         (P::Attn, batch(n_q)),
         (P::Attn8, quantized(n_q)),
         (P::AttnPartial, attention),
-        (P::Act, batch(n_ff)),
-        (P::List, FLOAT * n_ff),
+        // A prompt is computed group by group.
+        (P::Act, batch(n_ff).max(FLOAT * at_once)),
+        (P::List, FLOAT * at_once),
         (P::ListLen, FLOAT),
         (P::DownPartial, down),
         (P::Counts, 2 * FLOAT * work.groups().count() as u64),
-        (P::Scores, FLOAT * n_ff),
+        (P::Scores, FLOAT * at_once),
         (P::Hidden, FLOAT * hidden),
         (P::Hidden8, quantized(hidden)),
         (P::Logits, FLOAT * work.n_vocab as u64),
         (P::Packed, packed),
+        (P::Routes, batch(n_routed)),
+        (P::Latent, batch(2 * n_latent)),
+        (P::Recurrent, batch(n_recurrent)),
     ]
 }
 

@@ -4,29 +4,33 @@
 //! time. Where both sides work on a layer it takes as long as the slower one, on average over how many cold neurons
 //! fire, and a rendezvous.
 
+mod mixer;
+mod routed;
+
+pub(super) use routed::{Routed, SidesTime};
+
 use super::choice::{GroupChoice, LayerChoice, Place, Run};
-use super::fired::Fired;
+use super::fired::{Fired, Sums};
 use super::hardware::{Bandwidths, Cpu, Device, Hardware};
-use super::workload::{GroupWork, LayerWork, NeuronRows, Whole, Workload};
+use super::workload::{GroupWork, LayerWork, NeuronRows, NeuronStats, Whole, Workload};
 use crate::model::Mode;
 use crate::quant::GgmlType;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
 
-/// Kernels of attention on the card: norm, query/key/value, rotation with the cache, scores and sums, output.
-const ATTENTION_KERNELS: f64 = 5.0;
 /// Kernels that name the cold neurons by the card's own mask: the product, and the list that is posted. With a predictor
 /// it is the list alone, and without either what posts the input.
 const COLD_KERNELS: f64 = 2.0;
 /// Kernels of the head: norm, product.
 const HEAD_KERNELS: f64 = 2.0;
-/// Pieces of work on the CPU: query/key/value together, scores and sums, output.
-const ATTENTION_REGIONS: f64 = 3.0;
 /// Bytes of an entry in the list of active neurons: its slot and its activation.
 const LIST_ENTRY: f64 = 8.0;
 
 /// Seconds that one layer takes for a token.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct LayerTime {
-    /// Attention, wherever it is.
+    /// Attention or another mixer, and the router, wherever they are.
     pub attention: f64,
     /// What the card does before the FFN is divided: the norm, the mask of cold neurons, or the predictor.
     pub before: f64,
@@ -52,8 +56,10 @@ pub struct Cost<'a> {
     hardware: &'a Hardware,
     work: &'a Workload,
     run: &'a Run,
-    /// By layer, then group.
+    /// By layer, then group; none of layers with a router.
     fired: Vec<Vec<Fired<'a>>>,
+    /// By rates and prefix what was added up already: groups that are alike are many.
+    sums: RefCell<HashMap<(*const NeuronStats, usize), Sums>>,
 }
 
 /// What a group takes where a card has a part of its layer.
@@ -66,6 +72,7 @@ struct GroupTime {
 }
 
 /// Kernels of a group of neurons.
+#[derive(Default)]
 struct GroupKernels {
     /// Until the CPU has its part: the norm, and what names or posts cold neurons, but for the predictor's own.
     before: f64,
@@ -124,8 +131,18 @@ fn per_neuron(bandwidths: &Bandwidths, group: &GroupWork, opened: f64, listed: b
 impl<'a> Cost<'a> {
     /// The model for running `work` on `hardware`.
     pub fn new(hardware: &'a Hardware, work: &'a Workload, run: &'a Run) -> Self {
-        let of_layer = |l: &'a LayerWork| l.groups.iter().map(|g| Fired::new(&g.stats)).collect();
-        Self { hardware, work, run, fired: work.layers.iter().map(of_layer).collect() }
+        // Groups that a router chooses are added up where they are needed: there may be tens of thousands.
+        let of_layer = |l: &'a LayerWork| match l.is_routed() {
+            true => Vec::new(),
+            false => l.groups.iter().map(|g| Fired::new(&g.stats)).collect(),
+        };
+        Self { hardware, work, run, fired: work.layers.iter().map(of_layer).collect(), sums: RefCell::default() }
+    }
+
+    /// What fires of `group` before and behind its first `n_hot` neurons.
+    pub fn sums(&self, group: &'a GroupWork, n_hot: usize) -> Sums {
+        let key = (Arc::as_ptr(&group.stats), n_hot);
+        *self.sums.borrow_mut().entry(key).or_insert_with(|| Sums::of(&group.stats, n_hot))
     }
 
     fn cpu(&self) -> &'a Cpu {
@@ -142,44 +159,21 @@ impl<'a> Cost<'a> {
         8.0 * self.work.n_embd as f64
     }
 
-    fn attention_on_cpu(&self, layer: &LayerWork) -> f64 {
-        if layer.n_q == 0 {
-            return 0.0;
-        }
-        let cpu = self.cpu();
-        let weights: f64 = layer.blocks.iter().map(|(_, b)| all_of(&cpu.bandwidth, *b)).sum();
-        let values = 3 * self.work.n_embd + 2 * layer.n_q + 3 * layer.n_kv;
-        weights + self.kv_seconds(&cpu.bandwidth, layer) + ATTENTION_REGIONS * cpu.region + values as f64 * cpu.value
-    }
-
-    fn attention_on_gpu(&self, device: &Device, layer: &LayerWork) -> f64 {
-        if layer.n_q == 0 {
-            return 0.0;
-        }
-        let gpu = &device.gpu;
-        let weights: f64 = layer.blocks.iter().map(|(_, b)| all_of(&gpu.bandwidth, *b)).sum();
-        weights + self.kv_seconds(&gpu.bandwidth, layer) + ATTENTION_KERNELS * gpu.kernel
-    }
-
-    fn kv_seconds(&self, bandwidths: &Bandwidths, layer: &LayerWork) -> f64 {
-        let kv = self.run.kv_type;
-        let n_seen = layer.window.map_or(self.run.n_past, |window| window.min(self.run.n_past));
-        let bytes = kv.row_bytes(layer.n_kv).unwrap_or(4 * layer.n_kv) as f64 * n_seen as f64;
-        let way = |way| seconds(bandwidths, kv, way, bytes);
-        way(Way::Dot { listed: false }) + way(Way::Add { listed: false })
-    }
-
     /// Seconds of layer `i` under `choice` when the residual stream lives at `home`. `scratch` is kept for its memory
-    /// only. Groups are computed one after the other, each as long as the slower side of it.
+    /// only. Groups are computed one after the other, each as long as the slower side of it; those of a router at once.
     pub fn layer(&self, i: usize, choice: &LayerChoice, home: Place, scratch: &mut Vec<f64>) -> LayerTime {
         let layer = &self.work.layers[i];
+        if layer.is_routed() {
+            return Routed::with(self, i, &choice.groups).time(choice.attention, home);
+        }
         let Some(device) = &self.hardware.device else { return self.layer_on_cpu(i, scratch) };
         if !choice.has_ffn() {
             let mut time = self.layer_on_cpu(i, scratch);
             if choice.attention {
-                time.attention = self.attention_on_gpu(device, layer);
+                time.attention = self.mixer_on_gpu(device, layer);
             }
-            time.rendezvous = self.crossings(choice, home, false, true) * self.crossing(self.vectors());
+            time.rendezvous = self.crossings(layer, choice.attention, home, (false, !layer.groups.is_empty()))
+                * self.crossing(self.vectors());
             return time;
         }
         let mut all = GroupTime::default();
@@ -192,10 +186,10 @@ impl<'a> Cost<'a> {
             all.cpu += time.cpu;
             all.together += time.together;
         }
-        let attention =
-            if choice.attention { self.attention_on_gpu(device, layer) } else { self.attention_on_cpu(layer) };
+        let attention = if choice.attention { self.mixer_on_gpu(device, layer) } else { self.mixer_on_cpu(layer) };
         // Those of divided groups are in the time that both sides take together.
-        let crossings = self.crossings(choice, home, true, divided > 0) - if divided > 0 { 1.0 } else { 0.0 };
+        let crossings =
+            self.crossings(layer, choice.attention, home, (true, divided > 0)) - if divided > 0 { 1.0 } else { 0.0 };
         let rendezvous = crossings * self.crossing(self.vectors());
         let GroupTime { before, gpu, cpu, together, .. } = all;
         LayerTime { attention, before, gpu, cpu, together, rendezvous }
@@ -270,14 +264,15 @@ impl<'a> Cost<'a> {
         time
     }
 
-    /// How often a layer crosses from one side to the other and back. Nothing where all of it is at home.
-    fn crossings(&self, choice: &LayerChoice, home: Place, ffn_on_gpu: bool, ffn_on_cpu: bool) -> f64 {
+    /// How often a layer crosses from one side to the other and back, whose mixer is on the card or not, and its FFN, too:
+    /// on the card, on the CPU, or on both. Nothing where all of it is at home.
+    fn crossings(&self, layer: &LayerWork, mixer: bool, home: Place, (ffn_on_gpu, ffn_on_cpu): (bool, bool)) -> f64 {
         let divided = ffn_on_gpu && ffn_on_cpu;
-        let attention_away = choice.attention != home.is_card();
+        let mixer_away = mixer != home.is_card() && !layer.blocks.is_empty();
         let ffn_away = if home.is_card() { ffn_on_cpu } else { ffn_on_gpu };
-        match (attention_away, ffn_away) {
+        match (mixer_away, ffn_away) {
             (false, false) => 0.0,
-            // Attention and all of the FFN away is one journey; with the FFN divided it is two.
+            // A mixer and all of the FFN away is one journey; with the FFN divided it is two.
             (true, true) if divided => 2.0,
             _ => 1.0,
         }
@@ -288,7 +283,7 @@ impl<'a> Cost<'a> {
         let layer = &self.work.layers[i];
         let groups = layer.groups.iter().zip(&self.fired[i]);
         let ffn = groups.fold(0.0, |sum, (group, fired)| sum + self.group_on_cpu(group, fired, scratch));
-        LayerTime { attention: self.attention_on_cpu(layer), cpu: ffn, together: ffn, ..LayerTime::default() }
+        LayerTime { attention: self.mixer_on_cpu(layer), cpu: ffn, together: ffn, ..LayerTime::default() }
     }
 
     fn group_on_cpu(&self, group: &GroupWork, fired: &Fired, scratch: &mut Vec<f64>) -> f64 {
@@ -327,7 +322,7 @@ impl<'a> Cost<'a> {
 
     /// Kernels that the card runs for `layer`, one after the other.
     fn kernels(&self, layer: &LayerWork, choice: &LayerChoice) -> f64 {
-        let mut n = if choice.attention && layer.n_q > 0 { ATTENTION_KERNELS } else { 0.0 };
+        let mut n = if choice.attention { mixer::kernels(layer) } else { 0.0 };
         for (group, choice) in layer.groups.iter().zip(&choice.groups).filter(|_| choice.has_ffn()) {
             let GroupKernels { before, hot } = GroupKernels::of(group, choice);
             let asked = self.run.mode == Mode::Predicted && choice.predictor && choice.n_hot < group.n_ff();
@@ -345,6 +340,10 @@ impl<'a> Cost<'a> {
         let side = if choice.attention { gpu } else { cpu };
         let attention = layer.blocks.iter().map(|(_, b)| all_of(side, *b)).sum::<f64>();
         let (mut on_gpu, mut on_cpu) = if choice.attention { (attention, 0.0) } else { (0.0, attention) };
+        if layer.is_routed() {
+            let (gpu, cpu) = Routed::with(self, i, &choice.groups).reading(choice.attention);
+            return (on_gpu + gpu, on_cpu + cpu);
+        }
         on_gpu += self.hardware.device.as_ref().map_or(0.0, |d| self.kernels(layer, choice) * d.gpu.kernel);
         for ((group, choice), fired) in layer.groups.iter().zip(&choice.groups).zip(&self.fired[i]) {
             let stream = Way::Dot { listed: false };

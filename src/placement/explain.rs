@@ -1,7 +1,11 @@
 //! A plan in words: a table for people and JSON for programs.
 
+mod experts;
+
 use super::plan::{Place, Plan, PlannedLayer, Planner, Prepared};
+use super::workload::LayerWork;
 use crate::units::Bytes;
+use experts::Experts;
 use serde_json::{Value, json};
 
 /// A plan with what it is compared to.
@@ -12,6 +16,9 @@ pub struct Explained<'a> {
     pub plan: &'a Plan,
     /// Whole layers on the card and the rest on the CPU, everything computed: layers on the card, and the plan.
     pub offload: (usize, Plan),
+    /// All but experts on the card, and the last layers' experts, everything computed: layers whose experts are on the CPU,
+    /// and the plan. Absent without experts, or where the rest does not fit.
+    pub expert_offload: Option<(usize, Plan)>,
     /// The plan with one GiB more, where the card has it or not.
     pub one_more: Option<Plan>,
 }
@@ -23,8 +30,9 @@ impl<'a> Explained<'a> {
     /// Adds the comparisons to a plan.
     pub fn new(prepared: &Prepared<'a>, plan: &'a Plan) -> Self {
         let planner = prepared.planner;
-        let one_more = plan.budget().map(|budget| prepared.within(Bytes(budget.0.saturating_add(MORE))));
-        Self { planner, plan, offload: planner.layer_offload(plan.budget()), one_more }
+        let one_more = plan.budget().map(|budget| prepared.best(Bytes(budget.0.saturating_add(MORE))));
+        let (offload, expert_offload) = (planner.layer_offload(plan.budget()), planner.expert_offload(plan.budget()));
+        Self { planner, plan, offload, expert_offload, one_more }
     }
 
     /// Totals, and with `layers` a line for each layer.
@@ -71,14 +79,21 @@ impl<'a> Explained<'a> {
                 100.0 * plan.mass_covered()
             ));
         }
+        let experts = Experts::new(&self.planner, plan);
+        experts.lines().iter().for_each(|text| line(format_args!("{text}")));
         let ms = |picoseconds: u64| picoseconds as f64 * 1e-9;
-        let proof = if plan.objective == plan.bound { "optimal" } else { "the search was cut off" };
+        let proof = match () {
+            () if plan.objective == plan.bound => "optimal",
+            () if work.layers.iter().any(LayerWork::is_routed) => "proved by a relaxation",
+            () => "the search was cut off",
+        };
         line(format_args!(
             "time      {:.3} ms per token; no plan is below {:.3} ms: gap {:.4} % ({proof})",
             ms(plan.objective),
             ms(plan.bound),
             100.0 * plan.gap()
         ));
+        line(format_args!("{}", self.where_time_goes()));
         let (speed, limit) = (plan.tokens_per_second(), 1.0 / self.planner.least_seconds(plan));
         line(format_args!(
             "speed     {speed:.2} tokens/s predicted, {:.0} % of what both memories and the kernels allow at once ({limit:.2})",
@@ -92,6 +107,13 @@ impl<'a> Explained<'a> {
                 plan.layers.len()
             ));
         }
+        if let Some((n_cpu, offload)) = &self.expert_offload {
+            line(format_args!(
+                "compare   {:.2} tokens/s dense with all but the experts of {n_cpu} of {} layers on the card",
+                offload.tokens_per_second(),
+                work.layers.iter().filter(|layer| layer.is_routed()).count()
+            ));
+        }
         if let Some(more) = &self.one_more {
             let (now, then) = (plan.tokens_per_second(), more.tokens_per_second());
             line(format_args!("one more GiB buys {:+.2} tokens/s ({:+.1} %)", then - now, 100.0 * (then / now - 1.0)));
@@ -99,11 +121,28 @@ impl<'a> Explained<'a> {
         out
     }
 
+    /// A line that divides the time of a token.
+    fn where_time_goes(&self) -> String {
+        let sum = |of: fn(&PlannedLayer) -> f64| 1e3 * self.plan.layers.iter().map(of).sum::<f64>();
+        let together = sum(|l| l.time.together);
+        let rendezvous = sum(|l| l.time.rendezvous);
+        let (mixers, before) = (sum(|l| l.time.attention), sum(|l| l.time.before));
+        let rest = self.plan.objective as f64 * 1e-9 - mixers - before - together - rendezvous;
+        format!(
+            "of it     {mixers:.3} ms mixers, {before:.3} ms masks and norms on the card, {together:.3} ms neurons (card {:.3}, CPU {:.3}), \
+             {rendezvous:.3} ms waiting for the other side, {rest:.3} ms head and embedding",
+            sum(|l| l.time.gpu),
+            sum(|l| l.time.cpu)
+        )
+    }
+
     /// All of it.
     pub fn json(&self) -> Value {
         let (plan, Planner { hardware, work, run }) = (self.plan, self.planner);
         let a = &plan.account();
-        let layers: Vec<Value> = plan.layers.iter().enumerate().map(|(i, l)| layer_json(i, l)).collect();
+        let experts = Experts::new(&self.planner, plan);
+        let layer = |(i, l): (usize, &PlannedLayer)| layer_json(i, l, experts.json(i));
+        let layers: Vec<Value> = plan.layers.iter().enumerate().map(layer).collect();
         json!({
             "model": work.name,
             "hardware": hardware.name,
@@ -131,6 +170,8 @@ impl<'a> Explained<'a> {
             "limit_tokens_per_second": 1.0 / self.planner.least_seconds(plan),
             "offload_layers": self.offload.0,
             "offload_tokens_per_second": self.offload.1.tokens_per_second(),
+            "expert_offload_layers": self.expert_offload.as_ref().map(|(n_cpu, _)| n_cpu),
+            "expert_offload_tokens_per_second": self.expert_offload.as_ref().map(|(_, plan)| plan.tokens_per_second()),
             "one_more_gib_tokens_per_second": self.one_more.as_ref().map(Plan::tokens_per_second),
             "layers": layers,
         })
@@ -163,7 +204,7 @@ fn row(i: usize, layer: &PlannedLayer) -> String {
         "{i:>5}  {:>4}  {mask:>4}  {:>6}  {:>5.1}  {:>9.1}  {:>6.1}  {:>7.3}  {:>7.3}  {:>8.3}  {:>11}",
         on(choice.attention),
         choice.n_hot(),
-        100.0 * choice.n_hot() as f64 / layer.n_ff as f64,
+        100.0 * choice.n_hot() as f64 / layer.n_ff.max(1) as f64,
         100.0 * layer.firings_covered,
         100.0 * layer.mass_covered,
         1e3 * (t.before + t.gpu),
@@ -173,7 +214,7 @@ fn row(i: usize, layer: &PlannedLayer) -> String {
     )
 }
 
-fn layer_json(i: usize, layer: &PlannedLayer) -> Value {
+fn layer_json(i: usize, layer: &PlannedLayer, experts: Value) -> Value {
     let (choice, t) = (&layer.choice, &layer.time);
     json!({
         "layer": i,
@@ -181,6 +222,7 @@ fn layer_json(i: usize, layer: &PlannedLayer) -> Value {
         "mask_on_gpu": masks_on_card(layer),
         "predictor_on_gpu": choice.groups.iter().any(|g| g.predictor),
         "n_ff": layer.n_ff,
+        "experts": experts,
         "n_hot": choice.n_hot(),
         "firings_covered": layer.firings_covered,
         "mass_covered": layer.mass_covered,

@@ -4,7 +4,7 @@ use super::workload::NeuronStats;
 use crate::model::ColdQuantiles;
 
 /// Middles of nine equally likely parts of a standard normal distribution.
-const NORMAL: [f64; 9] = [-1.5932, -0.9674, -0.5895, -0.2822, 0.0, 0.2822, 0.5895, 0.9674, 1.5932];
+pub(super) const NORMAL: [f64; 9] = [-1.5932, -0.9674, -0.5895, -0.2822, 0.0, 0.2822, 0.5895, 0.9674, 1.5932];
 /// How far the number of neurons that fire strays from token to token beyond what independent neurons would do, as a
 /// share of its mean. Neurons are not independent: some tokens excite many. Assumed where no histogram was counted.
 const OVERDISPERSION: f64 = 0.2;
@@ -12,6 +12,82 @@ const OVERDISPERSION: f64 = 0.2;
 /// Whether `cold` is for a group of `n_ff` neurons.
 fn fits(cold: &ColdQuantiles, n_ff: usize) -> bool {
     !cold.n_hot.is_empty() && cold.n_hot.len() == cold.fired.len() && cold.n_hot.iter().all(|n| *n <= n_ff)
+}
+
+/// Neurons of a group that fire before and behind one hot prefix, on average.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sums {
+    /// Those of the prefix.
+    pub hot: f64,
+    /// Those behind it.
+    pub cold: f64,
+    /// Variance of the number of those behind it.
+    pub variance: f64,
+    /// Rows of `up` that are read for each that fires, of the prefix: 1 and more.
+    pub hot_opened: f64,
+    /// The same of those behind it.
+    pub cold_opened: f64,
+    /// Mean activation mass of the prefix, and of all neurons.
+    pub mass: (f64, f64),
+}
+
+impl Sums {
+    /// Those of the prefix of `n_hot` neurons.
+    pub fn of(stats: &NeuronStats, n_hot: usize) -> Self {
+        Self::between(stats, [n_hot].into_iter())[0]
+    }
+
+    /// Those of all prefixes of a multiple of `step` neurons, and of all neurons.
+    pub fn at_every(stats: &NeuronStats, step: usize) -> Vec<Self> {
+        let n_ff = stats.rates.len();
+        Self::between(stats, (0..n_ff).step_by(step.max(1)).chain([n_ff]))
+    }
+
+    /// Those of rising prefixes.
+    fn between(stats: &NeuronStats, prefixes: impl Iterator<Item = usize>) -> Vec<Self> {
+        let n_ff = stats.rates.len();
+        let open = stats.open_rates.as_ref().filter(|open| open.len() == n_ff);
+        // Mean and variance of what fires, then rows that are opened, then mass, of the first neurons.
+        let mut sum = [0.0; 4];
+        let mut next = 0;
+        let mut add_up_to = |sum: &mut [f64; 4], end: usize| {
+            for i in next..end {
+                let rate = f64::from(stats.rates[i]);
+                sum[0] += rate;
+                sum[1] += rate * (1.0 - rate);
+                sum[2] += open.map_or(rate, |open| f64::from(open[i]));
+                sum[3] += f64::from(stats.mass[i]);
+            }
+            next = next.max(end);
+        };
+        let mut at: Vec<(usize, [f64; 4])> = Vec::new();
+        for n_hot in prefixes {
+            add_up_to(&mut sum, n_hot);
+            at.push((n_hot, sum));
+        }
+        add_up_to(&mut sum, n_ff);
+        let all = sum;
+        let of_prefix = |(n_hot, hot): (usize, [f64; 4])| {
+            let cold = all[0] - hot[0];
+            Self {
+                hot: hot[0],
+                cold,
+                variance: variance(cold, all[1] - hot[1], (n_ff - n_hot) as f64),
+                hot_opened: ratio(hot[2], hot[0]),
+                cold_opened: ratio(all[2] - hot[2], cold),
+                mass: (hot[3], all[3]),
+            }
+        };
+        at.into_iter().map(of_prefix).collect()
+    }
+}
+
+/// Variance of how many of `n` neurons fire, of which `mean` do on average, and which would stray by `independent` if they
+/// were independent.
+fn variance(mean: f64, independent: f64, n: f64) -> f64 {
+    // Neurons that always fire do not stray.
+    let room = if n > 0.0 { (1.0 - mean / n).clamp(0.0, 1.0) } else { 0.0 };
+    independent.max(0.0) + (OVERDISPERSION * mean * room).powi(2)
 }
 
 /// Fired neurons before and behind every hot prefix of a group.
@@ -85,10 +161,8 @@ impl<'a> Fired<'a> {
             }
         }
         let mean = self.cold(n_hot);
-        let independent = (self.sums[self.sums.len() - 1].1 - self.sums[n_hot].1).max(0.0);
-        // Neurons that always fire do not stray.
-        let room = if n_cold > 0.0 { (1.0 - mean / n_cold).clamp(0.0, 1.0) } else { 0.0 };
-        let deviation = (independent + (OVERDISPERSION * mean * room).powi(2)).sqrt();
+        let independent = self.sums[self.sums.len() - 1].1 - self.sums[n_hot].1;
+        let deviation = variance(mean, independent, n_cold).sqrt();
         out.extend(NORMAL.iter().map(|z| (mean + z * deviation).clamp(0.0, n_cold)));
     }
 }
@@ -133,6 +207,22 @@ mod tests {
         assert_eq!([0, 1, 2, 3, 4].map(|n| fired.opened_per_cold(n)), [2.0, 3.0, 3.0, 1.0, 1.0]);
         let of_one = with(None);
         assert_eq!((Fired::new(&of_one).opened_per_hot(2), Fired::new(&of_one).opened_per_cold(2)), (1.0, 1.0));
+    }
+
+    #[test]
+    fn sums_of_one_prefix_are_those_among_all() {
+        let rates: Vec<f32> = (0..100).map(|i| 1.0 / (i + 1) as f32).collect();
+        let open = rates.iter().map(|r| (2.0 * r).min(1.0)).collect();
+        let stats = NeuronStats { open_rates: Some(open), ..stats(rates, None) };
+        let (all, fired) = (Sums::at_every(&stats, 32), Fired::new(&stats));
+        assert_eq!(all.len(), 5);
+        for (sums, n_hot) in all.iter().zip([0, 32, 64, 96, 100]) {
+            assert_eq!(*sums, Sums::of(&stats, n_hot));
+            assert_eq!((sums.hot, sums.cold), (fired.hot(n_hot), fired.cold(n_hot)));
+            assert_eq!(sums.hot_opened, fired.opened_per_hot(n_hot));
+            assert!((sums.cold_opened - fired.opened_per_cold(n_hot)).abs() < 1e-9);
+        }
+        assert_eq!((all[4].cold, all[4].variance), (0.0, 0.0));
     }
 
     #[test]

@@ -6,9 +6,12 @@ pub mod cost;
 pub mod explain;
 mod fired;
 pub mod hardware;
+mod options;
 pub mod plan;
 pub mod probe;
 pub mod rates;
+mod relaxation;
+mod shaped;
 pub mod solve;
 pub mod workload;
 

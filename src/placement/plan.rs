@@ -2,12 +2,16 @@
 
 use super::budget::{self, Account, capacity};
 use super::cost::{Cost, LayerTime};
+use super::fired::Sums;
 use super::hardware::{Bandwidths, Device, Gpu, Hardware};
+use super::options::{Options, least_bytes, picoseconds};
+use super::relaxation;
 use super::solve::{Item, Problem, Solution};
-use super::workload::{GroupWork, LayerWork, NeuronStats, Workload};
+use super::workload::{GroupWork, LayerWork, Workload};
 use crate::model::Mode;
 use crate::units::Bytes;
 use anyhow::{Result, bail, ensure};
+use std::sync::Arc;
 
 pub use super::choice::{GroupChoice, LayerChoice, Place, Run};
 
@@ -97,11 +101,6 @@ impl Plan {
     }
 }
 
-/// Hot prefixes that are tried per layer, at about even distances.
-const STEPS: usize = 448;
-/// Neurons come to the card in blocks of a multiple of this: those of the largest group of a layer, and of the others
-/// the same share.
-const NEURON_BLOCK: usize = 32;
 /// The card that is planned for: hardware files describe one.
 const CARD: Place = Place::Card(0);
 
@@ -116,24 +115,38 @@ pub struct Planner<'a> {
     pub run: &'a Run,
 }
 
-fn picoseconds(seconds: f64) -> u64 {
-    // Hardware files are checked so that this is a number; an hour is far above any token.
-    (seconds * 1e12).round().clamp(0.0, 3.6e15) as u64
-}
-
 impl<'a> Planner<'a> {
     /// Works out what every option of every layer takes: what plans for all budgets share.
     pub fn prepare(self) -> Prepared<'a> {
-        let cost = Cost::new(self.hardware, self.work, self.run);
-        let choices: Vec<_> = (0..self.work.layers.len()).map(|i| self.choices(i)).collect();
-        let homes = match &self.hardware.device {
-            Some(_) => vec![
-                (CARD, self.problem(&cost, &choices, CARD)),
-                (Place::Host, self.problem(&cost, &choices, Place::Host)),
-            ],
-            None => Vec::new(),
-        };
-        Prepared { planner: self, cost, choices, homes }
+        let Self { hardware, work, run } = self;
+        let cost = Cost::new(hardware, work, run);
+        let homes = if hardware.device.is_some() { vec![CARD, Place::Host] } else { Vec::new() };
+        let mut options: Vec<Arc<Options>> = Vec::new();
+        let mut classes: Vec<Vec<Vec<Item>>> = vec![Vec::new(); homes.len()];
+        let mut like: Vec<usize> = Vec::new();
+        for (i, layer) in work.layers.iter().enumerate() {
+            // Layers of a shape are alike, but for their kind.
+            let known = (0..i).filter(|j| like[*j] == *j).find(|j| work.layers[*j] == *layer);
+            like.push(known.unwrap_or(i));
+            if let Some(known) = known {
+                options.push(Arc::clone(&options[known]));
+                classes.iter_mut().for_each(|classes| classes.push(classes[known].clone()));
+                continue;
+            }
+            let (of_layer, items) = Options::new(&cost, work, run, i, &homes);
+            options.push(Arc::new(of_layer));
+            classes.iter_mut().zip(items).for_each(|(classes, items)| classes.push(items));
+        }
+        let head_bytes = budget::of_head(work).sum();
+        let homes = homes.into_iter().zip(classes).map(|(home, mut classes)| {
+            classes.push(vec![
+                Item { bytes: 0, cost: picoseconds(cost.head(false, home)) },
+                Item { bytes: head_bytes, cost: picoseconds(cost.head(true, home)) },
+            ]);
+            (home, Problem::new(&classes))
+        });
+        let homes = homes.collect();
+        Prepared { planner: self, cost, options, like, homes }
     }
 
     /// [`Prepared::plan`] for one budget only.
@@ -152,64 +165,9 @@ impl<'a> Planner<'a> {
     /// The least budget with which anything can be computed on the card.
     pub fn least(&self) -> Bytes {
         let scratch = budget::scratch(self.work, self.run).sum();
-        let options = (0..self.work.layers.len()).flat_map(|i| {
-            self.choices(i).into_iter().map(move |c| budget::of_layer(&self.work.layers[i], &c, self.run).sum())
-        });
-        let part = options.chain([budget::of_head(self.work).sum()]).filter(|n| *n > 0).min().unwrap_or(0);
+        let layers = self.work.layers.iter().map(|layer| least_bytes(layer, self.run));
+        let part = layers.chain([budget::of_head(self.work).sum()]).filter(|n| *n > 0).min().unwrap_or(0);
         Bytes(scratch + part)
-    }
-
-    /// All options of a layer. Where it has several groups, all have the same share of their neurons hot.
-    fn choices(&self, i: usize) -> Vec<LayerChoice> {
-        let layer = &self.work.layers[i];
-        let most = layer.groups.iter().map(GroupWork::n_ff).max().unwrap_or(0);
-        let step = most.div_ceil(STEPS).next_multiple_of(NEURON_BLOCK);
-        let predicted = self.run.mode == Mode::Predicted && layer.groups.iter().any(|g| g.predictor.is_some());
-        let mut out = Vec::new();
-        for attention in [false, true] {
-            let mut push = |n_hot: usize, mask: bool, predictor: bool| {
-                let of_group = |group: &GroupWork| {
-                    let n_hot = if group.n_ff() == most { n_hot } else { n_hot * group.n_ff() / most.max(1) };
-                    GroupChoice { mask, predictor: predictor && group.predictor.is_some(), n_hot }
-                };
-                out.push(LayerChoice { card: 0, attention, groups: layer.groups.iter().map(of_group).collect() });
-            };
-            if !layer.is_divisible() {
-                push(0, false, false);
-                continue;
-            }
-            for n_hot in (0..most).step_by(step.max(1)) {
-                push(n_hot, false, false);
-                push(n_hot, true, false);
-                if predicted {
-                    push(n_hot, false, true);
-                }
-            }
-            push(most, false, false);
-        }
-        out
-    }
-
-    /// The options with the residual stream at `home`: the layers, then the head.
-    fn problem(&self, cost: &Cost, choices: &[Vec<LayerChoice>], home: Place) -> Problem {
-        let mut scratch = Vec::new();
-        let mut classes: Vec<Vec<Item>> = Vec::new();
-        let layers = &self.work.layers;
-        for (i, layer) in layers.iter().enumerate() {
-            let item = |choice: &LayerChoice| Item {
-                bytes: budget::of_layer(layer, choice, self.run).sum(),
-                cost: picoseconds(cost.layer(i, choice, home, &mut scratch).total()),
-            };
-            // Layers of a shape are all alike.
-            let known = classes.last().filter(|_| layer == &layers[i - 1]).cloned();
-            classes.push(known.unwrap_or_else(|| choices[i].iter().map(item).collect()));
-        }
-        let head_bytes = budget::of_head(self.work).sum();
-        classes.push(vec![
-            Item { bytes: 0, cost: picoseconds(cost.head(false, home)) },
-            Item { bytes: head_bytes, cost: picoseconds(cost.head(true, home)) },
-        ]);
-        Problem::new(&classes)
     }
 
     /// The plan that makes these choices, by layer, whatever they cost; its bound is its own time.
@@ -264,15 +222,22 @@ impl<'a> Planner<'a> {
     }
 
     /// Times and bytes of given choices; its bound is its objective.
-    fn describe(&self, cost: &Cost, choices: &[LayerChoice], head: Place, home: Place, budget: Option<Bytes>) -> Plan {
+    fn describe(
+        &self,
+        cost: &Cost<'a>,
+        choices: &[LayerChoice],
+        head: Place,
+        home: Place,
+        budget: Option<Bytes>,
+    ) -> Plan {
         let mut scratch = Vec::new();
         let mut account = Account::default();
-        // The sum of nothing is a negative zero, which would be shown.
-        let sum = |v: &[f32]| v.iter().fold(0.0, |sum, x| sum + f64::from(*x));
-        let share = |layer: &LayerWork, choice: &LayerChoice, of: fn(&NeuronStats) -> &[f32]| {
-            let all: f64 = layer.groups.iter().map(|g| sum(of(&g.stats))).sum();
+        let share = |layer: &'a LayerWork, choice: &LayerChoice, of: fn(Sums) -> (f64, f64)| {
             let groups = layer.groups.iter().zip(&choice.groups);
-            let hot = groups.fold(0.0, |hot, (g, choice)| hot + sum(&of(&g.stats)[..choice.n_hot]));
+            let (hot, all) = groups.fold((0.0, 0.0), |(hot, all), (g, choice)| {
+                let (of_hot, of_all) = of(cost.sums(g, choice.n_hot));
+                (hot + g.chosen * of_hot, all + g.chosen * of_all)
+            });
             if all > 0.0 { hot / all } else { 0.0 }
         };
         let layers: Vec<PlannedLayer> = choices
@@ -287,8 +252,8 @@ impl<'a> Planner<'a> {
                     account: of_layer,
                     time: cost.layer(i, choice, home, &mut scratch),
                     n_ff: layer.n_ff(),
-                    firings_covered: share(layer, choice, |stats| &stats.rates),
-                    mass_covered: share(layer, choice, |stats| &stats.mass),
+                    firings_covered: share(layer, choice, |sums| (sums.hot, sums.hot + sums.cold)),
+                    mass_covered: share(layer, choice, |sums| sums.mass),
                 }
             })
             .collect();
@@ -340,6 +305,35 @@ impl<'a> Planner<'a> {
         plan.bound = plan.objective;
         (n_gpu, plan)
     }
+
+    /// llama.cpp's other way (`--n-cpu-moe`), for comparison: all but the groups that routers choose is on the card, and
+    /// these of as many layers as fit, the last ones first; everything is computed. Layers whose groups are on the CPU, and
+    /// the plan; `None` where there is no card, no router, or no room for the rest of the model.
+    pub fn expert_offload(&self, budget: Option<Bytes>) -> Option<(usize, Plan)> {
+        let device = self.hardware.device.as_ref()?;
+        let run = Run { mode: Mode::Dense, ..*self.run };
+        let dense = Planner { run: &run, ..*self };
+        let budget = budget.unwrap_or(Bytes(device.gpu.vram.0 - device.gpu.context.0));
+        let routed: Vec<usize> = (0..self.work.layers.len()).filter(|i| self.work.layers[*i].is_routed()).collect();
+        let whole = |layer: &LayerWork, routed: bool| {
+            let of_group = |g: &GroupWork| if g.routed && !routed { 0 } else { g.n_ff() };
+            let groups = layer.groups.iter().map(|g| GroupChoice { n_hot: of_group(g), ..GroupChoice::default() });
+            LayerChoice { card: 0, attention: true, groups: groups.collect() }
+        };
+        let mut choices: Vec<_> = self.work.layers.iter().map(|layer| whole(layer, false)).collect();
+        let bytes = |i: usize, choice: &LayerChoice| budget::of_layer(&self.work.layers[i], choice, &run).sum();
+        let layers: u64 = choices.iter().enumerate().map(|(i, choice)| bytes(i, choice)).sum();
+        let rest = layers + budget::of_head(self.work).sum() + budget::scratch(self.work, &run).sum();
+        let mut left = capacity(budget).checked_sub(rest)?;
+        let mut n_cpu = Some(routed.len()).filter(|n| *n > 0)?;
+        for i in routed.into_iter().rev() {
+            let all = whole(&self.work.layers[i], true);
+            let Some(rest) = left.checked_sub(bytes(i, &all) - bytes(i, &choices[i])) else { break };
+            (left, choices[i], n_cpu) = (rest, all, n_cpu - 1);
+        }
+        let cost = Cost::new(self.hardware, self.work, &run);
+        Some((n_cpu, dense.describe(&cost, &choices, CARD, CARD, Some(budget))))
+    }
 }
 
 /// A planner that has worked out what every option takes.
@@ -348,7 +342,9 @@ pub struct Prepared<'a> {
     pub planner: Planner<'a>,
     cost: Cost<'a>,
     /// Options by layer.
-    choices: Vec<Vec<LayerChoice>>,
+    options: Vec<Arc<Options>>,
+    /// By layer the first one that it is like.
+    like: Vec<usize>,
     /// What is to be solved for each home of the residual stream; nothing without a card.
     homes: Vec<(Place, Problem)>,
 }
@@ -383,8 +379,24 @@ impl Prepared<'_> {
         Ok(self.within(budget))
     }
 
-    /// The fastest plan within `budget`, whether the card has that much or not.
+    /// The fastest plan within `budget`, whether the card has that much or not, and the proof.
     pub(super) fn within(&self, budget: Bytes) -> Plan {
+        let mut best = self.best(budget);
+        if self.planner.work.layers.iter().any(LayerWork::is_routed) {
+            // Only plans that take experts in one order were looked at. Others may be faster, but not than this.
+            let at = |(home, problem): &(Place, Problem)| {
+                let room = self.room(budget)?;
+                let least = relaxation::least(&self.cost, self.planner, &self.like, *home, problem, room)?;
+                Some(least + picoseconds(self.cost.token(*home)))
+            };
+            let least = self.homes.iter().filter_map(at).min().unwrap_or(best.objective);
+            best.bound = least.min(self.planner.cpu_only(None).objective).min(best.objective);
+        }
+        best
+    }
+
+    /// The fastest plan within `budget`. Where a router chooses, its bound holds only for plans that take groups in order.
+    pub(super) fn best(&self, budget: Bytes) -> Plan {
         let mut best = self.planner.cpu_only(Some(budget));
         let mut bound = best.bound;
         for (home, problem) in &self.homes {
@@ -398,16 +410,20 @@ impl Prepared<'_> {
         best
     }
 
+    /// What all layers and the head may take together.
+    fn room(&self, budget: Bytes) -> Option<u64> {
+        capacity(budget).checked_sub(budget::scratch(self.planner.work, self.planner.run).sum())
+    }
+
     /// The best plan with the residual stream at `home`; `None` where it cannot be below `known` picoseconds.
     fn plan_at(&self, home: Place, problem: &Problem, budget: Bytes, known: u64) -> Option<Plan> {
-        let Planner { work, run, .. } = self.planner;
-        let room = capacity(budget).checked_sub(budget::scratch(work, run).sum())?;
+        let room = self.room(budget)?;
         let token = picoseconds(self.cost.token(home));
-        if problem.lower_bound(room)? + token >= known {
+        if problem.relaxed(room)?.bound + token >= known {
             return None;
         }
         let Solution { chosen, bound, .. } = problem.solve(room)?;
-        let layers = chosen.iter().zip(&self.choices).map(|(at, options)| options[*at].clone()).collect::<Vec<_>>();
+        let layers = self.options.iter().zip(&chosen).map(|(options, at)| options.choice(*at)).collect::<Vec<_>>();
         let head = if chosen[layers.len()] == 1 { CARD } else { Place::Host };
         let mut plan = self.planner.describe(&self.cost, &layers, head, home, Some(budget));
         plan.bound = (bound + token).min(plan.objective);

@@ -26,6 +26,8 @@ pub struct Solution {
     pub bound: u64,
     /// Bytes taken.
     pub bytes: u64,
+    /// What further bytes are worth: so much cost for so many of them.
+    pub price: (u64, u64),
 }
 
 /// Partial solutions that the exact search looks at before it is cut off: about two seconds.
@@ -66,9 +68,20 @@ impl Problem {
         self.solve_within(capacity, MOST_STATES)
     }
 
-    /// A lower bound of what [`Problem::solve`] can reach; `None` where nothing fits.
-    pub fn lower_bound(&self, capacity: u64) -> Option<u64> {
-        Some(self.solve_within(capacity, 0)?.bound)
+    /// A solution that may be far from the best, and a lower bound of what [`Problem::solve`] can reach; `None` where
+    /// nothing fits.
+    pub fn relaxed(&self, capacity: u64) -> Option<Solution> {
+        self.solve_within(capacity, 0)
+    }
+
+    /// By class the least cost of an item, each of whose bytes costs `per_byte`.
+    pub fn least_paid(&self, per_byte: f64) -> Vec<f64> {
+        let mut least = vec![0.0; self.fronts.len()];
+        for (front, class, _) in &self.fronts {
+            let paid = front.iter().map(|item| item.cost as f64 + per_byte * item.bytes as f64);
+            least[*class] = paid.fold(f64::INFINITY, f64::min);
+        }
+        least
     }
 
     fn solve_within(&self, capacity: u64, most_states: usize) -> Option<Solution> {
@@ -78,12 +91,12 @@ impl Problem {
         if least? > capacity {
             return None;
         }
-        let (picked, bound) = search(&fronts, capacity, most_states);
+        let (picked, bound, price) = search(&fronts, capacity, most_states);
         let mut chosen = vec![0; fronts.len()];
         for ((front, class, places), item) in self.fronts.iter().zip(&picked) {
             chosen[*class] = places[front.binary_search(item).ok()?];
         }
-        Some(Solution { chosen, cost: cost_of(&picked), bound, bytes: picked.iter().map(|i| i.bytes).sum() })
+        Some(Solution { chosen, cost: cost_of(&picked), bound, bytes: picked.iter().map(|i| i.bytes).sum(), price })
     }
 }
 
@@ -146,15 +159,15 @@ fn hull_steps(class: usize, front: &[Item]) -> Vec<Step> {
     hull.windows(2).map(step).collect()
 }
 
-/// Items of the best solution found, and the lower bound.
-fn search(fronts: &[&[Item]], capacity: u64, most_states: usize) -> (Vec<Item>, u64) {
+/// Items of the best solution found, the lower bound, and what bytes are worth.
+fn search(fronts: &[&[Item]], capacity: u64, most_states: usize) -> (Vec<Item>, u64, (u64, u64)) {
     let mut picked: Vec<Item> = fronts.iter().map(|f| f[0]).collect();
     let mut used: u64 = picked.iter().map(|i| i.bytes).sum();
     let mut steps: Vec<Step> = fronts.iter().enumerate().flat_map(|(i, f)| hull_steps(i, f)).collect();
-    let worth = |a: &Step, b: &Step| {
+    let by_worth = |a: &Step, b: &Step| {
         (u128::from(b.saving) * u128::from(a.bytes)).cmp(&(u128::from(a.saving) * u128::from(b.bytes)))
     };
-    steps.sort_by(|a, b| worth(a, b).then(a.class.cmp(&b.class)));
+    steps.sort_by(|a, b| by_worth(a, b).then(a.class.cmp(&b.class)));
     let fits = |used: u64, step: &Step| used.checked_add(step.bytes).is_some_and(|n| n <= capacity);
     let Some(broken) = steps.iter().position(|step| {
         let taken = fits(used, step);
@@ -165,8 +178,9 @@ fn search(fronts: &[&[Item]], capacity: u64, most_states: usize) -> (Vec<Item>, 
     }) else {
         // Everybody has the best there is.
         let cost = picked.iter().map(|i| i.cost).sum();
-        return (picked, cost);
+        return (picked, cost, (0, 1));
     };
+    let worth = (steps[broken].saving, steps[broken].bytes);
     let price = Price { per: i128::from(steps[broken].saving), of: i128::from(steps[broken].bytes) };
     fill_up(fronts, &mut picked, capacity - used);
     let bound = price.bound(fronts, capacity);
@@ -176,13 +190,13 @@ fn search(fronts: &[&[Item]], capacity: u64, most_states: usize) -> (Vec<Item>, 
         search.run(fronts, width, usize::MAX);
         if !search.cut_off {
             // Nothing was left out, so there is nothing better.
-            return (search.picked, search.best);
+            return (search.picked, search.best, worth);
         }
     }
     search.cut_off = false;
     search.run(fronts, usize::MAX, most_states);
     let bound = if search.cut_off { u64::try_from(div_ceil(bound, price.of)).unwrap_or(0) } else { search.best };
-    (search.picked, bound.min(search.best))
+    (search.picked, bound.min(search.best), worth)
 }
 
 fn cost_of(items: &[Item]) -> u64 {

@@ -1,9 +1,8 @@
 //! What one decoded token needs of a model, as plain sizes: all that planning must know of it.
 
-use crate::model::{ColdQuantiles, Down, Layer, Matrix, Model, NeuronGroup, Part, Predictor, Role};
+use crate::model::{ColdQuantiles, Down, Layer, Matrix, Model, NeuronGroup, Part, Predictor, Role, Step};
 use crate::quant::GgmlType;
-use crate::shapes::Sized;
-use anyhow::{Result, ensure};
+use std::sync::Arc;
 
 /// A matrix that is read as a whole.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,17 +29,31 @@ pub struct NeuronRows {
     pub dtype: GgmlType,
 }
 
-/// What is known of the neurons of one group, by slot.
+/// What is known of the neurons of one group, by slot, over the tokens for which the group is computed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NeuronStats {
-    /// Share of tokens for which the neuron fires, falling.
+    /// Share of these tokens for which the neuron fires, falling.
     pub rates: Vec<f32>,
     /// Mean activation mass.
     pub mass: Vec<f32>,
-    /// Share of tokens for which the neuron's row of `up` is read; where it is absent, all of these neurons fire.
+    /// Share of these tokens for which the neuron's row of `up` is read; where it is absent, all of these neurons fire.
     pub open_rates: Option<Vec<f32>>,
     /// The distribution; where it is absent it follows from the rates.
     pub cold: Option<ColdQuantiles>,
+}
+
+impl NeuronStats {
+    /// The same for a group that a share `chosen` of all tokens is computed for, where these shares are of all tokens.
+    pub fn of_chosen(mut self, chosen: f64) -> Self {
+        if chosen < 1.0 {
+            let divisor = chosen as f32;
+            let rates = self.rates.iter_mut().chain(self.open_rates.iter_mut().flatten());
+            rates.for_each(|rate| *rate = (*rate / divisor).min(1.0));
+            self.mass.iter_mut().for_each(|mass| *mass /= divisor);
+            self.cold = None;
+        }
+        self
+    }
 }
 
 /// What a group's predictor reads.
@@ -99,7 +112,7 @@ impl From<&Predictor> for PredictorWork {
 }
 
 /// A group of neurons.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct GroupWork {
     /// The matrix that tells which neurons fire: gate, or up where there is none.
     pub mask: NeuronRows,
@@ -111,10 +124,22 @@ pub struct GroupWork {
     pub down_by_columns: bool,
     /// Whether some of its neurons may be on a card: not where down is stored by columns, or losslessly.
     pub divisible: bool,
-    /// Which neurons fire how often.
-    pub stats: NeuronStats,
+    /// Whether a router chooses it.
+    pub routed: bool,
+    /// Share of tokens for which it is computed: 1 where no router chooses.
+    pub chosen: f64,
+    /// Which neurons fire how often. Groups that are alike share it.
+    pub stats: Arc<NeuronStats>,
     /// Absent where the mask is computed exactly.
     pub predictor: Option<PredictorWork>,
+}
+
+impl PartialEq for GroupWork {
+    fn eq(&self, other: &Self) -> bool {
+        let sizes = |g: &Self| (g.mask, g.up, g.down, g.down_by_columns, g.divisible, g.routed, g.chosen, g.predictor);
+        // Most groups of a shape share one.
+        sizes(self) == sizes(other) && (Arc::ptr_eq(&self.stats, &other.stats) || self.stats == other.stats)
+    }
 }
 
 impl GroupWork {
@@ -128,7 +153,8 @@ impl GroupWork {
         self.mask.row_bytes + self.up.map_or(0, |u| u.row_bytes) + self.down.row_bytes
     }
 
-    fn of(group: &NeuronGroup, row: &dyn Fn(&Matrix) -> NeuronRows) -> Self {
+    /// A group that is computed for a share `chosen` of all tokens.
+    fn of(group: &NeuronGroup, chosen: f64, row: &dyn Fn(&Matrix) -> NeuronRows) -> Self {
         let n_ff = group.n_ff();
         let down = match group.ffn_down() {
             Down::Rows(m) => row(m),
@@ -144,7 +170,8 @@ impl GroupWork {
                 mass: index.mass.clone(),
                 open_rates: index.open_rates.clone(),
                 cold: index.cold.clone(),
-            },
+            }
+            .of_chosen(chosen),
             None => NeuronStats { rates: vec![1.0; n_ff], mass: vec![1.0; n_ff], open_rates: None, cold: None },
         };
         Self {
@@ -153,16 +180,27 @@ impl GroupWork {
             down,
             down_by_columns: matches!(group.ffn_down(), Down::Columns(_)),
             divisible: matches!(group.ffn_down(), Down::Rows(_)),
-            stats,
+            routed: group.is_routed(),
+            chosen,
+            stats: Arc::new(stats),
             predictor: group.predictor.as_ref().map(PredictorWork::from),
         }
     }
 }
 
+/// A recurrent mixer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recurrence {
+    /// Bytes that a sequence remembers: read and written for every token.
+    pub state_bytes: u64,
+    /// Values of a token between its two matrices.
+    pub n_values: usize,
+}
+
 /// One layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerWork {
-    /// Matrices that are read as a whole: those of attention.
+    /// Matrices that are read as a whole: those of the mixer, of the router, and what leads to groups of another width.
     pub blocks: Vec<(Role, Whole)>,
     /// Bytes of norms and biases.
     pub small_bytes: u64,
@@ -174,6 +212,12 @@ pub struct LayerWork {
     pub head_dim: usize,
     /// Tokens that a token looks back on, itself among them, where that is limited.
     pub window: Option<usize>,
+    /// Where it recurs.
+    pub recurrence: Option<Recurrence>,
+    /// Groups that a router chooses for a token; 0 without one.
+    pub n_used: usize,
+    /// Elements of what groups read, where a matrix leads to them; 0 elsewhere.
+    pub n_latent: usize,
     /// Its groups of neurons.
     pub groups: Vec<GroupWork>,
 }
@@ -182,6 +226,19 @@ impl LayerWork {
     /// Number of neurons.
     pub fn n_ff(&self) -> usize {
         self.groups.iter().map(GroupWork::n_ff).sum()
+    }
+
+    /// Whether a router chooses among its groups.
+    pub fn is_routed(&self) -> bool {
+        self.n_used > 0
+    }
+
+    /// Neurons that are computed at once for a token, or for a prompt where it comes to more: of all chosen groups, or of
+    /// the largest one where no router chooses.
+    pub fn n_at_once(&self) -> usize {
+        let of = |routed: bool| self.groups.iter().filter(move |g| g.routed == routed).map(GroupWork::n_ff);
+        let most = |routed: bool| of(routed).max().unwrap_or(0);
+        if self.is_routed() { self.n_used * most(true) + of(false).sum::<usize>() } else { most(false) }
     }
 
     /// Whether the neurons of all groups may be divided between devices.
@@ -194,6 +251,11 @@ impl LayerWork {
         let config = &model.config;
         let whole = |part: &&Part| is_block(part.role);
         let attends = layer.has_attention();
+        let recurs = layer.steps.iter().any(|step| matches!(step, Step::Recurrent { .. }));
+        let n_routed = layer.groups.iter().filter(|group| group.is_routed()).count();
+        let n_used = layer.router.map_or(0, |router| router.n_used);
+        // Where nobody has counted, all are chosen equally often.
+        let chosen = |group: &NeuronGroup| if group.is_routed() { n_used as f64 / n_routed as f64 } else { 1.0 };
         let block = |part: &Part| (part.role, Whole::of(part.matrix(), row));
         Self {
             blocks: layer.parts.iter().filter(whole).map(block).collect(),
@@ -202,7 +264,13 @@ impl LayerWork {
             n_kv: if attends { config.n_kv() } else { 0 },
             head_dim: config.head_dim,
             window: config.windows[i],
-            groups: layer.groups.iter().map(|group| GroupWork::of(group, row)).collect(),
+            recurrence: config.ssm.filter(|_| recurs).map(|ssm| Recurrence {
+                state_bytes: (4 * ((ssm.n_conv - 1) * ssm.n_channels() + ssm.n_inner * ssm.n_state)) as u64,
+                n_values: ssm.n_in() + ssm.n_inner,
+            }),
+            n_used,
+            n_latent: layer.find(Role::LatentDown).map_or(0, |part| part.matrix().n_rows),
+            groups: layer.groups.iter().map(|group| GroupWork::of(group, chosen(group), row)).collect(),
         }
     }
 }
@@ -282,62 +350,16 @@ impl Workload {
         Self { name: config.name.clone(), n_embd, n_vocab, head, n_head_bias, layers }
     }
 
-    /// The workload of a known shape (the head as `split` makes it), whose neurons fire by the power law.
-    ///
-    /// # Errors
-    /// When a row is not whole blocks of the type.
-    pub fn of_shape(sized: &Sized) -> Result<Self> {
-        let (shape, dtype, density) = (sized.shape, sized.dtype, sized.density());
-        ensure!(shape.experts.is_none(), "shape \"{}\" has experts; plans are made without", shape.name);
-        let (n_embd, n_kv) = (shape.n_embd, shape.n_kv());
-        let bytes = sized.row_bytes(dtype, n_embd)? as u64;
-        let block = |n_rows: usize| Whole { bytes: bytes * n_rows as u64, dtype };
-        let rows = NeuronRows { row_bytes: bytes, dtype };
-        let rates: Vec<f32> = super::rates::power_law(shape.n_ff, density).iter().map(|r| *r as f32).collect();
-        let group = GroupWork {
-            mask: rows,
-            up: shape.gated.then_some(rows),
-            down: rows,
-            down_by_columns: false,
-            divisible: true,
-            // What fires counts the same, whichever neuron it is.
-            stats: NeuronStats { mass: rates.clone(), rates, open_rates: None, cold: None },
-            predictor: None,
-        };
-        let layer = LayerWork {
-            blocks: vec![
-                (Role::AttnQ, block(n_embd)),
-                (Role::AttnK, block(n_kv)),
-                (Role::AttnV, block(n_kv)),
-                (Role::AttnOutput, block(n_embd)),
-            ],
-            small_bytes: 8 * n_embd as u64,
-            n_q: n_embd,
-            n_kv,
-            head_dim: n_embd / shape.n_head,
-            window: None,
-            groups: vec![group],
-        };
-        let head = sized.outer_type();
-        Ok(Self {
-            name: format!("{} {dtype} d={density}", sized.with_suffix(shape.name)),
-            n_embd,
-            n_vocab: shape.n_vocab,
-            head: Whole { bytes: sized.row_bytes(head, n_embd)? as u64 * shape.n_vocab as u64, dtype: head },
-            n_head_bias: 0,
-            layers: vec![layer; sized.n_layer],
-        })
-    }
-
     /// Gives every layer a predictor of two factors of its mask matrix, of rank `n_embd / 8` in `Q4_0`, and a threshold
-    /// for each neuron.
+    /// for each neuron; but not groups that a router chooses, whose masks are hardly larger.
     pub fn assume_predictors(&mut self) {
         let dtype = GgmlType::Q4_0;
         let rank = (self.n_embd / 8).next_multiple_of(dtype.block_len());
         let bytes = |n: usize| n.div_ceil(dtype.block_len()) * dtype.block_bytes();
         let sized = PredictorWork::new(rank * bytes(self.n_embd), bytes(rank) + 4, dtype, 0.0, 0.0);
         let predictor = PredictorWork { n_hidden: rank, ..sized };
-        self.layers.iter_mut().flat_map(|l| &mut l.groups).for_each(|g| g.predictor = Some(predictor));
+        let dense = self.layers.iter_mut().filter(|l| !l.is_routed());
+        dense.flat_map(|l| &mut l.groups).for_each(|g| g.predictor = Some(predictor));
     }
 
     /// Bytes of all weights that decoding reads at the most.

@@ -203,6 +203,13 @@ impl Sized {
         self.popularity.or(self.shape.experts.map(|experts| experts.popularity)).unwrap_or(0.0)
     }
 
+    /// What a plan calls it: name, type, density, and popularity where there are experts.
+    pub fn described(&self) -> String {
+        let popularity = self.shape.experts.map(|_| format!(" p={}", self.popularity()));
+        let name = self.with_suffix(self.shape.name);
+        format!("{name} {} d={}{}", self.dtype, self.density(), popularity.unwrap_or_default())
+    }
+
     /// `name`, which is one of the shape's, with the number of layers where it is not the shape's.
     pub fn with_suffix(&self, name: &str) -> String {
         if self.n_layer == self.shape.n_layer { name.to_owned() } else { format!("{name}-{}", self.n_layer) }

@@ -5,30 +5,32 @@ use crate::model::Model;
 use crate::placement::workload::{NeuronRows, NeuronStats, Workload};
 use crate::predictor::Predictors;
 use crate::quant::GgmlType;
+use std::sync::Arc;
 
 /// What a token will need of `draft`'s variant of `model`, with `predictors` packed in.
 pub fn workload(model: &Model, draft: &Draft, predictors: Option<&Predictors>) -> Workload {
     let mut work = Workload::with_types(model, &|name, source, n_cols| draft.matrix_type(name, source, n_cols));
-    let n_embd = model.config.n_embd;
     let groups = work.layers.iter_mut().flat_map(|layer| &mut layer.groups);
-    for (group, (planned, down)) in groups.zip(draft.groups.iter().zip(&draft.down)) {
+    let widths = model.weights.groups().map(|(_, group)| group.width());
+    for ((group, width), (planned, down)) in groups.zip(widths).zip(draft.groups.iter().zip(&draft.down)) {
         debug_assert_eq!(planned.order.len(), group.n_ff());
-        group.stats = NeuronStats {
+        let stats = NeuronStats {
             rates: planned.rates.clone(),
             mass: planned.mass.clone(),
             open_rates: planned.open_rates.clone(),
             cold: planned.cold.clone(),
         };
+        group.stats = Arc::new(stats.of_chosen(group.chosen));
         let rows = |dtype: GgmlType| {
-            let row_bytes = dtype.row_bytes(n_embd).map_or(group.down.row_bytes, |n| n as u64);
+            let row_bytes = dtype.row_bytes(width).map_or(group.down.row_bytes, |n| n as u64);
             NeuronRows { row_bytes, dtype }
         };
         group.down = match down {
             DownLayout::Rows(dtype) => rows(*dtype),
             // Quants of a row, and 16-bit scales of its elements for 32 neurons together.
             DownLayout::Lossless(dtype) => {
-                let quants = if *dtype == GgmlType::Q4_0 { n_embd / 2 } else { n_embd };
-                NeuronRows { row_bytes: (quants + n_embd / 16) as u64, dtype: *dtype }
+                let quants = if *dtype == GgmlType::Q4_0 { width / 2 } else { width };
+                NeuronRows { row_bytes: (quants + width / 16) as u64, dtype: *dtype }
             }
         };
         group.down_by_columns = false;
