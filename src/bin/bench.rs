@@ -52,6 +52,7 @@ Examples:
   powerinfer-bench -m q4_0.gguf --kl wiki.test.raw --chunks 20 --mode dense --kl-base f16.gguf    what quantizing costs
   powerinfer-bench --synthetic 7b -p 0 --mode dense,exact    the shape of a 7B, random weights, 10 % of neurons fire
   powerinfer-bench --synthetic 70b-40:q4_0:0.05 -p 0 -n 16   half the layers of a 70B, 5 % fire
+  powerinfer-bench --synthetic nemotron-3-nano-9:q4_k -p 64  nine layers with Mamba-2, attention and experts
   powerinfer-bench --measure-hardware this-machine.toml      measure this machine for the planner
   powerinfer-bench --synthetic 7b-2 --kernels                each kernel of a token on the card: microseconds and GB/s
   powerinfer-bench --synthetic 1b-8 -p 0 -n 32 --predict     the planner's prediction next to the measurement
@@ -443,7 +444,7 @@ impl Bench<'_> {
         let repetitions = self.args.repetitions;
         let speed = placed.measure(|executor| speed(self.model, executor, test, tokens, repetitions, bar))?;
         let executor = &placed.executor;
-        self.args.synthetic.tell_density(executor.stats(), self.model.config.n_layer);
+        self.args.synthetic.tell_density(executor.stats(), self.model);
         let card = placed.used_card();
         // The limit is that of the CPU's memory.
         let limit = self.limit.filter(|_| test.n_prompt == 0 && card.is_none());

@@ -7,6 +7,7 @@ use clap::Args;
 use powerinfer::executor::FfnStats;
 use powerinfer::files::{free_space, remove_leftovers};
 use powerinfer::gguf::Gguf;
+use powerinfer::model::Model;
 use powerinfer::progress::Progress;
 use powerinfer::shapes;
 use powerinfer::synthetic::{Layout, Spec, n_bytes, write};
@@ -24,16 +25,17 @@ fn help() -> String {
     let known = shapes::known(Spec::is_possible);
     format!(
         "Measure a model of this shape with random weights instead of a file: {known}. LAYERS changes the number of layers, TYPE \
-         is that of the weights [q4_0], DENSITY the share of FFN neurons that fire [0.1]"
+         is that of the weights [q4_0], DENSITY the share of FFN neurons that fire, of those of chosen experts [0.1], and \
+         POPULARITY says how unequally experts are chosen: as often as their rank to the power of minus POPULARITY [0.5]"
     )
 }
 
 /// Which synthetic model to measure, and where it is kept.
 #[derive(Args)]
 pub struct Synthetic {
-    #[arg(long, value_name = "NAME[-LAYERS][:TYPE[:DENSITY]]", conflicts_with_all = ["model", "hf_repo"], help = help())]
+    #[arg(long, value_name = "NAME[-LAYERS][:TYPE[:DENSITY[:POPULARITY]]]", conflicts_with_all = ["model", "hf_repo"], help = help())]
     synthetic: Option<Spec>,
-    /// The same weights as a plain file, which llama.cpp opens too (but runs with SiLU)
+    /// The same weights as a plain file, which llama.cpp opens too (but runs with SiLU what has architecture llama)
     #[arg(long, requires = "synthetic")]
     synthetic_plain: bool,
     /// Number of layers of the synthetic model [default: that of the shape]
@@ -84,9 +86,12 @@ impl Synthetic {
         Ok(Some(path))
     }
 
-    /// Says so where the last layer does not fire as often as was asked for.
-    pub fn tell_density(&self, stats: &FfnStats, n_layer: usize) {
-        let (Some(spec), Some(density)) = (self.synthetic, stats.group_density(n_layer - 1)) else { return };
+    /// Says so where the last layer that has neurons does not fire as often as was asked for.
+    pub fn tell_density(&self, stats: &FfnStats, model: &Model) {
+        let Some(spec) = self.synthetic else { return };
+        let Some(layer) = model.weights.layers.iter().rfind(|layer| !layer.groups.is_empty()) else { return };
+        let groups = layer.first_group..layer.first_group + layer.groups.len();
+        let Some(density) = stats.density_where_computed(groups) else { return };
         if (density / spec.density() - 1.0).abs() > STRAYS {
             let (is, asked) = (100.0 * density, 100.0 * spec.density());
             tell!("note: {is:.2} % of the last layer's neurons fired; {asked:.2} % were asked for");

@@ -2,6 +2,7 @@
 
 use super::bytes::outside_ffn;
 use crate::model::{Model, NeuronGroup};
+use std::ops::Range;
 use std::time::Duration;
 
 /// What one shard computed for one token in one group.
@@ -135,6 +136,13 @@ impl FfnStats {
     /// Share of a group's neurons that were computed and fired; `None` before the first token.
     pub fn group_density(&self, group: usize) -> Option<f64> {
         self.share(self.groups.get(group..=group)?, |g| g.fired)
+    }
+
+    /// Share of these groups' neurons that fired, over the tokens for which each group was computed; `None` where none was.
+    pub fn density_where_computed(&self, groups: Range<usize>) -> Option<f64> {
+        let groups = &self.groups[groups];
+        let possible: u64 = groups.iter().map(|g| g.n_ff as u64 * (self.n_tokens - g.skipped)).sum();
+        (possible > 0).then(|| groups.iter().map(|g| g.fired).sum::<u64>() as f64 / possible as f64)
     }
 
     /// Share of all neurons that were computed and fired; `None` before the first token.

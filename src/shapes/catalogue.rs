@@ -6,10 +6,12 @@ use crate::model::{Gating, Router};
 /// For tests: they are never listed.
 const TEST: &str = "test";
 const TEST_EXPERTS: &str = "test-experts";
+const TEST_EARLY: &str = "test-early";
+const TEST_SILU: &str = "test-silu";
 
 /// Whether a shape is there for tests alone.
 pub(super) fn is_test(shape: &Shape) -> bool {
-    [TEST, TEST_EXPERTS].contains(&shape.name)
+    [TEST, TEST_EXPERTS, TEST_EARLY, TEST_SILU].contains(&shape.name)
 }
 
 /// How unequally the experts of a model are chosen where nothing else is said: assumed. See [`ExpertShape::popularity`].
@@ -71,7 +73,7 @@ const SUPER: &str = "MEMEMEM*EMEMEMEM*EMEMEMEM*EMEMEMEMEM*EMEMEMEMEM*EMEMEMEMEM*
 /// TurboSparse's and Bamboo's 85 to 90 % for Mistral and Mixtral, 28 to 33 % firing in ReluLLaMA 70B (its model cards),
 /// 3 to 10 % for the ungated ReLU models (arXiv 2310.17157 for OPT), 40 % of what is chosen in SmallThinker (its authors:
 /// more than 60 % idle), and 10 % where nothing is published, as for Nemotron. Qwen3's SiLU has no zeros.
-pub static SHAPES: [Shape; 18] = [
+pub static SHAPES: [Shape; 20] = [
     shape(("tinyllama-1.1b", "1b"), 22, 2048, 5632, (32, 4)),
     // But for its vocabulary.
     shape(("llama-3.2-3b", "3b"), 28, 3072, 8192, (24, 8)),
@@ -154,6 +156,22 @@ pub static SHAPES: [Shape; 18] = [
             ..shape((TEST_EXPERTS, TEST_EXPERTS), 6, 256, 128, (4, 2))
         },
     ),
+    Shape {
+        arch: "smallthinker",
+        head_dim: 32,
+        n_vocab: 512,
+        tied: true,
+        experts: Some(experts(8, 2, Gating::Sigmoid)),
+        ..shape((TEST_EARLY, TEST_EARLY), 4, 256, 256, (6, 2))
+    },
+    Shape {
+        arch: "qwen3moe",
+        head_dim: 64,
+        n_vocab: 512,
+        density: 1.0,
+        experts: Some(experts(16, 4, Gating::Softmax)),
+        ..shape((TEST_SILU, TEST_SILU), 3, 256, 64, (4, 2))
+    },
 ];
 
 #[cfg(test)]

@@ -273,7 +273,6 @@ impl FromStr for Sized {
         );
         ensure!(parts.next().is_none(), "more than NAME:TYPE:DENSITY:POPULARITY");
         let sized = Self { shape, n_layer: shape.n_layer, dtype, density, popularity };
-        sized.row_bytes(dtype, shape.n_embd)?;
         sized.with_layers(n_layer.unwrap_or(shape.n_layer))
     }
 }

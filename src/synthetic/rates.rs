@@ -12,6 +12,8 @@ pub(super) struct Unit {
     pub mean: f64,
     /// Mean square of the activation.
     pub square: f64,
+    /// Mean fourth power of the activation.
+    pub fourth: f64,
 }
 
 impl Unit {
@@ -20,12 +22,17 @@ impl Unit {
         let rate = rate.clamp(1e-7, 1.0 - 1e-7);
         let t = bisect(-6.0, 6.0, |t| upper_tail(t) <= rate);
         let (tail, density) = (upper_tail(t), (-t * t / 2.0).exp() / (2.0 * PI).sqrt());
-        Self { threshold: t, mean: density - t * tail, square: (1.0 + t * t) * tail - t * density }
+        Self {
+            threshold: t,
+            mean: density - t * tail,
+            square: (1.0 + t * t) * tail - t * density,
+            fourth: (t.powi(4) + 6.0 * t * t + 3.0) * tail - (t.powi(3) + 5.0 * t) * density,
+        }
     }
 }
 
 /// Probability that a standard normal number is above `t`.
-fn upper_tail(t: f64) -> f64 {
+pub(super) fn upper_tail(t: f64) -> f64 {
     erfc(t / 2f64.sqrt()) / 2.0
 }
 
@@ -61,5 +68,19 @@ mod tests {
         }
         let half = Unit::firing(0.5);
         assert!((half.mean - 1.0 / (2.0 * PI).sqrt()).abs() < 1e-6 && (half.square - 0.5).abs() < 1e-6, "{half:?}");
+        assert!((half.fourth - 1.5).abs() < 1e-6, "{half:?}");
+    }
+
+    #[test]
+    fn moments_are_those_of_what_is_above_the_threshold() {
+        let unit = Unit::firing(0.1);
+        let (mut square, mut fourth) = (0.0, 0.0);
+        for i in 0..200_000 {
+            let z = unit.threshold + f64::from(i) * 5e-5;
+            let weight = (-z * z / 2.0).exp() / (2.0 * PI).sqrt() * 5e-5;
+            square += (z - unit.threshold).powi(2) * weight;
+            fourth += (z - unit.threshold).powi(4) * weight;
+        }
+        assert!((unit.square / square - 1.0).abs() < 1e-3 && (unit.fourth / fourth - 1.0).abs() < 1e-3, "{unit:?}");
     }
 }

@@ -1,16 +1,17 @@
 //! Writes a synthetic model as a stream.
 
-use super::header::{config, index, metadata};
+use super::header::metadata;
+use super::kind::Kind;
+use super::neurons::{Family, families};
+use super::norms::{Norms, output_norm};
+use super::pool::Pools;
+use super::recurrent::Heads;
 use super::spec::{Layout, Spec};
-use super::weights::{Norms, TensorKind, Weights};
-use crate::gguf::write::{PlannedTensor, Writer};
-use crate::model::arch::Llama;
-use crate::model::spec::{Dims, PartSpec};
-use crate::model::{Architecture, Role};
+use super::tensors::{Content, Tensor, tensors};
+use super::weights::Weights;
+use crate::gguf::write::Writer;
 use crate::parallel;
 use crate::progress::{self, Progress};
-use crate::quant::GgmlType;
-use crate::variant;
 use anyhow::{Context, Result};
 use std::path::Path;
 
@@ -21,30 +22,16 @@ const ROWS: usize = 16;
 /// Alignment of tensors where the metadata say nothing.
 const ALIGNMENT: usize = 32;
 
-/// What a tensor holds.
-#[derive(Debug, Clone, Copy)]
-enum Content {
-    Rows(TensorKind),
-    AttnNorm,
-    FfnNorm,
-    OutputNorm,
-    Ids,
-    Rates,
-    Mass,
-}
-
-struct Tensor {
-    planned: PlannedTensor,
-    content: Content,
-    layer: usize,
-}
-
 /// Bytes of the tensors of `spec`'s file.
 ///
 /// # Errors
 /// When rows are not whole blocks.
 pub fn n_bytes(spec: &Spec, layout: Layout) -> Result<u64> {
-    let sizes = tensors(spec, layout).into_iter().map(|t| t.planned.n_bytes());
+    total(&tensors(spec, layout, &families(spec, None))?)
+}
+
+fn total(tensors: &[Tensor]) -> Result<u64> {
+    let sizes = tensors.iter().map(|t| t.planned.n_bytes());
     Ok(sizes.sum::<Result<usize>>()? as u64)
 }
 
@@ -53,140 +40,70 @@ pub fn n_bytes(spec: &Spec, layout: Layout) -> Result<u64> {
 /// # Errors
 /// When it cannot be written, or the user stops it; no file is left then.
 pub fn write(spec: &Spec, layout: Layout, path: &Path, progress: &dyn Progress) -> Result<()> {
-    let tensors = tensors(spec, layout);
+    let weights = Weights::new(spec, layout);
+    let tensors = tensors(spec, layout, &weights.families)?;
     let planned: Vec<_> = tensors.iter().map(|t| t.planned.clone()).collect();
-    progress.begin("writing", n_bytes(spec, layout)?);
-    let weights = Weights::new(spec, layout)?;
-    let (rates, mass) = index(&weights.rates, &weights.units);
-    let n_hot = variant::planned_hot(&rates);
-    let mut writer = Writer::create(path, &metadata(spec, layout, n_hot), &planned, ALIGNMENT, progress)?;
-    let n_embd = spec.sized.shape.n_embd;
-    let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-    for Tensor { planned, content, layer } in &tensors {
-        let bytes = match content {
-            Content::Rows(kind) => {
-                write_rows(&weights, *kind, *layer, planned, &mut writer, progress)?;
-                continue;
-            }
-            Content::AttnNorm => floats(&Norms::new(spec, *layer, false).weights(n_embd, false)),
-            Content::FfnNorm => floats(&Norms::new(spec, *layer, true).weights(n_embd, true)),
-            Content::OutputNorm => floats(&Norms::new(spec, spec.sized.n_layer, false).weights(n_embd, false)),
-            Content::Ids => weights.ids(*layer).iter().flat_map(|id| id.to_le_bytes()).collect(),
-            Content::Rates => floats(&rates),
-            Content::Mass => floats(&mass),
-        };
-        writer.append(&bytes)?;
-        progress.advance(bytes.len() as u64);
+    progress.begin("writing", total(&tensors)?);
+    let mut writer = Writer::create(path, &metadata(spec, layout, &weights), &planned, ALIGNMENT, progress)?;
+    let mut pools = Pools::default();
+    for tensor in &tensors {
+        if let Content::Rows(kind) = tensor.content {
+            write_rows(&weights, &mut pools, (kind, tensor), &mut writer, progress)?;
+        } else {
+            let bytes = bytes(spec, &weights, tensor);
+            writer.append(&bytes)?;
+            progress.advance(bytes.len() as u64);
+        }
     }
     progress::check(progress)?;
     writer.finish()
 }
 
-/// All tensors, in llama.cpp's usual order: those of the architecture, in this layout.
-fn tensors(spec: &Spec, layout: Layout) -> Vec<Tensor> {
-    let config = config(spec);
-    let beside = Llama.parts(&config);
-    let (before, behind): (Vec<_>, Vec<_>) = beside.iter().partition(|part| part.role == Role::TokenEmbd);
-    let mut out: Vec<Tensor> = before.into_iter().filter_map(|part| tensor(spec, None, part)).collect();
-    for layer in 0..config.n_layer {
-        let of_layer = Llama.layer(&config, layer);
-        out.extend(of_layer.parts.iter().filter_map(|part| tensor(spec, Some(layer), part)));
-        for group in &of_layer.groups {
-            for part in group.parts(config.n_embd) {
-                if part.role == Role::FfnDown && layout == Layout::Variant {
-                    out.extend(down_by_rows(spec, layer));
-                } else {
-                    out.extend(tensor(spec, Some(layer), &part));
-                }
-            }
+/// What a tensor holds that is no matrix.
+fn bytes(spec: &Spec, weights: &Weights, tensor: &Tensor) -> Vec<u8> {
+    let Tensor { planned, content, layer, family } = tensor;
+    let family = &weights.families[*family];
+    let n: usize = planned.dims.iter().product();
+    let heads = |of: fn(Heads) -> Vec<f32>| {
+        let shape = spec.sized.shape.mamba.as_ref();
+        shape.map(|shape| of(Heads::new(shape, [spec.seed, Kind::SsmHeads as u64, *layer as u64]))).unwrap_or_default()
+    };
+    let values = match *content {
+        Content::Ids => {
+            let ids = (0..family.n_groups).flat_map(|group| weights.ids(*layer, family, group));
+            return ids.flat_map(u32::to_le_bytes).collect();
         }
-    }
-    out.extend(behind.into_iter().filter_map(|part| tensor(spec, None, part)));
-    out
-}
-
-/// The tensor of a part; none where synthetic models have no such part.
-fn tensor(spec: &Spec, layer: Option<usize>, part: &PartSpec) -> Option<Tensor> {
-    let content = content(part.role)?;
-    let stem = part.role.tensor();
-    let name = layer.map_or_else(|| format!("{stem}.weight"), |layer| format!("blk.{layer}.{stem}.weight"));
-    let (dtype, dims) = match part.dims {
-        Dims::Vector(n) => (GgmlType::F32, vec![n]),
-        Dims::Vectors { n_rows, n_cols } => (GgmlType::F32, vec![n_cols, n_rows]),
-        Dims::Matrix { n_rows, n_cols } => (spec.matrix_type(layer.is_none()), vec![n_cols, n_rows]),
+        Content::Norm { after_attention, constant } => Norms::new(spec, *layer, after_attention).weights(n, constant),
+        Content::OutputNorm => output_norm(spec),
+        Content::Ones => vec![1.0; n],
+        Content::Rows(_) | Content::Zeros => vec![0.0; n],
+        Content::Rates => by_slot(weights, *layer, family, |slot| family.rates[slot]),
+        Content::Mass => by_slot(weights, *layer, family, |slot| family.mean_factor(slot)),
+        Content::SsmDt => heads(|heads| heads.dt_bias),
+        Content::SsmA => heads(|heads| heads.a),
+        Content::SsmD => heads(|heads| heads.d),
     };
-    Some(Tensor { planned: PlannedTensor { name, dtype, dims }, content, layer: layer.unwrap_or(0) })
+    values.into_iter().flat_map(f32::to_le_bytes).collect()
 }
 
-fn content(role: Role) -> Option<Content> {
-    match role {
-        Role::TokenEmbd => Some(Content::Rows(TensorKind::TokenEmbd)),
-        Role::OutputNorm => Some(Content::OutputNorm),
-        Role::Output => Some(Content::Rows(TensorKind::Output)),
-        Role::AttnNorm => Some(Content::AttnNorm),
-        Role::FfnNorm => Some(Content::FfnNorm),
-        Role::AttnQ => Some(Content::Rows(TensorKind::AttnQ)),
-        Role::AttnK => Some(Content::Rows(TensorKind::AttnK)),
-        Role::AttnV => Some(Content::Rows(TensorKind::AttnV)),
-        Role::AttnOutput => Some(Content::Rows(TensorKind::AttnOutput)),
-        Role::FfnGate => Some(Content::Rows(TensorKind::FfnGate)),
-        Role::FfnUp => Some(Content::Rows(TensorKind::FfnUp)),
-        Role::FfnDown => Some(Content::Rows(TensorKind::FfnDown)),
-        Role::RopeFreqs
-        | Role::RopeFactorsLong
-        | Role::RopeFactorsShort
-        | Role::AttnNorm2
-        | Role::PositionEmbd
-        | Role::PostAttnNorm
-        | Role::PostFfnNorm
-        | Role::AttnQNorm
-        | Role::AttnKNorm
-        | Role::AttnKvA
-        | Role::AttnKvANorm
-        | Role::AttnKvB
-        | Role::AttnSinks
-        | Role::SsmConv
-        | Role::SsmDt
-        | Role::SsmA
-        | Role::SsmD
-        | Role::SsmNorm
-        | Role::RouterBias
-        | Role::SsmIn
-        | Role::SsmOut
-        | Role::LatentDown
-        | Role::LatentUp
-        | Role::Router => None,
-    }
-}
-
-/// `ffn_down` of a variant, with the index of its neurons.
-fn down_by_rows(spec: &Spec, layer: usize) -> [Tensor; 4] {
-    let s = spec.sized.shape;
-    let tensor = |name: &str, content, dtype, dims: &[usize]| Tensor {
-        planned: PlannedTensor { name: format!("blk.{layer}.{name}"), dtype, dims: dims.to_vec() },
-        content,
-        layer,
-    };
-    let down = Content::Rows(TensorKind::FfnDown);
-    [
-        tensor("ffn_down_t.weight", down, spec.matrix_type(false), &[s.n_embd, s.n_ff]),
-        tensor("ffn_neuron_id", Content::Ids, GgmlType::I32, &[s.n_ff]),
-        tensor("ffn_neuron_rate", Content::Rates, GgmlType::F32, &[s.n_ff]),
-        tensor("ffn_neuron_mass", Content::Mass, GgmlType::F32, &[s.n_ff]),
-    ]
+/// A value for each neuron of a family, over all tokens, of what it is where its group is computed.
+fn by_slot(weights: &Weights, layer: usize, family: &Family, of: impl Fn(usize) -> f64) -> Vec<f32> {
+    let values: Vec<f64> = (0..family.n_ff).map(of).collect();
+    let shares = weights.shares(layer, family);
+    shares.iter().flat_map(|share| values.iter().map(move |value| (share * value) as f32)).collect()
 }
 
 fn write_rows(
     weights: &Weights,
-    kind: TensorKind,
-    layer: usize,
-    planned: &PlannedTensor,
+    pools: &mut Pools,
+    (kind, tensor): (Kind, &Tensor),
     writer: &mut Writer,
     progress: &dyn Progress,
 ) -> Result<()> {
-    let (n_cols, n_rows) = (planned.dims[0], planned.dims[1]);
+    let planned = &tensor.planned;
+    let (n_cols, n_rows) = (planned.dims[0], planned.dims[1..].iter().product::<usize>());
     let row_bytes = planned.dtype.row_bytes(n_cols).context("rows are not whole blocks")?;
-    let fill = weights.rows(kind, layer, planned.dtype)?;
+    let fill = weights.rows(pools, kind, (tensor.layer, tensor.family), planned.dtype, n_cols)?;
     let per_buffer = (BUFFER_BYTES / row_bytes).max(1);
     let mut buffer = vec![0; per_buffer.min(n_rows) * row_bytes];
     for first in (0..n_rows).step_by(per_buffer) {

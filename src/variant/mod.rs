@@ -21,5 +21,5 @@ pub use quantize::{Conversion, quantize};
 pub(crate) use recipe::file_type;
 pub use recipe::{Outline, Recipe};
 pub use workload::workload;
-pub(crate) use write::VERSION;
 pub use write::write;
+pub(crate) use write::{VERSION, VERSION_GROUPS};

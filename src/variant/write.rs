@@ -24,7 +24,7 @@ pub(crate) const VERSION: u32 = 1;
 /// The same where `ffn_down` is lossless: what knows the first only refuses it.
 const VERSION_LOSSLESS: u32 = 2;
 /// The same where a layer has several groups of neurons.
-const VERSION_GROUPS: u32 = 3;
+pub(crate) const VERSION_GROUPS: u32 = 3;
 
 /// In names of tensors of PowerInfer's files.
 const BY_NEURONS: &str = ".ffn_down_t";

@@ -26,6 +26,7 @@ mod recurrent;
 mod registry;
 #[path = "../support/mod.rs"]
 mod support;
+mod synthetic_experts;
 mod templates;
 mod tokenizer;
 mod versions;
