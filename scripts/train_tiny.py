@@ -6,9 +6,12 @@
     relu2   Nemotron's shape: LayerNorm, biases, half of each head rotated, ungated FFN with squared ReLU;
             1.8 M parameters
     drelu   Bamboo's shape: LLaMA with relu(gate) * relu(up); 1.8 M parameters
+    moe     SmallThinker's shape: eight ReGLU experts of which two are chosen, by the layer's raw input; 2.9 M parameters
+    hybrid  Nemotron-H's shape: each layer is one of Mamba-2, attention without rotation, and an ungated FFN with squared
+            ReLU; 2.3 M parameters
 
 They are trained from scratch on plain text files. Documents are separated by `<|endoftext|>` alone on a
-line. The schedule follows wall time, so that a run fits the time one has:
+line. The schedule follows wall time, so that a run fits the time one has, or with --cpu-time the time that it computed:
 
     0 .. 3 %      warm-up
     3 .. 55 %     constant learning rate
@@ -16,7 +19,8 @@ line. The schedule follows wall time, so that a run fits the time one has:
    55 .. 100 %    linear decay to zero
 
 Neurons that stop firing are pulled back all along (an auxiliary loss on their pre-activation), because a
-dead neuron is capacity lost and would flatter the sparsity figures.
+dead neuron is capacity lost and would flatter the sparsity figures. Experts are kept in use by a loss that is least where all are
+chosen alike (--balance is its weight), weak enough that they need not be.
 
     pip install torch numpy tokenizers safetensors
     python scripts/train_tiny.py --corpus DIR --eval FILE --out OUT --minutes 100
@@ -36,213 +40,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tiny_forms import ATTENTION, FFN, FORMS, MAMBA, Model, rope_tables
 from torch import nn
 
 EOT = "<|endoftext|>"
-
-
-class Config:
-    form = "reglu"
-    n_vocab = 2048
-    n_ctx = 512
-    n_embd = 256
-    n_ff = 1024
-    n_layer = 6
-    n_head = 4
-    n_head_kv = 2
-    head_dim = 64
-    n_rot = 64
-    rope_base = 10000.0
-    norm_eps = 1e-5
-    bias = False
-    tied = True
-
-
-class Relu2(Config):
-    form = "relu2"
-    n_embd = 128
-    n_ff = 768
-    n_layer = 5
-    head_dim = 32
-    n_rot = 16
-    bias = True
-    tied = False
-
-
-class Drelu(Config):
-    form = "drelu"
-    n_embd = 128
-    n_ff = 512
-    n_layer = 5
-    head_dim = 32
-    n_rot = 32
-    tied = False
-
-
-FORMS = {c.form: c for c in (Config, Relu2, Drelu)}
-
-
-def rope_tables(cfg, device):
-    inv = cfg.rope_base ** (-torch.arange(0, cfg.n_rot, 2, dtype=torch.float32) / cfg.n_rot)
-    angle = torch.arange(cfg.n_ctx, dtype=torch.float32)[:, None] * inv[None]
-    angle = torch.cat([angle, angle], dim=-1)  # half-split ("NeoX") layout, as in Hugging Face's LLaMA
-    return angle.cos().to(device), angle.sin().to(device)
-
-
-def rotate(x, cos, sin):
-    n_rot = cos.shape[-1]
-    kept, x, half = x[..., n_rot:], x[..., :n_rot], n_rot // 2
-    turned = torch.cat([-x[..., half:], x[..., :half]], dim=-1)
-    return torch.cat([x * cos + turned * sin, kept], dim=-1)
-
-
-class RMSNorm(nn.Module):
-    def __init__(self, dim, eps):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(dim))
-        self.eps = eps
-
-    def forward(self, x):
-        x = x.float()
-        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.eps) * self.weight
-
-
-class LayerNorm1P(nn.Module):
-    """Layer norm whose weight is stored without its 1, as in Nemotron."""
-
-    def __init__(self, dim, eps):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(dim))
-        self.bias = nn.Parameter(torch.zeros(dim))
-        self.eps = eps
-
-    def forward(self, x):
-        return F.layer_norm(x.float(), self.weight.shape, self.weight + 1, self.bias, self.eps)
-
-
-def norm(cfg):
-    return (LayerNorm1P if cfg.form == "relu2" else RMSNorm)(cfg.n_embd, cfg.norm_eps)
-
-
-class Attention(nn.Module):
-    def __init__(self, cfg):
-        super().__init__()
-        self.cfg = cfg
-        q_dim, kv_dim = cfg.n_head * cfg.head_dim, cfg.n_head_kv * cfg.head_dim
-        self.q_proj = nn.Linear(cfg.n_embd, q_dim, bias=cfg.bias)
-        self.k_proj = nn.Linear(cfg.n_embd, kv_dim, bias=cfg.bias)
-        self.v_proj = nn.Linear(cfg.n_embd, kv_dim, bias=cfg.bias)
-        self.o_proj = nn.Linear(q_dim, cfg.n_embd, bias=cfg.bias)
-
-    def forward(self, x, cos, sin):
-        b, t, _ = x.shape
-        c = self.cfg
-        q = self.q_proj(x).view(b, t, c.n_head, c.head_dim).transpose(1, 2)
-        k = self.k_proj(x).view(b, t, c.n_head_kv, c.head_dim).transpose(1, 2)
-        v = self.v_proj(x).view(b, t, c.n_head_kv, c.head_dim).transpose(1, 2)
-        q, k = rotate(q, cos[:t], sin[:t]).to(v.dtype), rotate(k, cos[:t], sin[:t]).to(v.dtype)
-        groups = c.n_head // c.n_head_kv
-        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.o_proj(y.transpose(1, 2).reshape(b, t, -1))
-
-
-class ReGLU(nn.Module):
-    """relu(gate x) * up x, and what the training needs to know of which neurons fired."""
-
-    def __init__(self, cfg):
-        super().__init__()
-        self.gate_proj = nn.Linear(cfg.n_embd, cfg.n_ff, bias=False)
-        self.up_proj = nn.Linear(cfg.n_embd, cfg.n_ff, bias=False)
-        self.down_proj = nn.Linear(cfg.n_ff, cfg.n_embd, bias=False)
-
-    def forward(self, x, dead):
-        g = self.gate_proj(x)
-        h = F.relu(g)
-        rate = (h > 0).float().mean((0, 1))
-        l1 = h.float().mean()
-        revive = (F.relu(-g).float() * dead).mean()
-        return self.down_proj(h * self.up_proj(x)), rate, l1, revive
-
-
-class Relu2Ffn(nn.Module):
-    """relu(up x)^2, with biases."""
-
-    def __init__(self, cfg):
-        super().__init__()
-        self.up_proj = nn.Linear(cfg.n_embd, cfg.n_ff, bias=True)
-        self.down_proj = nn.Linear(cfg.n_ff, cfg.n_embd, bias=True)
-
-    def forward(self, x, dead):
-        u = self.up_proj(x)
-        h = F.relu(u)
-        rate = (h > 0).float().mean((0, 1))
-        revive = (F.relu(-u).float() * dead).mean()
-        return self.down_proj(h * h), rate, h.float().mean(), revive
-
-
-class DreluFfn(nn.Module):
-    """relu(gate x) * relu(up x): a neuron fires where both are above zero."""
-
-    def __init__(self, cfg):
-        super().__init__()
-        self.gate_proj = nn.Linear(cfg.n_embd, cfg.n_ff, bias=False)
-        self.up_proj = nn.Linear(cfg.n_embd, cfg.n_ff, bias=False)
-        self.down_proj = nn.Linear(cfg.n_ff, cfg.n_embd, bias=False)
-
-    def forward(self, x, dead):
-        g, u = self.gate_proj(x), self.up_proj(x)
-        fired = (g > 0) & (u > 0)
-        l1 = (F.relu(g) + F.relu(u)).float().mean()
-        revive = ((F.relu(-g) + F.relu(-u)).float() * dead).mean()
-        return self.down_proj(F.relu(g) * F.relu(u)), fired.float().mean((0, 1)), l1, revive
-
-
-FFNS = {"reglu": ReGLU, "relu2": Relu2Ffn, "drelu": DreluFfn}
-
-
-class Layer(nn.Module):
-    def __init__(self, cfg):
-        super().__init__()
-        self.input_layernorm = norm(cfg)
-        self.self_attn = Attention(cfg)
-        self.post_attention_layernorm = norm(cfg)
-        self.mlp = FFNS[cfg.form](cfg)
-
-    def forward(self, x, cos, sin, dead):
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
-        y, rate, l1, revive = self.mlp(self.post_attention_layernorm(x), dead)
-        return x + y, rate, l1, revive
-
-
-class Model(nn.Module):
-    def __init__(self, cfg):
-        super().__init__()
-        self.cfg = cfg
-        self.embed_tokens = nn.Embedding(cfg.n_vocab, cfg.n_embd)
-        self.layers = nn.ModuleList(Layer(cfg) for _ in range(cfg.n_layer))
-        self.norm = norm(cfg)
-        self.lm_head = None if cfg.tied else nn.Linear(cfg.n_embd, cfg.n_vocab, bias=False)
-        for name, p in self.named_parameters():
-            if p.dim() == 2:
-                std = 0.02 if "embed" in name or "lm_head" in name else cfg.n_embd**-0.5
-                if "o_proj" in name or "down_proj" in name:
-                    std = 0.02 / math.sqrt(2 * cfg.n_layer)
-                nn.init.normal_(p, std=std)
-            elif name.endswith("proj.bias"):
-                nn.init.zeros_(p)
-
-    def forward(self, tokens, cos, sin, dead):
-        x = self.embed_tokens(tokens)
-        rates, l1s, revives = [], [], []
-        for i, layer in enumerate(self.layers):
-            x, rate, l1, revive = layer(x, cos, sin, dead[i])
-            rates.append(rate)
-            l1s.append(l1)
-            revives.append(revive)
-        head = self.embed_tokens if self.lm_head is None else self.lm_head
-        logits = F.linear(self.norm(x), head.weight).float()
-        return logits, torch.stack(rates), torch.stack(l1s), torch.stack(revives).sum()
 
 
 def documents(path):
@@ -287,32 +88,34 @@ def batch(stream, n, length, rng):
 @torch.no_grad()
 def evaluate(model, stream, n_bytes, tables, device, amp, max_windows=None):
     """Bits per byte over the stream (every token scored once, with at least 256 tokens of context after
-    the first window), and the firing rate of each neuron."""
+    the first window), the firing rate of each neuron, and the share of choices that fell on each expert."""
     model.eval()
     cfg = model.cfg
     stride = cfg.n_ctx // 2
     starts = list(range(0, len(stream) - 1, stride))
     if max_windows:
         starts = starts[:max_windows]
-    nats, count, rates, n_rate = 0.0, 0, torch.zeros(cfg.n_layer, cfg.n_ff), 0
-    dead = torch.zeros(cfg.n_layer, cfg.n_ff, device=device)
+    nats, count, n_rate = 0.0, 0, 0
+    rates, chosen = torch.zeros(cfg.n_ffn, cfg.n_neuron), torch.zeros(cfg.n_ffn, cfg.n_expert)
+    dead = torch.zeros(cfg.n_ffn, cfg.n_neuron, device=device)
     for s in starts:
         window = stream[s : s + cfg.n_ctx + 1].to(device)
         if len(window) < 2:
             continue
         with torch.autocast(device.type, torch.bfloat16, enabled=amp):
-            logits, rate, _, _ = model(window[None, :-1], *tables, dead)
+            logits, fired = model(window[None, :-1], *tables, dead)
         nll = F.cross_entropy(logits[0], window[1:], reduction="none")
         skip = 0 if s == 0 else stride
         nats += nll[skip:].sum().item()
         count += len(nll[skip:])
-        rates += rate.cpu() * (len(window) - 1)
+        rates += fired.rate.cpu() * (len(window) - 1)
+        chosen += fired.chosen.cpu() * (len(window) - 1)
         n_rate += len(window) - 1
         if s + cfg.n_ctx + 1 >= len(stream):
             break
     model.train()
     share = count / (len(stream) - 1)
-    return nats / count, nats / math.log(2) / (n_bytes * share), rates / n_rate
+    return nats / count, nats / math.log(2) / (n_bytes * share), rates / n_rate, chosen / n_rate
 
 
 @torch.no_grad()
@@ -320,7 +123,7 @@ def sample(model, tok, prompt, tables, device, n=120, temp=0.7, seed=1):
     model.eval()
     rng = torch.Generator().manual_seed(seed)
     ids = [0] + tok.encode(prompt, add_special_tokens=False).ids
-    dead = torch.zeros(model.cfg.n_layer, model.cfg.n_ff, device=device)
+    dead = torch.zeros(model.cfg.n_ffn, model.cfg.n_neuron, device=device)
     for _ in range(n):
         x = torch.tensor([ids[-model.cfg.n_ctx :]], device=device)
         logits = model(x, *tables, dead)[0][0, -1].cpu()
@@ -332,28 +135,77 @@ def sample(model, tok, prompt, tables, device, n=120, temp=0.7, seed=1):
     return tok.decode(ids[1:])
 
 
+def hub_name(form, name):
+    """What the hub's folders of this shape call a parameter."""
+    if name.startswith("lm_head"):
+        return name
+    if form == "hybrid":
+        name = name.replace("embed_tokens", "embeddings")
+        return f"backbone.{'norm_f.weight' if name == 'norm.weight' else name}"
+    if form == "moe":
+        name = name.replace("mlp.router", "block_sparse_moe.primary_router")
+        if "mlp.experts" in name:
+            name = name.replace("mlp.experts", "block_sparse_moe.experts").replace("_proj.", ".")
+    return f"model.{name}"
+
+
+def hub_config(cfg):
+    """config.json, except for what all forms have."""
+    if cfg.form == "hybrid":
+        marks = {MAMBA: "M", ATTENTION: "*", FFN: "-"}
+        return "NemotronH", {
+            "model_type": "nemotron_h",
+            "hybrid_override_pattern": "".join(marks[kind] for kind in cfg.mixers),
+            "mlp_hidden_act": "relu2",
+            "intermediate_size": cfg.n_ff,
+            "layer_norm_epsilon": cfg.norm_eps,
+            "conv_kernel": cfg.ssm_conv,
+            "mamba_num_heads": cfg.ssm_heads,
+            "mamba_head_dim": cfg.ssm_inner // cfg.ssm_heads,
+            "ssm_state_size": cfg.ssm_state,
+            "n_groups": cfg.ssm_groups,
+            "chunk_size": cfg.ssm_chunk,
+            "use_conv_bias": True,
+            "mamba_proj_bias": False,
+        }
+    rope = {"rope_theta": cfg.rope_base}
+    if cfg.form == "moe":
+        return "SmallThinker", {
+            "model_type": "smallthinker",
+            "moe_ffn_hidden_size": cfg.n_ff,
+            "moe_num_primary_experts": cfg.n_expert,
+            "moe_num_active_primary_experts": cfg.n_expert_used,
+            "moe_primary_router_apply_softmax": False,
+            "rms_norm_eps": cfg.norm_eps,
+            **rope,
+        }
+    name, act = {"reglu": ("Llama", "relu"), "relu2": ("Nemotron", "relu2"), "drelu": ("Bamboo", "drelu")}[cfg.form]
+    eps = {"norm_eps": cfg.norm_eps, "partial_rotary_factor": cfg.n_rot / cfg.head_dim}
+    return name, {
+        "model_type": name.lower(),
+        "hidden_act": act,
+        "intermediate_size": cfg.n_ff,
+        **(eps if cfg.form == "relu2" else {"rms_norm_eps": cfg.norm_eps}),
+        **rope,
+    }
+
+
 def export(model, cfg, tok_path, out, report):
     from safetensors.torch import save_file
 
     out.mkdir(parents=True, exist_ok=True)
-    full = {k if k.startswith("lm_head") else f"model.{k}": v for k, v in model.state_dict().items()}
+    full = {hub_name(cfg.form, name): value for name, value in model.state_dict().items()}
     state = {k: v.detach().cpu().half().contiguous() for k, v in full.items()}
     save_file(state, str(out / "model.safetensors"), metadata={"format": "pt"})
-    kind = {"reglu": ("Llama", "relu"), "relu2": ("Nemotron", "relu2"), "drelu": ("Bamboo", "drelu")}[cfg.form]
-    eps = {"norm_eps": cfg.norm_eps, "partial_rotary_factor": cfg.n_rot / cfg.head_dim}
+    name, particular = hub_config(cfg)
     config = {
-        "architectures": [f"{kind[0]}ForCausalLM"],
-        "model_type": kind[0].lower(),
-        "hidden_act": kind[1],
+        "architectures": [f"{name}ForCausalLM"],
         "hidden_size": cfg.n_embd,
-        "intermediate_size": cfg.n_ff,
         "num_hidden_layers": cfg.n_layer,
         "num_attention_heads": cfg.n_head,
         "num_key_value_heads": cfg.n_head_kv,
         "head_dim": cfg.head_dim,
         "max_position_embeddings": cfg.n_ctx,
-        **(eps if cfg.form == "relu2" else {"rms_norm_eps": cfg.norm_eps}),
-        "rope_theta": cfg.rope_base,
         "vocab_size": cfg.n_vocab,
         "tie_word_embeddings": cfg.tied,
         "attention_bias": cfg.bias,
@@ -361,6 +213,7 @@ def export(model, cfg, tok_path, out, report):
         "bos_token_id": 0,
         "eos_token_id": 0,
         "torch_dtype": "float16",
+        **particular,
     }
     (out / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (out / "tokenizer_config.json").write_text(
@@ -371,7 +224,7 @@ def export(model, cfg, tok_path, out, report):
 
 
 def is_matrix(name, p):
-    return p.dim() == 2 and "embed" not in name and "lm_head" not in name
+    return p.dim() == 2 and "embed" not in name and "lm_head" not in name and "router" not in name
 
 
 def main():
@@ -385,12 +238,15 @@ def main():
     ap.add_argument("--lr", type=float, default=3e-3)
     ap.add_argument("--density", type=float, default=0.10, help="share of neurons that L1 lets fire, per layer")
     ap.add_argument("--books", type=float, default=0.25, help="share of windows from files that are not stories")
+    ap.add_argument("--balance", type=float, default=0.01, help="weight of the loss that keeps experts in use")
+    ap.add_argument("--cpu-time", action="store_true", help="--minutes are of computing: what other programs take does not count")
+    ap.add_argument("--nice", type=int, default=19)
     ap.add_argument("--threads", type=int, default=os.cpu_count())
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--compile", action="store_true", help="torch.compile the model (needs a C++ compiler)")
     args = ap.parse_args()
 
-    os.nice(19)
+    os.nice(args.nice)
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -418,8 +274,8 @@ def main():
     adam = torch.optim.AdamW(others, lr=args.lr, betas=(0.9, 0.98), weight_decay=0.01)
     rng = torch.Generator().manual_seed(args.seed)
     step, spent = 0, 0.0
-    ema = torch.full((cfg.n_layer, cfg.n_ff), 0.1, device=device)
-    weight = torch.full((cfg.n_layer,), 1e-3, device=device)  # of L1, steered per layer
+    ema = torch.full((cfg.n_ffn, cfg.n_neuron), 0.1, device=device)
+    weight = torch.full((cfg.n_ffn,), 1e-3, device=device)  # of L1, steered per layer
 
     ckpt = args.out / "ckpt.pt"
     if ckpt.exists():
@@ -438,8 +294,10 @@ def main():
         os.replace(ckpt.with_suffix(".tmp"), ckpt)
 
     def report(max_windows=None):
-        loss, bpb, rates = evaluate(model, eval_stream, eval_bytes, tables, device, amp=False, max_windows=max_windows)
+        loss, bpb, rates, chosen = evaluate(model, eval_stream, eval_bytes, tables, device, amp=False, max_windows=max_windows)
         dead = (rates == 0).float().mean(1)
+        rates = rates / cfg.share_used
+        experts = {"expert_shares_per_layer": [[round(c, 4) for c in row] for row in chosen.tolist()]} if cfg.n_expert > 1 else {}
         return {
             "minutes": round(spent / 60, 1),
             "step": step,
@@ -448,11 +306,13 @@ def main():
             "sparsity": round(1 - rates.mean().item(), 4),
             "sparsity_per_layer": [round(1 - r, 4) for r in rates.mean(1).tolist()],
             "dead_share_per_layer": [round(d, 4) for d in dead.tolist()],
+            **experts,
         }
 
     forward = torch.compile(model) if args.compile else model
-    budget, mark, last_eval, running = args.minutes * 60, time.time(), spent, None
-    tokens_at, time_at = step, time.time()
+    clock = time.process_time if args.cpu_time else time.time
+    budget, mark, last_eval, running = args.minutes * 60, clock(), spent, None
+    tokens_at, time_at = step, clock()
     while spent < budget:
         done = spent / budget
         scale = min(1.0, done / 0.03 + 0.02, (1 - done) / 0.45)
@@ -463,38 +323,40 @@ def main():
         if n_books:
             rows.append(batch(books, n_books, cfg.n_ctx, rng))
         tokens = torch.cat(rows).to(device)
-        dead = (ema < 2e-4).float()
+        dead = (ema < 2e-4 * cfg.share_used).float()
         with torch.autocast(device.type, torch.bfloat16):
-            logits, rate, l1, revive = forward(tokens[:, :-1], *tables, dead)
+            logits, fired = forward(tokens[:, :-1], *tables, dead)
         loss = F.cross_entropy(logits.view(-1, cfg.n_vocab), tokens[:, 1:].reshape(-1))
-        total = loss + 10.0 * revive
+        total = loss + 10.0 * fired.revive + args.balance * fired.balance
+        density = fired.rate.detach().mean(1) / cfg.share_used
         if done > 1 / 3:
-            error = (rate.detach().mean(1) / args.density - 1).clamp(-1, 1)
+            error = (density / args.density - 1).clamp(-1, 1)
             weight = (weight * torch.exp(0.05 * error)).clamp(1e-4, 30.0)
-            total = total + (weight * l1).sum()
+            total = total + (weight * fired.l1).sum()
         total.backward()
         nn.utils.clip_grad_norm_(others, 1.0)
         muon.step()
         adam.step()
         muon.zero_grad(set_to_none=True)
         adam.zero_grad(set_to_none=True)
-        ema.mul_(0.99).add_(rate.detach(), alpha=0.01)
+        ema.mul_(0.99).add_(fired.rate.detach(), alpha=0.01)
         step += 1
         running = loss.item() if running is None else 0.98 * running + 0.02 * loss.item()
-        now = time.time()
+        now = clock()
         spent, mark = spent + now - mark, now
         if step % 50 == 0:
             speed = (step - tokens_at) * args.batch * cfg.n_ctx / (now - time_at)
             tokens_at, time_at = step, now
-            density = " ".join(f"{d:.3f}" for d in rate.mean(1).tolist())
-            print(f"step {step} {spent / 60:.1f} min loss {running:.4f} lr {args.lr * scale:.5f} {speed:.0f} tok/s density {density} dead {int(dead.sum())}", flush=True)
+            shares = f" experts {fired.chosen.min():.3f} to {fired.chosen.max():.3f}" if cfg.n_expert > 1 else ""
+            density = " ".join(f"{d:.3f}" for d in density.tolist())
+            print(f"step {step} {spent / 60:.1f} min loss {running:.4f} lr {args.lr * scale:.5f} {speed:.0f} tok/s density {density} dead {int(dead.sum())}{shares}", flush=True)
         if spent - last_eval > 600:
             last_eval = spent
             save()
             r = report(max_windows=60)
             export(model, cfg, tok_path, args.out / "hf-partial", r)
             print(json.dumps(r), flush=True)
-            mark = time.time()
+            mark = clock()
     save()
     with torch.no_grad():  # figures are those of the rounded weights that are shipped
         for p in model.parameters():
