@@ -436,6 +436,9 @@ DEVICE void wait_a_little() {
 #define ACTIVATION_GELU 3
 #define ACTIVATION_GELU_ERF 4
 #define ACTIVATION_GELU_QUICK 5
+// As ReLU, but `up` must be above zero, too: see gated().
+#define ACTIVATION_DRELU 6
+// FATReLU is any code below ACTIVATION_NONE: the bits of its threshold, which is not negative, with the sign set.
 
 // As src/model/activation.rs: what is not a number stays so.
 DEVICE float activate(int code, float x) {
@@ -444,8 +447,16 @@ DEVICE float activate(int code, float x) {
     if (code == ACTIVATION_GELU) return 0.5f * x * (1.0f + tanhf(0.7978846f * (x + 0.044715f * x * x * x)));
     if (code == ACTIVATION_GELU_ERF) return 0.5f * x * erfcf(-0.70710678f * x);
     if (code == ACTIVATION_GELU_QUICK) return x / (1.0f + expf(-1.702f * x));
-    float r = x <= 0.0f ? 0.0f : x;
-    return code == ACTIVATION_RELU ? r : r * r;
+    float threshold = code < ACTIVATION_NONE ? float_of_bits((unsigned)code & 0x7fffffffu) : 0.0f;
+    float r = x <= threshold ? 0.0f : x;
+    return code == ACTIVATION_RELU2 ? r * r : r;
+}
+
+// What a neuron's output vector is multiplied with, from its activation and the product with `up`: exactly 0 where it
+// does not fire, whatever `up` is.
+DEVICE float gated(int code, float act, float up) {
+    if (act == 0.0f || (code == ACTIVATION_DRELU && up <= 0.0f)) return 0.0f;
+    return act * up;
 }
 
 // One of 32 values: rounded half to even by adding and subtracting 1.5 * 2^23.

@@ -5,15 +5,16 @@
 // tree. It depends on n_cols only.
 //
 // up_<type>: h[r] = act[r] * (up[r] . x + bias[r]) for the rows r = list[i], i < n_active; exactly 0 where act[r] is 0,
-// whatever up is. Other rows of h stay as they are.
+// whatever up is, and with dReLU where the second factor is not above 0. Other rows of h stay as they are.
 //   list     rows, or null for the rows 0, 1, ...
 //   count    n_active in device memory, or null where it is n
 //   act, h   by row, and may be the same
 //   bias     by row, or null
+//   activation  code of the function that has given act
 // Grid: any size; the rows are dealt to all warps. Bytes read: the listed rows once.
 //
 // gate_up_<type>: a = activation(gate[i] . x); h[i] = a * (up[i] . x) for i < n, exactly 0 where a is 0: up is not read
-// there. Grid: n divided by 16, rounded up. Bytes read: n rows of gate, and of up those whose activation is not 0.
+// there; with dReLU also where the second factor is not above 0. Grid: n divided by 16, rounded up. Bytes read: n rows of gate, and of up those whose activation is not 0.
 // Gate and up are of one type. Where they are not, matvec with the activation, select and up do the same in three steps.
 //
 // Registers (ptxas 12.9, sm_75/sm_90), up: f32 44/46, f16 64/64, bf16 64/64, q8_0 80/80,
@@ -40,7 +41,7 @@ DEVICE float dot_of_warp(const unsigned char* w, int n_stored, int row, const vo
 
 template <int TYPE>
 DEVICE void up(const unsigned char* w, int n_stored, const unsigned* list, const unsigned* count, int n, const float* act,
-               const void* x, int n_cols, const float* bias, float* h) {
+               const void* x, int n_cols, const float* bias, int activation, float* h) {
     int n_active = count ? (int)*count : n, lane = threadIdx.x % 32;
     // Consecutive rows go to different blocks, so that a short list keeps all multiprocessors busy.
     int warp = threadIdx.x / 32 * gridDim.x + blockIdx.x, n_warps = gridDim.x * WARPS;
@@ -51,7 +52,7 @@ DEVICE void up(const unsigned char* w, int n_stored, const unsigned* list, const
         float a = act[row];
         float sum = dot_of_warp<TYPE>(w, n_stored, row, x, n_cols);
         if (bias) sum += bias[row];
-        if (lane == 0) h[row] = a == 0.0f ? 0.0f : a * sum;
+        if (lane == 0) h[row] = gated(activation, a, sum);
         return;
     }
     for (int i = MANY_ROWS * warp; i < n_active; i += MANY_ROWS * n_warps) {
@@ -69,8 +70,7 @@ DEVICE void up(const unsigned char* w, int n_stored, const unsigned* list, const
             float sum = warp_sum(sums[r]);
             if (lane != 0 || i + r >= n_active) continue;
             if (bias) sum += bias[rows[r]];
-            float a = act[rows[r]];
-            h[rows[r]] = a == 0.0f ? 0.0f : a * sum;
+            h[rows[r]] = gated(activation, act[rows[r]], sum);
         }
     }
 }
@@ -95,7 +95,7 @@ DEVICE void gate_up(const unsigned char* gate, int gate_stored, const unsigned c
         // All lanes have the same sum, so the whole warp takes one way.
         float here = r == 0 ? a[0] : a[1], product = 0.0f;
         if (i + r >= n) break;
-        if (here != 0.0f) product = here * dot_of_warp<TYPE>(up, up_stored, i + r, x, n_cols);
+        if (here != 0.0f) product = gated(activation, here, dot_of_warp<TYPE>(up, up_stored, i + r, x, n_cols));
         if (lane == 0) h[i + r] = product;
     }
 }
@@ -103,8 +103,8 @@ DEVICE void gate_up(const unsigned char* gate, int gate_stored, const unsigned c
 #define FFN(name, TYPE)                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS, 3)                                                             \
         up_##name(const unsigned char* w, int n_stored, const unsigned* list, const unsigned* count, int n,              \
-                  const float* act, const void* x, int n_cols, const float* bias, float* h) {                            \
-        up<TYPE>(w, n_stored, list, count, n, act, x, n_cols, bias, h);                                                  \
+                  const float* act, const void* x, int n_cols, const float* bias, int activation, float* h) {            \
+        up<TYPE>(w, n_stored, list, count, n, act, x, n_cols, bias, activation, h);                                      \
     }                                                                                                                    \
     extern "C" __global__ void __launch_bounds__(THREADS, 3)                                                             \
         gate_up_##name(const unsigned char* gate, int gate_stored, const unsigned char* up, int up_stored, int n,        \

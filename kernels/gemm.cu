@@ -15,7 +15,8 @@
 // gemm_<type>: y[t][i] = f(bias[i] + sum over k of x[t][k] * w[first + i][k]), i in [0, n_rows), k in [0, n_cols);
 //   w: planes of `n_stored` rows. y[t] begins at y + t * stride. `bias` may be null. f: activation `act` (common.cuh,
 //   -1 none), and then, unless `other` is null, which has y's stride and may be y:
-//     combine 1: multiplied by other[t][i], but 0 where the activation is 0, whatever the other is
+//     combine 1: multiplied by other[t][i], but 0 where the activation is 0, whatever the other is, and with dReLU where
+//       the other is not above 0
 //     combine 2: other[t][i] added
 //
 // gemm_t_<type>: y[t][e] += sum over j of h[t][j] * d[first + j][e], j in [0, n_rows), e in [0, n_cols): the matrix
@@ -293,7 +294,7 @@ DEVICE void gemm(const unsigned char* w, int n_stored, int first, int n_rows, in
         for (int t = 0; t < n; t++, at += stride) {
             float sum = s.sums[t][threadIdx.x];
             float value = activate(act, bias ? sum + shift : sum);
-            if (other && combine == 1) value = value == 0.0f ? 0.0f : value * other[at];
+            if (other && combine == 1) value = gated(act, value, other[at]);
             if (other && combine == 2) value += other[at];
             y[at] = value;
         }

@@ -104,7 +104,8 @@ impl Cases {
             let up = group.ffn_up();
             let shape = Shape { dtype: instead.unwrap_or(up.dtype()), n_rows: vec![n_ff], n_cols: up.n_cols };
             some_and_all(self, Reader::Up, &shape);
-            if instead.is_some() || up.dtype() == mask.dtype() {
+            // Where `up` has a mask of its own, too, gates are counted before it.
+            if (instead.is_some() || up.dtype() == mask.dtype()) && !activation.has_two_masks() {
                 self.push(Reader::GateUp, "both".to_owned(), Shape { n_rows: vec![n_ff; 2], ..shape }, false);
             }
         }

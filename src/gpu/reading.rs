@@ -142,7 +142,7 @@ impl Meter {
                     let (gate, up) = (&matrices[0], &matrices[1]);
                     ffn::gate_up(kernels, stream, gate, up, n_rows[0], acts, Activation::Relu, h)
                 }
-                Reader::Up => ffn::up(kernels, stream, &matrices[0], Ptr::NULL, &list, act, acts, h),
+                Reader::Up => ffn::up(kernels, stream, &matrices[0], Ptr::NULL, &list, act, acts, Activation::Relu, h),
                 Reader::Down => {
                     let factors = Factors { h: act, n: n_rows[0], all: !listed };
                     down::down(kernels, stream, &matrices[0], &factors, y, scratch)

@@ -5,7 +5,7 @@ use super::operands::{Bench, TYPES, Weights, assert_close};
 use powerinfer::gpu::Ptr;
 use powerinfer::gpu::ops::down::{Factors, clear_scratch, down, scratch_bytes};
 use powerinfer::gpu::ops::ffn::{List, gate_up, up};
-use powerinfer::model::Activation;
+use powerinfer::model::{Activation, Threshold};
 use powerinfer::quant::GgmlType;
 
 /// Of the sum of the contributions' sizes in a column: each is rounded once, and so is every one of the additions, which
@@ -35,14 +35,15 @@ fn check_up(bench: &mut Bench, w: &Weights, x: &[f32], slots: &[u32], list: &Lis
     let mut act = bench.random.values(n);
     act.iter_mut().step_by(7).for_each(|a| *a = 0.0);
     let (act_there, h) = (bench.floats(&act), bench.room_for(n));
+    let activation = if biased { Activation::DRelu } else { Activation::Relu };
     let bias = if biased { bench.random.values(n) } else { vec![0.0; n] };
     let bias_there = if biased { bench.floats(&bias) } else { Ptr::NULL };
-    up(&bench.kernels, &bench.stream, &w.matrix, bias_there, list, act_there, x8, h).unwrap();
+    up(&bench.kernels, &bench.stream, &w.matrix, bias_there, list, act_there, x8, activation, h).unwrap();
     let got = bench.read(h, n);
     let what = format!("{dtype} {} of {n}", slots.len());
     let at = |slot: &u32| *slot as usize;
     let dot = |slot: &u32| w.dot(at(slot), &acts) + bias[at(slot)];
-    let product = |slot: &u32| if act[at(slot)] == 0.0 { 0.0 } else { act[at(slot)] * dot(slot) };
+    let product = |slot: &u32| activation.gated(act[at(slot)], dot(slot));
     let expected: Vec<f32> = slots.iter().map(product).collect();
     let listed: Vec<f32> = slots.iter().map(|slot| got[at(slot)]).collect();
     let size = |i: usize| act[at(&slots[i])].abs() * (w.dot_size(at(&slots[i]), x) + bias[at(&slots[i])].abs());
@@ -54,7 +55,7 @@ fn check_up(bench: &mut Bench, w: &Weights, x: &[f32], slots: &[u32], list: &Lis
         }
     }
     // The products may take the place of the activations.
-    up(&bench.kernels, &bench.stream, &w.matrix, bias_there, list, act_there, x8, act_there).unwrap();
+    up(&bench.kernels, &bench.stream, &w.matrix, bias_there, list, act_there, x8, activation, act_there).unwrap();
     let in_place = bench.read(act_there, n);
     for slot in slots {
         assert_eq!(in_place[at(slot)].to_bits(), got[at(slot)].to_bits(), "{what}: in place");
@@ -102,12 +103,13 @@ fn gate_and_up_in_one_kernel_agree_with_plain_rust() {
         let (gate, up) = (bench.weights(dtype, n_stored, n_cols), bench.weights(dtype, n_stored + 3, n_cols));
         let x = bench.random.values(n_cols);
         let (acts, x8) = bench.acts(dtype, &x);
-        for activation in [Activation::Relu, Activation::Relu2, Activation::Silu] {
+        let fatrelu = Activation::FatRelu(Threshold::new(0.25).unwrap());
+        for activation in [Activation::Relu, Activation::Relu2, Activation::Silu, Activation::DRelu, fatrelu] {
             for n in [0, 1, 16, 43] {
                 let h = bench.room_for(n + 1);
                 gate_up(&bench.kernels, &bench.stream, &gate.matrix, &up.matrix, n, x8, activation, h).unwrap();
                 let act: Vec<f32> = (0..n).map(|i| activation.apply(gate.dot(i, &acts))).collect();
-                let expected: Vec<f32> = (0..n).map(|i| act[i] * up.dot(i, &acts)).collect();
+                let expected: Vec<f32> = (0..n).map(|i| activation.gated(act[i], up.dot(i, &acts))).collect();
                 let got = bench.read(h, n + 1);
                 let what = format!("{dtype} {activation} {n}");
                 // Both factors are off, each relative to its own size; the square's slope is twice its root.
@@ -140,7 +142,8 @@ fn a_neuron_at_rest_is_zero_whatever_its_rows_hold_and_what_is_not_a_number_spre
     assert!(got[0].to_bits() == 0 && got[1] == f32::INFINITY && got[2].is_nan(), "{got:?}");
 
     let act = bench.floats(&[0.0, 1.0, f32::NAN]);
-    up(&bench.kernels, &bench.stream, &infinite.matrix, Ptr::NULL, &List::all(3), act, x, h).unwrap();
+    up(&bench.kernels, &bench.stream, &infinite.matrix, Ptr::NULL, &List::all(3), act, x, Activation::DRelu, h)
+        .unwrap();
     let got = bench.read(h, 3);
     assert!(got[0].to_bits() == 0 && got[1] == f32::INFINITY && got[2].is_nan(), "{got:?}");
 }

@@ -6,7 +6,7 @@ use powerinfer::gpu::Ptr;
 use powerinfer::gpu::matrix::{planes, takes_floats};
 use powerinfer::gpu::ops::matvec::{Rows, matvec};
 use powerinfer::gpu::ops::norm::Acts;
-use powerinfer::model::Activation;
+use powerinfer::model::{Activation, Threshold};
 use powerinfer::quant::GgmlType;
 
 /// Of the sum of the products' sizes. Integer sums are exact; what remains is the rounding of a few dozen additions per
@@ -132,7 +132,9 @@ fn activation_functions_are_those_of_the_model_and_keep_what_is_not_a_number() {
             }
             let (acts, on_device) = bench.acts(dtype, &x);
             let y = bench.room_for(n_rows);
-            for activation in ACTIVATIONS {
+            // As far from where it jumps as possible: there both sides are right.
+            let jumping = Activation::FatRelu(between(&expected(&w, 0, n_rows, &acts)));
+            for activation in ACTIVATIONS.into_iter().chain([jumping]) {
                 matvec(&bench.kernels, &bench.stream, &[Rows::all(&w.matrix, y)], on_device, Some(activation)).unwrap();
                 let wanted: Vec<_> = expected(&w, 0, n_rows, &acts).iter().map(|y| activation.apply(*y)).collect();
                 let got = bench.read(y, n_rows);
@@ -146,14 +148,23 @@ fn activation_functions_are_those_of_the_model_and_keep_what_is_not_a_number() {
     }
 }
 
-/// All that kernels have a code for.
-pub const ACTIVATIONS: [Activation; 6] = [
+/// The middle of the widest gap between values above 0.
+fn between(values: &[f32]) -> Threshold {
+    let mut above: Vec<f32> = values.iter().copied().filter(|v| *v > 0.0).chain([0.0]).collect();
+    above.sort_by(f32::total_cmp);
+    let widest = above.windows(2).max_by(|a, b| (a[1] - a[0]).total_cmp(&(b[1] - b[0])));
+    Threshold::new(widest.map_or(0.0, |pair| (pair[0] + pair[1]) / 2.0)).unwrap()
+}
+
+/// All that kernels have a code for, but for FATReLU, which jumps.
+pub const ACTIVATIONS: [Activation; 7] = [
     Activation::Silu,
     Activation::Relu,
     Activation::Relu2,
     Activation::Gelu,
     Activation::GeluErf,
     Activation::GeluQuick,
+    Activation::DRelu,
 ];
 
 #[test]

@@ -192,18 +192,18 @@ impl<'m> Hybrid<'m> {
     /// Counts what the card did for the token that is finished. In dense mode it does not look which neurons fire.
     fn count(&self, tokens: &mut Tokens) {
         let Some(sequence) = tokens.sequences.first_mut() else { return };
+        let two_masks = self.cpu.model().config.activation.activation.has_two_masks();
         let on_card = self.resident.layers.iter().flat_map(|layer| &layer.groups);
         let groups = self.cpu.model().weights.groups().zip(on_card).zip(self.mailbox.counts().chunks_exact(2));
         for (number, (((_, group), on_card), counts)) in groups.enumerate() {
             let n_hot = on_card.choice.n_hot;
             if on_card.choice.is_any() {
                 let masked = if on_card.choice.mask { group.n_ff() } else { n_hot };
-                let fired = if n_hot > 0 { counts[0] as usize } else { 0 };
+                let [fired, opened] =
+                    [counts[0], counts[usize::from(two_masks)]].map(|n| if n_hot > 0 { n as usize } else { 0 });
                 let predictor = group.predictor.as_ref().filter(|_| on_card.predictor.is_some());
                 let predictor_bytes = predictor.map_or(0, |p| p.bytes_for(n_hot..group.n_ff()));
-                sequence
-                    .stats
-                    .add(number, Computed { fired, opened: fired, masked, predictor_bytes, ..Computed::default() });
+                sequence.stats.add(number, Computed { fired, opened, masked, predictor_bytes, ..Computed::default() });
             }
         }
         sequence.stats.end_token();

@@ -23,6 +23,11 @@ use anyhow::{Context, Result, bail, ensure};
 /// How long the card waits for the CPU: longer than it takes to read many layers from a slow disk for the first time.
 const ANSWER_LIMIT_MS: u32 = 600_000;
 
+/// Bytes of a number on the card.
+const FLOAT: u64 = 4;
+/// Bytes of what a group's kernels count: hot neurons that fire, and those whose row of `up` is read where these are more.
+const COUNTS_BYTES: u64 = 2 * FLOAT;
+
 /// Queries, keys and values of some tokens, and where they belong.
 #[derive(Clone, Copy)]
 pub(super) struct Heads {
@@ -374,7 +379,8 @@ impl<'a> Recorder<'a> {
         let (n_ff, n_hot, choice) = (weights.n_ff(), group.choice.n_hot, group.choice);
         let (dense, gated) = (mode == Mode::Dense, weights.gate.is_some());
         let activation = model.config.activation.activation;
-        let slots = HotAndCold { n_hot, n_ff, counts: self.at(S::Counts).offset(8 * number as u64) };
+        // The CPU counts the cold ones that fire.
+        let slots = HotAndCold { n_hot, n_ff, counts: Ptr::NULL };
         let mask = |m: &Option<_>| m.context("the mask matrix is not on the card");
         let cold = |found| Request::Cold { layer: i, group: g, n_hot, found };
         // By slot: activations, then what the neurons' vectors are multiplied with.
@@ -405,7 +411,8 @@ impl<'a> Recorder<'a> {
         ensure!(gated == group.up.is_some() || n_hot == 0, "up is not on the card");
         let mut y = Ptr::NULL;
         if n_hot > 0 {
-            self.hot(group, n_hot, slots, activation, x)?;
+            let counts = self.at(S::Counts).offset(COUNTS_BYTES * number as u64);
+            self.hot(group, HotAndCold { counts, ..slots }, activation, x)?;
         }
         if let Some(matrix) = &group.down {
             y = self.at(S::FfnOut);
@@ -415,25 +422,31 @@ impl<'a> Recorder<'a> {
         Ok(Source { ptr: y, shift: group.biases.down, answer: job.map(|job| self.answer(job)) })
     }
 
-    /// What the output vectors of a group's hot neurons are multiplied with, of which there are some.
-    fn hot(&self, group: &CardGroup, n_hot: usize, slots: HotAndCold, activation: Activation, x: Acts) -> Result<()> {
+    /// What the output vectors of a group's hot neurons are multiplied with, of which there are some. Counts how many fire,
+    /// and, where `up` has a mask of its own, behind that for how many it is read.
+    fn hot(&self, group: &CardGroup, slots: HotAndCold, activation: Activation, x: Acts) -> Result<()> {
         let Card { kernels, stream, mode, .. } = self.card;
-        let (act, dense) = (self.at(S::Act), mode == Mode::Dense);
+        let (act, n_hot, dense) = (self.at(S::Act), slots.n_hot, mode == Mode::Dense);
+        let two_masks = activation.has_two_masks();
         let rows = group.mask.as_ref().context("the mask matrix is not on the card")?;
         let list = HotList { list: self.at(S::List), n: self.at(S::ListLen) };
         match &group.up {
             // Without a list: `up` is read where the gate fires.
-            Some(up) if !group.choice.mask && up.dtype() == rows.dtype() && group.biases.none_of_rows() => {
+            Some(up)
+                if !group.choice.mask && up.dtype() == rows.dtype() && group.biases.none_of_rows() && !two_masks =>
+            {
                 gate_up(kernels, stream, rows, up, n_hot, x, activation, act)?;
                 select_hot(kernels, stream, act, dense, slots, &list)
             }
             matrix => {
                 let hot_rows = Rows { n_rows: n_hot, bias: group.biases.mask, ..Rows::all(rows, act) };
                 matvec(kernels, stream, &[hot_rows], x, Some(activation))?;
-                select_hot(kernels, stream, act, dense, slots, &list)?;
+                let opened = HotAndCold { counts: slots.counts.offset(if two_masks { FLOAT } else { 0 }), ..slots };
+                select_hot(kernels, stream, act, dense, opened, &list)?;
                 let Some(matrix) = matrix else { return Ok(()) };
                 let hot = List { slots: list.list, count: list.n, n: n_hot };
-                up(kernels, stream, matrix, group.biases.up, &hot, act, x, act)
+                up(kernels, stream, matrix, group.biases.up, &hot, act, x, activation, act)?;
+                if two_masks { select_hot(kernels, stream, act, dense, slots, &list) } else { Ok(()) }
             }
         }
     }

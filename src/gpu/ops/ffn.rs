@@ -37,9 +37,9 @@ impl List {
     }
 }
 
-/// Enqueues `h[s] = act[s] * (up[s] . x + bias[s])` for the slots `s` of the list, exactly 0 where `act[s]` is 0. `act`,
-/// `bias` (or [`Ptr::NULL`]) and `h`: `f32`, by slot; the first and the last may be the same. What is not in the list stays
-/// as it is in `h`.
+/// Enqueues `h[s] = act[s] * (up[s] . x + bias[s])` for the slots `s` of the list, exactly 0 where `act[s]` is 0, and where
+/// `activation`, which has given `act`, lets a neuron rest for its second factor. `act`, `bias` (or [`Ptr::NULL`]) and `h`:
+/// `f32`, by slot; the first and the last may be the same. What is not in the list stays as it is in `h`.
 ///
 /// # Errors
 /// When sizes do not match, or the card has failed.
@@ -52,6 +52,7 @@ pub fn up(
     list: &List,
     act: Ptr,
     x: Acts,
+    activation: Activation,
     h: Ptr,
 ) -> Result<()> {
     list.check(up)?;
@@ -59,12 +60,13 @@ pub fn up(
         return Ok(());
     }
     let args = Args::new().ptr(up.ptr()).n(up.n_stored()).ptr(list.slots).ptr(list.count).n(list.n);
-    let args = args.ptr(act).ptr(up.input(x)?).n(up.n_cols()).ptr(bias).ptr(h);
+    let args = args.ptr(act).ptr(up.input(x)?).n(up.n_cols()).ptr(bias);
+    let args = args.i32(activation_code(Some(activation))?).ptr(h);
     let grid = resident(stream.device()).min(list.n.div_ceil(WARPS) as u32);
     kernels.launch(stream, &format!("up_{}", up.kernel()), [grid, 1, 1], [THREADS as u32, 1, 1], args)
 }
 
-/// Enqueues `a = activation(gate[i] . x)`, `h[i] = a * (up[i] . x)`, exactly 0 where `a` is 0, for slots 0 to `n - 1`.
+/// Enqueues `a = activation(gate[i] . x)`, `h[i] = a * (up[i] . x)`, exactly 0 where [`up`] has it so, for slots 0 to `n - 1`.
 /// `h`: `f32[n]`, by slot. Only for two matrices of one type without biases; otherwise use [`super::matvec::matvec`], a selection, and
 /// [`up`].
 ///

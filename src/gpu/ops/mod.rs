@@ -15,7 +15,7 @@ pub mod token;
 
 use super::device::Device;
 use crate::model::Activation;
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 /// Threads of a block in the kernels that read weights.
 const THREADS: usize = 256;
@@ -37,16 +37,17 @@ fn spread(device: &Device, n_blocks: usize) -> u32 {
 /// # Errors
 /// When they have none.
 pub fn activation_code(activation: Option<Activation>) -> Result<i32> {
-    match activation {
-        None => Ok(-1),
-        Some(Activation::Silu) => Ok(0),
-        Some(Activation::Relu) => Ok(1),
-        Some(Activation::Relu2) => Ok(2),
-        Some(Activation::Gelu) => Ok(3),
-        Some(Activation::GeluErf) => Ok(4),
-        Some(Activation::GeluQuick) => Ok(5),
-        Some(other @ (Activation::FatRelu(_) | Activation::DRelu | Activation::SwigluOai)) => {
-            bail!("activation {other} is not computed on a card yet")
-        }
-    }
+    Ok(match activation {
+        None => -1,
+        Some(Activation::Silu) => 0,
+        Some(Activation::Relu) => 1,
+        Some(Activation::Relu2) => 2,
+        Some(Activation::Gelu) => 3,
+        Some(Activation::GeluErf) => 4,
+        Some(Activation::GeluQuick) => 5,
+        Some(Activation::DRelu) => 6,
+        // Its threshold is not negative, so the sign is free to tell it from all others.
+        Some(Activation::FatRelu(threshold)) => (threshold.get().to_bits() | 1 << 31).cast_signed(),
+        Some(Activation::SwigluOai) => bail!("activation swiglu_oai is not computed on a card yet"),
+    })
 }

@@ -8,21 +8,25 @@ use crate::gpu::matrix::planes;
 use crate::gpu::ops::down;
 use crate::gpu::ops::ffn::{self, List};
 use crate::gpu::ops::matvec::{Rows, matvec};
-use crate::model::Activation;
+use crate::model::{Activation, Threshold};
 use crate::quant::GgmlType;
 use anyhow::Result;
 
 /// Neurons: more than a block of any kernel has at once, and no multiple of anything.
 const N_FF: usize = 75;
 
-/// Activations that are nowhere much steeper than 1.
-const SMOOTH: [Option<Activation>; 5] = [
+/// Activations that are nowhere much steeper than 1; FATReLU is tested beside them.
+const SMOOTH: [Option<Activation>; 6] = [
     Some(Activation::Relu),
+    Some(Activation::DRelu),
     Some(Activation::Silu),
     Some(Activation::Gelu),
     Some(Activation::GeluErf),
     Some(Activation::GeluQuick),
 ];
+
+/// A threshold of FATReLU.
+const JUMP: f32 = 0.125;
 
 /// A width that leaves blocks unfinished.
 fn width(dtype: GgmlType) -> usize {
@@ -37,7 +41,8 @@ pub(super) fn all(test: &mut Test) -> Result<()> {
         }
         // They are the same code for all types. Without one nothing hides: ReLU makes zeros of all rows where all are negative,
         // as those of types with minima may be.
-        let activations = if dtype == GgmlType::F32 { &SMOOTH[..] } else { &[None] };
+        let jumping = [Some(Activation::FatRelu(Threshold::new(JUMP)?))];
+        let activations = if dtype == GgmlType::F32 { [&SMOOTH[..], &jumping].concat() } else { vec![None] };
         test.of(&format!("matvec_{}", planes.name), |m| activations.iter().try_for_each(|f| product(m, dtype, *f)))?;
         test.of(&format!("up_{}", planes.name), |m| up(m, dtype))?;
         test.of(&format!("gate_up_{}", planes.name), |m| gate_up(m, dtype))?;
@@ -79,9 +84,12 @@ fn product(m: &mut Memory, dtype: GgmlType, activation: Option<Activation>) -> R
         let got = m.get::<f32>(part.y, part.n_rows)?;
         let bias = |i: usize| if part.bias.is_null() { 0.0 } else { bias[i] };
         let applied = |sum: f32| activation.map_or(sum, |activation| activation.apply(sum));
-        let expected = (0..part.n_rows).map(|i| applied(w.dot(part.first + i, &acts) + bias(i)));
-        near("row", &got, expected.map(f64::from), |i| {
-            SLACK * f64::from(DOT_TOLERANCE * (w.dot_size(part.first + i, &x) + 1.0))
+        let sum = |i: usize| w.dot(part.first + i, &acts) + bias(i);
+        near("row", &got, (0..part.n_rows).map(|i| f64::from(applied(sum(i)))), |i| {
+            let off = SLACK * f64::from(DOT_TOLERANCE * (w.dot_size(part.first + i, &x) + 1.0));
+            // So close to the point where it jumps, both sides are right.
+            let jump = activation.and_then(Activation::threshold).map_or(0.0, |t| f64::from(t.get()));
+            if jump > 0.0 && (f64::from(sum(i)) - jump).abs() <= off { jump + off } else { off }
         })?;
     }
     Ok(())
@@ -104,15 +112,15 @@ fn up(m: &mut Memory, dtype: GgmlType) -> Result<()> {
     let mut act = m.random.values(N_FF);
     act.iter_mut().step_by(6).for_each(|a| *a = 0.0);
     let bias = m.random.values(N_FF);
-    for biased in [false, true] {
+    for (biased, activation) in [(false, Activation::Relu), (true, Activation::Relu), (true, Activation::DRelu)] {
         let (at, bias) = if biased { (m.put(&bias)?, &bias) } else { (Ptr::NULL, &vec![0.0; N_FF]) };
         // Over the activations, as in a layer: what is not listed stays.
         let h = m.put(&act)?;
-        ffn::up(&m.kernels, &m.stream, &w.matrix, at, &list, h, on_card, h)?;
+        ffn::up(&m.kernels, &m.stream, &w.matrix, at, &list, h, on_card, activation, h)?;
         let got = m.get::<f32>(h, N_FF)?;
         let expected = (0..N_FF).map(|i| match act[i] {
             0.0 => 0.0,
-            a if slots.contains(&(i as u32)) => a * (w.dot(i, &acts) + bias[i]),
+            a if slots.contains(&(i as u32)) => activation.gated(a, w.dot(i, &acts) + bias[i]),
             a => a,
         });
         let size = |i: usize| act[i].abs() * (w.dot_size(i, &x) + bias[i].abs());
