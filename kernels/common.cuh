@@ -15,9 +15,13 @@
 #define TYPE_F32 0
 #define TYPE_F16 1
 #define TYPE_Q4_0 2
+#define TYPE_Q5_0 6
+#define TYPE_Q5_1 7
 #define TYPE_Q8_0 8
 #define TYPE_Q4_K 12
+#define TYPE_Q5_K 13
 #define TYPE_Q6_K 14
+#define TYPE_IQ4_NL 20
 #define TYPE_BF16 30
 
 // LEN elements per block, QUANTS bytes of a block in the first plane, SCALES bytes in the second.
@@ -27,10 +31,18 @@ template <> struct Layout<TYPE_F16> { enum { LEN = 1, QUANTS = 2, SCALES = 0 }; 
 template <> struct Layout<TYPE_BF16> { enum { LEN = 1, QUANTS = 2, SCALES = 0 }; };
 // 16 bytes: byte i holds element i in its low and element i + 16 in its high half, offset by 8. Scale: f16.
 template <> struct Layout<TYPE_Q4_0> { enum { LEN = 32, QUANTS = 16, SCALES = 2 }; };
+// Half-bytes as in Q4_0, indices of levels (levels_of). Scale: f16.
+template <> struct Layout<TYPE_IQ4_NL> { enum { LEN = 32, QUANTS = 16, SCALES = 2 }; };
+// Half-bytes as in Q4_0. Scale: f16, then the fifth bits, bit i that of element i; the offset is 16.
+template <> struct Layout<TYPE_Q5_0> { enum { LEN = 32, QUANTS = 16, SCALES = 6 }; };
+// As Q5_0, without an offset: the value of 0, f16, lies between the scale and the fifth bits.
+template <> struct Layout<TYPE_Q5_1> { enum { LEN = 32, QUANTS = 16, SCALES = 8 }; };
 // 32 signed bytes. Scale: f16.
 template <> struct Layout<TYPE_Q8_0> { enum { LEN = 32, QUANTS = 32, SCALES = 2 }; };
 // As in the file: f16 d, f16 d_min, 12 bytes of 6-bit scales and minima, 128 bytes of half-bytes.
 template <> struct Layout<TYPE_Q4_K> { enum { LEN = 256, QUANTS = 144, SCALES = 0 }; };
+// As Q4_K, with 32 bytes of fifth bits before the half-bytes: bit j of byte i is that of element 32 j + i.
+template <> struct Layout<TYPE_Q5_K> { enum { LEN = 256, QUANTS = 176, SCALES = 0 }; };
 // 128 bytes of lower halves, 64 bytes of upper two bits, 16 signed bytes of scales. Scale: f16.
 template <> struct Layout<TYPE_Q6_K> { enum { LEN = 256, QUANTS = 208, SCALES = 2 }; };
 
@@ -111,6 +123,16 @@ DEVICE unsigned short load2(const void* p) {
 #else
     unsigned short v;
     asm("ld.global.nc.u16 %0, [%1];" : "=h"(v) : "l"(p));
+    return v;
+#endif
+}
+
+DEVICE uint2 load8(const void* p) {
+#ifdef CUDA_EMU
+    return *(const uint2*)p;
+#else
+    uint2 v;
+    asm("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(p));
     return v;
 #endif
 }
@@ -301,9 +323,58 @@ DEVICE int high_halves(int q) { return (int)((unsigned)q >> 4 & 0x0f0f0f0f); }
 DEVICE int4 low_halves(const int4& q) { return {low_halves(q.x), low_halves(q.y), low_halves(q.z), low_halves(q.w)}; }
 DEVICE int4 high_halves(const int4& q) { return {high_halves(q.x), high_halves(q.y), high_halves(q.z), high_halves(q.w)}; }
 
+// Half-bytes with four of their fifth bits, of which the lowest is that of the lowest byte.
+DEVICE int five_bits(int low, unsigned four) { return low | (int)((four & 0xf) * 0x00204081u << 4 & 0x10101010u); }
+DEVICE int4 five_bits(const int4& low, unsigned sixteen) {
+    return {five_bits(low.x, sixteen), five_bits(low.y, sixteen >> 4), five_bits(low.z, sixteen >> 8),
+            five_bits(low.w, sixteen >> 12)};
+}
+
+// Half-bytes with their fifth bits, which are bit `shift` of the bytes of `top`.
+DEVICE int fifth_of_bytes(int low, int top, int shift) { return low | (int)((unsigned)top >> shift << 4 & 0x10101010u); }
+DEVICE int4 fifth_of_bytes(const int4& low, const int4& top, int shift) {
+    return {fifth_of_bytes(low.x, top.x, shift), fifth_of_bytes(low.y, top.y, shift),
+            fifth_of_bytes(low.z, top.z, shift), fifth_of_bytes(low.w, top.w, shift)};
+}
+
+// Of the eight bytes of a and b those that the lower four half-bytes of `at` say: 0 to 3 are a's, 4 to 7 b's.
+DEVICE unsigned bytes_at(unsigned a, unsigned b, unsigned at) {
+#ifdef CUDA_EMU
+    unsigned long long both = (unsigned long long)b << 32 | a;
+    unsigned v = 0;
+    for (int i = 0; i < 4; i++) v |= (unsigned)(both >> 8 * (at >> 4 * i & 7) & 0xff) << 8 * i;
+    return v;
+#else
+    unsigned v;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(v) : "r"(a), "r"(b), "r"(at));
+    return v;
+#endif
+}
+
+// The levels of IQ4_NL, signed bytes, at the lower four half-bytes of `at`.
+DEVICE unsigned levels_at(unsigned at) {
+    unsigned low = at & 0x7777, below = bytes_at(0xbfad9881u, 0xf6eaddcfu, low);
+    unsigned above = bytes_at(0x26190d01u, 0x71594535u, low);
+    return bytes_at(below, above, 0x3210 | (at & 0x8888) >> 1);
+}
+
+// Of the bytes of q the levels of the low halves, and of the high halves.
+struct Levels {
+    int low, high;
+};
+DEVICE Levels levels_of(int q) {
+    unsigned a = levels_at((unsigned)q), b = levels_at((unsigned)q >> 16);
+    return {(int)bytes_at(a, b, 0x6420), (int)bytes_at(a, b, 0x7531)};
+}
+DEVICE void levels_of(const int4& q, int4* low, int4* high) {
+    Levels x = levels_of(q.x), y = levels_of(q.y), z = levels_of(q.z), w = levels_of(q.w);
+    *low = {x.low, y.low, z.low, w.low};
+    *high = {x.high, y.high, z.high, w.high};
+}
+
 DEVICE int dot16(const int4& a, const int4& b) { return dp4a(a.x, b.x, dp4a(a.y, b.y, dp4a(a.z, b.z, dp4a(a.w, b.w, 0)))); }
 
-// The scales and the minima of the sub-blocks 2 j and 2 j + 1 (bits 0 to 7 and 8 to 15) of a Q4_K super-block
+// The scales and the minima of the sub-blocks 2 j and 2 j + 1 (bits 0 to 7 and 8 to 15) of a Q4_K or Q5_K super-block
 // whose first 16 bytes are `head`.
 DEVICE void scales_and_mins_of_q4_k(const int4& head, int j, unsigned* scales, unsigned* mins) {
     unsigned a = (unsigned)head.y >> 16 * (j % 2), b = (unsigned)head.z >> 16 * (j % 2);

@@ -13,8 +13,9 @@
 // changes nothing in it, as adding them would not: so the result depends on h, n and the grid alone. Rows are dealt out, for hot
 // ones, which fire most, come first.
 // Bytes read: the rows whose h is not 0 once, and h. Partial sums: written and read once, 4 bytes for each column and split.
-// Registers (ptxas 12.9, sm_75/sm_90): f32 40/40, f16 47/46, bf16 47/46, q8_0 77/78, q4_0 77/78, q4_k 80/80, q6_k 80/80.
-#include "common.cuh"
+// Registers (ptxas 12.9, sm_75/sm_90): f32 40/40, f16 47/46, bf16 47/46, q8_0 77/78, q4_0 77/78, q5_0 77/77, q5_1 76/75,
+// iq4_nl 80/80, q4_k 80/80, q5_k 80/79, q6_k 80/80.
+#include "rows.cuh"
 
 #define THREADS 256
 #define WARPS (THREADS / 32)
@@ -120,6 +121,69 @@ template <> struct Columns<TYPE_Q4_0> {
     DEVICE int column(int u, int a) { return 32 * u + a; }
 };
 
+// As Q4_0, with fifth bits.
+template <> struct Columns<TYPE_Q5_0> {
+    enum { N = 32 };
+    typedef Unit<TYPE_Q5_0>::W W;
+    struct Acc { float v[N]; };
+    DEVICE W load(const unsigned char* q, const unsigned char* scales, int u) {
+        return Unit<TYPE_Q5_0>::load_w(q, scales, u);
+    }
+    DEVICE void add(Acc& acc, const W& w, float h, int) {
+        float f = factor(h, half_to_float(w.d));
+        add_bytes(acc.v, five_bits(low_halves(w.q), w.fifth), f, 16.0f);
+        add_bytes(acc.v + 16, five_bits(high_halves(w.q), w.fifth >> 16), f, 16.0f);
+    }
+    DEVICE void finish(Acc&) {}
+    DEVICE int column(int u, int a) { return 32 * u + a; }
+};
+
+template <> struct Columns<TYPE_Q5_1> {
+    enum { N = 32 };
+    typedef Unit<TYPE_Q5_1>::W W;
+    // What the value of 0 adds is the same for all columns of a block.
+    struct Acc { float v[N], zero; };
+    DEVICE W load(const unsigned char* q, const unsigned char* scales, int u) {
+        return Unit<TYPE_Q5_1>::load_w(q, scales, u);
+    }
+    DEVICE void add(Acc& acc, const W& w, float h, int) {
+        float2 d = halves_to_floats(w.scales.x);
+        float f = factor(h, d.x);
+        add_bytes(acc.v, five_bits(low_halves(w.q), w.scales.y), f, 0.0f);
+        add_bytes(acc.v + 16, five_bits(high_halves(w.q), w.scales.y >> 16), f, 0.0f);
+        acc.zero += factor(h, d.y);
+    }
+    DEVICE void finish(Acc& acc) {
+#pragma unroll
+        for (int a = 0; a < N; a++) acc.v[a] += acc.zero;
+    }
+    DEVICE int column(int u, int a) { return 32 * u + a; }
+};
+
+template <> struct Columns<TYPE_IQ4_NL> {
+    enum { N = 32 };
+    typedef Unit<TYPE_IQ4_NL>::W W;
+    struct Acc { float v[N]; };
+    DEVICE W load(const unsigned char* q, const unsigned char* scales, int u) {
+        return Unit<TYPE_IQ4_NL>::load_w(q, scales, u);
+    }
+    // Levels of four bytes' low halves, and of their high halves, turned to unsigned bytes.
+    DEVICE void add_levels(float* acc, int q, float f) {
+        Levels levels = levels_of(q);
+        add_bytes(acc, levels.low ^ (int)0x80808080, f, 128.0f);
+        add_bytes(acc + 16, levels.high ^ (int)0x80808080, f, 128.0f);
+    }
+    DEVICE void add(Acc& acc, const W& w, float h, int) {
+        float f = factor(h, half_to_float(w.d));
+        add_levels(acc.v, w.q.x, f);
+        add_levels(acc.v + 4, w.q.y, f);
+        add_levels(acc.v + 8, w.q.z, f);
+        add_levels(acc.v + 12, w.q.w, f);
+    }
+    DEVICE void finish(Acc&) {}
+    DEVICE int column(int u, int a) { return 32 * u + a; }
+};
+
 template <> struct Columns<TYPE_Q4_K> {
     enum { N = 32 };
     struct W { int4 q, head; };
@@ -144,6 +208,28 @@ template <> struct Columns<TYPE_Q4_K> {
         for (int a = 0; a < N; a++) acc.v[a] -= a < 16 ? acc.min_low : acc.min_high;
     }
     DEVICE int column(int u, int a) { return 64 * (u / 2) + 16 * (u % 2) + (a < 16 ? a : a + 16); }
+};
+
+template <> struct Columns<TYPE_Q5_K> {
+    enum { N = 32 };
+    typedef Unit<TYPE_Q5_K>::W W;
+    typedef Columns<TYPE_Q4_K>::Acc Acc;
+    DEVICE W load(const unsigned char* q, const unsigned char* scales, int u) {
+        return Unit<TYPE_Q5_K>::load_w(q, scales, u);
+    }
+    DEVICE void add(Acc& acc, const W& w, float h, int u) {
+        unsigned scales, mins;
+        int j = u % 8 / 2;
+        scales_and_mins_of_q4_k(w.head, j, &scales, &mins);
+        float2 d = halves_to_floats(w.head.x);
+        float f = factor(h, d.x), m = factor(h, d.y);
+        add_bytes(acc.v, fifth_of_bytes(low_halves(w.q), w.fifth, 2 * j), f * (float)(scales & 0xff), 0.0f);
+        add_bytes(acc.v + 16, fifth_of_bytes(high_halves(w.q), w.fifth, 2 * j + 1), f * (float)(scales >> 8), 0.0f);
+        acc.min_low = fmaf(m, (float)(mins & 0xff), acc.min_low);
+        acc.min_high = fmaf(m, (float)(mins >> 8), acc.min_high);
+    }
+    DEVICE void finish(Acc& acc) { Columns<TYPE_Q4_K>::finish(acc); }
+    DEVICE int column(int u, int a) { return Columns<TYPE_Q4_K>::column(u, a); }
 };
 
 template <> struct Columns<TYPE_Q6_K> {
@@ -280,5 +366,9 @@ DOWN(f16, TYPE_F16, 4)
 DOWN(bf16, TYPE_BF16, 4)
 DOWN(q8_0, TYPE_Q8_0, 4)
 DOWN(q4_0, TYPE_Q4_0, 4)
+DOWN(q5_0, TYPE_Q5_0, 3)
+DOWN(q5_1, TYPE_Q5_1, 3)
+DOWN(iq4_nl, TYPE_IQ4_NL, 4)
 DOWN(q4_k, TYPE_Q4_K, 3)
+DOWN(q5_k, TYPE_Q5_K, 2)
 DOWN(q6_k, TYPE_Q6_K, 2)

@@ -18,8 +18,9 @@
 // Gate and up are of one type. Where they are not, matvec with the activation, select and up do the same in three steps.
 //
 // Registers (ptxas 12.9, sm_75/sm_90), up: f32 44/46, f16 64/64, bf16 64/64, q8_0 80/80,
-// q4_0 80/80, q4_k 80/80, q6_k 71/72;
-// gate_up: f32 50/50, f16 68/68, bf16 68/68, q8_0 80/80, q4_0 79/79, q4_k 80/79, q6_k 80/80.
+// q4_0 80/80, q5_0 80/80, q5_1 80/80, iq4_nl 79/80, q4_k 80/80, q5_k 80/76, q6_k 71/72;
+// gate_up: f32 50/50, f16 68/68, bf16 68/68, q8_0 80/80, q4_0 79/79, q5_0 80/80, q5_1 80/80, iq4_nl 78/78,
+// q4_k 80/79, q5_k 79/77, q6_k 80/80.
 #include "rows.cuh"
 
 #define THREADS 256
@@ -27,9 +28,10 @@
 
 // Rows and, of each, units of a lane that are loaded at once: for many rows and for few.
 #define MANY_ROWS 2
-// Q6_K has most to keep of a unit, and would not fit into the registers.
-#define MANY_DEPTH(TYPE) (TYPE == TYPE_Q6_K ? 1 : 2)
-#define FEW_DEPTH(TYPE) (TYPE == TYPE_Q6_K ? 2 : 4)
+// Q5_K and Q6_K have most to keep of a unit, and would not fit into the registers.
+#define LARGE_UNIT(TYPE) (TYPE == TYPE_Q5_K || TYPE == TYPE_Q6_K)
+#define MANY_DEPTH(TYPE) (LARGE_UNIT(TYPE) ? 1 : 2)
+#define FEW_DEPTH(TYPE) (LARGE_UNIT(TYPE) ? 2 : 4)
 
 template <int TYPE>
 DEVICE float dot_of_warp(const unsigned char* w, int n_stored, int row, const void* x, int n_cols) {
@@ -117,5 +119,9 @@ FFN(f16, TYPE_F16)
 FFN(bf16, TYPE_BF16)
 FFN(q8_0, TYPE_Q8_0)
 FFN(q4_0, TYPE_Q4_0)
+FFN(q5_0, TYPE_Q5_0)
+FFN(q5_1, TYPE_Q5_1)
+FFN(iq4_nl, TYPE_IQ4_NL)
 FFN(q4_k, TYPE_Q4_K)
+FFN(q5_k, TYPE_Q5_K)
 FFN(q6_k, TYPE_Q6_K)

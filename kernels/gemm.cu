@@ -8,8 +8,8 @@
 //   smaller than the largest of their 32 to less). Where one of 32 is not finite the scale is 1.
 //   Grid (ceil(padded / 256), n_tokens), 256 threads.
 //
-// Weights in halves. F16 goes as it is. Q8_0, Q4_0: the integers, exact, and the block's d as a float factor of the
-//   block's sum. Q6_K the same with d and scale * quant, rounded to 11 bits. Q4_K, BF16, F32: the value times a power of
+// Weights in halves. F16 goes as it is. Q8_0, Q4_0, Q5_0, IQ4_NL: the integers, exact, and the block's d as a float factor of the
+//   block's sum. Q6_K the same with d and scale * quant, rounded to 11 bits. Q4_K, Q5_K, Q5_1, BF16, F32: the value times a power of
 //   two per 32 columns, rounded to 11 bits (BF16: exact), so that nothing leaves the range of halves.
 //
 // gemm_<type>: y[t][i] = f(bias[i] + sum over k of x[t][k] * w[first + i][k]), i in [0, n_rows), k in [0, n_cols);
@@ -139,7 +139,10 @@ DEVICE void add_step(Sums& sums, const Steps& s, int buffer, int warp_row, int w
 }
 
 template <int TYPE> struct Halves {
-    static const bool exact = TYPE == TYPE_Q8_0 || TYPE == TYPE_Q4_0 || TYPE == TYPE_Q6_K;
+    static const bool exact = TYPE == TYPE_Q8_0 || TYPE == TYPE_Q4_0 || TYPE == TYPE_Q5_0 || TYPE == TYPE_IQ4_NL ||
+                              TYPE == TYPE_Q6_K;
+    // Whether a chunk's bound is that of its block of 32.
+    static const bool of_block = TYPE == TYPE_Q4_K || TYPE == TYPE_Q5_K || TYPE == TYPE_Q5_1;
 };
 
 // Four chunks per thread: of a row in gemm, of four rows in gemm_t.
@@ -159,8 +162,8 @@ template <int TYPE> DEVICE void store_rows(Steps& s, int buffer, const Loaded<TY
             chunk.exact(m);
             scale = chunk.d;
         } else {
-            // All four chunks of a block must take the same power; Q4_K's bound is the block's already.
-            Power power = power_below(TYPE == TYPE_Q4_K ? chunk.bound() : largest_of_lanes<4>(chunk.bound()));
+            // All four chunks of a block must take the same power.
+            Power power = power_below(Halves<TYPE>::of_block ? chunk.bound() : largest_of_lanes<4>(chunk.bound()));
             chunk.values(m, power.down);
             scale = power.up;
         }
@@ -351,5 +354,9 @@ KERNELS(f16, TYPE_F16)
 KERNELS(bf16, TYPE_BF16)
 KERNELS(q8_0, TYPE_Q8_0)
 KERNELS(q4_0, TYPE_Q4_0)
+KERNELS(q5_0, TYPE_Q5_0)
+KERNELS(q5_1, TYPE_Q5_1)
+KERNELS(iq4_nl, TYPE_IQ4_NL)
 KERNELS(q4_k, TYPE_Q4_K)
+KERNELS(q5_k, TYPE_Q5_K)
 KERNELS(q6_k, TYPE_Q6_K)

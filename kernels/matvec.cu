@@ -13,7 +13,7 @@
 // Bytes read: the rows once, as many as in the file (2,304 for a Q4_0 row of 4,096, 8,192 for F16); x, from the nearest
 // cache, once for two rows. Four loads of 16 bytes of weights per thread are under way at once.
 // Registers (ptxas 12.9, sm_75/sm_90): f32 50/54, f16 61/64, bf16 60/64, q8_0 72/72,
-// q4_0 79/80, q4_k 75/77, q6_k 80/80.
+// q4_0 79/80, q5_0 80/79, q5_1 80/76, iq4_nl 80/80, q4_k 75/77, q5_k 68/71, q6_k 80/80.
 #include "rows.cuh"
 
 #define THREADS_LOG2 8
@@ -95,5 +95,9 @@ MATVEC(f16, TYPE_F16, 2)
 MATVEC(bf16, TYPE_BF16, 2)
 MATVEC(q8_0, TYPE_Q8_0, 2)
 MATVEC(q4_0, TYPE_Q4_0, 2)
+MATVEC(q5_0, TYPE_Q5_0, 2)
+MATVEC(q5_1, TYPE_Q5_1, 2)
+MATVEC(iq4_nl, TYPE_IQ4_NL, 2)
 MATVEC(q4_k, TYPE_Q4_K, 2)
+MATVEC(q5_k, TYPE_Q5_K, 1)
 MATVEC(q6_k, TYPE_Q6_K, 2)

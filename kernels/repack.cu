@@ -3,11 +3,12 @@
 // repack_<type>: takes the n_blocks blocks of `src` (packed one after the other, as in the file) apart into `quants` and
 // `scales`, which point to where the first of them belongs in the two planes of a matrix (common.cuh). Uploads come in
 // pieces: one launch for each. Types without a scale plane need no kernel: their bytes are copied.
-//   src, scales  aligned to 2 bytes
+//   src, scales  aligned to 2 bytes; what belongs to the second plane lies together in a block, too
 //   quants       aligned to 16 bytes
-// Grid: any size, 256 threads; a thread moves 16 bytes of quants at a time, and the first of a block its scale.
+// Grid: any size, 256 threads; a thread moves 16 bytes of quants at a time, and the first of a block its scales.
 // Bytes: each read once and written once.
-// Registers (ptxas 12.9, sm_75/sm_90): q8_0 24/24, q4_0 22/22, q6_k 26/26.
+// Registers (ptxas 12.9, sm_75/sm_90): q8_0 24/24, q4_0 22/22, q5_0 26/28, q5_1 26/26, iq4_nl 22/22,
+// q6_k 26/26.
 #include "common.cuh"
 
 #define THREADS 256
@@ -26,7 +27,11 @@ DEVICE void repack(unsigned char* quants, unsigned char* scales, const unsigned 
 #pragma unroll
         for (int k = 0; k < 4; k++) word[k] = (int)(load2(p + 4 * k) | (unsigned)load2(p + 4 * k + 2) << 16);
         *(int4*)(quants + 16 * i) = {word[0], word[1], word[2], word[3]};
-        if (part == 0) *(unsigned short*)(scales + 2 * block) = load2(from + SCALE_AT);
+        if (part != 0) continue;
+#pragma unroll
+        for (int k = 0; k < Layout<TYPE>::SCALES; k += 2) {
+            *(unsigned short*)(scales + Layout<TYPE>::SCALES * block + k) = load2(from + SCALE_AT + k);
+        }
     }
 }
 
@@ -37,5 +42,8 @@ DEVICE void repack(unsigned char* quants, unsigned char* scales, const unsigned 
     }
 
 REPACK(q4_0, TYPE_Q4_0, 2, 0)
+REPACK(q5_0, TYPE_Q5_0, 6, 0)
+REPACK(q5_1, TYPE_Q5_1, 8, 0)
+REPACK(iq4_nl, TYPE_IQ4_NL, 2, 0)
 REPACK(q8_0, TYPE_Q8_0, 2, 0)
 REPACK(q6_k, TYPE_Q6_K, 0, 208)

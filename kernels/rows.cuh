@@ -86,6 +86,70 @@ template <> struct Unit<TYPE_Q4_0> {
     }
 };
 
+// A block.
+template <> struct Unit<TYPE_Q5_0> {
+    enum { LEN = 32 };
+    typedef Unit<TYPE_Q4_0>::X X;
+    struct W { int4 q; unsigned short d; unsigned fifth; };
+    DEVICE X load_x(const void* x, int n, int u) { return Unit<TYPE_Q4_0>::load_x(x, n, u); }
+    DEVICE W load_w(const unsigned char* q, const unsigned char* scales, int u) {
+        const unsigned char* p = scales + 6 * u;
+        return {stream16(q + 16 * u), load2(p), load2(p + 2) | (unsigned)load2(p + 4) << 16};
+    }
+    DEVICE float add(float sum, const W& w, const X& x, int) {
+        int products = dot16(five_bits(low_halves(w.q), w.fifth), x.low);
+        products += dot16(five_bits(high_halves(w.q), w.fifth >> 16), x.high);
+        return fmaf(half_to_float(w.d), fmaf(-16.0f, x.ds, x.d * (float)products), sum);
+    }
+};
+
+// A block.
+template <> struct Unit<TYPE_Q5_1> {
+    enum { LEN = 32 };
+    typedef Unit<TYPE_Q4_0>::X X;
+    struct W { int4 q; uint2 scales; };
+    DEVICE X load_x(const void* x, int n, int u) { return Unit<TYPE_Q4_0>::load_x(x, n, u); }
+    DEVICE W load_w(const unsigned char* q, const unsigned char* scales, int u) {
+        return {stream16(q + 16 * u), load8(scales + 8 * u)};
+    }
+    DEVICE float add(float sum, const W& w, const X& x, int) {
+        int products = dot16(five_bits(low_halves(w.q), w.scales.y), x.low);
+        products += dot16(five_bits(high_halves(w.q), w.scales.y >> 16), x.high);
+        float2 d = halves_to_floats(w.scales.x);
+        return fmaf(d.x, x.d * (float)products, fmaf(d.y, x.ds, sum));
+    }
+};
+
+// A block.
+template <> struct Unit<TYPE_IQ4_NL> {
+    enum { LEN = 32 };
+    struct X { int4 low, high; float d; };
+    struct W { int4 q; unsigned short d; };
+    DEVICE X load_x(const void* x, int n, int u) {
+        const signed char* x8 = (const signed char*)x;
+        return {load16(x8 + 32 * u), load16(x8 + 32 * u + 16), load_float(x8_d(x8, n) + u)};
+    }
+    DEVICE W load_w(const unsigned char* q, const unsigned char* scales, int u) {
+        return {stream16(q + 16 * u), load2(scales + 2 * u)};
+    }
+    DEVICE float add(float sum, const W& w, const X& x, int) {
+        int4 low, high;
+        levels_of(w.q, &low, &high);
+        return fmaf((float)(dot16(low, x.low) + dot16(high, x.high)), half_to_float(w.d) * x.d, sum);
+    }
+};
+
+// What the sums `low` and `high` of the products of half of the sub-blocks 2 j and 2 j + 1 add, whose super-block begins
+// with `head`.
+template <class X> DEVICE float add_pair(float sum, const int4& head, int j, int low, int high, const X& x) {
+    unsigned scales, mins;
+    scales_and_mins_of_q4_k(head, j, &scales, &mins);
+    float2 d = halves_to_floats(head.x);
+    float a = (float)((int)(scales & 0xff) * low), b = (float)((int)(scales >> 8) * high);
+    float min = fmaf((float)(mins & 0xff), x.ds.x, (float)(mins >> 8) * x.ds.y);
+    return fmaf(d.x, fmaf(x.d.x, a, x.d.y * b), fmaf(-d.y, min, sum));
+}
+
 // 16 of a super-block's 128 bytes: half of the sub-blocks 2 j and 2 j + 1.
 template <> struct Unit<TYPE_Q4_K> {
     enum { LEN = 32 };
@@ -104,13 +168,25 @@ template <> struct Unit<TYPE_Q4_K> {
         return {stream16(block + 16 + 16 * (u % 8)), load16(block)};
     }
     DEVICE float add(float sum, const W& w, const X& x, int u) {
-        unsigned scales, mins;
-        scales_and_mins_of_q4_k(w.head, u % 8 / 2, &scales, &mins);
-        float2 d = halves_to_floats(w.head.x);
-        float a = (float)((int)(scales & 0xff) * dot16(low_halves(w.q), x.low));
-        float b = (float)((int)(scales >> 8) * dot16(high_halves(w.q), x.high));
-        float min = fmaf((float)(mins & 0xff), x.ds.x, (float)(mins >> 8) * x.ds.y);
-        return fmaf(d.x, fmaf(x.d.x, a, x.d.y * b), fmaf(-d.y, min, sum));
+        return add_pair(sum, w.head, u % 8 / 2, dot16(low_halves(w.q), x.low), dot16(high_halves(w.q), x.high), x);
+    }
+};
+
+// As Q4_K.
+template <> struct Unit<TYPE_Q5_K> {
+    enum { LEN = 32 };
+    typedef Unit<TYPE_Q4_K>::X X;
+    struct W { int4 q, fifth, head; };
+    DEVICE X load_x(const void* x, int n, int u) { return Unit<TYPE_Q4_K>::load_x(x, n, u); }
+    DEVICE W load_w(const unsigned char* q, const unsigned char*, int u) {
+        const unsigned char* block = q + (size_t)(u / 8) * Layout<TYPE_Q5_K>::QUANTS;
+        return {stream16(block + 48 + 16 * (u % 8)), load16(block + 16 + 16 * (u % 2)), load16(block)};
+    }
+    DEVICE float add(float sum, const W& w, const X& x, int u) {
+        int j = u % 8 / 2;
+        int low = dot16(fifth_of_bytes(low_halves(w.q), w.fifth, 2 * j), x.low);
+        int high = dot16(fifth_of_bytes(high_halves(w.q), w.fifth, 2 * j + 1), x.high);
+        return add_pair(sum, w.head, j, low, high, x);
     }
 };
 

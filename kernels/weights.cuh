@@ -4,7 +4,7 @@
 // matrix ("planes", or native rows of floats); then
 //   bound()        bits of a float that no value of the chunk exceeds; not finite where a value is not
 //   values(m, f)   the values times f (a power of two) as halves, rounded once (Q6_K twice)
-//   exact(m)       for Q8_0, Q4_0, Q6_K: integers as halves, to be multiplied by `d` (Q6_K: rounded to 11 bits
+//   exact(m)       for Q8_0, Q4_0, Q5_0, IQ4_NL, Q6_K: integers as halves, to be multiplied by `d` (Q6_K: rounded to 11 bits
 //                  where scale times quant exceeds 2048)
 #pragma once
 #include "mma.cuh"
@@ -120,14 +120,23 @@ template <> struct Chunk<TYPE_Q8_0> {
     }
 };
 
+// Half-bytes of a chunk `p` of a block at `at`, in the low halves of bytes.
+DEVICE uint2 half_bytes(const unsigned char* at, int p) {
+    uint2 raw = *(const uint2*)(at + 8 * (p & 1));
+    return uint2{raw.x >> (p & 2) * 2 & 0x0f0f0f0fu, raw.y >> (p & 2) * 2 & 0x0f0f0f0fu};
+}
+
+// The same with their fifth bits, those of the block in a word.
+DEVICE uint2 with_fifth_bits(uint2 raw, unsigned fifth, int p) {
+    return uint2{(unsigned)five_bits((int)raw.x, fifth >> 8 * p), (unsigned)five_bits((int)raw.y, fifth >> (8 * p + 4))};
+}
+
 template <> struct Chunk<TYPE_Q4_0> {
     uint2 raw;
     float d;
     MEMBER void load(const unsigned char* w, size_t n_stored, size_t row, int n_blocks, int block, int p) {
         size_t at = row * n_blocks + block;
-        raw = *(const uint2*)(w + at * 16 + 8 * (p & 1));
-        raw.x = raw.x >> (p & 2) * 2 & 0x0f0f0f0fu;
-        raw.y = raw.y >> (p & 2) * 2 & 0x0f0f0f0fu;
+        raw = half_bytes(w + at * 16, p);
         d = half_to_float(*(const unsigned short*)(w + n_stored * n_blocks * 16 + at * 2));
     }
     MEMBER void clear() {
@@ -136,6 +145,48 @@ template <> struct Chunk<TYPE_Q4_0> {
     }
     MEMBER unsigned bound() const { return bits_of_float(d * 8.0f) & 0x7fffffffu; }
     MEMBER void exact(unsigned m[4]) const { halves_minus(m, raw, 8); }
+    MEMBER void values(unsigned m[4], float f) const {
+        exact(m);
+        scaled(m, d * f);
+    }
+};
+
+template <> struct Chunk<TYPE_Q5_0> {
+    uint2 raw;
+    float d;
+    MEMBER void load(const unsigned char* w, size_t n_stored, size_t row, int n_blocks, int block, int p) {
+        size_t at = row * n_blocks + block;
+        const unsigned short* scales = (const unsigned short*)(w + n_stored * n_blocks * 16 + at * 6);
+        raw = with_fifth_bits(half_bytes(w + at * 16, p), scales[1] | (unsigned)scales[2] << 16, p);
+        d = half_to_float(scales[0]);
+    }
+    MEMBER void clear() {
+        raw = uint2{0, 0};
+        d = 0.0f;
+    }
+    MEMBER unsigned bound() const { return bits_of_float(d * 16.0f) & 0x7fffffffu; }
+    MEMBER void exact(unsigned m[4]) const { halves_minus(m, raw, 16); }
+    MEMBER void values(unsigned m[4], float f) const {
+        exact(m);
+        scaled(m, d * f);
+    }
+};
+
+template <> struct Chunk<TYPE_IQ4_NL> {
+    uint2 raw; // levels
+    float d;
+    MEMBER void load(const unsigned char* w, size_t n_stored, size_t row, int n_blocks, int block, int p) {
+        size_t at = row * n_blocks + block;
+        uint2 half = half_bytes(w + at * 16, p);
+        raw = uint2{(unsigned)levels_of((int)half.x).low, (unsigned)levels_of((int)half.y).low};
+        d = half_to_float(*(const unsigned short*)(w + n_stored * n_blocks * 16 + at * 2));
+    }
+    MEMBER void clear() {
+        raw = uint2{0, 0};
+        d = 0.0f;
+    }
+    MEMBER unsigned bound() const { return bits_of_float(d * 128.0f) & 0x7fffffffu; }
+    MEMBER void exact(unsigned m[4]) const { halves_minus(m, uint2{raw.x ^ 0x80808080u, raw.y ^ 0x80808080u}, 128); }
     MEMBER void values(unsigned m[4], float f) const {
         exact(m);
         scaled(m, d * f);
@@ -174,15 +225,12 @@ template <> struct Chunk<TYPE_Q6_K> {
     }
 };
 
-template <> struct Chunk<TYPE_Q4_K> {
+// Quants of MOST at the most, none below 0, with a factor and something that is taken away.
+template <int MOST> struct ChunkWithMinimum {
     uint2 raw;
     float factor, least; // value = factor * quant - least
-    MEMBER void load(const unsigned char* w, size_t, size_t row, int n_blocks, int block, int p) {
-        const unsigned char* at = w + (row * (n_blocks / 8) + block / 8) * 144;
-        int k = block % 8, shift = 4 * (k & 1);
-        uint2 both = *(const uint2*)(at + 16 + 32 * (k / 2) + 8 * p);
-        raw.x = both.x >> shift & 0x0f0f0f0fu;
-        raw.y = both.y >> shift & 0x0f0f0f0fu;
+    // Those of sub-block `k` of a Q4_K or Q5_K super-block at `at`.
+    MEMBER void load_pair(const unsigned char* at, int k) {
         const unsigned char* pairs = at + 4;
         int scale, min;
         if (k < 4) {
@@ -199,7 +247,7 @@ template <> struct Chunk<TYPE_Q4_K> {
         raw = uint2{0, 0};
         factor = least = 0.0f;
     }
-    MEMBER unsigned bound() const { return bits_of_float(fabsf(factor) * 15.0f + fabsf(least)) & 0x7fffffffu; }
+    MEMBER unsigned bound() const { return bits_of_float(fabsf(factor) * MOST + fabsf(least)) & 0x7fffffffu; }
     DEVICE float quant(unsigned bytes, int i) { return (float)(bytes >> 8 * i & 0xffu); }
     MEMBER void values(unsigned m[4], float f) const {
         float a = factor * f, b = least * f;
@@ -208,6 +256,39 @@ template <> struct Chunk<TYPE_Q4_K> {
             m[i] = halves_of(a * quant(raw.x, 2 * i) - b, a * quant(raw.x, 2 * i + 1) - b);
             m[i + 2] = halves_of(a * quant(raw.y, 2 * i) - b, a * quant(raw.y, 2 * i + 1) - b);
         }
+    }
+};
+
+template <> struct Chunk<TYPE_Q4_K> : ChunkWithMinimum<15> {
+    MEMBER void load(const unsigned char* w, size_t, size_t row, int n_blocks, int block, int p) {
+        const unsigned char* at = w + (row * (n_blocks / 8) + block / 8) * 144;
+        int k = block % 8, shift = 4 * (k & 1);
+        uint2 both = *(const uint2*)(at + 16 + 32 * (k / 2) + 8 * p);
+        raw.x = both.x >> shift & 0x0f0f0f0fu;
+        raw.y = both.y >> shift & 0x0f0f0f0fu;
+        load_pair(at, k);
+    }
+};
+
+template <> struct Chunk<TYPE_Q5_K> : ChunkWithMinimum<31> {
+    MEMBER void load(const unsigned char* w, size_t, size_t row, int n_blocks, int block, int p) {
+        const unsigned char* at = w + (row * (n_blocks / 8) + block / 8) * 176;
+        int k = block % 8, shift = 4 * (k & 1);
+        uint2 both = *(const uint2*)(at + 48 + 32 * (k / 2) + 8 * p), fifth = *(const uint2*)(at + 16 + 8 * p);
+        raw.x = (both.x >> shift & 0x0f0f0f0fu) | (fifth.x >> k << 4 & 0x10101010u);
+        raw.y = (both.y >> shift & 0x0f0f0f0fu) | (fifth.y >> k << 4 & 0x10101010u);
+        load_pair(at, k);
+    }
+};
+
+template <> struct Chunk<TYPE_Q5_1> : ChunkWithMinimum<31> {
+    MEMBER void load(const unsigned char* w, size_t n_stored, size_t row, int n_blocks, int block, int p) {
+        size_t at = row * n_blocks + block;
+        uint2 scales = *(const uint2*)(w + n_stored * n_blocks * 16 + at * 8);
+        raw = with_fifth_bits(half_bytes(w + at * 16, p), scales.y, p);
+        float2 d = halves_to_floats(scales.x);
+        factor = d.x;
+        least = -d.y;
     }
 };
 

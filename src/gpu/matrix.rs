@@ -14,7 +14,7 @@ pub struct Planes {
     pub name: &'static str,
     /// Bytes of a block in the first plane: all of them for the types that stay as they are in the file.
     pub quants: usize,
-    /// Bytes of a block in the second plane.
+    /// Bytes of a block in the second plane: its scale, and what else lies beside it in the file.
     pub scales: usize,
 }
 
@@ -29,10 +29,17 @@ pub fn planes(dtype: GgmlType) -> Result<Planes> {
         GgmlType::BF16 => ("bf16", 0),
         GgmlType::Q8_0 => ("q8_0", 2),
         GgmlType::Q4_0 => ("q4_0", 2),
+        GgmlType::Q5_0 => ("q5_0", 6),
+        GgmlType::Q5_1 => ("q5_1", 8),
+        GgmlType::IQ4_NL => ("iq4_nl", 2),
         GgmlType::Q4_K => ("q4_k", 0),
+        GgmlType::Q5_K => ("q5_k", 0),
         GgmlType::Q6_K => ("q6_k", 2),
         other => {
-            bail!("type {other} has no kernels for the graphics card; F32, F16, BF16, Q8_0, Q4_0, Q4_K and Q6_K do")
+            bail!(
+                "type {other} has no kernels for the graphics card; F32, F16, BF16, Q8_0, Q4_0, Q5_0, Q5_1, IQ4_NL, \
+                 Q4_K, Q5_K and Q6_K do"
+            )
         }
     };
     Ok(Planes { name, quants: dtype.block_bytes() - scales, scales })
@@ -141,8 +148,14 @@ mod tests {
 
     #[test]
     fn a_matrix_takes_as_many_bytes_as_in_the_file() {
-        for (dtype, n_cols) in [(GgmlType::F16, 96), (GgmlType::Q4_0, 96), (GgmlType::Q4_K, 512), (GgmlType::Q6_K, 512)]
-        {
+        for (dtype, n_cols) in [
+            (GgmlType::F16, 96),
+            (GgmlType::Q4_0, 96),
+            (GgmlType::Q5_0, 96),
+            (GgmlType::Q5_1, 96),
+            (GgmlType::Q4_K, 512),
+            (GgmlType::Q6_K, 512),
+        ] {
             let bytes = DeviceMatrix::bytes(dtype, 7, n_cols).unwrap();
             assert_eq!(bytes, 7 * dtype.row_bytes(n_cols).unwrap() as u64);
             let matrix = DeviceMatrix::at(Ptr(512), dtype, 7, n_cols).unwrap();
@@ -159,7 +172,7 @@ mod tests {
         assert!(DeviceMatrix::at(Ptr(256), GgmlType::F32, 3, 40).is_err());
         assert!(DeviceMatrix::at(Ptr(256), GgmlType::Q6_K, 3, 128).is_err());
         assert!(DeviceMatrix::at(Ptr(128), GgmlType::Q4_0, 3, 64).is_err());
-        assert!(DeviceMatrix::at(Ptr(256), GgmlType::Q5_K, 3, 256).unwrap_err().to_string().contains("Q5_K"));
+        assert!(DeviceMatrix::at(Ptr(256), GgmlType::Q3_K, 3, 256).unwrap_err().to_string().contains("Q3_K"));
         assert!(DeviceMatrix::at(Ptr(256), GgmlType::F16, usize::MAX, 64).is_err());
     }
 }

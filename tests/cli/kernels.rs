@@ -29,7 +29,7 @@ fn what_kernels_do_not_go_with_is_wrong_usage() {
     }
     usage_error("bench", &["--types", "q4_0"], "--kernels");
     usage_error("bench", &["--kernels", "--types", "q4_9"], "is not known");
-    usage_error("bench", &["--kernels", "--types", "q4_0,q5_k"], "has no kernels");
+    usage_error("bench", &["--kernels", "--types", "q4_0,q3_k"], "has no kernels");
 }
 
 /// `--kernels` of `model` on the emulated card; nothing where it cannot be built.

@@ -14,9 +14,19 @@ use powerinfer::placement::plan::{GroupChoice, LayerChoice, Place, Planner, Run}
 use powerinfer::placement::workload::Workload;
 use powerinfer::quant::GgmlType;
 
-/// All types that the card has kernels for.
-const TYPES: [GgmlType; 7] =
-    [GgmlType::F32, GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0, GgmlType::Q4_0, GgmlType::Q4_K, GgmlType::Q6_K];
+/// All types that the card has kernels for and that can be written.
+const TYPES: [GgmlType; 10] = [
+    GgmlType::F32,
+    GgmlType::F16,
+    GgmlType::BF16,
+    GgmlType::Q8_0,
+    GgmlType::Q4_0,
+    GgmlType::Q5_0,
+    GgmlType::Q5_1,
+    GgmlType::Q4_K,
+    GgmlType::Q5_K,
+    GgmlType::Q6_K,
+];
 const N_FF: usize = 160;
 /// As a prompt, in batches; the rest one by one.
 const PROMPT: [u32; 11] = [5, 17, 3, 44, 9, 60, 21, 8, 33, 12, 2];

@@ -33,7 +33,7 @@ fn splits(most: usize, n: usize) -> usize {
 /// Columns of a tile. Only the half-bytes of super-blocks count.
 fn tile(dtype: GgmlType) -> Result<usize> {
     Ok(match dtype {
-        GgmlType::Q4_K | GgmlType::Q6_K => dtype.block_len(),
+        GgmlType::Q4_K | GgmlType::Q5_K | GgmlType::Q6_K => dtype.block_len(),
         _ => TILE_BYTES * dtype.block_len() / planes(dtype)?.quants,
     })
 }
@@ -103,6 +103,10 @@ mod tests {
             (GgmlType::BF16, 64),
             (GgmlType::Q8_0, 128),
             (GgmlType::Q4_0, 256),
+            (GgmlType::Q5_0, 256),
+            (GgmlType::Q5_1, 256),
+            (GgmlType::IQ4_NL, 256),
+            (GgmlType::Q5_K, 256),
             (GgmlType::Q4_K, 256),
             (GgmlType::Q6_K, 256),
         ];

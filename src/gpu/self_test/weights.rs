@@ -12,8 +12,19 @@ use anyhow::Result;
 use half::f16;
 
 /// Every type that has kernels.
-pub const TYPES: [GgmlType; 7] =
-    [GgmlType::F32, GgmlType::F16, GgmlType::BF16, GgmlType::Q8_0, GgmlType::Q4_0, GgmlType::Q4_K, GgmlType::Q6_K];
+pub const TYPES: [GgmlType; 11] = [
+    GgmlType::F32,
+    GgmlType::F16,
+    GgmlType::BF16,
+    GgmlType::Q8_0,
+    GgmlType::Q4_0,
+    GgmlType::Q5_0,
+    GgmlType::Q5_1,
+    GgmlType::IQ4_NL,
+    GgmlType::Q4_K,
+    GgmlType::Q5_K,
+    GgmlType::Q6_K,
+];
 
 /// Of the sum of the products' sizes. Integer sums are exact; what remains is the rounding of a few dozen additions per
 /// thread on the card, of up to some thousand in plain Rust's 16 sums, each 6e-8 of what has been added up.
@@ -98,10 +109,14 @@ impl Weights {
 fn fill(bytes: &mut [u8], dtype: GgmlType, n: usize, random: &mut Random) -> Result<()> {
     // Where a block has its scales, and the largest of them.
     let (places, most): (&[usize], f32) = match dtype {
-        GgmlType::Q8_0 => (&[0], 1.0 / 127.0),
+        GgmlType::Q8_0 | GgmlType::IQ4_NL => (&[0], 1.0 / 127.0),
         GgmlType::Q4_0 => (&[0], 1.0 / 8.0),
-        // Times a scale of 6 bits and a quant of 4, less as much.
+        GgmlType::Q5_0 => (&[0], 1.0 / 16.0),
+        // Times a quant of 5 bits, and the value of 0.
+        GgmlType::Q5_1 => (&[0, 2], 1.0 / 32.0),
+        // Times a scale of 6 bits and a quant of 4 or 5, less as much.
         GgmlType::Q4_K => (&[0, 2], 1.0 / 1024.0),
+        GgmlType::Q5_K => (&[0, 2], 1.0 / 2048.0),
         // Times a scale of 8 bits and a quant of 6.
         GgmlType::Q6_K => (&[208], 1.0 / 4096.0),
         _ => {
