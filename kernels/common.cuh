@@ -509,6 +509,8 @@ DEVICE void wait_a_little() {
 #define ACTIVATION_GELU_QUICK 5
 // As ReLU, but `up` must be above zero, too: see gated().
 #define ACTIVATION_DRELU 6
+// As GELU_QUICK of what is at most 7; `up` counts up to 7, too, and 1 more: see gated().
+#define ACTIVATION_SWIGLU_OAI 7
 // FATReLU is any code below ACTIVATION_NONE: the bits of its threshold, which is not negative, with the sign set.
 
 // As src/model/activation.rs: what is not a number stays so.
@@ -517,7 +519,8 @@ DEVICE float activate(int code, float x) {
     if (code == ACTIVATION_SILU) return x / (1.0f + expf(-x));
     if (code == ACTIVATION_GELU) return 0.5f * x * (1.0f + tanhf(0.7978846f * (x + 0.044715f * x * x * x)));
     if (code == ACTIVATION_GELU_ERF) return 0.5f * x * erfcf(-0.70710678f * x);
-    if (code == ACTIVATION_GELU_QUICK) return x / (1.0f + expf(-1.702f * x));
+    if (code == ACTIVATION_SWIGLU_OAI) x = x > 7.0f ? 7.0f : x;
+    if (code == ACTIVATION_GELU_QUICK || code == ACTIVATION_SWIGLU_OAI) return x / (1.0f + expf(-1.702f * x));
     float threshold = code < ACTIVATION_NONE ? float_of_bits((unsigned)code & 0x7fffffffu) : 0.0f;
     float r = x <= threshold ? 0.0f : x;
     return code == ACTIVATION_RELU2 ? r * r : r;
@@ -527,6 +530,7 @@ DEVICE float activate(int code, float x) {
 // does not fire, whatever `up` is.
 DEVICE float gated(int code, float act, float up) {
     if (act == 0.0f || (code == ACTIVATION_DRELU && up <= 0.0f)) return 0.0f;
+    if (code == ACTIVATION_SWIGLU_OAI) return act * ((up > 7.0f ? 7.0f : up < -7.0f ? -7.0f : up) + 1.0f);
     return act * up;
 }
 

@@ -6,6 +6,11 @@
 //   all      not 0: rows whose h is 0 are read, too, which changes nothing but the time
 //   scratch  first 1024 ints, which are 0 before the first launch and after each, then floats for gridDim.x * gridDim.y
 //            tiles of 8 units
+//
+// experts_down_<type>: the same for the groups that a router has chosen, all in one launch: y[c] = sum over the n_chosen
+// groups j of the sum over r < n_hot of h[j * stride + r] * w[r][c], of group experts[chosen[j]]. Grid: x tiles, y splits
+// times n_chosen; split s of group j is number j * splits + s.
+//
 // Block: 256 threads on a tile of columns: 8 units of 16 bytes of quants (128 bytes of a row, a whole cache line), times
 // 32 row lanes. Grid: x tiles (n_embd divided by the columns of 8 units, rounded up), y splits of the rows.
 // Order of sums: split s and row lane l add the rows (k * splits + s) * 32 + l for k = 0, 1, ...; then the row lanes of a
@@ -15,6 +20,7 @@
 // Bytes read: the rows whose h is not 0 once, and h. Partial sums: written and read once, 4 bytes for each column and split.
 // Registers (ptxas 12.9, sm_75/sm_90): f32 40/40, f16 47/46, bf16 47/46, q8_0 77/78, q4_0 77/78, q5_0 77/77, q5_1 76/75,
 // iq4_nl 80/80, q4_k 80/80, q5_k 80/79, q6_k 80/80.
+#include "experts.cuh"
 #include "rows.cuh"
 
 #define THREADS 256
@@ -280,13 +286,15 @@ DEVICE unsigned rows_of_lane(const float* h, int n, int all, int first, int stri
 
 // DEPTH rows of a thread are loaded at once.
 template <int TYPE, int DEPTH>
-DEVICE void down(const unsigned char* w, int n_stored, int n, const float* h, int all, int n_embd, float* y, int* scratch) {
+DEVICE void down(const unsigned char* w, int n_stored, int n, const float* h, int all, int n_embd, float* y, int* scratch,
+                 int split, int splits) {
     typedef Columns<TYPE> C;
     const int N = C::N, TILE = TILE_UNITS * N;
     // Every 32 columns are followed by a gap, so that lanes a power of two apart do not meet in one bank.
     __shared__ float sums[WARPS][TILE + TILE / 32];
     __shared__ int last;
-    int splits = gridDim.y, split = blockIdx.y, tile = blockIdx.x;
+    // The rows of the matrix are dealt to its splits; there may be those of other matrices.
+    int n_parts = gridDim.y, part_of_all = blockIdx.y, tile = blockIdx.x;
     int u = tile * TILE_UNITS + threadIdx.x % TILE_UNITS;
     int first = split * ROW_LANES + threadIdx.x / TILE_UNITS, stride = splits * ROW_LANES;
     size_t row_bytes = row_quants<TYPE>(n_embd);
@@ -332,23 +340,23 @@ DEVICE void down(const unsigned char* w, int n_stored, int n, const float* h, in
 #pragma unroll
         for (int warp = 0; warp < WARPS; warp++) sum += sums[warp][t + t / 32];
     }
-    if (splits == 1) {
+    if (n_parts == 1) {
         if (mine) y[column] = sum;
         return;
     }
     float* partial = (float*)(scratch + MAX_TILES) + (size_t)tile * TILE + t;
     size_t split_stride = (size_t)gridDim.x * TILE;
-    if (mine) partial[split * split_stride] = sum;
+    if (mine) partial[part_of_all * split_stride] = sum;
     __threadfence();
     __syncthreads();
-    if (t == 0) last = atomicAdd(&scratch[tile], 1) == splits - 1;
+    if (t == 0) last = atomicAdd(&scratch[tile], 1) == n_parts - 1;
     __syncthreads();
     if (!last) return;
     __threadfence();
     if (mine) {
         sum = 0.0f;
 #pragma unroll 8
-        for (int s = 0; s < splits; s++) sum += load_fresh(partial + s * split_stride);
+        for (int s = 0; s < n_parts; s++) sum += load_fresh(partial + s * split_stride);
         y[column] = sum;
     }
     if (t == 0) scratch[tile] = 0;
@@ -358,7 +366,15 @@ DEVICE void down(const unsigned char* w, int n_stored, int n, const float* h, in
     extern "C" __global__ void __launch_bounds__(THREADS, 3)                                                             \
         down_##name(const unsigned char* w, int n_stored, int n, const float* h, int all, int n_embd, float* y,          \
                     int* scratch) {                                                                                      \
-        down<TYPE, DEPTH>(w, n_stored, n, h, all, n_embd, y, scratch);                                                   \
+        down<TYPE, DEPTH>(w, n_stored, n, h, all, n_embd, y, scratch, blockIdx.y, gridDim.y);                            \
+    }                                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(THREADS, 3)                                                             \
+        experts_down_##name(const Expert* groups, const unsigned* chosen, int splits, const float* h, int stride,        \
+                            int all, int n_embd, float* y, int* scratch) {                                               \
+        int j = blockIdx.y / splits;                                                                                     \
+        Expert group = groups[chosen[j]];                                                                                \
+        down<TYPE, DEPTH>(group.down, group.n_hot, group.n_hot, h + (size_t)j * stride, all, n_embd, y, scratch,         \
+                          blockIdx.y % splits, splits);                                                                  \
     }
 
 DOWN(f32, TYPE_F32, 4)

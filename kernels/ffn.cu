@@ -15,12 +15,18 @@
 //
 // gate_up_<type>: a = activation(gate[i] . x); h[i] = a * (up[i] . x) for i < n, exactly 0 where a is 0: up is not read
 // there; with dReLU also where the second factor is not above 0. Grid: n divided by 16, rounded up. Bytes read: n rows of gate, and of up those whose activation is not 0.
+// experts_<type>: the same for the groups that a router has chosen, all in one launch: for the n_hot neurons of group
+// experts[chosen[j]], h[j * stride + i] = weights[j] * a * (up[i] . x), or weights[j] * a where there is no up. counts (null:
+// not wanted), two words for each group of the layer: adds how many of these are not 0, then how many of a. Grid: x as gate_up
+// for the largest n_hot, y the number of chosen groups.
+//
 // Gate and up are of one type. Where they are not, matvec with the activation, select and up do the same in three steps.
 //
 // Registers (ptxas 12.9, sm_75/sm_90), up: f32 44/46, f16 64/64, bf16 64/64, q8_0 80/80,
 // q4_0 80/80, q5_0 80/80, q5_1 80/80, iq4_nl 79/80, q4_k 80/80, q5_k 80/76, q6_k 71/72;
 // gate_up: f32 50/50, f16 68/68, bf16 68/68, q8_0 80/80, q4_0 79/79, q5_0 80/80, q5_1 80/80, iq4_nl 78/78,
 // q4_k 80/79, q5_k 79/77, q6_k 80/80.
+#include "experts.cuh"
 #include "rows.cuh"
 
 #define THREADS 256
@@ -102,6 +108,40 @@ DEVICE void gate_up(const unsigned char* gate, int gate_stored, const unsigned c
     }
 }
 
+template <int TYPE>
+DEVICE void experts(const Expert* groups, const unsigned* chosen, const float* weights, const void* x, int n_cols,
+                    int activation, float* h, int stride, unsigned* counts) {
+    Expert group = groups[chosen[blockIdx.y]];
+    float weight = weights[blockIdx.y];
+    int i = (blockIdx.x * WARPS + threadIdx.x / 32) * MANY_ROWS, lane = threadIdx.x % 32, n = group.n_hot;
+    if (i >= n) return;
+    int rows[MANY_ROWS];
+    float a[MANY_ROWS];
+#pragma unroll
+    for (int r = 0; r < MANY_ROWS; r++) {
+        rows[r] = min(i + r, n - 1);
+        a[r] = 0.0f;
+    }
+    add_dots<TYPE, MANY_ROWS, MANY_DEPTH(TYPE)>(group.mask, n, rows, x, n_cols, lane, 32, a);
+#pragma unroll
+    for (int r = 0; r < MANY_ROWS; r++) a[r] = activate(activation, warp_sum(a[r]));
+    unsigned fired = 0, opened = 0;
+#pragma unroll 1
+    for (int r = 0; r < MANY_ROWS; r++) {
+        float product = r == 0 ? a[0] : a[1];
+        if (i + r >= n) break;
+        opened += product != 0.0f;
+        if (product != 0.0f && group.up) {
+            product = gated(activation, product, dot_of_warp<TYPE>(group.up, n, i + r, x, n_cols));
+        }
+        fired += product != 0.0f;
+        if (lane == 0) h[(size_t)blockIdx.y * stride + i + r] = product == 0.0f ? 0.0f : weight * product;
+    }
+    if (!counts || lane != 0) return;
+    if (fired) atomicAdd(&counts[2 * group.group], fired);
+    if (opened) atomicAdd(&counts[2 * group.group + 1], opened);
+}
+
 #define FFN(name, TYPE)                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS, 3)                                                             \
         up_##name(const unsigned char* w, int n_stored, const unsigned* list, const unsigned* count, int n,              \
@@ -112,6 +152,11 @@ DEVICE void gate_up(const unsigned char* gate, int gate_stored, const unsigned c
         gate_up_##name(const unsigned char* gate, int gate_stored, const unsigned char* up, int up_stored, int n,        \
                        const void* x, int n_cols, int activation, float* h) {                                            \
         gate_up<TYPE>(gate, gate_stored, up, up_stored, n, x, n_cols, activation, h);                                    \
+    }                                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(THREADS, 3)                                                             \
+        experts_##name(const Expert* groups, const unsigned* chosen, const float* weights, const void* x, int n_cols,    \
+                       int activation, float* h, int stride, unsigned* counts) {                                         \
+        experts<TYPE>(groups, chosen, weights, x, n_cols, activation, h, stride, counts);                                \
     }
 
 FFN(f32, TYPE_F32)

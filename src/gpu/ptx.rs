@@ -63,6 +63,7 @@ pub const FILES: &[File] = &[
     file!("predict": 75),
     file!("repack": 75),
     file!("rope": 75),
+    file!("route": 75),
     file!("select": 75),
     file!("token": 75),
 ];

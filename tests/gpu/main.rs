@@ -22,6 +22,7 @@ mod operands;
 mod predict;
 mod probe;
 mod rope;
+mod route;
 mod select;
 mod self_test;
 #[path = "../support/mod.rs"]

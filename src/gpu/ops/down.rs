@@ -17,9 +17,11 @@ const BLOCKS: usize = 384;
 const ROW_LANES: usize = 32;
 /// Fewest rows of a thread that are worth a split of their own.
 const MIN_ROWS: usize = 2;
+/// Fewest rows of a split.
+pub(super) const ROW_LANES_OF_SPLIT: usize = ROW_LANES * MIN_ROWS;
 
 /// Tiles per row, and the most parts that rows are split into.
-fn grid(dtype: GgmlType, n_embd: usize) -> Result<(usize, usize)> {
+pub(super) fn grid(dtype: GgmlType, n_embd: usize) -> Result<(usize, usize)> {
     let n_tiles = n_embd.div_ceil(tile(dtype)?).max(1);
     ensure!(n_tiles <= MAX_TILES, "{dtype} rows of {n_embd} elements are too long for down");
     Ok((n_tiles, (BLOCKS / n_tiles).max(1)))
@@ -27,7 +29,7 @@ fn grid(dtype: GgmlType, n_embd: usize) -> Result<(usize, usize)> {
 
 /// Parts that `n` rows are split into: as few as give each thread some.
 fn splits(most: usize, n: usize) -> usize {
-    most.min(n.div_ceil(ROW_LANES * MIN_ROWS)).max(1)
+    most.min(n.div_ceil(ROW_LANES_OF_SPLIT)).max(1)
 }
 
 /// Columns of a tile. Only the half-bytes of super-blocks count.
@@ -43,8 +45,14 @@ fn tile(dtype: GgmlType) -> Result<usize> {
 /// # Errors
 /// When there is no kernel for the type or length.
 pub fn scratch_bytes(dtype: GgmlType, n_embd: usize) -> Result<u64> {
-    let (n_tiles, splits) = grid(dtype, n_embd)?;
-    let words = MAX_TILES + n_tiles * splits * tile(dtype)?;
+    let (_, splits) = grid(dtype, n_embd)?;
+    scratch_of(dtype, n_embd, splits)
+}
+
+/// The same where each tile has sums of `n_parts` parts.
+pub(super) fn scratch_of(dtype: GgmlType, n_embd: usize, n_parts: usize) -> Result<u64> {
+    let (n_tiles, _) = grid(dtype, n_embd)?;
+    let words = MAX_TILES + n_tiles * n_parts * tile(dtype)?;
     Ok((words * size_of::<f32>()) as u64)
 }
 

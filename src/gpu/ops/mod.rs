@@ -3,6 +3,7 @@
 pub mod attention;
 pub mod attention_prefill;
 pub mod down;
+pub mod experts;
 pub mod ffn;
 pub mod gemm;
 pub mod matvec;
@@ -10,6 +11,7 @@ pub mod norm;
 pub mod predict;
 pub mod repack;
 pub mod rope;
+pub mod route;
 pub mod select;
 pub mod token;
 

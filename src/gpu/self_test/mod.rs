@@ -6,6 +6,7 @@
 mod attention;
 pub mod cache;
 mod exchange;
+mod experts;
 mod gemm;
 mod graph;
 mod memory;
@@ -44,6 +45,7 @@ impl Test<'_, '_> {
 
     fn all(&mut self) -> Result<()> {
         products::all(self)?;
+        experts::all(self)?;
         vectors::all(self)?;
         attention::all(self)?;
         gemm::all(self)?;
