@@ -8,6 +8,7 @@ mod fired;
 pub mod hardware;
 mod options;
 pub mod plan;
+mod planner;
 pub mod probe;
 pub mod rates;
 mod relaxation;

@@ -5,9 +5,10 @@ use super::cost::{Cost, LayerTime};
 use super::fired::Sums;
 use super::hardware::{Bandwidths, Device, Gpu, Hardware};
 use super::options::{Options, least_bytes, picoseconds};
+pub use super::planner::Planner;
 use super::relaxation;
 use super::solve::{Item, Problem, Solution};
-use super::workload::{GroupWork, LayerWork, Workload};
+use super::workload::{GroupWork, LayerWork};
 use crate::model::Mode;
 use crate::units::Bytes;
 use anyhow::{Result, bail, ensure};
@@ -103,17 +104,6 @@ impl Plan {
 
 /// The card that is planned for: hardware files describe one.
 const CARD: Place = Place::Card(0);
-
-/// Everything that a plan is made from.
-#[derive(Clone, Copy)]
-pub struct Planner<'a> {
-    /// The machine.
-    pub hardware: &'a Hardware,
-    /// The model.
-    pub work: &'a Workload,
-    /// How it is run.
-    pub run: &'a Run,
-}
 
 impl<'a> Planner<'a> {
     /// Works out what every option of every layer takes: what plans for all budgets share.

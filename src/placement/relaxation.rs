@@ -10,7 +10,7 @@ use super::budget;
 use super::choice::{GroupChoice, Place};
 use super::cost::{Cost, Routed, SidesTime};
 use super::options::{GroupOptions, picoseconds};
-use super::plan::Planner;
+use super::planner::Planner;
 use super::solve::Problem;
 use super::workload::LayerWork;
 

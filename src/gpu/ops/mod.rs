@@ -17,7 +17,7 @@ pub mod token;
 
 use super::device::Device;
 use crate::model::Activation;
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 /// Threads of a block in the kernels that read weights.
 const THREADS: usize = 256;
