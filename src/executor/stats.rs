@@ -145,6 +145,12 @@ impl FfnStats {
         (possible > 0).then(|| groups.iter().map(|g| g.fired).sum::<u64>() as f64 / possible as f64)
     }
 
+    /// Share of tokens for which a group was computed; `None` before the first token.
+    pub fn share_computed(&self, group: usize) -> Option<f64> {
+        let computed = self.n_tokens - self.groups[group].skipped;
+        (self.n_tokens > 0).then(|| computed as f64 / self.n_tokens as f64)
+    }
+
     /// Share of all neurons that were computed and fired; `None` before the first token.
     pub fn density(&self) -> Option<f64> {
         self.share(&self.groups, |g| g.fired)

@@ -37,6 +37,7 @@ mod synthetic;
 mod templates;
 mod terminal;
 mod thresholds;
+mod trained_experts;
 mod two_masks;
 mod usage;
 mod windows;

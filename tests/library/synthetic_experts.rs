@@ -1,6 +1,11 @@
 //! Synthetic models with experts: how often each is chosen, how often neurons fire, and which types a file has.
 
+use crate::support::compare::same_bits;
+use powerinfer::cpu::Isa;
+use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
 use powerinfer::gguf::Gguf;
+use powerinfer::model::Model;
+use powerinfer::placement::Placement;
 use powerinfer::progress::Silent;
 use powerinfer::quant::GgmlType;
 use powerinfer::synthetic::{Layout, Spec, write};
@@ -100,5 +105,50 @@ fn a_variant_has_the_neurons_of_each_expert_in_its_own_order() {
         let share = if n_experts == 1 { 1.0 } else { 4.0 / n_experts as f32 };
         let mean = rates.iter().sum::<f32>() / rates.len() as f32;
         assert!((mean / (0.1 * share) - 1.0).abs() < 0.01, "{suffix}: {mean}");
+    }
+}
+
+fn executor(model: &Model, mode: Mode) -> Executor<'_> {
+    let params =
+        ExecutorParams { n_threads: 2, n_ctx: 128, kv_type: KvType::F32, mode, n_ubatch: 16, isa: Isa::detect() };
+    Executor::new(model, Placement::all_cold(model), params).unwrap()
+}
+
+/// Logits after each of `n` tokens that have nothing to do with each other.
+fn decode(executor: &mut Executor, n: u32) -> Vec<Vec<f32>> {
+    (0..n).map(|i| executor.decode(i * 37 % 512).unwrap().to_vec()).collect()
+}
+
+#[test]
+fn every_layer_chooses_experts_and_fires_as_asked_for() {
+    const N: u32 = 128;
+    for (spec, n_used, exponent, density) in
+        [("test-early:q8_0:0.1:0.8", 2, 0.8, 0.1), ("test-early:f16:0.4", 2, 0.5, 0.4), ("test-silu", 4, 0.5, 1.0)]
+    {
+        let (_folder, path) = file(spec, Layout::Plain);
+        let model = Model::new(Gguf::open(&path).unwrap(), None).unwrap();
+        let mut executor = executor(&model, Mode::Exact);
+        decode(&mut executor, N);
+        for (i, layer) in model.weights.layers.iter().enumerate() {
+            let groups = layer.first_group..layer.first_group + layer.groups.len();
+            let fired = executor.stats().density_where_computed(groups.clone()).unwrap();
+            assert!((fired / density - 1.0).abs() < 0.3, "{spec}: layer {i}: {fired} of the neurons fire");
+            let mut shares: Vec<f64> = groups.map(|group| executor.stats().share_computed(group).unwrap()).collect();
+            shares.sort_by(|a, b| b.total_cmp(a));
+            for (rank, (share, wanted)) in shares.iter().zip(law(shares.len(), n_used, exponent)).enumerate() {
+                let error = (wanted * (1.0 - wanted) / f64::from(N)).sqrt();
+                assert!((share - wanted).abs() < 4.0 * error, "{spec}: layer {i}, rank {rank}: {share}, {wanted}");
+            }
+        }
+    }
+}
+
+#[test]
+fn exact_is_dense_bit_for_bit_with_experts() {
+    for spec in ["test-early:q8_0", "test-silu"] {
+        let (_folder, path) = file(spec, Layout::Plain);
+        let model = Model::new(Gguf::open(&path).unwrap(), None).unwrap();
+        let [dense, exact] = [Mode::Dense, Mode::Exact].map(|mode| decode(&mut executor(&model, mode), 24));
+        same_bits(&dense, &exact).unwrap();
     }
 }
