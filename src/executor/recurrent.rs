@@ -59,8 +59,8 @@ impl Recurrent {
 
     /// Whether they are of the same layers and sizes.
     pub fn is_like(&self, other: &Self) -> bool {
-        let recurs = |states: &States| states.iter().map(Option::is_some).collect::<Vec<_>>();
-        self.sizes == other.sizes && recurs(&self.live) == recurs(&other.live)
+        let alike = self.live.iter().map(Option::is_some).eq(other.live.iter().map(Option::is_some));
+        self.sizes == other.sizes && alike
     }
 
     /// Bytes of all states, each counted once.
