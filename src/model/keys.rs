@@ -167,13 +167,15 @@ impl<'a> Keys<'a> {
         n.ok().flatten().map_or(0, |n| n as usize)
     }
 
-    /// Of the values of an array, one per block, those of the layers: what predicts further tokens comes behind them.
+    /// Of the values of an array, one per block, those of the layers: what predicts further tokens comes behind them, and files
+    /// that llama.cpp has saved have no values for it.
     ///
     /// # Errors
     /// When there are not as many.
     pub(super) fn of_layers<T>(&self, name: &str, mut values: Vec<T>, n_layer: usize) -> Result<Vec<T>> {
         let n_blocks = self.metadata.u32(&self.name("block_count"))?.map_or(n_layer, |n| n as usize);
-        ensure!(values.len() == n_blocks, "{name}: {} values for {n_blocks} layers", values.len());
+        let fits = values.len() == n_blocks || values.len() == n_layer;
+        ensure!(fits, "{name}: {} values for {n_blocks} layers", values.len());
         values.truncate(n_layer);
         Ok(values)
     }

@@ -41,6 +41,15 @@ fn kinds_of_layers_that_contradict_each_other_are_refused() {
         assert!(line.contains(&format!("{tensor}: the tensor is missing")) && !line.contains('\n'), "{line}");
     }
     refuses_key("nemotron_h", "nemotron_h.nextn_predict_layers", Value::U32(6), "6 of 6 layers");
+    // Files that llama.cpp has saved say the same once more.
+    let key = "nemotron_h.attention.recurrent_layers";
+    refuses(key, &[1, 0, 0, 1, 0, 0], "layer 5 does not recur");
+    refuses(key, &[1, 1, 0, 1, 0, 1], "layer 1 recurs");
+    refuses(key, &[1, 0, 0, 1, 0], "5 values for 6 layers");
+    let said = |file: &mut ModelFile| {
+        file.set(key, Value::u32s(&[1, 0, 0, 1, 0, 1]));
+    };
+    assert!(opened("nemotron_h", said).unwrap().notes.is_empty());
 }
 
 #[test]
@@ -138,6 +147,7 @@ fn experts_that_do_not_fit_are_refused() {
         let line = line(name, key, n);
         assert!(line.contains(wanted), "{name}, {key}: {line}");
     }
+    refuses_key("nemotron_h", "nemotron_h.expert_used_count", Value::U32(2), "experts without a number of them");
     refuses_shape(plain, "blk.1.exp_probs_b.bias", None);
     refuses_shape(plain, "blk.1.exp_probs_b.bias", Some(&[5]));
     refuses_shape(narrow, "blk.0.ffn_latent_up.weight", None);
@@ -154,6 +164,14 @@ fn what_predicts_further_tokens_is_passed_over_where_keys_say_so() {
     // Behind the four layers stands such a block.
     let model = opened("nemotron_h_moe-ahead", |_| {}).unwrap();
     assert_eq!((model.config.n_layer, model.weights.layers.len()), (4, 4));
+    // Of which files that llama.cpp has saved say nothing.
+    let saved = |file: &mut ModelFile| {
+        file.set("nemotron_h_moe.feed_forward_length", Value::u32s(&[0, 10, 0, 10]));
+        file.set("nemotron_h_moe.attention.head_count_kv", Value::u32s(&[0, 0, 2, 0]));
+        file.set("nemotron_h_moe.expert_used_count", Value::u32s(&[0, 2, 0, 3]));
+        file.set("nemotron_h_moe.attention.recurrent_layers", Value::u32s(&[1, 0, 0, 0]));
+    };
+    assert_eq!(opened("nemotron_h_moe-ahead", saved).unwrap().notes, [""; 0]);
     let key = "nemotron_h_moe.nextn_predict_layers";
     let change = |file: &mut ModelFile| {
         file.remove(key);

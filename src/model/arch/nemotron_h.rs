@@ -11,8 +11,10 @@ use crate::model::presence::Presence;
 use crate::model::router::Gating;
 use crate::model::spec::{Dims, GroupSpec, LayerSpec, PartSpec, around_layers, attention, norm};
 use crate::model::step::{Groups, Step, Vector};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
+/// Which layers recur: what other keys say as well.
+const RECURRENT: &str = "attention.recurrent_layers";
 /// Keys that are computed here and refused elsewhere.
 const COMPUTED: &[&str] = &[
     ONE_MIXER,
@@ -20,6 +22,7 @@ const COMPUTED: &[&str] = &[
     EXPERTS[1],
     EXPERTS[2],
     "attention.layer_norm_epsilon",
+    RECURRENT,
     "nextn_predict_layers",
     "ssm.conv_kernel",
     "ssm.inner_size",
@@ -59,11 +62,15 @@ pub(super) fn config(keys: &Keys) -> Result<Config> {
     let (norm, rope) = (NormKind::Rms, RopeKind::None);
     let mut config = keys.decoder(Defaults { norm, rope, activation: Activation::Relu2, computed: COMPUTED })?;
     config.rotated = vec![false; config.n_layer];
+    check_recurrent_layers(keys, &config)?;
     if config.mixers.contains(&Mixer::Recurrent) {
         config.ssm = Some(state_space(keys)?);
     }
     config.experts = keys.experts(&config.n_ff, Gating::Sigmoid, false)?;
-    let Some(experts) = &mut config.experts else { return Ok(config) };
+    let Some(experts) = &mut config.experts else {
+        keys.refuse(&EXPERTS[1..], &[0.0], "experts without a number of them are")?;
+        return Ok(config);
+    };
     let shared = keys.whole("expert_shared_count")?;
     ensure!(
         shared.is_none_or(|n| n == 0 || experts.n_ff_shared > 0),
@@ -89,6 +96,24 @@ pub(super) fn config(keys: &Keys) -> Result<Config> {
         experts.latent = experts.latent.or_else(|| narrow.next().map(|tensor| tensor.n_rows()));
     }
     Ok(config)
+}
+
+/// Files that llama.cpp has saved list the layers that recur.
+fn check_recurrent_layers(keys: &Keys, config: &Config) -> Result<()> {
+    let Some(stated) = keys.numbers(RECURRENT)? else { return Ok(()) };
+    let name = keys.name(RECURRENT);
+    // One number is for all layers.
+    let stated = if stated.len() == 1 {
+        vec![stated[0]; config.n_layer]
+    } else {
+        keys.of_layers(&name, stated, config.n_layer)?
+    };
+    let differs = |(stated, mixer): (&f64, &Mixer)| (*stated != 0.0) != (*mixer == Mixer::Recurrent);
+    if let Some(layer) = stated.iter().zip(&config.mixers).position(differs) {
+        let is = if stated[layer] == 0.0 { "does not recur" } else { "recurs" };
+        bail!("{name}: says that layer {layer} {is}, which numbers of heads and neurons contradict");
+    }
+    Ok(())
 }
 
 /// The sizes of recurrent layers.
