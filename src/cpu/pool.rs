@@ -79,18 +79,31 @@ impl Pool {
         chunk: usize,
         prepare: impl FnOnce(&mut W),
     ) -> &'r [f32] {
+        let chunk = chunk.max(1);
+        self.run_cut(region, (0..len).step_by(chunk).map(|start| chunk.min(len - start)), prepare)
+    }
+
+    /// As [`Pool::run`], in chunks of lengths that need not be the same: the outputs are all of them, one behind the
+    /// other.
+    ///
+    /// # Panics
+    /// When `compute` does.
+    pub fn run_cut<'r, W: Work>(
+        &self,
+        region: &'r mut Region<W>,
+        chunks: impl IntoIterator<Item = usize>,
+        prepare: impl FnOnce(&mut W),
+    ) -> &'r [f32] {
         let mut lead = self.lead();
         if let Some((lead, crew)) = &mut lead {
             lead.reap(crew);
         }
-        let Some((mut lead, crew)) = lead.filter(|_| len > chunk) else {
-            let at = region.free();
-            region.prepare(at, len, chunk, prepare);
+        let at = region.free();
+        region.prepare(at, chunks, prepare);
+        let Some((mut lead, crew)) = lead.filter(|_| region.instance(at).n_chunks() > 1) else {
             region.compute_alone(at);
             return region.instance(at).out();
         };
-        let at = region.free();
-        region.prepare(at, len, chunk, prepare);
         let instance = region.instance(at);
         let keep: Arc<dyn Any + Send + Sync> = Arc::<Instance<W>>::clone(instance);
         let job: *const Instance<W> = Arc::as_ptr(instance);
@@ -114,15 +127,42 @@ impl Pool {
     /// When `write` does.
     pub fn fill<T: Send>(&self, out: &mut [T], grain: usize, write: impl Fn(usize, &mut [T]) + Sync) {
         let piece = out.len().div_ceil(self.n_threads * PIECES_PER_THREAD).next_multiple_of(grain.max(1)).max(1);
-        let lead = if piece < out.len() { self.lead() } else { None };
-        let Some((mut lead, crew)) = lead else { return write(0, out) };
+        if piece >= out.len() {
+            return write(0, out);
+        }
+        self.share_out(out, Cut::Even(piece), |_, start, piece| write(start, piece));
+    }
+
+    /// Calls `write(i, piece)` for the pieces of `out` that end at `ends`, the last of which is its length. As coarse.
+    ///
+    /// # Panics
+    /// When `write` does, or the ends do not rise or lie outside `out`.
+    pub fn fill_cut<T: Send>(&self, out: &mut [T], ends: &[usize], write: impl Fn(usize, &mut [T]) + Sync) {
+        assert!(ends.is_sorted() && ends.last().copied().unwrap_or(0) == out.len(), "pieces end elsewhere");
+        self.share_out(out, Cut::At(ends), |i, _, piece| write(i, piece));
+    }
+
+    /// Calls `write(i, start, piece)` for every piece. Where the caller cannot lead others it does all.
+    fn share_out<T: Send>(&self, out: &mut [T], cut: Cut, write: impl Fn(usize, usize, &mut [T]) + Sync) {
+        let n_pieces = cut.n_pieces(out.len());
+        let lead = if n_pieces > 1 { self.lead() } else { None };
+        let Some((mut lead, crew)) = lead else {
+            let (mut rest, mut start) = (out, 0);
+            for i in 0..n_pieces {
+                let (_, end) = cut.piece(i, start + rest.len());
+                let (piece, others) = rest.split_at_mut(end - start);
+                write(i, start, piece);
+                (rest, start) = (others, end);
+            }
+            return;
+        };
         let (len, out) = (out.len(), out.as_mut_ptr());
-        let pieces = Pieces { out, len, piece, write: &write, next: AtomicUsize::new(0), panic: Mutex::default() };
+        let pieces = Pieces { out, len, cut, write: &write, next: AtomicUsize::new(0), panic: Mutex::default() };
         let job: *const (dyn Help + '_) = &pieces;
         // SAFETY: only the lifetime changes.
         let job = unsafe { std::mem::transmute::<*const (dyn Help + '_), *const (dyn Help + 'static)>(job) };
         // SAFETY: nothing between here and `wait` unwinds, and `wait` returns when nobody is inside `pieces`.
-        let slot = unsafe { lead.open(crew, job, None, len.div_ceil(piece) - 1) };
+        let slot = unsafe { lead.open(crew, job, None, n_pieces - 1) };
         pieces.help(&mut lead.hand);
         if let Some(slot) = slot {
             lead.close(crew, slot);
@@ -135,11 +175,37 @@ impl Pool {
     }
 }
 
+/// How a slice is cut into pieces.
+#[derive(Clone, Copy)]
+enum Cut<'a> {
+    /// Into pieces of this length, but for the last.
+    Even(usize),
+    /// Into pieces that end there.
+    At(&'a [usize]),
+}
+
+impl Cut<'_> {
+    fn n_pieces(self, len: usize) -> usize {
+        match self {
+            Self::Even(piece) => len.div_ceil(piece),
+            Self::At(ends) => ends.len(),
+        }
+    }
+
+    /// Where piece `i` of a slice of `len` begins and ends.
+    fn piece(self, i: usize, len: usize) -> (usize, usize) {
+        match self {
+            Self::Even(piece) => (i * piece, len.min((i + 1) * piece)),
+            Self::At(ends) => (if i == 0 { 0 } else { ends[i - 1] }, ends[i]),
+        }
+    }
+}
+
 /// A slice that threads fill piece by piece.
 struct Pieces<'a, T, F> {
     out: *mut T,
     len: usize,
-    piece: usize,
+    cut: Cut<'a>,
     write: &'a F,
     next: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -148,17 +214,18 @@ struct Pieces<'a, T, F> {
 // SAFETY: `next` gives each piece to one thread, which T: Send allows; `write` is shared, which F: Sync allows.
 unsafe impl<T: Send, F: Sync> Sync for Pieces<'_, T, F> {}
 
-impl<T: Send, F: Fn(usize, &mut [T]) + Sync> Help for Pieces<'_, T, F> {
+impl<T: Send, F: Fn(usize, usize, &mut [T]) + Sync> Help for Pieces<'_, T, F> {
     fn help(&self, _: &mut Hand) {
         loop {
-            let start = self.next.fetch_add(1, Ordering::Relaxed).saturating_mul(self.piece);
-            if start >= self.len {
+            let i = self.next.fetch_add(1, Ordering::Relaxed);
+            if i >= self.cut.n_pieces(self.len) {
                 return;
             }
-            // SAFETY: inside the slice that `fill` borrows exclusively until all have left; no other thread gets a
-            // piece with this start.
-            let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(start), self.piece.min(self.len - start)) };
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.write)(start, out))) {
+            let (start, end) = self.cut.piece(i, self.len);
+            // SAFETY: inside the slice that `share_out` borrows exclusively until all have left, since ends rise up to
+            // its length; no other thread gets this piece.
+            let out = unsafe { std::slice::from_raw_parts_mut(self.out.add(start), end - start) };
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (self.write)(i, start, out))) {
                 *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
             }
         }

@@ -3,6 +3,7 @@
 
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -45,21 +46,23 @@ impl<W: Work> Region<W> {
         self.instances.len() - 1
     }
 
-    /// Makes instance `at` ready for `len` outputs. Where another thread can reach it, nothing is done.
-    pub(super) fn prepare(&mut self, at: usize, len: usize, chunk: usize, prepare: impl FnOnce(&mut W)) {
+    /// Makes instance `at` ready for chunks of these lengths. Where another thread can reach it, nothing is done.
+    pub(super) fn prepare(&mut self, at: usize, chunks: impl IntoIterator<Item = usize>, prepare: impl FnOnce(&mut W)) {
         if let Some(instance) = Arc::get_mut(&mut self.instances[at]) {
-            instance.reset(len, chunk);
+            instance.reset(chunks);
             prepare(&mut instance.work);
         }
     }
 
     /// Computes all chunks of instance `at` on this thread.
     pub(super) fn compute_alone(&mut self, at: usize) {
-        if let Some(Instance { work, out, chunk, .. }) = Arc::get_mut(&mut self.instances[at]) {
-            for (i, cells) in out.chunks_mut(*chunk).enumerate() {
+        if let Some(Instance { work, out, ends, .. }) = Arc::get_mut(&mut self.instances[at]) {
+            for i in 0..ends.len() {
+                let chunk = chunk(ends, i);
+                let cells = &mut out[chunk.clone()];
                 // SAFETY: the exclusive borrow of `cells` passes to `out`; UnsafeCell<f32> has the layout of f32.
                 let out = unsafe { std::slice::from_raw_parts_mut(cells.as_mut_ptr().cast::<f32>(), cells.len()) };
-                work.compute(i * *chunk, out);
+                work.compute(chunk.start, out);
             }
         }
     }
@@ -77,7 +80,8 @@ impl<W: Work> Region<W> {
 /// Inputs, outputs and progress of one run.
 pub(super) struct Instance<W> {
     work: W,
-    chunk: usize,
+    /// Where each chunk ends.
+    ends: Vec<usize>,
     out: Vec<UnsafeCell<f32>>,
     /// Per chunk: whether someone has won it.
     won: Vec<AtomicBool>,
@@ -95,7 +99,7 @@ impl<W: Default> Default for Instance<W> {
     fn default() -> Self {
         Self {
             work: W::default(),
-            chunk: 1,
+            ends: Vec::new(),
             out: Vec::new(),
             won: Vec::new(),
             panic: Mutex::default(),
@@ -106,10 +110,21 @@ impl<W: Default> Default for Instance<W> {
     }
 }
 
+/// Chunk `i` of those that end at `ends`.
+fn chunk(ends: &[usize], i: usize) -> Range<usize> {
+    let start = if i == 0 { 0 } else { ends[i - 1] };
+    start..ends[i]
+}
+
 impl<W: Work> Instance<W> {
-    fn reset(&mut self, len: usize, chunk: usize) {
-        self.chunk = chunk.max(1);
-        let n_chunks = len.div_ceil(self.chunk);
+    fn reset(&mut self, chunks: impl IntoIterator<Item = usize>) {
+        let mut len = 0;
+        self.ends.clear();
+        self.ends.extend(chunks.into_iter().map(|chunk| {
+            len += chunk;
+            len
+        }));
+        let n_chunks = self.ends.len();
         self.out.resize_with(len, UnsafeCell::default);
         self.won.resize_with(n_chunks, AtomicBool::default);
         self.won.iter_mut().for_each(|won| *won.get_mut() = false);
@@ -137,8 +152,8 @@ impl<W: Work> Instance<W> {
 
     /// Computes chunk `i` into `scratch`; whoever finishes first copies it to the outputs.
     fn attempt(&self, i: usize, scratch: &mut Vec<f32>) {
-        let start = i * self.chunk;
-        let cells = &self.out[start..self.out.len().min(start + self.chunk)];
+        let chunk = chunk(&self.ends, i);
+        let (start, cells) = (chunk.start, &self.out[chunk]);
         scratch.resize(cells.len(), 0.0);
         let result = catch_unwind(AssertUnwindSafe(|| self.work.compute(start, scratch)));
         if self.won[i].swap(true, Ordering::Relaxed) {

@@ -27,6 +27,44 @@ impl Work for Count {
     }
 }
 
+/// Lengths of pieces, none of which need be like another.
+const UNEVEN: [usize; 7] = [3, 0, 40, 1, 0, 17, 2];
+
+#[test]
+fn pieces_of_any_lengths_are_written_once_whatever_the_threads() {
+    let ends: Vec<usize> = UNEVEN
+        .iter()
+        .scan(0, |end, len| {
+            Some({
+                *end += len;
+                *end
+            })
+        })
+        .collect();
+    for n_threads in [1, 2, 3, 8] {
+        let pool = Pool::new(n_threads).unwrap();
+        let mut out = vec![0; 63];
+        pool.fill_cut(&mut out, &ends, |i, piece| {
+            assert_eq!(piece.len(), UNEVEN[i]);
+            piece.iter_mut().for_each(|o| *o += i + 1);
+        });
+        let of_piece = |at: usize| ends.partition_point(|end| *end <= at) + 1;
+        assert!(out.iter().enumerate().all(|(at, o)| *o == of_piece(at)), "{n_threads} threads: {out:?}");
+        pool.fill_cut(&mut out[..0], &[], |_, _| panic!("there is no piece"));
+        let mut region = Region::<Count>::default();
+        for _ in 0..MANY.min(2000) {
+            let out = pool.run_cut(&mut region, UNEVEN, |work| work.offset = 5.0);
+            assert!(out.len() == 63 && counts(out, 5.0), "{n_threads} threads");
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "pieces end elsewhere")]
+fn pieces_beyond_the_end_are_refused() {
+    Pool::new(2).unwrap().fill_cut(&mut [0; 8], &[4, 9], |_, _| ());
+}
+
 fn counts(out: &[f32], offset: f32) -> bool {
     out.iter().enumerate().all(|(i, o)| *o == offset + i as f32)
 }
