@@ -1,5 +1,6 @@
 //! The other operand of a dot product: activations, in every form that a weight type needs.
 
+use super::pool::Pool;
 use crate::quant::blocks::QK;
 use std::ops::{Deref, DerefMut};
 
@@ -129,36 +130,61 @@ impl Activations {
     /// Takes `[n_tokens][n]` values and prepares the forms in `kinds`. Keeps its buffers from call to call.
     /// `n` must be a multiple of 32 where `Q8` is asked for; the model's loader has checked that.
     pub fn load(&mut self, x: &[f32], n: usize, kinds: impl IntoIterator<Item = ActKind>) {
-        self.n = n;
-        self.f32.resize(x.len());
-        self.f32.copy_from_slice(x);
         let (mut quantized, mut halves, mut supers) = (false, false, false);
         for kind in kinds {
             quantized |= kind != ActKind::F32;
             halves |= kind == ActKind::Q8Halves;
             supers |= kind == ActKind::Q8Supers;
         }
-        self.quantized = quantized;
-        (self.n_groups, self.n_supers) = (0, 0);
-        if self.quantized {
-            debug_assert!(n.is_multiple_of(QK));
-            self.q.resize(x.len());
-            self.d.resize(x.len() / QK);
-            self.ds.resize(x.len() / QK);
-            self.neg_sums.resize(x.len() / SUM_LEN);
-            let blocks = x.as_chunks::<QK>().0.iter().zip(self.q.as_chunks_mut::<QK>().0);
-            let sums = self.neg_sums.as_chunks_mut::<{ QK / SUM_LEN }>().0;
-            for (((x, q), sums), (d, ds)) in blocks.zip(sums).zip(self.d.iter_mut().zip(self.ds.iter_mut())) {
-                *d = quantize(x, q, sums);
-                *ds = *d * -sums.iter().sum::<i32>() as f32;
-            }
-        }
+        self.resize(x, n, quantized);
+        self.pieces(x, x.len()).for_each(|mut piece| piece.load());
         if halves {
             self.load_halves();
         }
         if supers {
             self.load_supers();
         }
+    }
+
+    /// The same for products by tiles, which read vectors as floats or as plain bytes (`quantized`), divided among the
+    /// threads of `pool`.
+    pub fn load_many(&mut self, x: &[f32], n: usize, quantized: bool, pool: &Pool) {
+        /// Values that a thread takes: whole blocks.
+        const PIECE: usize = 512 * QK;
+        self.resize(x, n, quantized);
+        let mut pieces: Vec<_> = self.pieces(x, PIECE).collect();
+        pool.fill(&mut pieces, 1, |_, pieces| pieces.iter_mut().for_each(Quantizing::load));
+    }
+
+    fn resize(&mut self, x: &[f32], n: usize, quantized: bool) {
+        debug_assert!(!quantized || n.is_multiple_of(QK));
+        (self.n, self.quantized, self.n_groups, self.n_supers) = (n, quantized, 0, 0);
+        self.f32.resize(x.len());
+        if quantized {
+            self.q.resize(x.len());
+            self.d.resize(x.len() / QK);
+            self.ds.resize(x.len() / QK);
+            self.neg_sums.resize(x.len() / SUM_LEN);
+        }
+    }
+
+    /// `x` and where its forms go, in pieces of `len` values, which are whole blocks where they are quantized.
+    fn pieces<'a>(&'a mut self, x: &'a [f32], len: usize) -> impl Iterator<Item = Quantizing<'a>> {
+        let (len, quantized) = (len.max(1), self.quantized);
+        let mut q = self.q.chunks_mut(len);
+        let mut neg_sums = self.neg_sums.chunks_mut((len / SUM_LEN).max(1));
+        let mut d = self.d.chunks_mut((len / QK).max(1));
+        let mut ds = self.ds.chunks_mut((len / QK).max(1));
+        x.chunks(len).zip(self.f32.chunks_mut(len)).map(move |(x, f32)| Quantizing {
+            x,
+            f32,
+            quantized: quantized.then(|| Quantized {
+                q: q.next().unwrap_or_default(),
+                neg_sums: neg_sums.next().unwrap_or_default(),
+                d: d.next().unwrap_or_default(),
+                ds: ds.next().unwrap_or_default(),
+            }),
+        })
     }
 
     fn load_supers(&mut self) {
@@ -268,6 +294,33 @@ impl Activations {
     }
 }
 
+/// Some values, and where their forms go.
+struct Quantizing<'a> {
+    x: &'a [f32],
+    f32: &'a mut [f32],
+    quantized: Option<Quantized<'a>>,
+}
+
+struct Quantized<'a> {
+    q: &'a mut [i8],
+    neg_sums: &'a mut [i32],
+    d: &'a mut [f32],
+    ds: &'a mut [f32],
+}
+
+impl Quantizing<'_> {
+    fn load(&mut self) {
+        self.f32.copy_from_slice(self.x);
+        let Some(Quantized { q, neg_sums, d, ds }) = &mut self.quantized else { return };
+        let blocks = self.x.as_chunks::<QK>().0.iter().zip(q.as_chunks_mut::<QK>().0);
+        let sums = neg_sums.as_chunks_mut::<{ QK / SUM_LEN }>().0;
+        for (((x, q), sums), (d, ds)) in blocks.zip(sums).zip(d.iter_mut().zip(ds.iter_mut())) {
+            *d = quantize(x, q, sums);
+            *ds = *d * -sums.iter().sum::<i32>() as f32;
+        }
+    }
+}
+
 /// Scale `max|x| / 127`, values rounded half to even. Returns the scale: NaN unless all of `x` is finite, so that a bad
 /// input does not lead to a plausible result.
 #[inline]
@@ -306,6 +359,22 @@ mod tests {
             }
             for (i, sum) in row.neg_sums.iter().enumerate() {
                 assert_eq!(-sum, row.q[4 * i..4 * i + 4].iter().map(|q| i32::from(*q)).sum::<i32>());
+            }
+        }
+    }
+
+    #[test]
+    fn what_threads_prepare_together_is_what_one_prepares() {
+        let x: Vec<f32> = (0..3 * 16384).map(|i| (i as f32 * 0.37).sin() * (i % 77) as f32).collect();
+        let (mut one, mut all) = (Activations::default(), Activations::default());
+        for quantized in [true, false] {
+            one.load(&x, 96, [if quantized { ActKind::Q8 } else { ActKind::F32 }]);
+            all.load_many(&x, 96, quantized, &Pool::new(3).unwrap());
+            assert_eq!(one.n_tokens(), all.n_tokens());
+            for t in 0..one.n_tokens() {
+                let (one, all) = (one.row(t), all.row(t));
+                assert_eq!((one.f32, one.q, one.neg_sums), (all.f32, all.q, all.neg_sums));
+                assert_eq!((one.d, one.ds), (all.d, all.ds));
             }
         }
     }

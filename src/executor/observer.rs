@@ -11,7 +11,8 @@ pub struct FfnAt<'a> {
     pub tokens: &'a [u32],
 }
 
-/// Watches a prefill.
+/// Watches a prefill. Of a layer with several groups, those that are computed together come one behind the other: the gates
+/// of each, then what [`Observer::ffn`] shows of each. A group that is computed for no token is not shown.
 pub trait Observer {
     /// `[n_tokens][n_embd]` inputs of a layer's FFN.
     fn ffn_input(&mut self, _layer: usize, _x: &[f32]) {}

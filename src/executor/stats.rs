@@ -71,8 +71,8 @@ impl Recall {
 #[derive(Debug, Clone, Copy, Default)]
 struct GroupStats {
     n_ff: usize,
-    /// Tokens for which the router did not choose it.
-    skipped: u64,
+    /// Tokens that it was computed for.
+    chosen: u64,
     fired: u64,
     opened: u64,
     masked: u64,
@@ -110,9 +110,9 @@ impl FfnStats {
         group.predictor_time += computed.predictor_time;
     }
 
-    /// A group was not computed for a token.
-    pub(super) fn skip(&mut self, group: usize) {
-        self.groups[group].skipped += 1;
+    /// A group is computed for a token.
+    pub(super) fn choose(&mut self, group: usize) {
+        self.groups[group].chosen += 1;
     }
 
     pub(super) fn add_recall(&mut self, group: usize, recall: Recall) {
@@ -210,7 +210,7 @@ impl FfnStats {
                 let [fired, opened, masked, predictor] =
                     [stats.fired, stats.opened, stats.masked, stats.predictor_bytes].map(|n| n as f64 / n_tokens);
                 let mask = masked * weights.mask_matrix().row_bytes() as f64;
-                let share = (self.n_tokens - stats.skipped) as f64 / n_tokens;
+                let share = if weights.is_routed() { stats.chosen as f64 / n_tokens } else { 1.0 };
                 predictor + (mask + share * weights.bytes_always() as f64 + weights.bytes_for_active(opened, fired))
             };
             model.weights.groups().zip(&self.groups).map(of_group).sum()

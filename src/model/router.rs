@@ -40,7 +40,9 @@ impl Router {
         order.clear();
         order.extend(0..scores.len());
         let by = |group: usize| scores[group] + bias.map_or(0.0, |bias| bias[group]);
-        order.sort_unstable_by(|a, b| by(*b).total_cmp(&by(*a)).then(a.cmp(b)));
+        if self.n_used < order.len() {
+            order.select_nth_unstable_by(self.n_used, |a, b| by(*b).total_cmp(&by(*a)).then(a.cmp(b)));
+        }
         let rest = match self.gating {
             Gating::SoftmaxOfChosen => f32::NEG_INFINITY,
             Gating::Softmax | Gating::Sigmoid => 0.0,

@@ -14,6 +14,7 @@ mod groups;
 mod hostile_gguf;
 mod latent;
 mod long_rope;
+mod mixed_groups;
 mod model_kinds;
 mod models_doc;
 mod positions;

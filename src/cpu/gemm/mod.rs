@@ -23,7 +23,7 @@ mod tile;
 #[cfg(target_arch = "x86_64")]
 mod unpack512;
 
-pub use packed::Packed;
+pub use packed::{Packed, PackedTokens};
 
 use self::ahead::Ahead;
 use self::packed::TokenPiece;
@@ -48,7 +48,7 @@ const ACTIVATIONS: usize = 1 << 20;
 ///
 /// # Panics
 /// When `x` was packed for another type or row length, or `out` does not have `rows.len() * x.n_tokens()` elements.
-pub fn rows_times<'a>(isa: Isa, dtype: GgmlType, rows: Rows<'a>, x: &Packed, out: &mut [f32]) {
+pub fn rows_times<'a>(isa: Isa, dtype: GgmlType, rows: Rows<'a>, x: PackedTokens, out: &mut [f32]) {
     assert!(isa.is_available(), "this processor does not have {isa}");
     let n_tokens = x.n_tokens();
     assert_eq!(out.len(), rows.len() * n_tokens);
@@ -56,8 +56,8 @@ pub fn rows_times<'a>(isa: Isa, dtype: GgmlType, rows: Rows<'a>, x: &Packed, out
         return;
     }
     let form = Form::of(dtype);
-    assert_eq!(dtype.row_bytes(x.n_cols()), Some(rows.bytes()), "rows of {dtype} and {} columns", x.n_cols());
-    assert_eq!(x.dtype(), Some(dtype), "activations are packed for another type");
+    assert_eq!(dtype.row_bytes(x.n_cols), Some(rows.bytes()), "rows of {dtype} and {} columns", x.n_cols);
+    assert_eq!(x.dtype, dtype, "activations are packed for another type");
     let cols = match form {
         Form::Float(..) => FLOAT_COLS,
         Form::Blocks(_) => BLOCK_COLS,
@@ -69,24 +69,24 @@ pub fn rows_times<'a>(isa: Isa, dtype: GgmlType, rows: Rows<'a>, x: &Packed, out
     let n_tiles = rows.len().div_ceil(TILE_ROWS);
     let tile_rows = |i: usize| rows.part(i * TILE_ROWS, TILE_ROWS.min(rows.len() - i * TILE_ROWS));
     let piece = |rows: Rows<'a>, start: usize| {
-        let n = cols.min(x.n_cols() - start);
+        let n = cols.min(x.n_cols - start);
         (rows.piece(bytes(dtype, start), bytes(dtype, n)), n)
     };
     let block = (ACTIVATIONS / (x.bytes_of(cols))).max(1) * cols;
-    for first in (0..x.n_cols()).step_by(block) {
-        let starts = || (first..x.n_cols().min(first + block)).step_by(cols);
+    for first in (0..x.n_cols).step_by(block) {
+        let starts = || (first..x.n_cols.min(first + block)).step_by(cols);
         let mut steps = (0..n_tiles).flat_map(|i| starts().map(move |start| (i, start))).peekable();
         while let Some((i, start)) = steps.next() {
             let (step_rows, n_cols) = piece(tile_rows(i), start);
             tile.unpack(isa, form, step_rows, n_cols);
             let next = steps.peek().map(|(i, start)| piece(tile_rows(*i), *start).0);
-            let n_lines = next.map_or(0, |next| next.len() * next.bytes().div_ceil(64)).div_ceil(x.groups().len());
+            let n_lines = next.map_or(0, |next| next.len() * next.bytes().div_ceil(64)).div_ceil(x.groups.len());
             let mut ahead = Ahead::new(next.into_iter().flat_map(|next| (0..next.len()).map(move |r| next.get(r))));
             let sums = match step_rows.len() {
                 TILE_ROWS => out[i * TILE_ROWS * n_tokens..][..TILE_ROWS * n_tokens].as_chunks_mut().0,
                 _ => &mut narrow[..],
             };
-            for group in x.groups() {
+            for group in x.groups {
                 ahead.fetch(n_lines);
                 let x = group.piece(start, n_cols);
                 let sums = &mut sums[group.first..][..group.n_tokens];

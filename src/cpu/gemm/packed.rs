@@ -6,20 +6,25 @@ use crate::cpu::pool::Pool;
 use crate::quant::GgmlType;
 use crate::quant::blocks::QK;
 use crate::quant::decoded::BlockFormat;
+use std::ops::Range;
 
 /// The width of a group is a multiple of four; missing tokens at the end are zeros.
 const QUAD: usize = 4;
 /// Most tokens in a group: the registers of AVX-512 can hold twice as many sums.
 pub(super) const MAX_WIDTH: usize = 3 * QUAD;
 
-/// Activations of some tokens. Where an array says `[width]` it holds one value per token.
+/// Activations of some tokens of a section. Where an array says `[width]` it holds one value per token.
 #[derive(Default)]
 pub(super) struct TokenGroup {
-    /// Number of the first token.
+    /// Number of the first token in the section.
     pub first: usize,
     /// Number of tokens.
     pub n_tokens: usize,
     width: usize,
+    /// Which vectors of activations they are.
+    vectors: [u32; MAX_WIDTH],
+    /// Of the weights that they meet.
+    dtype: Option<GgmlType>,
     /// `[n_cols][width]` floats, or `[n_cols / 4][width]` times four bytes.
     words: Vec<u32>,
     /// `[n_cols / 32][width]` scales of the bytes.
@@ -41,55 +46,113 @@ pub(super) struct TokenPiece<'a> {
     pub ds: &'a [f32],
 }
 
-/// `[n_tokens][n_cols]` activations, packed for weights of one type.
+/// Activations packed for matrices: for each a section of some vectors, in the form that its type of weights needs.
 #[derive(Default)]
 pub struct Packed {
-    dtype: Option<GgmlType>,
     n_cols: usize,
-    n_tokens: usize,
+    sections: Vec<Section>,
+    /// Of which the first `n_groups` are of this load; the others keep their memory.
     groups: Vec<TokenGroup>,
+    n_groups: usize,
+}
+
+#[derive(Clone)]
+struct Section {
+    dtype: GgmlType,
+    n_tokens: usize,
+    groups: Range<usize>,
+}
+
+/// One section of [`Packed`]: `[n_tokens][n_cols]` activations for weights of one type.
+#[derive(Clone, Copy)]
+pub struct PackedTokens<'a> {
+    pub(super) dtype: GgmlType,
+    pub(super) n_cols: usize,
+    n_tokens: usize,
+    pub(super) groups: &'a [TokenGroup],
 }
 
 impl Packed {
-    /// Takes activations, which must have been quantized unless `dtype` is a float type. Keeps its buffers from call
-    /// to call.
+    /// Takes for each section the type of the weights, which quantized activations are needed for unless it is a float
+    /// type, and the numbers of its vectors, or `None` for all. Sections side by side that are alike are packed once.
+    /// Keeps its buffers from call to call.
     ///
     /// # Panics
-    /// When the type cannot be computed with, or the activations were not prepared for it.
-    pub fn load(&mut self, dtype: GgmlType, x: &Activations, pool: &Pool) {
-        let form = Form::of(dtype);
-        self.dtype = Some(dtype);
-        self.n_tokens = x.n_tokens();
-        self.n_cols = if self.n_tokens == 0 { 0 } else { x.row(0).f32.len() };
-        let mut n_groups = 0;
+    /// When a type cannot be computed with, or the activations were not prepared for it.
+    pub fn load<'a>(
+        &mut self,
+        x: &Activations,
+        sections: impl IntoIterator<Item = (GgmlType, Option<&'a [u32]>)>,
+        pool: &Pool,
+    ) {
+        self.n_cols = if x.n_tokens() == 0 { 0 } else { x.row(0).f32.len() };
+        self.sections.clear();
+        self.n_groups = 0;
+        let mut before: Option<(GgmlType, Option<&[u32]>)> = None;
+        for section in sections {
+            let (dtype, vectors) = section;
+            let like = |(of, others): (GgmlType, Option<&[u32]>)| of == dtype && same_list(others, vectors);
+            match self.sections.last() {
+                Some(last) if before.is_some_and(like) => self.sections.push(last.clone()),
+                _ => self.add_section(dtype, vectors, x.n_tokens()),
+            }
+            before = Some(section);
+        }
+        let n_cols = self.n_cols;
+        let groups = &mut self.groups[..self.n_groups];
+        pool.fill(groups, 1, |_, groups| groups.iter_mut().for_each(|group| group.load(x, n_cols)));
+    }
+
+    fn add_section(&mut self, dtype: GgmlType, vectors: Option<&[u32]>, n_vectors: usize) {
+        let n_tokens = vectors.map_or(n_vectors, <[u32]>::len);
+        let begin = self.n_groups;
         let mut first = 0;
-        while first < self.n_tokens {
-            let width = match (self.n_tokens - first).div_ceil(QUAD) {
+        while first < n_tokens {
+            let width = match (n_tokens - first).div_ceil(QUAD) {
                 // Better than 12 and 4.
                 4 => 2 * QUAD,
                 quads => QUAD * quads.min(MAX_WIDTH / QUAD),
             };
-            if self.groups.len() == n_groups {
+            if self.groups.len() == self.n_groups {
                 self.groups.push(TokenGroup::default());
             }
-            let group = &mut self.groups[n_groups];
-            (group.first, group.n_tokens, group.width) = (first, width.min(self.n_tokens - first), width);
-            n_groups += 1;
+            let group = &mut self.groups[self.n_groups];
+            (group.first, group.n_tokens, group.width) = (first, width.min(n_tokens - first), width);
+            group.dtype = Some(dtype);
+            for (i, vector) in group.vectors[..group.n_tokens].iter_mut().enumerate() {
+                *vector = vectors.map_or((first + i) as u32, |vectors| vectors[first + i]);
+            }
+            self.n_groups += 1;
             first += width;
         }
-        self.groups.truncate(n_groups);
-        let n_cols = self.n_cols;
-        pool.fill(&mut self.groups, 1, |_, groups| groups.iter_mut().for_each(|group| group.load(form, x, n_cols)));
+        self.sections.push(Section { dtype, n_tokens, groups: begin..self.n_groups });
     }
 
+    /// Whether its sections are for weights of these types.
+    pub fn is_for(&self, types: impl Iterator<Item = GgmlType>) -> bool {
+        self.sections.iter().map(|section| section.dtype).eq(types)
+    }
+
+    /// Section number `i`.
+    pub fn section(&self, i: usize) -> PackedTokens<'_> {
+        let Section { dtype, n_tokens, groups } = self.sections[i].clone();
+        PackedTokens { dtype, n_cols: self.n_cols, n_tokens, groups: &self.groups[groups] }
+    }
+}
+
+/// Whether both are the same list, or all there is.
+fn same_list(a: Option<&[u32]>, b: Option<&[u32]>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => std::ptr::eq(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+impl PackedTokens<'_> {
     /// Number of tokens.
     pub fn n_tokens(&self) -> usize {
         self.n_tokens
-    }
-
-    /// Activations per token.
-    pub fn n_cols(&self) -> usize {
-        self.n_cols
     }
 
     /// Bytes of `cols` columns of all tokens, at least 1. There are at least `cols` columns.
@@ -98,19 +161,12 @@ impl Packed {
         let all: usize = self.groups.iter().map(|group| size_of::<u32>() * bytes(group)).sum();
         (all / self.n_cols.max(1) * cols).max(1)
     }
-
-    pub(super) fn dtype(&self) -> Option<GgmlType> {
-        self.dtype
-    }
-
-    pub(super) fn groups(&self) -> &[TokenGroup] {
-        &self.groups
-    }
 }
 
 impl TokenGroup {
-    fn load(&mut self, form: Form, x: &Activations, n_cols: usize) {
-        match form {
+    fn load(&mut self, x: &Activations, n_cols: usize) {
+        let Some(dtype) = self.dtype else { return };
+        match Form::of(dtype) {
             Form::Float(..) => self.load_floats(x, n_cols),
             Form::Blocks(format) => self.load_bytes(format, x, n_cols),
         }
@@ -120,8 +176,8 @@ impl TokenGroup {
         self.sub_len = 0;
         self.words.clear();
         self.words.resize(n_cols * self.width, 0);
-        for t in 0..self.n_tokens {
-            let x = x.row(self.first + t).f32;
+        for (t, vector) in self.vectors[..self.n_tokens].iter().enumerate() {
+            let x = x.row(*vector as usize).f32;
             for (words, x) in self.words.chunks_exact_mut(self.width).zip(x) {
                 words[t] = x.to_bits();
             }
@@ -136,7 +192,7 @@ impl TokenGroup {
         self.start.resize(n_cols / format.sub_len * width, 0);
         self.ds.resize(n_cols / format.sub_len * width, 0.0);
         let rows: [Option<ActRow>; MAX_WIDTH] =
-            std::array::from_fn(|t| (t < self.n_tokens).then(|| x.row(self.first + t)));
+            std::array::from_fn(|t| (t < self.n_tokens).then(|| x.row(self.vectors[t] as usize)));
         assert!(rows.iter().flatten().all(|x| x.q.len() == n_cols), "activations are not quantized");
         let n_sub = QK / format.sub_len;
         let sums_of_sub = format.sub_len / SUM_LEN;

@@ -73,9 +73,9 @@ impl Case {
     /// `[n_tokens][n_rows]`.
     fn product(&self, isa: Isa) -> Vec<f32> {
         let mut packed = Packed::default();
-        packed.load(self.dtype, &self.acts, &Pool::new(1).unwrap());
+        packed.load(&self.acts, [(self.dtype, None)], &Pool::new(1).unwrap());
         let mut tiled = vec![f32::NAN; self.n_rows * self.n_tokens];
-        rows_times(isa, self.dtype, self.rows(), &packed, &mut tiled);
+        rows_times(isa, self.dtype, self.rows(), packed.section(0), &mut tiled);
         let mut out = vec![f32::NAN; tiled.len()];
         untile(&tiled, self.n_rows, ROW_GRAIN, 0, &mut out);
         out
@@ -128,10 +128,10 @@ fn dividing_rows_and_tokens_changes_no_bit() {
                 let mut acts = Activations::default();
                 let x: Vec<f32> = (first..first + count).flat_map(|t| all.acts.row(t).f32.to_vec()).collect();
                 acts.load(&x, n_cols, [if grain == 1 { ActKind::F32 } else { ActKind::Q8 }]);
-                packed.load(dtype, &acts, &Pool::new(2).unwrap());
+                packed.load(&acts, [(dtype, None)], &Pool::new(2).unwrap());
                 for (first_row, n) in [(0, 16), (16, 25), (32, 9), (7, 20)] {
                     let mut tiled = vec![0.0; n * count];
-                    rows_times(isa, dtype, all.rows().part(first_row, n), &packed, &mut tiled);
+                    rows_times(isa, dtype, all.rows().part(first_row, n), packed.section(0), &mut tiled);
                     let mut out = vec![0.0; n * count];
                     untile(&tiled, n, ROW_GRAIN, 0, &mut out);
                     for (t, out) in out.chunks_exact(n).enumerate() {
@@ -145,16 +145,44 @@ fn dividing_rows_and_tokens_changes_no_bit() {
 }
 
 #[test]
+fn sections_of_some_vectors_give_the_bits_that_all_of_them_give() {
+    let pool = Pool::new(3).unwrap();
+    let lists: [Option<&[u32]>; 6] = [Some(&[1, 4, 16]), None, Some(&[0]), Some(&[]), Some(&[2, 3, 4, 5, 6]), None];
+    let mut packed = Packed::default();
+    for [one, other] in ["Q8_0", "Q4_K", "F16"].map(|name| [name, if name == "F16" { "F32" } else { "Q6_K" }]) {
+        let cases = [one, other].map(|name| Case::new(GgmlType::from_name(name).unwrap(), 21, 17, 512));
+        let isa = Isa::detect();
+        // Twice each: matrices side by side that meet the same vectors share them.
+        let sections = || lists.iter().flat_map(|list| [(0, *list), (0, *list), (1, *list)]);
+        packed.load(&cases[0].acts, sections().map(|(i, list)| (cases[i].dtype, list)), &pool);
+        assert!(packed.is_for(sections().map(|(i, _)| cases[i].dtype)) && !packed.is_for([cases[0].dtype].into_iter()));
+        let expected = cases.each_ref().map(|case| case.product(isa));
+        for (at, (i, list)) in sections().enumerate() {
+            let (case, x) = (&cases[i], packed.section(at));
+            let tokens: Vec<u32> = list.map_or((0..17).collect(), <[u32]>::to_vec);
+            assert_eq!(x.n_tokens(), tokens.len());
+            let mut tiled = vec![f32::NAN; case.n_rows * tokens.len()];
+            rows_times(isa, case.dtype, case.rows(), x, &mut tiled);
+            let mut out = vec![f32::NAN; tiled.len()];
+            untile(&tiled, case.n_rows, ROW_GRAIN, 0, &mut out);
+            for (out, token) in out.chunks_exact(case.n_rows).zip(tokens) {
+                assert_eq!(out, &expected[i][token as usize * case.n_rows..][..case.n_rows], "{one}, section {at}");
+            }
+        }
+    }
+}
+
+#[test]
 fn threads_divide_rows_and_columns_in_one_buffer() {
     let pool = Pool::new(2).unwrap();
     let case = Case::new(GgmlType::Q4_0, 90, 7, 1088);
     let (isa, dtype, n_tokens) = (Isa::detect(), case.dtype, case.n_tokens);
     let mut packed = Packed::default();
-    packed.load(dtype, &case.acts, &pool);
+    packed.load(&case.acts, [(dtype, None)], &pool);
     let mut tiled = vec![0.0; case.n_rows * n_tokens];
     pool.fill(&mut tiled, ROW_GRAIN * n_tokens, |start, out| {
         let rows = case.rows().part(start / n_tokens, out.len() / n_tokens);
-        rows_times(isa, dtype, rows, &packed, out);
+        rows_times(isa, dtype, rows, packed.section(0), out);
     });
     let mut out = vec![0.0; tiled.len()];
     pool.fill(&mut out, case.n_rows, |start, out| untile(&tiled, case.n_rows, ROW_GRAIN, start / case.n_rows, out));
@@ -212,9 +240,9 @@ fn something_infinite_among_the_activations_shows_in_its_token_only() {
             let mut acts = Activations::default();
             acts.load(&x, 256, [ActKind::F32, ActKind::Q8]);
             let mut packed = Packed::default();
-            packed.load(dtype, &acts, &Pool::new(1).unwrap());
+            packed.load(&acts, [(dtype, None)], &Pool::new(1).unwrap());
             let mut out = vec![0.0; 9];
-            rows_times(isa, dtype, Rows::range(&data, data.len() / 3, 0, 3), &packed, &mut out);
+            rows_times(isa, dtype, Rows::range(&data, data.len() / 3, 0, 3), packed.section(0), &mut out);
             for (t, out) in out.chunks_exact(3).enumerate() {
                 assert!(out.iter().all(|v| v.is_finite() == (t != 1)), "{isa} {dtype} token {t}: {out:?}");
             }
@@ -310,7 +338,7 @@ fn nothing_to_do_is_done() {
     let mut packed = Packed::default();
     let mut acts = Activations::default();
     acts.load(&[], 64, [ActKind::Q8]);
-    packed.load(GgmlType::Q8_0, &acts, &Pool::new(1).unwrap());
-    rows_times(Isa::Plain, GgmlType::Q8_0, Rows::range(&[], 68, 0, 0), &packed, &mut []);
+    packed.load(&acts, [(GgmlType::Q8_0, None)], &Pool::new(1).unwrap());
+    rows_times(Isa::Plain, GgmlType::Q8_0, Rows::range(&[], 68, 0, 0), packed.section(0), &mut []);
     sparse::add_rows(Isa::Plain, GgmlType::Q8_0, Rows::range(&[], 68, 0, 0), &sparse::Factors::default(), &mut []);
 }

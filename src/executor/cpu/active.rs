@@ -134,6 +134,7 @@ enum Kind {
 }
 
 /// Which rows a [`Wanted`] means.
+#[derive(Clone, Copy)]
 pub(super) enum WantedBy<'a> {
     /// These, by all tokens.
     All(Which<'a>),

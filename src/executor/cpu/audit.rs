@@ -40,7 +40,7 @@ impl Audit {
         let AuditWork { group, predictor, slots, x, predictor_x, activation, cx } = *work;
         let kind = |m: &Matrix| cx.isa.kernels(m.dtype()).act;
         self.predictor_forms.load(predictor_x, x.len(), predictor.input().map(kind));
-        self.predictions.select(cx, predictor, &self.predictor_forms, 0..group.n_ff(), &mut self.predicted);
+        self.predictions.select(cx, predictor, &self.predictor_forms, &[0], 0..group.n_ff(), &mut self.predicted);
         self.forms.load(x, x.len(), [group.mask_matrix(), group.ffn_up()].map(kind));
         let all = Which::from(0..group.n_ff());
         let act = self.products.some(cx, &self.forms, group.mask(), all, Some(activation));

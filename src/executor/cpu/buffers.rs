@@ -2,8 +2,9 @@
 
 use super::attention::Attention;
 use super::audit::Audit;
-use super::ffn::many::ManyBuffers;
-use super::ffn::shard::Shard;
+use super::choice::Choice;
+use super::ffn::few::Few;
+use super::ffn::many::Many;
 use super::product::Products;
 use super::recurrent_buffers::RecurrentBuffers;
 use crate::cpu::Activations;
@@ -29,11 +30,12 @@ pub(super) struct Buffers {
     /// `[n_tokens][groups to choose]`: what each group counts.
     pub chosen: Vec<f32>,
     pub order: Vec<usize>,
-    /// Tokens that a group is computed for, and what it counts for each.
+    /// Groups that are computed, with their tokens.
+    pub choice: Choice,
+    /// Tokens whose logits are wanted.
     pub tokens: Vec<u32>,
-    pub weights: Vec<f32>,
-    pub shards: [Shard; 2],
-    pub many: ManyBuffers,
+    pub few: Few,
+    pub many: Many,
     pub recurrent: RecurrentBuffers,
     pub audit: Audit,
 }

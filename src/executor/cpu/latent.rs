@@ -3,6 +3,7 @@
 use super::buffers::Buffers;
 use super::compute::{Compute, How};
 use super::norm::normalize;
+use super::product::load;
 use crate::model::{Config, Layer, Role, Vector};
 
 /// Queries, keys and values of `layer`, as wide as those of any other attention and not rotated yet, from the stream
@@ -13,14 +14,14 @@ pub(super) fn project(cx: Compute, how: How, config: &Config, layer: &Layer, fro
     let (n_narrow, n_shared) = (wide.matrix().n_cols, config.rope.n_dims);
     let (n_own, n_value) = (config.rope.first, config.value_dim);
     let kinds = [q, narrow].map(|part| cx.isa.kernels(part.matrix().dtype()).act);
-    b.forms.load(&b.streams[from.index()], config.n_embd, kinds);
+    load(cx, how, &mut b.forms, (&b.streams[from.index()], config.n_embd), kinds);
     // In `v` are the narrow vectors, each with the end of the keys that all heads share.
     b.products.of(cx, how, [q, narrow], &b.forms, [&mut b.q, &mut b.v]);
     b.gathered.clear();
     b.v.chunks_exact(n_narrow + n_shared).for_each(|row| b.gathered.extend_from_slice(&row[..n_narrow]));
     b.spare.resize(b.gathered.len(), 0.0);
     normalize(config.norm, config.norm_eps, norm, &b.gathered, &mut b.spare);
-    b.forms.load(&b.spare, n_narrow, [cx.isa.kernels(wide.matrix().dtype()).act]);
+    load(cx, how, &mut b.forms, (&b.spare, n_narrow), [cx.isa.kernels(wide.matrix().dtype()).act]);
     b.products.of(cx, how, [wide], &b.forms, [&mut b.gathered]);
     b.k.clear();
     let tokens = b.gathered.chunks_exact(config.n_head * (n_own + n_value));

@@ -14,17 +14,68 @@ pub(super) struct MatVec {
     region: Region<ProductWork>,
 }
 
-/// What a product needs; owned, because a thread that was held up may look at it after the others have gone on.
+/// Rows of one matrix, and the vectors that meet them.
+#[derive(Clone, Copy)]
+pub(super) struct Piece<'a> {
+    pub matrix: &'a Matrix,
+    /// Added before the activation, by row of the matrix.
+    pub bias: Option<&'a Arc<[f32]>>,
+    pub rows: WantedBy<'a>,
+    /// Numbers of the vectors, rising; all that there are where there is no list.
+    pub vectors: Option<&'a [u32]>,
+}
+
+impl<'a> Piece<'a> {
+    /// Rows of `part` with its bias, for these vectors.
+    pub fn of(part: &'a Part, rows: WantedBy<'a>, vectors: &'a [u32]) -> Self {
+        Self { matrix: part.matrix(), bias: part.bias.as_ref(), rows, vectors: Some(vectors) }
+    }
+
+    /// The `which` rows of `matrix`, for all vectors.
+    fn plain(matrix: &'a Matrix, which: Which<'a>) -> Self {
+        Self { matrix, bias: None, rows: WantedBy::All(which), vectors: None }
+    }
+
+    /// How many products it gives with `n` vectors in all.
+    pub fn n_products(&self, n: usize) -> usize {
+        self.n_rows() * self.n_vectors(n)
+    }
+
+    fn n_rows(&self) -> usize {
+        match self.rows {
+            WantedBy::All(which) => which.len(),
+            WantedBy::Each(active) => active.union().len(),
+        }
+    }
+
+    fn n_vectors(&self, n: usize) -> usize {
+        self.vectors.map_or(n, <[u32]>::len)
+    }
+
+    fn n_bytes(&self) -> usize {
+        self.n_rows() * self.matrix.row_bytes()
+    }
+}
+
+/// What products need; owned, because a thread that was held up may look at it after the others have gone on.
 #[derive(Default)]
 struct ProductWork {
     isa: Option<Isa>,
     x: Activations,
-    parts: Vec<Matrix>,
-    /// A range is of all parts taken together, all else of the first part.
-    wanted: Wanted,
-    /// Added before the activation, by row of the matrix.
-    bias: Option<Arc<[f32]>>,
+    /// Of which the first `n_pieces` are of this run; the others keep their memory.
+    pieces: Vec<OwnedPiece>,
+    n_pieces: usize,
     activation: Option<Activation>,
+}
+
+#[derive(Default)]
+struct OwnedPiece {
+    matrix: Option<Matrix>,
+    bias: Option<Arc<[f32]>>,
+    wanted: Wanted,
+    vectors: Vec<u32>,
+    /// Where its products begin among all.
+    start: usize,
 }
 
 /// Chunks per thread: enough that a thread that starts late or is slow takes fewer.
@@ -36,13 +87,20 @@ const MOST_ROWS: usize = 64;
 /// Bytes of them: they should stay in the first cache.
 const BLOCK_BYTES: usize = 16 << 10;
 
-fn chunk_rows(n_rows: usize, row_bytes: usize, n_threads: usize) -> usize {
-    let at_least = CHUNK_BYTES.div_ceil(row_bytes.max(1));
-    n_rows.div_ceil(n_threads * CHUNKS_PER_THREAD).max(at_least).next_multiple_of(4)
+/// Bytes of weights in a chunk, of so many in all.
+pub(super) fn chunk_bytes(all: usize, n_threads: usize) -> usize {
+    all.div_ceil(n_threads * CHUNKS_PER_THREAD).max(CHUNK_BYTES)
+}
+
+/// `n_rows` in chunks of about `bytes` and of like lengths, multiples of four but for the last.
+pub(super) fn chunks(n_rows: usize, row_bytes: usize, bytes: usize) -> impl Iterator<Item = usize> + Clone {
+    let most = bytes.div_ceil(row_bytes.max(1)).next_multiple_of(4);
+    let chunk = n_rows.div_ceil(n_rows.div_ceil(most).max(1)).next_multiple_of(4).max(1);
+    (0..n_rows).step_by(chunk).map(move |start| chunk.min(n_rows - start))
 }
 
 /// Rows that meet all vectors before the next ones are read.
-fn block_rows(row_bytes: usize) -> usize {
+pub(super) fn block_rows(row_bytes: usize) -> usize {
     (BLOCK_BYTES / row_bytes.max(1)).next_multiple_of(4).clamp(4, MOST_ROWS)
 }
 
@@ -50,19 +108,12 @@ impl MatVec {
     /// All rows of `parts`, which have the same number of columns, one part after another, with every vector:
     /// `[n_rows][n_tokens]`.
     pub fn all(&mut self, cx: Compute, x: &Activations, parts: &[&Matrix]) -> &[f32] {
-        let n_rows = parts.iter().map(|m| m.n_rows).sum();
-        self.run(cx, x, n_rows, parts, None, |work| {
-            work.bias = None;
-            work.wanted.all(Which::Range { first: 0, len: n_rows });
-        })
+        self.of(cx, x, parts.iter().map(|matrix| Piece::plain(matrix, Which::from(0..matrix.n_rows))), None)
     }
 
     /// Rows of one matrix with every vector: `[rows][n_tokens]`.
     pub fn rows(&mut self, cx: Compute, x: &Activations, matrix: &Matrix, which: Which) -> &[f32] {
-        self.run(cx, x, which.len(), &[matrix], None, |work| {
-            work.bias = None;
-            work.wanted.all(which);
-        })
+        self.of(cx, x, std::iter::once(Piece::plain(matrix, which)), None)
     }
 
     /// Rows of one part with every vector and its bias, where there is one; `activation` is applied to each product where
@@ -75,82 +126,86 @@ impl MatVec {
         which: Which,
         activation: Option<Activation>,
     ) -> &[f32] {
-        self.run(cx, x, which.len(), &[part.matrix()], activation, |work| {
-            work.bias.clone_from(&part.bias);
-            work.wanted.all(which);
-        })
+        let piece = Piece { bias: part.bias.as_ref(), ..Piece::plain(part.matrix(), which) };
+        self.of(cx, x, std::iter::once(piece), activation)
     }
 
-    /// The rows that each vector wants, as [`MatVec::some`]: `[union][n_tokens]`, where what a vector does not want has
-    /// no meaning.
-    pub fn each(
+    /// Of every piece `[rows][vectors]`, one piece behind the other, as one piece of work. Where vectors want rows of
+    /// their own, the rows are the union, and what a vector does not want has no meaning.
+    pub fn of<'a>(
         &mut self,
         cx: Compute,
         x: &Activations,
-        part: &Part,
-        active: &Active,
+        pieces: impl Iterator<Item = Piece<'a>> + Clone,
         activation: Option<Activation>,
-    ) -> &[f32] {
-        if active.n_tokens() == 1 {
-            return self.some(cx, x, part, Which::List(active.rows()), activation);
-        }
-        self.run(cx, x, active.union().len(), &[part.matrix()], activation, |work| {
-            work.bias.clone_from(&part.bias);
-            work.wanted.each(active);
-        })
-    }
-
-    fn run(
-        &mut self,
-        cx: Compute,
-        x: &Activations,
-        n_rows: usize,
-        parts: &[&Matrix],
-        activation: Option<Activation>,
-        prepare: impl FnOnce(&mut ProductWork),
     ) -> &[f32] {
         let n = x.n_tokens();
-        let chunk = chunk_rows(n_rows, parts[0].row_bytes(), cx.pool.n_threads());
-        cx.pool.run(&mut self.region, n_rows * n, chunk * n, |work: &mut ProductWork| {
+        let bytes = chunk_bytes(pieces.clone().map(|piece| piece.n_bytes()).sum(), cx.pool.n_threads());
+        let cut = pieces.clone().flat_map(|piece| {
+            chunks(piece.n_rows(), piece.matrix.row_bytes(), bytes).map(move |rows| rows * piece.n_vectors(n))
+        });
+        cx.pool.run_cut(&mut self.region, cut, |work: &mut ProductWork| {
             work.isa = Some(cx.isa);
             work.x.copy_from(x);
-            work.parts.clear();
-            work.parts.extend(parts.iter().map(|m| (*m).clone()));
             work.activation = activation;
-            prepare(work);
+            work.take(pieces, n);
         })
     }
 }
 
 impl ProductWork {
+    fn take<'a>(&mut self, pieces: impl Iterator<Item = Piece<'a>>, n: usize) {
+        let mut start = 0;
+        self.n_pieces = 0;
+        for piece in pieces {
+            if self.pieces.len() == self.n_pieces {
+                self.pieces.push(OwnedPiece::default());
+            }
+            let own = &mut self.pieces[self.n_pieces];
+            own.take(&piece, n);
+            own.start = start;
+            start += piece.n_products(n);
+            self.n_pieces += 1;
+        }
+    }
+
     /// `which` rows of `matrix` with every vector.
-    fn times(&self, isa: Isa, matrix: &Matrix, which: Which, out: &mut [f32]) {
-        let (n, dot) = (self.x.n_tokens(), isa.kernels(matrix.dtype()).dot);
-        if n == 1 {
-            return dot(matrix.which(which), self.x.row(0), out);
+    fn times(&self, isa: Isa, piece: &OwnedPiece, matrix: &Matrix, which: Which, out: &mut [f32]) {
+        let (vectors, dot) = (&piece.vectors, isa.kernels(matrix.dtype()).dot);
+        let n = vectors.len();
+        if let [vector] = vectors[..] {
+            return dot(matrix.which(which), self.x.row(vector as usize), out);
         }
         let block = block_rows(matrix.row_bytes());
         for (i, out) in out.chunks_mut(block * n).enumerate() {
             let rows = matrix.which(which.part(i * block, out.len() / n));
-            for token in 0..n {
-                scattered(|y| dot(rows, self.x.row(token), y), rows.len(), |row, value| out[row * n + token] = value);
+            for (token, vector) in vectors.iter().enumerate() {
+                let x = self.x.row(*vector as usize);
+                scattered(|y| dot(rows, x, y), rows.len(), |row, value| out[row * n + token] = value);
             }
         }
     }
 
     /// The rows of `union` with those vectors that want them.
-    fn times_each(&self, isa: Isa, matrix: &Matrix, each: &Active, union: &[u32], out: &mut [f32]) {
-        let (n, dot) = (self.x.n_tokens(), isa.kernels(matrix.dtype()).dot);
+    fn times_each(
+        &self,
+        isa: Isa,
+        piece: &OwnedPiece,
+        matrix: &Matrix,
+        (each, union): (&Active, &[u32]),
+        out: &mut [f32],
+    ) {
+        let (n, dot) = (piece.vectors.len(), isa.kernels(matrix.dtype()).dot);
         let block = block_rows(matrix.row_bytes());
         out.fill(0.0);
         for (rows, out) in union.chunks(block).zip(out.chunks_mut(block * n)) {
-            for token in 0..n {
+            for (token, vector) in piece.vectors.iter().enumerate() {
                 let own = each.of(token);
                 let own = &own[within(own, rows)];
                 if own.is_empty() {
                     continue;
                 }
-                let x: ActRow = self.x.row(token);
+                let x: ActRow = self.x.row(*vector as usize);
                 let mut at = 0;
                 scattered(
                     |y| dot(matrix.which(Which::List(own)), x, y),
@@ -168,46 +223,52 @@ impl ProductWork {
 }
 
 /// Has `compute` fill in `n` values, at most [`MOST_ROWS`], and gives each with its number to `put`.
-fn scattered(compute: impl FnOnce(&mut [f32]), n: usize, mut put: impl FnMut(usize, f32)) {
+pub(super) fn scattered(compute: impl FnOnce(&mut [f32]), n: usize, mut put: impl FnMut(usize, f32)) {
     let mut values = [0.0; MOST_ROWS];
     let values = &mut values[..n];
     compute(values);
     values.iter().enumerate().for_each(|(i, value)| put(i, *value));
 }
 
+impl OwnedPiece {
+    fn take(&mut self, piece: &Piece, n: usize) {
+        self.matrix = Some(piece.matrix.clone());
+        self.bias = piece.bias.cloned();
+        self.vectors.clear();
+        match piece.vectors {
+            Some(vectors) => self.vectors.extend_from_slice(vectors),
+            None => self.vectors.extend(0..n as u32),
+        }
+        match piece.rows {
+            WantedBy::All(which) => self.wanted.all(which),
+            WantedBy::Each(active) if active.n_tokens() == 1 => self.wanted.all(Which::List(active.rows())),
+            WantedBy::Each(active) => self.wanted.each(active),
+        }
+    }
+}
+
 impl Work for ProductWork {
     fn compute(&self, start: usize, out: &mut [f32]) {
-        let Some(isa) = self.isa else { return };
-        let n = self.x.n_tokens();
-        let (first, n_rows) = (start / n, out.len() / n);
-        let numbers = match self.wanted.get() {
+        // A chunk is of one piece.
+        let pieces = &self.pieces[..self.n_pieces];
+        let at = pieces.partition_point(|piece| piece.start <= start);
+        let (Some(isa), Some(piece)) = (self.isa, pieces[..at].last()) else { return };
+        let Some(matrix) = &piece.matrix else { return };
+        let n = piece.vectors.len();
+        let (first, n_rows) = ((start - piece.start) / n, out.len() / n);
+        let numbers = match piece.wanted.get() {
             WantedBy::Each(each) => {
                 let union = &each.union()[first..first + n_rows];
-                self.times_each(isa, &self.parts[0], each, union, out);
+                self.times_each(isa, piece, matrix, (each, union), out);
                 Which::List(union)
             }
-            WantedBy::All(which @ Which::List(_)) => {
+            WantedBy::All(which) => {
                 let which = which.part(first, n_rows);
-                self.times(isa, &self.parts[0], which, out);
+                self.times(isa, piece, matrix, which, out);
                 which
             }
-            WantedBy::All(Which::Range { first: begins, .. }) => {
-                // Row `at` of the parts taken together, and where the current part begins among them.
-                let (mut at, mut begin, mut done) = (begins + first, 0, 0);
-                for matrix in &self.parts {
-                    let end = begin + matrix.n_rows;
-                    let len = (n_rows - done).min(end.saturating_sub(at));
-                    if len > 0 {
-                        let products = &mut out[done * n..(done + len) * n];
-                        self.times(isa, matrix, Which::Range { first: at - begin, len }, products);
-                        (at, done) = (at + len, done + len);
-                    }
-                    begin = end;
-                }
-                Which::Range { first: begins + first, len: n_rows }
-            }
         };
-        if let Some(bias) = &self.bias {
+        if let Some(bias) = &piece.bias {
             for (out, row) in out.chunks_exact_mut(n).zip(numbers.iter()) {
                 out.iter_mut().for_each(|o| *o += bias[row]);
             }

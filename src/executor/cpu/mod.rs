@@ -4,6 +4,8 @@ mod active;
 mod attention;
 mod audit;
 mod buffers;
+mod choice;
+mod column_sum;
 mod compute;
 mod ffn;
 mod latent;

@@ -3,19 +3,19 @@
 use super::attention::Query;
 use super::audit::AuditWork;
 use super::buffers::Buffers;
+use super::choice::ChosenGroup;
 use super::compute::{Compute, How};
-use super::ffn::many::{ManyWork, activate, sum};
-use super::ffn::shard::{Given, ShardWork};
+use super::ffn::many::{Lot, ManyWork};
+use super::ffn::shard::{FewWork, Given, Share};
 use super::latent;
 use super::norm::{normalize, normalize_pieces};
-use super::product::add_bias;
+use super::product::load;
 use super::recurrent::{RecurrentLayer, recur};
 use super::request::{Input, Request};
 use super::setup::Setup;
 use super::worker::Hands;
 use crate::cpu::Which;
 use crate::executor::device::Tokens;
-use crate::executor::observer::FfnAt;
 use crate::model::{Chosen, GroupAt, Groups, Matrix, Mode, NeuronGroup, Part, PredictorInput, Role, Step, Vector};
 use std::ops::Range;
 
@@ -95,8 +95,10 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             }
             Request::Cold { layer, group, n_hot, .. } => {
                 self.begin_ffn(Vector::Normed, Vector::Fed);
+                self.choose(*layer, |at, _| at == *group);
+                self.load(*layer, Vector::Normed);
                 let part = Divided { cold_from: *n_hot, given };
-                self.group_by_rows(self.at(*layer, *group), Vector::Normed, Vector::Fed, Some(part));
+                self.groups_by_rows(*layer, Vector::Normed, Vector::Fed, Some(part));
                 Vector::Fed
             }
             Request::Layers(layers) => {
@@ -150,7 +152,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         } else {
             let [q, k, v] = [Role::AttnQ, Role::AttnK, Role::AttnV].map(|role| layer.part(role));
             let kinds = [q, k, v].map(|part| cx.isa.kernels(part.matrix().dtype()).act);
-            b.forms.load(&b.streams[from.index()], config.n_embd, kinds);
+            load(cx, how, &mut b.forms, (&b.streams[from.index()], config.n_embd), kinds);
             b.products.of(cx, how, [q, k, v], &b.forms, [&mut b.q, &mut b.k, &mut b.v]);
         }
         for (role, heads) in [(Role::AttnQNorm, &mut b.q), (Role::AttnKNorm, &mut b.k)] {
@@ -188,7 +190,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             };
             b.attention.of(cx, config, i, sinks, q, query, &mut b.attn);
         }
-        b.forms.load(&b.attn, config.n_attended(), [cx.isa.kernels(output.matrix().dtype()).act]);
+        load(cx, how, &mut b.forms, (&b.attn, config.n_attended()), [cx.isa.kernels(output.matrix().dtype()).act]);
         b.products.of(cx, how, [output], &b.forms, [&mut b.streams[to.index()]]);
     }
 
@@ -206,7 +208,8 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         let part = layer.part(Role::Router);
         let (cx, b) = self.split();
         let n_embd = part.matrix().n_cols;
-        b.forms.load(&b.streams[from.index()], n_embd, [cx.isa.kernels(part.matrix().dtype()).act]);
+        let kind = cx.isa.kernels(part.matrix().dtype()).act;
+        load(cx, how, &mut b.forms, (&b.streams[from.index()], n_embd), [kind]);
         b.products.of(cx, how, [part], &b.forms, [&mut b.chosen]);
         let bias = layer.find(Role::RouterBias).map(Part::vector);
         for scores in b.chosen.chunks_exact_mut(part.matrix().n_rows) {
@@ -218,32 +221,23 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         let (part, how) = (self.cpu.model.weights.layers[i].part(of), self.how);
         let (cx, b) = self.split();
         let kind = cx.isa.kernels(part.matrix().dtype()).act;
-        b.forms.load(&b.streams[from.index()], part.matrix().n_cols, [kind]);
+        load(cx, how, &mut b.forms, (&b.streams[from.index()], part.matrix().n_cols), [kind]);
         b.products.of(cx, how, [part], &b.forms, [&mut b.streams[to.index()]]);
     }
 
-    fn ffn(&mut self, i: usize, from: Vector, to: Vector, groups: Groups) {
+    fn ffn(&mut self, layer: usize, from: Vector, to: Vector, groups: Groups) {
         self.begin_ffn(from, to);
-        let streams = &self.hands.buffers.streams;
-        if self.how == How::Tiles && !from.is_latent() {
-            self.tokens.observer.ffn_input(i, &streams[from.index()]);
-        }
-        let mut first = true;
-        for (group, spec) in self.cpu.model.weights.layers[i].groups.iter().enumerate() {
-            if !groups.has(spec.is_routed()) {
-                continue;
+        self.choose(layer, |_, when| groups.has(when != Chosen::Always));
+        self.load(layer, from);
+        match self.how {
+            How::Rows => self.groups_by_rows(layer, from, to, None),
+            How::Tiles => {
+                if !from.is_latent() {
+                    self.tokens.observer.ffn_input(layer, &self.hands.buffers.streams[from.index()]);
+                }
+                self.groups_by_tiles(layer, to);
             }
-            let at = self.at(i, group);
-            match self.how {
-                How::Rows => self.group_by_rows(at, from, to, None),
-                How::Tiles => self.group_by_tiles(at, from, to, first),
-            }
-            first = false;
         }
-    }
-
-    fn at(&self, layer: usize, group: usize) -> GroupAt {
-        GroupAt { layer, group, number: self.cpu.model.weights.layers[layer].first_group + group }
     }
 
     fn begin_ffn(&mut self, from: Vector, to: Vector) {
@@ -253,181 +247,141 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         streams[to.index()].resize(len, 0.0);
     }
 
-    /// Finds the tokens that a group is computed for and what it counts for each. Where it is computed for all of them
-    /// and counts 1, `weights` stays empty.
-    fn choose(&mut self, group: &NeuronGroup, n_chosen: usize) {
+    /// Finds those of a layer's groups that are `wanted` and computed for any token.
+    fn choose(&mut self, layer: usize, wanted: impl Fn(usize, Chosen) -> bool) {
+        let n_chosen = self.cpu.model.weights.layers[layer].find(Role::Router).map_or(0, |part| part.matrix().n_rows);
         let n = self.n_tokens();
-        let Buffers { tokens, weights, chosen, .. } = &mut self.hands.buffers;
-        tokens.clear();
-        weights.clear();
-        match group.chosen {
-            Chosen::Always => tokens.extend(0..n as u32),
-            Chosen::ByRouter(row) => {
-                for (token, chosen) in chosen.chunks_exact(n_chosen).enumerate() {
-                    if chosen[row] != 0.0 {
-                        tokens.push(token as u32);
-                        weights.push(chosen[row]);
-                    }
-                }
-            }
-        }
+        let Buffers { choice, chosen, .. } = &mut self.hands.buffers;
+        let groups = self.cpu.chosen[layer].iter().copied().enumerate().filter(|(group, when)| wanted(*group, *when));
+        choice.take(groups, n, if n_chosen > 0 { chosen } else { &[] }, n_chosen);
     }
 
-    /// Loads the forms in which `group` reads the tokens that it is computed for.
-    fn load(&mut self, at: GroupAt, from: Vector, with_predictor: bool) {
-        let config = &self.cpu.model.config;
-        let layer = &self.cpu.model.weights.layers[at.layer];
-        let group = &layer.groups[at.group];
-        let n_chosen = layer.find(Role::Router).map_or(1, |part| part.matrix().n_rows);
-        self.choose(group, n_chosen);
+    /// Loads the forms in which the groups that are computed read all tokens.
+    fn load(&mut self, layer: usize, from: Vector) {
+        let (model, how) = (self.cpu.model, self.how);
+        let groups = &model.weights.layers[layer].groups;
+        let predicted = how == How::Rows && self.cpu.params.mode == Mode::Predicted;
         let (cx, b) = self.split();
         let kind = |m: &Matrix| cx.isa.kernels(m.dtype()).act;
-        let predictor = group.predictor.as_ref().filter(|_| with_predictor);
-        let (own, other) = match predictor.map(|p| (p.reads, p.input())) {
-            None => (None, None),
-            Some((PredictorInput::Normed, input)) => (input, None),
-            Some((PredictorInput::Residual, input)) => (None, Some(input)),
+        let chosen = || b.choice.iter().map(|chosen| &groups[chosen.group]);
+        let asked = |reads: PredictorInput| {
+            let predictors = chosen().filter_map(|group| group.predictor.as_ref()).filter(move |_| predicted);
+            predictors.filter(move |predictor| predictor.reads == reads)
         };
-        let Buffers { streams, gathered, tokens, .. } = b;
-        if let Some(input) = other {
-            let x = of_tokens(&streams[Vector::Residual.index()], group, config.n_embd, tokens, gathered);
-            b.predictor_forms.load(x, config.n_embd, input.map(kind));
+        let inputs = |reads| asked(reads).filter_map(|predictor| predictor.input()).map(kind);
+        if asked(PredictorInput::Residual).next().is_some() {
+            let x = &b.streams[Vector::Residual.index()];
+            b.predictor_forms.load(x, model.config.n_embd, inputs(PredictorInput::Residual));
         }
-        let x = of_tokens(&streams[from.index()], group, group.width(), tokens, gathered);
-        b.forms.load(x, group.width(), [group.mask_matrix(), group.ffn_up()].into_iter().chain(own).map(kind));
+        let Some(width) = chosen().next().map(NeuronGroup::width) else { return };
+        let own = chosen().flat_map(|group| [group.mask_matrix(), group.ffn_up()]).map(kind);
+        let kinds = own.chain(inputs(PredictorInput::Normed));
+        load(cx, how, &mut b.forms, (&b.streams[from.index()], width), kinds);
     }
 
-    /// A group for many tokens, added to `to`, where nothing has been added if it is the `first`.
-    fn group_by_tiles(&mut self, at: GroupAt, from: Vector, to: Vector, first: bool) {
+    /// The groups that are computed, for many tokens, added to `to`.
+    fn groups_by_tiles(&mut self, layer: usize, to: Vector) {
         let (model, mode) = (self.cpu.model, self.cpu.params.mode);
-        let group = &model.weights.layers[at.layer].groups[at.group];
-        self.load(at, from, false);
+        let weights = &model.weights.layers[layer];
         let Hands { pool, isa, buffers: b } = &mut *self.hands;
+        let Buffers { choice, many, products, streams, forms, .. } = b;
+        let Some(width) = choice.iter().next().map(|chosen| weights.groups[chosen.group].width()) else { return };
         let cx = Compute { pool, isa: *isa };
-        if b.tokens.is_empty() {
-            return;
-        }
         let activation = model.config.activation.activation;
-        let threshold = model.threshold(mode, at.number);
-        let work = ManyWork { group, x: &b.forms, activation, threshold, mode };
-        let observed = FfnAt { group: at, tokens: &b.tokens };
-        let observer = &mut *self.tokens.observer;
-        activate(cx, &work, &mut b.many, &mut b.products.tiles, &mut |gates| observer.gates(observed, gates));
-        observer.ffn(observed, &b.many.act, &b.many.h);
-        for (h, weight) in b.many.h.chunks_exact_mut(group.n_ff()).zip(&b.weights) {
-            h.iter_mut().for_each(|h| *h *= weight);
-        }
-        sum(cx, &work, &mut b.many, &mut b.products.tiles);
-        let out = &mut b.streams[to.index()];
-        let width = group.width();
-        add_down_bias(group, &b.weights, &mut b.many.y);
-        if first && b.weights.is_empty() {
-            std::mem::swap(out, &mut b.many.y);
-        } else {
-            for (token, y) in b.tokens.iter().zip(b.many.y.chunks_exact(width)) {
-                let out = &mut out[*token as usize * width..][..width];
-                out.iter_mut().zip(y).for_each(|(o, y)| *o += y);
-            }
-        }
+        let work = ManyWork { x: forms, activation, mode, width, cx };
+        let lot = |i: usize| {
+            let ChosenGroup { group, tokens, weights: counts } = choice.get(i);
+            let at = GroupAt { layer, group, number: weights.first_group + group };
+            let threshold = model.threshold(mode, at.number);
+            Lot { at, group: &weights.groups[group], tokens, weights: counts, threshold }
+        };
+        let (tiles, observer) = (&mut products.tiles, &mut *self.tokens.observer);
+        many.add(&work, choice.len(), lot, tiles, observer, &mut streams[to.index()]);
     }
 
-    /// A group for one token or a few, added to `to`: both shards, or where `part` says so just the neurons from there
-    /// on.
-    fn group_by_rows(&mut self, at: GroupAt, from: Vector, to: Vector, part: Option<Divided>) {
+    /// The groups that are computed, for one token or a few, added to `to`: both shards, or where `part` says so just
+    /// the neurons from there on.
+    fn groups_by_rows(&mut self, layer: usize, from: Vector, to: Vector, part: Option<Divided>) {
         let (cpu, mode) = (self.cpu, self.cpu.params.mode);
-        let group = &cpu.model.weights.layers[at.layer].groups[at.group];
-        let predictor = group.predictor.as_ref().filter(|_| mode == Mode::Predicted);
-        self.load(at, from, predictor.is_some());
-        self.count_skipped(at);
+        let weights = &cpu.model.weights.layers[layer];
         let Hands { pool, isa, buffers: b } = &mut *self.hands;
+        let Buffers { choice, few, streams, forms, predictor_forms, .. } = b;
+        let Some(width) = choice.iter().next().map(|chosen| weights.groups[chosen.group].width()) else { return };
         let cx = Compute { pool, isa: *isa };
-        if b.tokens.is_empty() {
-            return;
-        }
-        let (n_embd, width) = (cpu.model.config.n_embd, group.width());
-        let routed = !b.weights.is_empty();
         let activation = cpu.model.config.activation.activation;
-        let (hot, cold) = match (part, cpu.placement.scattered(at.number)) {
-            (Some(part), _) => (Which::NONE, Which::from(part.cold_from..group.n_ff())),
-            (None, Some((hot, cold))) => (Which::List(hot), Which::List(cold)),
-            (None, None) => {
-                let n_hot = cpu.placement.n_hot(at.number);
-                (Which::from(0..n_hot), Which::from(n_hot..group.n_ff()))
+        let work = FewWork { x: forms, activation, mode, mask: &*cpu.mask, cx };
+        // The hot neurons of each group, which are computed by their true mask, then the cold ones.
+        let share = |i: usize| {
+            let ChosenGroup { group, tokens, weights: counts } = choice.get(i / 2);
+            let at = GroupAt { layer, group, number: weights.first_group + group };
+            let (group, is_cold) = (&weights.groups[group], i % 2 == 1);
+            let [hot, cold] = slots(cpu, at, group, part);
+            let predictor = group.predictor.as_ref().filter(|_| is_cold && mode == Mode::Predicted);
+            let other = predictor.is_some_and(|predictor| predictor.reads == PredictorInput::Residual);
+            Share {
+                at,
+                group,
+                slots: if is_cold { cold } else { hot },
+                tokens,
+                weights: counts,
+                threshold: cpu.model.threshold(mode, at.number),
+                predictor,
+                predictor_x: if other { predictor_forms } else { forms },
+                given: part.filter(|_| is_cold).map_or(Given::Nothing, |part| part.given),
             }
         };
-        let given = part.map_or(Given::Nothing, |part| part.given);
-        let reads = predictor.map_or(PredictorInput::Normed, |predictor| predictor.reads);
-        // Hot neurons are computed by their true mask.
-        let shares = [(hot, None, Given::Nothing), (cold, predictor, given)];
-        let work = shares.map(|(slots, predictor, given)| ShardWork {
-            at,
-            group,
-            slots,
-            x: &b.forms,
-            predictor_x: if reads == PredictorInput::Residual { &b.predictor_forms } else { &b.forms },
-            weights: routed.then_some(&b.weights),
-            activation,
-            threshold: cpu.model.threshold(mode, at.number),
-            mode,
-            mask: &*cpu.mask,
-            predictor,
-            given,
-            cx,
-        });
-        for (shard, work) in b.shards.iter_mut().zip(&work) {
-            shard.begin(work);
-        }
-        let out = &mut b.streams[to.index()];
-        if routed {
-            gather(out, width, &b.tokens, &mut b.gathered);
-        }
-        let y = if routed { &mut b.gathered } else { &mut *out };
+        let y = &mut streams[to.index()];
+        few.add(&work, 2 * choice.len(), share, width, y);
         let Tokens { batch, sequences, .. } = &mut *self.tokens;
         let entries = batch.entries();
-        for (shard, work) in b.shards.iter_mut().zip(&work) {
-            let computed = shard.add_into(work, y);
-            for (token, computed) in b.tokens.iter().zip(computed) {
-                sequences[entries[*token as usize].sequence].stats.add(at.number, *computed);
+        for i in 0..2 * choice.len() {
+            let Share { at, group, tokens, weights, .. } = share(i);
+            let first = i % 2 == 0;
+            for (token, computed) in tokens.iter().zip(few.computed(i)) {
+                let stats = &mut sequences[entries[*token as usize].sequence].stats;
+                stats.add(at.number, *computed);
+                if first {
+                    stats.choose(at.number);
+                }
+            }
+            // Of a group that is divided, the other device adds it, which may have nothing to ask for.
+            if first && part.is_none() {
+                add_down_bias(group, tokens, weights, y);
             }
         }
-        // Of a group that is divided, the other device adds it, which may have nothing to ask for.
-        if part.is_none() {
-            add_down_bias(group, &b.weights, y);
-        }
-        if routed {
-            for (token, y) in b.tokens.iter().zip(b.gathered.chunks_exact(width)) {
-                out[*token as usize * width..][..width].copy_from_slice(y);
-            }
-        }
-        // Where somebody else knows which neurons fire, none is missed.
-        let every = cpu.audit_every;
-        let Some(predictor) = predictor.filter(|_| every > 0 && !matches!(given, Given::Fired(..))) else { return };
-        for token in &b.tokens {
-            let (before, rest) = entries.split_at(*token as usize);
-            let sequence = rest[0].sequence;
-            let stats = &mut sequences[sequence].stats;
-            let n_before = before.iter().filter(|entry| entry.sequence == sequence).count() as u64;
-            if (stats.n_tokens() + n_before).is_multiple_of(every) {
-                let of = |stream: Vector, n: usize| &b.streams[stream.index()][*token as usize * n..][..n];
-                let x = of(from, width);
-                let other = reads == PredictorInput::Residual;
-                let predictor_x = if other { of(Vector::Residual, n_embd) } else { x };
-                let work = AuditWork { group, predictor, slots: cold, x, predictor_x, activation, cx };
-                stats.add_recall(at.number, b.audit.recall(&work));
-            }
-        }
+        self.audit(layer, from, part);
     }
 
-    /// Counts the tokens that a group, loaded just now, is not computed for.
-    fn count_skipped(&mut self, at: GroupAt) {
-        let chosen = &self.hands.buffers.tokens;
-        let Tokens { batch, sequences, .. } = &mut *self.tokens;
-        if chosen.len() == batch.len() {
+    /// Looks at what predictors miss of some tokens.
+    fn audit(&mut self, layer: usize, from: Vector, part: Option<Divided>) {
+        let (cpu, every) = (self.cpu, self.cpu.audit_every);
+        // Where somebody else knows which neurons fire, none is missed.
+        let fired = part.is_some_and(|part| matches!(part.given, Given::Fired(..)));
+        if every == 0 || fired || cpu.params.mode != Mode::Predicted {
             return;
         }
-        for (token, entry) in batch.entries().iter().enumerate() {
-            if chosen.binary_search(&(token as u32)).is_err() {
-                sequences[entry.sequence].stats.skip(at.number);
+        let weights = &cpu.model.weights.layers[layer];
+        let Hands { pool, isa, buffers: b } = &mut *self.hands;
+        let (cx, activation) = (Compute { pool, isa: *isa }, cpu.model.config.activation.activation);
+        let Tokens { batch, sequences, .. } = &mut *self.tokens;
+        for ChosenGroup { group, tokens, .. } in b.choice.iter() {
+            let at = GroupAt { layer, group, number: weights.first_group + group };
+            let group = &weights.groups[group];
+            let Some(predictor) = &group.predictor else { continue };
+            let [_, cold] = slots(cpu, at, group, part);
+            for token in tokens {
+                let (before, rest) = batch.entries().split_at(*token as usize);
+                let sequence = rest[0].sequence;
+                let stats = &mut sequences[sequence].stats;
+                let n_before = before.iter().filter(|entry| entry.sequence == sequence).count() as u64;
+                if (stats.n_tokens() + n_before).is_multiple_of(every) {
+                    let of = |stream: Vector, n: usize| &b.streams[stream.index()][*token as usize * n..][..n];
+                    let x = of(from, group.width());
+                    let other = predictor.reads == PredictorInput::Residual;
+                    let predictor_x = if other { of(Vector::Residual, cpu.model.config.n_embd) } else { x };
+                    let work = AuditWork { group, predictor, slots: cold, x, predictor_x, activation, cx };
+                    stats.add_recall(at.number, b.audit.recall(&work));
+                }
             }
         }
     }
@@ -454,35 +408,31 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             return;
         }
         gather(&b.streams[Vector::Normed.index()], n_embd, &b.tokens, &mut b.gathered);
-        b.forms.load(&b.gathered, n_embd, [cx.isa.kernels(head.matrix().dtype()).act]);
+        load(cx, how, &mut b.forms, (&b.gathered, n_embd), [cx.isa.kernels(head.matrix().dtype()).act]);
         b.products.of(cx, how, [head], &b.forms, [logits]);
     }
 }
 
-/// Adds the bias of `down`, where there is one, times what the group counts for each token.
-fn add_down_bias(group: &NeuronGroup, weights: &[f32], y: &mut [f32]) {
-    let Some(bias) = &group.down.bias else { return };
-    if weights.is_empty() {
-        return add_bias(&group.down, y);
-    }
-    for (y, weight) in y.chunks_exact_mut(bias.len()).zip(weights) {
-        y.iter_mut().zip(&**bias).for_each(|(y, b)| *y += weight * b);
+/// The slots of a group that are hot, and those that are cold.
+fn slots<'a>(cpu: &'a Setup, at: GroupAt, group: &NeuronGroup, part: Option<Divided>) -> [Which<'a>; 2] {
+    match (part, cpu.placement.scattered(at.number)) {
+        (Some(part), _) => [Which::NONE, Which::from(part.cold_from..group.n_ff())],
+        (None, Some((hot, cold))) => [Which::List(hot), Which::List(cold)],
+        (None, None) => {
+            let n_hot = cpu.placement.n_hot(at.number);
+            [Which::from(0..n_hot), Which::from(n_hot..group.n_ff())]
+        }
     }
 }
 
-/// The vectors of `tokens`, for which `group` is computed: all there are, or `gathered`.
-fn of_tokens<'a>(
-    from: &'a [f32],
-    group: &NeuronGroup,
-    n: usize,
-    tokens: &[u32],
-    gathered: &'a mut Vec<f32>,
-) -> &'a [f32] {
-    match group.chosen {
-        Chosen::Always => from,
-        Chosen::ByRouter(_) => {
-            gather(from, n, tokens, gathered);
-            gathered
+/// Adds the bias of `down`, where there is one, times what the group counts for each of `tokens`.
+fn add_down_bias(group: &NeuronGroup, tokens: &[u32], weights: Option<&[f32]>, y: &mut [f32]) {
+    let Some(bias) = &group.down.bias else { return };
+    for (i, token) in tokens.iter().enumerate() {
+        let y = &mut y[*token as usize * bias.len()..][..bias.len()];
+        match weights.map(|weights| weights[i]) {
+            None => y.iter_mut().zip(&**bias).for_each(|(y, b)| *y += b),
+            Some(weight) => y.iter_mut().zip(&**bias).for_each(|(y, b)| *y += weight * b),
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Which neurons may fire: a predictor's scores, and the lists that follow from them.
 
-use super::active::Active;
+use super::active::{Active, WantedBy};
 use super::compute::Compute;
-use super::matvec::{MatVec, untangle};
+use super::matvec::{MatVec, Piece, untangle};
 use crate::cpu::pool::{Region, Work};
-use crate::cpu::{Activations, signs};
+use crate::cpu::{Activations, Which, signs};
 use crate::model::{Predictor, Scores, Signs};
 use std::ops::Range;
 
@@ -41,35 +41,39 @@ impl Work for SignScores {
 }
 
 impl Predictions {
-    /// Of `slots` those that are active for each of the tokens with what the predictor looks at, `x`: `active` becomes these.
+    /// Of `slots` those that are active for each of `tokens`, of those with what the predictor looks at, `x`: `active`
+    /// becomes these.
     pub fn select(
         &mut self,
         cx: Compute,
         predictor: &Predictor,
         x: &Activations,
+        tokens: &[u32],
         slots: Range<usize>,
         active: &mut Active,
     ) {
         active.clear();
         let scored = predictor.scored(slots.clone());
-        let (always, n) = (slots.start..scored.start, x.n_tokens());
+        let (always, n) = (slots.start..scored.start, tokens.len());
         if scored.is_empty() {
             return (0..n).for_each(|_| active.push(always.clone().map(|slot| slot as u32)));
         }
         match &predictor.scores {
             Scores::Signs(all) => {
                 self.scores.clear();
-                for token in 0..n {
+                for token in tokens {
                     let scores = cx.pool.run(&mut self.signs, scored.len(), SIGN_ROWS, |work: &mut SignScores| {
                         work.signs = Some(all.clone());
                         work.first = scored.start;
-                        signs::pack(x.row(token).f32, &mut work.x);
+                        signs::pack(x.row(*token as usize).f32, &mut work.x);
                     });
                     self.scores.extend_from_slice(scores);
                 }
             }
             Scores::Factors { input, bias, output } => {
-                untangle(self.products.all(cx, x, &[input]), n, &mut self.hidden);
+                let rows = WantedBy::All(Which::from(0..input.n_rows));
+                let piece = Piece { matrix: input, bias: None, rows, vectors: Some(tokens) };
+                untangle(self.products.of(cx, x, std::iter::once(piece), None), n, &mut self.hidden);
                 if let Some(bias) = bias {
                     for hidden in self.hidden.chunks_exact_mut(bias.len()) {
                         hidden.iter_mut().zip(bias).for_each(|(h, b)| *h = (*h + b).max(0.0));

@@ -29,7 +29,10 @@ impl<'m> Cpu<'m> {
         let window_rotation = model.config.window_rope.as_ref().map(rotation);
         let rotation = rotation(&model.config.rope);
         let (mask, audit_every, taps) = (Box::new(Fired), 0, taps(model));
-        Self { setup: Setup { model, params, placement, rotation, window_rotation, taps, mask, audit_every }, worker }
+        let chosen = model.weights.layers.iter().map(|layer| layer.groups.iter().map(|group| group.chosen).collect());
+        let chosen: Vec<Vec<_>> = chosen.collect();
+        let setup = Setup { model, params, placement, rotation, window_rotation, taps, chosen, mask, audit_every };
+        Self { setup, worker }
     }
 
     pub fn model(&self) -> &'m Model {

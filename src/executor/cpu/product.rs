@@ -2,8 +2,8 @@
 
 use super::compute::{Compute, How};
 use super::matvec::{MatVec, untangle};
-use super::tiles::{Tiles, matmul};
-use crate::cpu::Activations;
+use super::tiles::{Each, Section, Tiles};
+use crate::cpu::{ActKind, Activations};
 use crate::model::Part;
 
 /// Products, with the memory that they keep from call to call.
@@ -25,8 +25,9 @@ impl Products {
     ) {
         match how {
             How::Tiles => {
-                for (part, out) in parts.iter().zip(&mut outs) {
-                    matmul(cx, part.matrix(), x, &mut self.tiles, out);
+                for (i, (part, out)) in parts.iter().zip(&mut outs).enumerate() {
+                    let section = Section { matrix: part.matrix(), vectors: None };
+                    self.tiles.products(cx, x, &Each { n: 1, get: |_| section }, i > 0, |_, _| {}, out);
                 }
             }
             How::Rows => {
@@ -42,6 +43,20 @@ impl Products {
         for (part, out) in parts.iter().zip(outs) {
             add_bias(part, out);
         }
+    }
+}
+
+/// Takes `[n_tokens][n]` values in the forms in which products need them: `kinds` are those of row by row.
+pub(super) fn load(
+    cx: Compute,
+    how: How,
+    forms: &mut Activations,
+    (x, n): (&[f32], usize),
+    kinds: impl IntoIterator<Item = ActKind>,
+) {
+    match how {
+        How::Rows => forms.load(x, n, kinds),
+        How::Tiles => forms.load_many(x, n, kinds.into_iter().any(|kind| kind != ActKind::F32), cx.pool),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::attention::Rotation;
 use crate::executor::mask::MaskSource;
 use crate::executor::params::ExecutorParams;
-use crate::model::Model;
+use crate::model::{Chosen, Model};
 use crate::placement::Placement;
 
 /// What a pass must know.
@@ -16,6 +16,8 @@ pub(super) struct Setup<'m> {
     pub window_rotation: Option<Rotation>,
     /// Weights of convolutions, by layer: see `recurrent::taps`.
     pub taps: Vec<Vec<f32>>,
+    /// By layer, when each of its groups is computed.
+    pub chosen: Vec<Vec<Chosen>>,
     /// Which neurons are active in exact mode.
     pub mask: Box<dyn MaskSource>,
     /// One in so many tokens is looked at for what predictors miss; 0 for none.

@@ -14,6 +14,17 @@ pub(super) struct NeuronSum {
     region: Region<Terms>,
 }
 
+/// Neurons of one `down`, stored by rows, and the tokens to which they are added.
+#[derive(Clone, Copy)]
+pub(super) struct Added<'a> {
+    pub down: &'a Down,
+    pub neurons: Neurons<'a>,
+    /// What each is multiplied with.
+    pub h: &'a [f32],
+    /// Numbers of the tokens, rising.
+    pub tokens: &'a [u32],
+}
+
 /// Which neurons are added.
 #[derive(Clone, Copy)]
 pub(super) enum Neurons<'a> {
@@ -26,35 +37,45 @@ pub(super) enum Neurons<'a> {
 #[derive(Default)]
 struct Terms {
     isa: Option<Isa>,
-    down: Option<Down>,
-    neurons: Wanted,
+    /// Of which the first `n` are of this run; the others keep their memory.
+    terms: Vec<Term>,
+    n: usize,
     n_tokens: usize,
-    h: Vec<f32>,
     y: Vec<f32>,
 }
 
-/// Columns of a chunk are a multiple of this: whole blocks of every type, whole vectors of every kernel.
-const GRAIN: usize = 256;
+#[derive(Default)]
+struct Term {
+    down: Option<Down>,
+    neurons: Wanted,
+    h: Vec<f32>,
+    tokens: Vec<u32>,
+}
+
+/// Columns of a chunk are a multiple of this, or of the blocks of a type whose blocks are longer: whole vectors of every
+/// kernel.
+const GRAIN: usize = 128;
+/// Columns of a chunk at the least, so that claiming it costs little.
+const LEAST: usize = 256;
 /// Neurons that are added to all tokens before the next ones are read: what a thread has of them should stay in its
 /// caches.
 const BLOCK: usize = 16;
 
 impl NeuronSum {
-    /// Adds to `y` (`[n_tokens][n_embd]`) neurons of `down`, which is stored by rows, each times its `h`.
-    pub fn add(&mut self, cx: Compute, down: &Down, added: Neurons, h: &[f32], y: &mut [f32]) {
-        let (_, n_embd) = down.shape();
-        let n = y.len() / n_embd;
-        let chunk = n_embd.div_ceil(cx.pool.n_threads()).next_multiple_of(GRAIN);
+    /// Adds to `y` (`[n_tokens][width]`) the neurons of `all`, one after another, each times its `h`.
+    pub fn add<'a>(&mut self, cx: Compute, all: impl Iterator<Item = Added<'a>> + Clone, width: usize, y: &mut [f32]) {
+        let n = y.len() / width;
+        let grain = all.clone().map(|added| added.down.dtype().block_len()).fold(GRAIN, usize::max);
+        let chunk = width.div_ceil(cx.pool.n_threads()).max(LEAST).next_multiple_of(grain);
         let sum = cx.pool.run(&mut self.region, y.len(), chunk * n, |work: &mut Terms| {
-            (work.isa, work.n_tokens) = (Some(cx.isa), n);
-            work.down = Some(down.clone());
-            match added {
-                Neurons::All(which) => work.neurons.all(which),
-                Neurons::Each(active) if n == 1 => work.neurons.all(Which::List(active.rows())),
-                Neurons::Each(active) => work.neurons.each(active),
+            (work.isa, work.n_tokens, work.n) = (Some(cx.isa), n, 0);
+            for added in all {
+                if work.terms.len() == work.n {
+                    work.terms.push(Term::default());
+                }
+                work.terms[work.n].take(&added);
+                work.n += 1;
             }
-            work.h.clear();
-            work.h.extend_from_slice(h);
             work.y.clear();
             work.y.extend_from_slice(y);
         });
@@ -62,34 +83,47 @@ impl NeuronSum {
             return y.copy_from_slice(sum);
         }
         for (i, sum) in sum.chunks(chunk * n).enumerate() {
-            let width = sum.len() / n;
-            for (token, sum) in sum.chunks_exact(width).enumerate() {
-                y[token * n_embd + i * chunk..][..width].copy_from_slice(sum);
+            let columns = sum.len() / n;
+            for (token, sum) in sum.chunks_exact(columns).enumerate() {
+                y[token * width + i * chunk..][..columns].copy_from_slice(sum);
             }
         }
     }
 }
 
-impl Terms {
+impl Term {
+    fn take(&mut self, added: &Added) {
+        self.down = Some(added.down.clone());
+        match added.neurons {
+            Neurons::All(which) => self.neurons.all(which),
+            Neurons::Each(active) if active.n_tokens() == 1 => self.neurons.all(Which::List(active.rows())),
+            Neurons::Each(active) => self.neurons.each(active),
+        }
+        self.h.clear();
+        self.h.extend_from_slice(added.h);
+        self.tokens.clear();
+        self.tokens.extend_from_slice(added.tokens);
+    }
+
     /// The same neurons for every token, some at a time.
-    fn add_all(&self, isa: Isa, down: &Down, which: Which, first: usize, out: &mut [f32]) {
-        let width = out.len() / self.n_tokens;
-        let block = if self.n_tokens == 1 { which.len().max(1) } else { BLOCK };
+    fn add_all(&self, isa: Isa, down: &Down, which: Which, (first, width): (usize, usize), out: &mut [f32]) {
+        let block = if self.tokens.len() == 1 { which.len().max(1) } else { BLOCK };
         for start in (0..which.len()).step_by(block) {
             let len = block.min(which.len() - start);
-            for (out, h) in out.chunks_exact_mut(width).zip(self.h.chunks_exact(which.len())) {
+            for (token, h) in self.tokens.iter().zip(self.h.chunks_exact(which.len())) {
+                let out = &mut out[*token as usize * width..][..width];
                 add_columns(isa, down, which.part(start, len), &h[start..start + len], first, out);
             }
         }
     }
 
-    fn add_each(&self, isa: Isa, down: &Down, each: &Active, first: usize, out: &mut [f32]) {
-        let width = out.len() / self.n_tokens;
+    fn add_each(&self, isa: Isa, down: &Down, each: &Active, (first, width): (usize, usize), out: &mut [f32]) {
         for block in each.union().chunks(BLOCK) {
-            for (token, out) in out.chunks_exact_mut(width).enumerate() {
-                let (own, range) = (each.of(token), each.range(token));
+            for (i, token) in self.tokens.iter().enumerate() {
+                let (own, range) = (each.of(i), each.range(i));
                 let these = within(own, block);
                 let h = &self.h[range][these.clone()];
+                let out = &mut out[*token as usize * width..][..width];
                 add_columns(isa, down, Which::List(&own[these]), h, first, out);
             }
         }
@@ -98,15 +132,18 @@ impl Terms {
 
 impl Work for Terms {
     fn compute(&self, start: usize, out: &mut [f32]) {
-        let (Some(isa), Some(down)) = (self.isa, &self.down) else { return };
-        let (first, width) = (start / self.n_tokens, out.len() / self.n_tokens);
-        let n_embd = self.y.len() / self.n_tokens;
-        for (out, y) in out.chunks_exact_mut(width).zip(self.y.chunks_exact(n_embd)) {
+        let Some(isa) = self.isa else { return };
+        let columns = (start / self.n_tokens, out.len() / self.n_tokens);
+        let (first, width) = columns;
+        for (out, y) in out.chunks_exact_mut(width).zip(self.y.chunks_exact(self.y.len() / self.n_tokens)) {
             out.copy_from_slice(&y[first..first + width]);
         }
-        match self.neurons.get() {
-            WantedBy::All(which) => self.add_all(isa, down, which, first, out),
-            WantedBy::Each(each) => self.add_each(isa, down, each, first, out),
+        for term in &self.terms[..self.n] {
+            let Some(down) = &term.down else { continue };
+            match term.neurons.get() {
+                WantedBy::All(which) => term.add_all(isa, down, which, columns, out),
+                WantedBy::Each(each) => term.add_each(isa, down, each, columns, out),
+            }
         }
     }
 }
