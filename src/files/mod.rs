@@ -1,6 +1,7 @@
 //! Files: those that are written appear whole or not at all; those that are read are of the right kind and not endless.
 
 mod atomic;
+mod faults;
 mod input;
 mod kind;
 mod leftovers;
@@ -12,6 +13,7 @@ mod target;
 mod temporary;
 
 pub use atomic::{AtomicFile, check_new, check_writable, write_whole};
+pub use faults::waits_for_pages;
 pub use input::{MOST_PROMPT, MOST_TEXT, open_regular, read_regular, read_standard_input, read_text, utf8};
 pub use kind::is_same;
 pub use leftovers::remove_leftovers;

@@ -5,7 +5,7 @@ use crate::files::mapped::Mapped;
 use crate::files::open_regular;
 use anyhow::{Context, Result, ensure};
 use memmap2::Mmap;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -56,6 +56,17 @@ impl Source {
     pub fn from_static(name: &str, bytes: &'static [u8]) -> Self {
         let bytes = Backing::Static(bytes);
         Self { inner: Arc::new(Inner { name: name.to_owned(), _known: None, bytes }) }
+    }
+
+    /// Has the system read these bytes soon, where they are of a mapped file. A hint, which is not waited for.
+    pub fn will_need(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Backing::Map(map) = &self.inner.bytes {
+            // What the system does not take as a hint costs time only.
+            map.advise_range(memmap2::Advice::WillNeed, range.start, range.len()).ok();
+        }
+        #[cfg(not(unix))]
+        let _ = range;
     }
 
     /// The file's path, or what else was given as its name: what error messages begin with.

@@ -33,6 +33,14 @@ impl Down {
         }
     }
 
+    /// Has the system read all of it soon, where it is in a mapped file.
+    pub fn will_need(&self) {
+        match self {
+            Self::Columns(m) | Self::Rows(m) => m.will_need(),
+            Self::Lossless(down) => down.will_need(),
+        }
+    }
+
     /// Bytes of all weights.
     pub fn n_bytes(&self) -> usize {
         match self {

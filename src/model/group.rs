@@ -95,6 +95,12 @@ impl NeuronGroup {
         self.mask().matrix()
     }
 
+    /// Has the system read its weights soon, where they are in a mapped file.
+    pub fn will_need(&self) {
+        self.ffn_gate().into_iter().chain([self.ffn_up()]).for_each(Matrix::will_need);
+        self.ffn_down().will_need();
+    }
+
     /// Bytes read where `opened` gates are above zero and `n` neurons fire, beyond mask rows and what is read whole.
     pub fn bytes_for_active(&self, opened: f64, n: f64) -> f64 {
         let up = if self.gate.is_some() { opened * self.ffn_up().row_bytes() as f64 } else { 0.0 };

@@ -65,6 +65,13 @@ impl LosslessDown {
         self.q.1.len() + self.scales.1.len()
     }
 
+    /// Has the system read all of it soon, where it is in a mapped file.
+    pub fn will_need(&self) {
+        for (source, range) in [&self.q, &self.scales] {
+            source.will_need(range.clone());
+        }
+    }
+
     /// Bytes read for `n` neurons, which share no more rows of scales than there are.
     pub fn bytes_for(&self, n: f64) -> f64 {
         let n_scale_rows = (self.scale_rows.len() / QK) as f64;

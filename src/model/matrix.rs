@@ -75,6 +75,11 @@ impl Matrix {
         self.data.len()
     }
 
+    /// Has the system read all of it soon, where it is in a mapped file.
+    pub fn will_need(&self) {
+        self.source.will_need(self.data.clone());
+    }
+
     /// `len` rows from `first` on.
     pub fn rows(&self, first: usize, len: usize) -> Rows<'_> {
         Rows::range(self.bytes(), self.row_bytes, first, len)

@@ -1,5 +1,6 @@
 //! Buffers of a pass, kept from pass to pass.
 
+use super::ahead::Ahead;
 use super::attention::Attention;
 use super::audit::Audit;
 use super::choice::Choice;
@@ -30,6 +31,7 @@ pub(super) struct Buffers {
     /// `[n_tokens][groups to choose]`: what each group counts.
     pub chosen: Vec<f32>,
     pub order: Vec<usize>,
+    pub ahead: Ahead,
     /// Groups that are computed, with their tokens.
     pub choice: Choice,
     /// Tokens whose logits are wanted.

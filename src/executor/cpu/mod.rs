@@ -1,6 +1,7 @@
 //! The processor: runs the steps of layers, and answers what another device asks of it in the middle of a pass.
 
 mod active;
+mod ahead;
 mod attention;
 mod audit;
 mod buffers;

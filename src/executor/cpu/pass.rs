@@ -51,6 +51,9 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
 
     /// Takes the residual streams through `layers`.
     pub fn layers(&mut self, layers: Range<usize>) {
+        if self.cpu.routed {
+            self.hands.buffers.ahead.begin();
+        }
         for i in layers {
             for step in &self.cpu.model.weights.layers[i].steps {
                 self.step(i, *step);
@@ -214,6 +217,11 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         let bias = layer.find(Role::RouterBias).map(Part::vector);
         for scores in b.chosen.chunks_exact_mut(part.matrix().n_rows) {
             router.choose(scores, bias, &mut b.order);
+        }
+        if self.hands.buffers.ahead.asks() {
+            self.choose(i, |_, when| when != Chosen::Always);
+            let groups = &layer.groups;
+            self.hands.buffers.choice.iter().for_each(|chosen| groups[chosen.group].will_need());
         }
     }
 

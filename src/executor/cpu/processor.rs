@@ -12,7 +12,7 @@ use crate::executor::batch::Batch;
 use crate::executor::device::{Backend, Handed, Phase, Tokens};
 use crate::executor::mask::{Fired, MaskSource};
 use crate::executor::params::ExecutorParams;
-use crate::model::{Model, Role, Vector};
+use crate::model::{Chosen, Model, Role, Vector};
 use crate::placement::Placement;
 use crate::quant::convert;
 use anyhow::Result;
@@ -31,7 +31,9 @@ impl<'m> Cpu<'m> {
         let (mask, audit_every, taps) = (Box::new(Fired), 0, taps(model));
         let chosen = model.weights.layers.iter().map(|layer| layer.groups.iter().map(|group| group.chosen).collect());
         let chosen: Vec<Vec<_>> = chosen.collect();
-        let setup = Setup { model, params, placement, rotation, window_rotation, taps, chosen, mask, audit_every };
+        let routed = chosen.iter().flatten().any(|when| *when != Chosen::Always);
+        let setup =
+            Setup { model, params, placement, rotation, window_rotation, taps, chosen, routed, mask, audit_every };
         Self { setup, worker }
     }
 

@@ -18,6 +18,8 @@ pub(super) struct Setup<'m> {
     pub taps: Vec<Vec<f32>>,
     /// By layer, when each of its groups is computed.
     pub chosen: Vec<Vec<Chosen>>,
+    /// Whether routers choose any of them.
+    pub routed: bool,
     /// Which neurons are active in exact mode.
     pub mask: Box<dyn MaskSource>,
     /// One in so many tokens is looked at for what predictors miss; 0 for none.
