@@ -141,13 +141,13 @@ impl FfnStats {
     /// Share of these groups' neurons that fired, over the tokens for which each group was computed; `None` where none was.
     pub fn density_where_computed(&self, groups: Range<usize>) -> Option<f64> {
         let groups = &self.groups[groups];
-        let possible: u64 = groups.iter().map(|g| g.n_ff as u64 * (self.n_tokens - g.skipped)).sum();
+        let possible: u64 = groups.iter().map(|g| g.n_ff as u64 * g.chosen).sum();
         (possible > 0).then(|| groups.iter().map(|g| g.fired).sum::<u64>() as f64 / possible as f64)
     }
 
     /// Share of tokens for which a group was computed; `None` before the first token.
     pub fn share_computed(&self, group: usize) -> Option<f64> {
-        let computed = self.n_tokens - self.groups[group].skipped;
+        let computed = self.groups[group].chosen;
         (self.n_tokens > 0).then(|| computed as f64 / self.n_tokens as f64)
     }
 
