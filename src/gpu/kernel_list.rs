@@ -89,7 +89,29 @@ impl Cases {
         if let Some(output) = layer.find(Role::AttnOutput) {
             self.add(plain, "attention output", &[output.matrix()], instead);
         }
-        layer.groups.iter().for_each(|group| self.group(group, activation, instead));
+        if let Some(router) = layer.router {
+            self.add(plain, "router", &[layer.part(Role::Router).matrix()], instead);
+            if let Some(group) = layer.groups.iter().find(|group| group.is_routed()) {
+                self.experts(group, router.n_used, instead);
+            }
+        }
+        let always = layer.groups.iter().filter(|group| !group.is_routed());
+        always.for_each(|group| self.group(group, activation, instead));
+    }
+
+    /// As many groups as a router chooses, all like this one.
+    fn experts(&mut self, group: &NeuronGroup, n_used: usize, instead: Option<GgmlType>) {
+        let (mask, n_ff, gated) = (group.mask_matrix(), group.n_ff(), group.gate.is_some());
+        let shape = |dtype: GgmlType, n: usize| Shape {
+            dtype: instead.unwrap_or(dtype),
+            n_rows: vec![n_ff; n],
+            n_cols: mask.n_cols,
+        };
+        let n = if gated { 2 * n_used } else { n_used };
+        self.push(Reader::Experts { gated }, format!("{n_used} experts"), shape(mask.dtype(), n), false);
+        let down = shape(down_type(group), n_used);
+        self.push(Reader::ExpertsDown, format!("{LISTED} of {n_used} experts"), down.clone(), true);
+        self.push(Reader::ExpertsDown, format!("{n_used} experts"), down, false);
     }
 
     fn group(&mut self, group: &NeuronGroup, activation: Activation, instead: Option<GgmlType>) {
@@ -109,17 +131,20 @@ impl Cases {
                 self.push(Reader::GateUp, "both".to_owned(), Shape { n_rows: vec![n_ff; 2], ..shape }, false);
             }
         }
-        // By neurons, as variants have it.
-        let dtype = match group.ffn_down() {
-            Down::Rows(matrix) | Down::Columns(matrix) => matrix.dtype(),
-            Down::Lossless(down) => down.dtype(),
-        };
-        let dtype = instead.unwrap_or(dtype);
+        let dtype = instead.unwrap_or(down_type(group));
         some_and_all(self, Reader::Down, &Shape { dtype, n_rows: vec![n_ff], n_cols: mask.n_cols });
         if let Some(Scores::Factors { input, output, .. }) = group.predictor.as_ref().map(|p| &p.scores) {
             self.add(plain, "predictor first", &[input], None);
             self.add(plain, "predictor second", &[output], None);
         }
+    }
+}
+
+/// The type of a group's `down`, by neurons, as variants have it.
+fn down_type(group: &NeuronGroup) -> GgmlType {
+    match group.ffn_down() {
+        Down::Rows(matrix) | Down::Columns(matrix) => matrix.dtype(),
+        Down::Lossless(down) => down.dtype(),
     }
 }
 
@@ -138,8 +163,8 @@ fn planned(timed: &Timed, probed: &hardware::Device) -> Option<f64> {
     let b = bandwidths.of(timed.dtype?);
     let listed = timed.part.starts_with(LISTED);
     match timed.kernel {
-        "matvec" | "gate_up" | "up" => Some(if listed { b.gather } else { b.stream }),
-        "down" => Some(if listed { b.add_gather } else { b.add_stream }),
+        "matvec" | "gate_up" | "up" | "experts" => Some(if listed { b.gather } else { b.stream }),
+        "down" | "experts_down" => Some(if listed { b.add_gather } else { b.add_stream }),
         // Keys like rows of products, values like those of sums.
         "attention" => Some(2.0 / (1.0 / b.stream + 1.0 / b.add_stream)),
         "sign_scores" => Some(bandwidths.of(GgmlType::I8).stream),
@@ -162,7 +187,11 @@ fn measure(
         let name = reader.name();
         let what = || format!("{name}, {part}, {}", shape.dtype);
         let read = meter.read(*reader, shape, *listed).with_context(what)?;
-        let sizes = shape.n_rows.iter().map(usize::to_string).collect::<Vec<_>>().join("+");
+        let sizes = match shape.n_rows[..] {
+            // As many as a router chooses.
+            [first, _, _, _, ..] => format!("{} times {first}", shape.n_rows.len()),
+            ref few => few.iter().map(usize::to_string).collect::<Vec<_>>().join("+"),
+        };
         let timed = Timed {
             kernel: name,
             part: format!("{part}: {sizes} x {}", shape.n_cols),
@@ -186,10 +215,12 @@ pub fn token_of(model: &Model, kv_type: GgmlType) -> Token<'_> {
     let config = &model.config;
     let groups = || model.weights.groups().map(|(_, group)| group);
     let scores = || groups().filter_map(|group| group.predictor.as_ref());
+    let router = |layer: &Layer| Some((layer.router?, layer.find(Role::Router)?.matrix().n_rows));
     let n_signs = scores().filter(|p| matches!(p.scores, Scores::Signs(_))).map(|p| p.bias.len()).max();
     Token {
         config,
         n_ff: groups().map(NeuronGroup::n_ff).max().unwrap_or(1),
+        router: model.weights.layers.iter().find_map(router),
         n_signs,
         n_hidden: scores().filter_map(|p| Some(p.input()?.n_rows)).max(),
         kv_type,

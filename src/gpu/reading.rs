@@ -4,9 +4,11 @@ use super::matrix::DeviceMatrix;
 use super::memory::{Arena, Ptr};
 use super::meter::{Copies, Meter, POSITIVE, Times};
 use super::ops::down::{self, Factors};
+use super::ops::experts::{self, Activated, ENTRY_BYTES, Hot, Index};
 use super::ops::ffn::{self, List};
 use super::ops::matvec;
 use super::ops::norm::{Acts, x8_bytes};
+use super::ops::route::Routes;
 use crate::model::Activation;
 use crate::placement::budget::aligned;
 use crate::placement::hardware::SLOWEST;
@@ -28,6 +30,13 @@ pub enum Reader {
     Up,
     /// Sum of some or all rows of a matrix.
     Down,
+    /// The first half of the FFN of experts: as many matrices each as there are experts, two for each where they are gated.
+    Experts {
+        /// Whether there are gates.
+        gated: bool,
+    },
+    /// Sum of some or all rows of experts' matrices.
+    ExpertsDown,
 }
 
 impl Reader {
@@ -38,6 +47,8 @@ impl Reader {
             Self::GateUp => "gate_up",
             Self::Up => "up",
             Self::Down => "down",
+            Self::Experts { .. } => "experts",
+            Self::ExpertsDown => "experts_down",
         }
     }
 }
@@ -101,11 +112,19 @@ impl Meter {
         if slots.is_empty() {
             slots.push(0);
         }
-        let scratch_bytes = if reader == Reader::Down { down::scratch_bytes(dtype, n_cols)? } else { 0 };
+        let n_used = n_rows.len() / if reader == (Reader::Experts { gated: true }) { 2 } else { 1 };
+        let scratch_bytes = match reader {
+            Reader::Down => down::scratch_bytes(dtype, n_cols)?,
+            Reader::ExpertsDown => experts::scratch_bytes(&matrices[0][0], n_used)?,
+            Reader::Matvec { .. } | Reader::GateUp | Reader::Up | Reader::Experts { .. } => 0,
+        };
+        let is_routed = matches!(reader, Reader::Experts { .. } | Reader::ExpertsDown);
+        let index_bytes = if is_routed { n_used as u64 * ENTRY_BYTES } else { 0 };
         let vectors =
             [n_cols as u64 * float, x8_bytes(n_cols), n_cols as u64 * float, all as u64 * float, all as u64 * float];
         let sum = vectors.iter().map(|n| aligned(*n)).sum::<u64>() + aligned(slots.len() as u64 * float);
-        let mut memory = Arena::new(self.device(), sum + aligned(scratch_bytes), "measuring")?;
+        let lists = copies.n as u64 * aligned(index_bytes) + 2 * aligned(n_used as u64 * float);
+        let mut memory = Arena::new(self.device(), sum + aligned(scratch_bytes) + lists, "measuring")?;
         // Activations that are 0 would be skipped.
         self.stream.fill(memory.buffer().ptr(), POSITIVE, memory.buffer().len())?;
         let [x, x8, y, act, h] = vectors;
@@ -114,13 +133,28 @@ impl Meter {
         let (act, h) = (memory.take(act, "activations")?, memory.take(h, "h")?);
         let at = memory.take_of::<u32>(slots.len(), "a list")?;
         let scratch = memory.take(scratch_bytes, "sums")?;
-        if reader == Reader::Down {
+        if scratch_bytes > 0 {
             down::clear_scratch(&self.stream, scratch)?;
         }
+        // Weights are whatever numbers above zero are there.
+        let chosen = memory.take_of::<u32>(n_used, "a choice")?;
+        let routes = Routes { chosen, weights: memory.take_of::<f32>(n_used, "weights")?, n_used };
+        self.stream.write(chosen, &(0..n_used as u32).collect::<Vec<_>>())?;
+        let mut indices = Vec::new();
+        for matrices in matrices.iter().filter(|_| is_routed) {
+            let hot = |i: usize| Hot { mask: matrices[i], up: matrices.get(n_used + i).copied(), down: matrices[i] };
+            let entries: Vec<_> = (0..n_used).map(|i| (Some(hot(i)), i)).collect();
+            let ptr = memory.take(index_bytes, "an index")?;
+            self.stream.write(ptr, &experts::index_bytes(&entries)?)?;
+            indices.push(Index { ptr, most_hot: n_rows[0], like: hot(0) });
+        }
+        let activated = Activated { h: act, stride: n_rows[0], counts: Ptr::NULL };
         self.stream.write(at, &slots)?;
         if listed {
             let mut fired = vec![0.0f32; all];
-            slots.iter().for_each(|slot| fired[*slot as usize] = 1.0);
+            // One group of neurons behind the other.
+            let starts = (0..n_used).map(|i| i * n_rows[0]).take(if is_routed { n_used } else { 1 });
+            starts.for_each(|start| slots.iter().for_each(|slot| fired[start + *slot as usize] = 1.0));
             self.stream.write(act, &fired)?;
         }
         let list = if listed { List { slots: at, count: Ptr::NULL, n: slots.len() } } else { List::all(n_rows[0]) };
@@ -147,9 +181,17 @@ impl Meter {
                     let factors = Factors { h: act, n: n_rows[0], all: !listed };
                     down::down(kernels, stream, &matrices[0], &factors, y, scratch)
                 }
+                Reader::Experts { .. } => {
+                    let (index, to) = (&indices[i % copies.n], Activated { h, ..activated });
+                    experts::experts(kernels, stream, index, &routes, acts, Activation::Relu, &to)
+                }
+                Reader::ExpertsDown => {
+                    let index = &indices[i % copies.n];
+                    experts::experts_down(kernels, stream, index, &routes, &activated, !listed, y, scratch)
+                }
             }
         })?;
-        let n_read = if listed { slots.len() } else { all };
+        let n_read = if listed { slots.len() * if is_routed { n_used } else { 1 } } else { all };
         let bytes = n_read as u64 * matrices[0][0].row_bytes() as u64;
         Ok(Read { times, bytes, n_copies: copies.n })
     }

@@ -8,9 +8,10 @@ use super::ops::attention::{Attend, attention, attention_scratch};
 use super::ops::norm::{self, Acts, Merge, Norm, merge_norm, x8_bytes};
 use super::ops::predict::{hidden, sign_scores};
 use super::ops::rope::{KvLayer, Prepare, Rope, RopeStore, rope_store};
+use super::ops::route::{Counted, PostChosen, Routes, Scored, post_chosen, route};
 use super::ops::select::{HotAndCold, HotList, Posting, select_act, select_hot};
 use super::ops::token::{self, Answer, Copied, Job};
-use crate::model::Config;
+use crate::model::{Config, Router};
 use crate::placement::budget::aligned;
 use crate::placement::probe::one_in_ten;
 use crate::progress::{self, Progress};
@@ -29,6 +30,8 @@ pub struct Token<'a> {
     pub config: &'a Config,
     /// Neurons of the largest group.
     pub n_ff: usize,
+    /// The first layer's router that has one, and the groups among which it chooses.
+    pub router: Option<(Router, usize)>,
     /// Rows of signs of a predictor, where there is such.
     pub n_signs: Option<usize>,
     /// Hidden values of a predictor, where there are such.
@@ -92,6 +95,8 @@ impl Places {
         let scratch = attention_scratch(config.n_head, &token.cache(Ptr::NULL))?;
         let (n_embd, n_q, n_kv) = (config.n_embd as u64, config.n_q() as u64, config.n_kv() as u64);
         let n_hidden = token.n_hidden.unwrap_or(0);
+        let (n_used, n_groups) = token.router.map_or((0, 0), |(router, n)| (router.n_used, n));
+        let n_ff = n_ff.max(n_used as u64);
         let sizes = [
             token::TOKEN_BYTES,
             FLOAT * n_embd,
@@ -107,7 +112,7 @@ impl Places {
             FLOAT * n_ff,
             FLOAT,
             2 * FLOAT,
-            FLOAT * config.n_vocab as u64,
+            FLOAT * config.n_vocab.max(n_groups) as u64,
             FLOAT * n_hidden as u64,
             x8_bytes(n_hidden),
         ];
@@ -164,7 +169,8 @@ impl Meter {
     /// When the sizes are not possible on the card; when the card fails, or the user stops it.
     pub fn vectors(&self, token: &Token, progress: &dyn Progress) -> Result<Vec<Timed>> {
         let n_embd = token.config.n_embd;
-        let sizes = Sizes { n_embd, n_ff: token.n_ff, n_vocab: token.config.n_vocab, n_groups: 1 };
+        let n_used = token.router.map_or(0, |(router, _)| router.n_used);
+        let sizes = Sizes { n_embd, n_ff: token.n_ff.max(n_used), n_vocab: token.config.n_vocab, n_groups: 1 };
         let layout = Layout::new(sizes);
         let mut mailbox = Mailbox::new(Mapped::new(self.device(), layout.bytes, "measuring")?, layout)?;
         let at = Places::new(self, token)?;
@@ -223,6 +229,21 @@ impl Vectors<'_> {
         self.time("select_act", format!("10 % of {n_ff} posted"), FLOAT * n_ff as u64 + vector, || {
             select_act(kernels, stream, act, false, slots, &posting)
         })?;
+        if let Some((router, n_groups)) = self.token.router {
+            // What is chosen and what it counts go where lists and activations are, scores where logits are.
+            let n_used = router.n_used;
+            let routes = Routes { chosen: self.at.list.list, weights: act, n_used };
+            let scored = Scored { scores: logits, bias: Ptr::NULL, n_groups };
+            let counted = Counted { index: Ptr::NULL, counts: Ptr::NULL };
+            self.time("route", format!("{n_used} of {n_groups}"), FLOAT * n_groups as u64, || {
+                route(kernels, stream, &router, &scored, &counted, &routes)
+            })?;
+            let Posting { x, post_x, post_list, post_act, job, .. } = posting;
+            let to = PostChosen { x, n, post_x, post_list, post_weights: post_act, job };
+            self.time("post_chosen", format!("{n} over the bus"), vector, || {
+                post_chosen(kernels, stream, &routes, &to)
+            })?;
+        }
         // The scores of a predictor go where activations were.
         self.predictors()?;
         self.time("post_x", format!("{n} over the bus"), vector, || {

@@ -1,6 +1,7 @@
 //! The table of kernels: every kernel of a token is in it, with the bytes that its shape says.
 
 use super::support::ModelFile;
+use super::support::kind::{Kind, Routed};
 use super::support::predictors::{ROOM, network, oracle, signs, with_predictor};
 use super::{emulated, gpu};
 use powerinfer::gguf::Gguf;
@@ -160,4 +161,38 @@ fn measuring_kernels_ends_when_the_user_wants() {
     let error = ended.unwrap_err();
     assert!(card.kernels.is_empty() && card.probed.is_none());
     assert!(error.is::<Interrupted>(), "{error:#}");
+}
+
+#[test]
+fn routers_and_experts_add_their_kernels() {
+    let routed = Some(Routed { n_used: 2, normalised: true, early: false });
+    let (n_embd, n_ff) = (64, 96);
+    let kind = Kind {
+        n_embd,
+        n_head: 2,
+        n_head_kv: 2,
+        head_dim: 32,
+        n_rot: 32,
+        n_ff: vec![n_ff; 2],
+        routed,
+        ..Kind::default()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("experts.gguf");
+    std::fs::write(&path, kind.file(&kind.weights(3)).bytes()).unwrap();
+    let model = kind.load(&path).unwrap();
+    let Some(card) = measured(&model, &[]) else { return };
+    let bytes = |n_rows: usize| (4 * n_rows * n_embd) as u64;
+    for (kernel, part, n_bytes) in [
+        ("matvec", "router: ", bytes(2)),
+        ("experts", "2 experts: 4 times 96", bytes(4 * n_ff)),
+        ("experts_down", "2 experts: 96+96", bytes(2 * n_ff)),
+        ("route", "2 of 2", 8),
+        ("post_chosen", "64 over the bus", 4 * n_embd as u64),
+    ] {
+        let measured = row(&card, kernel, part);
+        assert_eq!(measured.timed.bytes, n_bytes, "{kernel}, {part}");
+        assert_believable(measured.timed.times, kernel);
+    }
+    assert!(card.kernels.iter().all(|kernel| !["up", "gate_up"].contains(&kernel.timed.kernel)));
 }
