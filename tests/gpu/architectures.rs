@@ -12,7 +12,7 @@ use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode, Worker, check
 use powerinfer::gguf::Gguf;
 use powerinfer::gpu::Device;
 use powerinfer::model::arch::KNOWN;
-use powerinfer::model::{Activation, Model};
+use powerinfer::model::{Activation, Model, NeuronGroup};
 use powerinfer::placement::Placement;
 use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::plan::{GroupChoice, LayerChoice, Place, Planner};
@@ -210,24 +210,24 @@ fn every_architecture_gives_on_a_card_what_it_gives_on_the_cpu() -> Result<()> {
             println!("{name}: {lacking:#}");
             continue;
         }
-        let n_ff = model.config.n_ff[0];
-        let choice = |attention, mask, n_hot| LayerChoice {
-            card: 0,
-            attention,
-            groups: vec![GroupChoice { mask, predictor: false, n_hot }],
+        // Whether attention is on the card, whether the whole mask, and how many quarters of the neurons: where a router
+        // chooses, of each group as many more as its number says.
+        let choice = |(i, (attention, mask, quarters)): (usize, (bool, bool, usize))| {
+            let layer = &model.weights.layers[i];
+            let routed = layer.router.is_some() && (attention || quarters > 0);
+            let group = |(g, group): (usize, &NeuronGroup)| {
+                let quarters = if routed { (quarters + g) % 5 } else { quarters };
+                GroupChoice { mask, predictor: false, n_hot: group.n_ff() * quarters / 4 }
+            };
+            let groups = layer.groups.iter().enumerate().map(group).collect();
+            LayerChoice { card: 0, attention: attention || routed, groups }
         };
-        let [all, half, unmasked, ffn, attention, cold] = [
-            choice(true, false, n_ff),
-            choice(true, true, n_ff / 2),
-            choice(true, false, n_ff / 2),
-            choice(false, false, n_ff / 4),
-            choice(true, false, 0),
-            choice(true, true, 0),
-        ];
-        let n_layer = model.config.n_layer;
-        let mixed = [all, ffn, LayerChoice::none(1), cold, attention, unmasked];
-        let mixed: Vec<_> = mixed.iter().cycle().take(n_layer).cloned().collect();
-        let ways = [("half", vec![half; n_layer]), ("mixed", mixed)];
+        let choices = |of: &[(bool, bool, usize)]| {
+            of.iter().copied().cycle().take(model.config.n_layer).enumerate().map(choice).collect::<Vec<_>>()
+        };
+        let nothing = (false, false, 0);
+        let mixed = [(true, false, 4), (false, false, 1), nothing, (true, true, 0), (true, false, 0), (true, false, 2)];
+        let ways = [("half", choices(&[(true, true, 2)])), ("mixed", choices(&mixed))];
         let mut alone = Executor::new(&model, Placement::all_cold(&model), params(Mode::Exact))?;
         let expected = logits(&mut alone, &tokens(&model))?;
         let fire = shares(&alone);

@@ -10,6 +10,7 @@ mod attention_prefill;
 mod card;
 mod device;
 mod exact;
+mod experts;
 mod fallback;
 mod ffn;
 mod hybrid;

@@ -27,11 +27,20 @@ pub(super) struct Pass<'a, 'm, 't> {
     tokens: &'a mut Tokens<'t>,
 }
 
+/// Which slots of divided groups are computed here: those from there on.
+#[derive(Clone, Copy)]
+enum ColdFrom<'a> {
+    /// Of the one group that is computed.
+    One(usize),
+    /// Of each group of the layer.
+    Each(&'a [usize]),
+}
+
 /// Of a group, what is computed where it is divided between devices.
 #[derive(Clone, Copy)]
 struct Divided<'a> {
     /// Slots before this one are computed elsewhere.
-    cold_from: usize,
+    cold_from: ColdFrom<'a>,
     given: Given<'a>,
 }
 
@@ -78,6 +87,8 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         let input = match request {
             Request::Attention { input: Input::Ready, .. }
             | Request::Ffn { input: Input::Ready, .. }
+            | Request::Router { .. }
+            | Request::Routed { .. }
             | Request::Cold { .. } => Vector::Normed,
             Request::Attention { input: Input::Residual(_), .. }
             | Request::Ffn { input: Input::Residual(_), .. }
@@ -96,11 +107,24 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
                 self.ffn(*layer, Vector::Normed, Vector::Fed, Groups::All);
                 Vector::Fed
             }
+            Request::Router { layer } => {
+                self.router(*layer, Vector::Normed);
+                Vector::Normed
+            }
+            Request::Routed { layer, n_hot } => {
+                self.take_choice(*layer, given);
+                self.begin_ffn(Vector::Normed, Vector::Fed);
+                self.choose(*layer, |_, _| true);
+                self.load(*layer, Vector::Normed);
+                let part = Divided { cold_from: ColdFrom::Each(n_hot), given: Given::Nothing };
+                self.groups_by_rows(*layer, Vector::Normed, Vector::Fed, Some(part));
+                Vector::Fed
+            }
             Request::Cold { layer, group, n_hot, .. } => {
                 self.begin_ffn(Vector::Normed, Vector::Fed);
                 self.choose(*layer, |at, _| at == *group);
                 self.load(*layer, Vector::Normed);
-                let part = Divided { cold_from: *n_hot, given };
+                let part = Divided { cold_from: ColdFrom::One(*n_hot), given };
                 self.groups_by_rows(*layer, Vector::Normed, Vector::Fed, Some(part));
                 Vector::Fed
             }
@@ -222,6 +246,20 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             self.choose(i, |_, when| when != Chosen::Always);
             let groups = &layer.groups;
             self.hands.buffers.choice.iter().for_each(|chosen| groups[chosen.group].will_need());
+        }
+    }
+
+    /// Takes what a router elsewhere has chosen for one token.
+    fn take_choice(&mut self, layer: usize, given: Given) {
+        let Given::Chosen(rows, weights) = given else { return };
+        let n = self.cpu.model.weights.layers[layer].find(Role::Router).map_or(0, |part| part.matrix().n_rows);
+        let chosen = &mut self.hands.buffers.chosen;
+        chosen.clear();
+        chosen.resize(n, 0.0);
+        for (row, weight) in rows.iter().zip(weights) {
+            if let Some(chosen) = chosen.get_mut(*row as usize) {
+                *chosen = *weight;
+            }
         }
     }
 
@@ -424,7 +462,13 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
 /// The slots of a group that are hot, and those that are cold.
 fn slots<'a>(cpu: &'a Setup, at: GroupAt, group: &NeuronGroup, part: Option<Divided>) -> [Which<'a>; 2] {
     match (part, cpu.placement.scattered(at.number)) {
-        (Some(part), _) => [Which::NONE, Which::from(part.cold_from..group.n_ff())],
+        (Some(Divided { cold_from, .. }), _) => {
+            let from = match cold_from {
+                ColdFrom::One(from) => from,
+                ColdFrom::Each(from) => from.get(at.group).copied().unwrap_or(group.n_ff()),
+            };
+            [Which::NONE, Which::from(from..group.n_ff())]
+        }
         (None, Some((hot, cold))) => [Which::List(hot), Which::List(cold)],
         (None, None) => {
             let n_hot = cpu.placement.n_hot(at.number);

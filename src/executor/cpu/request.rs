@@ -30,6 +30,11 @@ pub(in crate::executor) enum Request {
     Attention { layer: usize, input: Input },
     /// A layer's FFN; the answer is what it gives.
     Ffn { layer: usize, input: Input },
+    /// What a layer's router chooses of its input, which later requests for the layer's FFN go by; there is no answer.
+    Router { layer: usize },
+    /// The cold neurons of the groups that a router on the other device has chosen, and of those that are computed for every
+    /// token: by group of the layer, those from `n_hot` on. The answer is their sum.
+    Routed { layer: usize, n_hot: Vec<usize> },
     /// The cold neurons of a group; the answer is their sum.
     Cold { layer: usize, group: usize, n_hot: usize, found: Found },
     /// Whole layers, of the residual stream: the answer is the new one.

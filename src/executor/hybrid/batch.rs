@@ -246,7 +246,8 @@ impl Many<'_, '_, '_> {
                 }
                 Instruction::Attention(block) => self.attention(block, last_norm)?,
                 Instruction::Ffn(block) => self.ffn(block)?,
-                Instruction::Router { .. } | Instruction::Recurrent(_) | Instruction::Project { .. } => {
+                Instruction::Router { layer, from } => self.router(*layer, *from)?,
+                Instruction::Recurrent(_) | Instruction::Project { .. } => {
                     bail!("{instruction:?} is not computed on a card")
                 }
             }
@@ -309,10 +310,16 @@ impl Many<'_, '_, '_> {
         Ok(vectors)
     }
 
+    /// Has the CPU choose groups of neurons, which it computes, too: those of a prompt are nearly all of them.
+    fn router(&mut self, layer: usize, from: Vector) -> Result<()> {
+        let input = self.downloaded(read_of(from)?)?;
+        self.cpu.ask(&Request::Router { layer }, Given::Nothing, How::Tiles, &input, self.tokens, |_| Ok(()))
+    }
+
     fn ffn(&mut self, block: &Block) -> Result<()> {
         let layer = &self.card.model.weights.layers[block.layer];
         let divisible = |group: &NeuronGroup| matches!(group.ffn_down(), Down::Rows(_));
-        if !layer.groups.iter().all(divisible) {
+        if layer.router.is_some() || !layer.groups.iter().all(divisible) {
             // What goes in is what was normalised: with a parallel residual the stream has gone on since.
             let input = self.downloaded(read(block)?)?;
             let request = Request::Ffn { layer: block.layer, input: Input::Ready };
@@ -333,11 +340,16 @@ impl Many<'_, '_, '_> {
 
 /// Where what a block reads is.
 fn read(block: &Block) -> Result<S> {
-    match block.from {
+    read_of(block.from)
+}
+
+/// Where a vector is that a block reads.
+fn read_of(vector: Vector) -> Result<S> {
+    match vector {
         Vector::Residual => Ok(S::X),
         Vector::Normed => Ok(S::Normed),
         Vector::Mixed | Vector::Fed | Vector::Latent | Vector::LatentFed => {
-            bail!("{:?} is read by no block on the card", block.from)
+            bail!("{vector:?} is read by no block on the card")
         }
     }
 }

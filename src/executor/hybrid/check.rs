@@ -6,12 +6,17 @@ use crate::gpu::matrix::DeviceMatrix;
 use crate::gpu::ops::activation_code;
 use crate::gpu::ops::norm::MAX_NORM;
 use crate::gpu::ops::rope::KvLayer;
+use crate::gpu::ops::route::MAX_GROUPS;
 use crate::model::{
-    Config, Down, Groups, Layer, Matrix, Mode, Model, Part, PredictorInput, Role, Scores, Step, Tensor, Vector,
+    Config, Down, Groups, Layer, Matrix, Mode, Model, NeuronGroup, Part, PredictorInput, Role, Scores, Step, Tensor,
+    Vector,
 };
 use crate::quant::blocks::QK;
 use anyhow::{Context, Result, bail, ensure};
 
+/// Sums of parts of experts that there is room for, and columns of the longest tile of them.
+const MOST_SUMS: usize = 384 * 256;
+const LONGEST_TILE: usize = 256;
 /// Values that a kernel loads at once.
 const TOGETHER: usize = 4;
 
@@ -52,6 +57,7 @@ fn check_layer(config: &Config, layer: &Layer, mode: Mode) -> Result<()> {
     for part in layer.all_parts() {
         check_part(config, part)?;
     }
+    check_experts(config, layer)?;
     // Elsewhere they are not asked.
     let predictors = layer.groups.iter().filter_map(|group| group.predictor.as_ref());
     for predictor in predictors.filter(|_| mode == Mode::Predicted) {
@@ -63,6 +69,41 @@ fn check_layer(config: &Config, layer: &Layer, mode: Mode) -> Result<()> {
             check_matrix(input)?;
             check_matrix(output)?;
         }
+    }
+    Ok(())
+}
+
+/// Whether the kernels can compute all groups together among which the layer's router chooses.
+fn check_experts(config: &Config, layer: &Layer) -> Result<()> {
+    let Some(router) = layer.router else { return Ok(()) };
+    let routed = || layer.groups.iter().filter(|group| group.is_routed());
+    let most = MOST_SUMS / config.n_embd.next_multiple_of(LONGEST_TILE).max(1);
+    ensure!(
+        router.n_used <= most,
+        "{} experts at once; up to {most} of this width are possible on a card",
+        router.n_used
+    );
+    let n_routed = routed().count();
+    let Some(first) = routed().next() else { return Ok(()) };
+    ensure!(
+        n_routed == layer.part(Role::Router).matrix().n_rows,
+        "a router of {} rows for {n_routed} experts is not computed on a card yet",
+        layer.part(Role::Router).matrix().n_rows
+    );
+    let form = |group: &NeuronGroup| {
+        let down = match group.ffn_down() {
+            Down::Rows(down) => Some(down.dtype()),
+            Down::Columns(_) | Down::Lossless(_) => None,
+        };
+        (group.mask_matrix().dtype(), down)
+    };
+    for group in routed() {
+        ensure!(form(group) == form(first), "experts of several types are not computed on a card yet");
+        let one = group.ffn_up().dtype() == group.mask_matrix().dtype();
+        ensure!(one, "experts whose gate and up are of two types are not computed on a card yet");
+        let biased = group.parts().any(|part| part.bias.is_some());
+        ensure!(!biased, "experts with biases are not computed on a card yet");
+        ensure!(group.predictor.is_none(), "predictors of experts are not computed on a card yet");
     }
     Ok(())
 }
@@ -99,8 +140,23 @@ fn check_part(config: &Config, part: &Part) -> Result<()> {
         Role::LatentDown | Role::LatentUp => {
             bail!("{}: neurons of another width are not computed on a card yet", part.role.tensor())
         }
-        Role::RouterBias | Role::Router => {
-            bail!("groups of neurons that a router chooses are not computed on a card yet")
+        Role::Router => {
+            check_matrix(part.matrix())?;
+            let (n, bias) = (part.matrix().n_rows, part.bias.as_ref().map_or(0, |bias| bias.len()));
+            ensure!(n <= MAX_GROUPS, "a router of {n} groups; up to {MAX_GROUPS} are possible on a card");
+            ensure!(
+                bias.is_multiple_of(TOGETHER),
+                "a router with {bias} biases; multiples of {TOGETHER} are possible on a card"
+            );
+            Ok(())
+        }
+        Role::RouterBias => {
+            let n = part.vector().len();
+            ensure!(
+                n.is_multiple_of(TOGETHER),
+                "a router with {n} biases; multiples of {TOGETHER} are possible on a card"
+            );
+            Ok(())
         }
         Role::FfnGate | Role::FfnUp | Role::FfnDown => {
             let (name, n) = (part.role.tensor(), part.bias.as_ref().map_or(0, |bias| bias.len()));
@@ -135,7 +191,9 @@ fn check_steps(layer: &Layer) -> Result<()> {
     let mut waiting = None;
     // Where the residual stream is read as it is, its quantized form takes the place of that of what was normalised.
     let mut normed = false;
-    let several = layer.groups.len() > 1;
+    // The groups that a router chooses are one sum.
+    let n_always = layer.groups.iter().filter(|group| !group.is_routed()).count();
+    let several = n_always + usize::from(layer.router.is_some()) > 1;
     for step in &layer.steps {
         match *step {
             Step::Norm { from: Vector::Residual, to: Vector::Normed, .. } => {
@@ -170,7 +228,12 @@ fn check_steps(layer: &Layer) -> Result<()> {
                 ensure!(from == Vector::Residual || normed, "a block reads a norm that another one took the place of");
                 normed &= from == Vector::Normed;
             }
-            Step::Router { .. } => {}
+            Step::Router { from } => {
+                let usual = matches!(from, Vector::Normed | Vector::Residual);
+                ensure!(usual, "a router that reads what another block gave is not computed on a card yet");
+                ensure!(from == Vector::Residual || normed, "a router reads a norm that another one took the place of");
+                normed &= from == Vector::Normed;
+            }
             Step::Recurrent { .. } => bail!("recurrent layers are not computed on a card yet"),
             Step::Project { .. } => bail!("neurons of another width are not computed on a card yet"),
             Step::Ffn { from, to, groups } => {

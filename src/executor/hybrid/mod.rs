@@ -19,10 +19,11 @@ use super::program::{Instruction, for_many, fuse_merges, of_layer, output_norm};
 use super::stats::Computed;
 use crate::gpu::mailbox::{Arrival, Layout, Mailbox, Sizes, Wait};
 use crate::gpu::memory::SHORT_OF_MEMORY;
+use crate::gpu::ops::route::NOT_CHOSEN;
 use crate::gpu::tiles::Tiles;
 use crate::gpu::waiting;
 use crate::gpu::{Device, Graph, Kernels, Mapped, Stream};
-use crate::model::Mode;
+use crate::model::{Layer, Mode};
 use crate::placement::budget::tile_bytes;
 use crate::placement::plan::{Plan, PlannedLayer};
 use crate::placement::workload::Workload;
@@ -130,7 +131,10 @@ impl<'m> Hybrid<'m> {
         let resident = Resident::load(model, &work, &run, &plan, &kernels, &stream).map_err(short)?;
         let scratch = Scratch::new(model, &work, &run, &stream).map_err(short)?;
         let groups = model.weights.group_sizes();
-        let n_ff = groups.iter().copied().max().unwrap_or(0);
+        let n_used = |layer: &Layer| layer.router.map_or(0, |router| router.n_used);
+        let chosen = model.weights.layers.iter().map(n_used);
+        // A list of neurons, or of groups.
+        let n_ff = groups.iter().copied().chain(chosen).max().unwrap_or(0);
         let sizes = Sizes { n_embd: config.n_embd, n_ff, n_vocab: config.n_vocab, n_groups: groups.len() };
         let layout = Layout::new(sizes);
         let mailbox = Mailbox::new(Mapped::new(device, layout.bytes, "the mailbox")?, layout)?;
@@ -197,7 +201,8 @@ impl<'m> Hybrid<'m> {
         let groups = self.cpu.model().weights.groups().zip(on_card).zip(self.mailbox.counts().chunks_exact(2));
         for (number, (((_, group), on_card), counts)) in groups.enumerate() {
             let n_hot = on_card.choice.n_hot;
-            if on_card.choice.is_any() {
+            let is_left_out = group.is_routed() && counts[0] == NOT_CHOSEN;
+            if on_card.choice.is_any() && !is_left_out {
                 let masked = if on_card.choice.mask { group.n_ff() } else { n_hot };
                 let [fired, opened] =
                     [counts[0], counts[usize::from(two_masks)]].map(|n| if n_hot > 0 { n as usize } else { 0 });
@@ -361,7 +366,9 @@ fn answer(
     let given = match request {
         Request::Cold { found: Found::Fired, .. } => Given::Fired(mailbox.post_list()?, mailbox.post_act()?),
         Request::Cold { found: Found::Named, .. } => Given::Named(mailbox.post_list()?),
+        Request::Routed { .. } => Given::Chosen(mailbox.post_list()?, mailbox.post_act()?),
         Request::Cold { found: Found::Nothing, .. }
+        | Request::Router { .. }
         | Request::Attention { .. }
         | Request::Ffn { .. }
         | Request::Layers(_)

@@ -1,6 +1,8 @@
 //! A token on the card, written down once: instructions become kernels in a stream, and what the CPU has of them becomes
 //! requests in a list.
 
+mod experts;
+
 use super::resident::{CardGroup, CardLayer, CardPredictor, CardScores, Resident};
 use super::scratch::Scratch;
 use crate::executor::cpu::{Found, Input, Request};
@@ -120,7 +122,8 @@ impl<'a> Recorder<'a> {
                 }
                 Instruction::Attention(block) => self.attention(i, block)?,
                 Instruction::Ffn(block) => self.ffn(i, block)?,
-                Instruction::Router { .. } | Instruction::Recurrent(_) | Instruction::Project { .. } => {
+                Instruction::Router { layer, from } => self.router(*layer, *from)?,
+                Instruction::Recurrent(_) | Instruction::Project { .. } => {
                     bail!("{instruction:?} is not computed on a card")
                 }
             }
@@ -139,8 +142,10 @@ impl<'a> Recorder<'a> {
                     self.layer(block.layer).attention.is_some() || self.input(j, block) == Input::Ready
                 }
                 Instruction::Ffn(block) if block.from == norm.to => {
-                    self.layer(block.layer).has_ffn() || self.input(j, block) == Input::Ready
+                    let layer = self.layer(block.layer);
+                    layer.has_ffn() || layer.routed.is_some() || self.input(j, block) == Input::Ready
                 }
+                Instruction::Router { from, .. } if *from == norm.to => true,
                 Instruction::Elsewhere(_)
                 | Instruction::Merge { .. }
                 | Instruction::Attention(_)
@@ -375,9 +380,8 @@ impl<'a> Recorder<'a> {
         let Card { model, kernels, stream, mode, mailbox, .. } = self.card;
         let layer = &model.weights.layers[i];
         let weights = &layer.groups[g];
-        let number = layer.first_group + g;
         let (n_ff, n_hot, choice) = (weights.n_ff(), group.choice.n_hot, group.choice);
-        let (dense, gated) = (mode == Mode::Dense, weights.gate.is_some());
+        let dense = mode == Mode::Dense;
         let activation = model.config.activation.activation;
         // The CPU counts the cold ones that fire.
         let slots = HotAndCold { n_hot, n_ff, counts: Ptr::NULL };
@@ -408,18 +412,25 @@ impl<'a> Recorder<'a> {
             };
             job = Some(posting.job);
         }
-        ensure!(gated == group.up.is_some() || n_hot == 0, "up is not on the card");
-        let mut y = Ptr::NULL;
+        let ptr = self.hot_sum(i, g, group, x)?;
+        Ok(Source { ptr, shift: group.biases.down, answer: job.map(|job| self.answer(job)) })
+    }
+
+    /// The sum of the hot neurons of group number `g` of layer number `i`, or [`Ptr::NULL`] where there are none.
+    fn hot_sum(&self, i: usize, g: usize, group: &CardGroup, x: Acts) -> Result<Ptr> {
+        let Card { model, kernels, stream, mode, .. } = self.card;
+        let (layer, n_hot) = (&model.weights.layers[i], group.choice.n_hot);
+        let (weights, number) = (&layer.groups[g], layer.first_group + g);
+        ensure!(weights.gate.is_some() == group.up.is_some() || n_hot == 0, "up is not on the card");
         if n_hot > 0 {
             let counts = self.at(S::Counts).offset(COUNTS_BYTES * number as u64);
-            self.hot(group, HotAndCold { counts, ..slots }, activation, x)?;
+            let slots = HotAndCold { n_hot, n_ff: weights.n_ff(), counts };
+            self.hot(group, slots, model.config.activation.activation, x)?;
         }
-        if let Some(matrix) = &group.down {
-            y = self.at(S::FfnOut);
-            let factors = Factors { h: act, n: n_hot, all: dense };
-            down(kernels, stream, matrix, &factors, y, self.at(S::DownPartial))?;
-        }
-        Ok(Source { ptr: y, shift: group.biases.down, answer: job.map(|job| self.answer(job)) })
+        let Some(matrix) = &group.down else { return Ok(Ptr::NULL) };
+        let (factors, y) = (Factors { h: self.at(S::Act), n: n_hot, all: mode == Mode::Dense }, self.at(S::FfnOut));
+        down(kernels, stream, matrix, &factors, y, self.at(S::DownPartial))?;
+        Ok(y)
     }
 
     /// What the output vectors of a group's hot neurons are multiplied with, of which there are some. Counts how many fire,
@@ -523,6 +534,9 @@ impl<'a> Recorder<'a> {
 
     fn ffn(&mut self, i: usize, block: &Block) -> Result<()> {
         let layer = self.layer(block.layer);
+        if let Some(routed) = &layer.routed {
+            return self.routed(block, layer, routed);
+        }
         if !layer.has_ffn() {
             // All of it is on the CPU, which normalises what it gets.
             let input = self.input(i, block);

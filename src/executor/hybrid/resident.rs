@@ -1,10 +1,11 @@
 //! What of a model is in the card's memory, laid out as it was accounted.
 
 use crate::gpu::matrix::{DeviceMatrix, takes_floats};
+use crate::gpu::ops::experts::{Hot, Index, index_bytes};
 use crate::gpu::ops::norm::Norm as NormOp;
 use crate::gpu::ops::rope::KvLayer;
 use crate::gpu::{Arena, Kernels, Ptr, Stream, Uploader};
-use crate::model::{Config, Down, Layer, Matrix, Model, NeuronGroup, Part, Predictor, Role, Scores};
+use crate::model::{Chosen, Config, Down, Layer, Matrix, Model, NeuronGroup, Part, Predictor, Role, Scores};
 use crate::placement::budget::{Piece, aligned, allocated, head_small_bytes, layer_pieces, tile_bytes};
 use crate::placement::plan::{GroupChoice, LayerChoice, Plan, Run};
 use crate::placement::workload::Workload;
@@ -85,10 +86,22 @@ impl CardBiases {
     }
 }
 
+/// What the card has of the groups that a router chooses among.
+pub(super) struct CardRouted {
+    pub router: CardLinear,
+    /// What is added to scores for the choice only; [`Ptr::NULL`] where there is nothing.
+    pub bias: Ptr,
+    /// What the card has of each; `None` where that is nothing.
+    pub index: Option<Index>,
+    /// Where the index is, for what is counted.
+    pub entries: Ptr,
+}
+
 /// What the card has of a layer.
 pub(super) struct CardLayer {
     pub norms: Vec<(Role, NormOp)>,
     pub attention: Option<CardAttention>,
+    pub routed: Option<CardRouted>,
     pub groups: Vec<CardGroup>,
     /// Owns all of it.
     arena: Option<Arena>,
@@ -229,7 +242,7 @@ impl Loader<'_> {
         };
         if total == 0 {
             let groups = choice.groups.iter().map(nothing).collect();
-            return Ok(CardLayer { norms: Vec::new(), attention: None, groups, arena: None });
+            return Ok(CardLayer { norms: Vec::new(), attention: None, routed: None, groups, arena: None });
         }
         let mut arena = self.arena(total, &format!("weights of layer {i}"))?;
         let mut places = Vec::with_capacity(pieces.len());
@@ -242,6 +255,7 @@ impl Loader<'_> {
         let mut vectors = Vectors { stream: self.stream, next: small, end: small.0 + n_small };
         let config = self.config;
         let (mut norms, mut linears, mut head_norms) = (Vec::new(), Vec::new(), Vec::new());
+        let mut router_bias = Ptr::NULL;
         for part in &layer.parts {
             match part.role {
                 Role::OutputNorm
@@ -250,12 +264,13 @@ impl Loader<'_> {
                 | Role::PostAttnNorm
                 | Role::FfnNorm
                 | Role::PostFfnNorm => norms.push((part.role, vectors.norm(config, part)?)),
-                Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnOutput if choice.attention => {
+                Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnOutput | Role::Router if choice.attention => {
                     let bias = vectors.take(part.bias.as_deref())?;
                     let matrix = self.rows(place(Piece::Whole(part.role)), part.matrix(), 0, part.matrix().n_rows)?;
                     linears.push((part.role, CardLinear { matrix, bias }));
                 }
-                Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnOutput => {}
+                Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnOutput | Role::Router => {}
+                Role::RouterBias => router_bias = vectors.take(Some(part.vector()))?,
                 Role::AttnQNorm | Role::AttnKNorm => {
                     let norm = CardNorm { norm: vectors.norm(config, part)?, n: part.vector().len() };
                     head_norms.push((part.role, norm));
@@ -275,12 +290,10 @@ impl Loader<'_> {
                 | Role::SsmA
                 | Role::SsmD
                 | Role::SsmNorm
-                | Role::RouterBias
                 | Role::SsmIn
                 | Role::SsmOut
                 | Role::LatentDown
                 | Role::LatentUp
-                | Role::Router
                 | Role::FfnGate
                 | Role::FfnUp
                 | Role::FfnDown => bail!("{} has no place on the card", part.role.tensor()),
@@ -312,9 +325,46 @@ impl Loader<'_> {
                 up: vectors.take(group.gate.as_ref().and(group.up.bias.as_deref()))?,
                 down: vectors.take(group.down.bias.as_deref())?,
             };
-            groups.push(self.group(i, group, *choice, biases, &place)?);
+            // Where a router chooses, the CPU looks for its own neurons by itself.
+            let mask = choice.mask && layer.router.is_none();
+            groups.push(self.group(i, group, GroupChoice { mask, ..*choice }, biases, &place)?);
         }
-        Ok(CardLayer { norms, attention, groups, arena: Some(arena) })
+        let routed = match layer.router.filter(|_| choice.attention) {
+            Some(_) => Some(self.routed(layer, linear(Role::Router)?, router_bias, &groups, place(Piece::Index))?),
+            None => None,
+        };
+        let chosen =
+            layer.groups.iter().zip(&choice.groups).any(|(group, choice)| group.is_routed() && choice.n_hot > 0);
+        ensure!(routed.is_some() || !chosen, "experts on the card whose router is not there");
+        Ok(CardLayer { norms, attention, routed, groups, arena: Some(arena) })
+    }
+
+    /// Writes the index of the groups among which a layer's router chooses to `entries`.
+    fn routed(
+        &mut self,
+        layer: &Layer,
+        router: CardLinear,
+        bias: Ptr,
+        groups: &[CardGroup],
+        entries: Ptr,
+    ) -> Result<CardRouted> {
+        let mut rows = vec![(None, 0); router.matrix.n_stored()];
+        for (i, (group, on_card)) in layer.groups.iter().zip(groups).enumerate() {
+            let Chosen::ByRouter(row) = group.chosen else { continue };
+            let hot = match (on_card.mask, on_card.down) {
+                (Some(mask), Some(down)) => Some(Hot { mask, up: on_card.up, down }),
+                _ => None,
+            };
+            *rows.get_mut(row).context("a group that is no row of its router")? = (hot, i);
+        }
+        let like = rows.iter().find_map(|(hot, _)| *hot);
+        let most_hot = rows.iter().filter_map(|(hot, _)| Some(hot.as_ref()?.mask.n_stored())).max().unwrap_or(0);
+        if entries.is_null() {
+            ensure!(like.is_none(), "an index of experts that was not planned for");
+        } else {
+            self.stream.write(entries, &index_bytes(&rows)?)?;
+        }
+        Ok(CardRouted { router, bias, index: like.map(|like| Index { ptr: entries, most_hot, like }), entries })
     }
 
     /// Group number `i` of a layer.

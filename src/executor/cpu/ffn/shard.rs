@@ -21,6 +21,8 @@ pub(in crate::executor) enum Given<'a> {
     Fired(&'a [u32], &'a [f32]),
     /// A predictor named these, in rising order.
     Named(&'a [u32]),
+    /// A router has chosen these of its rows, with these weights.
+    Chosen(&'a [u32], &'a [f32]),
 }
 
 /// What the shards of a layer have in common.
@@ -111,11 +113,11 @@ impl Shard {
                 self.active.push(rows.iter().copied());
                 self.look = Look::Named;
             }
-            (Given::Nothing, Some(predictor)) => {
+            (Given::Nothing | Given::Chosen(..), Some(predictor)) => {
                 self.predict(work, share, predictor, predictions);
                 self.look = Look::Named;
             }
-            (Given::Nothing, None) => self.look = Look::Slots,
+            (Given::Nothing | Given::Chosen(..), None) => self.look = Look::Slots,
         }
         self.active.unite();
     }
