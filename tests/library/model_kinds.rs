@@ -309,6 +309,7 @@ fn what_a_card_has_no_kernels_for_is_refused_before_it_is_asked() -> Result<()> 
         (Kind { activation: "fatrelu:0.5", ..plain() }, None),
         (Kind { activation: "drelu", ..plain() }, None),
         (Kind { routed, ..plain() }, None),
+        (Kind { routed, ffn_biases: true, ..plain() }, Some("experts with biases")),
     ] {
         let kind = wide(kind);
         let path = folder.path().join("model.gguf");
