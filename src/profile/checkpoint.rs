@@ -1,10 +1,12 @@
 //! What a job has done so far, in a file from which it can resume.
 
-use super::counter::{Counts, Gathered, MAX_MASS};
-use super::file::{put_counts, read_counts};
+use super::counter::{Counts, Gathered, MAX_MASS, sizes_computed_always};
+use super::counts_file::{self, Packing};
+use super::file::read_counts;
 use super::fired_sets::token_bytes;
-use super::header::OPENED;
+use super::header::{OPENED, ROUTERS};
 use super::reuse::ReuseCounts;
+use super::routers::RouterCounts;
 use super::samples::{Samples, put_halves};
 use super::sections::{self, Reader, Section, SectionFile, Sink, Tag, put_string};
 use super::setup::{Setup, State};
@@ -17,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub(super) const MAGIC: &[u8; 8] = b"PWRPART\n";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const WHAT: &str = "a checkpoint of powerinfer-profile";
 /// Checkpoints take at most one part in this many of the time; samples can make them a gigabyte each.
 const RARELY: u32 = 20;
@@ -65,23 +67,21 @@ fn write(path: &Path, setup: &Setup, state: &State) -> Result<()> {
     setup.about.iter().flat_map(|(name, value)| [name, value]).for_each(|text| put_string(&mut about, text));
     let done_bytes = done.iter().map(|d| u8::from(*d)).collect();
     let counts = &gathered.counts;
-    let [fired, mass, opened] = put_counts(&counts.groups);
-    let mut reuse = Vec::new();
-    ReuseCounts::put(&counts.reuse, &mut reuse);
+    let (mut reuse, mut routers) = (Vec::new(), Vec::new());
+    ReuseCounts::put(counts.reuse.iter(), &mut reuse);
+    RouterCounts::put(&counts.routers, &mut routers);
     let (sets, samples) = (setup.filled(done, |m| &m.fired_sets), setup.filled(done, |m| &m.samples));
-    let width = token_bytes(&setup.model.weights.group_sizes());
+    let width = token_bytes(&sizes_computed_always(setup.model));
     let bits = sets.iter().flat_map(|i| &gathered.fired_sets.bits[i * width..(i + 1) * width]);
     let bits = bits.copied().collect();
-    let parts: [(Tag, Vec<u8>); 6] = [
-        (*b"JOBD", about),
-        (*b"DONE", done_bytes),
-        (*b"FIRE", fired),
-        (*b"MASS", mass),
-        (*b"LRUD", reuse),
-        (*b"FSET", bits),
-    ];
-    let gates = setup.model.has_two_masks().then_some((OPENED, opened));
-    let mut list: Vec<_> = parts.into_iter().chain(gates).map(|(tag, bytes)| Section::of_bytes(tag, bytes)).collect();
+    let parts: [(Tag, Vec<u8>); 5] =
+        [(*b"JOBD", about), (*b"DONE", done_bytes), (ROUTERS, routers), (*b"LRUD", reuse), (*b"FSET", bits)];
+    let mut list: Vec<_> = parts.into_iter().map(|(tag, bytes)| Section::of_bytes(tag, bytes)).collect();
+    list.push(counts_file::section(*b"FIRE", &counts.groups, |g| &g.fired, Packing::Fewest));
+    list.push(counts_file::section(*b"MASS", &counts.groups, |g| &g.mass, Packing::Fewest));
+    if setup.model.has_two_masks() {
+        list.push(counts_file::section(OPENED, &counts.groups, |g| &g.opened, Packing::Fewest));
+    }
     if let Some(held) = &gathered.samples {
         let emit = move |sink: &mut Sink| -> Result<()> {
             let n_embd = setup.model.config.n_embd;
@@ -141,21 +141,29 @@ fn read_into(file: &mut SectionFile, setup: &Setup, gathered: &mut Gathered) -> 
         "its list of windows is not that of this run"
     );
     let done: Vec<bool> = done.iter().map(|d| *d == 1).collect();
-    let opened = setup.model.has_two_masks().then(|| required(file, &OPENED)).transpose()?;
-    let groups = read_counts(&required(file, b"FIRE")?, &required(file, b"MASS")?, opened.as_deref(), n_ff)?;
+    let groups = read_counts(file, n_ff, Packing::Fewest)?;
+    let gates = groups.iter().any(|g| !g.opened.is_empty());
+    ensure!(gates == setup.model.has_two_masks() || n_ff.is_empty(), "it counts gates, or does not, unlike this run");
+    let layer_of: Vec<u32> = setup.model.weights.groups().map(|(layer, _)| layer as u32).collect();
+    let routers = RouterCounts::read(&required(file, &ROUTERS)?, &layer_of)?;
+    let chooses = |all: &[RouterCounts]| all.iter().map(|r| r.groups.clone()).collect::<Vec<_>>();
+    ensure!(chooses(&routers) == chooses(&gathered.counts.routers), "its routers are not those of this run");
     let reuse = ReuseCounts::read(&required(file, b"LRUD")?, n_ff.len())?;
     let n_tokens: u64 = setup.windows.iter().zip(&done).filter(|(_, d)| **d).map(|(w, _)| w.n_counted()).sum();
     let most = (MAX_MASS * MASS_ONE) as u64;
     // Sums that continue from these then stay within their type.
     let possible = |l: &GroupCounts| {
-        let mut pairs = l.fired.iter().zip(&l.mass);
-        let mut gates = l.opened.iter().zip(&l.fired);
-        pairs.all(|(fired, mass)| *fired <= n_tokens && *mass <= fired.saturating_mul(most))
-            && gates.all(|(opened, fired)| fired <= opened && *opened <= n_tokens)
+        let mut pairs = l.fired.iter().zip(l.mass.iter());
+        let mut gates = l.opened.iter().zip(l.fired.iter());
+        pairs.all(|(fired, mass)| fired <= n_tokens && mass <= fired.saturating_mul(most))
+            && gates.all(|(opened, fired)| fired <= opened && opened <= n_tokens)
     };
-    let sums = groups.iter().zip(&reuse).all(|(l, r)| l.fired.iter().sum::<u64>() == r.total());
+    let always = sizes_computed_always(setup.model);
+    let mut sums = groups.iter().zip(&reuse).zip(&always).filter(|(_, n)| **n > 0);
+    let sums = sums.all(|((l, r), _)| l.fired.sum() == r.total())
+        && routers.iter().all(|r| r.n_chosen().iter().all(|n| *n <= n_tokens));
     ensure!(groups.iter().all(possible) && sums, "its counts are impossible");
-    let width = token_bytes(n_ff);
+    let width = token_bytes(&always);
     let mut bits = required(file, b"FSET")?;
     let sets = setup.filled(&done, |m| &m.fired_sets);
     ensure!(bits.len() == sets.len() * width, "its fired sets are not those of this run");
@@ -166,7 +174,7 @@ fn read_into(file: &mut SectionFile, setup: &Setup, gathered: &mut Gathered) -> 
     if let Some(samples) = &mut gathered.samples {
         read_samples(file, &setup.filled(&done, |m| &m.samples), setup.model.config.n_embd, samples)?;
     }
-    gathered.counts = Counts { groups, reuse };
+    gathered.counts = Counts { groups, reuse, routers };
     Ok(done)
 }
 

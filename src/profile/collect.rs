@@ -2,7 +2,7 @@
 
 use super::checkpoint::{self, Checkpoint};
 use super::choice::{SampleChoice, marks};
-use super::counter::{Counter, Gathered, Marks};
+use super::counter::{Counter, Gathered, Marks, has_routers, sizes_computed_always};
 use super::file::Profile;
 use super::fingerprint::{Fingerprint, hex};
 use super::fired_sets::{self, FiredSets};
@@ -26,6 +26,8 @@ pub use super::windows::{CorpusPart, Text};
 
 /// Tokens that prefill computes at once.
 const N_UBATCH: usize = 64;
+/// The same where routers choose: the more tokens there are, the more of them share what is read of a group.
+const N_UBATCH_ROUTED: usize = 512;
 
 /// A profile over `texts`, without checkpoints.
 ///
@@ -87,13 +89,12 @@ impl<'m> Profiling<'m> {
         let CollectParams { n_ctx, max_tokens, special, part, seed, n_samples, .. } = params;
         ensure!(n_ctx >= 2, "-c {n_ctx}: windows need at least 2 tokens");
         let windows = windows(&Cut { n_ctx, max_tokens, special, part }, seed)?;
-        let (config, n_ff) = (&model.config, model.weights.group_sizes());
         let sampled = |capacity| {
             let mut choice = SampleChoice::new(seed, capacity);
             windows.iter().for_each(|w| choice.offer(w.text, w.positions()));
             choice.keys()
         };
-        let capacity = fired_sets::capacity(&n_ff);
+        let capacity = fired_sets::capacity(&sizes_computed_always(model));
         let sets = FiredSets { seed, capacity, keys: sampled(capacity), bits: Vec::new() };
         let samples =
             (n_samples > 0).then(|| Samples { seed, capacity: n_samples, keys: sampled(n_samples), x: Vec::new() });
@@ -111,20 +112,7 @@ impl<'m> Profiling<'m> {
             windows,
         };
         let done = vec![false; setup.windows.len()];
-        Ok(Self {
-            setup,
-            state: State {
-                gathered: Gathered::new(
-                    &n_ff,
-                    config.activation.activation,
-                    sets,
-                    samples,
-                    config.n_layer,
-                    config.n_embd,
-                ),
-                done,
-            },
-        })
+        Ok(Self { setup, state: State { gathered: Gathered::new(model, sets, samples), done } })
     }
 
     /// The tokens of the windows.
@@ -154,12 +142,14 @@ impl<'m> Profiling<'m> {
         let result = setup.count_all(&shared, progress);
         let mut shared = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = result {
-            if let (true, Some(checkpoint)) = (error.is::<Interrupted>(), &mut shared.checkpoint) {
+            // Counts that have a part of a window in them are of no use.
+            let whole = !shared.state.gathered.taken;
+            if let (true, true, Some(checkpoint)) = (whole, error.is::<Interrupted>(), &mut shared.checkpoint) {
                 checkpoint.write(&setup, &shared.state)?;
             }
             return Err(error);
         }
-        let Gathered { counts, fired_sets, samples } = shared.state.gathered;
+        let Gathered { counts, fired_sets, samples, .. } = shared.state.gathered;
         let config = &setup.model.config;
         let profile = Profile {
             fingerprint: setup.fingerprint,
@@ -170,6 +160,7 @@ impl<'m> Profiling<'m> {
             groups: counts.groups,
             layer_of: setup.model.weights.groups().map(|(layer, _)| layer as u32).collect(),
             reuse: Some(counts.reuse),
+            routers: counts.routers,
             fired_sets: Some(fired_sets),
             thresholds: None,
         };
@@ -178,6 +169,18 @@ impl<'m> Profiling<'m> {
 }
 
 impl Setup<'_> {
+    /// Windows that are computed at the same time, and threads for each. A batch in which a router chooses reads almost all
+    /// of the weights, so one window at a time gets all threads: each thread with a window of its own would have its own
+    /// pace through a file that may not fit in memory.
+    fn division(&self) -> (usize, usize) {
+        if has_routers(self.model) { (1, self.params.n_threads) } else { (self.params.n_threads, 1) }
+    }
+
+    /// Tokens that are computed at once. No bit depends on it.
+    fn n_ubatch(&self) -> usize {
+        if has_routers(self.model) { N_UBATCH_ROUTED } else { N_UBATCH }
+    }
+
     fn count_all(&self, shared: &Mutex<Shared>, progress: &dyn Progress) -> Result<()> {
         let todo: Vec<usize> = {
             let done = &shared.lock().unwrap_or_else(PoisonError::into_inner).state.done;
@@ -185,7 +188,7 @@ impl Setup<'_> {
         };
         progress.begin("profiling", todo.iter().map(|i| self.windows[*i].tokens.len() as u64).sum());
         let crew = Crew { todo, next: AtomicUsize::new(0), failed: AtomicBool::new(false) };
-        let workers = self.params.n_threads.clamp(1, crew.todo.len().max(1));
+        let workers = self.division().0.clamp(1, crew.todo.len().max(1));
         std::thread::scope(|scope| {
             let work = |_| scope.spawn(|| self.count(&crew, shared, progress));
             let threads: Vec<_> = (0..workers).map(work).collect();
@@ -207,21 +210,23 @@ impl Setup<'_> {
 
     fn count_windows(&self, crew: &Crew, shared: &Mutex<Shared>, progress: &dyn Progress) -> Result<()> {
         let nothing = Marks::default();
+        let n_ubatch = self.n_ubatch();
         let mut counter = Counter::new(self.model, &nothing);
         let setup = ExecutorParams {
-            n_threads: 1,
+            n_threads: self.division().1,
             n_ctx: self.params.n_ctx,
             kv_type: KvType::F32,
             mode: Mode::Dense,
-            n_ubatch: N_UBATCH,
+            n_ubatch,
             isa: Isa::detect(),
         };
         let mut executor = Executor::new(self.model, Placement::all_cold(self.model), setup)?;
         while let Some(i) = crew.todo.get(crew.next.fetch_add(1, Ordering::Relaxed)) {
             let window = &self.windows[*i];
             executor.clear();
-            counter.begin(window.skipped, &self.marks[*i]);
-            for chunk in window.tokens.chunks(N_UBATCH) {
+            counter.begin(window.skipped, window.second_half, &self.marks[*i]);
+            counter.go_on_from(&mut shared.lock().unwrap_or_else(PoisonError::into_inner).state.gathered);
+            for chunk in window.tokens.chunks(n_ubatch) {
                 progress::check(progress)?;
                 if crew.failed.load(Ordering::Relaxed) {
                     return Ok(());
@@ -231,11 +236,12 @@ impl Setup<'_> {
                     !counter.not_finite,
                     "the model computes values that are not finite numbers; are its weights whole?"
                 );
+                ensure!(!counter.overflow, "the model has more activity than can be counted");
                 counter.advance(chunk.len());
                 progress.advance(chunk.len() as u64);
             }
             let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            shared.finish(self, *i, &counter)?;
+            shared.finish(self, *i, &mut counter)?;
         }
         Ok(())
     }
@@ -256,9 +262,9 @@ struct Shared {
 }
 
 impl Shared {
-    fn finish(&mut self, setup: &Setup, window: usize, counter: &Counter) -> Result<()> {
+    fn finish(&mut self, setup: &Setup, window: usize, counter: &mut Counter) -> Result<()> {
         let Self { state, checkpoint } = self;
-        state.gathered.add(counter);
+        state.gathered.add(counter)?;
         state.done[window] = true;
         checkpoint.as_mut().map_or(Ok(()), |c| c.finished(setup, state))
     }

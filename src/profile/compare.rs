@@ -1,9 +1,11 @@
 //! How much two profiles of one model agree, and what that costs.
 
+use super::RouterCounts;
+use super::experts::{self, ONE_IN, set_size};
 use super::file::Profile;
 use super::fingerprint::Kinship;
+use super::pools::Pool;
 use super::report::COVERED;
-use crate::model::NeuronId;
 use crate::placement::covering_prefix;
 use anyhow::{Result, bail, ensure};
 use std::fmt::Write;
@@ -11,9 +13,9 @@ use std::fmt::Write;
 /// Sizes of the hot set for which hit rates are reported, in per cent of a layer's neurons.
 pub const HIT_SIZES: [usize; 6] = [5, 10, 20, 40, 60, 80];
 
-/// One layer of profile A against the same layer of B.
+/// A group of profile A, or all those that a layer's router chooses, against the same of B.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LayerComparison {
+pub struct PoolComparison {
     /// Neurons.
     pub n_ff: usize,
     /// A's hot set: the fewest neurons that cover [`COVERED`] of its firings.
@@ -31,39 +33,47 @@ pub struct LayerComparison {
     pub best: f64,
 }
 
-/// Compares layer `layer` of two profiles.
-pub fn layer(a: &Profile, b: &Profile, layer: usize) -> LayerComparison {
-    let (order_a, order_b) = (a.order(layer), b.order(layer));
-    let (fired_a, fired_b) = (&a.groups[layer].fired, &b.groups[layer].fired);
-    let of = |fired: &[u64], order: &[NeuronId]| order.iter().map(|id| fired[id.0 as usize]).collect::<Vec<u64>>();
-    let n_hot = |fired: &[u64], order: &[NeuronId]| covering_prefix(&of(fired, order), COVERED);
-    let (n_a, n_b) = (n_hot(fired_a, &order_a), n_hot(fired_b, &order_b));
+/// Neurons of a pool by falling firing count; ties by falling mass, then by place.
+fn order(profile: &Profile, pool: &Pool) -> Vec<usize> {
+    let (fired, mass) = (pool.counts(profile, |g| &g.fired), pool.counts(profile, |g| &g.mass));
+    let mut order: Vec<usize> = (0..fired.len()).collect();
+    order.sort_unstable_by_key(|i| (std::cmp::Reverse((fired[*i], mass[*i])), *i));
+    order
+}
+
+/// Compares one pool of two profiles.
+pub fn pool(a: &Profile, b: &Profile, pool: &Pool) -> PoolComparison {
+    let (order_a, order_b) = (order(a, pool), order(b, pool));
+    let [fired_a, fired_b] = [a, b].map(|profile| pool.counts(profile, |g| &g.fired));
+    let of = |fired: &[u64], order: &[usize]| order.iter().map(|i| fired[*i]).collect::<Vec<u64>>();
+    let n_hot = |fired: &[u64], order: &[usize]| covering_prefix(&of(fired, order), COVERED);
+    let (n_a, n_b) = (n_hot(&fired_a, &order_a), n_hot(&fired_b, &order_b));
     let mut in_b = vec![false; fired_b.len()];
-    order_b[..n_b].iter().for_each(|id| in_b[id.0 as usize] = true);
-    let both = order_a[..n_a].iter().filter(|id| in_b[id.0 as usize]).count();
-    let sum = |fired: &[u64], ids: &[NeuronId]| of(fired, ids).iter().map(|n| *n as f64).sum::<f64>();
-    let total = sum(fired_b, &order_b);
+    order_b[..n_b].iter().for_each(|i| in_b[*i] = true);
+    let both = order_a[..n_a].iter().filter(|i| in_b[**i]).count();
+    let sum = |fired: &[u64], ids: &[usize]| of(fired, ids).iter().map(|n| *n as f64).sum::<f64>();
+    let total = sum(&fired_b, &order_b);
     let share = |part: f64, whole: f64| if whole > 0.0 { part / whole } else { 1.0 };
     let rate = |fired: u64, tokens: u64| (fired as f64 + 0.5) / (tokens as f64 + 1.0);
     let (tokens_a, tokens_b) = (a.n_tokens(), b.n_tokens());
-    let kl = fired_a.iter().zip(fired_b).map(|(a, b)| {
+    let kl = fired_a.iter().zip(&fired_b).map(|(a, b)| {
         let (p, q) = (rate(*a, tokens_a), rate(*b, tokens_b));
         p * (p / q).ln() + (1.0 - p) * ((1.0 - p) / (1.0 - q)).ln()
     });
-    LayerComparison {
+    PoolComparison {
         n_ff: fired_a.len(),
         n_hot: n_a,
         shared: share(both as f64, n_a as f64),
         jaccard: share(both as f64, (n_a + n_b - both) as f64),
         kl: kl.sum::<f64>() / fired_a.len().max(1) as f64,
-        covered: share(sum(fired_b, &order_a[..n_a]), total),
-        best: share(sum(fired_b, &order_b[..n_a]), total),
+        covered: share(sum(&fired_b, &order_a[..n_a]), total),
+        best: share(sum(&fired_b, &order_b[..n_a]), total),
     }
 }
 
-/// Share of a layer's firings that its hottest `n_hot` neurons make up.
-pub fn static_hit_rate(profile: &Profile, layer: usize, n_hot: usize) -> f64 {
-    let mut fired = profile.groups[layer].fired.clone();
+/// Share of a pool's firings that its hottest `n_hot` neurons make up.
+pub fn static_hit_rate(profile: &Profile, pool: &Pool, n_hot: usize) -> f64 {
+    let mut fired = pool.counts(profile, |g| &g.fired);
     fired.sort_unstable_by(|a, b| b.cmp(a));
     let total: f64 = fired.iter().map(|n| *n as f64).sum();
     let hot: f64 = fired.iter().take(n_hot).map(|n| *n as f64).sum();
@@ -83,6 +93,8 @@ pub fn table(a: &Profile, b: &Profile) -> Result<String> {
     ensure!(a.activation == b.activation, "was made with activation {}, the first with {}", b.activation, a.activation);
     ensure!(a.n_ff() == b.n_ff(), "has layers of different sizes from the first");
     ensure!(a.layer_of == b.layer_of, "has its groups of neurons in different layers from the first");
+    let chooses = |profile: &Profile| profile.routers.iter().map(|r| r.groups.clone()).collect::<Vec<_>>();
+    ensure!(chooses(a) == chooses(b), "has routers in different layers from the first, or of other experts");
     let mut out = format!(
         "A: {} tokens, B: {} tokens; a hot set covers {:.0} % of the firings\n\n",
         a.n_tokens(),
@@ -95,12 +107,13 @@ pub fn table(a: &Profile, b: &Profile) -> Result<String> {
         "layer  hot set of A   also hot in B   Jaccard   KL of rates   B's firings in A's set   in its own"
     );
     let percent = |part: f64| 100.0 * part;
-    for i in 0..a.groups.len() {
-        let c = layer(a, b, i);
+    let pools = Pool::all(a);
+    for of_pool in &pools {
+        let c = pool(a, b, of_pool);
         let _ = writeln!(
             out,
             "{:>5} {:>7} {:>4.1}% {:>14.1}% {:>9.3} {:>13.5} {:>23.2}% {:>11.2}%",
-            a.label(i),
+            of_pool.label,
             c.n_hot,
             percent(c.n_hot as f64 / c.n_ff.max(1) as f64),
             percent(c.shared),
@@ -110,12 +123,39 @@ pub fn table(a: &Profile, b: &Profile) -> Result<String> {
             percent(c.best),
         );
     }
-    out += &hit_table(a);
+    out += &choices(a, b);
+    out += &hit_table(a, &pools);
+    out += &experts::table(a);
     Ok(out)
 }
 
+/// How far the routers of two texts agree; empty without routers.
+fn choices(a: &Profile, b: &Profile) -> String {
+    if a.routers.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from(
+        "\nchoices of experts in B that a set hits, in %: the most chosen in A / the most chosen in B\nlayer",
+    );
+    out += &ONE_IN.map(|n| format!("{:>16}", format!("1 in {n}"))).concat();
+    out += "\n";
+    for (a, b) in a.routers.iter().zip(&b.routers) {
+        let _ = write!(out, "{:>5}", a.layer);
+        // Whose choices are learned, and whose are met.
+        let both = RouterCounts { chosen: [a.n_chosen(), b.n_chosen()], ..b.clone() };
+        for one_in in ONE_IN {
+            let n = set_size(a.groups.len(), one_in);
+            let of = |hits: u64| 100.0 * hits as f64 / b.total().max(1) as f64;
+            let cell = format!("{:.1} /{:>5.1}", of(both.second_hit_by_first(n)), of(b.fixed_hits(n)));
+            let _ = write!(out, "{cell:>16}");
+        }
+        out += "\n";
+    }
+    out
+}
+
 /// Hit rates of the fixed hot set and of an LRU cache of the same size.
-fn hit_table(profile: &Profile) -> String {
+fn hit_table(profile: &Profile, pools: &[Pool]) -> String {
     let mut out = String::from("\nfirings of A that a cache hits, in %: the hottest neurons / the last used\n");
     if profile.reuse.is_none() {
         out = String::from(
@@ -127,14 +167,16 @@ fn hit_table(profile: &Profile) -> String {
         let _ = write!(out, "{:>14}", format!("{size} %"));
     }
     out += " of the neurons\n";
-    for i in 0..profile.groups.len() {
-        let _ = write!(out, "{:>5}", profile.label(i));
-        let n_ff = profile.groups[i].fired.len();
+    for pool in pools {
+        let _ = write!(out, "{:>5}", pool.label);
+        let n_ff = pool.n_ff(profile);
+        // How soon neurons fire again is not counted where a router chooses.
+        let reuse = profile.reuse.as_ref().filter(|_| pool.router.is_none());
         for size in HIT_SIZES {
             let n_hot = n_ff * size / 100;
-            let hottest = 100.0 * static_hit_rate(profile, i, n_hot);
-            let cell = match &profile.reuse {
-                Some(reuse) => format!("{hottest:.1} /{:>5.1}", 100.0 * reuse[i].hit_rate(n_ff, n_hot)),
+            let hottest = 100.0 * static_hit_rate(profile, pool, n_hot);
+            let cell = match reuse.zip(pool.groups.first()) {
+                Some((reuse, group)) => format!("{hottest:.1} /{:>5.1}", 100.0 * reuse[*group].hit_rate(n_ff, n_hot)),
                 None => format!("{hottest:.1}"),
             };
             let _ = write!(out, "{cell:>14}");
@@ -161,9 +203,10 @@ mod tests {
             name: "n".to_owned(),
             activation: "relu".to_owned(),
             texts: vec![ProfiledText { sha256: [1; 32], n_tokens: 100, n_ctx: 64 }],
-            groups: vec![GroupCounts { fired: fired.to_vec(), mass: vec![0; fired.len()], opened: vec![] }],
+            groups: vec![GroupCounts { fired: fired.to_vec().into(), ..GroupCounts::new(fired.len(), false) }],
             layer_of: vec![0],
             reuse: Some(vec![reuse]),
+            routers: vec![],
             fired_sets: None,
             thresholds: None,
         }
@@ -172,7 +215,7 @@ mod tests {
     #[test]
     fn a_profile_agrees_with_itself() {
         let a = profile(&[60, 1, 20, 5, 0, 0, 9, 5]);
-        let c = layer(&a, &a, 0);
+        let c = pool(&a, &a, &Pool::all(&a)[0]);
         assert_eq!((c.n_hot, c.shared, c.jaccard, c.kl), (2, 1.0, 1.0, 0.0));
         assert_eq!((c.covered, c.best), (0.8, 0.8));
     }
@@ -180,7 +223,7 @@ mod tests {
     #[test]
     fn what_a_foreign_hot_set_loses_is_told() {
         let (a, b) = (profile(&[50, 30, 20, 0]), profile(&[50, 0, 20, 30]));
-        let c = layer(&a, &b, 0);
+        let c = pool(&a, &b, &Pool::all(&a)[0]);
         assert_eq!((c.n_hot, c.shared), (2, 0.5));
         assert!((c.jaccard - 1.0 / 3.0).abs() < 1e-12);
         assert_eq!((c.covered, c.best), (0.5, 0.8));
@@ -193,8 +236,8 @@ mod tests {
     #[test]
     fn layers_in_which_nothing_fires_lose_nothing() {
         let a = profile(&[0, 0]);
-        let c = layer(&a, &a, 0);
-        assert_eq!((c.n_hot, c.shared, c.covered, static_hit_rate(&a, 0, 1)), (0, 1.0, 1.0, 0.0));
+        let c = pool(&a, &a, &Pool::all(&a)[0]);
+        assert_eq!((c.n_hot, c.shared, c.covered, static_hit_rate(&a, &Pool::all(&a)[0], 1)), (0, 1.0, 1.0, 0.0));
     }
 
     #[test]

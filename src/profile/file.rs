@@ -1,11 +1,16 @@
 //! The profile file. Laid out byte by byte in docs/formats.md.
 
+use super::counts_file::{self, Packing};
 use super::fingerprint::{Fingerprint, Kinship, hex};
 use super::fired_sets::FiredSets;
-use super::header::{GROUPS, Header, MAGIC, OPENED, VERSION, VERSIONS, WHAT, header, is_one_per_layer, lacks};
+use super::header::{
+    GROUPS, Header, MAGIC, OPENED, ROUTERS, VERSION, VERSION_ROUTED, VERSIONS, WHAT, header, is_one_per_layer, lacks,
+};
 use super::reuse::ReuseCounts;
+use super::routers::RouterCounts;
 use super::samples::Samples;
-use super::sections::{self, Reader, Section, SectionFile, put_string, put_u64s};
+use super::sections::{self, Reader, Section, SectionFile, Sink, Tag, put_string};
+use super::tally::Tally;
 use super::{GroupCounts, MASS_ONE};
 use crate::model::{NeuronId, Thresholds};
 use crate::progress::{Progress, Silent};
@@ -41,8 +46,11 @@ pub struct Profile {
     pub groups: Vec<GroupCounts>,
     /// Number of the layer that each group is in.
     pub layer_of: Vec<u32>,
-    /// How soon neurons fire again, by group; files of version 1 do not say.
+    /// How soon neurons fire again, by group; files of version 1 do not say, and nothing is said of groups that a router
+    /// chooses.
     pub reuse: Option<Vec<ReuseCounts>>,
+    /// What routers chose, layer by layer, where there are any.
+    pub routers: Vec<RouterCounts>,
     /// Which neurons fired for some of the tokens; files of version 1 do not say.
     pub fired_sets: Option<FiredSets>,
     /// Below which activations neurons may be skipped, where that was searched for.
@@ -55,10 +63,33 @@ impl Profile {
         self.texts.iter().map(|t| t.n_tokens).sum()
     }
 
-    /// Firing rates of a group (0 to 1), by neuron.
+    /// The router that chooses a group, and its row there; `None` where it is computed for every token.
+    pub fn router_of(&self, group: usize) -> Option<(&RouterCounts, usize)> {
+        let router = self.routers.binary_search_by_key(&self.layer_of[group], |router| router.layer).ok()?;
+        let router = &self.routers[router];
+        Some((router, router.groups.binary_search(&(group as u32)).ok()?))
+    }
+
+    /// Tokens that a group was computed for: those for which its router chose it, or all.
+    pub fn n_computed(&self, group: usize) -> u64 {
+        self.router_of(group).map_or_else(
+            || self.n_tokens(),
+            |(router, row)| router.chosen.iter().fold(0, |sum, half| sum.saturating_add(half[row])),
+        )
+    }
+
+    /// Number of neurons of each group, 0 for those that a router chooses.
+    pub(super) fn sizes_computed_always(&self) -> Vec<usize> {
+        let size =
+            |(i, counts): (usize, &GroupCounts)| if self.router_of(i).is_some() { 0 } else { counts.fired.len() };
+        self.groups.iter().enumerate().map(size).collect()
+    }
+
+    /// Firing rates of a group (0 to 1), by neuron: shares of all tokens, also where a router chooses the group for few of
+    /// them.
     pub fn rates(&self, group: usize) -> Vec<f32> {
         let n = self.n_tokens().max(1) as f64;
-        self.groups[group].fired.iter().map(|f| (*f as f64 / n) as f32).collect()
+        self.groups[group].fired.iter().map(|f| (f as f64 / n) as f32).collect()
     }
 
     /// Whether `up` has a mask of its own, so that gates above zero were counted apart from neurons that fire.
@@ -70,13 +101,13 @@ impl Profile {
     pub fn open_rates(&self, group: usize) -> Option<Vec<f32>> {
         let n = self.n_tokens().max(1) as f64;
         let opened = Some(&self.groups[group].opened).filter(|opened| !opened.is_empty());
-        opened.map(|opened| opened.iter().map(|n_open| (*n_open as f64 / n) as f32).collect())
+        opened.map(|opened| opened.iter().map(|n_open| (n_open as f64 / n) as f32).collect())
     }
 
     /// Mean mass per token of a group, by neuron.
     pub fn mean_mass(&self, group: usize) -> Vec<f32> {
         let n = self.n_tokens().max(1) as f64 * MASS_ONE;
-        self.groups[group].mass.iter().map(|m| (*m as f64 / n) as f32).collect()
+        self.groups[group].mass.iter().map(|m| (m as f64 / n) as f32).collect()
     }
 
     /// Neurons of each group.
@@ -98,20 +129,28 @@ impl Profile {
     /// The neurons of a group by falling firing count; ties by falling mass, then by rising id.
     pub fn order(&self, group: usize) -> Vec<NeuronId> {
         let counts = &self.groups[group];
-        let mut order: Vec<usize> = (0..counts.fired.len()).collect();
-        order.sort_by_key(|i| (std::cmp::Reverse((counts.fired[*i], counts.mass[*i])), *i));
-        order.into_iter().map(|i| NeuronId(i as u32)).collect()
+        let keys = counts.fired.iter().zip(counts.mass.iter()).zip(0u32..);
+        let mut order: Vec<_> = keys.map(|(count, id)| (std::cmp::Reverse(count), id)).collect();
+        order.sort_unstable();
+        order.into_iter().map(|(_, id)| NeuronId(id)).collect()
     }
 
-    /// By sampled token, how many neurons of `order[n_hot..]` fired; sorted. Empty where the profile has no fired sets.
+    /// By sampled token, how many neurons of `order[n_hot..]` fired; sorted. Empty where the profile has no fired sets, and
+    /// for groups that a router chooses.
     pub fn cold_histogram(&self, group: usize, order: &[NeuronId], n_hot: usize) -> Vec<u32> {
         let cold = order.get(n_hot..).unwrap_or_default();
-        self.fired_sets.as_ref().map_or_else(Vec::new, |sets| sets.histogram(&self.n_ff(), group, cold))
+        let sets = self.fired_sets.as_ref().filter(|_| self.router_of(group).is_none());
+        sets.map_or_else(Vec::new, |sets| sets.histogram(&self.sizes_computed_always(), group, cold))
     }
 
     /// SHA-256 of the file's bytes without samples, in hex.
     pub fn sha256(&self) -> String {
-        hex(&Sha256::digest(self.to_bytes()))
+        let mut hash = Sha256::new();
+        self.emit(&mut |bytes| {
+            hash.update(bytes);
+            Ok(())
+        });
+        hex(&hash.finalize())
     }
 
     /// Adds the counts of `other`. The result does not depend on the order or grouping of merges.
@@ -134,23 +173,24 @@ impl Profile {
         ensure!(self.n_ff() == other.n_ff(), "has layers of other sizes");
         ensure!(self.layer_of == other.layer_of, "has its groups of neurons in other layers");
         ensure!(self.has_two_masks() == other.has_two_masks(), "counts gates where the others do not, or the reverse");
+        let chooses = |profile: &Self| profile.routers.iter().map(|r| r.groups.clone()).collect::<Vec<_>>();
+        ensure!(chooses(self) == chooses(other), "has routers in other layers, or of other experts");
         let total = self.n_tokens().checked_add(other.n_tokens());
         total.context("has more tokens than can be counted")?;
         for (a, b) in self.groups.iter_mut().zip(&other.groups) {
-            for (a, b) in [(&mut a.fired, &b.fired), (&mut a.mass, &b.mass), (&mut a.opened, &b.opened)] {
-                for (a, b) in a.iter_mut().zip(b) {
-                    *a = a.checked_add(*b).context("has more activity than can be counted")?;
-                }
-            }
+            a.add(b).context("has more activity than can be counted")?;
+        }
+        for (a, b) in self.routers.iter_mut().zip(&other.routers) {
+            a.merge(b)?;
         }
         match (&mut self.reuse, &other.reuse) {
             (Some(ours), Some(theirs)) => ours.iter_mut().zip(theirs).try_for_each(|(a, b)| a.merge(b))?,
             // Of a part of the tokens only they would contradict the counts.
             _ => self.reuse = None,
         }
-        let n_ff = self.n_ff();
+        let sizes = self.sizes_computed_always();
         match (&mut self.fired_sets, &other.fired_sets) {
-            (Some(ours), Some(theirs)) => ours.merge(theirs, &n_ff)?,
+            (Some(ours), Some(theirs)) => ours.merge(theirs, &sizes)?,
             _ => self.fired_sets = None,
         }
         match (&self.thresholds, &other.thresholds) {
@@ -179,7 +219,11 @@ impl Profile {
     /// # Errors
     /// When it cannot be written, or the user stops waiting for the reader of a FIFO.
     pub fn write_with(&self, path: &Path, samples: Option<&Samples>, progress: &dyn Progress) -> Result<()> {
-        sections::write(path, MAGIC, VERSION, &self.sections(samples), progress)
+        sections::write(path, MAGIC, self.version(), &self.sections(samples), progress)
+    }
+
+    fn version(&self) -> u32 {
+        if self.routers.is_empty() { VERSION } else { VERSION_ROUTED }
     }
 
     /// Reads and checks a file. Samples in it are left alone; [`Samples::read`] reads them.
@@ -194,13 +238,17 @@ impl Profile {
     /// The file's bytes, without samples.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut append = |bytes: &[u8]| {
+        self.emit(&mut |bytes| {
             out.extend_from_slice(bytes);
             Ok(())
-        };
-        let told = sections::emit(MAGIC, VERSION, &self.sections(None), &mut append);
-        debug_assert!(told.is_ok(), "memory takes everything");
+        });
         out
+    }
+
+    /// Passes the file without samples to what takes everything.
+    fn emit(&self, sink: &mut Sink) {
+        let told = sections::emit(MAGIC, self.version(), &self.sections(None), sink);
+        debug_assert!(told.is_ok(), "memory takes everything");
     }
 
     /// Reads the file's bytes.
@@ -229,14 +277,25 @@ impl Profile {
             texts.extend(text.n_tokens.to_le_bytes());
             texts.extend(text.n_ctx.to_le_bytes());
         }
-        let [fired, mass, opened] = put_counts(&self.groups);
-        let mut sections = vec![(*b"MODL", model), (*b"TEXT", texts), (*b"FIRE", fired), (*b"MASS", mass)];
-        if self.has_two_masks() {
-            sections.push((OPENED, opened));
+        let packing = if self.routers.is_empty() { Packing::Words } else { Packing::Fewest };
+        let mut first: Vec<_> = [(*b"MODL", model), (*b"TEXT", texts)].into_iter().collect();
+        if !self.routers.is_empty() {
+            let mut bytes = Vec::new();
+            RouterCounts::put(&self.routers, &mut bytes);
+            first.push((ROUTERS, bytes));
         }
+        let mut counts = vec![
+            counts_file::section(*b"FIRE", &self.groups, |g| &g.fired, packing),
+            counts_file::section(*b"MASS", &self.groups, |g| &g.mass, packing),
+        ];
+        if self.has_two_masks() {
+            counts.push(counts_file::section(OPENED, &self.groups, |g| &g.opened, packing));
+        }
+        let mut sections = Vec::new();
         if let Some(reuse) = &self.reuse {
             let mut bytes = Vec::new();
-            ReuseCounts::put(reuse, &mut bytes);
+            let always = reuse.iter().enumerate().filter(|(i, _)| self.router_of(*i).is_none());
+            ReuseCounts::put(always.map(|(_, counts)| counts), &mut bytes);
             sections.push((*b"LRUD", bytes));
         }
         if let Some(sets) = &self.fired_sets {
@@ -250,42 +309,70 @@ impl Profile {
         if !is_one_per_layer(&self.layer_of) {
             sections.push((GROUPS, self.layer_of.iter().flat_map(|layer| layer.to_le_bytes()).collect()));
         }
-        let sections = sections.into_iter().map(|(tag, bytes)| Section::of_bytes(tag, bytes));
-        sections.chain(samples.map(Samples::section)).collect()
+        let of_bytes = |(tag, bytes)| Section::of_bytes(tag, bytes);
+        let first = first.into_iter().map(of_bytes);
+        first.chain(counts).chain(sections.into_iter().map(of_bytes)).chain(samples.map(Samples::section)).collect()
     }
 
     fn from_sections(file: &mut SectionFile) -> Result<Self> {
-        file.refuse_unknown(&[b"MODL", b"TEXT", b"FIRE", b"MASS", b"LRUD", b"FSET", b"THRS", &GROUPS, &OPENED])?;
+        file.refuse_unknown(&[
+            b"MODL", b"TEXT", b"FIRE", b"MASS", b"LRUD", b"FSET", b"THRS", &GROUPS, &OPENED, &ROUTERS,
+        ])?;
         let Header { fingerprint, arch, name, activation, n_ff, layer_of } = header(file)?;
-        let mut required = |tag| file.section(tag)?.with_context(|| lacks(tag));
-        let (texts, fired, mass) = (required(b"TEXT")?, required(b"FIRE")?, required(b"MASS")?);
-        let texts = read_texts(&texts)?;
-        let opened = file.section(&OPENED)?;
-        let groups = read_counts(&fired, &mass, opened.as_deref(), &n_ff)?;
+        let texts = read_texts(&file.section(b"TEXT")?.with_context(|| lacks(b"TEXT"))?)?;
+        let routers = file.section(&ROUTERS)?;
+        let routed = file.version == VERSION_ROUTED;
+        ensure!(routers.is_some() == routed, "version {VERSION_ROUTED} and section ROUT belong together");
+        let routers = routers.map_or_else(|| Ok(Vec::new()), |bytes| RouterCounts::read(&bytes, &layer_of))?;
+        let groups = read_counts(file, &n_ff, if routers.is_empty() { Packing::Words } else { Packing::Fewest })?;
         let n_tokens = texts.iter().try_fold(0u64, |n, t| n.checked_add(t.n_tokens));
-        let n_tokens = n_tokens.filter(|n| *n > 0).context("counts no tokens, or too many")?;
-        let possible = groups.iter().all(|g: &GroupCounts| g.fired.iter().all(|f| *f <= n_tokens));
-        ensure!(possible, "a neuron fired more often than there are tokens");
-        for group in &groups {
-            let mut gates = group.opened.iter().zip(&group.fired);
-            let possible = gates.all(|(opened, fired)| fired <= opened && *opened <= n_tokens);
+        n_tokens.filter(|n| *n > 0).context("counts no tokens, or too many")?;
+        let (reuse, fired_sets, thresholds) = (None, None, None);
+        let mut profile = Self {
+            fingerprint,
+            arch,
+            name,
+            activation,
+            texts,
+            groups,
+            layer_of,
+            reuse,
+            routers,
+            fired_sets,
+            thresholds,
+        };
+        profile.check_counts()?;
+        let always: Vec<usize> = (0..n_ff.len()).filter(|group| profile.router_of(*group).is_none()).collect();
+        if let Some(bytes) = file.section(b"LRUD")? {
+            let mut all = vec![ReuseCounts::default(); n_ff.len()];
+            for (group, reuse) in always.iter().zip(ReuseCounts::read(&bytes, always.len())?) {
+                let (fired, total) = (profile.groups[*group].fired.sum(), reuse.total());
+                ensure!(total == fired, "group {group} of neurons fired {fired} times, but reuse is of {total}");
+                all[*group] = reuse;
+            }
+            profile.reuse = Some(all);
+        }
+        let sizes = profile.sizes_computed_always();
+        profile.fired_sets = file.section(b"FSET")?.map(|bytes| FiredSets::read(&bytes, &sizes)).transpose()?;
+        profile.thresholds = file.section(b"THRS")?.map(|bytes| read_thresholds(&bytes, n_ff.len())).transpose()?;
+        Ok(profile)
+    }
+
+    /// Refuses counts that contradict each other.
+    fn check_counts(&self) -> Result<()> {
+        let n_tokens = self.n_tokens();
+        for (i, group) in self.groups.iter().enumerate() {
+            let n = self.n_computed(i);
+            ensure!(n <= n_tokens, "group {i} of neurons was chosen more often than there are tokens");
+            let possible = group.fired.iter().all(|fired| fired <= n);
+            ensure!(possible, "a neuron fired more often than there are tokens");
+            let mut gates = group.opened.iter().zip(group.fired.iter());
             ensure!(
-                possible,
+                gates.all(|(opened, fired)| fired <= opened && opened <= n),
                 "a neuron fired more often than its gate was above zero, or that more often than there are tokens"
             );
         }
-        let reuse = file.section(b"LRUD")?.map(|bytes| ReuseCounts::read(&bytes, n_ff.len())).transpose()?;
-        for (group, (reuse, counts)) in reuse.iter().flatten().zip(&groups).enumerate() {
-            let fired = counts.fired.iter().fold(0u64, |sum, n| sum.saturating_add(*n));
-            ensure!(
-                reuse.total() == fired,
-                "group {group} of neurons fired {fired} times, but reuse is of {}",
-                reuse.total()
-            );
-        }
-        let fired_sets = file.section(b"FSET")?.map(|bytes| FiredSets::read(&bytes, &n_ff)).transpose()?;
-        let thresholds = file.section(b"THRS")?.map(|bytes| read_thresholds(&bytes, n_ff.len())).transpose()?;
-        Ok(Self { fingerprint, arch, name, activation, texts, groups, layer_of, reuse, fired_sets, thresholds })
+        Ok(())
     }
 }
 
@@ -321,251 +408,15 @@ fn read_thresholds(bytes: &[u8], n_groups: usize) -> Result<Thresholds> {
     Thresholds::new(values.iter().map(|b| f32::from_le_bytes(*b)).collect(), n_groups).context("section THRS")
 }
 
-/// Sections `FIRE`, `MASS` and `OPEN`.
-pub(super) fn put_counts(groups: &[GroupCounts]) -> [Vec<u8>; 3] {
-    let mut out = [Vec::new(), Vec::new(), Vec::new()];
-    for group in groups {
-        put_u64s(&mut out[2], &group.opened);
-        put_u64s(&mut out[0], &group.fired);
-        put_u64s(&mut out[1], &group.mass);
-    }
-    out
-}
-
-/// Their counts again; without `OPEN` where `up` has no mask of its own.
-pub(super) fn read_counts(
-    fired: &[u8],
-    mass: &[u8],
-    opened: Option<&[u8]>,
-    n_ff: &[usize],
-) -> Result<Vec<GroupCounts>> {
-    let (mut fired, mut mass) = (Reader { bytes: fired }, Reader { bytes: mass });
-    let mut opened = opened.map(|bytes| Reader { bytes });
-    let layers = n_ff.iter().map(|n| {
-        let opened = opened.as_mut().map_or_else(|| Ok(Vec::new()), |opened| opened.u64s(*n))?;
-        Ok(GroupCounts { fired: fired.u64s(*n)?, mass: mass.u64s(*n)?, opened })
-    });
-    let layers = layers.collect::<Result<Vec<_>>>()?;
-    opened.map_or(Ok(()), |opened| opened.end("OPEN"))?;
-    fired.end("FIRE")?;
-    mass.end("MASS")?;
-    Ok(layers)
+/// Sections `FIRE`, `MASS` and, where `up` has a mask of its own, `OPEN`.
+pub(super) fn read_counts(file: &mut SectionFile, n_ff: &[usize], packing: Packing) -> Result<Vec<GroupCounts>> {
+    let mut required = |tag: &Tag| counts_file::read(file, tag, n_ff, packing)?.with_context(|| lacks(tag));
+    let (fired, mass) = (required(b"FIRE")?, required(b"MASS")?);
+    let opened = counts_file::read(file, &OPENED, n_ff, packing)?;
+    let opened = opened.into_iter().flatten().chain(std::iter::repeat_with(|| Tally::new(0)));
+    let all = fired.into_iter().zip(mass).zip(opened);
+    Ok(all.map(|((fired, mass), opened)| GroupCounts { fired, mass, opened }).collect())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::samples::SampleKey;
-    use super::*;
-
-    fn profile(seed: u64) -> Profile {
-        let layer = |n: u64| GroupCounts {
-            fired: (0..n).map(|i| (i * seed) % 10).collect(),
-            mass: (0..n).map(|i| i * seed * 1000).collect(),
-            opened: Vec::new(),
-        };
-        Profile {
-            fingerprint: Fingerprint { family: [7; 32], samples: vec![1.0, -2.0] },
-            arch: "llama".to_owned(),
-            name: format!("name {seed}"),
-            activation: "relu".to_owned(),
-            texts: vec![ProfiledText { sha256: [seed as u8; 32], n_tokens: 10 + seed, n_ctx: 512 }],
-            groups: vec![layer(4), layer(6)],
-            layer_of: vec![0, 1],
-            reuse: Some(vec![reuse(seed, 4), reuse(seed, 6)]),
-            fired_sets: Some(fired_sets(seed)),
-            thresholds: None,
-        }
-    }
-
-    fn reuse(seed: u64, n_ff: u64) -> ReuseCounts {
-        let fired: u64 = (0..n_ff).map(|i| (i * seed) % 10).sum();
-        let mut counts = ReuseCounts { first: fired / 3, ..Default::default() };
-        counts.buckets[seed as usize] = fired - fired / 3;
-        counts
-    }
-
-    fn fired_sets(seed: u64) -> FiredSets {
-        let mut keys: Vec<_> = (0..4).map(|t| SampleKey::new(1, [seed as u8; 32], t)).collect();
-        keys.sort();
-        FiredSets { seed: 1, capacity: 8, keys, bits: (0..8).map(|i| 1 << (i * seed % 4)).collect() }
-    }
-
-    /// The file of `p` as the first version of this program wrote it.
-    fn version_1(p: &Profile, optional: Option<&[u8; 4]>) -> Vec<u8> {
-        let mut bytes = MAGIC.to_vec();
-        bytes.extend(1u32.to_le_bytes());
-        let of_v2 = p.to_bytes();
-        let mut file = SectionFile::from_bytes(&of_v2, MAGIC, &VERSIONS, WHAT).unwrap();
-        let mut sections: Vec<_> =
-            [b"MODL", b"TEXT", b"FIRE", b"MASS"].map(|tag| (tag, file.section(tag).unwrap().unwrap())).into();
-        sections.extend(optional.map(|tag| (tag, vec![1, 2, 3])));
-        bytes.extend((sections.len() as u32).to_le_bytes());
-        for (tag, payload) in sections {
-            bytes.extend(tag);
-            bytes.extend((payload.len() as u64).to_le_bytes());
-            bytes.extend(payload);
-        }
-        let checksum = Sha256::digest(&bytes);
-        bytes.extend(checksum);
-        bytes
-    }
-
-    fn merged(order: &[u64]) -> Vec<u8> {
-        let mut all = profile(order[0]);
-        order[1..].iter().for_each(|s| all.merge(&profile(*s)).unwrap());
-        all.to_bytes()
-    }
-
-    #[test]
-    fn a_profile_survives_the_file() {
-        let p = profile(3);
-        assert_eq!(Profile::from_bytes(&p.to_bytes()).unwrap(), p);
-    }
-
-    /// With counts of gates, too.
-    fn of_two_masks(seed: u64) -> Profile {
-        let mut p = Profile { activation: "drelu".to_owned(), ..profile(seed) };
-        p.groups.iter_mut().for_each(|group| group.opened = group.fired.iter().map(|n| n + seed).collect());
-        p
-    }
-
-    #[test]
-    fn gates_are_counted_where_up_has_a_mask_of_its_own() {
-        let (a, b) = (of_two_masks(1), of_two_masks(2));
-        assert_eq!(Profile::from_bytes(&a.to_bytes()).unwrap(), a);
-        assert!(a.has_two_masks() && !profile(1).has_two_masks() && profile(1).open_rates(0).is_none());
-        assert_eq!(a.open_rates(0).unwrap()[3], 4.0 / 11.0);
-        let mut merged = a.clone();
-        merged.merge(&b).unwrap();
-        assert_eq!(merged.groups[0].opened, [3, 6, 9, 12]);
-        let mut other_way = b;
-        other_way.merge(&a).unwrap();
-        assert_eq!(other_way.to_bytes(), merged.to_bytes());
-        let mut less = a.clone();
-        less.groups[0].opened[3] = 2;
-        assert!(Profile::from_bytes(&less.to_bytes()).unwrap_err().to_string().contains("above zero"));
-        let mut more = a;
-        more.groups[1].opened[0] = 12;
-        assert!(Profile::from_bytes(&more.to_bytes()).is_err());
-    }
-
-    #[test]
-    fn merging_gives_the_same_bytes_in_any_order_and_grouping() {
-        let expected = merged(&[1, 2, 3]);
-        for order in [[1, 3, 2], [2, 1, 3], [3, 2, 1]] {
-            assert_eq!(merged(&order), expected);
-        }
-        let mut right = profile(2);
-        right.merge(&profile(3)).unwrap();
-        let mut grouped = profile(1);
-        grouped.merge(&right).unwrap();
-        assert_eq!(grouped.to_bytes(), expected);
-    }
-
-    #[test]
-    fn every_truncation_and_every_flipped_byte_is_refused() {
-        let bytes = profile(5).to_bytes();
-        for n in 0..bytes.len() {
-            assert!(Profile::from_bytes(&bytes[..n]).is_err(), "cut at {n}");
-            let mut flipped = bytes.clone();
-            flipped[n] ^= 0x10;
-            assert!(Profile::from_bytes(&flipped).is_err(), "flipped at {n}");
-        }
-    }
-
-    #[test]
-    fn a_profile_of_another_model_is_not_merged() {
-        let mut other = profile(2);
-        other.fingerprint.family = [8; 32];
-        assert!(profile(1).merge(&other).unwrap_err().to_string().contains("another model"));
-        let mut other = profile(2);
-        other.activation = "silu".to_owned();
-        assert!(profile(1).merge(&other).unwrap_err().to_string().contains("activation silu"));
-    }
-
-    #[test]
-    fn sections_in_lower_case_are_skipped_and_others_refused() {
-        let with_section = |tag: &[u8; 4]| {
-            let p = profile(1);
-            let mut list = p.sections(None);
-            list.insert(1, Section::of_bytes(*tag, vec![1, 2, 3]));
-            let mut bytes = Vec::new();
-            let mut append = |b: &[u8]| {
-                bytes.extend_from_slice(b);
-                Ok(())
-            };
-            sections::emit(MAGIC, VERSION, &list, &mut append).unwrap();
-            Profile::from_bytes(&bytes)
-        };
-        assert_eq!(with_section(b"hist").unwrap(), profile(1));
-        assert!(with_section(b"HIST").unwrap_err().to_string().contains("HIST"));
-        assert!(with_section(b"TEXT").unwrap_err().to_string().contains("twice"));
-    }
-
-    #[test]
-    fn version_1_is_read_and_every_damage_to_it_refused() {
-        let without = Profile { reuse: None, fired_sets: None, ..profile(3) };
-        let bytes = version_1(&profile(3), Some(b"hist"));
-        assert_eq!(Profile::from_bytes(&bytes).unwrap(), without);
-        assert!(Profile::from_bytes(&version_1(&profile(3), Some(b"HIST"))).is_err());
-        for n in 0..bytes.len() {
-            assert!(Profile::from_bytes(&bytes[..n]).is_err(), "cut at {n}");
-            let mut flipped = bytes.clone();
-            flipped[n] ^= 0x10;
-            assert!(Profile::from_bytes(&flipped).is_err(), "flipped at {n}");
-        }
-        let mut merged = without;
-        merged.merge(&profile(4)).unwrap();
-        assert_eq!((merged.reuse, merged.fired_sets), (None, None));
-        let mut newer = bytes;
-        newer[8] = 3;
-        let error = Profile::from_bytes(&newer).unwrap_err().to_string();
-        assert!(error.contains("of version 3") && error.contains("1 and 2"), "{error}");
-    }
-
-    #[test]
-    fn samples_are_read_by_who_asks_only() {
-        let mut keys: Vec<_> = (0..3).map(|t| SampleKey::new(1, [0; 32], t)).collect();
-        keys.sort();
-        let x = vec![vec![half::f16::ONE; 6]; 2];
-        let samples = Samples { seed: 1, capacity: 5, keys, x };
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("p");
-        profile(3).write_with(&path, Some(&samples), &Silent).unwrap();
-        assert_eq!(Profile::read(&path).unwrap(), profile(3));
-        assert_eq!(Samples::read(&path).unwrap(), samples);
-        let bytes = std::fs::read(&path).unwrap();
-        let start = bytes.len() - samples.len() * 48 - 24;
-        for n in [start, start + 30, bytes.len() - 1] {
-            let mut flipped = bytes.clone();
-            flipped[n] ^= 1;
-            std::fs::write(&path, &flipped).unwrap();
-            assert_eq!(Profile::read(&path).unwrap(), profile(3), "samples are not looked at");
-            let error = format!("{:#}", Samples::read(&path).unwrap_err());
-            assert!(error.contains("samp") || error.contains("sampled"), "{error}");
-        }
-        std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        assert!(Profile::read(&path).is_err() && Samples::read(&path).is_err());
-        profile(3).write(&path).unwrap();
-        assert!(format!("{:#}", Samples::read(&path).unwrap_err()).contains("--samples"));
-    }
-
-    #[test]
-    fn parts_of_a_text_are_one_text() {
-        let mut whole = profile(3);
-        whole.merge(&profile(3)).unwrap();
-        assert_eq!(whole.texts, [ProfiledText { sha256: [3; 32], n_tokens: 26, n_ctx: 512 }]);
-    }
-
-    #[test]
-    fn cold_neurons_that_fired_are_counted_by_token() {
-        let p = profile(1);
-        let order = p.order(1);
-        assert_eq!(order[0], NeuronId(5));
-        let all = p.cold_histogram(1, &order, 0);
-        assert_eq!(all.len(), 4);
-        assert!(all.iter().all(|n| *n == 1) && p.cold_histogram(1, &order, 6) == [0; 4]);
-        assert!(p.cold_histogram(1, &order, 7).is_empty() || p.cold_histogram(1, &order, 7) == [0; 4]);
-        assert!(Profile { fired_sets: None, ..p }.cold_histogram(1, &order, 0).is_empty());
-    }
-}
+mod tests;

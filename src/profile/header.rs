@@ -6,12 +6,17 @@ use anyhow::{Context, Result, ensure};
 
 pub(super) const MAGIC: &[u8; 8] = b"PWRPROF\n";
 pub(super) const VERSION: u32 = 2;
-pub(super) const VERSIONS: [u32; 2] = [1, VERSION];
+/// Where routers choose groups of neurons: counts are packed.
+pub(super) const VERSION_ROUTED: u32 = 3;
+pub(super) const VERSIONS: [u32; 3] = [1, VERSION, VERSION_ROUTED];
 /// In messages.
 pub(super) const WHAT: &str = "an activation profile";
 
 /// Section with the number of the layer of each group, where a layer has several or none.
 pub(super) const GROUPS: Tag = *b"GRPS";
+
+/// Section with what routers chose.
+pub(super) const ROUTERS: Tag = *b"ROUT";
 
 /// Section with how often each gate was above zero, where `up` has a mask of its own.
 pub(super) const OPENED: Tag = *b"OPEN";

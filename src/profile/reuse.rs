@@ -53,9 +53,9 @@ impl ReuseCounts {
         Ok(())
     }
 
-    pub(super) fn put(layers: &[Self], out: &mut Vec<u8>) {
+    pub(super) fn put<'a>(layers: impl Iterator<Item = &'a Self>, out: &mut Vec<u8>) {
         out.extend((N_BUCKETS as u32).to_le_bytes());
-        layers.iter().for_each(|l| put_u64s(out, l.buckets.iter().chain([&l.first])));
+        layers.for_each(|l| put_u64s(out, l.buckets.iter().chain([&l.first])));
     }
 
     pub(super) fn read(bytes: &[u8], n_layer: usize) -> Result<Vec<Self>> {
@@ -74,7 +74,7 @@ impl ReuseCounts {
     }
 }
 
-/// The LRU stack of one layer in one window.
+/// The LRU stack of one layer's neurons, or of a router's groups, in one window.
 ///
 /// It is kept as a number per token, of the neurons that fired last for it: a token then costs its firings and a pass
 /// over the tokens before it.
@@ -105,16 +105,16 @@ impl Stack {
         Token { last: &mut self.last, again: &mut self.again, now }
     }
 
-    /// Ends a token and adds its firings to `counts`.
-    pub(super) fn count(&mut self, counts: &mut ReuseCounts) {
+    /// Ends a token and adds its firings to equally wide buckets of distances, and to those that are the first.
+    pub(super) fn count(&mut self, buckets: &mut [u64], firsts: &mut u64) {
         let n_ff = self.last.len();
         let first = std::mem::take(&mut self.again[0]);
-        counts.first += u64::from(first);
+        *firsts += u64::from(first);
         let (mut distance, mut fired) = (0usize, first);
         for (holding, again) in self.holding[1..].iter_mut().zip(&mut self.again[1..]).rev() {
             distance += *holding as usize;
             if *again > 0 {
-                counts.buckets[(distance - 1) * N_BUCKETS / n_ff] += u64::from(*again);
+                buckets[(distance - 1) * buckets.len() / n_ff] += u64::from(*again);
                 fired += *again;
                 *holding -= std::mem::take(again);
             }
@@ -166,7 +166,7 @@ mod tests {
         for fired in tokens {
             let mut token = stack.token();
             fired.iter().for_each(|n| token.fires(*n));
-            stack.count(&mut counts);
+            stack.count(&mut counts.buckets, &mut counts.first);
         }
         counts
     }

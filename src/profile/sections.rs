@@ -90,6 +90,7 @@ struct Entry {
 pub(super) struct SectionFile<'a> {
     input: Box<dyn Input + 'a>,
     entries: Vec<Entry>,
+    pub(super) version: u32,
 }
 
 impl<'a> SectionFile<'a> {
@@ -123,7 +124,7 @@ impl<'a> SectionFile<'a> {
             bail!("is {what} of version {version}; this program reads version {}", known.join(" and "));
         }
         if version == 1 {
-            return Ok(Self { entries: whole(&mut *input, &header)?, input });
+            return Ok(Self { entries: whole(&mut *input, &header)?, input, version });
         }
         let n = u32::from_le_bytes(more(&mut *input, &mut header)?);
         ensure!(n <= MAX_SECTIONS, "is damaged: it has {n} sections");
@@ -148,7 +149,7 @@ impl<'a> SectionFile<'a> {
         }
         ensure!(at <= len, "is cut short: {len} bytes of {at}");
         ensure!(at == len, "is damaged: {} bytes follow its last section", len - at);
-        Ok(Self { input, entries })
+        Ok(Self { input, entries, version })
     }
 
     /// Refuses sections that are not `known`, unless their tag begins with a lower-case letter: those are optional.

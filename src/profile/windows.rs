@@ -72,6 +72,8 @@ pub(super) struct Window {
     pub(super) text: [u8; 32],
     /// Where in the text the counted tokens begin.
     pub(super) first: u64,
+    /// Whether it is in the second half of all windows, those of other parts among them.
+    pub(super) second_half: bool,
 }
 
 impl Window {
@@ -89,13 +91,14 @@ impl Window {
 struct Cutter {
     part: CorpusPart,
     n_seen: usize,
-    windows: Vec<Window>,
+    /// Each with its number among all that were seen.
+    windows: Vec<(usize, Window)>,
 }
 
 impl Cutter {
     fn push(&mut self, window: impl FnOnce() -> Window) {
         if self.part.has(self.n_seen) {
-            self.windows.push(window());
+            self.windows.push((self.n_seen, window()));
         }
         self.n_seen += 1;
     }
@@ -107,7 +110,8 @@ impl Cutter {
             !self.windows.is_empty(),
             "--shard {part}: the texts have only {n} window(s) of tokens; take fewer shards, or a smaller -c"
         );
-        Ok(self.windows)
+        let in_half = |(i, window)| Window { second_half: i >= n.div_ceil(2), ..window };
+        Ok(self.windows.into_iter().map(in_half).collect())
     }
 }
 
@@ -156,7 +160,7 @@ fn of_text(
                 break;
             }
             let tokens = || bos.into_iter().chain(chunk[..n].iter().copied()).collect();
-            cutter.push(|| Window { tokens: tokens(), skipped, text: sha256, first: counted });
+            cutter.push(|| Window { tokens: tokens(), skipped, text: sha256, first: counted, second_half: false });
             counted += n as u64;
         }
     }
@@ -184,7 +188,8 @@ pub(super) fn of_random_tokens(n: u64, n_vocab: usize, seed: u64, cut: &Cut) -> 
     let mut first = 0;
     while first < n {
         let end = n.min(first + cut.n_ctx as u64);
-        cutter.push(|| Window { tokens: (first..end).map(token).collect(), skipped: 0, text, first });
+        let tokens = || (first..end).map(token).collect();
+        cutter.push(|| Window { tokens: tokens(), skipped: 0, text, first, second_half: false });
         first = end;
     }
     cutter.finish()
@@ -227,10 +232,11 @@ mod tests {
         assert_eq!(whole[12].positions(), 96..100);
         let mut parts: Vec<_> = (1..=3)
             .flat_map(|i| of_random_tokens(100, 50, 1, &cut(&format!("{i}/3"))).unwrap())
-            .map(|w| (w.first, w.tokens))
+            .map(|w| (w.first, w.tokens, w.second_half))
             .collect();
         parts.sort();
-        assert!(parts.iter().zip(&whole).all(|(a, b)| a.0 == b.first && a.1 == b.tokens));
+        assert!(parts.iter().zip(&whole).all(|(a, b)| a.0 == b.first && a.1 == b.tokens && a.2 == b.second_half));
+        assert_eq!(whole.iter().filter(|w| w.second_half).count(), 6);
         assert_eq!(profiled(&whole, 8)[0].n_tokens, 100);
         let error = of_random_tokens(16, 50, 1, &cut("3/3")).err().unwrap().to_string();
         assert!(error.contains("only 2 window(s)"), "{error}");

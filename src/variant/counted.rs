@@ -106,7 +106,7 @@ fn plan_group(profile: &Profile, group: usize) -> GroupDraft {
     let (rates, mass) = (profile.rates(group), profile.mean_mass(group));
     let order = profile.order(group);
     let by_slot = |values: &[f32]| order.iter().map(|id| values[id.0 as usize]).collect::<Vec<f32>>();
-    let falling: Vec<u64> = order.iter().map(|id| counts.fired[id.0 as usize]).collect();
+    let falling: Vec<u64> = order.iter().map(|id| counts.fired.get(id.0 as usize)).collect();
     GroupDraft {
         rates: by_slot(&rates),
         mass: by_slot(&mass),

@@ -43,8 +43,8 @@ fn counts(layer: usize) -> GroupCounts {
     let by_rank: Vec<u64> = (0..N_FF).map(|rank| (N_TOKENS as f64 * share(rank)) as u64).collect();
     let rank = |id: usize| (id * (2 * layer + 3) + 97 * layer) % N_FF;
     let fired: Vec<u64> = (0..N_FF).map(|id| by_rank[rank(id)]).collect();
-    let mass = (0..N_FF).map(|id| fired[id] * 100 * (1 + ((id + layer) % 7) as u64)).collect();
-    GroupCounts { fired, mass, opened: Vec::new() }
+    let mass: Vec<u64> = (0..N_FF).map(|id| fired[id] * 100 * (1 + ((id + layer) % 7) as u64)).collect();
+    GroupCounts { fired: fired.into(), mass: mass.into(), ..GroupCounts::new(0, false) }
 }
 
 /// For some tokens, which neurons fired: of token `t` those that fire more often than in the share `t / N_SETS` of tokens.
@@ -55,7 +55,7 @@ fn sets(layers: &[GroupCounts]) -> FiredSets {
     for (token, key) in keys.iter().enumerate() {
         for (layer, counts) in layers.iter().enumerate() {
             let start = (token * layers.len() + layer) * N_FF / 8;
-            let fires = |id: &usize| counts.fired[*id] * N_SETS > key.position * N_TOKENS;
+            let fires = |id: &usize| counts.fired.get(*id) * N_SETS > key.position * N_TOKENS;
             (0..N_FF).filter(fires).for_each(|id| bits[start + id / 8] |= 1 << (id % 8));
         }
     }
@@ -80,6 +80,7 @@ impl Place {
             name: "tiny".to_owned(),
             activation: "relu".to_owned(),
             texts: vec![ProfiledText { sha256: [1; 32], n_tokens: N_TOKENS, n_ctx: 64 }],
+            routers: Vec::new(),
             fired_sets: Some(sets(&layers)),
             thresholds: None,
             layer_of: (0..layers.len() as u32).collect(),
@@ -117,10 +118,10 @@ fn twelve_layers_are_each_planned_by_their_own_counts() {
     assert_eq!((stored.len(), &plan["optimal"]), (N_LAYER, &Value::Bool(true)));
     for (i, (index, own)) in stored.iter().zip(&layers).enumerate() {
         let mut order: Vec<usize> = (0..N_FF).collect();
-        order.sort_by_key(|id| (std::cmp::Reverse((own.fired[*id], own.mass[*id])), *id));
+        order.sort_by_key(|id| (std::cmp::Reverse((own.fired.get(*id), own.mass.get(*id))), *id));
         let order: Vec<NeuronId> = order.into_iter().map(|id| NeuronId(id as u32)).collect();
         assert_eq!(index.ids(), order, "layer {i}");
-        let rate = |id: &NeuronId| (own.fired[id.0 as usize] as f64 / N_TOKENS as f64) as f32;
+        let rate = |id: &NeuronId| (own.fired.get(id.0 as usize) as f64 / N_TOKENS as f64) as f32;
         assert_eq!(index.rates, order.iter().map(rate).collect::<Vec<_>>(), "layer {i}");
         assert_eq!(plan["layers"][i]["n_hot"], index.n_hot, "layer {i}");
         let cold = index.cold.as_ref().unwrap();

@@ -141,11 +141,11 @@ fn reuse_and_fired_sets_agree_with_the_counts() {
     let sets = profile.fired_sets.as_ref().unwrap();
     assert_eq!(sets.keys.len() as u64, profile.n_tokens(), "so few tokens are all sampled");
     for layer in 0..2 {
-        let fired: u64 = profile.groups[layer].fired.iter().sum();
+        let fired: u64 = profile.groups[layer].fired.sum();
         let order = profile.order(layer);
         let counts = profile.cold_histogram(layer, &order, 0);
         assert_eq!(counts.iter().map(|n| u64::from(*n)).sum::<u64>(), fired);
-        let cold: u64 = order[20..].iter().map(|id| profile.groups[layer].fired[id.0 as usize]).sum();
+        let cold: u64 = order[20..].iter().map(|id| profile.groups[layer].fired.get(id.0 as usize)).sum();
         assert_eq!(profile.cold_histogram(layer, &order, 20).iter().map(|n| u64::from(*n)).sum::<u64>(), cold);
         let reuse = &profile.reuse.as_ref().unwrap()[layer];
         assert_eq!(reuse.total(), fired);

@@ -60,8 +60,8 @@ impl Setup {
 /// Shares of neurons that fire, and of gates that are above zero.
 fn shares(profile: &Profile) -> (f64, f64) {
     let possible = (profile.n_tokens() * profile.n_ff().iter().sum::<usize>() as u64) as f64;
-    let sum = |of: fn(&powerinfer::profile::GroupCounts) -> &Vec<u64>| {
-        profile.groups.iter().flat_map(of).map(|n| *n as f64).sum::<f64>() / possible
+    let sum = |of: fn(&powerinfer::profile::GroupCounts) -> &powerinfer::profile::Tally| {
+        profile.groups.iter().map(|group| of(group).sum() as f64).sum::<f64>() / possible
     };
     (sum(|group| &group.fired), sum(|group| &group.opened))
 }

@@ -7,7 +7,10 @@ use anyhow::Result;
 use half::f16;
 use powerinfer::model::Model;
 use powerinfer::profile::samples::{SampleKey, Samples};
-use powerinfer::profile::{Fingerprint, FiredSets, GroupCounts, Profile, ProfiledText, ReuseCounts, compare, report};
+use powerinfer::profile::{
+    Fingerprint, FiredSets, GroupCounts, Profile, ProfiledText, ReuseCounts, RouterCounts, Tally, compare, experts,
+    report,
+};
 use powerinfer::variant::{Draft, Options};
 
 pub struct Profiles {
@@ -20,7 +23,7 @@ pub fn counts(model: &Model) -> Profile {
     let group = |n: usize| GroupCounts {
         fired: (0..n as u64).map(|i| i * 7 % 10).collect(),
         mass: (0..n as u64).map(|i| i * 1000).collect(),
-        opened: Vec::new(),
+        opened: Tally::new(0),
     };
     Profile {
         fingerprint: Fingerprint::of(model).expect("a fingerprint"),
@@ -31,6 +34,7 @@ pub fn counts(model: &Model) -> Profile {
         groups: model.weights.group_sizes().into_iter().map(group).collect(),
         texts: vec![ProfiledText { sha256: [0; 32], n_tokens: 100, n_ctx: 64 }],
         reuse: None,
+        routers: Vec::new(),
         fired_sets: None,
         thresholds: None,
     }
@@ -40,8 +44,7 @@ pub fn counts(model: &Model) -> Profile {
 pub fn whole(model: &Model) -> Profile {
     let mut profile = counts(model);
     let keys: Vec<_> = keys();
-    let reuse =
-        profile.groups.iter().map(|group| ReuseCounts { first: group.fired.iter().sum(), ..Default::default() });
+    let reuse = profile.groups.iter().map(|group| ReuseCounts { first: group.fired.sum(), ..Default::default() });
     profile.reuse = Some(reuse.collect());
     profile.fired_sets = Some(FiredSets { seed: 1, capacity: 8, bits: vec![0x35; keys.len() * 2], keys });
     profile
@@ -66,9 +69,16 @@ impl Profiles {
         let sampled = Sections::of(&std::fs::read(&path).expect("a file"));
         // As of a model whose layer has two groups of neurons.
         let groups = Profile { layer_of: vec![0; whole.groups.len()], ..whole.clone() };
+        // And of one whose router chooses among them.
+        let n = whole.groups.len();
+        let mut router = RouterCounts::new(0, (0..n as u32).collect());
+        router.chosen.iter_mut().for_each(|half| half.fill(50));
+        router.first = router.total();
+        let routed = Profile { routers: vec![router], reuse: None, fired_sets: None, ..groups.clone() };
         let seeds = vec![
             Sections::of(&counts(&model).to_bytes()),
             Sections::of(&groups.to_bytes()),
+            Sections::of(&routed.to_bytes()),
             Sections::of(&whole.to_bytes()),
             sampled.in_version_1(),
             sampled,
@@ -97,7 +107,7 @@ impl Target for Profiles {
         let profile = Profile::from_bytes(input)?;
         let again = Profile::from_bytes(&profile.to_bytes()).expect("what was read can be read again");
         assert_eq!(again.to_bytes(), profile.to_bytes());
-        let _ = (report::table(&profile), report::cold_table(&profile), profile.sha256());
+        let _ = (report::table(&profile), report::cold_table(&profile), experts::table(&profile), profile.sha256());
         let _ = compare::table(&profile, &again);
         for group in 0..profile.groups.len() {
             let _ = (profile.label(group), profile.mean_mass(group));

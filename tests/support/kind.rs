@@ -11,7 +11,7 @@ use powerinfer::model::{
     Activation, Architecture, Config, Defaults, Gating, Groups, Keys, NormKind, Role, RopeKind, Router, SCALES, Scales,
     Step, Temperature, Vector,
 };
-use powerinfer::profile::{Fingerprint, GroupCounts, Profile, ProfiledText};
+use powerinfer::profile::{Fingerprint, GroupCounts, Profile, ProfiledText, RouterCounts, Tally};
 use powerinfer::progress::Silent;
 use powerinfer::quant::GgmlType;
 use powerinfer::variant::{self, Draft, Options};
@@ -204,8 +204,13 @@ pub fn split(model: &Model, to: &Path) -> Result<()> {
     let groups = model.weights.group_sizes().into_iter().map(|n| GroupCounts {
         fired: (0..n).map(|_| random.below(100) as u64).collect(),
         mass: (0..n).map(|_| random.below(1000) as u64).collect(),
-        opened: if model.has_two_masks() { vec![100; n] } else { Vec::new() },
+        opened: if model.has_two_masks() { vec![100; n].into() } else { Tally::new(0) },
     });
+    let mut routers = RouterCounts::of_model(model);
+    for router in &mut routers {
+        router.chosen[0].fill(100);
+        router.first = router.total();
+    }
     let profile = Profile {
         fingerprint: Fingerprint::of(model)?,
         arch: model.config.arch.clone(),
@@ -215,6 +220,7 @@ pub fn split(model: &Model, to: &Path) -> Result<()> {
         groups: groups.collect(),
         texts: vec![ProfiledText { sha256: [0; 32], n_tokens: 100, n_ctx: 64 }],
         reuse: None,
+        routers,
         fired_sets: None,
         thresholds: None,
     };
