@@ -77,7 +77,7 @@ blank() { # SIDE < IN > OUT
     -e 's/"build":( ?)"[^"]*"/"build":\1#/g' |
     sed -E \
       -e 's/^load +[0-9.]+ s$/load #/' \
-      -e 's/^(prefill|decode) +[0-9.]+ s( +[0-9]+ tokens) +[0-9.]+ tokens\/s$/\1 #\2 #/' \
+      -e 's/^(prefill|decode|profile) +[0-9.]+ s( +[0-9]+ tokens) +[0-9.]+ tokens\/s$/\1 #\2 #/' \
       -e 's/: written in [0-9.]+ s$/: written in # s/' \
       -e 's/^(predicted .*): [0-9.]+ t\/s, measured [0-9.]+: [+-]?[0-9.]+ %$/\1: #/' \
       -e 's/^([a-z_]+ = )[0-9.]+$/\1#/' |

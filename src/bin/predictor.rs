@@ -4,7 +4,7 @@ use crate::common::terminal::{Bar, print_table, tell};
 use crate::common::{self, models};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use powerinfer::predictor::{Costs, FitParams, PredictorChoice, fit as fit_predictors, table};
+use powerinfer::predictor::{Costs, FitParams, PredictorChoice, fit as fit_predictors, left_out, table};
 use powerinfer::profile::samples::Samples;
 use powerinfer::profile::{Fingerprint, Kinship, Profile};
 use std::path::{Path, PathBuf};
@@ -86,6 +86,9 @@ pub fn fit(args: &crate::Args, model: Option<&Path>, wanted: &Wanted, output: &P
         hidden: args.predictor.predictor_size,
         costs: Costs::default(),
     };
+    if let Some(layers) = left_out(&model) {
+        tell!("note: {layers}");
+    }
     let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().context("-t")?;
     let predictors = pool.install(|| fit_predictors(&model, &samples, &params, &bar)).with_context(shown)?;
     predictors.write(output, &bar)?;

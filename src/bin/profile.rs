@@ -7,7 +7,7 @@ mod thresholds;
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use common::models;
-use common::terminal::{Again, Bar, catch_ctrl_c, print_table, tell};
+use common::terminal::{Again, Bar, catch_ctrl_c, print_json, print_table, tell};
 use common::which::Which;
 use powerinfer::cpu::Isa;
 use powerinfer::executor::Worker;
@@ -19,13 +19,13 @@ use powerinfer::profile::checkpoint::Checkpoint;
 use powerinfer::profile::collect::{CollectParams, Collected, CorpusPart, Profiling, Text};
 use powerinfer::profile::plot::{PlotInput, draw};
 use powerinfer::profile::samples::Samples;
-use powerinfer::profile::{Profile, compare, corpus, report};
+use powerinfer::profile::{Pool, Profile, compare, corpus, experts, json, report};
 use powerinfer::progress::{Interrupted, Silent};
 use powerinfer::tokenizer::Special;
 use powerinfer::units::Bytes;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -97,7 +97,10 @@ struct Args {
     /// Print how two profiles of one model differ
     #[arg(long, value_names = ["A", "B"], num_args = 2, conflicts_with_all = MAKING, conflicts_with_all = ["output", "plot"])]
     compare: Vec<PathBuf>,
-    /// Draw a heat map and the cumulative curve
+    /// With --show: one JSON object instead of tables
+    #[arg(long, requires = "show")]
+    json: bool,
+    /// Draw a heat map and the cumulative curve, and where a router chooses experts the same of these
     #[arg(long, value_name = "PNG")]
     plot: Option<PathBuf>,
     #[command(flatten)]
@@ -175,13 +178,21 @@ fn run(args: Args) -> Result<()> {
         }
     }
     if let Some(path) = &args.plot {
-        let rates: Vec<_> = (0..profile.groups.len()).map(|i| profile.rates(i)).collect();
-        let title = format!("{}, {} tokens", profile.name, profile.n_tokens());
-        write_whole(path, &draw(&PlotInput { title: &title, rates: &rates })?, &Bar::new())?;
+        let pools = Pool::all(&profile);
+        let rates_of = |pool: &Pool| pool.groups.iter().flat_map(|group| profile.rates(*group)).collect();
+        let rates: Vec<Vec<f32>> = pools.iter().map(rates_of).collect();
+        let labels: Vec<String> = pools.into_iter().map(|pool| pool.label).collect();
+        let (title, n_tokens) = (format!("{}, {} tokens", profile.name, profile.n_tokens()), profile.n_tokens());
+        let input = PlotInput { title: &title, rates: &rates, labels: &labels, routers: &profile.routers, n_tokens };
+        write_whole(path, &draw(&input)?, &Bar::new())?;
     }
     let (texts, n_tokens) = (profile.texts.len(), profile.n_tokens());
     let (name, activation, table) = (&profile.name, &profile.activation, report::table(&profile));
     let more = if args.show.is_some() { report::cold_table(&profile) } else { String::new() };
+    let more = more + &experts::table(&profile);
+    if args.json {
+        return print_json(json(&profile));
+    }
     print_table(format_args!(
         "{}: {n_tokens} tokens of {texts} text(s), activation {activation}\n{table}{more}",
         printable(name)
@@ -240,12 +251,18 @@ fn make(args: &Args, model: Option<&Path>, output: &Path) -> Result<(Profile, Op
     }
     let every = Duration::try_from_secs_f64(args.checkpoint_seconds).context("--checkpoint-seconds")?;
     let windows = windows_of(&job, args);
+    let (n_left, begun) = (job.n_left(), Instant::now());
     let result = job.run(lasting.then(|| Checkpoint::new(&part, every)), &bar);
     drop(bar);
     if result.as_ref().is_err_and(|e| e.is::<Interrupted>()) && part.exists() {
         tell!("note: progress is saved in {}; run the same command again to resume", part.display());
     }
     let Collected { mut profile, samples } = result?;
+    let seconds = begun.elapsed().as_secs_f64();
+    tell!(
+        "profile {seconds:>8.3} s  {n_left:>5} tokens  {:>8.2} tokens/s",
+        n_left as f64 / seconds.max(f64::MIN_POSITIVE)
+    );
     let worker = Worker::new(n_threads, Isa::detect())?;
     if let Some(opening) = windows.first()
         && let Some(doubt) = doubt::of_text(&model, opening, &worker, &Silent)?

@@ -20,7 +20,7 @@ use powerinfer::placement::Placement;
 use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::plan::Run;
 use powerinfer::placement::workload::Workload;
-use powerinfer::predictor::Predictors;
+use powerinfer::predictor::{Predictors, left_out};
 use powerinfer::profile::{Kinship, Profile};
 use powerinfer::progress::Progress;
 use powerinfer::shapes::{self, Sized};
@@ -206,6 +206,9 @@ fn predictors(args: &Args, source: &Model) -> Result<Option<Predictors>> {
     let predictors = Predictors::read(path)?;
     if predictors.check(source).with_context(|| path.display().to_string())? == Kinship::Sibling {
         tell!("note: {}: was fitted to another quantization of this model", path.display());
+    }
+    if let Some(layers) = left_out(source) {
+        tell!("note: {layers}");
     }
     Ok(Some(predictors))
 }

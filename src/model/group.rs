@@ -17,6 +17,10 @@ pub struct GroupAt {
     pub number: usize,
 }
 
+/// Shares of tokens that groups are computed for, by number, as a profile has counted them: in variants of models whose
+/// routers choose.
+pub const CHOSEN_KEY: &str = "powerinfer.group_rates";
+
 /// When a group is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Chosen {

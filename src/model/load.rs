@@ -1,5 +1,6 @@
 //! Taking the tensors of a file, as the architecture names them.
 
+mod chosen;
 mod experts;
 mod fused;
 
@@ -31,6 +32,8 @@ pub(super) struct Loader<'a> {
     n_embd: usize,
     /// Planned hot prefixes, by group; none in a plain file.
     n_hot: Vec<usize>,
+    /// Shares of tokens that groups are computed for, where the file says.
+    shares: Option<Vec<f32>>,
     /// Kinds of the predictors, by group, where the file says.
     kinds: Option<Vec<String>>,
     /// Of predictors, by group.
@@ -84,10 +87,11 @@ impl<'a> Loader<'a> {
         let measured = ActiveShare::read(gguf, n_groups)?;
         let kinds = stored_kinds(gguf, n_groups)?;
         let n_hot = planned_n_hot(gguf, n_groups)?;
+        let shares = chosen::shares(gguf, n_groups)?;
         let reads = PredictorInput::read(gguf.metadata())?;
         let threshold = pwri::threshold(gguf)?;
         let (taken, decoded, n_groups) = (HashSet::new(), HashMap::new(), 0);
-        Ok(Self { gguf, arch, n_embd, n_hot, kinds, measured, reads, threshold, taken, decoded, n_groups })
+        Ok(Self { gguf, arch, n_embd, n_hot, shares, kinds, measured, reads, threshold, taken, decoded, n_groups })
     }
 
     fn has(&self, name: &str) -> bool {
@@ -247,7 +251,7 @@ impl<'a> Loader<'a> {
         let name = |what: &str| format!("blk.{i}.{what}{suffix}");
         let (transposed, quants) = (name("ffn_down_t") + ".weight", name("ffn_down_t_q"));
         let mut down_stem = stem(Role::FfnDown);
-        let (down, index) = if self.gguf.is_pwri() {
+        let (down, mut index) = if self.gguf.is_pwri() {
             ensure!(share.of == 1, "{transposed}: of several groups, which PowerInfer's files are not known to have");
             self.refuse_hot_prefix(&name)?;
             down_stem = name("ffn_down_t");
@@ -265,6 +269,9 @@ impl<'a> Loader<'a> {
             self.refuse_hot_prefix(&name)?;
             (self.plain_down(&format!("{down_stem}.weight"), n_ff, n_embd, share)?, None)
         };
+        if let Some((index, shares)) = index.as_mut().zip(self.shares.as_ref()) {
+            chosen::note(index, chosen, shares[self.n_groups], self.n_groups)?;
+        }
         let access = match &down {
             Down::Columns(_) => Access::Whole,
             Down::Rows(_) | Down::Lossless(_) => Access::PerNeuron,

@@ -45,7 +45,7 @@ pub use decoder::{Defaults, HARMLESS, ONE_MIXER, SCALES};
 pub use down::Down;
 pub use expert_keys::{EXPERTS, harmless_beside_experts};
 pub use experts::Experts;
-pub use group::{Chosen, GroupAt, NeuronGroup};
+pub use group::{CHOSEN_KEY, Chosen, GroupAt, NeuronGroup};
 pub use keys::Keys;
 pub use layer::Layer;
 pub use lossless::LosslessDown;

@@ -21,6 +21,9 @@ pub struct NeuronIndex {
     pub mass: Vec<f32>,
     /// Share of tokens for which the neuron's gate was above zero, by slot, where `up` has a mask of its own.
     pub open_rates: Option<Vec<f32>>,
+    /// Share of tokens that the group is computed for, where a router chooses it and somebody has counted. Rates and mass are
+    /// of all tokens, whether it was chosen or not.
+    pub chosen: Option<f32>,
     /// Planned size of the hot prefix.
     pub n_hot: usize,
     /// How many neurons behind a prefix fire for a token, where tokens were counted one by one.
@@ -45,7 +48,7 @@ impl NeuronIndex {
         Self::check_rates(&rates)?;
         Self::check_mass(&mass)?;
         let ids = ids.into_iter().map(|i| NeuronId(i as u32)).collect();
-        Ok(Self { ids, rates, mass, open_rates: None, n_hot, cold: None })
+        Ok(Self { ids, rates, mass, open_rates: None, chosen: None, n_hot, cold: None })
     }
 
     /// Whether these may be the rates of neurons, by slot.

@@ -45,7 +45,8 @@ pub struct NeuronStats {
 impl NeuronStats {
     /// The same for a group that a share `chosen` of all tokens is computed for, where these shares are of all tokens.
     pub fn of_chosen(mut self, chosen: f64) -> Self {
-        if chosen < 1.0 {
+        // What is never chosen never fires.
+        if chosen > 0.0 && chosen < 1.0 {
             let divisor = chosen as f32;
             let rates = self.rates.iter_mut().chain(self.open_rates.iter_mut().flatten());
             rates.for_each(|rate| *rate = (*rate / divisor).min(1.0));
@@ -255,7 +256,12 @@ impl LayerWork {
         let n_routed = layer.groups.iter().filter(|group| group.is_routed()).count();
         let n_used = layer.router.map_or(0, |router| router.n_used);
         // Where nobody has counted, all are chosen equally often.
-        let chosen = |group: &NeuronGroup| if group.is_routed() { n_used as f64 / n_routed as f64 } else { 1.0 };
+        let counted = |group: &NeuronGroup| group.index.as_ref().and_then(|index| index.chosen);
+        let chosen = |group: &NeuronGroup| match counted(group) {
+            Some(share) => f64::from(share),
+            None if group.is_routed() => n_used as f64 / n_routed as f64,
+            None => 1.0,
+        };
         let block = |part: &Part| (part.role, Whole::of(part.matrix(), row));
         Self {
             blocks: layer.parts.iter().filter(whole).map(block).collect(),

@@ -5,7 +5,7 @@ use crate::model::{Activation, Matrix, Model, NeuronGroup, Part};
 use crate::parallel;
 use crate::profile::samples::{SampleKey, Samples};
 use crate::quant::convert;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use sha2::{Digest, Sha256};
@@ -26,7 +26,7 @@ const LEAST_SAMPLES: usize = 256;
 const NEURONS: usize = 512;
 
 /// Samples divided by text, as indices of samples.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Split {
     /// For covariances and training.
     pub train: Vec<usize>,
@@ -356,12 +356,9 @@ impl Covariance {
     }
 }
 
-/// The layer's only group of neurons.
-///
-/// # Errors
-/// When there are several.
-pub(super) fn group(model: &Model, layer: usize) -> Result<&NeuronGroup> {
-    let groups = &model.weights.layers[layer].groups;
-    ensure!(groups.len() == 1, "layer {layer} has {} groups of neurons; predictors are for one", groups.len());
-    groups.first().context("a layer without neurons")
+/// The neurons of a layer that a predictor may be for: its only group, if every token needs it. Where a router chooses, each
+/// group is small, and a fraction of the samples would tell of it.
+pub(super) fn group(model: &Model, layer: usize) -> Option<&NeuronGroup> {
+    let [group] = &model.weights.layers[layer].groups[..] else { return None };
+    Some(group).filter(|group| !group.is_routed() && group.width() == model.config.n_embd)
 }

@@ -8,7 +8,7 @@ use super::mlp::{self, Evaluation, Firings, Mlp, Training};
 use super::stored::{Kind, Weights};
 use super::tensor::Tensor;
 use super::{LayerMeasures, LayerPredictor, Predictors, sign};
-use crate::model::{Activation, Model, NeuronGroup};
+use crate::model::{Activation, Layer, Model, NeuronGroup};
 use crate::profile::Fingerprint;
 use crate::profile::samples::Samples;
 use crate::progress::{self, Progress};
@@ -83,19 +83,42 @@ pub fn fit(model: &Model, samples: &Samples, params: &FitParams, progress: &dyn 
     ensure!(activation.is_sparse(), "activation {activation} is never zero, so there is nothing to predict");
     let file = || model.gguf.source().name().to_owned();
     data::check_samples(model, samples).with_context(file)?;
-    let split = Split::new(&samples.keys)?;
+    let n_layer = model.config.n_layer;
+    // Where no layer is fitted to them, samples need not be many.
+    let fits = (0..n_layer).any(|layer| data::group(model, layer).is_some());
+    let split = if fits { Split::new(&samples.keys)? } else { Split::default() };
     let expected = Expected::new(activation);
     let fingerprint = Fingerprint::of(model)?;
-    progress.begin("fitting predictors", model.config.n_layer as u64);
+    progress.begin("fitting predictors", n_layer as u64);
     let mut layers = Vec::new();
-    for layer in 0..model.config.n_layer {
+    for layer in 0..n_layer {
         progress::check(progress)?;
-        let group = data::group(model, layer)?;
-        let fitter = Fitter::new(model, group, samples, layer, &split, params, &expected)?;
-        layers.push(fitter.fit(activation, progress).with_context(|| format!("layer {layer}"))?);
+        layers.push(match data::group(model, layer) {
+            Some(group) => {
+                let fitter = Fitter::new(model, group, samples, layer, &split, params, &expected)?;
+                fitter.fit(activation, progress).with_context(|| format!("layer {layer}"))?
+            }
+            None => LayerPredictor { weights: Weights::None, bias: Vec::new(), measured: LayerMeasures::COMPUTED },
+        });
         progress.advance(1);
     }
     Ok(Predictors { fingerprint, name: model.config.name.clone(), layers })
+}
+
+/// Which layers get no predictor since a router chooses among their groups of neurons, and why; `None` where there are none.
+pub fn left_out(model: &Model) -> Option<String> {
+    let routed = |layer: &&Layer| layer.groups.iter().any(NeuronGroup::is_routed);
+    let layers: Vec<&Layer> = model.weights.layers.iter().filter(routed).collect();
+    let first = layers.first()?;
+    let experts = || first.groups.iter().filter(|group| group.is_routed());
+    let (n, n_ff) = (experts().count(), experts().map(NeuronGroup::n_ff).max()?);
+    let seen = 100.0 * first.router.map_or(0, |router| router.n_used) as f64 / n as f64;
+    Some(format!(
+        "{} of {} layers have {n} experts of {n_ff} neurons and are computed exactly: an expert is too small for a predictor of \
+         its own, and {seen:.1} % of the samples would tell of one",
+        layers.len(),
+        model.weights.layers.len()
+    ))
 }
 
 /// One layer, with what all kinds share.

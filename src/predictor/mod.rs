@@ -17,7 +17,7 @@ mod tests;
 
 pub use auto::Costs;
 pub use calibrate::{ALWAYS, NEVER};
-pub use fit::{FitParams, PredictorChoice, fit};
+pub use fit::{FitParams, PredictorChoice, fit, left_out};
 pub use report::table;
 pub use stored::{Kind, Weights};
 pub use tensor::Tensor;
@@ -64,6 +64,12 @@ pub struct LayerMeasures {
     pub active: f32,
     /// Share of neurons that fire.
     pub fired: f32,
+}
+
+impl LayerMeasures {
+    /// Of a layer that is computed, of which nothing was measured.
+    pub const COMPUTED: Self =
+        Self { target: 1.0, recall: 1.0, recall_count: 1.0, precision: 0.0, active: 1.0, fired: 0.0 };
 }
 
 impl LayerPredictor {

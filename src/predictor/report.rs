@@ -20,7 +20,7 @@ pub fn table(model: &Model, predictors: &Predictors) -> Result<String> {
     let (mut bytes, mut saved, mut exact, mut lost, mut mass) = (0, 0.0, 0.0, 0.0, 0.0);
     for (i, layer) in predictors.layers.iter().enumerate() {
         let m = &layer.measured;
-        let group = data::group(model, i)?;
+        let Some(group) = data::group(model, i) else { continue };
         let opened_per_fired = group.index.as_ref().map_or(1.0, NeuronIndex::opened_per_fired);
         let b = NeuronBytes::new(group, opened_per_fired);
         let others = f64::from(m.fired) * b.n_ff * b.other_rows;

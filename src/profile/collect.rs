@@ -120,6 +120,12 @@ impl<'m> Profiling<'m> {
         self.setup.windows.iter().map(|window| &*window.tokens)
     }
 
+    /// Tokens of windows that are not done, those that are not counted among them.
+    pub fn n_left(&self) -> u64 {
+        let left = self.setup.windows.iter().zip(&self.state.done).filter(|(_, done)| !**done);
+        left.map(|(window, _)| window.tokens.len() as u64).sum()
+    }
+
     /// Goes on from the checkpoint at `path`, where there is one: the windows that are done, and of how many.
     ///
     /// # Errors
@@ -223,6 +229,7 @@ impl Setup<'_> {
         let mut executor = Executor::new(self.model, Placement::all_cold(self.model), setup)?;
         while let Some(i) = crew.todo.get(crew.next.fetch_add(1, Ordering::Relaxed)) {
             let window = &self.windows[*i];
+            progress::check(progress)?;
             executor.clear();
             counter.begin(window.skipped, window.second_half, &self.marks[*i]);
             counter.go_on_from(&mut shared.lock().unwrap_or_else(PoisonError::into_inner).state.gathered);

@@ -2,7 +2,7 @@
 
 use super::fired_sets::{FiredSets, token_bytes};
 use super::reuse::{ReuseCounts, Stack};
-use super::routers::{Follower, RouterCounts, is_routed};
+use super::routers::{Follower, RouterCounts};
 use super::samples::Samples;
 use super::{GroupCounts, MASS_ONE};
 use crate::executor::{FfnAt, Observer};
@@ -57,12 +57,12 @@ impl Counts {
 
 /// Whether layers have groups of neurons that a router chooses.
 pub(super) fn has_routers(model: &Model) -> bool {
-    model.weights.groups().any(|(_, group)| is_routed(group))
+    model.weights.groups().any(|(_, group)| group.is_routed())
 }
 
 /// Number of neurons of each group, 0 for those that a router chooses: of how many it is said which fired together.
 pub(super) fn sizes_computed_always(model: &Model) -> Vec<usize> {
-    model.weights.groups().map(|(_, group)| if is_routed(group) { 0 } else { group.n_ff() }).collect()
+    model.weights.groups().map(|(_, group)| if group.is_routed() { 0 } else { group.n_ff() }).collect()
 }
 
 /// All that a job has gathered so far.

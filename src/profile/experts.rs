@@ -76,10 +76,12 @@ impl Hits {
     /// Of a fixed set that is not judged by the text it was learned on, where that can be told, and of a cache.
     pub fn favours(&self) -> Favours {
         let fixed = self.held_out.unwrap_or(self.fixed);
-        match () {
-            () if fixed > self.cache_at_most => Favours::FixedSet,
-            () if fixed < self.cache => Favours::Cache,
-            () => Favours::Either,
+        if fixed > self.cache_at_most {
+            Favours::FixedSet
+        } else if fixed < self.cache {
+            Favours::Cache
+        } else {
+            Favours::Either
         }
     }
 }
@@ -127,6 +129,11 @@ fn cells(routers: &[RouterCounts]) -> String {
         format!("{cell:>22}")
     };
     ONE_IN.iter().map(cell).collect::<String>() + "\n"
+}
+
+/// What the model favours, judged by sets of one in four; `None` where routers chose nothing.
+pub fn favours(profile: &Profile) -> Option<Favours> {
+    Hits::of(&profile.routers, JUDGED).map(|hits| hits.favours())
 }
 
 fn verdict(profile: &Profile) -> String {

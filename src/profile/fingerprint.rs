@@ -9,6 +9,8 @@ use sha2::{Digest, Sha256};
 /// Layers, and rows in each, that are sampled.
 const N_LAYERS: usize = 8;
 const N_ROWS: usize = 4;
+/// Groups of neurons in each sampled layer.
+const N_GROUPS: usize = 8;
 /// Weights taken of each sampled row.
 const N_WEIGHTS: usize = 64;
 /// Cosine between the samples of two quantizations of one model: above 0.99 down to 4 bits, about 0.95 at 2. Models
@@ -99,7 +101,7 @@ fn samples(model: &Model) -> Result<Vec<f32>> {
     let n_layer = model.config.n_layer;
     for layer in spread(n_layer, N_LAYERS) {
         let layer = &model.weights.layers[layer];
-        for group in &layer.groups {
+        for group in spread(layer.groups.len(), N_GROUPS).map(|group| &layer.groups[group]) {
             for id in spread(group.n_ff(), N_ROWS) {
                 let id = NeuronId(id as u32);
                 let slot = match &group.index {

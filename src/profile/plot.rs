@@ -1,5 +1,9 @@
-//! The activation profile as a picture: a heat map of the layers, and cumulative curves of the neurons.
+//! The activation profile as a picture: a heat map of the layers, and cumulative curves of the neurons; below it the same of
+//! experts, where routers choose some.
 
+mod experts;
+
+use super::RouterCounts;
 use super::canvas::{Canvas, Colour, advance, mix, text_width};
 use super::font;
 use anyhow::{Result, bail, ensure};
@@ -8,6 +12,8 @@ use anyhow::{Result, bail, ensure};
 pub const WIDTH: usize = 1200;
 /// Of the picture in pixels.
 pub const HEIGHT: usize = 900;
+/// The same where routers choose experts.
+pub const HEIGHT_WITH_EXPERTS: usize = HEIGHT + experts::DOWN;
 
 /// The share of activations whose neurons are marked, as in PowerInfer's paper.
 const MARKED_SHARE: f32 = 0.8;
@@ -49,20 +55,48 @@ pub struct PlotInput<'a> {
     pub title: &'a str,
     /// Firing rates 0..=1, `[n_layer][n_ff]` in any order of the neurons; `n_ff` may differ between layers.
     pub rates: &'a [Vec<f32>],
+    /// What rows are called, as many.
+    pub labels: &'a [String],
+    /// What routers chose; may be empty.
+    pub routers: &'a [RouterCounts],
+    /// Tokens that were counted.
+    pub n_tokens: u64,
 }
 
-/// The picture as a PNG of [`WIDTH`] x [`HEIGHT`], the same bytes for the same input.
+/// The most neurons that are drawn one by one; of more, neighbours in the order of rates are drawn as their mean.
+const MOST_NEURONS: usize = 1 << 22;
+
+/// The picture as a PNG of [`WIDTH`] x [`HEIGHT`], or [`HEIGHT_WITH_EXPERTS`], the same bytes for the same input.
 ///
 /// Fails without layers, on a layer without neurons and on a rate outside 0..=1.
 pub fn draw(input: &PlotInput) -> Result<Vec<u8>> {
     check(input.rates)?;
-    let layers: Vec<Vec<f32>> = input.rates.iter().map(|rates| falling(rates)).collect();
-    let model = falling(&input.rates.concat());
-    let mut canvas = Canvas::new(WIDTH, HEIGHT);
+    let together = input.rates.iter().map(Vec::len).sum::<usize>().div_ceil(MOST_NEURONS).max(1);
+    let thinned = |rates: &Vec<f32>| {
+        let sorted = falling(rates);
+        match together {
+            1 => sorted,
+            _ => sorted.chunks(together).map(|part| part.iter().sum::<f32>() / part.len() as f32).collect(),
+        }
+    };
+    let layers: Vec<Vec<f32>> = input.rates.iter().map(thinned).collect();
+    let model = falling(&layers.concat());
+    let experts = !input.routers.is_empty();
+    let mut canvas = Canvas::new(WIDTH, if experts { HEIGHT_WITH_EXPERTS } else { HEIGHT });
     draw_title(&mut canvas, input.title);
-    draw_heat_map(&mut canvas, &layers);
-    draw_colour_bar(&mut canvas);
-    draw_curves(&mut canvas, &layers, &model);
+    let map = HeatMap {
+        down: 0,
+        heading: "How often neurons fire: one row per layer, most active neurons first",
+        rows: &layers,
+        labels: input.labels,
+        x_label: "share of the layer's neurons",
+        scale: "firing rate",
+    };
+    map.draw(&mut canvas);
+    draw_curves(&mut canvas, &layers, &model, input.labels);
+    if experts {
+        experts::draw(&mut canvas, input);
+    }
     canvas.to_png()
 }
 
@@ -128,75 +162,92 @@ fn draw_title(canvas: &mut Canvas, title: &str) {
     canvas.text(MARGIN, MARGIN, scale, BLACK, &shown);
 }
 
-/// One band per layer, layer 0 on top; each pixel averages the neurons under it.
-fn draw_heat_map(canvas: &mut Canvas, layers: &[Vec<f32>]) {
-    text(
-        canvas,
-        PLOT_LEFT,
-        HEAT_TOP - HEADING_OFFSET,
-        "How often neurons fire: one row per layer, most active neurons first",
-    );
-    let n_layer = layers.len();
-    let top_of = |layer: usize| HEAT_TOP + layer * HEAT_HEIGHT / n_layer;
-    let gap = usize::from(HEAT_HEIGHT / n_layer >= 16);
-    for (layer, rates) in layers.iter().enumerate() {
-        // If there are more layers than pixels, they share rows, and the last one drawn shows.
-        let height = (top_of(layer + 1) - top_of(layer)).max(1 + gap) - gap;
-        for (x, rate) in resample(rates, PLOT_WIDTH).into_iter().enumerate() {
-            canvas.fill(PLOT_LEFT + x, top_of(layer), 1, height, heat_colour(rate));
-        }
-    }
-    let step = label_step(n_layer, HEAT_HEIGHT);
-    for layer in (0..n_layer).step_by(step) {
-        let middle = (top_of(layer) + top_of(layer + 1) - gap) / 2;
-        y_tick(canvas, middle, &layer.to_string());
-    }
-    x_axis(canvas, HEAT_TOP + HEAT_HEIGHT, "share of the layer's neurons");
+/// Rates by layer, as colours.
+struct HeatMap<'a> {
+    /// Pixels that it lies below the place of the first one.
+    down: usize,
+    heading: &'a str,
+    /// Falling.
+    rows: &'a [Vec<f32>],
+    labels: &'a [String],
+    x_label: &'a str,
+    /// What the colours say.
+    scale: &'a str,
 }
 
-fn draw_colour_bar(canvas: &mut Canvas) {
+impl HeatMap<'_> {
+    /// One band per layer, the first one on top; each pixel averages what is under it.
+    fn draw(&self, canvas: &mut Canvas) {
+        let top = HEAT_TOP + self.down;
+        text(canvas, PLOT_LEFT, top - HEADING_OFFSET, self.heading);
+        let n_layer = self.rows.len();
+        let top_of = |layer: usize| top + layer * HEAT_HEIGHT / n_layer;
+        let gap = usize::from(HEAT_HEIGHT / n_layer >= 16);
+        for (layer, rates) in self.rows.iter().enumerate() {
+            // If there are more layers than pixels, they share rows, and the last one drawn shows.
+            let height = (top_of(layer + 1) - top_of(layer)).max(1 + gap) - gap;
+            for (x, rate) in resample(rates, PLOT_WIDTH).into_iter().enumerate() {
+                canvas.fill(PLOT_LEFT + x, top_of(layer), 1, height, heat_colour(rate));
+            }
+        }
+        let step = label_step(n_layer, HEAT_HEIGHT);
+        for (layer, label) in self.labels.iter().enumerate().step_by(step) {
+            let middle = (top_of(layer) + top_of(layer + 1) - gap) / 2;
+            y_tick(canvas, middle, label);
+        }
+        x_axis(canvas, top + HEAT_HEIGHT, self.x_label);
+        draw_colour_bar(canvas, top, self.scale);
+    }
+}
+
+fn draw_colour_bar(canvas: &mut Canvas, top: usize, scale: &str) {
     const LEFT: usize = PLOT_LEFT + PLOT_WIDTH + 24;
     const BAR_WIDTH: usize = 20;
     for row in 0..HEAT_HEIGHT {
         let from_bottom = 1.0 - row as f32 / (HEAT_HEIGHT - 1) as f32;
-        canvas.fill(LEFT, HEAT_TOP + row, BAR_WIDTH, 1, viridis(from_bottom));
+        canvas.fill(LEFT, top + row, BAR_WIDTH, 1, viridis(from_bottom));
     }
     for (rate, label) in
         [(0.0, "0%"), (0.001, "0.1%"), (0.01, "1%"), (0.1, "10%"), (0.3, "30%"), (0.6, "60%"), (1.0, "100%")]
     {
-        let y = HEAT_TOP + ((1.0 - heat_scale(rate)) * (HEAT_HEIGHT - 1) as f32).round() as usize;
+        let y = top + ((1.0 - heat_scale(rate)) * (HEAT_HEIGHT - 1) as f32).round() as usize;
         canvas.fill(LEFT + BAR_WIDTH, y, TICK_LENGTH, 1, GRAY);
         text(canvas, LEFT + BAR_WIDTH + TICK_LENGTH + 4, y - TEXT_HEIGHT / 2, label);
     }
-    text(canvas, LEFT - 20, HEAT_TOP - HEADING_OFFSET, "firing rate");
+    text(canvas, LEFT - 20, top - HEADING_OFFSET, scale);
 }
 
-fn draw_curves(canvas: &mut Canvas, layers: &[Vec<f32>], model: &[f32]) {
-    text(canvas, PLOT_LEFT, CURVES_TOP - HEADING_OFFSET, "Share of all activations that the most active neurons cover");
+/// Grid and axes of curves.
+fn draw_frame(canvas: &mut Canvas, down: usize, heading: &str, x_label: &str) {
+    text(canvas, PLOT_LEFT, CURVES_TOP + down - HEADING_OFFSET, heading);
     for percent in (0..=100).step_by(20) {
-        let (x, y) = curve_pixel((percent as f32 / 100.0, percent as f32 / 100.0));
+        let (x, y) = curve_pixel((percent as f32 / 100.0, percent as f32 / 100.0), down);
         canvas.fill(PLOT_LEFT, y as usize, PLOT_WIDTH, 1, GRID);
-        canvas.fill(x as usize, CURVES_TOP, 1, CURVES_HEIGHT, GRID);
+        canvas.fill(x as usize, CURVES_TOP + down, 1, CURVES_HEIGHT, GRID);
         y_tick(canvas, y as usize, &format!("{percent}%"));
     }
-    x_axis(canvas, CURVES_TOP + CURVES_HEIGHT, "share of neurons");
+    x_axis(canvas, CURVES_TOP + down + CURVES_HEIGHT, x_label);
+}
+
+fn draw_curves(canvas: &mut Canvas, layers: &[Vec<f32>], model: &[f32], labels: &[String]) {
+    draw_frame(canvas, 0, "Share of all activations that the most active neurons cover", "share of neurons");
     for (layer, rates) in layers.iter().enumerate() {
-        let points = curve_pixels(&cumulative_curve_of_sorted(rates));
+        let points = curve_pixels(&cumulative_curve_of_sorted(rates), 0);
         canvas.polyline(&points, 1.2, depth_colour(layer, layers.len()));
     }
     let model_curve = cumulative_curve_of_sorted(model);
-    canvas.polyline(&curve_pixels(&model_curve), 3.6, BLACK);
+    canvas.polyline(&curve_pixels(&model_curve, 0), 3.6, BLACK);
     let covering = share_covering(&model_curve, MARKED_SHARE);
     if !model_curve.is_empty() {
         mark_share(canvas, covering);
     }
-    draw_legend(canvas, layers, covering);
+    draw_legend(canvas, 0, &legend(layers, covering, labels));
 }
 
 /// Dashed lines from the axes to where the whole model's curve reaches [`MARKED_SHARE`].
 fn mark_share(canvas: &mut Canvas, covering: f32) {
     const DASH: usize = 6;
-    let (x, y) = curve_pixel((covering, MARKED_SHARE));
+    let (x, y) = curve_pixel((covering, MARKED_SHARE), 0);
     for left in (PLOT_LEFT..x as usize).step_by(2 * DASH) {
         canvas.fill(left, y as usize - 1, DASH.min(x as usize - left), 2, MARK);
     }
@@ -206,34 +257,46 @@ fn mark_share(canvas: &mut Canvas, covering: f32) {
     canvas.polyline(&[(x, y), (x, y)], 10.0, MARK);
 }
 
-/// In the lower right corner: no curve is ever below the diagonal.
-fn draw_legend(canvas: &mut Canvas, layers: &[Vec<f32>], covering: f32) {
-    const LEFT: usize = PLOT_LEFT + 390;
-    const BOTTOM: usize = CURVES_TOP + CURVES_HEIGHT - 12;
-    const LINE: usize = 24;
-    const SAMPLE: usize = 40;
-    const PADDING: usize = 10;
+/// Pixels of a sample in a legend.
+const SAMPLE: usize = 40;
+
+/// A row of a legend: what a line looks like, and what it is.
+type LegendRow = ([Colour; SAMPLE], String);
+
+fn legend(layers: &[Vec<f32>], covering: f32, labels: &[String]) -> Vec<LegendRow> {
     let n_layer = layers.len();
     let n_dead = layers.iter().filter(|rates| rates.iter().all(|&rate| rate == 0.0)).count();
-    let depth = std::array::from_fn(|x| depth_colour(x, SAMPLE));
-    let mut rows: Vec<([Colour; SAMPLE], String)> = vec![];
+    let mut rows = vec![];
     if n_dead < n_layer {
         let (neurons, share) = (covering * 100.0, MARKED_SHARE * 100.0);
         rows.push(([BLACK; SAMPLE], "whole model".to_owned()));
         rows.push(([MARK; SAMPLE], format!("{neurons:.1}% of neurons cover {share:.0}% of activations")));
-        let layers = match n_layer {
-            1 => "layer 0".to_owned(),
-            _ => format!("layers 0 to {}", n_layer - 1),
-        };
-        rows.push((depth, layers));
+        rows.extend(depth_row(labels));
     }
     if n_dead > 0 {
         rows.push(([WHITE; SAMPLE], format!("{n_dead} of {n_layer} layers never fired")));
     }
+    rows
+}
+
+/// The colours of layers.
+fn depth_row(labels: &[String]) -> Option<LegendRow> {
+    let (first, last) = labels.first().zip(labels.last())?;
+    let layers = if labels.len() == 1 { format!("layer {first}") } else { format!("layers {first} to {last}") };
+    Some((std::array::from_fn(|x| depth_colour(x, SAMPLE)), layers))
+}
+
+/// In the lower right corner, where curves hardly ever are.
+fn draw_legend(canvas: &mut Canvas, down: usize, rows: &[LegendRow]) {
+    const LEFT: usize = PLOT_LEFT + 390;
+    const BOTTOM: usize = CURVES_TOP + CURVES_HEIGHT - 12;
+    const LINE: usize = 24;
+    const PADDING: usize = 10;
     let n_chars = rows.iter().map(|(_, label)| label.len()).max().unwrap_or(0);
     let width = text_width(n_chars, TEXT_SCALE) + SAMPLE + 3 * PADDING;
-    let top = BOTTOM - rows.len() * LINE;
-    canvas.fill(LEFT, top - PADDING, width, BOTTOM - top + PADDING, WHITE);
+    let bottom = BOTTOM + down;
+    let top = bottom - rows.len() * LINE;
+    canvas.fill(LEFT, top - PADDING, width, bottom - top + PADDING, WHITE);
     for (i, (sample, label)) in rows.iter().enumerate() {
         let y = top + i * LINE;
         for (x, colour) in sample.iter().enumerate() {
@@ -293,7 +356,7 @@ fn resample(values: &[f32], width: usize) -> Vec<f32> {
 }
 
 /// One point per pixel column is enough, however many neurons there are.
-fn curve_pixels(curve: &[(f32, f32)]) -> Vec<(f32, f32)> {
+fn curve_pixels(curve: &[(f32, f32)], down: usize) -> Vec<(f32, f32)> {
     let Some(n) = curve.len().checked_sub(1) else {
         return vec![];
     };
@@ -302,14 +365,14 @@ fn curve_pixels(curve: &[(f32, f32)]) -> Vec<(f32, f32)> {
             let share = column as f32 / (PLOT_WIDTH - 1) as f32;
             let position = share * n as f32;
             let (left, right) = (curve[position as usize].1, curve[(position as usize + 1).min(n)].1);
-            curve_pixel((share, left + (right - left) * position.fract()))
+            curve_pixel((share, left + (right - left) * position.fract()), down)
         })
         .collect()
 }
 
-fn curve_pixel((neurons, covered): (f32, f32)) -> (f32, f32) {
+fn curve_pixel((neurons, covered): (f32, f32), down: usize) -> (f32, f32) {
     let x = PLOT_LEFT as f32 + neurons * (PLOT_WIDTH - 1) as f32;
-    let y = CURVES_TOP as f32 + (1.0 - covered) * CURVES_HEIGHT as f32;
+    let y = (CURVES_TOP + down) as f32 + (1.0 - covered) * CURVES_HEIGHT as f32;
     (x, y)
 }
 
@@ -335,94 +398,4 @@ fn viridis(t: f32) -> Colour {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Rates falling by a power of the rank, the steeper the deeper the layer.
-    fn power_law(n_layer: usize, n_ff: usize) -> Vec<Vec<f32>> {
-        (0..n_layer)
-            .map(|layer| {
-                let exponent = 0.6 + 0.9 * layer as f32 / n_layer as f32;
-                (0..n_ff)
-                    .map(|i| {
-                        let rank = (i * 7919) % n_ff;
-                        (1.0 + rank as f32 / n_ff as f32 * 60.0).powf(-exponent)
-                    })
-                    .collect()
-            })
-            .collect()
-    }
-
-    fn picture(rates: &[Vec<f32>]) -> Vec<u8> {
-        draw(&PlotInput { title: "test", rates }).unwrap()
-    }
-
-    #[test]
-    fn decodes_to_the_stated_size() {
-        let bytes = picture(&power_law(6, 1024));
-        let reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
-        let info = reader.info();
-        assert_eq!((info.width as usize, info.height as usize), (WIDTH, HEIGHT));
-        assert_eq!((info.color_type, info.bit_depth), (png::ColorType::Rgb, png::BitDepth::Eight));
-    }
-
-    #[test]
-    fn the_same_profile_gives_the_same_bytes() {
-        assert_eq!(picture(&power_law(3, 100)), picture(&power_law(3, 100)));
-    }
-
-    #[test]
-    fn unusual_profiles_are_drawn() {
-        picture(&[vec![0.0; 8]]);
-        picture(&[vec![1.0; 8], vec![0.0; 8]]);
-        picture(&[vec![0.5]]);
-        picture(&[vec![0.1; 5], vec![0.9; 3000], vec![f32::MIN_POSITIVE]]);
-        picture(&power_law(80, 512));
-        picture(&power_law(2, 28_672));
-        picture(&vec![vec![0.3; 2]; HEAT_HEIGHT + 20]);
-        draw(&PlotInput { title: &"long title ".repeat(50), rates: &[vec![0.5]] }).unwrap();
-        draw(&PlotInput { title: "", rates: &[vec![0.5]] }).unwrap();
-    }
-
-    #[test]
-    fn what_cannot_be_drawn_is_an_error_with_its_place() {
-        let error = |rates: &[Vec<f32>]| draw(&PlotInput { title: "", rates }).unwrap_err().to_string();
-        assert_eq!(error(&[]), "nothing to draw: the profile has no layers");
-        assert_eq!(error(&[vec![0.5], vec![]]), "layer 1 of the profile has no neurons");
-        assert_eq!(error(&[vec![0.5, f32::NAN]]), "layer 0, neuron 1: firing rate NaN is not between 0 and 1");
-        assert_eq!(error(&[vec![1.5]]), "layer 0, neuron 0: firing rate 1.5 is not between 0 and 1");
-    }
-
-    #[test]
-    fn the_cumulative_curve_starts_with_the_hottest_neuron() {
-        let curve = cumulative_curve(&[0.125, 0.0, 0.5, 0.375]);
-        assert_eq!(curve, [(0.0, 0.0), (0.25, 0.5), (0.5, 0.875), (0.75, 1.0), (1.0, 1.0)]);
-        assert_eq!(cumulative_curve(&[0.0, 0.0]), []);
-        assert_eq!(cumulative_curve(&[]), []);
-    }
-
-    #[test]
-    fn neurons_covering_counts_whole_neurons() {
-        let rates = [0.125, 0.0, 0.5, 0.375];
-        for (share, expected) in [(0.0, 0.0), (0.1, 0.25), (0.5, 0.25), (0.51, 0.5), (0.875, 0.5), (1.0, 0.75)] {
-            assert_eq!(neurons_covering(&rates, share), expected, "{share}");
-        }
-        assert_eq!(neurons_covering(&[0.0; 4], 0.8), 0.0);
-        assert_eq!(neurons_covering(&[0.3; 10], 0.8), 0.8);
-    }
-
-    #[test]
-    fn resampling_keeps_the_mean() {
-        assert_eq!(resample(&[1.0, 0.5, 0.25, 0.25], 2), [0.75, 0.25]);
-        assert_eq!(resample(&[1.0, 0.0], 4), [1.0, 1.0, 0.0, 0.0]);
-        assert_eq!(resample(&[0.75, 0.75, 0.0], 2), [0.75, 0.25]);
-    }
-
-    #[test]
-    fn layer_labels_do_not_overlap() {
-        for (n_layer, step) in [(1, 1), (6, 1), (32, 2), (80, 5)] {
-            assert_eq!(label_step(n_layer, HEAT_HEIGHT), step, "{n_layer} layers");
-        }
-        assert!(label_step(100_000, HEAT_HEIGHT) * HEAT_HEIGHT / 100_000 >= TEXT_HEIGHT);
-    }
-}
+mod tests;

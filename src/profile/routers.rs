@@ -2,7 +2,7 @@
 
 use super::reuse::Stack;
 use super::sections::{Reader, put_u64s};
-use crate::model::{Chosen, Model, NeuronGroup};
+use crate::model::Model;
 use anyhow::{Context, Result, ensure};
 
 /// What the router of one layer chose.
@@ -32,7 +32,7 @@ impl RouterCounts {
     /// Those of a model, of which nothing is counted yet.
     pub fn of_model(model: &Model) -> Vec<Self> {
         let layers = model.weights.layers.iter().enumerate().map(|(i, layer)| {
-            let routed = layer.groups.iter().enumerate().filter(|(_, group)| is_routed(group));
+            let routed = layer.groups.iter().enumerate().filter(|(_, group)| group.is_routed());
             Self::new(i as u32, routed.map(|(at, _)| (layer.first_group + at) as u32).collect())
         });
         layers.filter(|router| !router.groups.is_empty()).collect()
@@ -130,11 +130,6 @@ impl RouterCounts {
         r.end("ROUT")?;
         Ok(all)
     }
-}
-
-/// Whether a router chooses for which tokens the group is computed.
-pub(super) fn is_routed(group: &NeuronGroup) -> bool {
-    matches!(group.chosen, Chosen::ByRouter(_))
 }
 
 /// Choices of `of` that the `n` most chosen of `learned` hit; of equals the first is taken.

@@ -121,7 +121,11 @@ impl<'a> SectionFile<'a> {
         let version = u32::from_le_bytes(more(&mut *input, &mut header)?);
         if !versions.contains(&version) {
             let known: Vec<_> = versions.iter().map(u32::to_string).collect();
-            bail!("is {what} of version {version}; this program reads version {}", known.join(" and "));
+            let known = match known.split_last() {
+                Some((last, others)) if !others.is_empty() => format!("{} and {last}", others.join(", ")),
+                _ => known.concat(),
+            };
+            bail!("is {what} of version {version}; this program reads version {known}");
         }
         if version == 1 {
             return Ok(Self { entries: whole(&mut *input, &header)?, input, version });

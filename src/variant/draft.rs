@@ -1,11 +1,12 @@
 //! What a variant will hold: decided before anything is written.
 
-use super::counted::{Counted, GroupDraft, Order};
+use super::counted::{Counted, GroupDraft, Line, Order};
 use super::recipe::{Outline, Recipe, is_float, is_whole_matrix, refuse_quantized};
 use crate::executor::dense_bytes;
 use crate::gguf::TensorInfo;
-use crate::model::{Down, Model, NeuronGroup, Role, Thresholds};
-use crate::profile::{Fingerprint, Kinship, Profile};
+use crate::model::{Down, Model, NeuronGroup, Part, Role, Thresholds};
+use crate::profile::experts::Hits;
+use crate::profile::{Fingerprint, Kinship, Profile, RouterCounts};
 use crate::quant::GgmlType;
 use crate::quant::blocks::QK;
 use anyhow::{Result, bail, ensure};
@@ -61,8 +62,10 @@ pub struct Draft {
     /// What all matrices are converted to; `None` keeps the source's types.
     pub recipe: Option<Recipe>,
     outline: Outline,
-    /// What tables call the groups.
-    labels: Vec<String>,
+    /// Lines of the table.
+    lines: Vec<Line>,
+    /// Shares of choices that sets of experts hit, and which sets: one expert in so many; empty without experts or a profile.
+    pub hits: Vec<(usize, Hits)>,
     /// How `ffn_down` is stored, by number of the group.
     pub down: Vec<DownLayout>,
     /// Whether weights are quantized again or further.
@@ -99,6 +102,9 @@ impl Draft {
         let layer_of = model.weights.groups().map(|(layer, _)| layer as u32);
         let same = profile.n_ff() == model.weights.group_sizes() && layer_of.eq(profile.layer_of.iter().copied());
         ensure!(same, "the profile's layers are not those of the model");
+        let chooses = |routers: &[RouterCounts]| routers.iter().map(|r| r.groups.clone()).collect::<Vec<_>>();
+        let same = chooses(&profile.routers) == chooses(&RouterCounts::of_model(model));
+        ensure!(same, "the profile's routers, or the experts that they choose from, are not those of the model");
         let activation = &model.config.activation;
         let (ours, theirs) = (activation.activation.to_string(), &profile.activation);
         ensure!(
@@ -158,7 +164,8 @@ impl Draft {
             });
         Ok(Self {
             groups: counted.groups,
-            labels: counted.labels,
+            lines: counted.lines,
+            hits: counted.hits,
             recipe: options.recipe,
             outline,
             down,
@@ -180,24 +187,20 @@ impl Draft {
     /// What `model`'s variant will be, as lines for people.
     pub fn table(&self, model: &Model) -> String {
         let mut out = String::from("layer   neurons    hot   covering   density   down\n");
-        for (i, group) in self.groups.iter().enumerate() {
-            let sum: f32 = group.rates.iter().sum();
-            let hot: f32 = group.rates[..group.n_hot].iter().sum();
-            let covering = if group.n_hot > 0 && sum > 0.0 { 100.0 * hot / sum } else { 0.0 };
-            let down = match self.down[i] {
-                DownLayout::Rows(dtype) => dtype.name(),
-                DownLayout::Lossless(_) => "lossless",
-            };
-            let (n, hot, density) = (group.order.len(), group.n_hot, 100.0 * sum / group.order.len() as f32);
-            let label = &self.labels[i];
-            out += &format!("{label:>5} {n:>9} {hot:>6} {covering:>8.1} % {density:>7.2} % {down:>6}\n");
+        for line in &self.lines {
+            out += &self.line(line);
         }
-        let dense = dense_bytes(model) as f64;
+        // What a token reads of experts that are chosen for it.
+        let share = |number: usize| f64::from(self.groups[number].chosen.unwrap_or(1.0));
+        let groups = || model.weights.groups().enumerate().map(|(number, (_, group))| (share(number), group));
+        let bytes = |group: &NeuronGroup| group.parts().map(Part::weight_bytes).sum::<u64>() as f64;
+        let unread = groups().map(|(share, group)| (1.0 - share) * bytes(group)).sum::<f64>();
+        let dense = dense_bytes(model) as f64 - unread;
         let skipped = |group: &NeuronGroup| {
             let up = if group.gate.is_some() { group.ffn_up().n_bytes() } else { 0 };
             up as f64 * (1.0 - self.open_density) + group.ffn_down().n_bytes() as f64 * (1.0 - self.density)
         };
-        let exact = dense - model.weights.groups().map(|(_, group)| skipped(group)).sum::<f64>();
+        let exact = dense - groups().map(|(share, group)| share * skipped(group)).sum::<f64>();
         let gates = match model.has_two_masks() {
             true => format!(", {:.2} % of gates are above zero", 100.0 * self.open_density),
             false => String::new(),
@@ -211,6 +214,37 @@ impl Draft {
             None => format!("if {fired:.0} % of neurons fire, exact decode reads {exact:.0} % of the weights\n"),
         };
         out
+    }
+}
+
+impl Draft {
+    /// A line of the table.
+    fn line(&self, line: &Line) -> String {
+        let groups = || line.groups.iter().map(|group| &self.groups[*group]);
+        // There may be hundreds of thousands of neurons.
+        let total = |rates: &[f32]| rates.iter().map(|rate| f64::from(*rate)).sum::<f64>();
+        let sum: f64 = groups().map(|group| total(&group.rates)).sum();
+        let hot: f64 = groups().map(|group| total(&group.rates[..group.n_hot])).sum();
+        let n_hot: usize = groups().map(|group| group.n_hot).sum();
+        let covering = if n_hot > 0 && sum > 0.0 { 100.0 * hot / sum } else { 0.0 };
+        // Of neurons that are computed.
+        let computed = |group: &GroupDraft| group.order.len() as f64 * f64::from(group.chosen.unwrap_or(1.0));
+        let possible: f64 = groups().map(computed).sum();
+        let density = if possible > 0.0 { 100.0 * sum / possible } else { 0.0 };
+        let down = match line.groups.first().map(|group| self.down[*group]) {
+            Some(DownLayout::Rows(dtype)) => dtype.name(),
+            Some(DownLayout::Lossless(_)) => "lossless",
+            None => "-",
+        };
+        let n: usize = groups().map(|group| group.order.len()).sum();
+        let cold = groups().filter(|group| group.n_hot == 0).count();
+        let experts = if line.groups.len() > 1 {
+            format!("   {cold} of {} wholly cold", line.groups.len())
+        } else {
+            String::new()
+        };
+        let label = &line.label;
+        format!("{label:>5} {n:>9} {n_hot:>6} {covering:>8.1} % {density:>7.2} % {down:>6}{experts}\n")
     }
 }
 
@@ -234,7 +268,10 @@ fn down_types(model: &Model, options: Options, outline: Outline) -> Result<Vec<D
     groups
         .map(|(i, group)| {
             let source = group.ffn_down().dtype();
-            let name = format!("blk.{i}.ffn_down.weight");
+            let name = match group.ffn_down() {
+                Down::Columns(down) => down.name().to_owned(),
+                Down::Rows(_) | Down::Lossless(_) => format!("blk.{i}.ffn_down.weight"),
+            };
             let by_neurons = matches!(group.ffn_down(), Down::Rows(_));
             if by_neurons {
                 ensure!(
@@ -248,7 +285,7 @@ fn down_types(model: &Model, options: Options, outline: Outline) -> Result<Vec<D
                     name
                 );
             }
-            let n_embd = model.config.n_embd;
+            let n_embd = group.width();
             if options.down == Some(DownType::Lossless) {
                 ensure!(
                     model.weights.layers[i].groups.len() == 1,

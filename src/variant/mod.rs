@@ -9,6 +9,7 @@ mod pack;
 mod quantize;
 mod recipe;
 mod rows;
+mod transpose;
 mod workload;
 mod write;
 

@@ -1,7 +1,7 @@
 //! Predictors on their way into a variant: their rows come by neuron and leave by slot.
 
 use super::rows::write_rows;
-use crate::gguf::write::{MetadataBuilder, PlannedTensor, Writer};
+use crate::gguf::write::{MetadataBuilder, PlannedTensor, Value, Writer};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::model::{Model, NeuronId};
 use crate::progress::{self, Progress};
@@ -56,12 +56,37 @@ pub(super) fn write_part(
 }
 
 /// Copies what the predictor's file says of it, but for what only tells whose it is.
-pub(super) fn add_keys(predictor: &Gguf, out: &mut MetadataBuilder) {
+/// Its arrays have a value for each layer, those of a variant one for each group of neurons.
+///
+/// # Errors
+/// When an array is not what it has to be.
+pub(super) fn add_keys(predictor: &Gguf, model: &Model, out: &mut MetadataBuilder) -> Result<()> {
     let metadata = predictor.metadata();
+    let layers = &model.weights.layers;
+    let one_each = layers.iter().all(|layer| layer.groups.len() == 1);
     let kept = |key: &str| key.strip_prefix(KEYS).is_some_and(|key| !OF_SOURCE.contains(&key));
     for entry in metadata.copied().filter(|e| kept(&e.key)) {
-        out.add_raw(&entry.key, entry.value_type, metadata.raw_value(entry));
+        let array = if one_each || !metadata.is_array(&entry.key) { None } else { metadata.array(&entry.key)? };
+        let Some(array) = array else {
+            out.add_raw(&entry.key, entry.value_type, metadata.raw_value(entry));
+            continue;
+        };
+        // Of layers with several groups, or none, the file says nothing that holds for one of them.
+        let groups = || model.weights.groups().map(|(layer, _)| (layer, layers[layer].groups.len() == 1));
+        let value = if entry.key.ends_with(".kinds") {
+            let kinds = array.strings().with_context(|| entry.key.clone())?;
+            ensure!(kinds.len() == layers.len(), "{}: {} values for {} layers", entry.key, kinds.len(), layers.len());
+            let of = |(layer, alone): (usize, bool)| if alone { kinds[layer].to_vec() } else { b"none".to_vec() };
+            Value::ArrayStr(groups().map(of).collect())
+        } else {
+            let values = array.floats().with_context(|| entry.key.clone())?;
+            ensure!(values.len() == layers.len(), "{}: {} values for {} layers", entry.key, values.len(), layers.len());
+            let computed = if entry.key.ends_with(".fired") { 0.0 } else { 1.0 };
+            Value::ArrayF32(groups().map(|(layer, alone)| if alone { values[layer] } else { computed }).collect())
+        };
+        out.add(&entry.key, &value);
     }
+    Ok(())
 }
 
 /// Predictors are of layers with one group of neurons.
@@ -93,7 +118,7 @@ pub fn pack(model: &Model, predictor: &Gguf, path: &Path, progress: &dyn Progres
     for entry in gguf.metadata().copied().filter(|e| !e.key.starts_with(KEYS)) {
         metadata.add_raw(&entry.key, entry.value_type, gguf.metadata().raw_value(entry));
     }
-    add_keys(predictor, &mut metadata);
+    add_keys(predictor, model, &mut metadata)?;
     let kept: Vec<&TensorInfo> = gguf.tensors().iter().filter(|t| !t.name.contains(".ffn_pred_")).collect();
     let parts = || {
         let layers = model.weights.layers.iter().enumerate();

@@ -20,6 +20,7 @@ pub fn workload(model: &Model, draft: &Draft, predictors: Option<&Predictors>) -
             open_rates: planned.open_rates.clone(),
             cold: planned.cold.clone(),
         };
+        group.chosen = planned.chosen.map_or(group.chosen, f64::from);
         group.stats = Arc::new(stats.of_chosen(group.chosen));
         let rows = |dtype: GgmlType| {
             let row_bytes = dtype.row_bytes(width).map_or(group.down.row_bytes, |n| n as u64);

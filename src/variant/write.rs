@@ -1,30 +1,44 @@
 //! Writes a variant as a stream: some 70 MiB of memory at most, whatever the size of the model.
 
 use super::carried;
+use super::counted::GroupDraft;
 use super::draft::{DownLayout, Draft};
 use super::lossless::QuantizedDown;
 use super::pack;
 use super::recipe::is_whole_matrix;
 use super::rows::{BUFFER_BYTES, write_rows};
+use super::transpose;
 use crate::gguf::write::{MetadataBuilder, PlannedTensor, Value, Writer};
 use crate::gguf::{Gguf, TensorInfo};
-use crate::model::{ColdQuantiles, Down, Model, NeuronId, Role, SYNTHETIC_KEY, THRESHOLD, THRESHOLDS_KEY, Tensor};
-use crate::parallel;
+use crate::model::{
+    CHOSEN_KEY, ColdQuantiles, Down, Model, NeuronId, Role, SYNTHETIC_KEY, THRESHOLD, THRESHOLDS_KEY, Tensor,
+};
+use crate::profile::experts::Hits;
 use crate::progress::{self, Progress};
+use crate::quant::GgmlType;
 use crate::quant::blocks::QK;
-use crate::quant::{GgmlType, convert};
 use anyhow::{Context, Result};
+use std::collections::HashMap;
 use std::path::Path;
 
-/// Bytes of transposed floats that are held at a time. The source's matrix is read once for each such buffer, so it is
-/// larger: a 7B model's layer takes three.
-const TRANSPOSE_BYTES: usize = 64 << 20;
 /// Version of the layout in docs/formats.md.
 pub(crate) const VERSION: u32 = 1;
 /// The same where `ffn_down` is lossless: what knows the first only refuses it.
 const VERSION_LOSSLESS: u32 = 2;
 /// The same where a layer has several groups of neurons.
 pub(crate) const VERSION_GROUPS: u32 = 3;
+
+/// A share of all choices of experts, for sets of several sizes: its name in keys, and what it is.
+type Share = (&'static str, fn(&(usize, Hits)) -> f32);
+
+/// What is written of a profile's choices.
+const HITS: [Share; 5] = [
+    ("sets", |(one_in, _)| 1.0 / *one_in as f32),
+    ("fixed_hits", |(_, hits)| hits.fixed as f32),
+    ("held_out_hits", |(_, hits)| hits.held_out.unwrap_or(hits.fixed) as f32),
+    ("cache_hits", |(_, hits)| hits.cache as f32),
+    ("cache_hits_at_most", |(_, hits)| hits.cache_at_most as f32),
+];
 
 /// In names of tensors of PowerInfer's files.
 const BY_NEURONS: &str = ".ffn_down_t";
@@ -34,6 +48,8 @@ enum Content<'a> {
     Rows(&'a TensorInfo, Vec<usize>),
     /// A value per neuron of these groups.
     Values(&'a TensorInfo, Vec<usize>),
+    /// What the draft says of these groups, one behind the other.
+    Drafted(Vec<usize>, fn(&GroupDraft, &mut Vec<u8>)),
     /// `ffn_down` of these groups, each transposed.
     Transposed(&'a TensorInfo, Vec<usize>, GgmlType),
     /// The quants of `ffn_down` of this group, transposed.
@@ -59,8 +75,9 @@ pub fn write(
 ) -> Result<()> {
     let gguf = &model.gguf;
     let mut tensors = Vec::new();
+    let held = Held::of(model);
     for tensor in gguf.tensors().iter().filter(|tensor| !carried::is_predictor(model, tensor)) {
-        plan_tensor(model, draft, tensor, &mut tensors)?;
+        plan_tensor(&held, draft, tensor, &mut tensors)?;
     }
     if predictor.is_none() {
         for part in carried::parts(model) {
@@ -85,7 +102,7 @@ pub fn write(
     let planned: Vec<_> = tensors.iter().map(|(t, _)| t.clone()).collect();
     let total = planned.iter().map(PlannedTensor::n_bytes).sum::<Result<usize>>()?;
     progress.begin("writing", total as u64);
-    let mut writer = Writer::create(path, &metadata(model, draft, predictor), &planned, gguf.alignment(), progress)?;
+    let mut writer = Writer::create(path, &metadata(model, draft, predictor)?, &planned, gguf.alignment(), progress)?;
     for (target, content) in &tensors {
         match content {
             Content::Rows(source, groups) => {
@@ -97,11 +114,18 @@ pub fn write(
                 let value = |at: usize| gguf.data(source)[at * bytes..][..bytes].iter().copied();
                 writer.append(&order_of(draft, groups).into_iter().flat_map(value).collect::<Vec<u8>>())?;
             }
+            Content::Drafted(groups, of) => {
+                let mut bytes = Vec::new();
+                groups.iter().for_each(|group| of(&draft.groups[*group], &mut bytes));
+                writer.append(&bytes)?;
+                progress.advance(bytes.len() as u64);
+            }
             Content::Transposed(source, groups, dtype) => {
-                for (i, group) in groups.iter().enumerate() {
+                let parts = groups.iter().enumerate().map(|(i, group)| {
                     let part = part_of(source, i, groups.len());
-                    write_transposed(gguf, &part, &draft.groups[*group].order, *dtype, &mut writer, progress)?;
-                }
+                    (part, &*draft.groups[*group].order)
+                });
+                transpose::write(gguf, &parts.collect::<Vec<_>>(), *dtype, &mut writer, progress)?;
             }
             Content::Quants(source, group) => {
                 write_quants(gguf, source, &draft.groups[*group].order, &mut writer, progress)?;
@@ -135,35 +159,50 @@ fn part_of(tensor: &TensorInfo, i: usize, n: usize) -> TensorInfo {
     TensorInfo { dims: tensor.dims.iter().take(2).copied().collect(), data: start..start + bytes, ..tensor.clone() }
 }
 
-/// What a tensor of the source is to neurons: the groups that it holds a part of, by number, which part that is, and
-/// whether it is the bias.
-fn held<'m>(model: &'m Model, tensor: &str) -> Option<(Vec<usize>, Role, bool)> {
-    let mut found: Option<(Vec<usize>, Role, bool)> = None;
-    for (number, (_, group)) in model.weights.groups().enumerate() {
-        for part in group.parts() {
-            let name: &'m str = match &part.tensor {
-                Tensor::Matrix(matrix) | Tensor::Down(Down::Columns(matrix) | Down::Rows(matrix)) => matrix.name(),
-                Tensor::Down(Down::Lossless(_)) | Tensor::Vector(_) => continue,
-            };
-            let is_bias = tensor.strip_suffix(".bias").is_some_and(|stem| name.strip_suffix(".weight") == Some(stem));
-            if name == tensor || is_bias {
-                found.get_or_insert_with(|| (Vec::new(), part.role, is_bias)).0.push(number);
+/// What tensors of the source are to neurons, by name: the groups that they hold a part of, by number, which part that is,
+/// and whether it is `down` with a row for each neuron. Of the weights; biases lie beside them.
+struct Held<'m>(HashMap<&'m str, (Vec<usize>, Role, bool)>);
+
+impl<'m> Held<'m> {
+    fn of(model: &'m Model) -> Self {
+        let mut found: HashMap<&str, (Vec<usize>, Role, bool)> = HashMap::new();
+        for (number, (_, group)) in model.weights.groups().enumerate() {
+            for part in group.parts() {
+                let name: &'m str = match &part.tensor {
+                    Tensor::Matrix(matrix) | Tensor::Down(Down::Columns(matrix) | Down::Rows(matrix)) => matrix.name(),
+                    Tensor::Down(Down::Lossless(_)) | Tensor::Vector(_) => continue,
+                };
+                let by_neurons = matches!(part.tensor, Tensor::Down(Down::Rows(_)));
+                found.entry(name).or_insert_with(|| (Vec::new(), part.role, by_neurons)).0.push(number);
             }
         }
+        Self(found)
     }
-    found
+
+    /// The groups of a tensor, which part of them it is, and whether it is a bias.
+    fn find(&self, tensor: &str) -> Option<(Vec<usize>, Role, bool)> {
+        let weight = tensor.strip_suffix(".bias").map(|stem| format!("{stem}.weight"));
+        let (groups, role, _) = self.0.get(weight.as_deref().unwrap_or(tensor))?;
+        Some((groups.clone(), *role, weight.is_some()))
+    }
+
+    fn is_by_neurons(&self, tensor: &str) -> bool {
+        self.0.get(tensor).is_some_and(|(_, _, by_neurons)| *by_neurons)
+    }
 }
 
 fn plan_tensor<'a>(
-    model: &Model,
+    held: &Held,
     draft: &Draft,
     tensor: &'a TensorInfo,
     out: &mut Vec<(PlannedTensor, Content<'a>)>,
 ) -> Result<()> {
     let (name, dims) = (tensor.name.clone(), tensor.dims.clone());
     let matrix = |dtype| PlannedTensor { name: name.clone(), dtype, dims: dims.clone() };
-    match held(model, &tensor.name) {
-        Some((groups, Role::FfnDown, false)) => plan_down(draft, tensor, groups, out)?,
+    match held.find(&tensor.name) {
+        Some((groups, Role::FfnDown, false)) => {
+            plan_down(draft, tensor, groups, held.is_by_neurons(&tensor.name), out)?;
+        }
         Some((groups, Role::FfnGate | Role::FfnUp, false)) => {
             let dtype = draft.matrix_type(&tensor.name, tensor.dtype, tensor.n_cols());
             out.push((matrix(dtype), Content::Rows(tensor, groups)));
@@ -231,14 +270,14 @@ fn plan_down<'a>(
     draft: &Draft,
     tensor: &'a TensorInfo,
     groups: Vec<usize>,
+    by_neurons: bool,
     out: &mut Vec<(PlannedTensor, Content<'a>)>,
 ) -> Result<()> {
     let stem = tensor.name.strip_suffix(".weight").unwrap_or(&tensor.name);
-    // PowerInfer's files have it by neurons already.
-    let by_neurons = stem.split_once(BY_NEURONS);
-    let (layer, suffix) = by_neurons.or_else(|| stem.split_once(".ffn_down")).context("ffn_down has another name")?;
+    let (layer, suffix) =
+        stem.split_once(BY_NEURONS).or_else(|| stem.split_once(".ffn_down")).context("ffn_down has another name")?;
     let rows = tensor.n_rows() / groups.len();
-    let (n_ff, n_embd) = if by_neurons.is_some() { (rows, tensor.n_cols()) } else { (tensor.n_cols(), rows) };
+    let (n_ff, n_embd) = if by_neurons { (rows, tensor.n_cols()) } else { (tensor.n_cols(), rows) };
     let several = if groups.len() > 1 { vec![groups.len()] } else { Vec::new() };
     let mut push = |name: &str, end: &str, dtype, dims: &[usize], content| {
         let name = format!("{layer}.{name}{suffix}{end}");
@@ -246,9 +285,10 @@ fn plan_down<'a>(
     };
     match draft.down[groups[0]] {
         DownLayout::Rows(dtype) => {
+            // Files of PowerInfer's and of SmallThinker's makers have it by neurons already.
             let content = match by_neurons {
-                Some(_) => Content::Rows(tensor, groups.clone()),
-                None => Content::Transposed(tensor, groups.clone(), dtype),
+                true => Content::Rows(tensor, groups.clone()),
+                false => Content::Transposed(tensor, groups.clone(), dtype),
             };
             push("ffn_down_t", ".weight", dtype, &[n_embd, n_ff], content);
         }
@@ -258,27 +298,30 @@ fn plan_down<'a>(
             push("ffn_down_scale", "", GgmlType::F16, &[n_embd, n_ff / QK], Content::Scales(tensor));
         }
     }
+    let drafted = |of| Content::Drafted(groups.clone(), of);
+    let put_ids =
+        |g: &GroupDraft, out: &mut Vec<u8>| out.extend(g.order.iter().flat_map(|id| (id.0 as i32).to_le_bytes()));
+    push("ffn_neuron_id", "", GgmlType::I32, &[n_ff], drafted(put_ids));
+    push("ffn_neuron_rate", "", GgmlType::F32, &[n_ff], drafted(|g, out| put(&g.rates, out)));
+    push("ffn_neuron_mass", "", GgmlType::F32, &[n_ff], drafted(|g, out| put(&g.mass, out)));
     let all = || groups.iter().map(|group| &draft.groups[*group]);
-    let ids = all().flat_map(|g| g.order.iter().flat_map(|id| (id.0 as i32).to_le_bytes())).collect();
-    push("ffn_neuron_id", "", GgmlType::I32, &[n_ff], Content::Bytes(ids));
-    let rates = all().flat_map(|g| bytes_of(&g.rates)).collect();
-    push("ffn_neuron_rate", "", GgmlType::F32, &[n_ff], Content::Bytes(rates));
-    let mass = all().flat_map(|g| bytes_of(&g.mass)).collect();
-    push("ffn_neuron_mass", "", GgmlType::F32, &[n_ff], Content::Bytes(mass));
-    let open: Option<Vec<&Vec<f32>>> = all().map(|g| g.open_rates.as_ref()).collect();
-    if let Some(open) = open {
-        let bytes = open.iter().flat_map(|rates| bytes_of(rates)).collect();
-        push("ffn_neuron_open_rate", "", GgmlType::F32, &[n_ff], Content::Bytes(bytes));
+    if all().all(|g| g.open_rates.is_some()) {
+        let put_open = |g: &GroupDraft, out: &mut Vec<u8>| g.open_rates.iter().for_each(|open| put(open, out));
+        push("ffn_neuron_open_rate", "", GgmlType::F32, &[n_ff], drafted(put_open));
     }
     let cold: Option<Vec<&ColdQuantiles>> = all().map(|g| g.cold.as_ref()).collect();
-    if let Some(cold) = cold
-        && let Some(first) = cold.first()
-    {
+    if let Some(first) = cold.as_ref().and_then(|cold| cold.first()) {
         let (n_points, n_quantiles) = (first.n_hot.len(), first.fired.first().map_or(0, Vec::len));
-        let bytes = cold.iter().flat_map(|cold| bytes_of(&cold.fired.concat())).collect();
-        push("ffn_cold_fired", "", GgmlType::F32, &[n_quantiles, n_points], Content::Bytes(bytes));
+        let put_cold = |g: &GroupDraft, out: &mut Vec<u8>| {
+            g.cold.iter().flat_map(|cold| &cold.fired).for_each(|fired| put(fired, out));
+        };
+        push("ffn_cold_fired", "", GgmlType::F32, &[n_quantiles, n_points], drafted(put_cold));
     }
     Ok(())
+}
+
+fn put(values: &[f32], out: &mut Vec<u8>) {
+    out.extend(values.iter().flat_map(|v| v.to_le_bytes()));
 }
 
 fn bytes_of(values: &[f32]) -> Vec<u8> {
@@ -286,7 +329,7 @@ fn bytes_of(values: &[f32]) -> Vec<u8> {
 }
 
 /// The source's metadata byte for byte, but for what no longer holds, then our own keys.
-fn metadata(model: &Model, draft: &Draft, predictor: Option<&Gguf>) -> MetadataBuilder {
+fn metadata(model: &Model, draft: &Draft, predictor: Option<&Gguf>) -> Result<MetadataBuilder> {
     let source = model.gguf.metadata();
     let mut out = MetadataBuilder::default();
     let ours = |key: &str| key.starts_with("powerinfer.") && !key.starts_with(SYNTHETIC_KEY);
@@ -317,49 +360,23 @@ fn metadata(model: &Model, draft: &Draft, predictor: Option<&Gguf>) -> MetadataB
     }
     let n_hot = draft.groups.iter().map(|g| g.n_hot as u32).collect();
     out.add("powerinfer.n_hot", &Value::ArrayU32(n_hot));
+    if draft.groups.iter().any(|g| g.chosen.is_some()) {
+        let chosen = draft.groups.iter().map(|g| g.chosen.unwrap_or(1.0)).collect();
+        out.add(CHOSEN_KEY, &Value::ArrayF32(chosen));
+    }
+    for (name, of) in HITS {
+        if !draft.hits.is_empty() {
+            out.add(&format!("powerinfer.experts.{name}"), &Value::ArrayF32(draft.hits.iter().map(of).collect()));
+        }
+    }
     if let Some(thresholds) = &draft.thresholds {
         out.add(THRESHOLDS_KEY, &Value::ArrayF32(thresholds.by_group().to_vec()));
     }
     match predictor {
-        Some(predictor) => pack::add_keys(predictor, &mut out),
+        Some(predictor) => pack::add_keys(predictor, model, &mut out)?,
         None => carried::add_keys(model, &mut out),
     }
-    out
-}
-
-/// Transposes first, then quantizes: blocks must run along a neuron's own vector.
-fn write_transposed(
-    gguf: &Gguf,
-    source: &TensorInfo,
-    order: &[NeuronId],
-    dtype: GgmlType,
-    writer: &mut Writer,
-    progress: &dyn Progress,
-) -> Result<()> {
-    let (n_embd, n_ff) = (source.n_rows(), source.n_cols());
-    let data = gguf.data(source);
-    let source_bytes = data.len() / n_embd;
-    let row_bytes = dtype.row_bytes(n_embd).context("rows are not whole blocks")?;
-    let (dequantize, quantize) = (convert::dequantizer(source.dtype)?, convert::quantizer(dtype)?);
-    let per_buffer = (TRANSPOSE_BYTES / (4 * n_embd)).max(1);
-    let mut row = vec![0.0; n_ff];
-    let mut neurons = vec![0.0; per_buffer.min(n_ff) * n_embd];
-    let mut bytes = vec![0; per_buffer.min(n_ff) * row_bytes];
-    for ids in order.chunks(per_buffer) {
-        for (r, source_row) in data.chunks_exact(source_bytes).enumerate() {
-            progress::check(progress)?;
-            dequantize(source_row, &mut row);
-            for (neuron, id) in neurons.chunks_exact_mut(n_embd).zip(ids) {
-                neuron[r] = row[id.0 as usize];
-            }
-        }
-        let bytes = &mut bytes[..ids.len() * row_bytes];
-        let pairs = bytes.chunks_mut(row_bytes).zip(neurons.chunks(n_embd));
-        parallel::each(pairs, |_, (out, neuron)| quantize(neuron, out));
-        writer.append(bytes)?;
-        progress.advance(bytes.len() as u64);
-    }
-    Ok(())
+    Ok(out)
 }
 
 fn write_quants(

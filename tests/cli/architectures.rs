@@ -6,7 +6,7 @@ use powerinfer::model::arch::KNOWN;
 use std::path::Path;
 
 /// `<unk> <s> </s>`, the space, the letters.
-fn letters() -> (Value, Value, Value) {
+pub fn letters() -> (Value, Value, Value) {
     let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>", "\u{2581}"].map(Into::into).to_vec();
     tokens.extend(('a'..='z').map(String::from));
     let kind = |id: usize| [2, 3, 3].get(id).copied().unwrap_or(1);

@@ -7,6 +7,7 @@ mod contradictions;
 mod conversation_ends;
 mod device;
 mod doubt;
+mod experts;
 mod fallback;
 mod first_start;
 mod hostile_models;

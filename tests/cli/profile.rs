@@ -264,7 +264,7 @@ fn other_versions_and_cut_files_are_refused() {
     };
     let mut newer = whole.clone();
     newer[8] = 9;
-    refuse(&newer, &["bad", "version 9", "1 and 2"]);
+    refuse(&newer, &["bad", "version 9", "1, 2 and 3"]);
     // The samples are last: without the end of them nothing is shown, though they are not read.
     refuse(&whole[..whole.len() - 1], &["bad", "cut short"]);
     refuse(&whole[..whole.len() / 2], &["bad", "cut short"]);

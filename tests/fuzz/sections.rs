@@ -45,7 +45,7 @@ impl Form for Sections {
             (1, Some(theirs)) => self.list.push(theirs),
             (2, Some(theirs)) => *section = theirs.1,
             (3, _) => tag[random.below(4)] = random.next() as u8,
-            (4, _) => self.version = [0, 1, 2, 3][random.below(4)],
+            (4, _) => self.version = [0, 1, 2, 3, 4][random.below(5)],
             // Counts and lengths stand at the beginning, and all numbers at multiples of four bytes.
             (5..16, _) => {
                 let end = if random.below(2) == 0 { section.len().min(64) } else { section.len() };

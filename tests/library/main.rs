@@ -12,6 +12,7 @@ mod gemma;
 mod golden;
 mod groups;
 mod hostile_gguf;
+mod large_profiles;
 mod latent;
 mod long_rope;
 mod mixed_groups;
@@ -25,6 +26,7 @@ mod pwri_architectures;
 mod pwri_variants;
 mod recurrent;
 mod registry;
+mod routed_profiles;
 #[path = "../support/mod.rs"]
 mod support;
 mod synthetic_experts;

@@ -165,9 +165,9 @@ fn version_1_is_read_and_every_damage_to_it_refused() {
     merged.merge(&profile(4)).unwrap();
     assert_eq!((merged.reuse, merged.fired_sets), (None, None));
     let mut newer = bytes;
-    newer[8] = 3;
+    newer[8] = 4;
     let error = Profile::from_bytes(&newer).unwrap_err().to_string();
-    assert!(error.contains("of version 3") && error.contains("1 and 2"), "{error}");
+    assert!(error.contains("of version 4") && error.contains("1, 2 and 3"), "{error}");
 }
 
 #[test]
