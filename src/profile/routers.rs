@@ -230,7 +230,7 @@ mod tests {
         let router = counted(&[&[0, 1], &[0, 2]], 1);
         let mut bytes = Vec::new();
         RouterCounts::put(std::slice::from_ref(&router), &mut bytes);
-        assert_eq!(RouterCounts::read(&bytes, &[0; 4]).unwrap(), [router.clone()]);
+        assert_eq!(RouterCounts::read(&bytes, &[0; 4]).unwrap(), std::slice::from_ref(&router));
         for n in 0..bytes.len() {
             assert!(RouterCounts::read(&bytes[..n], &[0; 4]).is_err());
         }
