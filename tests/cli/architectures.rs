@@ -2,6 +2,8 @@
 
 use crate::support::real::repository;
 use crate::support::{ModelFile, Outcome, Value, tool};
+use powerinfer::gguf::Gguf;
+use powerinfer::model::Model;
 use powerinfer::model::arch::KNOWN;
 use std::path::Path;
 
@@ -64,7 +66,8 @@ fn models_of_every_architecture_are_profiled_split_and_run() {
             Outcome::from(split.output().unwrap()).ok();
         }
         // Predictors are for layers of one group of neurons each.
-        let fits = !name.starts_with("nemotron_h");
+        let opened = Model::new(Gguf::open(&model).unwrap(), None).unwrap();
+        let fits = opened.weights.layers.iter().all(|layer| layer.groups.len() == 1);
         if fits {
             let mut fit = tool("profile");
             fit.arg("-m").arg(&model).arg("--samples-from").arg(at("a.profile")).arg("-o").arg(at("a.predictor"));

@@ -1,7 +1,7 @@
 //! Tiny models, and what the commands do with one.
 
 use crate::support::kind::{Kind, Pairing};
-use crate::support::{ModelFile, Value};
+use crate::support::{ModelFile, Tensor, Value};
 use anyhow::Result;
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
@@ -9,6 +9,7 @@ use powerinfer::gguf::{Gguf, Source};
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
 use powerinfer::profile::Fingerprint;
+use powerinfer::quant::GgmlType;
 
 pub const N_VOCAB: usize = 6;
 
@@ -71,6 +72,27 @@ fn arcee() -> ModelFile {
     file
 }
 
+/// A model of two experts, one of which is chosen: in one tensor, or in one each, as old files have them.
+fn experts(stacked: bool) -> ModelFile {
+    let mut file = file(&kind());
+    file.set("llama.expert_count", Value::U32(2)).set("llama.expert_used_count", Value::U32(1));
+    let (neurons, mut rest): (Vec<_>, Vec<_>) =
+        file.tensors.into_iter().partition(|t| t.name.contains("ffn_") && !t.name.contains("norm"));
+    for tensor in neurons {
+        let stem = tensor.name.trim_end_matches(".weight");
+        if stacked {
+            let (mut dims, bytes) = (tensor.dims.clone(), tensor.bytes.repeat(2));
+            dims.push(2);
+            rest.push(Tensor { name: format!("{stem}_exps.weight"), dims, bytes, ..tensor.clone() });
+        } else {
+            rest.extend((0..2).map(|expert| Tensor { name: format!("{stem}.{expert}.weight"), ..tensor.clone() }));
+        }
+    }
+    rest.extend((0..2).map(|i| Tensor::zeros(&format!("blk.{i}.ffn_gate_inp.weight"), GgmlType::F32, &[8, 2])));
+    file.tensors = rest;
+    file
+}
+
 /// Plain files.
 pub fn plain() -> Vec<ModelFile> {
     let mut merges = kind().file(&kind().weights(1));
@@ -81,7 +103,7 @@ pub fn plain() -> Vec<ModelFile> {
     let mut published = bare.clone();
     published.set("general.name", Value::Str("ReluLLaMA".to_owned())).remove("llama.hidden_activation");
     assert!(kind().rope == Pairing::Interleaved, "what llama is");
-    vec![file(&kind()), merges, file(&scaled), bare, published, arcee()]
+    vec![file(&kind()), merges, file(&scaled), bare, published, arcee(), experts(true), experts(false)]
 }
 
 pub fn open(bytes: &[u8]) -> Result<Gguf> {
