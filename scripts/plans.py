@@ -23,7 +23,7 @@ REPORTED = {
 
 HEAD = """# Plans
 
-What the planner expects of six models on four machines, before any of it is run. **Nothing here was measured**: the
+What the planner expects of six dense models on four machines, before any of it is run; four models with experts follow behind. **Nothing here was measured**: the
 machines are descriptions (`hardware/*.toml`, from public bandwidths and assumed shares of them), the models are shapes
 whose neurons fire by a power law, and what runs on a graphics card has been tested on an emulated one only. The table says what is worth building and
 what a user may hope for, no more.

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes docs/plans.md: plans for six models on four machines, none of which need be there.
+# Writes docs/plans.md: plans for six dense models and four with experts on four machines, none of which need be there.
 # Usage: scripts/plans.sh   (from the repository's folder; needs a release or debug build of powerinfer-split, and python3)
 set -eu
 split=${SPLIT:-target/release/powerinfer-split}
@@ -16,5 +16,5 @@ for machine in rtx-4090-ddr5 rtx-3060-ddr4 rtx-2080ti-ddr4 h200; do
         done
     done
 done
-python3 scripts/plans.py "$work" > "$work/plans.md"
+{ python3 scripts/plans.py "$work" && python3 scripts/plans_table.py "$split"; } > "$work/plans.md"
 mv "$work/plans.md" docs/plans.md

@@ -194,6 +194,7 @@ fn row(i: usize, layer: &PlannedLayer) -> String {
     let choice = &layer.choice;
     let on = |gpu: bool| if gpu { "gpu" } else { "cpu" };
     let mask = match () {
+        () if layer.n_ff == 0 => "-",
         () if masks_on_card(layer) => "gpu",
         () if choice.groups.iter().any(|g| g.predictor) => "pred",
         () if choice.n_hot() > 0 => "both",

@@ -60,6 +60,11 @@ impl Options {
         (Self::Listed(choices), items)
     }
 
+    /// Whether there are others, which a plan does not choose among.
+    pub fn are_ordered(&self) -> bool {
+        matches!(self, Self::Ordered(_))
+    }
+
     /// Option number `at`.
     pub fn choice(&self, at: usize) -> LayerChoice {
         match self {

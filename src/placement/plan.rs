@@ -96,9 +96,10 @@ impl Plan {
         self.layers.iter().map(|l| l.choice.n_hot()).sum::<usize>() as f64 / n.max(1) as f64
     }
 
-    /// Mean over layers of the share of activation mass that is hot.
+    /// Mean over layers with neurons of the share of activation mass that is hot.
     pub fn mass_covered(&self) -> f64 {
-        self.layers.iter().map(|l| l.mass_covered).sum::<f64>() / self.layers.len().max(1) as f64
+        let with_neurons = || self.layers.iter().filter(|l| l.n_ff > 0);
+        with_neurons().map(|l| l.mass_covered).sum::<f64>() / with_neurons().count().max(1) as f64
     }
 }
 
@@ -372,7 +373,7 @@ impl Prepared<'_> {
     /// The fastest plan within `budget`, whether the card has that much or not, and the proof.
     pub(super) fn within(&self, budget: Bytes) -> Plan {
         let mut best = self.best(budget);
-        if self.planner.work.layers.iter().any(LayerWork::is_routed) {
+        if self.options.iter().any(|options| options.are_ordered()) {
             // Only plans that take experts in one order were looked at. Others may be faster, but not than this.
             let at = |(home, problem): &(Place, Problem)| {
                 let room = self.room(budget)?;

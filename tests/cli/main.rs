@@ -22,6 +22,7 @@ mod outputs;
 mod parts;
 mod pipeline;
 mod plan;
+mod plan_experts;
 mod positions;
 mod predict;
 mod profile;

@@ -31,7 +31,8 @@ impl OfLayer {
         let all: f64 = routed().map(|(_, (group, _))| group.chosen).sum();
         let share = |of: &dyn Fn(&GroupWork, &GroupChoice) -> bool| {
             let chosen = routed().filter(|(_, (group, choice))| of(group, choice)).map(|(_, (group, _))| group.chosen);
-            if all > 0.0 { chosen.sum::<f64>() / all } else { 0.0 }
+            // The sum of nothing is a negative zero, which would be shown.
+            if all > 0.0 { chosen.fold(0.0, |sum, share| sum + share) / all } else { 0.0 }
         };
         let count = |of: &dyn Fn(&GroupWork, &GroupChoice) -> bool| routed().filter(|(_, (g, c))| of(g, c)).count();
         Self {
