@@ -85,7 +85,7 @@ fn what_cannot_be_planned_of_experts_is_one_line() {
         assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
         assert!(outcome.stderr.contains(says) && outcome.stderr.lines().count() == 1, "{}", outcome.stderr);
     };
-    refused(&["--shape", "smallthinker-4b", "--vram-budget", "100MiB"], "more");
+    refused(&["--shape", "smallthinker-4b", "--vram-budget", "20MiB"], "more");
     refused(&["--shape", "smallthinker-4b", "--vram-budget", "13GiB"], "of RTX 3060");
     usage_error("split", &["--dry-run", "--shape", "mistral-7b:q4_0:0.1:1"], "no experts");
     usage_error("split", &["--dry-run", "--shape", "mixtral:q4_0:0.1:9"], "popularity 9");
