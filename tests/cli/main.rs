@@ -39,7 +39,7 @@ mod synthetic;
 mod templates;
 mod terminal;
 mod thresholds;
-mod trained_experts;
+mod trained;
 mod two_masks;
 mod usage;
 mod windows;
