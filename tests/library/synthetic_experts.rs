@@ -4,7 +4,7 @@ use crate::support::compare::same_bits;
 use powerinfer::cpu::Isa;
 use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
 use powerinfer::gguf::Gguf;
-use powerinfer::model::Model;
+use powerinfer::model::{Chosen, Model};
 use powerinfer::placement::Placement;
 use powerinfer::progress::Silent;
 use powerinfer::quant::GgmlType;
@@ -122,18 +122,24 @@ fn decode(executor: &mut Executor, n: u32) -> Vec<Vec<f32>> {
 #[test]
 fn every_layer_chooses_experts_and_fires_as_asked_for() {
     const N: u32 = 128;
-    for (spec, n_used, exponent, density) in
-        [("test-early:q8_0:0.1:0.8", 2, 0.8, 0.1), ("test-early:f16:0.4", 2, 0.5, 0.4), ("test-silu", 4, 0.5, 1.0)]
-    {
+    for (spec, n_used, exponent, density) in [
+        ("test-early:q8_0:0.1:0.8", 2, 0.8, 0.1),
+        ("test-early:f16:0.4", 2, 0.5, 0.4),
+        ("test-silu", 4, 0.5, 1.0),
+        ("test-experts:q8_0", 4, 0.5, 0.1),
+    ] {
         let (_folder, path) = file(spec, Layout::Plain);
         let model = Model::new(Gguf::open(&path).unwrap(), None).unwrap();
         let mut executor = executor(&model, Mode::Exact);
         decode(&mut executor, N);
-        for (i, layer) in model.weights.layers.iter().enumerate() {
+        for (i, layer) in model.weights.layers.iter().enumerate().filter(|(_, layer)| !layer.groups.is_empty()) {
             let groups = layer.first_group..layer.first_group + layer.groups.len();
             let fired = executor.stats().density_where_computed(groups.clone()).unwrap();
             assert!((fired / density - 1.0).abs() < 0.3, "{spec}: layer {i}: {fired} of the neurons fire");
-            let mut shares: Vec<f64> = groups.map(|group| executor.stats().share_computed(group).unwrap()).collect();
+            // An expert that all tokens have is the last.
+            let shared = layer.groups.iter().filter(|group| group.chosen == Chosen::Always).count();
+            let routed = groups.start..groups.end - shared;
+            let mut shares: Vec<f64> = routed.map(|group| executor.stats().share_computed(group).unwrap()).collect();
             shares.sort_by(|a, b| b.total_cmp(a));
             for (rank, (share, wanted)) in shares.iter().zip(law(shares.len(), n_used, exponent)).enumerate() {
                 let error = (wanted * (1.0 - wanted) / f64::from(N)).sqrt();
@@ -145,7 +151,7 @@ fn every_layer_chooses_experts_and_fires_as_asked_for() {
 
 #[test]
 fn exact_is_dense_bit_for_bit_with_experts() {
-    for spec in ["test-early:q8_0", "test-silu"] {
+    for spec in ["test-early:q8_0", "test-silu", "test-experts"] {
         let (_folder, path) = file(spec, Layout::Plain);
         let model = Model::new(Gguf::open(&path).unwrap(), None).unwrap();
         let [dense, exact] = [Mode::Dense, Mode::Exact].map(|mode| decode(&mut executor(&model, mode), 24));
