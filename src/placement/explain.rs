@@ -1,6 +1,7 @@
 //! A plan in words: a table for people and JSON for programs.
 
 mod experts;
+mod favours;
 
 use super::plan::{Place, Plan, PlannedLayer, Planner, Prepared};
 use super::workload::LayerWork;
@@ -80,7 +81,8 @@ impl<'a> Explained<'a> {
             ));
         }
         let experts = Experts::new(&self.planner, plan);
-        experts.lines().iter().for_each(|text| line(format_args!("{text}")));
+        let favours = favours::line(&self.planner, plan.hot_share());
+        experts.lines().iter().chain(&favours).for_each(|text| line(format_args!("{text}")));
         let ms = |picoseconds: u64| picoseconds as f64 * 1e-9;
         let proof = match () {
             () if plan.objective == plan.bound => "optimal",

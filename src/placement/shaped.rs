@@ -42,6 +42,7 @@ impl Workload {
             head: Whole { bytes: sized.row_bytes(head, shape.n_embd)? as u64 * shape.n_vocab as u64, dtype: head },
             n_head_bias: 0,
             layers: (0..sized.n_layer).map(|i| maker.layer(i)).collect::<Result<_>>()?,
+            hits: Vec::new(),
         })
     }
 }

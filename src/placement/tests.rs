@@ -73,7 +73,15 @@ fn distinct(n_layer: usize, n_embd: usize, n_ff: usize, seed: u64) -> Workload {
         }
     });
     let layers = layers.collect();
-    Workload { name: "test".to_owned(), n_embd, n_vocab: 1000, head: block(1000), n_head_bias: 0, layers }
+    Workload {
+        name: "test".to_owned(),
+        n_embd,
+        n_vocab: 1000,
+        head: block(1000),
+        n_head_bias: 0,
+        layers,
+        hits: Vec::new(),
+    }
 }
 
 fn plan(hardware: &Hardware, work: &Workload, method: Mode, budget: u64) -> anyhow::Result<Plan> {

@@ -2,7 +2,7 @@
 
 use super::draft::{DownLayout, Draft};
 use crate::model::Model;
-use crate::placement::workload::{NeuronRows, NeuronStats, Workload};
+use crate::placement::workload::{NeuronRows, NeuronStats, SetHits, Workload};
 use crate::predictor::Predictors;
 use crate::quant::GgmlType;
 use std::sync::Arc;
@@ -37,6 +37,12 @@ pub fn workload(model: &Model, draft: &Draft, predictors: Option<&Predictors>) -
         group.down_by_columns = false;
         group.divisible = matches!(down, DownLayout::Rows(_));
     }
+    let hits = draft.hits.iter().map(|(one_in, hits)| SetHits {
+        share: 1.0 / *one_in as f64,
+        fixed: hits.held_out.unwrap_or(hits.fixed),
+        cache: (hits.cache, hits.cache_at_most),
+    });
+    work.hits = hits.collect();
     // Predictors are for layers with one group of neurons.
     let fitted = predictors.map_or(&[][..], |p| &p.layers);
     for ((layer, weights), fitted) in work.layers.iter_mut().zip(&model.weights.layers).zip(fitted) {
