@@ -35,13 +35,16 @@ struct Computed {
     decoded: Vec<f32>,
     prefilled: Vec<f32>,
     shares: [Option<f64>; 2],
+    /// By group, the share of tokens for which it is computed.
+    chosen: Vec<Option<f64>>,
 }
 
-fn compute(executor: &mut Executor) -> Result<Computed> {
+fn compute(executor: &mut Executor, n_groups: usize) -> Result<Computed> {
     let decoded = decode(executor, &TOKENS)?.concat();
     let shares = [executor.stats().density(), executor.stats().opened()];
+    let chosen = (0..n_groups).map(|group| executor.stats().share_computed(group)).collect();
     executor.clear();
-    Ok(Computed { decoded, prefilled: executor.prefill(&TOKENS)?.to_vec(), shares })
+    Ok(Computed { decoded, prefilled: executor.prefill(&TOKENS)?.to_vec(), shares, chosen })
 }
 
 fn on_card(model: &Model, device: &Device, mode: Mode, choices: &[LayerChoice]) -> Result<Computed> {
@@ -51,7 +54,7 @@ fn on_card(model: &Model, device: &Device, mode: Mode, choices: &[LayerChoice]) 
     let plan = Planner { hardware: &hardware, work: &work, run: &run }.of_choices(choices, Place::Card(0))?;
     let worker = Worker::new(params.n_threads, params.isa)?;
     let mut executor = Executor::on_card(model, device, plan, params, &worker)?;
-    compute(&mut executor)
+    compute(&mut executor, model.weights.group_sizes().len())
 }
 
 /// Largest difference, of the largest value.
@@ -78,7 +81,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 
 fn check(model: &Model, device: &Device, what: &str, [decode, prefill]: [f32; 2]) -> Result<()> {
     let mut alone = Executor::new(model, Placement::all_cold(model), params(Mode::Exact))?;
-    let expected = compute(&mut alone)?;
+    let expected = compute(&mut alone, model.weights.group_sizes().len())?;
     for (way, n_hot) in ways(model.config.n_layer) {
         let group = |n_hot| GroupChoice { mask: false, predictor: false, n_hot };
         let choice = |n_hot: &[usize; 2]| LayerChoice { card: 0, attention: true, groups: n_hot.map(group).to_vec() };
@@ -91,6 +94,7 @@ fn check(model: &Model, device: &Device, what: &str, [decode, prefill]: [f32; 2]
         println!("{what}: decode {decoded:e}, prompt {prefilled:e}");
         assert!(decoded <= decode && prefilled <= prefill, "{what}");
         assert_eq!(bits(&exact.decoded), bits(&dense.decoded), "{what}: exact is not dense");
+        assert_eq!(exact.chosen, expected.chosen, "{what}: the share of tokens that chose a group");
         for (card, cpu) in exact.shares.iter().zip(&expected.shares) {
             let apart = card.unwrap_or_default() - cpu.unwrap_or_default();
             assert!(apart.abs() <= 2e-3, "{what}: {:?} of the neurons, on the CPU {:?}", exact.shares, expected.shares);

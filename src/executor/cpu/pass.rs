@@ -44,6 +44,13 @@ struct Divided<'a> {
     given: Given<'a>,
 }
 
+impl Divided<'_> {
+    /// Whether nothing of a group of a layer that is divided group by group is computed elsewhere.
+    fn has_all_of(&self, group: usize) -> bool {
+        matches!(self.cold_from, ColdFrom::Each(from) if from.get(group) == Some(&0))
+    }
+}
+
 impl<'a, 'm, 't> Pass<'a, 'm, 't> {
     pub fn new(cpu: &'a Setup<'m>, hands: &'a mut Hands, how: How, tokens: &'a mut Tokens<'t>) -> Self {
         Self { cpu, hands, how, tokens }
@@ -386,7 +393,8 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             for (token, computed) in tokens.iter().zip(few.computed(i)) {
                 let stats = &mut sequences[entries[*token as usize].sequence].stats;
                 stats.add(at.number, *computed);
-                if first {
+                // What another device has a part of, it counts.
+                if first && part.is_none_or(|part| part.has_all_of(at.group)) {
                     stats.choose(at.number);
                 }
             }

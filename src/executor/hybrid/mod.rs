@@ -197,11 +197,17 @@ impl<'m> Hybrid<'m> {
     fn count(&self, tokens: &mut Tokens) {
         let Some(sequence) = tokens.sequences.first_mut() else { return };
         let two_masks = self.cpu.model().config.activation.activation.has_two_masks();
-        let on_card = self.resident.layers.iter().flat_map(|layer| &layer.groups);
+        let on_card =
+            self.resident.layers.iter().flat_map(|layer| layer.groups.iter().map(move |group| (layer, group)));
         let groups = self.cpu.model().weights.groups().zip(on_card).zip(self.mailbox.counts().chunks_exact(2));
-        for (number, (((_, group), on_card), counts)) in groups.enumerate() {
+        for (number, (((_, group), (layer, on_card)), counts)) in groups.enumerate() {
             let n_hot = on_card.choice.n_hot;
             let is_left_out = group.is_routed() && counts[0] == NOT_CHOSEN;
+            // Groups of which the card has nothing are the CPU's to count.
+            let counted_here = if layer.routed.is_some() { n_hot > 0 && !is_left_out } else { layer.has_ffn() };
+            if counted_here {
+                sequence.stats.choose(number);
+            }
             if on_card.choice.is_any() && !is_left_out {
                 let masked = if on_card.choice.mask { group.n_ff() } else { n_hot };
                 let [fired, opened] =
