@@ -118,6 +118,10 @@ fn listed(layer: &LayerWork, mode: Mode) -> Vec<LayerChoice> {
     out
 }
 
+/// Whether a card may have whole masks of groups in layers with a router. It computes hot prefixes there and no more, so a
+/// plan with such masks would promise what nothing does.
+const WHOLE_MASKS: bool = false;
+
 /// What the card may have of a group that a router chooses, or of one beside such: a prefix, with the whole mask or not.
 /// With it what fires before and behind each prefix.
 pub(super) struct GroupOptions {
@@ -132,7 +136,7 @@ impl GroupOptions {
     /// Those of all groups of a layer; groups that share their rates share the sums.
     pub fn of_layer(layer: &LayerWork, mode: Mode) -> Vec<Self> {
         // Where all is computed, nothing is skipped by it.
-        let masks = mode != Mode::Dense;
+        let masks = WHOLE_MASKS && mode != Mode::Dense;
         let mut known: Option<(&Arc<NeuronStats>, Arc<Vec<Sums>>)> = None;
         let mut of_group = |group: &'_ GroupWork, stats| {
             let n_ff = group.n_ff();
