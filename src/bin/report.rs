@@ -5,7 +5,8 @@ use anyhow::Result;
 use powerinfer::executor::{Executor, Mode, Worker};
 use powerinfer::generate::Generated;
 use powerinfer::measure::doubt;
-use powerinfer::model::Model;
+use powerinfer::model::{Layer, Model};
+use std::ops::Range;
 
 fn per_second(n: usize, seconds: f64) -> f64 {
     if n == 0 || seconds == 0.0 { 0.0 } else { n as f64 / seconds }
@@ -22,9 +23,11 @@ pub fn timings(executor: &Executor, result: &Generated, seed: u64) {
     let gates = gates.map_or_else(String::new, |opened| format!(" (of the gates {:.2} %)", 100.0 * (1.0 - opened)));
     let sparsity =
         stats.density().map_or_else(String::new, |d| format!("FFN sparsity {:.2} %{gates}, ", 100.0 * (1.0 - d)));
+    let chosen = density_in_experts(executor.model(), executor);
+    let chosen = chosen.map_or_else(String::new, |d| format!("of chosen experts {:.2} %, ", 100.0 * (1.0 - d)));
     let mode = executor.params().mode.name();
     tell!(
-        "{sparsity}mode {mode}, {} threads, seed {seed}, stopped by {}",
+        "{sparsity}{chosen}mode {mode}, {} threads, seed {seed}, stopped by {}",
         executor.params().n_threads,
         result.stop.name()
     );
@@ -45,6 +48,12 @@ pub fn doubt(executor: &mut Executor, tokens: &[u32], worker: &Worker) {
 pub fn layers(model: &Model, executor: &Executor) {
     let stats = executor.stats();
     for (number, (layer, group)) in model.weights.groups().enumerate() {
+        if group.is_routed() {
+            if number == model.weights.layers[layer].first_group {
+                experts(model, executor, layer);
+            }
+            continue;
+        }
         if let Some(density) = stats.group_density(number) {
             let found = stats.group_recall(number).map_or_else(String::new, |recall| {
                 let named = 100.0 * stats.group_masked(number).unwrap_or(0.0);
@@ -81,6 +90,40 @@ pub fn layers(model: &Model, executor: &Executor) {
     }
 }
 
+/// The groups of a layer that its router chooses among.
+fn routed(layer: &Layer) -> Range<usize> {
+    let n = layer.groups.iter().filter(|group| group.is_routed()).count();
+    layer.first_group..layer.first_group + n
+}
+
+/// In one line for all experts of a layer: how many a token had, and what fired in them.
+fn experts(model: &Model, executor: &Executor, layer: usize) {
+    let (stats, groups) = (executor.stats(), routed(&model.weights.layers[layer]));
+    let shares: Vec<f64> = groups.clone().filter_map(|group| stats.share_computed(group)).collect();
+    let Some(density) = stats.density_where_computed(groups) else { return };
+    let unused = shares.iter().filter(|share| **share == 0.0).count();
+    let unused = if unused > 0 { format!(", {unused} never chosen") } else { String::new() };
+    tell!(
+        "layer {layer:>3}: {:>6.2} % of the neurons of {:.0} experts of {} fired{unused}",
+        100.0 * density,
+        shares.iter().sum::<f64>(),
+        shares.len()
+    );
+}
+
+/// Share of the neurons of chosen experts that fired, in all layers; `None` where the model has none.
+fn density_in_experts(model: &Model, executor: &Executor) -> Option<f64> {
+    let stats = executor.stats();
+    let of_layer = |layer: &Layer| {
+        let groups = routed(layer);
+        let computed: f64 = groups.clone().filter_map(|group| stats.share_computed(group)).sum();
+        stats.density_where_computed(groups).map(|density| (density * computed, computed))
+    };
+    let layers = model.weights.layers.iter().filter_map(of_layer);
+    let (fired, computed) = layers.fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    (computed > 0.0).then_some(fired / computed)
+}
+
 /// Everything about a generation as one JSON object, to stdout. `texts` are the prompt and what was shown of the answer.
 pub fn json(model: &Model, executor: &Executor, texts: (&str, &str), result: &Generated, seed: u64) -> Result<()> {
     let (prefill, decode) = (result.prefill.as_secs_f64(), result.decode.as_secs_f64());
@@ -96,6 +139,7 @@ pub fn json(model: &Model, executor: &Executor, texts: (&str, &str), result: &Ge
         "prefill_ts": per_second(result.n_prompt, prefill),
         "decode_ts": per_second(result.n_decoded, decode),
         "ffn_density": executor.stats().density(),
+        "expert_density": density_in_experts(model, executor),
         "ffn_up_density": executor.stats().opened().filter(|_| model.has_two_masks()),
         "mode": executor.params().mode.name(),
         "predictor_recall": executor.stats().recall().map(|r| r.by_mass()),

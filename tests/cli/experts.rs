@@ -202,13 +202,13 @@ fn profiles_of_other_experts_are_refused() {
     let out = setup.at("out.gguf");
     let mut split = setup.command("split", &[]);
     split.arg("--profile").arg(setup.at("fewer.profile")).arg("-o").arg(&out);
-    refused(&mut split, &["model.gguf", "routers"]);
+    refused(&mut split, &["fewer.profile", "group 24"]);
     let mut merge = tool("profile");
     merge.arg("--merge").args(["a.profile", "fewer.profile"].map(|name| setup.at(name))).arg("-o").arg(&out);
-    refused(&mut merge, &["fewer.profile", "routers"]);
+    refused(&mut merge, &["fewer.profile", "group 24"]);
     let mut compare = tool("profile");
     compare.arg("--compare").args(["a.profile", "fewer.profile"].map(|name| setup.at(name)));
-    refused(&mut compare, &["fewer.profile", "routers"]);
+    refused(&mut compare, &["fewer.profile", "group 24"]);
     let mut lossless = setup.command("split", &["--down", "lossless"]);
     lossless.arg("--profile").arg(setup.at("a.profile")).arg("-o").arg(&out);
     refused(&mut lossless, &["--down"]);

@@ -73,3 +73,27 @@ fn most_neurons_rest_and_no_expert_is_forgotten() {
         assert!(shares.iter().all(|share| (0.08..0.6).contains(share)), "layer {i}: {shares:?}");
     }
 }
+
+/// One line per layer, however many experts there are.
+#[test]
+fn what_fires_in_experts_is_told_by_layer() {
+    let mut run = tool("run");
+    run.arg("-m").arg(model("experts")).args([
+        "-p",
+        "Once upon a time",
+        "-n",
+        "24",
+        "--temp",
+        "0",
+        "-t",
+        "2",
+        "--stats",
+    ]);
+    let told = Outcome::from(run.output().unwrap()).ok().stderr;
+    let layers: Vec<&str> = told.lines().filter(|line| line.starts_with("layer ")).collect();
+    assert_eq!(layers.len(), 5, "{told}");
+    for line in layers {
+        assert!(line.contains("% of the neurons of 2 experts of 8 fired"), "{line}");
+    }
+    assert!(told.contains(", of chosen experts 9"), "{told}");
+}
