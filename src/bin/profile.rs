@@ -161,13 +161,18 @@ fn run(args: Args) -> Result<()> {
         let output = args.output.as_deref().context("-o: is missing")?;
         return predictor::fit(&args, model.as_deref(), &wanted, output);
     }
+    let mut pace = None;
     let (profile, samples) = match (&args.show, &args.output) {
         // What is shown may be written again; its samples then go along.
         (Some(path), output) => {
             (Profile::read(path)?, output.as_ref().map_or(Ok(None), |_| Samples::read_if_any(path))?)
         }
         (None, _) if !args.merge.is_empty() => merge(&args.merge)?,
-        (None, Some(output)) => make(&args, model.as_deref(), output)?,
+        (None, Some(output)) => {
+            let (profile, samples, said) = make(&args, model.as_deref(), output)?;
+            pace = Some(said);
+            (profile, samples)
+        }
         (None, None) => anyhow::bail!("-o: is missing"),
     };
     if let Some(path) = &args.output {
@@ -176,6 +181,9 @@ fn run(args: Args) -> Result<()> {
             // What the checkpoint said is in the profile now.
             let _ = std::fs::remove_file(part(path));
         }
+    }
+    if let Some(pace) = pace {
+        tell!("{pace}");
     }
     if let Some(path) = &args.plot {
         let pools = Pool::all(&profile);
@@ -221,7 +229,8 @@ fn part(output: &Path) -> PathBuf {
     name.into()
 }
 
-fn make(args: &Args, model: Option<&Path>, output: &Path) -> Result<(Profile, Option<Samples>)> {
+/// With how long it took, in words.
+fn make(args: &Args, model: Option<&Path>, output: &Path) -> Result<(Profile, Option<Samples>, String)> {
     let bar = Bar::new();
     let part = part(output);
     let outputs = [output, &part].into_iter().chain(args.plot.as_deref());
@@ -259,10 +268,8 @@ fn make(args: &Args, model: Option<&Path>, output: &Path) -> Result<(Profile, Op
     }
     let Collected { mut profile, samples } = result?;
     let seconds = begun.elapsed().as_secs_f64();
-    tell!(
-        "profile {seconds:>8.3} s  {n_left:>5} tokens  {:>8.2} tokens/s",
-        n_left as f64 / seconds.max(f64::MIN_POSITIVE)
-    );
+    let speed = n_left as f64 / seconds.max(f64::MIN_POSITIVE);
+    let pace = format!("profile {seconds:>8.3} s  {n_left:>5} tokens  {speed:>8.2} tokens/s");
     let worker = Worker::new(n_threads, Isa::detect())?;
     if let Some(opening) = windows.first()
         && let Some(doubt) = doubt::of_text(&model, opening, &worker, &Silent)?
@@ -274,7 +281,7 @@ fn make(args: &Args, model: Option<&Path>, output: &Path) -> Result<(Profile, Op
         profile.thresholds = Some(found.thresholds);
         print_table(told)?;
     }
-    Ok((profile, samples))
+    Ok((profile, samples, pace))
 }
 
 /// The first windows of text.

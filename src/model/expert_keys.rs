@@ -64,7 +64,8 @@ impl Keys<'_> {
         ensure!(!self.is_pwri(), "{count}: {n}: a mixture of experts in PowerInfer's own format is not supported yet");
         let n_used = self.per_layer("expert_used_count", n_layer)?;
         let used = self.name("expert_used_count");
-        let n_used = n_used.with_context(|| format!("{used}: the key is missing, and there are {n} experts"))?;
+        let n_used = n_used
+            .with_context(|| format!("{count}: {n} experts, but {used}, which says how many are chosen, is missing"))?;
         let most = n_used.iter().copied().max().unwrap_or(0);
         ensure!(most >= 1, "{used}: 0 of {n} experts chosen; at least one must be");
         ensure!(most <= n, "{used}: {most} experts chosen, but {count} says that there are {n}");

@@ -123,9 +123,9 @@ impl<'a> Loader<'a> {
             return Ok(None);
         }
         let tensor = self.take(name)?;
-        // A dimension of 1 may stand anywhere: it orders nothing.
+        // Of several vectors a dimension of 1 may stand anywhere: it orders nothing.
         let sizes = |dims: &[usize]| dims.iter().copied().filter(|n| *n != 1).collect::<Vec<_>>();
-        let alike = sizes(&tensor.dims) == sizes(dims);
+        let alike = trimmed(&tensor.dims) == trimmed(dims) || dims.len() > 1 && sizes(&tensor.dims) == sizes(dims);
         ensure!(alike, "{name}: shape {:?}, but {dims:?} follows from the metadata", tensor.dims);
         let floats = matches!(tensor.dtype, GgmlType::F32 | GgmlType::F16 | GgmlType::BF16);
         ensure!(floats, "{name}: has type {} where floats are wanted", tensor.dtype);
