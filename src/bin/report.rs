@@ -79,7 +79,7 @@ pub fn layers(model: &Model, executor: &Executor) {
         );
     }
     if let Some(bytes) = stats.bytes_per_token(model).filter(|_| executor.params().mode != Mode::Dense) {
-        let dense = powerinfer::executor::dense_bytes(model);
+        let dense = powerinfer::executor::dense_bytes_per_token(model) as u64;
         let bytes = bytes as u64;
         let share = 100.0 * bytes as f64 / dense as f64;
         tell!(

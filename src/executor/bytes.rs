@@ -1,13 +1,27 @@
 //! Bytes of weights, and of states, that a pass touches.
 
 use super::recurrent::sizes;
-use crate::model::{Access, Mixer, Model, Part, Role};
+use crate::model::{Access, Layer, Mixer, Model, NeuronGroup, Part, Role};
 
 /// Bytes of weights that a dense pass over one batch of tokens touches: everything but the embedding rows of other
 /// tokens.
 pub fn dense_bytes(model: &Model) -> u64 {
     let groups = model.weights.groups().flat_map(|(_, group)| group.parts());
     outside_ffn(model) + groups.map(Part::weight_bytes).sum::<u64>()
+}
+
+/// Bytes of weights that a dense pass over one token touches: of groups that a router chooses, those that it has chosen.
+pub fn dense_bytes_per_token(model: &Model) -> f64 {
+    let of_layer = |layer: &Layer| {
+        let n_routed = layer.groups.iter().filter(|group| group.is_routed()).count().max(1) as f64;
+        let chosen = layer.router.map_or(1.0, |router| router.n_used as f64 / n_routed);
+        let of_group = |group: &NeuronGroup| {
+            let share = if group.is_routed() { chosen } else { 1.0 };
+            share * group.parts().map(Part::weight_bytes).sum::<u64>() as f64
+        };
+        layer.groups.iter().map(of_group).sum::<f64>()
+    };
+    outside_ffn(model) as f64 + model.weights.layers.iter().map(of_layer).sum::<f64>()
 }
 
 /// Bytes of attention, recurrent layers with their states, norms, head and one embedding row.

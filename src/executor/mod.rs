@@ -20,7 +20,7 @@ mod sequence;
 mod stats;
 
 pub use batch::{Batch, Entry};
-pub use bytes::dense_bytes;
+pub use bytes::{dense_bytes, dense_bytes_per_token};
 pub use cpu::Worker;
 pub use device::{CardReport, CardTimes};
 pub use executor::Executor;

@@ -1,7 +1,7 @@
 //! Speed tests with llama-bench's conventions: prompt processing (pp) and text generation (tg).
 
 use super::density::Density;
-use crate::executor::{Executor, FfnStats, Mode, dense_bytes};
+use crate::executor::{Executor, FfnStats, Mode, dense_bytes, dense_bytes_per_token};
 use crate::model::Model;
 use crate::progress::{self, Progress};
 use anyhow::{Result, ensure};
@@ -106,7 +106,7 @@ pub fn bytes_per_token(model: &Model, stats: &FfnStats, test: Test, mode: Mode, 
     let dense = dense_bytes(model) as f64;
     let prefill = dense * test.n_prompt.div_ceil(n_ubatch) as f64;
     let per_decoded = match mode {
-        Mode::Dense => dense,
+        Mode::Dense => dense_bytes_per_token(model),
         Mode::Exact | Mode::Predicted | Mode::Thresholded => stats.bytes_per_token(model).unwrap_or(0.0),
     };
     (prefill + per_decoded * test.n_gen as f64) / (test.n_prompt + test.n_gen) as f64

@@ -96,4 +96,6 @@ fn what_fires_in_experts_is_told_by_layer() {
         assert!(line.contains("% of the neurons of 2 experts of 8 fired"), "{line}");
     }
     assert!(told.contains(", of chosen experts 9"), "{told}");
+    // Of 5.68 MiB a token reads 0.5 beside the experts, and a quarter of these.
+    assert!(told.contains(" MiB of 2.") && told.contains("weights read per token: 1."), "{told}");
 }
