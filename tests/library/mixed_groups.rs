@@ -11,7 +11,7 @@ use powerinfer::variant::Options;
 use std::path::Path;
 
 const N_TOKENS: usize = 24;
-/// Of logits: sums are divided differently. Measured: 1.5e-5.
+/// Of logits: sums are divided differently. Measured: 4e-6 in decode, 1.4e-5 in prefill.
 const TOLERANCE: f32 = 1e-4;
 
 /// Groups of a layer: `down` by columns, two that share the neurons of a variant, by rows, of different sizes, and
@@ -53,14 +53,11 @@ fn groups_stored_in_different_ways_add_up_to_the_same() -> Result<()> {
     let others = decode(&mut placed(&alike, Mode::Dense, 1, Placement::all_cold(&alike))?, &tokens)?;
     println!("decode differs by {:e}", difference(&others));
     assert!(difference(&others) <= TOLERANCE, "{}", difference(&others));
-    // However many are hot, and on however many threads.
-    let sizes = model.weights.group_sizes();
-    let some_hot = || Placement::new(&model, sizes.iter().enumerate().map(|(i, n)| n * (i % 3) / 3).collect());
+    // On however many threads; what is hot is told of variants alone.
     for n_threads in [1, 3] {
         same_bits(&expected, &decode(&mut placed(&model, Mode::Exact, n_threads, cold())?, &tokens)?)?;
-        same_bits(&expected, &decode(&mut placed(&model, Mode::Exact, n_threads, some_hot()?)?, &tokens)?)?;
-        same_bits(&expected, &decode(&mut placed(&model, Mode::Dense, n_threads, some_hot()?)?, &tokens)?)?;
-        let mut executor = Executor::new(&model, some_hot()?, params(Mode::Exact, n_threads))?;
+        same_bits(&expected, &decode(&mut placed(&model, Mode::Dense, n_threads, cold())?, &tokens)?)?;
+        let mut executor = Executor::new(&model, cold(), params(Mode::Exact, n_threads))?;
         let mut several = Vec::new();
         for tokens in tokens.chunks(5) {
             let logits = executor.decode_several(tokens)?;
