@@ -2,9 +2,8 @@
 
 use crate::support::real::repository;
 use crate::support::{ModelFile, Outcome, tool};
-use std::io::Write;
+use crate::windows::said;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 fn golden() -> ModelFile {
     ModelFile::opened(&repository("tests/golden/arch/nemotron_h.gguf")).unwrap()
@@ -19,14 +18,6 @@ fn poisoned(folder: &Path) -> PathBuf {
     let row = usize::from(b'z');
     embedding.bytes[row * n..][..n].chunks_exact_mut(4).for_each(|v| v.copy_from_slice(&f32::NAN.to_le_bytes()));
     file.written(folder, "poisoned.gguf")
-}
-
-fn said(model: &Path, n_ubatch: &str, lines: &str) -> Outcome {
-    let mut command = tool("run");
-    command.arg("-m").arg(model).args(["-i", "--temp", "0", "-n", "6", "--ignore-eos", "-t", "1", "-ub", n_ubatch]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
-    Outcome::from(child.wait_with_output().unwrap())
 }
 
 #[test]

@@ -26,7 +26,8 @@ fn poisoned(folder: &Path) -> PathBuf {
     file.written(folder, "model.gguf")
 }
 
-fn said(model: &Path, n_ubatch: &str, lines: &str) -> Outcome {
+/// What `run -i` says when it is given these lines.
+pub fn said(model: &Path, n_ubatch: &str, lines: &str) -> Outcome {
     let mut command = tool("run");
     command.arg("-m").arg(model).args(["-i", "--temp", "0", "-n", "6", "--ignore-eos", "-t", "1", "-ub", n_ubatch]);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -2,8 +2,8 @@
 
 use crate::files::waits_for_pages;
 
-/// Asks for what a router has chosen, as long as it helps. Where all of a model is in memory, the question alone would
-/// cost a tenth of the time (a look at each page); so the count of waits decides, which costs a call per pass.
+/// Asks for what a router has chosen, as long as it helps. Where all of a model is in memory, the question is a look at
+/// each page for nothing; so the count of waits decides, which takes one call per pass.
 pub(super) struct Ahead {
     waits: u64,
     /// Passes for which it goes on.
