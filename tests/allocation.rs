@@ -97,5 +97,11 @@ fn a_decoded_token_allocates_nothing_once_buffers_are_warm() -> Result<()> {
     for n_threads in [1, 2] {
         count(&model, Mode::Exact, n_threads, KvType::F16, 250)?;
     }
+    // Which experts are chosen, and by how many tokens each, differs from token to token, too.
+    let experts = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-stories-experts-f16.gguf");
+    let model = Model::new(Gguf::open(&experts)?, None)?;
+    for n_threads in [1, 2] {
+        count(&model, Mode::Exact, n_threads, KvType::F16, 2000)?;
+    }
     Ok(())
 }
