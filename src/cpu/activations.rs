@@ -82,7 +82,11 @@ impl<T: Copy + Default> Buffer<T> {
     /// Makes room for `len` values, whose contents are unspecified.
     fn resize(&mut self, len: usize) {
         const LINE: usize = 64;
-        self.all.resize(len + LINE / size_of::<T>(), T::default());
+        let needed = len + LINE / size_of::<T>();
+        // Never shorter: vectors of several lengths take turns.
+        if self.all.len() < needed {
+            self.all.resize(needed, T::default());
+        }
         self.start = self.all.as_ptr().align_offset(LINE).min(LINE / size_of::<T>());
         self.len = len;
     }
@@ -325,15 +329,18 @@ impl Quantizing<'_> {
 /// input does not lead to a plausible result.
 #[inline]
 fn quantize(x: &[f32; QK], q: &mut [i8; QK], neg_sums: &mut [i32; QK / SUM_LEN]) -> f32 {
-    let max = x.iter().fold(0.0f32, |m, v| m.max(v.abs()));
-    let poison: f32 = x.iter().map(|v| v * 0.0).sum();
-    let d = max / 127.0 + poison;
+    /// Of infinity; what is not a number has more. As integers the bits of magnitudes are in the order of the values, and
+    /// the largest of integers is found many at a time.
+    const INFINITE: u32 = f32::INFINITY.to_bits();
+    let max = x.iter().fold(0, |max, v| max.max(v.abs().to_bits()));
+    let d = if max >= INFINITE { f32::NAN } else { f32::from_bits(max) / 127.0 };
+    let max = f32::from_bits(max);
     // Values too small to have a finite inverse count as zero.
     let inverse = Some(127.0 / max).filter(|i| i.is_finite()).unwrap_or(0.0);
     for (q, x) in q.iter_mut().zip(x) {
-        // Adding and subtracting 1.5 * 2^23 rounds to an integer, half to even, without a call.
+        // Adding 1.5 * 2^23 rounds to an integer, half to even, which the low bits then hold.
         const ROUND: f32 = 12_582_912.0;
-        *q = ((x * inverse + ROUND) - ROUND) as i32 as i8;
+        *q = (x * inverse + ROUND).to_bits() as i8;
     }
     for (sum, q) in neg_sums.iter_mut().zip(q.as_chunks::<SUM_LEN>().0) {
         *sum = -q.iter().map(|q| i32::from(*q)).sum::<i32>();

@@ -6,6 +6,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub mod cores;
+mod fetch;
 pub mod gemm;
 pub mod isa;
 pub mod kernels;

@@ -175,6 +175,11 @@ impl<'a> Rows<'a> {
         &self.data[row * self.stride + self.offset..][..self.bytes]
     }
 
+    /// Has the processor fetch row `i` into its caches, without waiting.
+    pub fn fetch(&self, i: usize) {
+        super::fetch::all_of(self.get(i));
+    }
+
     /// The row to fetch while row `i` is computed: one that is far enough ahead to be there in time, or the last.
     #[inline]
     pub fn ahead(&self, i: usize) -> &'a [u8] {

@@ -144,39 +144,37 @@ fn q4_0_group(group: &RowGroup, sums: &mut [[f32; GROUP]]) {
     const BYTES: usize = GROUP / QK * Q4_0_BYTES;
     let values: [f32; 16] = std::array::from_fn(|i| i as f32 - 8.0);
     let values = super::f32x16(&values);
-    let block_of_lane = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
-    let len = group.rows[0].len();
-    for (i, sums) in sums.chunks_mut(SCALES / 4).enumerate() {
-        let offset = i * SCALES * Q4_0_BYTES;
-        let scales = scales::<Q4_0_BYTES>(group, offset);
-        for (j, sums) in sums.iter_mut().enumerate() {
-            let at = offset + j * BYTES;
-            group.fetch(at);
-            let mut words = [_mm512_setzero_si512(); AT_ONCE];
-            let mut scale = [_mm512_setzero_ps(); AT_ONCE];
+    let scale_words = super::scales::<Q4_0_BYTES>();
+    let (keep, len) = (keep(group), group.rows[0].len());
+    for (i, sums) in sums.iter_mut().enumerate() {
+        let at = i * BYTES;
+        group.fetch(at);
+        let mut words = [_mm512_setzero_si512(); AT_ONCE];
+        let mut scale = [_mm512_setzero_ps(); AT_ONCE];
+        for r in 0..AT_ONCE {
+            let row = group.rows[r];
+            let mut padded = [0; BYTES];
+            let blocks = if at + BYTES <= len {
+                &row[at..at + BYTES]
+            } else {
+                padded[..len - at].copy_from_slice(&row[at..]);
+                &padded[..]
+            };
+            words[r] = half_bytes::<Q4_0_BYTES>(blocks);
+            // SAFETY: four blocks are longer than 64 bytes, and the scale of the last one lies within them.
+            let head = unsafe { _mm512_loadu_si512(blocks.as_ptr().cast()) };
+            let d = _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi16(scale_words, head)));
+            scale[r] = _mm512_maskz_mul_ps(keep[r], d, _mm512_set1_ps(group.a[r]));
+        }
+        for sum in sums.as_chunks_mut::<16>().0 {
+            let mut total = super::f32x16(sum);
             for r in 0..AT_ONCE {
-                let row = group.rows[r];
-                words[r] = if at + BYTES <= len {
-                    half_bytes::<Q4_0_BYTES>(&row[at..at + BYTES])
-                } else {
-                    let mut padded = [0; BYTES];
-                    padded[..len - at].copy_from_slice(&row[at..]);
-                    half_bytes::<Q4_0_BYTES>(&padded)
-                };
-                // SAFETY: four of the 16 scales.
-                let four = unsafe { _mm_loadu_ps(scales[r].as_ptr().add(4 * j)) };
-                scale[r] = _mm512_permutexvar_ps(block_of_lane, _mm512_broadcast_f32x4(four));
+                // Only the low four bits of each index count.
+                total = _mm512_fmadd_ps(_mm512_permutexvar_ps(words[r], values), scale[r], total);
+                words[r] = _mm512_srli_epi32::<4>(words[r]);
             }
-            for sum in sums.as_chunks_mut::<16>().0 {
-                let mut total = super::f32x16(sum);
-                for r in 0..AT_ONCE {
-                    // Only the low four bits of each index count.
-                    total = _mm512_fmadd_ps(_mm512_permutexvar_ps(words[r], values), scale[r], total);
-                    words[r] = _mm512_srli_epi32::<4>(words[r]);
-                }
-                // SAFETY: the array has 16 elements.
-                unsafe { _mm512_storeu_ps(sum.as_mut_ptr(), total) };
-            }
+            // SAFETY: the array has 16 elements.
+            unsafe { _mm512_storeu_ps(sum.as_mut_ptr(), total) };
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Fetches what will be unpacked next, a little at a time, while computing with what is already unpacked.
-#![allow(unsafe_code, reason = "prefetching takes a raw pointer")]
+
+use crate::cpu::fetch::{LINE, first_of};
 
 /// The cache lines of some pieces of rows, in order.
 pub(super) struct Ahead<'a, I> {
@@ -19,13 +20,8 @@ impl<'a, I: Iterator<Item = &'a [u8]>> Ahead<'a, I> {
                 let Some(row) = self.rows.next() else { return };
                 self.row = row;
             }
-            #[cfg(target_arch = "x86_64")]
-            {
-                use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-                // SAFETY: every x86-64 processor has SSE, and a prefetch may name any address.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(self.row.as_ptr().cast()) };
-            }
-            self.row = self.row.get(64..).unwrap_or(&[]);
+            first_of(self.row);
+            self.row = self.row.get(LINE..).unwrap_or(&[]);
         }
     }
 }

@@ -82,7 +82,10 @@ pub(super) struct Instance<W> {
     work: W,
     /// Where each chunk ends.
     ends: Vec<usize>,
+    /// As long as the longest run so far: runs of several lengths take turns.
     out: Vec<UnsafeCell<f32>>,
+    /// Outputs of this run.
+    len: usize,
     /// Per chunk: whether someone has won it.
     won: Vec<AtomicBool>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -101,6 +104,7 @@ impl<W: Default> Default for Instance<W> {
             work: W::default(),
             ends: Vec::new(),
             out: Vec::new(),
+            len: 0,
             won: Vec::new(),
             panic: Mutex::default(),
             fastest_ns: AtomicU64::default(),
@@ -125,7 +129,10 @@ impl<W: Work> Instance<W> {
             len
         }));
         let n_chunks = self.ends.len();
-        self.out.resize_with(len, UnsafeCell::default);
+        self.len = len;
+        if self.out.len() < len {
+            self.out.resize_with(len, UnsafeCell::default);
+        }
         self.won.resize_with(n_chunks, AtomicBool::default);
         self.won.iter_mut().for_each(|won| *won.get_mut() = false);
         *self.panic.get_mut().unwrap_or_else(PoisonError::into_inner) = None;
@@ -147,14 +154,17 @@ impl<W: Work> Instance<W> {
         assert!(self.unfinished.0.load(Ordering::Acquire) == 0 || self.next.0.load(Ordering::Relaxed) == 0);
         // SAFETY: nothing writes to `out` any more: every chunk is won and finished (asserted), or none was offered to
         // another thread. UnsafeCell<f32> has the layout of f32.
-        unsafe { std::slice::from_raw_parts(self.out.as_ptr().cast::<f32>(), self.out.len()) }
+        unsafe { std::slice::from_raw_parts(self.out.as_ptr().cast::<f32>(), self.len) }
     }
 
     /// Computes chunk `i` into `scratch`; whoever finishes first copies it to the outputs.
     fn attempt(&self, i: usize, scratch: &mut Vec<f32>) {
         let chunk = chunk(&self.ends, i);
         let (start, cells) = (chunk.start, &self.out[chunk]);
-        scratch.resize(cells.len(), 0.0);
+        if scratch.len() < cells.len() {
+            scratch.resize(cells.len(), 0.0);
+        }
+        let scratch = &mut scratch[..cells.len()];
         let result = catch_unwind(AssertUnwindSafe(|| self.work.compute(start, scratch)));
         if self.won[i].swap(true, Ordering::Relaxed) {
             return;

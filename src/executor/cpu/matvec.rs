@@ -2,6 +2,7 @@
 
 use super::active::{Active, Wanted, WantedBy, within};
 use super::compute::Compute;
+use super::followed::{Followed, Kept, NEAR};
 use crate::cpu::pool::{Region, Work};
 use crate::cpu::{ActRow, Activations, Isa, Which};
 use crate::model::{Activation, Matrix, Part};
@@ -23,17 +24,19 @@ pub(super) struct Piece<'a> {
     pub rows: WantedBy<'a>,
     /// Numbers of the vectors, rising; all that there are where there is no list.
     pub vectors: Option<&'a [u32]>,
+    /// What will be read where a product, through the activation, is not zero.
+    pub followed: Option<Followed<'a>>,
 }
 
 impl<'a> Piece<'a> {
     /// Rows of `part` with its bias, for these vectors.
     pub fn of(part: &'a Part, rows: WantedBy<'a>, vectors: &'a [u32]) -> Self {
-        Self { matrix: part.matrix(), bias: part.bias.as_ref(), rows, vectors: Some(vectors) }
+        Self { matrix: part.matrix(), bias: part.bias.as_ref(), rows, vectors: Some(vectors), followed: None }
     }
 
     /// The `which` rows of `matrix`, for all vectors.
     fn plain(matrix: &'a Matrix, which: Which<'a>) -> Self {
-        Self { matrix, bias: None, rows: WantedBy::All(which), vectors: None }
+        Self { matrix, bias: None, rows: WantedBy::All(which), vectors: None, followed: None }
     }
 
     /// How many products it gives with `n` vectors in all.
@@ -74,6 +77,7 @@ struct OwnedPiece {
     bias: Option<Arc<[f32]>>,
     wanted: Wanted,
     vectors: Vec<u32>,
+    followed: Option<Kept>,
     /// Where its products begin among all.
     start: usize,
 }
@@ -140,7 +144,8 @@ impl MatVec {
         activation: Option<Activation>,
     ) -> &[f32] {
         let n = x.n_tokens();
-        let bytes = chunk_bytes(pieces.clone().map(|piece| piece.n_bytes()).sum(), cx.pool.n_threads());
+        let all = pieces.clone().map(|piece| piece.n_bytes()).sum();
+        let bytes = chunk_bytes(all, cx.pool.n_threads());
         let cut = pieces.clone().flat_map(|piece| {
             chunks(piece.n_rows(), piece.matrix.row_bytes(), bytes).map(move |rows| rows * piece.n_vectors(n))
         });
@@ -148,13 +153,13 @@ impl MatVec {
             work.isa = Some(cx.isa);
             work.x.copy_from(x);
             work.activation = activation;
-            work.take(pieces, n);
+            work.take(pieces, n, all <= NEAR);
         })
     }
 }
 
 impl ProductWork {
-    fn take<'a>(&mut self, pieces: impl Iterator<Item = Piece<'a>>, n: usize) {
+    fn take<'a>(&mut self, pieces: impl Iterator<Item = Piece<'a>>, n: usize, near: bool) {
         let mut start = 0;
         self.n_pieces = 0;
         for piece in pieces {
@@ -163,6 +168,7 @@ impl ProductWork {
             }
             let own = &mut self.pieces[self.n_pieces];
             own.take(&piece, n);
+            own.followed = piece.followed.filter(|_| near).map(|followed| followed.keep());
             own.start = start;
             start += piece.n_products(n);
             self.n_pieces += 1;
@@ -275,6 +281,9 @@ impl Work for ProductWork {
         }
         if let Some(activation) = self.activation {
             out.iter_mut().for_each(|o| *o = activation.apply(*o));
+        }
+        if let Some(followed) = &piece.followed {
+            followed.fetch(numbers, out, n);
         }
     }
 }

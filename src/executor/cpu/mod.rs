@@ -9,6 +9,7 @@ mod choice;
 mod column_sum;
 mod compute;
 mod ffn;
+mod followed;
 mod latent;
 mod matvec;
 mod norm;

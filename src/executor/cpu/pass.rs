@@ -368,8 +368,9 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             let ChosenGroup { group, tokens, weights: counts } = choice.get(i / 2);
             let at = GroupAt { layer, group, number: weights.first_group + group };
             let (group, is_cold) = (&weights.groups[group], i % 2 == 1);
-            let [hot, cold] = slots(cpu, at, group, part);
-            let predictor = group.predictor.as_ref().filter(|_| is_cold && mode == Mode::Predicted);
+            let predictor = group.predictor.as_ref().filter(|_| mode == Mode::Predicted);
+            let [hot, cold] = slots(cpu, at, group, part, predictor.is_some());
+            let predictor = predictor.filter(|_| is_cold);
             let other = predictor.is_some_and(|predictor| predictor.reads == PredictorInput::Residual);
             Share {
                 at,
@@ -422,7 +423,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             let at = GroupAt { layer, group, number: weights.first_group + group };
             let group = &weights.groups[group];
             let Some(predictor) = &group.predictor else { continue };
-            let [_, cold] = slots(cpu, at, group, part);
+            let [_, cold] = slots(cpu, at, group, part, group.predictor.is_some());
             for token in tokens {
                 let (before, rest) = batch.entries().split_at(*token as usize);
                 let sequence = rest[0].sequence;
@@ -467,8 +468,15 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
     }
 }
 
-/// The slots of a group that are hot, and those that are cold.
-fn slots<'a>(cpu: &'a Setup, at: GroupAt, group: &NeuronGroup, part: Option<Divided>) -> [Which<'a>; 2] {
+/// The slots of a group that are hot, and those that are cold. Where nothing is predicted, both are computed in the same
+/// way, and are one shard.
+fn slots<'a>(
+    cpu: &'a Setup,
+    at: GroupAt,
+    group: &NeuronGroup,
+    part: Option<Divided>,
+    predicted: bool,
+) -> [Which<'a>; 2] {
     match (part, cpu.placement.scattered(at.number)) {
         (Some(Divided { cold_from, .. }), _) => {
             let from = match cold_from {
@@ -479,7 +487,7 @@ fn slots<'a>(cpu: &'a Setup, at: GroupAt, group: &NeuronGroup, part: Option<Divi
         }
         (None, Some((hot, cold))) => [Which::List(hot), Which::List(cold)],
         (None, None) => {
-            let n_hot = cpu.placement.n_hot(at.number);
+            let n_hot = if predicted { cpu.placement.n_hot(at.number) } else { group.n_ff() };
             [Which::from(0..n_hot), Which::from(n_hot..group.n_ff())]
         }
     }

@@ -72,7 +72,7 @@ impl Predictions {
             }
             Scores::Factors { input, bias, output } => {
                 let rows = WantedBy::All(Which::from(0..input.n_rows));
-                let piece = Piece { matrix: input, bias: None, rows, vectors: Some(tokens) };
+                let piece = Piece { matrix: input, bias: None, rows, vectors: Some(tokens), followed: None };
                 untangle(self.products.of(cx, x, std::iter::once(piece), None), n, &mut self.hidden);
                 if let Some(bias) = bias {
                     for hidden in self.hidden.chunks_exact_mut(bias.len()) {

@@ -3,6 +3,7 @@
 
 use super::super::active::{Active, WantedBy};
 use super::super::compute::Compute;
+use super::super::followed::Followed;
 use super::super::matvec::{Piece, of_token, untangle};
 use super::super::predict::Predictions;
 use super::super::sum::Neurons;
@@ -140,13 +141,15 @@ impl Shard {
     }
 
     /// Rows of the mask matrix that it needs.
-    pub fn masked<'a>(&'a self, _work: &FewWork, share: &Share<'a>) -> Option<Piece<'a>> {
+    pub fn masked<'a>(&'a self, work: &FewWork, share: &Share<'a>) -> Option<Piece<'a>> {
         let rows = match self.look {
             Look::Nothing => return None,
             Look::Slots => WantedBy::All(share.slots),
             Look::Named => WantedBy::Each(&self.active),
         };
-        Some(Piece::of(share.group.mask(), rows, share.tokens))
+        let piece = Piece::of(share.group.mask(), rows, share.tokens);
+        let followed = (work.mode != Mode::Dense).then(|| Followed::of(share.group, share.threshold));
+        Some(Piece { followed, ..piece })
     }
 
     /// Takes their products, through the activation: `active` and `h` become those of what fires.
