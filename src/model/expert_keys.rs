@@ -5,27 +5,34 @@ use super::decoder::HARMLESS;
 use super::experts::Experts;
 use super::keys::Keys;
 use super::part::Role;
+use super::refused;
 use super::router::Gating;
 use super::spec::{GroupSpec, PartSpec};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use std::sync::LazyLock;
 
 /// Keys that [`Keys::experts`] computes, for [`Defaults::computed`](super::Defaults::computed).
 pub const EXPERTS: &[&str] = &["expert_count", "expert_used_count", "expert_shared_count"];
 
 /// Other keys that [`Keys::experts`] reads, which are harmless elsewhere.
-const OF_EXPERTS: [&str; 7] = [
+const OF_EXPERTS: [&str; 8] = [
     "expert_feed_forward_length",
     "expert_gating_func",
     "expert_group_count",
     "expert_group_used_count",
+    "expert_latent_length",
     "expert_shared_feed_forward_length",
     "expert_weights_norm",
     "expert_weights_scale",
 ];
 
 static HARMLESS_BESIDE: LazyLock<Vec<&str>> =
-    LazyLock::new(|| HARMLESS.iter().copied().filter(|key| !OF_EXPERTS.contains(key)).collect());
+    LazyLock::new(|| HARMLESS.iter().copied().filter(|key| !means_something(key)).collect());
+
+/// Whether a key that is harmless elsewhere is read where there are experts.
+fn means_something(key: &str) -> bool {
+    OF_EXPERTS.contains(&key) || refused::is_checked_beside_experts(key)
+}
 
 /// [`HARMLESS`] without what is read where there are experts.
 pub fn harmless_beside_experts() -> &'static [&'static str] {
@@ -78,9 +85,10 @@ impl Keys<'_> {
             Some(1) => Gating::Softmax,
             Some(2) => Gating::Sigmoid,
             Some(3) => Gating::SoftmaxOfChosen,
-            Some(other) => {
-                bail!("{}: {other} is not known; 1 (softmax), 2 (sigmoid), 3 are", self.name("expert_gating_func"))
-            }
+            Some(other) => bail!(
+                "{}: {other} is not known; 1 (softmax), 2 (sigmoid) and 3 (softmax of the chosen ones) are",
+                self.name("expert_gating_func")
+            ),
         };
         let normalised = self.bool("expert_weights_norm")?.unwrap_or(normalised);
         let scale = self.f32("expert_weights_scale")?.filter(|scale| *scale != 0.0).unwrap_or(1.0);
@@ -89,7 +97,11 @@ impl Keys<'_> {
             &[0.0, 1.0],
             "a choice of groups of experts is",
         )?;
-        let latent = self.optional("moe_latent_size")?;
+        refused::check_beside_experts(self)?;
+        // 0 is as absent.
+        let latent = self.whole("moe_latent_size")?.filter(|n| *n != 0);
+        let wide = latent.map_or(0.0, |n| n as f64);
+        self.refuse(&["expert_latent_length"], &[0.0, wide], "experts of this kind are")?;
         Ok(Some(Experts { n, n_used, n_ff, n_ff_shared, gating, normalised, scale, latent }))
     }
 
@@ -109,8 +121,12 @@ impl Keys<'_> {
         let (count, arch) = (self.name("expert_count"), self.arch);
         let experts = self.experts(&config.n_ff, gating, true)?;
         let missing = || format!("{count}: the key is missing, or 0; all layers of architecture {arch} have experts");
+        let experts = experts.with_context(missing)?;
+        if let Some(layer) = experts.n_used.iter().position(|n| *n == 0) {
+            return Err(self.none_chosen(&experts, layer));
+        }
         // What llama.cpp saves says no where it computes yes.
-        Ok(Experts { normalised: true, ..experts.with_context(missing)? })
+        Ok(Experts { normalised: true, ..experts })
     }
 
     /// The same of one whose router has this gating, and no other.
@@ -141,6 +157,12 @@ impl Keys<'_> {
             experts.n_ff_shared
         );
         Ok(experts)
+    }
+
+    /// The error where a layer with experts chooses none of them.
+    pub fn none_chosen(&self, experts: &Experts, layer: usize) -> Error {
+        let (used, n) = (self.name("expert_used_count"), experts.n);
+        anyhow!("{used}: 0 of {n} experts chosen in layer {layer}; at least one must be")
     }
 
     fn gating_must_be(&self, gating: Gating, experts: &Experts) -> Result<()> {

@@ -441,6 +441,13 @@ fn check_values(part: &Part) -> Result<()> {
     if [Role::RopeFreqs, Role::RopeFactorsLong, Role::RopeFactorsShort].contains(&part.role) {
         ensure!(part.vector().iter().all(|f| *f > 0.0 && f.is_finite()), "a divisor is not positive, or infinite");
     }
+    if part.role == Role::SsmA {
+        let wrong = part.vector().iter().find(|a| !(f32::MIN..=0.0).contains(*a));
+        ensure!(wrong.is_none(), "{}: states fade by a finite number, not above 0", wrong.unwrap_or(&0.0));
+    }
+    if part.role == Role::RouterBias {
+        ensure!(!part.vector().iter().any(|b| b.is_nan()), "NaN: experts are chosen by numbers");
+    }
     Ok(())
 }
 

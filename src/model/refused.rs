@@ -59,6 +59,18 @@ const REFUSED_PREFIXES: &[(&str, &str)] = &[
     ("wkv.", "another mixer than attention is"),
 ];
 
+/// The same of keys that say nothing as long as there are no experts.
+const REFUSED_BESIDE_EXPERTS: &[(&str, &[f64], &str)] = &[
+    ("expert_chunk_feed_forward_length", ZERO, "experts for some tokens of a group are"),
+    ("experts_per_group", FACTOR, "experts that several others share are"),
+    ("interleave_moe_layer_step", FACTOR, "layers without experts between the others are"),
+    ("leading_dense_block_count", ZERO, "layers without experts in front of the others are"),
+    ("moe_every_n_layers", FACTOR, "layers without experts between the others are"),
+    ("router_logit_softcapping", ZERO, "a soft cap of the router's scores is"),
+    ("swiglu_clamp_exp", ZERO, "a clamped activation of experts is"),
+    ("swiglu_clamp_shexp", ZERO, "a clamped activation of experts is"),
+];
+
 /// Keys for other architectures all of which llama.cpp writes into every file that it saves, and converters do not.
 const SAVED_MARKS: [&str; 4] = ["decoder_start_token_id", "rescale_every_n_layers", "swin_norm", "time_mix_extra_dim"];
 
@@ -70,6 +82,7 @@ const SAVED: &[(&str, f64)] = &[
     ("final_logit_softcapping", 30.0),
     ("kda.gate_lower_bound", f64::NAN),
     ("rope.freq_base_swa", 10_000.0),
+    ("router_logit_softcapping", 30.0),
     ("token_shift_count", 2.0),
 ];
 
@@ -84,12 +97,8 @@ const LAYOUTS: [&str; 3] = ["", "reference", "Meta AI original pth"];
 /// # Errors
 /// Names the first key that would make another model.
 pub(super) fn check(keys: &Keys, config: &Config, computed: &[&str]) -> Result<()> {
-    let saved = SAVED_MARKS.iter().all(|mark| keys.has(mark));
     let refuse = |suffix: &str, neutral: &[f64], what: &str| {
-        if computed.contains(&suffix) || saved && says_nothing_as_saved(keys, suffix) {
-            return Ok(());
-        }
-        keys.refuse(&[suffix], neutral, what)
+        if computed.contains(&suffix) { Ok(()) } else { refuse(keys, suffix, neutral, what) }
     };
     for (suffixes, neutral, what) in REFUSED {
         suffixes.iter().try_for_each(|suffix| refuse(suffix, neutral, what))?;
@@ -120,8 +129,29 @@ pub(super) fn check(keys: &Keys, config: &Config, computed: &[&str]) -> Result<(
     Ok(())
 }
 
-/// Whether a key holds what llama.cpp writes into every file that it saves.
+/// Refuses what experts would make another model with, where there are some.
+///
+/// # Errors
+/// Names the first key that would.
+pub(super) fn check_beside_experts(keys: &Keys) -> Result<()> {
+    REFUSED_BESIDE_EXPERTS.iter().try_for_each(|(suffix, neutral, what)| refuse(keys, suffix, neutral, what))
+}
+
+/// Whether [`check_beside_experts`] looks at that key.
+pub(super) fn is_checked_beside_experts(suffix: &str) -> bool {
+    REFUSED_BESIDE_EXPERTS.iter().any(|(key, ..)| *key == suffix)
+}
+
+/// Refuses a key with another value than `neutral` ones, and than the one that llama.cpp writes whatever the model.
+fn refuse(keys: &Keys, suffix: &str, neutral: &[f64], what: &str) -> Result<()> {
+    if says_nothing_as_saved(keys, suffix) { Ok(()) } else { keys.refuse(&[suffix], neutral, what) }
+}
+
+/// Whether llama.cpp has saved the file, and the key holds what it writes into every one.
 fn says_nothing_as_saved(keys: &Keys, suffix: &str) -> bool {
+    if !SAVED_MARKS.iter().all(|mark| keys.has(mark)) {
+        return false;
+    }
     let Some((_, written)) = SAVED.iter().find(|(key, _)| *key == suffix) else { return false };
     let Ok(Some(numbers)) = keys.numbers(suffix) else { return false };
     numbers.iter().all(|n| n == written || (n.is_nan() && written.is_nan()))

@@ -29,8 +29,9 @@ pub struct Router {
 const LEAST_SUM: f32 = 6.103_515_6e-5;
 
 impl Router {
-    /// Turns `scores` into weights, in place: 0 for groups that are not chosen. Of equals the first is chosen. `bias`, one
-    /// value per group, is added to what they are chosen by.
+    /// Turns `scores` into weights, in place: 0 for groups that are not chosen. Of equals the first is chosen, and what is not a
+    /// number before all others, so that it shows in what comes of it. `bias`, one value per group, is added to what they are
+    /// chosen by.
     pub fn choose(&self, scores: &mut [f32], bias: Option<&[f32]>, order: &mut Vec<usize>) {
         match self.gating {
             Gating::Softmax => softmax(scores),
@@ -39,7 +40,11 @@ impl Router {
         }
         order.clear();
         order.extend(0..scores.len());
-        let by = |group: usize| scores[group] + bias.map_or(0.0, |bias| bias[group]);
+        let by = |group: usize| {
+            let value = scores[group] + bias.map_or(0.0, |bias| bias[group]);
+            // Processors differ in the sign of those that they make.
+            if value.is_nan() { f32::NAN } else { value }
+        };
         if self.n_used < order.len() {
             order.select_nth_unstable_by(self.n_used, |a, b| by(*b).total_cmp(&by(*a)).then(a.cmp(b)));
         }
@@ -89,5 +94,21 @@ mod tests {
         let mut scores = vec![2.0, -1.0, 1.0];
         router.choose(&mut scores, None, &mut order);
         assert!(scores[1] == 0.0 && (scores[0] / scores[2] - 1f32.exp()).abs() < 1e-5, "{scores:?}");
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_chosen() {
+        for gating in [Gating::Sigmoid, Gating::Softmax, Gating::SoftmaxOfChosen] {
+            for nan in [f32::NAN, -f32::NAN] {
+                let router = Router { gating, n_used: 1, normalised: true, scale: 1.0 };
+                let (mut scores, mut order) = (vec![3.0, nan, 2.0, 1.0], Vec::new());
+                router.choose(&mut scores, None, &mut order);
+                assert!(scores.iter().any(|score| score.is_nan()), "{gating:?}: {scores:?}");
+            }
+        }
+        let router = Router { gating: Gating::Sigmoid, n_used: 1, normalised: false, scale: 1.0 };
+        let mut scores = vec![3.0, 0.0];
+        router.choose(&mut scores, Some(&[0.0, -f32::NAN]), &mut Vec::new());
+        assert_eq!(scores, [0.0, 0.5]);
     }
 }

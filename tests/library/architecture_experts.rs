@@ -279,7 +279,6 @@ fn routers_and_experts_of_another_shape_are_refused() {
 
 #[test]
 fn granitemoe_and_gpt_oss_refuse_what_they_do_not_compute() {
-    refuses_key("granitemoe", "granitemoe.rope.scaling.finetuned", Value::Bool(false), "without rotation");
     refuses_key("granitemoe", "granitemoe.expert_shared_count", Value::U32(1), "says 0");
     refuses_key("granitemoe-shared", "granitemoe.expert_shared_count", Value::U32(2), "says 20");
     refuses_key("granitemoe", "granitemoe.expert_gating_func", Value::U32(2), "has Softmax");

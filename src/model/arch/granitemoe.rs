@@ -10,7 +10,7 @@ use crate::model::part::Role;
 use crate::model::router::Gating;
 use crate::model::spec::{GroupSpec, LayerSpec, attention, norm};
 use crate::model::step::{serial_scaled, with_router};
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 /// As Granite, with experts in place of one FFN.
 pub struct GraniteMoe;
@@ -21,13 +21,6 @@ impl Architecture for GraniteMoe {
     }
 
     fn config(&self, keys: &Keys) -> Result<Config> {
-        // What says in files of Granite that they do not rotate, llama.cpp does not read here.
-        let still = keys.bool("rope.scaling.finetuned")? == Some(false);
-        ensure!(
-            !still,
-            "{}: false: layers without rotation are not supported yet",
-            keys.name("rope.scaling.finetuned")
-        );
         let (norm, rope) = (NormKind::Rms, RopeKind::Interleaved);
         let computed = &[
             "expert_count",

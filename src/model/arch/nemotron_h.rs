@@ -82,11 +82,13 @@ pub(super) fn config(keys: &Keys) -> Result<Config> {
     if shared == Some(0) {
         experts.n_ff_shared = 0;
     }
-    let (stated, used) = ("expert_feed_forward_length", keys.name("expert_used_count"));
+    let stated = "expert_feed_forward_length";
     let own = keys.per_layer(stated, config.n_layer)?.unwrap_or_else(|| vec![0; config.n_layer]);
     for (layer, _) in config.mixers.iter().enumerate().filter(|(_, mixer)| **mixer == Mixer::None) {
         let n_used = experts.n_used[layer];
-        ensure!(n_used >= 1, "{used}: 0 of {} experts chosen in layer {layer}; at least one must be", experts.n);
+        if n_used == 0 {
+            return Err(keys.none_chosen(experts, layer));
+        }
         // Files from before the key say how many neurons are computed.
         experts.n_ff[layer] = if own[layer] == 0 { config.n_ff[layer] / n_used } else { own[layer] };
         ensure!(experts.n_ff[layer] >= 1, "{}: 0 neurons in layer {layer}", keys.name(stated));

@@ -36,7 +36,7 @@ impl Architecture for SmallThinker {
         let gating = keys.name("expert_gating_func");
         ensure!(
             keys.whole("expert_gating_func")?.is_some_and(|n| n != 0),
-            "{gating}: the key is missing; 1 is softmax, 2 sigmoid"
+            "{gating}: the key is missing, or 0; 1 is softmax, 2 sigmoid"
         );
         let experts = keys.usual_experts(&config, Gating::Softmax)?;
         ensure!(
