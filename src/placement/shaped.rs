@@ -34,12 +34,12 @@ impl Workload {
             shared: stats(shape.experts.map_or(0, |e| e.n_ff_shared), sized.density()),
             chosen: chosen.unwrap_or_default(),
         };
-        let head = sized.outer_type();
+        let (head, head_row) = sized.row(sized.outer_type(), shape.n_embd)?;
         Ok(Self {
             name: sized.described(),
             n_embd: shape.n_embd,
             n_vocab: shape.n_vocab,
-            head: Whole { bytes: sized.row_bytes(head, shape.n_embd)? as u64 * shape.n_vocab as u64, dtype: head },
+            head: Whole { bytes: head_row as u64 * shape.n_vocab as u64, dtype: head },
             n_head_bias: 0,
             layers: (0..sized.n_layer).map(|i| maker.layer(i)).collect::<Result<_>>()?,
             hits: Vec::new(),
@@ -113,13 +113,13 @@ impl Maker<'_> {
 
     /// A matrix of so many rows, of so many elements each.
     fn block(&self, n_rows: usize, n_cols: usize) -> Result<Whole> {
-        let dtype = self.sized.dtype;
-        Ok(Whole { bytes: (self.sized.row_bytes(dtype, n_cols)? * n_rows) as u64, dtype })
+        let (dtype, row_bytes) = self.sized.row(self.sized.dtype, n_cols)?;
+        Ok(Whole { bytes: (row_bytes * n_rows) as u64, dtype })
     }
 
     fn group(&self, width: usize, chosen: Option<f64>, stats: &Arc<NeuronStats>) -> Result<GroupWork> {
-        let dtype = self.sized.dtype;
-        let rows = NeuronRows { row_bytes: self.sized.row_bytes(dtype, width)? as u64, dtype };
+        let (dtype, row_bytes) = self.sized.row(self.sized.dtype, width)?;
+        let rows = NeuronRows { row_bytes: row_bytes as u64, dtype };
         Ok(GroupWork {
             mask: rows,
             up: self.sized.shape.gated.then_some(rows),

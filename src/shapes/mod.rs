@@ -224,18 +224,49 @@ impl Sized {
         Ok(Self { n_layer, ..self })
     }
 
-    /// Bytes of a row of `n_cols` elements.
+    /// The type that rows of `n_cols` elements get where `wanted` is asked for: that, or what llama.cpp writes instead where
+    /// they are not whole blocks of it.
     ///
     /// # Errors
-    /// When it is not whole blocks of the type `dtype`.
-    pub fn row_bytes(&self, dtype: GgmlType, n_cols: usize) -> Result<usize> {
-        let bytes = dtype.row_bytes(n_cols);
-        bytes.with_context(|| format!("rows of {n_cols}, which {} has, are not whole {dtype} blocks", self.shape.name))
+    /// When they are not whole blocks of that either.
+    pub fn type_of_rows(&self, wanted: GgmlType, n_cols: usize) -> Result<GgmlType> {
+        let fits = |dtype: &GgmlType| dtype.row_bytes(n_cols).is_some();
+        let found = [Some(wanted), fallback(wanted)].into_iter().flatten().find(fits);
+        found.with_context(|| format!("rows of {n_cols}, which {} has, are not whole {wanted} blocks", self.shape.name))
+    }
+
+    /// The type of rows of `n_cols` elements, as [`Sized::type_of_rows`], and the bytes of one.
+    ///
+    /// # Errors
+    /// When they are not whole blocks.
+    pub fn row(&self, wanted: GgmlType, n_cols: usize) -> Result<(GgmlType, usize)> {
+        let dtype = self.type_of_rows(wanted, n_cols)?;
+        Ok((dtype, dtype.row_bytes(n_cols).context("rows are not whole blocks")?))
+    }
+
+    /// Elements of the rows of all its matrices.
+    fn widths(&self) -> impl Iterator<Item = usize> {
+        let Shape { n_embd, n_ff, experts, mamba, .. } = *self.shape;
+        let of_experts = experts.iter().flat_map(|experts| [Some(experts.n_ff_shared), experts.latent]).flatten();
+        let of_experts: Vec<usize> = of_experts.collect();
+        let inner = mamba.map(|mamba| mamba.inner);
+        [n_embd, n_ff, self.shape.n_q()].into_iter().chain(of_experts).chain(inner)
     }
 
     /// Type of embeddings and head: 8 bits where the rest has fewer, as `split` makes them.
     pub fn outer_type(&self) -> GgmlType {
         if self.dtype.block_bytes() < self.dtype.block_len() { GgmlType::Q8_0 } else { self.dtype }
+    }
+}
+
+/// What llama.cpp writes instead of `dtype` where rows are not whole blocks of it (`tensor_type_fallback` of its
+/// `llama-quant.cpp`).
+fn fallback(dtype: GgmlType) -> Option<GgmlType> {
+    match dtype {
+        GgmlType::Q4_K => Some(GgmlType::Q5_0),
+        GgmlType::Q5_K => Some(GgmlType::Q5_1),
+        GgmlType::Q6_K => Some(GgmlType::Q8_0),
+        _ => None,
     }
 }
 
@@ -273,6 +304,9 @@ impl FromStr for Sized {
         );
         ensure!(parts.next().is_none(), "more than NAME:TYPE:DENSITY:POPULARITY");
         let sized = Self { shape, n_layer: shape.n_layer, dtype, density, popularity };
+        for n_cols in sized.widths() {
+            sized.type_of_rows(dtype, n_cols)?;
+        }
         sized.with_layers(n_layer.unwrap_or(shape.n_layer))
     }
 }

@@ -1,6 +1,5 @@
 //! What a synthetic model is to be: sizes, type, density and seed.
 
-use super::types;
 use crate::model::Activation;
 use crate::quant::convert;
 use crate::shapes::{Shape, Sized};
@@ -39,7 +38,7 @@ impl Spec {
     ///
     /// # Errors
     /// When it cannot be made: it is of another architecture, or its activation has no zeros and some are asked for, or no
-    /// quantizer writes a type, or rows are not whole blocks.
+    /// quantizer writes a type.
     pub fn new(sized: Sized, seed: u64) -> Result<Self> {
         let Shape { name, arch, .. } = *sized.shape;
         ensure!(
@@ -54,13 +53,6 @@ impl Spec {
             density == 1.0 || spec.activation() != Activation::Silu,
             "density {density}: shape \"{name}\" has SiLU, of which no zeros can be skipped; leave the density out"
         );
-        let Shape { n_embd, n_ff, .. } = *sized.shape;
-        let experts =
-            sized.shape.experts.iter().flat_map(|experts| [Some(experts.n_ff_shared), experts.latent]).flatten();
-        let inner = sized.shape.mamba.map(|mamba| mamba.inner);
-        for n_cols in [n_embd, n_ff, sized.shape.n_q()].into_iter().chain(experts).chain(inner) {
-            types::matrix_type(&sized, "blk.0.ffn_up.weight", n_cols)?;
-        }
         Ok(spec)
     }
 

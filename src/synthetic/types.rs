@@ -5,17 +5,6 @@ use crate::shapes::Sized;
 use crate::variant::{Outline, Recipe};
 use anyhow::{Context, Result};
 
-/// What llama.cpp writes instead of `dtype` where rows are not whole blocks of it (`tensor_type_fallback` of its
-/// `llama-quant.cpp`).
-fn fallback(dtype: GgmlType) -> Option<GgmlType> {
-    match dtype {
-        GgmlType::Q4_K => Some(GgmlType::Q5_0),
-        GgmlType::Q5_K => Some(GgmlType::Q5_1),
-        GgmlType::Q6_K => Some(GgmlType::Q8_0),
-        _ => None,
-    }
-}
-
 /// How the types of `sized`'s matrices are chosen: with experts, `Q4_K` is llama.cpp's mix of that name. Otherwise all have one
 /// type, but for embeddings and head.
 pub(super) fn recipe(sized: &Sized) -> Option<Recipe> {
@@ -33,11 +22,7 @@ pub(super) fn matrix_type(sized: &Sized, name: &str, n_cols: usize) -> Result<Gg
         None if outer => sized.outer_type(),
         None => sized.dtype,
     };
-    let fits = |dtype: &GgmlType| dtype.row_bytes(n_cols).is_some();
-    let mut possible = [Some(wanted), fallback(wanted)].into_iter().flatten();
-    possible.find(fits).with_context(|| {
-        format!("{name}: rows of {n_cols}, which {} has, are not whole {wanted} blocks", sized.shape.name)
-    })
+    sized.type_of_rows(wanted, n_cols).with_context(|| name.to_owned())
 }
 
 #[cfg(test)]
@@ -60,6 +45,7 @@ mod tests {
         // Without experts, all of a model has the type that is asked for.
         assert_eq!(of("7b:q4_k", "blk.0.ffn_down.weight", 4096), GgmlType::Q4_K);
         let refused = matrix_type(&"7b".parse().unwrap(), "blk.0.ffn_up.weight", 40).unwrap_err();
-        assert!(refused.to_string().contains("blk.0.ffn_up.weight: rows of 40"), "{refused}");
+        let refused = format!("{refused:#}");
+        assert!(refused.contains("blk.0.ffn_up.weight: rows of 40"), "{refused}");
     }
 }
