@@ -73,7 +73,13 @@ pub fn fit(args: &crate::Args, model: Option<&Path>, wanted: &Wanted, output: &P
         Kinship::Same => {}
         Kinship::Sibling => tell!("note: {}: was made with another quantization of the model", shown()),
         Kinship::OtherWeights => bail!("{}: was made with a model that has other weights ({})", shown(), profile.name),
-        Kinship::OtherFamily => bail!("{}: was made with another model ({}, {})", shown(), profile.name, profile.arch),
+        Kinship::OtherFamily => bail!(
+            "{}: was made with another model ({}, {}){}",
+            shown(),
+            profile.name,
+            profile.arch,
+            profile.unlike(&model.weights.group_sizes())
+        ),
     }
     drop(profile);
     let samples = Samples::read(wanted.samples)?;

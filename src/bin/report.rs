@@ -71,6 +71,7 @@ pub fn layers(model: &Model, executor: &Executor) {
             tell!("layer {layer:>3}{of}: {:>6.2} % of {} neurons fired{gates}{found}", 100.0 * density, group.n_ff());
         }
     }
+    choices(model, executor);
     if let Some(recall) = stats.recall() {
         let (count, mass) = (100.0 * recall.by_count(), 100.0 * recall.by_mass());
         let predictor = powerinfer::units::Bytes(stats.predictor_bytes_per_token() as u64);
@@ -109,6 +110,35 @@ fn experts(model: &Model, executor: &Executor, layer: usize) {
         shares.iter().sum::<f64>(),
         shares.len()
     );
+}
+
+/// How much of what routers chose was hot: on the card, or where the file has its hot neurons. Nothing without experts, or
+/// without either.
+fn choices(model: &Model, executor: &Executor) {
+    let (stats, card) = (executor.stats(), executor.card());
+    let on_card = card.map(|card| card.plan.n_hot());
+    let in_file = || model.weights.groups().map(|(_, group)| group.index.as_ref().map(|index| index.n_hot)).collect();
+    let Some(n_hot): Option<Vec<usize>> = on_card.or_else(in_file) else { return };
+    let (mut hot, mut part, mut cold) = (0.0, 0.0, 0.0);
+    for (number, (_, group)) in model.weights.groups().enumerate().filter(|(_, (_, group))| group.is_routed()) {
+        let share = stats.share_computed(number).unwrap_or(0.0);
+        match n_hot[number] {
+            0 => cold += share,
+            n if n == group.n_ff() => hot += share,
+            _ => part += share,
+        }
+    }
+    let all = hot + part + cold;
+    if all > 0.0 {
+        let place = if card.is_some() { "on the card" } else { "in the file" };
+        tell!(
+            "choices: {:.1} % fell on experts that are wholly hot {place}, {:.1} % on those that are in part, {:.1} % on wholly cold \
+             ones",
+            100.0 * hot / all,
+            100.0 * part / all,
+            100.0 * cold / all
+        );
+    }
 }
 
 /// Share of the neurons of chosen experts that fired, in all layers; `None` where the model has none.

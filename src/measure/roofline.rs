@@ -1,7 +1,7 @@
 //! How fast this machine can read weights at best: what achieved bandwidths are a share of.
 
 use crate::cpu::{Activations, Isa, Pool};
-use crate::model::{Matrix, Model};
+use crate::model::{Layer, Matrix, Model, Tensor};
 use std::time::Instant;
 
 /// Bytes that a pass reads at the most: enough to leave every cache behind.
@@ -27,13 +27,18 @@ impl Limit {
     }
 }
 
-/// Measures [`Limit`] on the FFN matrices of `model`, in the order in which a token reads them, up to 1 GiB. A model
-/// that fits in the processor's caches is limited by these, and so is its measure.
+/// Measures [`Limit`] on the FFN matrices of `model`, in the order in which a token reads them, up to 1 GiB; on the others of
+/// its layers where none of them has neurons. A model that fits in the processor's caches is limited by these, and so is its
+/// measure.
 pub fn limit(model: &Model, isa: Isa, pool: &Pool) -> Limit {
     let mut left = PASS_BYTES;
     let groups = model.weights.groups().map(|(_, group)| group);
-    let matrices: Vec<&Matrix> = groups
-        .flat_map(|g| g.ffn_gate().into_iter().chain([g.ffn_up()]))
+    let mut matrices: Vec<&Matrix> = groups.flat_map(|g| g.ffn_gate().into_iter().chain([g.ffn_up()])).collect();
+    if matrices.is_empty() {
+        matrices = model.weights.layers.iter().flat_map(beside_neurons).collect();
+    }
+    let matrices: Vec<&Matrix> = matrices
+        .into_iter()
         .take_while(|m| {
             let wanted = left > 0;
             left = left.saturating_sub(m.n_bytes());
@@ -73,6 +78,14 @@ pub fn limit(model: &Model, isa: Isa, pool: &Pool) -> Limit {
         }
     });
     Limit { probe, mat_vec }
+}
+
+/// The matrices of a layer that are not of neurons.
+fn beside_neurons(layer: &Layer) -> impl Iterator<Item = &Matrix> {
+    layer.parts.iter().filter_map(|part| match &part.tensor {
+        Tensor::Matrix(matrix) => Some(matrix),
+        Tensor::Vector(_) | Tensor::Down(_) => None,
+    })
 }
 
 /// Adds up all whole words, in as many sums as make full use of vector loads.

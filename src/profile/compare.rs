@@ -88,7 +88,9 @@ pub fn table(a: &Profile, b: &Profile) -> Result<String> {
     match a.fingerprint.kinship(&b.fingerprint) {
         Kinship::Same | Kinship::Sibling => {}
         Kinship::OtherWeights => bail!("is of a model with different weights ({}) from the first ({})", b.name, a.name),
-        Kinship::OtherFamily => bail!("is of a different model ({}) from the first ({})", b.name, a.name),
+        Kinship::OtherFamily => {
+            bail!("is of a different model ({}) from the first ({}){}", b.name, a.name, b.unlike(&a.n_ff()))
+        }
     }
     ensure!(a.activation == b.activation, "was made with activation {}, the first with {}", b.activation, a.activation);
     ensure!(a.n_ff() == b.n_ff(), "has layers of different sizes from the first");

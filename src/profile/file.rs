@@ -115,6 +115,17 @@ impl Profile {
         self.groups.iter().map(|l| l.fired.len()).collect()
     }
 
+    /// For an error: how the neurons that it counts differ from those of groups of `n_ff`; nothing where they do not.
+    pub fn unlike(&self, n_ff: &[usize]) -> String {
+        let own = self.n_ff();
+        if own == n_ff {
+            return String::new();
+        }
+        let sizes = |n_ff: &[usize]| (n_ff.iter().sum::<usize>(), n_ff.len());
+        let ((n, groups), (wanted, of)) = (sizes(&own), sizes(n_ff));
+        format!(": it has {n} neurons in {groups} groups, such as experts, instead of {wanted} in {of}")
+    }
+
     /// What tables call a group: the number of its layer, and where that has several, its number there.
     pub fn label(&self, group: usize) -> String {
         let layer = self.layer_of[group];
@@ -162,7 +173,9 @@ impl Profile {
             Kinship::Same => {}
             Kinship::Sibling => bail!("was made with another quantization of the model; profile with one file"),
             Kinship::OtherWeights => bail!("was made with a model of other weights ({})", other.name),
-            Kinship::OtherFamily => bail!("was made with another model ({}, {})", other.name, other.arch),
+            Kinship::OtherFamily => {
+                bail!("was made with another model ({}, {}){}", other.name, other.arch, other.unlike(&self.n_ff()))
+            }
         }
         ensure!(
             self.activation == other.activation,

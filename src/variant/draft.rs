@@ -97,7 +97,12 @@ impl Draft {
             Kinship::Same => {}
             Kinship::Sibling => notes.push("the profile was made with another quantization of this model".to_owned()),
             Kinship::OtherWeights => bail!("the profile is of a model with other weights (\"{}\")", profile.name),
-            Kinship::OtherFamily => bail!("the profile is of another model (\"{}\", {})", profile.name, profile.arch),
+            Kinship::OtherFamily => bail!(
+                "the profile is of another model (\"{}\", {}){}",
+                profile.name,
+                profile.arch,
+                profile.unlike(&model.weights.group_sizes())
+            ),
         }
         let layer_of = model.weights.groups().map(|(layer, _)| layer as u32);
         let same = profile.n_ff() == model.weights.group_sizes() && layer_of.eq(profile.layer_of.iter().copied());
