@@ -21,6 +21,7 @@ mod models_doc;
 mod positions;
 mod pre_tokenizers;
 mod predicted;
+mod prefill_sizes;
 mod pwri;
 mod pwri_architectures;
 mod pwri_variants;
