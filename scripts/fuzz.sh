@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 minutes=${1:?usage: scripts/fuzz.sh MINUTES [TARGET...]}
 shift
 targets=("$@")
-[[ $# -gt 0 ]] || targets=(gguf variant pwri predictor profile hardware registry template tokenizer text)
+[[ $# -gt 0 ]] || targets=(gguf variant mixtures pwri predictor profile hardware registry template tokenizer text)
 out=$(realpath -m "${CARGO_TARGET_DIR:-target}/fuzz")
 export CARGO_TARGET_DIR=$out RUST_BACKTRACE=0
 export CARGO_PROFILE_RELEASE_OVERFLOW_CHECKS=true CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true

@@ -16,6 +16,7 @@ mod drive;
 mod faults;
 mod gguf;
 mod memory;
+mod mixtures;
 mod models;
 mod parts;
 mod predictor;
@@ -37,8 +38,19 @@ use drive::fuzz;
 
 #[test]
 fn the_target_that_is_asked_for_is_one() {
-    let known =
-        ["gguf", "variant", "pwri", "predictor", "profile", "hardware", "registry", "template", "tokenizer", "text"];
+    let known = [
+        "gguf",
+        "variant",
+        "mixtures",
+        "pwri",
+        "predictor",
+        "profile",
+        "hardware",
+        "registry",
+        "template",
+        "tokenizer",
+        "text",
+    ];
     let wanted = std::env::var("FUZZ_TARGET").unwrap_or_else(|_| known[0].to_owned());
     assert!(known.contains(&wanted.as_str()), "FUZZ_TARGET={wanted}: {} are possible", known.join(", "));
 }
@@ -51,6 +63,11 @@ fn gguf_files_are_read_or_refused() {
 #[test]
 fn variants_are_read_or_refused() {
     fuzz(&variant::Variants::new(), 3000);
+}
+
+#[test]
+fn models_of_several_kinds_of_layers_are_read_or_refused() {
+    fuzz(&mixtures::Mixtures::new(), 1500);
 }
 
 #[test]

@@ -73,8 +73,8 @@ fn arcee() -> ModelFile {
 }
 
 /// A model of two experts, one of which is chosen: in one tensor, or in one each, as old files have them.
-fn experts(stacked: bool) -> ModelFile {
-    let mut file = file(&kind());
+pub fn experts(kind: &Kind, stacked: bool) -> ModelFile {
+    let mut file = file(kind);
     file.set("llama.expert_count", Value::U32(2)).set("llama.expert_used_count", Value::U32(1));
     let (neurons, mut rest): (Vec<_>, Vec<_>) =
         file.tensors.into_iter().partition(|t| t.name.contains("ffn_") && !t.name.contains("norm"));
@@ -88,7 +88,8 @@ fn experts(stacked: bool) -> ModelFile {
             rest.extend((0..2).map(|expert| Tensor { name: format!("{stem}.{expert}.weight"), ..tensor.clone() }));
         }
     }
-    rest.extend((0..2).map(|i| Tensor::zeros(&format!("blk.{i}.ffn_gate_inp.weight"), GgmlType::F32, &[8, 2])));
+    let router = |i: usize| Tensor::zeros(&format!("blk.{i}.ffn_gate_inp.weight"), GgmlType::F32, &[kind.n_embd, 2]);
+    rest.extend((0..kind.n_ff.len()).map(router));
     file.tensors = rest;
     file
 }
@@ -103,7 +104,16 @@ pub fn plain() -> Vec<ModelFile> {
     let mut published = bare.clone();
     published.set("general.name", Value::Str("ReluLLaMA".to_owned())).remove("llama.hidden_activation");
     assert!(kind().rope == Pairing::Interleaved, "what llama is");
-    vec![file(&kind()), merges, file(&scaled), bare, published, arcee(), experts(true), experts(false)]
+    vec![
+        file(&kind()),
+        merges,
+        file(&scaled),
+        bare,
+        published,
+        arcee(),
+        experts(&kind(), true),
+        experts(&kind(), false),
+    ]
 }
 
 pub fn open(bytes: &[u8]) -> Result<Gguf> {

@@ -97,17 +97,25 @@ impl Target for Variants {
     }
 
     fn run(&self, input: &[u8]) -> Result<()> {
-        let model = Model::new(models::open(input)?, None)?;
-        for (_, group) in model.weights.groups() {
-            let Some(index) = &group.index else { continue };
-            let mut ids: Vec<usize> = index.ids().iter().map(|id| id.0 as usize).collect();
-            ids.sort_unstable();
-            assert!(ids.into_iter().eq(0..group.n_ff()), "ids are no permutation");
-            assert!(index.n_hot <= group.n_ff(), "more neurons are hot than there are");
-        }
-        if model.is_variant() {
-            Placement::random(&model, 1)?;
-        }
-        models::try_out(&model)
+        read(input)
     }
+}
+
+/// Reads a variant or a plain file, looks at its index, and computes a few tokens.
+///
+/// # Errors
+/// When it is refused.
+pub fn read(input: &[u8]) -> Result<()> {
+    let model = Model::new(models::open(input)?, None)?;
+    for (_, group) in model.weights.groups() {
+        let Some(index) = &group.index else { continue };
+        let mut ids: Vec<usize> = index.ids().iter().map(|id| id.0 as usize).collect();
+        ids.sort_unstable();
+        assert!(ids.into_iter().eq(0..group.n_ff()), "ids are no permutation");
+        assert!(index.n_hot <= group.n_ff(), "more neurons are hot than there are");
+    }
+    if model.is_variant() {
+        Placement::random(&model, 1)?;
+    }
+    models::try_out(&model)
 }
