@@ -85,7 +85,8 @@ fn family(model: &Model) -> Result<[u8; 32]> {
     }
     c.n_ff.iter().for_each(|n| hash.update((*n as u64).to_le_bytes()));
     hash.update(c.rope.base.to_le_bytes());
-    if model.gguf.metadata().has("tokenizer.ggml.model") {
+    // A tokenizer without tokens is llama.cpp's `no_vocab`.
+    if ["model", "tokens"].iter().all(|key| model.gguf.metadata().has(&format!("tokenizer.ggml.{key}"))) {
         let vocab = read_vocab(&model.gguf)?;
         hash.update(vocab.model);
         for token in &vocab.tokens {

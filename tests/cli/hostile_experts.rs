@@ -238,3 +238,20 @@ fn layers_without_neurons_have_a_limit_of_their_own() {
     let rows: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
     assert!(rows[0]["limit_gb_per_s"].as_f64().unwrap() > 0.0, "{}", outcome.stdout);
 }
+
+#[test]
+fn models_without_a_vocabulary_are_profiled_and_split() {
+    let folder = tempfile::tempdir().unwrap();
+    // Their tokenizers are called `no_vocab`, and have no tokens.
+    for name in ["nemotron_h_moe", "nemotron"] {
+        let model = repository(&format!("tests/golden/arch/{name}.gguf"));
+        let at = |ending: &str| folder.path().join(format!("{name}.{ending}"));
+        let mut profile = tool("profile");
+        profile.arg("-m").arg(&model).args(["--random-tokens", "48", "-c", "16", "-o"]).arg(at("profile"));
+        Outcome::from(profile.output().unwrap()).ok();
+        let mut split = tool("split");
+        split.arg("-m").arg(&model).arg("--profile").arg(at("profile")).arg("-o").arg(at("gguf"));
+        Outcome::from(split.output().unwrap()).ok();
+        refused_by("run", &[&"-m", &at("gguf"), &"-p", &"x"], &["tokenizer.ggml.tokens"]);
+    }
+}
