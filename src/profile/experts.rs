@@ -97,10 +97,10 @@ pub fn table(profile: &Profile) -> String {
     if profile.routers.is_empty() {
         return out;
     }
-    out += "\nchoices of experts that so many of them hit, in %: the most chosen / the same learned on one half of the text \
-            and met on the other / a cache of the last used\n";
+    out += "\nchoices of experts that a set of so many of them hits, in %: most chosen / most chosen in one half of the text, met \
+            in the other / most recently used (LRU)\n";
     out += &format!("layer experts per token {:>20}", format!("{:.0} % of choices in", 100.0 * COVERED));
-    out += &ONE_IN.map(|n| format!("{:>22}", format!("1 in {n}"))).concat();
+    out += &shown(&profile.routers).map(|n| format!("{:>22}", format!("1 in {n}"))).collect::<String>();
     out += "\n";
     for router in &profile.routers {
         let n = router.groups.len();
@@ -108,18 +108,25 @@ pub fn table(profile: &Profile) -> String {
         let used = per_token(profile, router);
         // Writing to a string cannot fail.
         let _ = write!(out, "{:>5} {n:>7} {used:>9.2} {:>20}", router.layer, format!("{skew:.1}% of them"));
-        out += &cells(std::slice::from_ref(router));
+        out += &cells(std::slice::from_ref(router), shown(&profile.routers));
     }
     let _ = write!(out, "{:>5} {:>7} {:>9} {:>20}", "all", "", "", "");
-    out += &cells(&profile.routers);
+    out += &cells(&profile.routers, shown(&profile.routers));
     out += &verdict(profile);
     out
 }
 
-fn cells(routers: &[RouterCounts]) -> String {
+/// Those of [`ONE_IN`] that are not less than one of the groups of all routers: as a set has at least one, they would repeat
+/// the next.
+fn shown(routers: &[RouterCounts]) -> impl Iterator<Item = usize> {
+    let most = routers.iter().map(|router| router.groups.len()).max().unwrap_or(0);
+    ONE_IN.into_iter().filter(move |one_in| *one_in <= most)
+}
+
+fn cells(routers: &[RouterCounts], sets: impl Iterator<Item = usize>) -> String {
     let percent = |share: f64| format!("{:.1}", 100.0 * share);
-    let cell = |one_in: &usize| {
-        let cell = Hits::of(routers, *one_in).map_or_else(
+    let cell = |one_in: usize| {
+        let cell = Hits::of(routers, one_in).map_or_else(
             || "-".to_owned(),
             |hits| {
                 let held_out = hits.held_out.map_or_else(|| "-".to_owned(), percent);
@@ -128,7 +135,7 @@ fn cells(routers: &[RouterCounts]) -> String {
         );
         format!("{cell:>22}")
     };
-    ONE_IN.iter().map(cell).collect::<String>() + "\n"
+    sets.map(cell).collect::<String>() + "\n"
 }
 
 /// What the model favours, judged by sets of one in four; `None` where routers chose nothing.
@@ -141,17 +148,17 @@ fn verdict(profile: &Profile) -> String {
     let percent = |share: f64| format!("{:.1} %", 100.0 * share);
     let favoured = match hits.favours() {
         Favours::FixedSet => "a fixed set of experts",
-        Favours::Cache => "a cache of the experts used last",
+        Favours::Cache => "a cache of the experts used last (LRU)",
         Favours::Either => "neither a fixed set of experts nor a cache",
     };
     let (fixed, met) = match hits.held_out {
-        Some(share) => (share, "of text that it was not learned on"),
-        None => (hits.fixed, "of the text that it was learned on"),
+        Some(share) => (share, "of the choices in text that it was not learned on"),
+        None => (hits.fixed, "of the choices in the text that it was learned on"),
     };
     let (fixed, cache, most) = (percent(fixed), percent(hits.cache), percent(hits.cache_at_most));
     format!(
-        "the model favours {favoured}: with 1 expert in {JUDGED} at hand, a fixed set hits {fixed} {met}, the cache {cache} to \
-         {most} (experts new in a window missed or hit)\n"
+        "the model favours {favoured}: with 1 expert in {JUDGED} at hand, a fixed set hits {fixed} {met}, a cache {cache} to {most} \
+         (experts new in a window counted as missed, or as hit)\n"
     )
 }
 
@@ -182,6 +189,15 @@ mod tests {
         assert!(
             Hits::of(&[router([vec![0; 4], vec![0; 4]], vec![0; 4], 0)], 4).is_none() && Hits::of(&[], 4).is_none()
         );
+    }
+
+    #[test]
+    fn sets_of_less_than_one_are_not_shown() {
+        let of = |n: usize| router([vec![1; n], vec![1; n]], vec![0; n], 0);
+        let sets = |routers: &[RouterCounts]| shown(routers).collect::<Vec<_>>();
+        assert_eq!(sets(&[of(8)]), [8, 4, 2]);
+        assert_eq!(sets(&[of(2), of(16)]), [16, 8, 4, 2]);
+        assert_eq!(cells(&[of(8)], shown(&[of(8)])).matches('/').count(), 6);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use anyhow::{Result, bail, ensure};
 /// Of the picture in pixels.
 pub const WIDTH: usize = 1200;
 /// Of the picture in pixels.
-pub const HEIGHT: usize = 900;
+pub const HEIGHT: usize = CURVES_BOTTOM + AXIS_HEIGHT + LEGEND_ROWS * LEGEND_LINE + MARGIN;
 /// The same where routers choose experts.
 pub const HEIGHT_WITH_EXPERTS: usize = HEIGHT + experts::DOWN;
 
@@ -25,9 +25,15 @@ const HEAT_TOP: usize = 104;
 const HEAT_HEIGHT: usize = 320;
 const CURVES_TOP: usize = 540;
 const CURVES_HEIGHT: usize = 290;
+const CURVES_BOTTOM: usize = CURVES_TOP + CURVES_HEIGHT;
+/// Rows that a legend has room for.
+const LEGEND_ROWS: usize = 2;
+const LEGEND_LINE: usize = 24;
 const TEXT_SCALE: usize = 2;
 const TEXT_HEIGHT: usize = font::HEIGHT * TEXT_SCALE;
 const TICK_LENGTH: usize = 6;
+/// Ticks, their labels and the label of the axis, with room below.
+const AXIS_HEIGHT: usize = TICK_LENGTH + 4 + TEXT_HEIGHT + 8 + TEXT_HEIGHT + 14;
 const HEADING_OFFSET: usize = 32;
 
 const BLACK: Colour = [0x20, 0x20, 0x20];
@@ -226,7 +232,7 @@ fn draw_frame(canvas: &mut Canvas, down: usize, heading: &str, x_label: &str) {
         canvas.fill(x as usize, CURVES_TOP + down, 1, CURVES_HEIGHT, GRID);
         y_tick(canvas, y as usize, &format!("{percent}%"));
     }
-    x_axis(canvas, CURVES_TOP + down + CURVES_HEIGHT, x_label);
+    x_axis(canvas, CURVES_BOTTOM + down, x_label);
 }
 
 fn draw_curves(canvas: &mut Canvas, layers: &[Vec<f32>], model: &[f32], labels: &[String]) {
@@ -251,8 +257,8 @@ fn mark_share(canvas: &mut Canvas, covering: f32) {
     for left in (PLOT_LEFT..x as usize).step_by(2 * DASH) {
         canvas.fill(left, y as usize - 1, DASH.min(x as usize - left), 2, MARK);
     }
-    for top in (y as usize..CURVES_TOP + CURVES_HEIGHT).step_by(2 * DASH) {
-        canvas.fill(x as usize - 1, top, 2, DASH.min(CURVES_TOP + CURVES_HEIGHT - top), MARK);
+    for top in (y as usize..CURVES_BOTTOM).step_by(2 * DASH) {
+        canvas.fill(x as usize - 1, top, 2, DASH.min(CURVES_BOTTOM - top), MARK);
     }
     canvas.polyline(&[(x, y), (x, y)], 10.0, MARK);
 }
@@ -260,49 +266,48 @@ fn mark_share(canvas: &mut Canvas, covering: f32) {
 /// Pixels of a sample in a legend.
 const SAMPLE: usize = 40;
 
-/// A row of a legend: what a line looks like, and what it is.
-type LegendRow = ([Colour; SAMPLE], String);
+/// A part of a legend: what a line looks like, and what it is.
+type LegendEntry = ([Colour; SAMPLE], String);
 
-fn legend(layers: &[Vec<f32>], covering: f32, labels: &[String]) -> Vec<LegendRow> {
+fn legend(layers: &[Vec<f32>], covering: f32, labels: &[String]) -> Vec<LegendEntry> {
     let n_layer = layers.len();
     let n_dead = layers.iter().filter(|rates| rates.iter().all(|&rate| rate == 0.0)).count();
-    let mut rows = vec![];
+    let mut entries = vec![];
     if n_dead < n_layer {
         let (neurons, share) = (covering * 100.0, MARKED_SHARE * 100.0);
-        rows.push(([BLACK; SAMPLE], "whole model".to_owned()));
-        rows.push(([MARK; SAMPLE], format!("{neurons:.1}% of neurons cover {share:.0}% of activations")));
-        rows.extend(depth_row(labels));
+        entries.push(([BLACK; SAMPLE], "whole model".to_owned()));
+        entries.push(([MARK; SAMPLE], format!("{neurons:.1}% of neurons cover {share:.0}% of activations")));
+        entries.extend(depth_entry(labels));
     }
     if n_dead > 0 {
-        rows.push(([WHITE; SAMPLE], format!("{n_dead} of {n_layer} layers never fired")));
+        entries.push(([WHITE; SAMPLE], format!("{n_dead} of {n_layer} layers never fired")));
     }
-    rows
+    entries
 }
 
 /// The colours of layers.
-fn depth_row(labels: &[String]) -> Option<LegendRow> {
+fn depth_entry(labels: &[String]) -> Option<LegendEntry> {
     let (first, last) = labels.first().zip(labels.last())?;
     let layers = if labels.len() == 1 { format!("layer {first}") } else { format!("layers {first} to {last}") };
     Some((std::array::from_fn(|x| depth_colour(x, SAMPLE)), layers))
 }
 
-/// In the lower right corner, where curves hardly ever are.
-fn draw_legend(canvas: &mut Canvas, down: usize, rows: &[LegendRow]) {
-    const LEFT: usize = PLOT_LEFT + 390;
-    const BOTTOM: usize = CURVES_TOP + CURVES_HEIGHT - 12;
-    const LINE: usize = 24;
-    const PADDING: usize = 10;
-    let n_chars = rows.iter().map(|(_, label)| label.len()).max().unwrap_or(0);
-    let width = text_width(n_chars, TEXT_SCALE) + SAMPLE + 3 * PADDING;
-    let bottom = BOTTOM + down;
-    let top = bottom - rows.len() * LINE;
-    canvas.fill(LEFT, top - PADDING, width, bottom - top + PADDING, WHITE);
-    for (i, (sample, label)) in rows.iter().enumerate() {
-        let y = top + i * LINE;
-        for (x, colour) in sample.iter().enumerate() {
-            canvas.fill(LEFT + PADDING + x, y + TEXT_HEIGHT / 2 - 2, 1, 4, *colour);
+/// Below the curves, side by side as far as they fit: inside, it would cover some.
+fn draw_legend(canvas: &mut Canvas, down: usize, entries: &[LegendEntry]) {
+    const GAP: usize = 10;
+    const BETWEEN: usize = 36;
+    let widths: Vec<usize> =
+        entries.iter().map(|(_, what)| SAMPLE + GAP + text_width(what.len(), TEXT_SCALE)).collect();
+    let (mut x, mut y) = (PLOT_LEFT, CURVES_BOTTOM + down + AXIS_HEIGHT);
+    for ((sample, what), width) in entries.iter().zip(widths) {
+        if x > PLOT_LEFT && x + width > WIDTH - MARGIN {
+            (x, y) = (PLOT_LEFT, y + LEGEND_LINE);
         }
-        text(canvas, LEFT + SAMPLE + 2 * PADDING, y, label);
+        for (column, colour) in sample.iter().enumerate() {
+            canvas.fill(x + column, y + TEXT_HEIGHT / 2 - 2, 1, 4, *colour);
+        }
+        text(canvas, x + SAMPLE + GAP, y, what);
+        x += width + BETWEEN;
     }
 }
 

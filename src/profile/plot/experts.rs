@@ -1,13 +1,13 @@
 //! The part of the picture that is about experts: how often each is chosen, and what sets of them would hit.
 
 use super::{
-    BLACK, Canvas, Colour, HeatMap, LegendRow, MARK, PlotInput, SAMPLE, curve_pixel, depth_colour, depth_row,
-    draw_frame, draw_legend, falling,
+    BLACK, Canvas, Colour, HEADING_OFFSET, HEAT_TOP, HEIGHT, HeatMap, LegendEntry, MARK, PlotInput, SAMPLE,
+    curve_pixel, depth_colour, depth_entry, draw_frame, draw_legend, falling,
 };
 use crate::profile::RouterCounts;
 
 /// Pixels that it lies below the same of neurons.
-pub(super) const DOWN: usize = 830;
+pub(super) const DOWN: usize = HEIGHT + HEADING_OFFSET - HEAT_TOP;
 
 /// Sizes of sets that curves go through.
 const STEPS: usize = 128;
@@ -17,10 +17,11 @@ const BLUE: Colour = [0x1F, 0x77, 0xB4];
 /// What a set of so many of a router's groups hits.
 type Hits = fn(&RouterCounts, usize) -> u64;
 
-const CURVES: [(Colour, &str, Hits); 3] = [
-    (BLACK, "the most chosen", RouterCounts::fixed_hits),
-    (MARK, "learned on a half of the text, met on the other", |r, n| r.held_out_hits(n).unwrap_or(0)),
-    (BLUE, "a cache of the last used", RouterCounts::cache_hits),
+/// The first one is wider, so that it shows where the others lie on it.
+const CURVES: [(Colour, f32, &str, Hits); 3] = [
+    (BLACK, 6.0, "most chosen", RouterCounts::fixed_hits),
+    (MARK, 2.4, "most chosen in one half of the text, met in the other", |r, n| r.held_out_hits(n).unwrap_or(0)),
+    (BLUE, 2.4, "most recently used (LRU cache)", RouterCounts::cache_hits),
 ];
 
 pub(super) fn draw(canvas: &mut Canvas, input: &PlotInput) {
@@ -40,17 +41,22 @@ pub(super) fn draw(canvas: &mut Canvas, input: &PlotInput) {
         scale: "of tokens",
     };
     map.draw(canvas);
-    draw_frame(canvas, DOWN, "Share of all choices that so many experts of each layer hit", "share of experts");
+    draw_frame(
+        canvas,
+        DOWN,
+        "Share of all choices that a set of so many experts of each layer hits",
+        "share of experts",
+    );
     for (i, router) in input.routers.iter().enumerate() {
         let points = curve(std::slice::from_ref(router), RouterCounts::fixed_hits);
         canvas.polyline(&points, 1.2, depth_colour(i, input.routers.len()));
     }
-    for (colour, _, hits) in CURVES {
-        canvas.polyline(&curve(input.routers, hits), 3.6, colour);
+    for (colour, thickness, _, hits) in CURVES {
+        canvas.polyline(&curve(input.routers, hits), thickness, colour);
     }
-    let rows = CURVES.iter().map(|(colour, what, _)| ([*colour; SAMPLE], (*what).to_owned()));
-    let rows: Vec<LegendRow> = rows.chain(depth_row(&labels)).collect();
-    draw_legend(canvas, DOWN, &rows);
+    let entries = CURVES.iter().map(|(colour, _, what, _)| ([*colour; SAMPLE], (*what).to_owned()));
+    let entries: Vec<LegendEntry> = entries.chain(depth_entry(&labels)).collect();
+    draw_legend(canvas, DOWN, &entries);
 }
 
 /// Nothing where nothing was chosen.

@@ -98,6 +98,48 @@ fn layer_labels_do_not_overlap() {
     assert!(label_step(100_000, HEAT_HEIGHT) * HEAT_HEIGHT / 100_000 >= TEXT_HEIGHT);
 }
 
+fn rgb(bytes: Vec<u8>) -> Vec<u8> {
+    let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
+    let mut rgb = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut rgb).unwrap();
+    rgb
+}
+
+#[test]
+fn no_legend_covers_a_curve() {
+    // All neurons and all experts alike: the curves are diagonals.
+    let (rates, n) = (vec![vec![0.25; 1000]; 2], 1000);
+    let router = RouterCounts {
+        layer: 0,
+        groups: (0..n).collect(),
+        chosen: [vec![10; n as usize], vec![10; n as usize]],
+        again: vec![10; n as usize],
+        first: 0,
+    };
+    let picture = rgb(draw(&PlotInput { routers: &[router], ..input("", &rates, &labels(2)) }).unwrap());
+    let at = |down: usize, share: f32| {
+        let (x, y) = curve_pixel((share, share), down);
+        let first = (y as usize * WIDTH + x as usize) * 3;
+        <Colour>::try_from(&picture[first..first + 3]).unwrap()
+    };
+    for percent in (5..95).filter(|percent| *percent != 80) {
+        let share = percent as f32 / 100.0;
+        assert_eq!(at(0, share), BLACK, "{percent} %");
+        assert_ne!(at(experts::DOWN, share), WHITE, "{percent} %");
+    }
+}
+
+#[test]
+fn a_long_legend_goes_on_below() {
+    let entry = |n: usize| ([BLACK; SAMPLE], "x".repeat(n));
+    let (blank, mut canvas) = (Canvas::new(WIDTH, HEIGHT).to_png().unwrap(), Canvas::new(WIDTH, HEIGHT));
+    draw_legend(&mut canvas, 0, &[entry(60), entry(40)]);
+    let (blank, drawn) = (rgb(blank), rgb(canvas.to_png().unwrap()));
+    let rows: Vec<usize> =
+        (0..HEIGHT).filter(|y| blank[y * WIDTH * 3..][..WIDTH * 3] != drawn[y * WIDTH * 3..][..WIDTH * 3]).collect();
+    assert!(rows.last().unwrap() - rows[0] > LEGEND_LINE, "{rows:?}");
+}
+
 #[test]
 fn experts_are_drawn_below() {
     let router = |layer: u32, n: u64| RouterCounts {
