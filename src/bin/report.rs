@@ -84,7 +84,7 @@ pub fn layers(model: &Model, executor: &Executor) {
         let bytes = bytes as u64;
         let share = 100.0 * bytes as f64 / dense as f64;
         tell!(
-            "weights read per token: {} of {} ({share:.1} %)",
+            "weights read per token: {} of {} that dense mode reads ({share:.1} %)",
             powerinfer::units::Bytes(bytes),
             powerinfer::units::Bytes(dense)
         );

@@ -264,6 +264,7 @@ fn dry_run(args: &Args) -> Result<()> {
     let given = args.plan.hardware.as_deref();
     let choice = args.compute.device_choice()?;
     let hardware = hardware_to_show(given, choice, &work, &run, params.n_threads, params.isa, &Bar::new())?;
+    plan::tell_lack(&hardware, &model, &params);
     plan::show(&args.plan, args.json, &hardware, &work, &run)
 }
 

@@ -120,8 +120,8 @@ fn shape_help() -> String {
     let known = shapes::known(|_| true);
     format!(
         "With --dry-run: plan for a model of this shape instead of a file: {known}. LAYERS changes the number of layers, TYPE is \
-         that of the weights [q4_0], DENSITY the share of FFN neurons that fire [as published for sparse models], POPULARITY how \
-         unequally experts are chosen: how often falls with the rank to this power [0.5]"
+         that of the weights [q4_0], DENSITY the share of FFN neurons that fire [as published for sparse models], POPULARITY says \
+         how unequally experts are chosen: as often as their rank to the power of minus POPULARITY [0.5]"
     )
 }
 
@@ -143,14 +143,15 @@ fn run(args: Args) -> Result<()> {
     if let Some(shape) = &args.shape {
         let mut work = Workload::of_shape(shape)?;
         assume_predictors(&args, &mut work);
-        return dry_run(&args, work, n_threads, &bar);
+        return dry_run(&args, None, work, n_threads, &bar);
     }
     if args.plan.dry_run {
         ensure!(!args.quantize_only, "--dry-run: there is no plan for --quantize-only");
         let path = &*model_path(&args, &bar)?;
         let (source, draft) = decide(&args, path, &bar)?;
         let predictors = predictors(&args, &source)?;
-        return dry_run(&args, workload(&args, &source, &draft, predictors.as_ref()), n_threads, &bar);
+        let work = workload(&args, &source, &draft, predictors.as_ref());
+        return dry_run(&args, Some(&source), work, n_threads, &bar);
     }
     let output = args.output.as_deref().context("-o: an output is missing")?;
     let inputs = [
@@ -286,9 +287,14 @@ fn setting(args: &Args, work: &Workload, n_threads: usize, bar: &Bar) -> Result<
     Ok((hardware, run))
 }
 
-/// `--dry-run`.
-fn dry_run(args: &Args, work: Workload, n_threads: usize, bar: &Bar) -> Result<()> {
+/// `--dry-run`, for what is made of `source` or for a shape.
+fn dry_run(args: &Args, source: Option<&Model>, work: Workload, n_threads: usize, bar: &Bar) -> Result<()> {
     let (hardware, run) = setting(args, &work, n_threads, bar)?;
+    if let Some(model) = source {
+        let (n_ctx, n_ubatch, mode) = (run.n_ctx, run.n_ubatch, run.mode);
+        let params = ExecutorParams { n_threads, n_ctx, kv_type: KvType::F16, mode, n_ubatch, isa: Isa::detect() };
+        plan::tell_lack(&hardware, model, &params);
+    }
     plan::show(&args.plan, args.json, &hardware, &work, &run)
 }
 

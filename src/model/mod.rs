@@ -30,6 +30,7 @@ mod refused;
 pub mod registry;
 mod resolved;
 mod router;
+mod set_hits;
 pub mod spec;
 pub mod step;
 mod thresholds;
@@ -58,6 +59,7 @@ pub use predictor::{ALWAYS, ActiveShare, INPUT_KEY, Predictor, PredictorInput, S
 pub(crate) use pwri::INDEX_ARCHITECTURE;
 pub use resolved::{ResolvedActivation, THRESHOLD};
 pub use router::{Gating, Router};
+pub use set_hits::SetHits;
 pub use step::{Groups, Step, Vector};
 pub use thresholds::Thresholds;
 pub(crate) use thresholds::{KEY as THRESHOLDS_KEY, rest};
@@ -79,6 +81,8 @@ pub struct Model {
     pub weights: Weights,
     /// Below which activations neurons may be skipped, where somebody has looked for that.
     pub thresholds: Option<Thresholds>,
+    /// What sets of experts hit, by their size; none where nobody has counted.
+    pub set_hits: Vec<SetHits>,
     /// What is odd about the file and does not prevent its use; one line each.
     pub notes: Vec<String>,
 }
@@ -98,7 +102,7 @@ impl Model {
     /// As [`Model::new`].
     pub fn of_architectures(gguf: Gguf, activation: Option<Activation>, known: &[&dyn Architecture]) -> Result<Self> {
         let file = gguf.source().name().to_owned();
-        let build = || -> Result<(Config, Weights, Option<Thresholds>, Vec<String>)> {
+        let build = || -> Result<_> {
             pwri::refuse_index(&gguf)?;
             let name = gguf.metadata().str("general.architecture")?;
             let arch = arch::find(known, name.context("general.architecture: the key is missing")?)?;
@@ -116,10 +120,10 @@ impl Model {
             );
             let thresholds = Thresholds::read(&gguf, weights.group_sizes().len())?;
             let notes = notes::of(&config, &keys.unknown(arch.harmless()));
-            Ok((config, weights, thresholds, notes))
+            Ok((config, weights, thresholds, set_hits::read(&gguf)?, notes))
         };
-        let (config, weights, thresholds, notes) = build().with_context(|| file)?;
-        Ok(Self { gguf, config, weights, thresholds, notes })
+        let (config, weights, thresholds, set_hits, notes) = build().with_context(|| file)?;
+        Ok(Self { gguf, config, weights, thresholds, set_hits, notes })
     }
 
     /// Whether files of the architecture of this name can be computed, as far as their other keys allow.

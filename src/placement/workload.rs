@@ -1,6 +1,6 @@
 //! What one decoded token needs of a model, as plain sizes: all that planning must know of it.
 
-use crate::model::{ColdQuantiles, Down, Layer, Matrix, Model, NeuronGroup, Part, Predictor, Role, Step};
+use crate::model::{ColdQuantiles, Down, Layer, Matrix, Model, NeuronGroup, Part, Predictor, Role, SetHits, Step};
 use crate::quant::GgmlType;
 use std::sync::Arc;
 
@@ -317,17 +317,6 @@ fn is_block(role: Role) -> bool {
     }
 }
 
-/// What of all routers' choices is met by a set of their groups.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SetHits {
-    /// Its size as a share of all groups.
-    pub share: f64,
-    /// Share of choices where it is a fixed set: on text that it was not learned on, where that was counted.
-    pub fixed: f64,
-    /// The same where it holds what was used last, at least and at most.
-    pub cache: (f64, f64),
-}
-
 /// A model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Workload {
@@ -366,7 +355,7 @@ impl Workload {
         let (n_embd, n_vocab) = (config.n_embd, config.n_vocab);
         let n_head_bias = model.weights.head_part().bias.as_ref().map_or(0, |bias| bias.len());
         let head = Whole::of(model.weights.head(), &row);
-        Self { name: config.name.clone(), n_embd, n_vocab, head, n_head_bias, layers, hits: Vec::new() }
+        Self { name: config.name.clone(), n_embd, n_vocab, head, n_head_bias, layers, hits: model.set_hits.clone() }
     }
 
     /// Gives every layer a predictor of two factors of its mask matrix, of rank `n_embd / 8` in `Q4_0`, and a threshold

@@ -1,8 +1,8 @@
 //! What a variant will need of a machine, before `split` writes it.
 
 use super::draft::{DownLayout, Draft};
-use crate::model::Model;
-use crate::placement::workload::{NeuronRows, NeuronStats, SetHits, Workload};
+use crate::model::{Model, SetHits};
+use crate::placement::workload::{NeuronRows, NeuronStats, Workload};
 use crate::predictor::Predictors;
 use crate::quant::GgmlType;
 use std::sync::Arc;

@@ -233,8 +233,23 @@ fn what_a_variant_says_of_its_experts_is_checked() {
     with(&vec![1.5; n], &["powerinfer.group_rates", "1.5 is no share"]);
     with(&vec![f32::NAN; n], &["powerinfer.group_rates", "no share"]);
     with(&vec![0.0; n], &["powerinfer.group_rates", "fires for"]);
-    let mut file = variant.clone();
-    file.set("powerinfer.experts.cache_hits", Value::f32s(&[0.5; 3]));
-    let path = file.written(setup.folder.path(), "wrong.gguf");
-    refused(tool("run").arg("-m").arg(path).args(["-p", "x", "-n", "1"]), &["powerinfer.experts.cache_hits", "sets"]);
+    let altered = |key: &str, value: Option<Value>, wanted: &[&str]| {
+        let mut file = variant.clone();
+        match value {
+            Some(value) => file.set(key, value),
+            None => file.remove(key),
+        };
+        let path = file.written(setup.folder.path(), "wrong.gguf");
+        refused(tool("run").arg("-m").arg(path).args(["-p", "x", "-n", "1"]), wanted);
+    };
+    let key = "powerinfer.experts.cache_hits";
+    altered(key, Some(Value::f32s(&[0.5; 3])), &[key, "sets"]);
+    altered(key, Some(Value::f32s(&[0.5, 0.5, -0.5, 0.5])), &[key, "-0.5 is no share"]);
+    altered(key, None, &[key, "missing"]);
+    // What is right is said of the variant as it was of what it was made of.
+    let hardware = repository("hardware/rtx-3060-ddr4.toml");
+    let mut plan = tool("run");
+    plan.arg("-m").arg(setup.at("variant.gguf")).args(["--dry-run", "-c", "64"]).arg("--hardware").arg(hardware);
+    let planned = Outcome::from(plan.output().unwrap()).ok().stdout;
+    assert!(planned.lines().any(|line| line.starts_with("favours ")), "{planned}");
 }

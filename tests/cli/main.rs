@@ -24,6 +24,7 @@ mod parts;
 mod pipeline;
 mod plan;
 mod plan_experts;
+mod plan_lacking;
 mod positions;
 mod predict;
 mod profile;

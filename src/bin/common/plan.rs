@@ -1,9 +1,10 @@
 //! Plans on the command line: the flags of `--dry-run`, `--hardware` and budgets, and what they ask for.
 
-use super::terminal::{print_json, print_table};
+use super::terminal::{print_json, print_table, tell};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use powerinfer::executor::Mode;
+use powerinfer::executor::{ExecutorParams, Mode, check_card};
+use powerinfer::model::Model;
 use powerinfer::placement::explain::Explained;
 use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::plan::{Plan, Planner, Prepared, Run};
@@ -53,6 +54,17 @@ impl Vram {
         let context = device.gpu.context;
         ensure!(context < total, "--vram-total: {total} is less than the {context} that the driver takes for itself");
         Ok(Some(Bytes(total.0 - context.0)))
+    }
+}
+
+/// Says of a plan for a card that there are no kernels for `model`, so that it is not what would be run.
+pub fn tell_lack(hardware: &Hardware, model: &Model, params: &ExecutorParams) {
+    if hardware.device.is_some()
+        && let Err(error) = check_card(model, params)
+    {
+        tell!(
+            "note: a card cannot compute this model: {error:#}; whatever is planned for one, the CPU computes all of it"
+        );
     }
 }
 

@@ -5,24 +5,11 @@ use crate::model::group::{CHOSEN_KEY, Chosen};
 use crate::model::neurons::NeuronIndex;
 use anyhow::{Context, Result, ensure};
 
-/// What a profile knew of sets of experts, each an array of shares, one per set: for plans and people.
-const OF_SETS: [&str; 5] = ["sets", "fixed_hits", "held_out_hits", "cache_hits", "cache_hits_at_most"];
-
 /// Shares of tokens, by number of the group; `None` where the file does not say.
 ///
 /// # Errors
 /// When they are not one share for every group.
 pub(super) fn shares(gguf: &Gguf, n_groups: usize) -> Result<Option<Vec<f32>>> {
-    let mut n_sets = None;
-    for name in OF_SETS {
-        let key = format!("powerinfer.experts.{name}");
-        let Some(array) = gguf.metadata().array(&key)? else { continue };
-        let values = array.floats().with_context(|| key.clone())?;
-        let wanted = *n_sets.get_or_insert(values.len());
-        ensure!(values.len() == wanted, "{key}: {} values for {wanted} sets of experts", values.len());
-        let wrong = values.iter().find(|share| !(0.0..=1.0).contains(*share));
-        ensure!(wrong.is_none(), "{key}: {} is no share", wrong.unwrap_or(&0.0));
-    }
     let Some(array) = gguf.metadata().array(CHOSEN_KEY)? else { return Ok(None) };
     let values = array.floats().context(CHOSEN_KEY)?;
     ensure!(values.len() == n_groups, "{CHOSEN_KEY}: {} values for {n_groups} groups of neurons", values.len());

@@ -109,8 +109,8 @@ impl Experts {
                 n - n_hot - n_cold
             ),
             format!(
-                "choices   {hot:.1} % fall on experts that are wholly hot, {cold:.1} % on wholly cold ones; of {n_masked} that are not hot \
-                 the card names the neurons that fire"
+                "choices   {hot:.1} % fall on wholly hot experts, {cold:.1} % on wholly cold ones; for {n_masked} of the others the card \
+                 names the neurons that fire"
             ),
         ];
         let with_cold: Vec<&OfLayer> = self.layers.iter().filter(|l| !l.cold.is_empty()).collect();

@@ -1,9 +1,9 @@
 //! Whether a model is served better by a fixed set of experts on the card, as a plan has it, or by those that were used last.
 
+use crate::model::SetHits;
 use crate::placement::choice::GroupChoice;
 use crate::placement::cost::{Cost, Routed};
 use crate::placement::plan::Planner;
-use crate::placement::workload::SetHits;
 
 /// Seconds that the experts of a token take, where a set of them is on the card.
 struct Times {
@@ -54,8 +54,8 @@ pub(super) fn line(planner: &Planner, on_card: f64) -> Option<String> {
     let times = Times::new(planner, hits)?;
     let (low, high) = hits.cache;
     Some(format!(
-        "favours   {}: of {:.0} % of the experts a fixed set hits {:.1} % of choices and experts take {:.3} ms, a cache hits {:.1} to \
-         {:.1} % and takes {:.3} to {:.3} ms, what it misses over the bus",
+        "favours   {}: with {:.0} % of the experts on the card, a fixed set hits {:.1} % of choices and experts take {:.3} ms; a cache \
+         hits {:.1} to {:.1} % and takes {:.3} to {:.3} ms, as what it misses comes over the bus",
         times.favoured(),
         100.0 * hits.share,
         100.0 * hits.fixed,
