@@ -23,10 +23,11 @@ REPORTED = {
 
 HEAD = """# Plans
 
-What the planner expects of six dense models on four machines, before any of it is run; four models with experts follow behind. **Nothing here was measured**: the
-machines are descriptions (`hardware/*.toml`, from public bandwidths and assumed shares of them), the models are shapes
-whose neurons fire by a power law, and what runs on a graphics card has been tested on an emulated one only. The table says what is worth building and
-what a user may hope for, no more.
+What the planner expects of six dense models on four machines, before any of it is run; four models with experts follow. **Nothing here was
+measured**: the machines are descriptions (`hardware/*.toml`, from public bandwidths and assumed shares of them), the models are shapes
+whose neurons fire by a power law, and what runs on a graphics card has been tested on an emulated one only. A shape is planned whether or not there are kernels
+for all of it ([gpu.md](gpu.md) says for what there are none); `--dry-run` of a file says so. The tables say what is worth building and what a
+user may hope for, no more.
 
 Made by `scripts/plans.sh`, which runs, for each row,
 

@@ -39,10 +39,12 @@ Made by `scripts/plans_table.py`, which runs, for both ends of a cell,
 - *hot*: share of all neurons that are hot, and share of choices that fall on experts of which the card has nothing.
 - *gap*: no division of experts' neurons whatever is faster than the plan by more than that, in this model of time; the larger one.
 
-All three by the same model of time, within the same bytes (scratch memory of a batch of 512 among them); a row is missing where
-the card has less, `-` stands where all but experts is more. POPULARITY is the exponent of a power law: an expert is chosen as often as its rank to the power of minus that, up to always.
+All three by the same model of time, within the same bytes (scratch memory of a batch of 512 among them). A row is missing where
+the card has less memory, and `-` stands where everything but the experts takes more than that. POPULARITY is the exponent of a power
+law: an expert is chosen as often as its rank to the power of minus that, up to always.
 With 0.5, a tenth of Nano's experts has 28 % of the choices, with 1.0 it has 58 %. Neurons within an expert fire by the power law of
-the dense models above. What is chosen for a token is chance: the time of a layer is the mean of the slower side's.
+the dense models above. Which experts a token gets is random, so the time of a layer is the mean, over what may be chosen, of that of
+the slower side.
 
 | model | low: density, popularity | high | source of the densities |
 |---|---|---|---|
