@@ -25,6 +25,12 @@ def keep_log(_level, text, _data):
     log.append(text.decode(errors="replace"))
 
 
+def begin():
+    """Once before the first model: what llama.cpp has to say is kept for errors."""
+    L.llama_log_set(keep_log, ctypes.c_void_p(0))
+    L.llama_backend_init()
+
+
 def llama_cpp_logits(path, tokens, n_vocab):
     log.clear()
     params = L.llama_model_default_params()
@@ -63,8 +69,7 @@ def main():
     ap.add_argument("--tolerance", type=float, default=1e-5, help="of the largest logit (default: 1e-5)")
     args = ap.parse_args()
 
-    L.llama_log_set(keep_log, ctypes.c_void_p(0))
-    L.llama_backend_init()
+    begin()
     apart = False
     for path in args.models:
         tokens = [int(n) for n in args.tokens.split(",")] if args.tokens else some_tokens(path)
