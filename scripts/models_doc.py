@@ -83,7 +83,8 @@ leave nothing to skip; files say theirs by a key, by their name in models.toml, 
 
 All are judged by an implementation of their formulas in NumPy with 64-bit floats (`scripts/reference.py`), on tiny random models;
 those that llama.cpp knows, by its logits, too; the converter by transformers' own logits (`scripts/compare_transformers.py`)
-where transformers has the architecture. "To" is the largest difference of all logits, relative to the largest.
+where transformers has the architecture. "To" is the largest difference of all logits, relative to the largest. Perplexities
+and greedy text of the same forms are in [correctness.md](correctness.md#forms).
 """
 PUBLISHED = """
 ## Published models whose activation has zeros
