@@ -22,10 +22,7 @@
 //
 // Gate and up are of one type. Where they are not, matvec with the activation, select and up do the same in three steps.
 //
-// Registers (ptxas 12.9, sm_75/sm_90), up: f32 44/46, f16 64/64, bf16 64/64, q8_0 80/80,
-// q4_0 80/80, q5_0 80/80, q5_1 80/80, iq4_nl 79/80, q4_k 80/80, q5_k 80/76, q6_k 71/72;
-// gate_up: f32 50/50, f16 68/68, bf16 68/68, q8_0 80/80, q4_0 79/79, q5_0 80/80, q5_1 80/80, iq4_nl 78/78,
-// q4_k 80/79, q5_k 79/77, q6_k 80/80.
+// Registers (ptxas 12.9): docs/ptxas.md. The types that need most are at the limit of 80 that three blocks leave.
 #include "experts.cuh"
 #include "rows.cuh"
 
@@ -77,8 +74,10 @@ DEVICE void up(const unsigned char* w, int n_stored, const unsigned* list, const
         for (int r = 0; r < MANY_ROWS; r++) {
             float sum = warp_sum(sums[r]);
             if (lane != 0 || i + r >= n_active) continue;
-            if (bias) sum += bias[rows[r]];
-            h[rows[r]] = gated(activation, act[rows[r]], sum);
+            // Read again, for keeping it takes a register that Q4_K lacks on sm_120.
+            int row = list ? list[i + r] : i + r;
+            if (bias) sum += bias[row];
+            h[row] = gated(activation, act[row], sum);
         }
     }
 }
@@ -125,21 +124,19 @@ DEVICE void experts(const Expert* groups, const unsigned* chosen, const float* w
     add_dots<TYPE, MANY_ROWS, MANY_DEPTH(TYPE)>(group.mask, n, rows, x, n_cols, lane, 32, a);
 #pragma unroll
     for (int r = 0; r < MANY_ROWS; r++) a[r] = activate(activation, warp_sum(a[r]));
-    unsigned fired = 0, opened = 0;
+    // Counted row by row: sums of both rows would take registers that Q5_1 lacks on sm_90 and later.
+    unsigned* count = counts && lane == 0 ? counts + 2 * group.group : nullptr;
 #pragma unroll 1
     for (int r = 0; r < MANY_ROWS; r++) {
         float product = r == 0 ? a[0] : a[1];
         if (i + r >= n) break;
-        opened += product != 0.0f;
+        if (count && product != 0.0f) atomicAdd(count + 1, 1u);
         if (product != 0.0f && group.up) {
             product = gated(activation, product, dot_of_warp<TYPE>(group.up, n, i + r, x, n_cols));
         }
-        fired += product != 0.0f;
+        if (count && product != 0.0f) atomicAdd(count, 1u);
         if (lane == 0) h[(size_t)blockIdx.y * stride + i + r] = product == 0.0f ? 0.0f : weight * product;
     }
-    if (!counts || lane != 0) return;
-    if (fired) atomicAdd(&counts[2 * group.group], fired);
-    if (opened) atomicAdd(&counts[2 * group.group + 1], opened);
 }
 
 #define FFN(name, TYPE)                                                                                                  \
