@@ -5,7 +5,8 @@
 //   halves `[n_tokens][padded]`, padded = n rounded up to 32, zeros behind n; then, directly behind, float scales
 //   `[padded / 32][n_tokens]`. x = half * scale. Scales are powers of two, chosen so that the largest of 32 values lies in
 //   [2^14, 2^15): no value leaves the range of halves and what is rounded is rounded to 11 bits (values 2^28 times
-//   smaller than the largest of their 32 to less). Where one of 32 is not finite the scale is 1.
+//   smaller than the largest of their 32 to less). Where one of 32 is not finite the scale is 1. With `tokens` it packs
+//   the rows tokens[0], tokens[1], ... of x instead of all; with `weights` each of them times its number there.
 //   Grid (ceil(padded / 256), n_tokens), 256 threads.
 //
 // Weights in halves. F16 goes as it is. Q8_0, Q4_0, Q5_0, IQ4_NL: the integers, exact, and the block's d as a float factor of the
@@ -21,7 +22,8 @@
 //
 // gemm_t_<type>: y[t][e] += sum over j of h[t][j] * d[first + j][e], j in [0, n_rows), e in [0, n_cols): the matrix
 //   stored by neurons. h is packed, with n = n_rows. y[t] begins at y + t * stride. Weights here get one power of
-//   two for 32 rows times 32 columns.
+//   two for 32 rows times 32 columns. With `tokens` what belongs to packed token t is added to y[tokens[t]], which must be
+//   different ones.
 //
 // Order of sums: steps of 32 along the inner dimension from 0 up; the 32 products of a step are summed by the tensor core
 //   beginning at 0, then multiplied by the scales and added to a float. gemm_t begins with what y holds, so that rows
@@ -38,11 +40,13 @@
 #define THREADS 128
 
 extern "C" __global__ void __launch_bounds__(256)
-    gemm_pack(const float* __restrict__ x, int stride, int n, unsigned char* __restrict__ packed) {
+    gemm_pack(const float* __restrict__ x, int stride, int n, const unsigned* tokens, const float* weights,
+              unsigned char* __restrict__ packed) {
     int padded = (n + 31) & ~31, n_tokens = gridDim.y, token = blockIdx.y;
     int i = blockIdx.x * 256 + threadIdx.x;
     if (i >= padded) return; // whole warps
-    float value = i < n ? x[(size_t)token * stride + i] : 0.0f;
+    float value = i < n ? x[(size_t)(tokens ? tokens[token] : token) * stride + i] : 0.0f;
+    if (weights) value = mul_rounded(value, weights[token]);
     Power power = power_below(largest_of_lanes<32>(bits_of_float(value) & 0x7fffffffu));
     unsigned short* halves = (unsigned short*)packed;
     halves[(size_t)token * padded + i] = float_to_half(value * power.down);
@@ -305,9 +309,14 @@ DEVICE void gemm(const unsigned char* w, int n_stored, int first, int n_rows, in
     }
 }
 
+// Where the sum of a column belongs of packed token `token`.
+DEVICE float* place_of(float* y, int stride, const unsigned* tokens, int token, int column) {
+    return y + (size_t)(tokens ? tokens[token] : (unsigned)token) * stride + column;
+}
+
 template <int TYPE>
 DEVICE void gemm_t(const unsigned char* w, int n_stored, int first, int n_rows, int n_cols, const unsigned char* packed,
-                   int n_tokens, float* y, int stride) {
+                   int n_tokens, float* y, int stride, const unsigned* tokens) {
     __shared__ __align__(16) Shared s;
     int warp = threadIdx.x / 32, warp_row = warp / 2 * 64, warp_token = warp % 2 * 32;
     Matrix m = {w, (size_t)n_stored, (size_t)first, n_rows, n_cols / 32, (int)blockIdx.x * TILE_ROWS};
@@ -316,9 +325,8 @@ DEVICE void gemm_t(const unsigned char* w, int n_stored, int first, int n_rows, 
 #pragma unroll 1
     for (int half = 0; half < 2; half++) {
         int token = blockIdx.y * TILE_TOKENS + half * 32, n = column < n_cols ? min(n_tokens - token, 32) : 0;
-        const float* from = y + (size_t)token * stride + column;
 #pragma unroll 4
-        for (int t = 0; t < 32; t++) s.sums[t][threadIdx.x] = t < n ? from[(size_t)t * stride] : 0.0f;
+        for (int t = 0; t < 32; t++) s.sums[t][threadIdx.x] = t < n ? *place_of(y, stride, tokens, token + t, column) : 0.0f;
         __syncthreads();
         move_sums<false>(sums, s, half, warp_row, warp_token);
         __syncthreads();
@@ -329,9 +337,8 @@ DEVICE void gemm_t(const unsigned char* w, int n_stored, int first, int n_rows, 
         move_sums<true>(sums, s, half, warp_row, warp_token);
         __syncthreads();
         int token = blockIdx.y * TILE_TOKENS + half * 32, n = column < n_cols ? min(n_tokens - token, 32) : 0;
-        float* to = y + (size_t)token * stride + column;
 #pragma unroll 4
-        for (int t = 0; t < n; t++) to[(size_t)t * stride] = s.sums[t][threadIdx.x];
+        for (int t = 0; t < n; t++) *place_of(y, stride, tokens, token + t, column) = s.sums[t][threadIdx.x];
         __syncthreads();
     }
 }
@@ -345,8 +352,9 @@ DEVICE void gemm_t(const unsigned char* w, int n_stored, int first, int n_rows, 
     }                                                                                                                  \
     extern "C" __global__ void __launch_bounds__(THREADS, 2)                                                              \
         gemm_t_##name(const unsigned char* __restrict__ w, int n_stored, int first, int n_rows, int n_cols,            \
-                      const unsigned char* __restrict__ packed, int n_tokens, float* y, int stride) {                  \
-        gemm_t<TYPE>(w, n_stored, first, n_rows, n_cols, packed, n_tokens, y, stride);                                 \
+                      const unsigned char* __restrict__ packed, int n_tokens, float* y, int stride,                    \
+                      const unsigned* tokens) {                                                                        \
+        gemm_t<TYPE>(w, n_stored, first, n_rows, n_cols, packed, n_tokens, y, stride, tokens);                         \
     }
 
 KERNELS(f32, TYPE_F32)

@@ -1,5 +1,6 @@
 //! Which neurons of each group are hot, and how that is decided.
 
+pub mod batch;
 pub mod budget;
 mod choice;
 pub mod cost;

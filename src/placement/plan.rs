@@ -1,5 +1,6 @@
 //! The plan: what is computed where, so that a token takes least time within a budget of device memory.
 
+use super::batch::BatchCost;
 use super::budget::{self, Account, capacity};
 use super::cost::{Cost, LayerTime};
 use super::fired::Sums;
@@ -50,6 +51,8 @@ pub struct Plan {
     pub accounts: Vec<Account>,
     /// What they had to fit in, by card; none without one.
     pub budgets: Vec<Bytes>,
+    /// What decides, batch by batch, where experts are computed; `None` without a card.
+    pub batch: Option<BatchCost>,
 }
 
 impl Plan {
@@ -257,7 +260,8 @@ impl<'a> Planner<'a> {
         let sum: u64 = layers.iter().map(|l| picoseconds(l.time.total())).sum();
         let objective = sum + picoseconds(cost.head(head.is_card(), home)) + picoseconds(cost.token(home));
         let (accounts, budgets) = (vec![account], budget.into_iter().collect());
-        Plan { layers, head, home, objective, bound: objective, accounts, budgets }
+        let batch = BatchCost::of(self.hardware);
+        Plan { layers, head, home, objective, bound: objective, accounts, budgets, batch }
     }
 
     /// llama.cpp's way, for comparison: as many whole layers as fit are on the card, the last ones and the head first;

@@ -15,6 +15,7 @@ mod fallback;
 mod ffn;
 mod hybrid;
 mod gemm;
+mod gemm_chosen;
 mod kernels;
 mod loading;
 mod matvec;

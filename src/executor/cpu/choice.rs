@@ -4,7 +4,7 @@ use crate::model::Chosen;
 
 /// The groups that are computed for any token of a batch, each with its tokens. Of the others nothing is looked at.
 #[derive(Default)]
-pub(super) struct Choice {
+pub(in crate::executor) struct Choice {
     groups: Vec<InGroup>,
     /// One group behind the other.
     tokens: Vec<u32>,
@@ -24,7 +24,7 @@ struct InGroup {
 
 /// A group that is computed.
 #[derive(Clone, Copy)]
-pub(super) struct ChosenGroup<'a> {
+pub(in crate::executor) struct ChosenGroup<'a> {
     /// Its number in the layer.
     pub group: usize,
     /// Numbers of the tokens that it is computed for, rising.

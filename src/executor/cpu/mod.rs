@@ -26,6 +26,7 @@ mod tiles;
 mod worker;
 
 pub(super) use attention::Rotation;
+pub(super) use choice::Choice;
 pub(super) use compute::How;
 pub(super) use ffn::shard::Given;
 pub(super) use processor::Cpu;

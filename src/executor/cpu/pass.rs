@@ -95,6 +95,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             Request::Attention { input: Input::Ready, .. }
             | Request::Ffn { input: Input::Ready, .. }
             | Request::Router { .. }
+            | Request::Named { .. }
             | Request::Routed { .. }
             | Request::Cold { .. } => Vector::Normed,
             Request::Attention { input: Input::Residual(_), .. }
@@ -116,7 +117,11 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             }
             Request::Router { layer } => {
                 self.router(*layer, Vector::Normed);
-                Vector::Normed
+                return &self.hands.buffers.chosen;
+            }
+            Request::Named { layer, groups } => {
+                self.ffn_of(*layer, Vector::Normed, Vector::Fed, |at, _| groups.get(at) == Some(&true));
+                Vector::Fed
             }
             Request::Routed { layer, n_hot } => {
                 self.take_choice(*layer, given);
@@ -279,8 +284,12 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
     }
 
     fn ffn(&mut self, layer: usize, from: Vector, to: Vector, groups: Groups) {
+        self.ffn_of(layer, from, to, |_, when| groups.has(when != Chosen::Always));
+    }
+
+    fn ffn_of(&mut self, layer: usize, from: Vector, to: Vector, wanted: impl Fn(usize, Chosen) -> bool) {
         self.begin_ffn(from, to);
-        self.choose(layer, |_, when| groups.has(when != Chosen::Always));
+        self.choose(layer, wanted);
         self.load(layer, from);
         match self.how {
             How::Rows => self.groups_by_rows(layer, from, to, None),

@@ -85,8 +85,8 @@ impl<'m> Cpu<'m> {
         Ok(())
     }
 
-    /// Does what `request` asks for with `x` as its input (`[n_tokens][n_embd]`), and gives the answer, as wide, to
-    /// `take`.
+    /// Does what `request` asks for with `x` as its input (`[n_tokens][n_embd]`), and gives the answer, as wide but for that of a
+    /// router, to `take`.
     ///
     /// # Errors
     /// Those of `take`.

@@ -30,8 +30,12 @@ pub(in crate::executor) enum Request {
     Attention { layer: usize, input: Input },
     /// A layer's FFN; the answer is what it gives.
     Ffn { layer: usize, input: Input },
-    /// What a layer's router chooses of its input, which later requests for the layer's FFN go by; there is no answer.
+    /// What a layer's router chooses of its input, which later requests for the layer's FFN go by. The answer is what each of its
+    /// rows counts for each token, 0 where it is not chosen.
     Router { layer: usize },
+    /// Of what the router has chosen before for any token, the groups that are named, by group of the layer, with all of their
+    /// neurons; the answer is their sum.
+    Named { layer: usize, groups: Vec<bool> },
     /// The cold neurons of the groups that a router on the other device has chosen, and of those that are computed for every
     /// token: by group of the layer, those from `n_hot` on. The answer is their sum.
     Routed { layer: usize, n_hot: Vec<usize> },

@@ -1,20 +1,24 @@
 //! Many tokens at once: everything that has a place on the card is computed there, with weights that are not there
 //! streaming by; attention of layers whose cache the CPU has is computed on the CPU.
 
+mod experts;
+
 use super::record::{Card, Heads, from_slot};
 use super::resident::{CardAttention, CardGroup};
-use crate::executor::cpu::{Cpu, Given, How, Input, Request};
+use crate::executor::cpu::{Choice, Cpu, Given, How, Input, Request};
 use crate::executor::device::Tokens;
 use crate::executor::program::{Added, Block, Instruction, NormOf};
 use crate::gpu::Ptr;
 use crate::gpu::matrix::DeviceMatrix;
 use crate::gpu::ops::attention_prefill::{AttendMany, attention_prefill};
-use crate::gpu::ops::gemm::{Combine, Packed, Product, Tokens as Vectors, gemm, gemm_t, pack};
+use crate::gpu::ops::gemm::{Combine, Packed, Product, Tokens as Vectors, Which, gemm, gemm_t_of, pack, pack_of};
 use crate::gpu::ops::matvec::{Rows, matvec};
 use crate::gpu::ops::norm::{Acts, Merge, merge_norm, norm as normalize};
 use crate::gpu::tiles::{FileRows, Tiles};
 use crate::model::{Activation, Down, Matrix, NeuronGroup, Role, Vector};
+use crate::placement::batch::BatchCost;
 use crate::placement::budget::ScratchPart as S;
+use crate::placement::workload::Workload;
 use anyhow::{Context, Result, bail, ensure};
 
 /// Tokens on their way through the card's layers.
@@ -23,6 +27,13 @@ pub(super) struct Many<'a, 'm, 't> {
     pub cpu: &'a Cpu<'m>,
     pub tokens: &'a mut Tokens<'t>,
     pub tiles: &'a mut Tiles,
+    pub work: &'a Workload,
+    /// What decides where groups that a router chooses are computed.
+    pub costs: Option<&'a BatchCost>,
+    /// What the last router chose: what each of its rows counts for each token.
+    pub chosen: Vec<f32>,
+    /// The same by group.
+    pub choice: Choice,
     /// The residual streams in host memory, while they are there.
     pub x: Vec<f32>,
     /// Position of the first token.
@@ -130,11 +141,19 @@ impl Many<'_, '_, '_> {
 
     /// Activations of all neurons, times `up` where there is a gate: `act` becomes what `down` is multiplied with. The
     /// gate comes last, so that a neuron at rest gives 0 whatever `up` is.
-    fn activations(&mut self, from: S, on_card: &CardGroup, group: &NeuronGroup, act: Vectors) -> Result<()> {
+    fn activations(
+        &mut self,
+        from: Vectors,
+        on_card: &CardGroup,
+        group: &NeuronGroup,
+        act: Vectors,
+        which: &Which,
+    ) -> Result<()> {
         let activation: Activation = self.card.model.config.activation.activation;
         let (n_ff, n_hot, biases) = (group.n_ff(), on_card.choice.n_hot, on_card.biases);
-        let x = self.pack(self.tokens(from, self.n_embd()), self.n_embd())?;
         let Card { kernels, stream, .. } = self.card;
+        let which = Which { weights: Ptr::NULL, ..*which };
+        let x = pack_of(kernels, stream, from, group.width(), &which, self.at(S::Packed))?;
         let gated = group.gate.is_some();
         let up = |matrix: &DeviceMatrix, slot: usize| {
             let bias = from_slot(biases.up, slot);
@@ -175,33 +194,37 @@ impl Many<'_, '_, '_> {
         })
     }
 
-    /// Adds what a group gives, which reads `from`, to `to`.
+    /// Adds what a group gives for some tokens, which reads `from`, to `to`.
     fn group_on_card(
         &mut self,
-        (from, to): (S, Vectors),
+        (from, to): (Vectors, Vectors),
         on_card: &CardGroup,
         group: &NeuronGroup,
         down: &Matrix,
+        which: &Which,
     ) -> Result<()> {
-        let (n_ff, n_hot, n_embd) = (group.n_ff(), on_card.choice.n_hot, self.n_embd());
+        let (n_ff, n_hot) = (group.n_ff(), on_card.choice.n_hot);
         let act = self.tokens(S::Act, n_ff);
-        self.activations(from, on_card, group, act)?;
-        let (kernels, stream) = (self.card.kernels, self.card.stream);
+        self.activations(from, on_card, group, act, which)?;
+        let Card { kernels, stream, .. } = self.card;
+        // By number of `which` now, times what the group counts.
+        let (weighed, room) = (Which { tokens: Ptr::NULL, ..*which }, self.at(S::Packed));
         if let Some(matrix) = &on_card.down {
-            gemm_t(kernels, stream, matrix, 0, &self.pack(act, n_hot)?, to)?;
+            let h = pack_of(kernels, stream, act, n_hot, &weighed, room)?;
+            gemm_t_of(kernels, stream, matrix, 0, &h, to, which.tokens)?;
         }
         if !on_card.biases.down.is_null() {
-            let (shift, n_tokens) = (on_card.biases.down, self.n);
-            let merge = Merge { shift, n_tokens, ..Merge::nothing(to.ptr, n_embd) };
+            ensure!(which.tokens.is_null(), "a bias of groups that are chosen");
+            let (shift, n_tokens) = (on_card.biases.down, which.n);
+            let merge = Merge { shift, n_tokens, ..Merge::nothing(to.ptr, group.width()) };
             merge_norm(kernels, stream, &merge, None, Acts::default())?;
         }
         if n_hot == n_ff {
             return Ok(());
         }
-        let (n, room) = (self.n, self.at(S::Packed));
         self.tiles.for_tiles(kernels, stream, &[of_file(down)], n_hot..n_ff, |tile| {
-            let h = pack(kernels, stream, act.columns(tile.first), tile.n_rows, n, room)?;
-            gemm_t(kernels, stream, &tile.matrices[0], 0, &h, to)
+            let h = pack_of(kernels, stream, act.columns(tile.first), tile.n_rows, &weighed, room)?;
+            gemm_t_of(kernels, stream, &tile.matrices[0], 0, &h, to, which.tokens)
         })
     }
 
@@ -310,28 +333,25 @@ impl Many<'_, '_, '_> {
         Ok(vectors)
     }
 
-    /// Has the CPU choose groups of neurons, which it computes, too: those of a prompt are nearly all of them.
-    fn router(&mut self, layer: usize, from: Vector) -> Result<()> {
-        let input = self.downloaded(read_of(from)?)?;
-        self.cpu.ask(&Request::Router { layer }, Given::Nothing, How::Tiles, &input, self.tokens, |_| Ok(()))
-    }
-
     fn ffn(&mut self, block: &Block) -> Result<()> {
         let layer = &self.card.model.weights.layers[block.layer];
         let divisible = |group: &NeuronGroup| matches!(group.ffn_down(), Down::Rows(_));
-        if layer.router.is_some() || !layer.groups.iter().all(divisible) {
+        if !layer.groups.iter().all(divisible) {
             // What goes in is what was normalised: with a parallel residual the stream has gone on since.
             let input = self.downloaded(read(block)?)?;
             let request = Request::Ffn { layer: block.layer, input: Input::Ready };
             return self.block_on_cpu(&request, block, Some(&input));
         }
-        let (from, to) = (read(block)?, self.written(block)?);
+        if layer.router.is_some() {
+            return self.experts(block);
+        }
+        let (from, to) = (self.tokens(read(block)?, self.n_embd()), self.written(block)?);
         if block.joins.is_none() {
             self.card.stream.fill(to.ptr, 0, (size_of::<f32>() * self.n * self.n_embd()) as u64)?;
         }
         for (group, on_card) in layer.groups.iter().zip(&self.card.resident.layers[block.layer].groups) {
             if let Down::Rows(down) = group.ffn_down() {
-                self.group_on_card((from, to), on_card, group, down)?;
+                self.group_on_card((from, to), on_card, group, down, &Which::first(self.n))?;
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ mod resident;
 mod scratch;
 
 use super::batch::Batch;
-use super::cpu::{Cpu, Found, Given, How, Request};
+use super::cpu::{Choice, Cpu, Found, Given, How, Request};
 use super::device::{Backend, CardReport, CardTimes, Handed, Phase, Tokens};
 use super::mask::MaskSource;
 use super::observer::Unobserved;
@@ -99,6 +99,7 @@ pub(super) struct Hybrid<'m> {
     /// What the CPU answers last.
     reply: Vec<f32>,
     plan: Plan,
+    work: Workload,
     times: CardTimes,
     /// Why it cannot go on.
     failed: Option<String>,
@@ -182,6 +183,7 @@ impl<'m> Hybrid<'m> {
             reply: Vec::new(),
             mailbox,
             plan,
+            work,
             times,
             failed,
             graph,
@@ -228,12 +230,13 @@ impl<'m> Hybrid<'m> {
     /// Takes in many tokens.
     fn prefill(&mut self, tokens: &mut Tokens, logits: &mut Vec<f32>) -> Result<()> {
         let mailbox = self.mailbox.addresses();
-        let Self { cpu, kernels, stream, resident, scratch, tiles, .. } = self;
+        let Self { cpu, kernels, stream, resident, scratch, tiles, work, plan, .. } = self;
         let mut x = std::mem::take(&mut self.x);
         cpu.embed(tokens.batch, &mut x)?;
         let card = Card { model: cpu.model(), kernels, stream, resident, scratch, mailbox, mode: cpu.params().mode };
         let (first, n) = (tokens.batch.first(), tokens.batch.len());
-        let mut many = Many { card, cpu, tokens, tiles, x, first, n };
+        let (costs, chosen, choice) = (plan.batch.as_ref(), Vec::new(), Choice::default());
+        let mut many = Many { card, cpu, tokens, tiles, work, costs, chosen, choice, x, first, n };
         if !self.before.is_empty() {
             many.on_cpu(&Request::Layers(self.before.clone()))?;
         }
@@ -375,6 +378,7 @@ fn answer(
         Request::Routed { .. } => Given::Chosen(mailbox.post_list()?, mailbox.post_act()?),
         Request::Cold { found: Found::Nothing, .. }
         | Request::Router { .. }
+        | Request::Named { .. }
         | Request::Attention { .. }
         | Request::Ffn { .. }
         | Request::Layers(_)

@@ -70,15 +70,42 @@ impl Packed {
     }
 }
 
+/// Which of the tokens of a batch something is computed for.
+#[derive(Debug, Clone, Copy)]
+pub struct Which {
+    /// `u32[n]`, their numbers, no two of them alike; [`Ptr::NULL`] for the first `n`.
+    pub tokens: Ptr,
+    /// `f32[n]`: what their values are multiplied with; [`Ptr::NULL`] for 1.
+    pub weights: Ptr,
+    /// How many.
+    pub n: usize,
+}
+
+impl Which {
+    /// The first `n`.
+    pub fn first(n: usize) -> Self {
+        Self { tokens: Ptr::NULL, weights: Ptr::NULL, n }
+    }
+}
+
 /// Enqueues packing the first `n` values of `n_tokens` tokens into `room`: [`Packed::bytes`], aligned to 16.
 ///
 /// # Errors
 /// When sizes are not possible; when the card has failed.
 pub fn pack(kernels: &Kernels, stream: &Stream, x: Tokens, n: usize, n_tokens: usize, room: Ptr) -> Result<Packed> {
+    pack_of(kernels, stream, x, n, &Which::first(n_tokens), room)
+}
+
+/// Enqueues packing the first `n` values of those tokens that `which` names, times their weights.
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_of(kernels: &Kernels, stream: &Stream, x: Tokens, n: usize, which: &Which, room: Ptr) -> Result<Packed> {
+    let n_tokens = which.n;
     x.check(n, "packing")?;
     ensure!(n > 0 && n_tokens > 0, "packing {n_tokens} tokens of {n} values");
     ensure!(!room.is_null() && room.0.is_multiple_of(16), "packed activations at {room}");
-    let args = Args::new().ptr(x.ptr).n(x.stride).n(n).ptr(room);
+    let args = Args::new().ptr(x.ptr).n(x.stride).n(n).ptr(which.tokens).ptr(which.weights).ptr(room);
     let n_blocks = n.next_multiple_of(STEP).div_ceil(PACK_THREADS);
     let grid = [u32::try_from(n_blocks)?, u32::try_from(n_tokens)?, 1];
     kernels.launch(stream, "gemm_pack", grid, [PACK_THREADS as u32, 1, 1], args)?;
@@ -163,10 +190,26 @@ pub fn gemm_t(
     h: &Packed,
     y: Tokens,
 ) -> Result<()> {
+    gemm_t_of(kernels, stream, matrix, first, h, y, Ptr::NULL)
+}
+
+/// [`gemm_t`] where token `t` of `h` is token `tokens[t]` of `y`: `u32`, no two of them alike.
+///
+/// # Errors
+/// As [`gemm_t`].
+pub fn gemm_t_of(
+    kernels: &Kernels,
+    stream: &Stream,
+    matrix: &DeviceMatrix,
+    first: usize,
+    h: &Packed,
+    y: Tokens,
+    tokens: Ptr,
+) -> Result<()> {
     inside(matrix, first, h.n)?;
     y.check(matrix.n_cols(), "a product")?;
     let args = Args::new().ptr(matrix.ptr()).n(matrix.n_stored()).n(first).n(h.n).n(matrix.n_cols());
-    let args = args.ptr(h.ptr).n(h.n_tokens).ptr(y.ptr).n(y.stride);
+    let args = args.ptr(h.ptr).n(h.n_tokens).ptr(y.ptr).n(y.stride).ptr(tokens);
     let grid = grid(matrix.n_cols(), h)?;
     kernels.launch(stream, &format!("gemm_t_{}", matrix.kernel()), grid, [THREADS, 1, 1], args)
 }
