@@ -99,7 +99,7 @@ mod tests {
         let (group, cost) = (group(), cost());
         let of = |n_hot, n_tokens| InBatch { group: &group, n_hot, n_tokens };
         // 6 MiB take 252 us on the bus, and 83 us to be read from memory for up to six tokens.
-        let groups = [of(0, 1), of(0, 18), of(0, 19), of(N_FF, 1), of(N_FF / 2, 9), of(N_FF / 2, 11)];
+        let groups = [of(0, 1), of(0, 19), of(0, 20), of(N_FF, 1), of(N_FF / 2, 9), of(N_FF / 2, 11)];
         assert_eq!(cost.on_cpu(&groups, 0), [true, true, false, false, true, false]);
     }
 
