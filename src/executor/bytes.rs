@@ -1,6 +1,5 @@
 //! Bytes of weights, and of states, that a pass touches.
 
-use super::recurrent::sizes;
 use crate::model::{Access, Layer, Mixer, Model, NeuronGroup, Part, Role};
 
 /// Bytes of weights that a dense pass over one batch of tokens touches: everything but the embedding rows of other
@@ -37,7 +36,7 @@ pub(super) fn outside_ffn(model: &Model) -> u64 {
 fn states(model: &Model) -> u64 {
     let Some(ssm) = &model.config.ssm else { return 0 };
     let n_layers = model.config.mixers.iter().filter(|mixer| **mixer == Mixer::Recurrent).count();
-    let sizes = sizes(ssm);
+    let sizes = ssm.sizes();
     (2 * n_layers * (sizes.n_states() + sizes.n_conv_state()) * size_of::<f32>()) as u64
 }
 

@@ -2,6 +2,7 @@
 
 use super::batch::Batch;
 use super::mask::MaskSource;
+use super::memory::Memory;
 use super::observer::Observer;
 use super::sequence::Sequence;
 use crate::placement::plan::Plan;
@@ -32,6 +33,22 @@ pub(super) trait Backend {
     /// # Errors
     /// When the device fails.
     fn run(&mut self, phase: Phase, tokens: &mut Tokens, logits: &mut Vec<f32>) -> Result<()>;
+
+    /// Has `memory` know the states of recurrent layers that the device has, so that it can keep them.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn save(&mut self, _memory: &mut Memory) -> Result<()> {
+        Ok(())
+    }
+
+    /// Takes over the states of recurrent layers that `memory` has gone back to.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn restore(&mut self, _memory: &Memory) -> Result<()> {
+        Ok(())
+    }
 
     /// Whether it computes other sequences than the executor's own.
     ///

@@ -149,26 +149,39 @@ impl<'m> Executor<'m> {
     /// # Errors
     /// When the memory cannot forget just these: then [`Executor::clear`] it and compute the others again.
     pub fn truncate(&mut self, n_past: usize) -> Result<()> {
+        let before = self.n_past();
         self.sequence.truncate(n_past)?;
-        if let Some(fallback) = &mut self.fallback {
-            fallback.tokens.truncate(n_past);
-        }
-        Ok(())
+        self.gone_back(before)
     }
 
     /// Forgets everything after the first `n_past` tokens of its own sequence, and as few of these as it must. Returns how
     /// many are left.
     pub fn keep(&mut self, n_past: usize) -> usize {
-        let left = self.sequence.keep(n_past);
+        let before = self.n_past();
+        self.sequence.keep(n_past);
+        // What the device cannot go back to is forgotten.
+        drop(self.gone_back(before));
+        self.n_past()
+    }
+
+    /// The sequence, which had `before` tokens, may have gone back: so does what the device remembers of it.
+    fn gone_back(&mut self, before: usize) -> Result<()> {
+        let n_past = self.n_past();
         if let Some(fallback) = &mut self.fallback {
-            fallback.tokens.truncate(left);
+            fallback.tokens.truncate(n_past);
         }
-        left
+        if n_past == 0 || n_past >= before || !self.sequence.memory().recurs() {
+            return Ok(());
+        }
+        self.device.restore(self.sequence.memory()).inspect_err(|_| self.clear())
     }
 
     /// Makes it possible to go back to where its own sequence is now: [`Memory::remember`].
     pub fn remember(&mut self) {
-        self.sequence.remember();
+        // A device that fails here is no reason to stop: what comes next says so.
+        if self.device.save(&mut self.sequence.memory).is_ok() {
+            self.sequence.remember();
+        }
     }
 
     /// Has a prompt that comes to `n_past` tokens, and goes on from there, remember that place: [`Memory::remember`]. Such
@@ -239,7 +252,7 @@ impl<'m> Executor<'m> {
             let first = self.own_batch(chunk, observer.wants_logits());
             self.run_own(Phase::Prefill, observer)?;
             if self.remember_at.take_if(|at| *at <= first + chunk.len()) == Some(first + chunk.len()) {
-                self.sequence.remember();
+                self.remember();
             }
             let n_vocab = self.model.config.n_vocab;
             if observer.wants_logits() {
@@ -332,6 +345,7 @@ impl<'m> Executor<'m> {
                 Ok(cpu) => self.device = Box::new(cpu),
                 Err(why) => {
                     self.fallback = Some(fallback);
+                    self.recover();
                     return Err(why);
                 }
             }
@@ -341,6 +355,15 @@ impl<'m> Executor<'m> {
             fallback.tokens.extend(self.batch.entries().iter().map(|entry| entry.token));
         }
         Ok(())
+    }
+
+    /// After a pass that has ended in its middle: states of recurrent layers have taken tokens up that the sequence has not.
+    fn recover(&mut self) {
+        if self.sequence.memory().recurs() {
+            self.sequence.memory.recover();
+            // Anything but nothing is to be restored. Where that fails nothing is left.
+            drop(self.gone_back(usize::MAX));
+        }
     }
 
     /// Takes in `before`, which the sequence holds on a device that has failed, and then the batch that failed there.

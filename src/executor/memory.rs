@@ -43,6 +43,28 @@ impl Memory {
         }
     }
 
+    /// That of a layer that recurs, to be written anew as a whole: what it holds is of no use.
+    ///
+    /// # Panics
+    /// When the layer does not.
+    pub(super) fn replaced_state(&mut self, layer: usize) -> &mut State {
+        match &mut self.recurrent {
+            Some(recurrent) => recurrent.replaced(layer),
+            None => panic!("layer {layer} does not recur"),
+        }
+    }
+
+    /// That of a layer that recurs, as it is.
+    ///
+    /// # Panics
+    /// When the layer does not.
+    pub(super) fn kept_state(&self, layer: usize) -> &State {
+        match self.recurrent.as_ref().and_then(|recurrent| recurrent.of_layer(layer)) {
+            Some(state) => state,
+            None => panic!("layer {layer} does not recur"),
+        }
+    }
+
     /// Further tokens have gone through all layers.
     pub(super) fn advance(&mut self, n_tokens: usize) {
         self.kv.advance(n_tokens);
@@ -111,6 +133,16 @@ impl Memory {
             recurrent.go_back(n_past);
         }
         Ok(())
+    }
+
+    /// Goes back to where states of recurrent layers are whole, after a pass that has ended in its middle.
+    pub(super) fn recover(&mut self) {
+        let n_past = self.n_past();
+        let Some(recurrent) = &mut self.recurrent else { return };
+        match recurrent.kept(n_past).into_iter().find(|n| self.kv.truncate(*n).is_ok()) {
+            Some(n) => recurrent.go_back(n),
+            None => self.clear(),
+        }
     }
 
     /// Forgets everything after the first `n_past` tokens, and as few of these as it must. Returns how many are left.

@@ -1,7 +1,7 @@
 //! States of recurrent layers, and copies of them that one can go back to.
 
 use crate::cpu::ssm::Sizes;
-use crate::model::{Layer, Model, Role, Ssm};
+use crate::model::{Layer, Model, Role};
 use anyhow::{Context, Result, ensure};
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ impl Recurrent {
     /// When they do not fit in memory.
     pub fn new(model: &Model) -> Result<Option<Self>> {
         let Some(ssm) = model.config.ssm else { return Ok(None) };
-        let sizes = sizes(&ssm);
+        let sizes = ssm.sizes();
         let recurs = |layer: &Layer| layer.find(Role::SsmIn).is_some();
         let layers = &model.weights.layers;
         let n_floats = (sizes.n_states() + sizes.n_conv_state()) * layers.iter().filter(|layer| recurs(layer)).count();
@@ -82,6 +82,24 @@ impl Recurrent {
             Some(state) => Arc::make_mut(state),
             None => panic!("layer {layer} does not recur"),
         }
+    }
+
+    /// That of a layer, to be written anew as a whole: of its own, whatever it holds.
+    ///
+    /// # Panics
+    /// When the layer does not recur.
+    pub fn replaced(&mut self, layer: usize) -> &mut State {
+        let sizes = self.sizes;
+        let Some(state) = &mut self.live[layer] else { panic!("layer {layer} does not recur") };
+        if Arc::get_mut(state).is_none() {
+            *state = Arc::new(State::new(sizes));
+        }
+        Arc::make_mut(state)
+    }
+
+    /// That of a layer; `None` where it does not recur.
+    pub fn of_layer(&self, layer: usize) -> Option<&State> {
+        self.live[layer].as_deref()
     }
 
     /// Keeps the states as they are behind `n_past` tokens. The oldest copy goes where there are too many.
@@ -134,10 +152,4 @@ impl Recurrent {
             }
         }
     }
-}
-
-/// The sizes for kernels.
-pub(super) fn sizes(ssm: &Ssm) -> Sizes {
-    let Ssm { n_conv, n_state, n_heads, n_groups, .. } = *ssm;
-    Sizes { n_heads, head_dim: ssm.head_dim(), n_groups, n_state, n_conv }
 }

@@ -89,6 +89,11 @@ impl Cases {
         if let Some(output) = layer.find(Role::AttnOutput) {
             self.add(plain, "attention output", &[output.matrix()], instead);
         }
+        for (role, part) in [(Role::SsmIn, "recurrent input"), (Role::SsmOut, "recurrent output")] {
+            if let Some(matrix) = layer.find(role) {
+                self.add(plain, part, &[matrix.matrix()], instead);
+            }
+        }
         if let Some(router) = layer.router {
             self.add(plain, "router", &[layer.part(Role::Router).matrix()], instead);
             if let Some(group) = layer.groups.iter().find(|group| group.is_routed()) {

@@ -61,6 +61,7 @@ pub const FILES: &[File] = &[
     file!("matvec": 75),
     file!("norm": 75),
     file!("predict": 75),
+    file!("recurrent": 75),
     file!("repack": 75),
     file!("rope": 75),
     file!("route": 75),

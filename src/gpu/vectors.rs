@@ -1,6 +1,8 @@
 //! How long the kernels take that read no weights: attention over the cache, what comes between the products, and the
 //! crossings of a token.
 
+mod recurrent;
+
 use super::mailbox::{Arrival, Layout, Mailbox, Sizes, Wait};
 use super::memory::{Arena, Mapped, Ptr};
 use super::meter::{Copies, Meter, POSITIVE, Times};
@@ -215,6 +217,7 @@ impl Vectors<'_> {
             token::begin_token(kernels, stream, mail.base, state, mail.in_x, x, n)
         })?;
         self.attention()?;
+        self.recurrent()?;
         self.between()?;
         let posting = Posting {
             x,

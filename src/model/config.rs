@@ -4,6 +4,7 @@ use super::experts::Experts;
 use super::positions::Positions;
 use super::presence::Presence;
 use super::resolved::ResolvedActivation;
+use crate::cpu::ssm::Sizes;
 
 /// Kind of normalisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -282,6 +283,12 @@ impl Ssm {
     /// Elements of a head.
     pub fn head_dim(&self) -> usize {
         self.n_inner / self.n_heads
+    }
+
+    /// The same for kernels.
+    pub fn sizes(&self) -> Sizes {
+        let Self { n_conv, n_state, n_heads, n_groups, .. } = *self;
+        Sizes { n_heads, head_dim: self.head_dim(), n_groups, n_state, n_conv }
     }
 }
 

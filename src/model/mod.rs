@@ -53,7 +53,7 @@ pub use lossless::LosslessDown;
 pub use matrix::Matrix;
 pub use mode::Mode;
 pub use neurons::{NeuronId, NeuronIndex, Slot};
-pub use part::{Access, Part, Role, Tensor};
+pub use part::{Access, Part, Role, SMALL_ALIGN, Tensor};
 pub use positions::Positions;
 pub use predictor::{ALWAYS, ActiveShare, INPUT_KEY, Predictor, PredictorInput, Scores, Signs};
 pub(crate) use pwri::INDEX_ARCHITECTURE;

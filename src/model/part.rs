@@ -160,6 +160,9 @@ pub enum Access {
     PerToken,
 }
 
+/// Small vectors are laid out at multiples of so many bytes where they lie one behind the other.
+pub const SMALL_ALIGN: u64 = 16;
+
 /// The weights of a part.
 #[derive(Clone)]
 pub enum Tensor {
@@ -221,12 +224,14 @@ impl Part {
         self.bias.as_deref().map_or(0, |b| size_of_val(b) as u64)
     }
 
-    /// Bytes that stand beside the matrices, as floats: those of a vector, and of any bias.
+    /// Bytes that stand beside the matrices, as floats: those of a vector, and of any bias, each a multiple of
+    /// [`SMALL_ALIGN`].
     pub fn small_bytes(&self) -> u64 {
-        match &self.tensor {
-            Tensor::Vector(_) => self.weight_bytes() + self.bias_bytes(),
-            Tensor::Matrix(_) | Tensor::Down(_) => self.bias_bytes(),
-        }
+        let weights = match &self.tensor {
+            Tensor::Vector(_) => self.weight_bytes(),
+            Tensor::Matrix(_) | Tensor::Down(_) => 0,
+        };
+        weights.next_multiple_of(SMALL_ALIGN) + self.bias_bytes().next_multiple_of(SMALL_ALIGN)
     }
 }
 

@@ -236,7 +236,7 @@ pub enum ScratchPart {
     V,
     /// See above.
     Attn,
-    /// What attention made of one token's queries, quantized.
+    /// What attention made of one token's queries, or a recurrent mixer of its values, quantized.
     Attn8,
     /// Partial results of attention.
     AttnPartial,
@@ -264,7 +264,7 @@ pub enum ScratchPart {
     Routes,
     /// What groups of neurons read and give that have another width.
     Latent,
-    /// Values of a batch between the matrices of a recurrent mixer.
+    /// Values of a batch between the matrices of a recurrent mixer: first what the second one reads.
     Recurrent,
 }
 
@@ -280,12 +280,14 @@ pub fn scratch_parts(work: &Workload, run: &Run) -> [(ScratchPart, u64); 26] {
     let n_routed = most(|l| if l.is_routed() { l.groups.len() + 2 * l.n_used } else { 0 });
     let n_latent = most(|l| l.n_latent);
     let n_recurrent = most(|l| l.recurrence.map_or(0, |r| r.n_values));
+    // What the last matrix of a mixer reads.
+    let n_mixed = n_q.max(most(|l| l.recurrence.map_or(0, |r| r.n_inner)));
     let head_dim = most(|l| l.head_dim);
     let n_head = n_q / head_dim.max(1);
     let batch = |n: u64| FLOAT * n * run.n_ubatch as u64;
     let quantized = |n: u64| n + n / 4;
     // Halves, and a scale for each 32 of them.
-    let packed = n_embd.max(n_q).max(n_ff).div_ceil(32) * (32 * 2 + FLOAT) * run.n_ubatch as u64;
+    let packed = n_embd.max(n_mixed).max(n_ff).div_ceil(32) * (32 * 2 + FLOAT) * run.n_ubatch as u64;
     let hidden = work.groups().filter_map(|g| g.predictor).map(|p| p.n_hidden).max().unwrap_or(0) as u64;
     // Bounds of what the kernels ask for: 4096 pieces of heads, or all heads; 384 tiles of 256 columns, or all columns.
     let attention = FLOAT * (n_head.max(4096) * (head_dim + 2) + n_head);
@@ -302,7 +304,7 @@ pub fn scratch_parts(work: &Workload, run: &Run) -> [(ScratchPart, u64); 26] {
         (P::K, batch(n_kv)),
         (P::V, batch(n_kv)),
         (P::Attn, batch(n_q)),
-        (P::Attn8, quantized(n_q)),
+        (P::Attn8, quantized(n_mixed)),
         (P::AttnPartial, attention),
         // A prompt is computed group by group.
         (P::Act, batch(n_ff).max(FLOAT * at_once)),

@@ -104,7 +104,11 @@ impl Maker<'_> {
             n_kv,
             head_dim: shape.head_dim,
             window: shape.window_of(i).filter(|_| kind.attends()),
-            recurrence: mamba.map(|m| Recurrence { state_bytes: 4 * m.n_state() as u64, n_values: m.n_in() + m.inner }),
+            recurrence: mamba.map(|m| Recurrence {
+                state_bytes: 4 * m.n_state() as u64,
+                n_values: m.n_in() + m.inner,
+                n_inner: m.inner,
+            }),
             n_used: experts.map_or(0, |e| e.router.n_used),
             n_latent: experts.and_then(|e| e.latent).unwrap_or(0),
             groups,

@@ -196,6 +196,8 @@ pub struct Recurrence {
     pub state_bytes: u64,
     /// Values of a token between its two matrices.
     pub n_values: usize,
+    /// Of these what the second one reads.
+    pub n_inner: usize,
 }
 
 /// One layer.
@@ -273,6 +275,7 @@ impl LayerWork {
             recurrence: config.ssm.filter(|_| recurs).map(|ssm| Recurrence {
                 state_bytes: (4 * ((ssm.n_conv - 1) * ssm.n_channels() + ssm.n_inner * ssm.n_state)) as u64,
                 n_values: ssm.n_in() + ssm.n_inner,
+                n_inner: ssm.n_inner,
             }),
             n_used,
             n_latent: layer.find(Role::LatentDown).map_or(0, |part| part.matrix().n_rows),

@@ -24,13 +24,12 @@ use std::path::Path;
 /// How much wider everything is than in the golden models: rows are multiples of 32 then, and heads of 16.
 const WIDER: usize = 8;
 /// Keys of widths, without the name of the architecture.
-const WIDTHS: [&str; 12] = [
+const WIDTHS: [&str; 11] = [
     "embedding_length",
     "expert_feed_forward_length",
     "expert_shared_feed_forward_length",
     "feed_forward_length",
     "moe_latent_size",
-    "ssm.inner_size",
     "ssm.state_size",
     "ssm.time_step_rank",
     "attention.key_length",
@@ -52,31 +51,61 @@ const LACKING: &[(&str, &str)] = &[
     ("gemma2-base", "a soft cap of attention"),
     ("gpt-oss", "activation swiglu_oai"),
     ("gpt-oss-mxfp4", "activation swiglu_oai"),
-    ("nemotron_h", "recurrent layers"),
-    ("nemotron_h-biases", "recurrent layers"),
-    ("nemotron_h_moe", "recurrent layers"),
-    ("nemotron_h_moe-ahead", "recurrent layers"),
     ("nemotron_h_moe-latent", "neurons of another width"),
-    ("nemotron_h_moe-old", "recurrent layers"),
-    ("nemotron_h_moe-ollama", "recurrent layers"),
+    ("nemotron_h_moe-ollama", "neurons of another width"),
     ("plm", "keys and values from a narrow vector"),
     ("plm-yarn", "keys and values from a narrow vector"),
     ("stablelm-heads", "norms of queries and keys with weights for each head"),
 ];
 
-fn scaled(value: &Value) -> Value {
+fn scaled(value: &Value, by: usize) -> Value {
     match value {
-        Value::U32(n) => Value::U32(n * WIDER as u32),
+        Value::U32(n) => Value::U32(n * by as u32),
         Value::Array(kind, n, bytes) => {
-            let wider = |b: &[u8]| (u32::from_le_bytes([b[0], b[1], b[2], b[3]]) * WIDER as u32).to_le_bytes();
+            let wider = |b: &[u8]| (u32::from_le_bytes([b[0], b[1], b[2], b[3]]) * by as u32).to_le_bytes();
             Value::Array(*kind, *n, bytes.chunks_exact(4).flat_map(wider).collect())
         }
         _ => panic!("a width that is no number of 32 bits"),
     }
 }
 
+/// Sizes of recurrent layers, by their keys; all 0 where there are none.
+#[derive(Clone, Copy)]
+struct Ssm {
+    n_inner: usize,
+    n_state: usize,
+    n_heads: usize,
+    n_groups: usize,
+}
+
+impl Ssm {
+    fn of(file: &ModelFile) -> Self {
+        let key = |name: &str| match file.keys.iter().find(|(key, _)| key.ends_with(&format!(".ssm.{name}"))) {
+            Some((_, Value::U32(n))) => *n as usize,
+            _ => 0,
+        };
+        let [n_inner, n_state, n_heads, n_groups] =
+            ["inner_size", "state_size", "time_step_rank", "group_count"].map(key);
+        Self { n_inner, n_state, n_heads, n_groups }
+    }
+
+    /// Dimensions of a recurrent layer's tensor that are not so many times as large as others.
+    fn dims(&self, name: &str, dims: &[usize]) -> Option<Vec<usize>> {
+        let n_channels = self.n_inner + 2 * self.n_groups * self.n_state;
+        match name.split_once(".ssm_")?.1 {
+            "in.weight" => Some(vec![WIDER * dims[0], self.n_inner + n_channels + self.n_heads]),
+            "conv1d.weight" => Some(vec![dims[0], n_channels]),
+            "conv1d.bias" => Some(vec![n_channels]),
+            "norm.weight" => Some(vec![self.n_inner / self.n_groups, dims[1]]),
+            "out.weight" => Some(vec![self.n_inner, WIDER * dims[1]]),
+            "a" | "d" => Some(vec![1, self.n_heads]),
+            _ => None,
+        }
+    }
+}
+
 /// The tensor made anew: its values as its name lets one expect.
-fn wider(tensor: &Tensor, random: &mut Random) -> Tensor {
+fn wider(tensor: &Tensor, ssm: Ssm, random: &mut Random) -> Tensor {
     let name = &tensor.name;
     // Norms with weights for each head have a row for each.
     let of_heads = name.ends_with("_norm.weight") && tensor.dims.len() == 2;
@@ -84,14 +113,15 @@ fn wider(tensor: &Tensor, random: &mut Random) -> Tensor {
     let of_experts =
         name.contains("_exps.") || ["ffn_gate_inp.", "exp_probs_b", "attn_sinks"].iter().any(|of| name.contains(of));
     let tall = TALL.contains(&name.as_str()) || of_heads || of_experts;
-    // Convolutions are as long, and recurrent heads have one number each.
-    let short = ["ssm_conv1d.weight", "ssm_a", "ssm_d"].iter().any(|end| name.ends_with(end));
-    let kept = |i: usize| tall && i + 1 == tensor.dims.len() || short && i == 0;
+    let kept = |i: usize| tall && i + 1 == tensor.dims.len();
     let wider = |(i, n): (usize, &usize)| if kept(i) { *n } else { n * WIDER };
-    let dims: Vec<usize> = tensor.dims.iter().enumerate().map(wider).collect();
+    let dims = ssm.dims(name, &tensor.dims);
+    let dims: Vec<usize> = dims.unwrap_or_else(|| tensor.dims.iter().enumerate().map(wider).collect());
     let (mean, spread) = match () {
         () if name.starts_with("rope_f") => (1.8, 1.2),
         () if name.ends_with(".bias") => (0.0, 0.8),
+        // States decay.
+        () if name.ends_with("ssm_a") => (-1.3, 1.2),
         () if name.contains("norm") => (1.0, 0.5),
         () if name.starts_with("token_embd") => (0.0, 1.7),
         () => (0.0, 2.5 / (dims[0] as f32).sqrt()),
@@ -102,17 +132,20 @@ fn wider(tensor: &Tensor, random: &mut Random) -> Tensor {
 }
 
 /// The golden model of that name, wide enough for a card, as a file and split.
-fn wide(name: &str, activation: Option<Activation>, folder: &Path) -> Result<Model> {
+pub fn wide(name: &str, activation: Option<Activation>, folder: &Path) -> Result<Model> {
     let mut file = ModelFile::opened(&repository(&format!("tests/golden/arch/{name}.gguf")))?;
     // Without a vocabulary, which says nothing of what is computed: `no_vocab` is nothing to split.
     file.remove("tokenizer.");
     for (key, value) in &mut file.keys {
-        if key.split_once('.').is_some_and(|(_, rest)| WIDTHS.contains(&rest)) {
-            *value = scaled(value);
+        match key.split_once('.') {
+            Some((_, rest)) if WIDTHS.contains(&rest) => *value = scaled(value, WIDER),
+            // As each group of heads is normalised by itself, all of them are wider still.
+            Some((_, "ssm.inner_size")) => *value = scaled(value, 4 * WIDER),
+            _ => {}
         }
     }
-    let mut random = Random::new(17);
-    file.tensors = file.tensors.iter().map(|tensor| wider(tensor, &mut random)).collect();
+    let (mut random, ssm) = (Random::new(17), Ssm::of(&file));
+    file.tensors = file.tensors.iter().map(|tensor| wider(tensor, ssm, &mut random)).collect();
     let plain = Model::new(Gguf::open(&file.written(folder, "plain.gguf"))?, activation)?;
     let path = folder.join("variant.gguf");
     split(&plain, &path)?;

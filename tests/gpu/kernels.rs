@@ -1,5 +1,6 @@
 //! The table of kernels: every kernel of a token is in it, with the bytes that its shape says.
 
+use super::architectures::wide;
 use super::support::ModelFile;
 use super::support::kind::{Kind, Routed};
 use super::support::predictors::{ROOM, network, oracle, signs, with_predictor};
@@ -195,4 +196,24 @@ fn routers_and_experts_add_their_kernels() {
         assert_believable(measured.timed.times, kernel);
     }
     assert!(card.kernels.iter().all(|kernel| !["up", "gate_up"].contains(&kernel.timed.kernel)));
+}
+
+#[test]
+fn recurrent_layers_add_their_kernels() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = wide("nemotron_h-biases", None, folder.path()).unwrap();
+    let Some(card) = measured(&model, &[]) else { return };
+    let sizes = model.config.ssm.unwrap().sizes();
+    let (n_embd, n_inner) = (model.config.n_embd, sizes.n_inner());
+    for (kernel, part, n_floats) in [
+        ("matvec", "recurrent input: ", sizes.n_projected() * n_embd),
+        ("matvec", "recurrent output: ", n_inner * n_embd),
+        ("recurrent_convolve", "3 tokens", sizes.n_channels() * (3 + 2 * 2 + 2)),
+        ("recurrent_scan", "480 x ", 2 * sizes.n_states()),
+        ("recurrent_norm", "1 of 480", 2 * n_inner),
+    ] {
+        let measured = row(&card, kernel, part);
+        assert_eq!(measured.timed.bytes, 4 * n_floats as u64, "{kernel}, {part}");
+        assert_believable(measured.timed.times, kernel);
+    }
 }

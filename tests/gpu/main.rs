@@ -23,6 +23,8 @@ mod norm;
 mod operands;
 mod predict;
 mod probe;
+mod recurrent;
+mod rewind;
 mod rope;
 mod route;
 mod select;

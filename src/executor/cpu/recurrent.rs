@@ -8,7 +8,6 @@ use super::recurrent_buffers::RecurrentBuffers;
 use crate::cpu::ssm::chunk::{self, Scratch, Tokens as ChunkTokens};
 use crate::cpu::ssm::{Convolution, Kernels, Sizes, Token, softplus};
 use crate::executor::device::Tokens;
-use crate::executor::recurrent::sizes;
 use crate::model::{Config, Layer, Model, Part, Role, Vector};
 
 /// Tokens that a convolution sees at the most.
@@ -46,7 +45,7 @@ pub(super) fn recur(
     b: &mut Buffers,
 ) {
     let Some(ssm) = &config.ssm else { return };
-    let (sizes, kernels) = (sizes(ssm), Kernels::of(cx.isa));
+    let (sizes, kernels) = (ssm.sizes(), Kernels::of(cx.isa));
     let part = |role| of.layer.part(role);
     let (input, output) = (part(Role::SsmIn), part(Role::SsmOut));
     b.forms.load(&b.streams[from.index()], config.n_embd, [cx.isa.kernels(input.matrix().dtype()).act]);

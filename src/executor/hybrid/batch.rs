@@ -4,7 +4,8 @@
 mod experts;
 
 use super::record::{Card, Heads, from_slot};
-use super::resident::{CardAttention, CardGroup};
+use super::recurrent::Taken;
+use super::resident::{CardAttention, CardGroup, CardLinear};
 use crate::executor::cpu::{Choice, Cpu, Given, How, Input, Request};
 use crate::executor::device::Tokens;
 use crate::executor::program::{Added, Block, Instruction, NormOf};
@@ -133,10 +134,26 @@ impl Many<'_, '_, '_> {
             &layer.cache,
         )?;
         let attn = self.pack(out, n_q)?;
+        self.joined(&layer.output, block, &attn)
+    }
+
+    fn recurrent(&self, block: &Block) -> Result<()> {
+        let layer = self.card.resident.layers[block.layer].recurrent.as_ref();
+        let layer = layer.context("a recurrent mixer that is not on the card")?;
+        let (places, sizes) = (self.card.recurrent_places(layer), layer.mixer.sizes);
+        let x = self.pack(self.tokens(read(block)?, self.n_embd()), self.n_embd())?;
+        let projected = Vectors { ptr: places.projected, stride: sizes.n_projected() };
+        self.gemm(&Product { bias: layer.input.bias, ..Product::all(&layer.input.matrix, projected) }, &x)?;
+        self.card.recur(layer, Taken { n_tokens: self.n, token: Ptr::NULL, first: self.first }, Ptr::NULL)?;
+        let mixed = self.pack(Vectors { ptr: places.mixed, stride: sizes.n_inner() }, sizes.n_inner())?;
+        self.joined(&layer.output, block, &mixed)
+    }
+
+    /// The last product of a mixer, which joins the residual streams or is kept.
+    fn joined(&self, output: &CardLinear, block: &Block, x: &Packed) -> Result<()> {
         let to = self.written(block)?;
         let combine = if block.joins.is_some() { Combine::Add(to) } else { Combine::Store };
-        let output = Product { bias: layer.output.bias, combine, ..Product::all(&layer.output.matrix, to) };
-        self.gemm(&output, &attn)
+        self.gemm(&Product { bias: output.bias, combine, ..Product::all(&output.matrix, to) }, x)
     }
 
     /// Activations of all neurons, times `up` where there is a gate: `act` becomes what `down` is multiplied with. The
@@ -270,7 +287,8 @@ impl Many<'_, '_, '_> {
                 Instruction::Attention(block) => self.attention(block, last_norm)?,
                 Instruction::Ffn(block) => self.ffn(block)?,
                 Instruction::Router { layer, from } => self.router(*layer, *from)?,
-                Instruction::Recurrent(_) | Instruction::Project { .. } => {
+                Instruction::Recurrent(block) => self.recurrent(block)?,
+                Instruction::Project { .. } => {
                     bail!("{instruction:?} is not computed on a card")
                 }
             }

@@ -5,11 +5,12 @@ use crate::gpu::Ptr;
 use crate::gpu::matrix::DeviceMatrix;
 use crate::gpu::ops::activation_code;
 use crate::gpu::ops::norm::MAX_NORM;
+use crate::gpu::ops::recurrent;
 use crate::gpu::ops::rope::KvLayer;
 use crate::gpu::ops::route::MAX_GROUPS;
 use crate::model::{
-    Config, Down, Groups, Layer, Matrix, Mode, Model, NeuronGroup, Part, PredictorInput, Role, Scores, Step, Tensor,
-    Vector,
+    Config, Down, Groups, Layer, Matrix, Mode, Model, NeuronGroup, NormKind, Part, PredictorInput, Role, Scores, Step,
+    Tensor, Vector,
 };
 use crate::quant::blocks::QK;
 use anyhow::{Context, Result, bail, ensure};
@@ -58,6 +59,7 @@ fn check_layer(config: &Config, layer: &Layer, mode: Mode) -> Result<()> {
         check_part(config, part)?;
     }
     check_experts(config, layer)?;
+    check_recurrence(config, layer)?;
     // Elsewhere they are not asked.
     let predictors = layer.groups.iter().filter_map(|group| group.predictor.as_ref());
     for predictor in predictors.filter(|_| mode == Mode::Predicted) {
@@ -71,6 +73,14 @@ fn check_layer(config: &Config, layer: &Layer, mode: Mode) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether there are kernels for a layer that recurs.
+fn check_recurrence(config: &Config, layer: &Layer) -> Result<()> {
+    let (Some(ssm), Some(norm)) = (&config.ssm, layer.find(Role::SsmNorm)) else { return Ok(()) };
+    let usual = config.norm == NormKind::Rms && norm.bias.is_none();
+    ensure!(usual, "{}: a norm of another kind is not computed on a card yet", norm.role.tensor());
+    recurrent::check(ssm.sizes())
 }
 
 /// Whether the kernels can compute all groups together among which the layer's router chooses.
@@ -134,30 +144,18 @@ fn check_part(config: &Config, part: &Part) -> Result<()> {
         Role::AttnQNorm => check_head_norm(config, part, config.n_q()),
         Role::AttnKNorm => check_head_norm(config, part, config.n_kv()),
         Role::AttnSinks => bail!("sums of attention that something joins are not computed on a card yet"),
-        Role::SsmIn | Role::SsmConv | Role::SsmDt | Role::SsmA | Role::SsmD | Role::SsmNorm | Role::SsmOut => {
-            bail!("{}: recurrent layers are not computed on a card yet", part.role.tensor())
-        }
+        Role::SsmIn | Role::SsmOut => check_matrix(part.matrix()),
+        Role::SsmConv | Role::SsmDt | Role::SsmA | Role::SsmD | Role::SsmNorm => Ok(()),
         Role::LatentDown | Role::LatentUp => {
             bail!("{}: neurons of another width are not computed on a card yet", part.role.tensor())
         }
         Role::Router => {
             check_matrix(part.matrix())?;
-            let (n, bias) = (part.matrix().n_rows, part.bias.as_ref().map_or(0, |bias| bias.len()));
+            let n = part.matrix().n_rows;
             ensure!(n <= MAX_GROUPS, "a router of {n} groups; up to {MAX_GROUPS} are possible on a card");
-            ensure!(
-                bias.is_multiple_of(TOGETHER),
-                "a router with {bias} biases; multiples of {TOGETHER} are possible on a card"
-            );
             Ok(())
         }
-        Role::RouterBias => {
-            let n = part.vector().len();
-            ensure!(
-                n.is_multiple_of(TOGETHER),
-                "a router with {n} biases; multiples of {TOGETHER} are possible on a card"
-            );
-            Ok(())
-        }
+        Role::RouterBias => Ok(()),
         Role::FfnGate | Role::FfnUp | Role::FfnDown => {
             let (name, n) = (part.role.tensor(), part.bias.as_ref().map_or(0, |bias| bias.len()));
             ensure!(n.is_multiple_of(TOGETHER), "{name}: {n} biases; multiples of {TOGETHER} are possible on a card");
@@ -234,7 +232,12 @@ fn check_steps(layer: &Layer) -> Result<()> {
                 ensure!(from == Vector::Residual || normed, "a router reads a norm that another one took the place of");
                 normed &= from == Vector::Normed;
             }
-            Step::Recurrent { .. } => bail!("recurrent layers are not computed on a card yet"),
+            Step::Recurrent { from, to } => {
+                block(from, to)?;
+                ensure!(layer.groups.is_empty(), "a layer that recurs and has neurons is not computed on a card yet");
+                ensure!(from == Vector::Residual || normed, "a block reads a norm that another one took the place of");
+                normed &= from == Vector::Normed;
+            }
             Step::Project { .. } => bail!("neurons of another width are not computed on a card yet"),
             Step::Ffn { from, to, groups } => {
                 ensure!(groups == Groups::All, "groups of neurons apart from others are not computed on a card yet");

@@ -7,6 +7,7 @@ mod batch;
 mod check;
 mod heads;
 mod record;
+mod recurrent;
 mod resident;
 mod scratch;
 
@@ -14,6 +15,7 @@ use super::batch::Batch;
 use super::cpu::{Choice, Cpu, Found, Given, How, Request};
 use super::device::{Backend, CardReport, CardTimes, Handed, Phase, Tokens};
 use super::mask::MaskSource;
+use super::memory::Memory;
 use super::observer::Unobserved;
 use super::program::{Instruction, for_many, fuse_merges, of_layer, output_norm};
 use super::stats::Computed;
@@ -161,6 +163,7 @@ impl<'m> Hybrid<'m> {
             scratch: &scratch,
             mailbox: addresses,
             mode: params.mode,
+            n_ubatch: params.n_ubatch,
         };
         let plain = program(&cpu, &route);
         let many = for_many(plain.clone());
@@ -233,7 +236,8 @@ impl<'m> Hybrid<'m> {
         let Self { cpu, kernels, stream, resident, scratch, tiles, work, plan, .. } = self;
         let mut x = std::mem::take(&mut self.x);
         cpu.embed(tokens.batch, &mut x)?;
-        let card = Card { model: cpu.model(), kernels, stream, resident, scratch, mailbox, mode: cpu.params().mode };
+        let (model, mode, n_ubatch) = (cpu.model(), cpu.params().mode, cpu.params().n_ubatch);
+        let card = Card { model, kernels, stream, resident, scratch, mailbox, mode, n_ubatch };
         let (first, n) = (tokens.batch.first(), tokens.batch.len());
         let (costs, chosen, choice) = (plan.batch.as_ref(), Vec::new(), Choice::default());
         let mut many = Many { card, cpu, tokens, tiles, work, costs, chosen, choice, x, first, n };
@@ -423,6 +427,14 @@ impl Backend for Hybrid<'_> {
             (tokens.sequences[0].stats, self.times) = (stats, times);
         }
         Ok(())
+    }
+
+    fn save(&mut self, memory: &mut Memory) -> Result<()> {
+        self.working(|hybrid| hybrid.save_states(memory))
+    }
+
+    fn restore(&mut self, memory: &Memory) -> Result<()> {
+        self.working(|hybrid| hybrid.restore_states(memory))
     }
 
     fn further_sequences(&self) -> Result<()> {

@@ -2,6 +2,7 @@
 //! requests in a list.
 
 mod experts;
+mod recurrent;
 
 use super::resident::{CardGroup, CardLayer, CardPredictor, CardScores, Resident};
 use super::scratch::Scratch;
@@ -53,6 +54,8 @@ pub(super) struct Card<'a> {
     pub scratch: &'a Scratch,
     pub mailbox: Addresses,
     pub mode: Mode,
+    /// Tokens of the largest batch.
+    pub n_ubatch: usize,
 }
 
 /// Where a vector is: the sum of what is there of it.
@@ -123,7 +126,8 @@ impl<'a> Recorder<'a> {
                 Instruction::Attention(block) => self.attention(i, block)?,
                 Instruction::Ffn(block) => self.ffn(i, block)?,
                 Instruction::Router { layer, from } => self.router(*layer, *from)?,
-                Instruction::Recurrent(_) | Instruction::Project { .. } => {
+                Instruction::Recurrent(block) => self.recurrent(block)?,
+                Instruction::Project { .. } => {
                     bail!("{instruction:?} is not computed on a card")
                 }
             }
@@ -145,7 +149,9 @@ impl<'a> Recorder<'a> {
                     let layer = self.layer(block.layer);
                     layer.has_ffn() || layer.routed.is_some() || self.input(j, block) == Input::Ready
                 }
-                Instruction::Router { from, .. } if *from == norm.to => true,
+                Instruction::Router { from, .. } | Instruction::Recurrent(Block { from, .. }) if *from == norm.to => {
+                    true
+                }
                 Instruction::Elsewhere(_)
                 | Instruction::Merge { .. }
                 | Instruction::Attention(_)

@@ -1,16 +1,22 @@
 //! What of a model is in the card's memory, laid out as it was accounted.
 
+mod recurrent;
+
 use crate::gpu::matrix::{DeviceMatrix, takes_floats};
 use crate::gpu::ops::experts::{Hot, Index, index_bytes};
 use crate::gpu::ops::norm::Norm as NormOp;
 use crate::gpu::ops::rope::KvLayer;
 use crate::gpu::{Arena, Kernels, Ptr, Stream, Uploader};
-use crate::model::{Chosen, Config, Down, Layer, Matrix, Model, NeuronGroup, Part, Predictor, Role, Scores};
+use crate::model::{
+    Chosen, Config, Down, Layer, Matrix, Model, NeuronGroup, Part, Predictor, Role, SMALL_ALIGN, Scores,
+};
 use crate::placement::budget::{Piece, aligned, allocated, head_small_bytes, layer_pieces, tile_bytes};
 use crate::placement::plan::{GroupChoice, LayerChoice, Plan, Run};
 use crate::placement::workload::Workload;
 use crate::units::Bytes;
 use anyhow::{Context, Result, bail, ensure};
+pub(super) use recurrent::CardRecurrent;
+use recurrent::Floats;
 
 /// A matrix on the card, and its bias.
 #[derive(Clone, Copy)]
@@ -101,6 +107,7 @@ pub(super) struct CardRouted {
 pub(super) struct CardLayer {
     pub norms: Vec<(Role, NormOp)>,
     pub attention: Option<CardAttention>,
+    pub recurrent: Option<CardRecurrent>,
     pub routed: Option<CardRouted>,
     pub groups: Vec<CardGroup>,
     /// Owns all of it.
@@ -197,9 +204,8 @@ impl Vectors<'_> {
     fn take(&mut self, values: Option<&[f32]>) -> Result<Ptr> {
         let Some(values) = values else { return Ok(Ptr::NULL) };
         let at = self.next;
-        self.next = at.offset(size_of_val(values) as u64);
+        self.next = at.offset((size_of_val(values) as u64).next_multiple_of(SMALL_ALIGN));
         ensure!(self.next.0 <= self.end, "norms and biases take more than was planned for");
-        ensure!(values.len().is_multiple_of(4), "a vector of {}; the card takes multiples of 4", values.len());
         self.stream.write(at, values)?;
         Ok(at)
     }
@@ -242,7 +248,14 @@ impl Loader<'_> {
         };
         if total == 0 {
             let groups = choice.groups.iter().map(nothing).collect();
-            return Ok(CardLayer { norms: Vec::new(), attention: None, routed: None, groups, arena: None });
+            return Ok(CardLayer {
+                norms: Vec::new(),
+                attention: None,
+                recurrent: None,
+                routed: None,
+                groups,
+                arena: None,
+            });
         }
         let mut arena = self.arena(total, &format!("weights of layer {i}"))?;
         let mut places = Vec::with_capacity(pieces.len());
@@ -255,7 +268,7 @@ impl Loader<'_> {
         let mut vectors = Vectors { stream: self.stream, next: small, end: small.0 + n_small };
         let config = self.config;
         let (mut norms, mut linears, mut head_norms) = (Vec::new(), Vec::new(), Vec::new());
-        let mut router_bias = Ptr::NULL;
+        let (mut router_bias, mut floats) = (Ptr::NULL, Vec::new());
         for part in &layer.parts {
             match part.role {
                 Role::OutputNorm
@@ -264,12 +277,25 @@ impl Loader<'_> {
                 | Role::PostAttnNorm
                 | Role::FfnNorm
                 | Role::PostFfnNorm => norms.push((part.role, vectors.norm(config, part)?)),
-                Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnOutput | Role::Router if choice.attention => {
+                Role::AttnQ
+                | Role::AttnK
+                | Role::AttnV
+                | Role::AttnOutput
+                | Role::SsmIn
+                | Role::SsmOut
+                | Role::Router
+                    if choice.attention =>
+                {
                     let bias = vectors.take(part.bias.as_deref())?;
                     let matrix = self.rows(place(Piece::Whole(part.role)), part.matrix(), 0, part.matrix().n_rows)?;
                     linears.push((part.role, CardLinear { matrix, bias }));
                 }
                 Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnOutput | Role::Router => {}
+                Role::SsmIn | Role::SsmOut => {}
+                Role::SsmConv | Role::SsmDt | Role::SsmA | Role::SsmD | Role::SsmNorm => {
+                    let (weight, bias) = (vectors.take(Some(part.vector()))?, vectors.take(part.bias.as_deref())?);
+                    floats.push(Floats { role: part.role, weight, bias });
+                }
                 Role::RouterBias => router_bias = vectors.take(Some(part.vector()))?,
                 Role::AttnQNorm | Role::AttnKNorm => {
                     let norm = CardNorm { norm: vectors.norm(config, part)?, n: part.vector().len() };
@@ -285,13 +311,6 @@ impl Loader<'_> {
                 | Role::AttnKvANorm
                 | Role::AttnKvB
                 | Role::AttnSinks
-                | Role::SsmConv
-                | Role::SsmDt
-                | Role::SsmA
-                | Role::SsmD
-                | Role::SsmNorm
-                | Role::SsmIn
-                | Role::SsmOut
                 | Role::LatentDown
                 | Role::LatentUp
                 | Role::FfnGate
@@ -318,6 +337,10 @@ impl Loader<'_> {
         } else {
             None
         };
+        let recurrent = match layer.find(Role::SsmIn).filter(|_| choice.attention) {
+            Some(_) => Some(CardRecurrent::new(config, &floats, place(Piece::State), linear)?),
+            None => None,
+        };
         let mut groups = Vec::with_capacity(layer.groups.len());
         for (i, (group, choice)) in layer.groups.iter().zip(&choice.groups).enumerate() {
             let biases = CardBiases {
@@ -336,7 +359,7 @@ impl Loader<'_> {
         let chosen =
             layer.groups.iter().zip(&choice.groups).any(|(group, choice)| group.is_routed() && choice.n_hot > 0);
         ensure!(routed.is_some() || !chosen, "experts on the card whose router is not there");
-        Ok(CardLayer { norms, attention, routed, groups, arena: Some(arena) })
+        Ok(CardLayer { norms, attention, recurrent, routed, groups, arena: Some(arena) })
     }
 
     /// Writes the index of the groups among which a layer's router chooses to `entries`.

@@ -9,6 +9,7 @@ pub mod gemm;
 pub mod matvec;
 pub mod norm;
 pub mod predict;
+pub mod recurrent;
 pub mod repack;
 pub mod rope;
 pub mod route;

@@ -13,6 +13,7 @@ mod memory;
 mod mailbox;
 mod products;
 mod random;
+mod recurrent;
 mod select;
 mod vectors;
 pub mod weights;
@@ -48,6 +49,7 @@ impl Test<'_, '_> {
         experts::all(self)?;
         vectors::all(self)?;
         attention::all(self)?;
+        recurrent::all(self)?;
         gemm::all(self)?;
         select::all(self)?;
         mailbox::all(self)?;
