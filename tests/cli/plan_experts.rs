@@ -89,5 +89,5 @@ fn what_cannot_be_planned_of_experts_is_one_line() {
     refused(&["--shape", "smallthinker-4b", "--vram-budget", "13GiB"], "of RTX 3060");
     usage_error("split", &["--dry-run", "--shape", "mistral-7b:q4_0:0.1:1"], "no experts");
     usage_error("split", &["--dry-run", "--shape", "mixtral:q4_0:0.1:9"], "popularity 9");
-    refused(&["--shape", "nemotron-3-nano:q4_k"], "2688");
+    usage_error("split", &["--dry-run", "--shape", "nemotron-3-nano:q3_k"], "2688");
 }
