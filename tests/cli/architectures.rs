@@ -8,7 +8,7 @@ use powerinfer::model::arch::KNOWN;
 use std::path::Path;
 
 /// `<unk> <s> </s>`, the space, the letters.
-pub fn letters() -> (Value, Value, Value) {
+fn letters() -> (Value, Value, Value) {
     let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>", "\u{2581}"].map(Into::into).to_vec();
     tokens.extend(('a'..='z').map(String::from));
     let kind = |id: usize| [2, 3, 3].get(id).copied().unwrap_or(1);
@@ -17,8 +17,8 @@ pub fn letters() -> (Value, Value, Value) {
     (Value::Strings(tokens), Value::f32s(&scores), Value::i32s(&types))
 }
 
-/// The golden model of that name, with a vocabulary where it has none, and with zeros where its own activation has none.
-fn model(name: &str, folder: &Path) -> std::path::PathBuf {
+/// The golden model of that name, with a vocabulary where it has none.
+pub fn golden(name: &str) -> ModelFile {
     let mut file = ModelFile::opened(&repository(&format!("tests/golden/arch/{name}.gguf"))).unwrap();
     if !file.keys.iter().any(|(key, _)| key == "tokenizer.ggml.tokens") {
         let (tokens, scores, types) = letters();
@@ -27,6 +27,12 @@ fn model(name: &str, folder: &Path) -> std::path::PathBuf {
         file.set("tokenizer.ggml.scores", scores);
         file.set("tokenizer.ggml.token_type", types);
     }
+    file
+}
+
+/// The same with zeros where its own activation has none, as a file.
+fn model(name: &str, folder: &Path) -> std::path::PathBuf {
+    let mut file = golden(name);
     const SPARSE: [&str; 8] =
         ["arcee", "bamboo", "jais2", "nemotron", "nemotron_h", "nemotron_h_moe", "opt", "smallthinker"];
     if !SPARSE.contains(&name) {

@@ -1,6 +1,6 @@
 //! Models whose routers choose experts, through profile, split and bench.
 
-use super::architectures::letters;
+use super::architectures::golden;
 use crate::support::real::repository;
 use crate::support::{ModelFile, Outcome, Value, refused, tool};
 use powerinfer::gguf::Gguf;
@@ -21,16 +21,9 @@ impl Setup {
     /// The golden model of that name, with ReLU where `relu`.
     fn new(name: &str, relu: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut file = ModelFile::opened(&repository(&format!("tests/golden/arch/{name}.gguf"))).unwrap();
+        let mut file = golden(name);
         if relu {
             file.set("powerinfer.activation", Value::Str("relu".to_owned()));
-        }
-        if !file.keys.iter().any(|(key, _)| key == "tokenizer.ggml.tokens") {
-            let (tokens, scores, types) = letters();
-            file.set("tokenizer.ggml.model", Value::Str("llama".to_owned()));
-            file.set("tokenizer.ggml.tokens", tokens);
-            file.set("tokenizer.ggml.scores", scores);
-            file.set("tokenizer.ggml.token_type", types);
         }
         let model = file.written(folder.path(), "model.gguf");
         std::fs::write(folder.path().join("story.txt"), STORY.repeat(12)).unwrap();

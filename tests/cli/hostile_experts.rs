@@ -1,23 +1,10 @@
 //! Files with experts and recurrent layers that are not what they say, and figures that such models had wrong.
 #![cfg(unix)]
 
-use super::architectures::letters;
+use super::architectures::golden;
 use crate::support::real::repository;
 use crate::support::{ModelFile, Outcome, Value, refused_by, tool, usage_error};
 use std::path::Path;
-
-/// The golden model of that name, with a vocabulary where it has none.
-fn golden(name: &str) -> ModelFile {
-    let mut file = ModelFile::opened(&repository(&format!("tests/golden/arch/{name}.gguf"))).unwrap();
-    if !file.keys.iter().any(|(key, _)| key == "tokenizer.ggml.tokens") {
-        let (tokens, scores, types) = letters();
-        file.set("tokenizer.ggml.model", Value::Str("llama".to_owned()));
-        file.set("tokenizer.ggml.tokens", tokens);
-        file.set("tokenizer.ggml.scores", scores);
-        file.set("tokenizer.ggml.token_type", types);
-    }
-    file
-}
 
 fn with(name: &str, key: &str, value: Value) -> ModelFile {
     let mut file = golden(name);

@@ -432,7 +432,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             let at = GroupAt { layer, group, number: weights.first_group + group };
             let group = &weights.groups[group];
             let Some(predictor) = &group.predictor else { continue };
-            let [_, cold] = slots(cpu, at, group, part, group.predictor.is_some());
+            let [_, cold] = slots(cpu, at, group, part, true);
             for token in tokens {
                 let (before, rest) = batch.entries().split_at(*token as usize);
                 let sequence = rest[0].sequence;
