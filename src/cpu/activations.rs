@@ -332,15 +332,20 @@ fn quantize(x: &[f32; QK], q: &mut [i8; QK], neg_sums: &mut [i32; QK / SUM_LEN])
     /// Of infinity; what is not a number has more. As integers the bits of magnitudes are in the order of the values, and
     /// the largest of integers is found many at a time.
     const INFINITE: u32 = f32::INFINITY.to_bits();
-    let max = x.iter().fold(0, |max, v| max.max(v.abs().to_bits()));
-    let d = if max >= INFINITE { f32::NAN } else { f32::from_bits(max) / 127.0 };
+    let (mut largest, mut max) = (0, 0);
+    for bits in x.iter().map(|v| v.abs().to_bits()) {
+        largest = largest.max(bits);
+        max = max.max(if bits > INFINITE { 0 } else { bits });
+    }
     let max = f32::from_bits(max);
+    let d = if largest >= INFINITE { f32::NAN } else { max / 127.0 };
     // Values too small to have a finite inverse count as zero.
     let inverse = Some(127.0 / max).filter(|i| i.is_finite()).unwrap_or(0.0);
     for (q, x) in q.iter_mut().zip(x) {
         // Adding 1.5 * 2^23 rounds to an integer, half to even, which the low bits then hold.
         const ROUND: f32 = 12_582_912.0;
-        *q = (x * inverse + ROUND).to_bits() as i8;
+        let rounded = x * inverse + ROUND;
+        *q = if rounded.is_nan() { 0 } else { rounded.to_bits() as i8 };
     }
     for (sum, q) in neg_sums.iter_mut().zip(q.as_chunks::<SUM_LEN>().0) {
         *sum = -q.iter().map(|q| i32::from(*q)).sum::<i32>();
@@ -403,5 +408,18 @@ mod tests {
         let mut acts = Activations::default();
         acts.load(&x, 64, [ActKind::Q8]);
         assert!(acts.row(0).d[0].is_nan() && acts.row(0).d[1] == 1.0 / 127.0);
+    }
+
+    #[test]
+    fn beside_what_is_no_number_bytes_are_those_of_the_others() {
+        let mut x: [f32; 32] = std::array::from_fn(|i| i as f32 - 7.0);
+        let bytes = |x: &[f32]| {
+            let mut acts = Activations::default();
+            acts.load(x, 32, [ActKind::Q8]);
+            (acts.row(0).q.to_vec(), acts.row(0).d[0].is_nan())
+        };
+        let (mut expected, _) = bytes(&x);
+        (x[4], expected[4]) = (f32::from_bits(0x7fc0_0077), 0);
+        assert_eq!(bytes(&x), (expected, true));
     }
 }
