@@ -128,8 +128,13 @@ impl Draft {
     /// When the model is a variant already, or the types asked for cannot be made from those of the source.
     pub fn ordered(model: &Model, order: &Order, options: Options) -> Result<Self> {
         let counted = Counted::assumed(model, order);
+        let experts = if model.weights.groups().any(|(_, group)| group.is_routed()) {
+            " that it is computed for, and every expert to be chosen as often as any other"
+        } else {
+            ""
+        };
         let mut notes = vec![format!(
-            "no profile: every neuron is taken to fire for {:.0} % of tokens, which plans for a card depend on",
+            "no profile: every neuron is taken to fire for {:.0} % of tokens{experts}, which plans for a card depend on",
             100.0 * counted.density
         )];
         if let Order::Listed(index) = order {

@@ -242,3 +242,14 @@ fn models_without_a_vocabulary_are_profiled_and_split() {
         refused_by("run", &[&"-m", &at("gguf"), &"-p", &"x"], &["tokenizer.ggml.tokens"]);
     }
 }
+
+#[test]
+fn without_a_profile_experts_are_taken_to_be_chosen_alike_and_that_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, is_said) in [("llama-experts", true), ("llama", false)] {
+        let mut split = tool("split");
+        split.arg("-m").arg(repository(&format!("tests/golden/arch/{name}.gguf"))).arg("--keep-order");
+        let said = Outcome::from(split.arg("-o").arg(folder.path().join(name)).output().unwrap()).ok().stderr;
+        assert_eq!(said.contains("every expert to be chosen as often as any other"), is_said, "{name}: {said}");
+    }
+}
