@@ -7,8 +7,8 @@ use crate::gguf::TensorInfo;
 use crate::model::{Down, Model, NeuronGroup, Part, Role, Thresholds};
 use crate::profile::experts::Hits;
 use crate::profile::{Fingerprint, Kinship, Profile, RouterCounts};
-use crate::quant::GgmlType;
 use crate::quant::blocks::QK;
+use crate::quant::{GgmlType, convert};
 use anyhow::{Result, bail, ensure};
 use std::str::FromStr;
 
@@ -310,7 +310,13 @@ fn down_types(model: &Model, options: Options, outline: Outline) -> Result<Vec<D
             let wanted = match (options.recipe, options.down) {
                 (Some(recipe), _) => recipe.matrix_type(&name, source, n_embd, outline),
                 (None, None) if by_neurons || is_float(source) => source,
-                (None, Some(DownType::Same)) => source,
+                (None, Some(DownType::Same)) => {
+                    ensure!(
+                        convert::quantizer(source).is_ok(),
+                        "--down same: {name} is {source}, which is read and not written: use q8_0"
+                    );
+                    source
+                }
                 (None, _) => GgmlType::Q8_0,
             };
             ensure!(

@@ -253,3 +253,12 @@ fn without_a_profile_experts_are_taken_to_be_chosen_alike_and_that_is_said() {
         assert_eq!(said.contains("every expert to be chosen as often as any other"), is_said, "{name}: {said}");
     }
 }
+
+#[test]
+fn types_that_are_not_written_are_named_where_down_is_to_keep_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (repository("tests/golden/arch/gpt-oss-mxfp4.gguf"), folder.path().join("out"));
+    let args: [&dyn AsRef<std::ffi::OsStr>; 7] = [&"-m", &model, &"--keep-order", &"--down", &"same", &"-o", &out];
+    refused_by("split", &args, &["gpt-oss-mxfp4.gguf: --down same: blk.0.ffn_down_exps.weight is MXFP4", "q8_0"]);
+    assert!(!out.exists());
+}
