@@ -262,3 +262,13 @@ fn types_that_are_not_written_are_named_where_down_is_to_keep_its_own() {
     refused_by("split", &args, &["gpt-oss-mxfp4.gguf: --down same: blk.0.ffn_down_exps.weight is MXFP4", "q8_0"]);
     assert!(!out.exists());
 }
+
+#[test]
+fn gaps_in_old_files_are_named() {
+    for (gaps, named) in [(&[2][..], 2), (&[0, 5], 0), (&[1, 2, 3, 4], 1), (&[0, 1, 2, 3, 4, 5], 0)] {
+        let mut file = golden("llama-experts-old");
+        let names: Vec<String> = gaps.iter().map(|expert| format!("blk.1.ffn_up.{expert}.weight")).collect();
+        file.tensors.retain(|tensor| !names.contains(&tensor.name));
+        is_refused(&file, &[&format!("blk.1.ffn_up.{named}.weight: the tensor is missing")]);
+    }
+}

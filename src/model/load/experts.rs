@@ -15,14 +15,14 @@ impl Loader<'_> {
     pub(super) fn place_of(&self, i: usize, spec: &GroupSpec) -> Result<(String, Share)> {
         let stacked = (spec.suffix.to_owned(), Share::from(spec.stack));
         let Some(stack) = spec.stack else { return Ok(stacked) };
-        let up = Role::FfnUp.tensor();
-        let alone = |at: usize| format!("blk.{i}.{up}.{at}.weight");
-        let all = format!("blk.{i}.{up}{}.weight", spec.suffix);
-        // One or two may be missing, which is said of them then.
-        if ![0, stack.at, stack.of - 1].iter().any(|at| self.has(&alone(*at))) {
+        let alone = |role: Role, at: usize| format!("blk.{i}.{}.{at}.weight", role.tensor());
+        let all = format!("blk.{i}.{}{}.weight", Role::FfnUp.tensor(), spec.suffix);
+        // Some may be missing, which is said of them then.
+        let is_there = |at: &usize| [Role::FfnUp, Role::FfnDown].iter().any(|role| self.has(&alone(*role, *at)));
+        if ![0, stack.at, stack.of - 1].iter().any(is_there) {
             return Ok(stacked);
         }
-        let one = alone(stack.at);
+        let one = alone(Role::FfnUp, stack.at);
         let both = self.has(&all) && self.has(&one);
         ensure!(!both, "{one}: stands beside {all}, which holds all experts; which one counts?");
         if self.has(&all) {
