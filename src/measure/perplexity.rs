@@ -121,7 +121,7 @@ pub fn perplexity(
     let windows = windows(tokens, n_ctx, bos, max_windows)?;
     let n_windows = windows.len();
     progress.begin("perplexity", (n_windows * n_ctx) as u64);
-    let (mut nats, mut density) = (Vec::new(), Density::new(executor.model().config.activation.activation));
+    let (mut nats, mut density) = (Vec::new(), Density::new(executor.model()));
     executor.reset_stats();
     for window in windows {
         let mut scorer = Scorer { window: &window, nats: Vec::new(), density: &mut density };

@@ -71,7 +71,7 @@ pub fn speed(
     ensure!(n > 0, "a test needs at least one token");
     ensure!(!tokens.is_empty(), "no tokens to feed");
     let feed: Vec<u32> = tokens.iter().copied().cycle().take(n).collect();
-    let (mut samples, mut density) = (Vec::new(), Density::new(model.config.activation.activation));
+    let (mut samples, mut density) = (Vec::new(), Density::new(model));
     progress.begin(&test.name(), (n * (repetitions + 1)) as u64);
     for repetition in 0..=repetitions {
         executor.clear();

@@ -272,3 +272,21 @@ fn gaps_in_old_files_are_named() {
         is_refused(&file, &[&format!("blk.1.ffn_up.{named}.weight: the tensor is missing")]);
     }
 }
+
+#[test]
+fn prompts_and_answers_count_the_same_neurons() {
+    let folder = tempfile::tempdir().unwrap();
+    let story = folder.path().join("story.txt");
+    std::fs::write(&story, "the dog ran along the road ".repeat(4)).unwrap();
+    for name in ["smallthinker", "nemotron_h_moe", "nemotron_h_moe-latent"] {
+        let model = golden(name).written(folder.path(), "model.gguf");
+        let mut command = tool("bench");
+        command.arg("-m").arg(&model).arg("--text").arg(&story);
+        // A prompt of as many tokens as are decoded.
+        command.args(["-p", "64", "-n", "64", "-r", "1", "-t", "1", "--mode", "exact", "-o", "json"]);
+        let outcome = Outcome::from(command.output().unwrap()).ok();
+        let rows: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
+        let [prompt, answer] = [0, 1].map(|i| rows[i]["ffn_density"].as_f64().unwrap());
+        assert!((prompt / answer - 1.0).abs() < 0.01, "{name}: {prompt} and {answer}");
+    }
+}
