@@ -1,8 +1,8 @@
 // Which groups of neurons a router chooses, and the message that says so.
 //
 // route          of the scores[n_groups] (at most 1024) to the n_used groups that are chosen, in rising order, and what each
-//                counts. As src/model/router.rs: gating 0 softmax, 1 sigmoid, 2 softmax of the chosen; chosen are the
-//                greatest of value + bias (null: none), of equals the first, what is not a number before all others;
+//                counts. As src/model/router.rs: gating 0 softmax, 1 sigmoid, 2 softmax of the chosen; chosen are those of the
+//                greatest scores, or with a bias of value + bias, of equals the first, what is not a number before all others;
 //                the values of the chosen, where `normalised` divided by their sum but not by less than 2^-14, times scale.
 //                counts (null: not wanted): two words for each group of the layer: 0 where the group is chosen,
 //                NOT_CHOSEN in the first where not; experts tells the group of each row.
@@ -20,8 +20,9 @@
 #define GATING_SIGMOID 1
 #define GATING_SOFTMAX_OF_CHOSEN 2
 
-// Rises as numbers do, beyond them as Rust's total_cmp.
+// Rises as Rust's total_cmp does, with all that is not a number at the top.
 DEVICE unsigned in_order(float v) {
+    if (v != v) return 0xffffffffu;
     unsigned bits = bits_of_float(v);
     return bits >> 31 ? ~bits : bits | 0x80000000u;
 }
@@ -42,6 +43,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) route(
     int t = threadIdx.x, lane = t % 32, warp = t / 32;
     bool there = t < n_groups;
     float value = there ? scores[t] : -infinite();
+    unsigned key = in_order(value);
     if (gating == GATING_SOFTMAX) {
         float most = block_max<THREADS>(value, scratch);
         __syncthreads();
@@ -50,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) route(
         __syncthreads();
     }
     if (gating == GATING_SIGMOID) value = 1.0f / (1.0f + expf(-value));
-    unsigned key = in_order(add_rounded(value, there && bias ? bias[t] : 0.0f));
+    if (bias) key = in_order(add_rounded(value, there ? bias[t] : 0.0f));
     keys[t] = key;
     __syncthreads();
     int before = 0;

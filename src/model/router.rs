@@ -30,23 +30,22 @@ const LEAST_SUM: f32 = 6.103_515_6e-5;
 
 impl Router {
     /// Turns `scores` into weights, in place: 0 for groups that are not chosen. Of equals the first is chosen, and what is not a
-    /// number before all others, so that it shows in what comes of it. `bias`, one value per group, is added to what they are
-    /// chosen by.
+    /// number before all others, so that it shows in what comes of it. `bias`, one value per group, is added to the weights that
+    /// groups are chosen by.
     pub fn choose(&self, scores: &mut [f32], bias: Option<&[f32]>, order: &mut Vec<usize>) {
+        order.clear();
+        order.extend(0..scores.len());
+        // Weights are in the order of the scores, but for those that are rounded to the same number, such as 1.
+        if bias.is_none() {
+            self.put_chosen_first(order, |group| scores[group]);
+        }
         match self.gating {
             Gating::Softmax => softmax(scores),
             Gating::Sigmoid => scores.iter_mut().for_each(|s| *s = 1.0 / (1.0 + (-*s).exp())),
             Gating::SoftmaxOfChosen => {}
         }
-        order.clear();
-        order.extend(0..scores.len());
-        let by = |group: usize| {
-            let value = scores[group] + bias.map_or(0.0, |bias| bias[group]);
-            // Processors differ in the sign of those that they make.
-            if value.is_nan() { f32::NAN } else { value }
-        };
-        if self.n_used < order.len() {
-            order.select_nth_unstable_by(self.n_used, |a, b| by(*b).total_cmp(&by(*a)).then(a.cmp(b)));
+        if let Some(bias) = bias {
+            self.put_chosen_first(order, |group| scores[group] + bias[group]);
         }
         let rest = match self.gating {
             Gating::SoftmaxOfChosen => f32::NEG_INFINITY,
@@ -61,6 +60,14 @@ impl Router {
         let sum: f32 = scores.iter().sum();
         let divisor = if self.normalised { sum.max(LEAST_SUM) } else { 1.0 };
         scores.iter_mut().for_each(|s| *s = *s / divisor * self.scale);
+    }
+
+    fn put_chosen_first(&self, order: &mut [usize], by: impl Fn(usize) -> f32) {
+        // Processors differ in the sign of those that they make.
+        let by = |group: usize| Some(by(group)).filter(|value| !value.is_nan()).unwrap_or(f32::NAN);
+        if self.n_used < order.len() {
+            order.select_nth_unstable_by(self.n_used, |a, b| by(*b).total_cmp(&by(*a)).then(a.cmp(b)));
+        }
     }
 }
 
@@ -90,6 +97,9 @@ mod tests {
         let mut scores = vec![0.0, 0.0];
         router.choose(&mut scores, Some(&[0.0, 0.1]), &mut order);
         assert_eq!(scores, [0.0, 1.0], "a bias chooses, and does not count");
+        let mut scores = vec![18.0, 20.0, 19.0];
+        router.choose(&mut scores, None, &mut order);
+        assert_eq!(scores, [0.0, 2.0, 0.0], "all three are 1 by the logistic function, and one is the best");
         router = Router { gating: Gating::SoftmaxOfChosen, n_used: 2, normalised: false, scale: 1.0 };
         let mut scores = vec![2.0, -1.0, 1.0];
         router.choose(&mut scores, None, &mut order);

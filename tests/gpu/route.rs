@@ -63,9 +63,10 @@ fn of_equals_the_first_are_chosen() {
         let bias: Vec<f32> = (0..40).map(|i| if i == 20 { 9.0 } else { 0.0 }).collect();
         check(&mut bench, &router, &scores, Some(&bias));
         assert_eq!(rows(&mut bench, &scores, Some(&bias)), [7, 20, 39], "{gating:?}");
-        // These have the same logistic function, or none in 32 bits.
+        // What has the same logistic function in 32 bits, or none, is still chosen by its score.
         let router = Router { gating: Gating::Sigmoid, n_used: 2, normalised: true, scale: 1.0 };
-        check(&mut bench, &router, &[-200.0, 90.0, 30.0, 60.0], None);
+        check(&mut bench, &router, &[-200.0, 30.0, 90.0, 60.0], None);
+        assert_eq!(chosen(&mut bench, &router, &[-200.0, 30.0, 90.0, 60.0], None).0, [2, 3]);
         check(&mut bench, &router, &[-200.0, -190.0, -150.0], None);
     }
 }
