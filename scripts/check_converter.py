@@ -29,10 +29,12 @@ OF_THE_FILE = ("GGUF.", "general.name", "general.file_type", "general.alignment"
 ADDED = ("hidden_activation", "attention.scale", "embedding_scale", "residual_scale", "logit_scale", "attn_logit_softcapping",
          "final_logit_softcapping", "rope.freq_base_swa", "attention.sliding_window", "rope.scaling.type")  # fmt: skip
 # Matrices that are always F32.
-EXACT = ("position_embd.weight", "_norm.weight", "ffn_gate_inp.weight")
+EXACT = ("position_embd.weight", "_norm.weight", "ffn_gate_inp.weight", "ssm_conv1d.weight", "ssm_a", "ssm_d")
 # Architectures whose checkpoints have queries, keys and values in one tensor.
 FUSED = ("falcon", "phi3")
 NOT_COMPARED = {"stablelm.use_parallel_residual", "smallthinker.attention.sliding_window"}
+# Which rotate nothing, whatever files say.
+STILL = ("nemotron_h", "nemotron_h_moe")
 
 
 def convert(folder, path, kind):
@@ -52,9 +54,14 @@ def compared_keys(path, before, after):
     for name in sorted(before.keys() | after.keys()):
         if name in NOT_COMPARED or (before["tokenizer.ggml.model"] == "no_vocab" and name.startswith("tokenizer.")):
             continue
+        if arch in STILL and name.startswith(f"{arch}.rope."):
+            continue
         old, new = before.get(name), after.get(name)
         if name.endswith("sliding_window_pattern") and isinstance(old, int):
             old = [(i + 1) % old != 0 for i in range(before[f"{arch}.block_count"])]
+        # Two names of one way to cut text.
+        if name == "tokenizer.ggml.pre" and (old, new) == ("pixtral", "llama-bpe"):
+            continue
         # Where there are scores, it says nothing.
         if name == "tokenizer.ggml.pre" and old == "default":
             continue
@@ -96,6 +103,9 @@ def expected_tensors(source, cut):
         if name in make_hf_checkpoint.FOLLOW or name == "position_embd.weight":
             expected[name] = cut(values) if name == "position_embd.weight" else values
             continue
+        if name.endswith("ssm_a"):
+            expected[name] = -np.exp(cut(np.log(-values)))
+            continue
         one = np.float32(1) if plus_one and name.endswith("norm.weight") else np.float32(0)
         expected[name] = cut(values - one) + one
     return expected
@@ -112,7 +122,14 @@ def check(path, folder):
     unheard_of = source.key("rope.scaling.finetuned") is False
     # Files may have experts in ways that the hub does not.
     unheard_of |= any(name in source.tensors for name in ("blk.0.ffn_gate_up_exps.weight", "blk.0.ffn_up.0.weight"))
-    unheard_of |= source.key("expert_weights_scale") is not None or source.arch == "smallthinker" and source.key("rope.freq_base_swa") is not None
+    unheard_of |= source.arch != "nemotron_h_moe" and source.key("expert_weights_scale") is not None
+    # Nor do its files of old, Ollama's, and those with as many experts as each layer says.
+    unheard_of |= source.arch == "nemotron_h_moe" and (
+        source.key("expert_feed_forward_length") is None
+        or "blk.0.ffn_latent_in.weight" in source.tensors or "blk.1.ffn_latent_in.weight" in source.tensors
+        or isinstance(source.key("expert_used_count"), list)
+    )
+    unheard_of |= source.arch == "smallthinker" and source.key("rope.freq_base_swa") is not None
     unheard_of |= source.arch == "gemma2" and source.key("rope.freq_base_swa") is not None
     if source.arch not in make_hf_checkpoint.ARCHITECTURES or fused or unheard_of or len(positions) > source.key("context_length"):
         return "no form of the hub is known"

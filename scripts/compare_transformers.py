@@ -7,7 +7,7 @@
 Each model is made and saved by transformers, converted to F32, and computed twice: by transformers, and by scripts/reference.py
 from the converted file. Prints the largest difference of all logits relative to the largest logit; exits with 1 when one is above
 the tolerance. Architectures whose code transformers does not have, or whose checkpoints are not converted, are
-not here: bamboo, exaone, minicpm, plm, smallthinker, gpt-oss, nemotron_h and nemotron_h_moe.
+not here: bamboo, exaone, minicpm, plm, smallthinker and gpt-oss; nor, yet, are nemotron_h and nemotron_h_moe.
 """
 
 import argparse

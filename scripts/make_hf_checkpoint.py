@@ -18,6 +18,7 @@ import gguf
 import numpy as np
 
 from make_hf_experts import granite, granitemoe, mixtral, qwen3moe, smallthinker
+from make_hf_hybrid import nemotron_h, nemotron_h_moe
 from make_hf_parts import FOLLOW, Source, in_halves, less_one, usual_config, with_names
 
 BITS = {"f32": ("F32", "<f4"), "f16": ("F16", "<f2"), "bf16": ("BF16", "<u2")}
@@ -247,7 +248,8 @@ def plm(source):
 ARCHITECTURES = {
     function.__name__: function
     for function in (llama, bamboo, arcee, qwen2, qwen3, granite, minicpm, smollm3, nemotron, olmo2, mistral3, stablelm, starcoder2,
-                     exaone, opt, falcon, jais2, phi3, gemma2, gemma3, plm, smallthinker, qwen3moe, granitemoe)
+                     exaone, opt, falcon, jais2, phi3, gemma2, gemma3, plm, smallthinker, qwen3moe, granitemoe, nemotron_h,
+                     nemotron_h_moe)
 }  # fmt: skip
 # What the hub calls activations that it calls otherwise.
 ACTIVATIONS = {"gelu": "gelu_pytorch_tanh", "gelu_erf": "gelu", "gelu_quick": "quick_gelu"}
@@ -358,6 +360,7 @@ def words(pre):
         return [{"type": "Punctuation", "behavior": "Contiguous"}, byte_level, digits, split("[0-9][0-9][0-9]")]
     regexes = {
         "llama-bpe": SPLIT + r"|\s+(?!\S)|\s+",
+        "pixtral": SPLIT + r"|\s+(?!\S)|\s+",
         "qwen2": SPLIT.replace("{1,3}", "") + r"|\s+(?!\S)|\s+",
         "jais-2": SPLIT + "".join(rf"|\s{{{n}}}(?!\S)" for n in (512, 256, 128, 64, 32, 16, 8, 4, 2, 1)) + r"|\s+",
     }
@@ -376,7 +379,7 @@ def tokenizer_json(source, n_vocab):
             "pre_tokenizer": {"type": "Sequence", "pretokenizers": words(source.tokenizer("ggml.pre"))},
             "model": {
                 "type": "BPE",
-                "ignore_merges": source.tokenizer("ggml.pre") == "llama-bpe",
+                "ignore_merges": source.tokenizer("ggml.pre") in ("llama-bpe", "pixtral"),
                 "vocab": {token: i for i, token in enumerate(tokens) if i not in special},
                 "merges": source.tokenizer("ggml.merges"),
             },

@@ -10,12 +10,12 @@ SIZES = {
     "n_layer": ("num_hidden_layers", "num_layers", "n_layer"),
     "n_head": ("num_attention_heads", "n_head"),
     "n_head_kv": ("num_key_value_heads", "num_kv_heads", "n_head_kv"),
-    "head_dim": ("head_dim",),
+    "head_dim": ("head_dim", "attention_head_dim"),
     "n_vocab": ("vocab_size",),
     "n_expert": ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts", "moe_num_primary_experts"),
     "n_expert_used": ("num_experts_per_tok", "moe_num_active_primary_experts"),
     "n_ff_expert": ("moe_intermediate_size", "moe_ffn_hidden_size"),
-    "n_ff_shared": ("shared_intermediate_size",),
+    "n_ff_shared": ("shared_intermediate_size", "moe_shared_expert_intermediate_size"),
     "n_ctx": ("max_position_embeddings", "max_sequence_length", "n_positions"),
 }
 # What it may call another number.
@@ -25,7 +25,7 @@ NUMBERS = {
     "rope_base": ("rope_theta",),
 }
 # What it may call the activation.
-ACTIVATION = ("hidden_activation", "hidden_act", "activation_function", "activation")
+ACTIVATION = ("hidden_activation", "hidden_act", "mlp_hidden_act", "activation_function", "activation")
 # The activations that our tools compute, as they call them: what config.json may call them.
 ACTIVATIONS = {
     "silu": ("silu", "swish"),

@@ -17,7 +17,7 @@ def find(config):
     classes, kind = config.raw.get("architectures"), config.raw.get("model_type")
     classes = [name for name in classes if isinstance(name, str)] if isinstance(classes, list) else []
     for family in ALL:
-        if set(family.classes) & set(classes) or (not classes and kind in family.types):
+        if (set(family.classes) & set(classes) or (not classes and kind in family.types)) and family.meant(config):
             return family
     known = ", ".join(name for family in ALL for name in family.types)
     fail(f"{config.path}: model_type {str(kind)[:60]} ({', '.join(classes) or 'no architectures'}) is not supported; {known} are")

@@ -22,6 +22,8 @@ class Part:
     reorder: Callable | None = None
     # Is added to all its elements.
     plus: float = 0.0
+    # From 32-bit floats to what the file has, where it is something else; before they are put in order.
+    values: Callable | None = None
     # Whether it is F32 whatever other matrices are.
     exact: bool = False
     # Whether sources are experts' matrices, one behind the other.
@@ -107,12 +109,21 @@ class Family:
     rotates: bool = True
     # Whether files say by `yarn_log_multiplier` what YaRN multiplies cosine and sine with.
     log_multiplier: bool = False
+    # Whether config.json is of this one, where several have the same class.
+    meant: Callable = lambda config: True
     # Which layers have a window where config.json has one and does not list them; and where a file has one and no pattern.
     windowed: Callable = lambda config: lambda i: True
     windowed_in_files: Callable = lambda i: True
     around: dict = field(default_factory=lambda: AROUND)
     # Of a layer, from the configuration.
     layer: Callable = lambda config: LAYER
+    # A letter for each layer, from the configuration, and in place of `layer` what there is in one of that letter.
+    kinds: Callable | None = None
+    of_kind: Callable = lambda config: {}
+    # Roles whose names have no `.weight` behind them, neither here nor in the checkpoint.
+    bare: tuple = ()
+    # What tensors are the value of, by role.
+    values: dict = field(default_factory=dict)
     # Of the layers' names in the checkpoint, what stands in front of the number.
     layers: str = "model.layers"
     # What names may begin with, and what stands in its place here.
@@ -137,6 +148,13 @@ class Family:
     # Tensors of checkpoints that are left out: what names begin and end with.
     left_out: tuple = ()
     ignored: tuple = (".rotary_emb.inv_freq",)
+
+    def layers_of(self, config):
+        """What there is in each layer: roles, and where they are in the checkpoint."""
+        if self.kinds:
+            of_kind = self.of_kind(config)
+            return [of_kind[kind] for kind in self.kinds(config)]
+        return [self.layer(config)] * config["n_layer"]
 
 
 def interleave(n_head):
@@ -199,7 +217,8 @@ def check(family, config):
         fail(f"{config.path}: quantization_config: weights by {str(method)[:60]} are not read; take the model that they were made of")
     n_expert, n_used = family.experts(config), config.count("n_expert_used")
     if not n_expert:
-        for key in SIZES["n_expert"]:
+        # Where layers have kinds, none of them is one with experts.
+        for key in () if family.kinds else SIZES["n_expert"]:
             config.refuse(key, (0, 1), "a mixture of experts is")
     elif not 1 <= n_used <= n_expert <= MOST_EXPERTS:
         fail(f"{config.path}: {n_used} of {n_expert} experts cannot be chosen; at least 1 of at most {MOST_EXPERTS} can")
@@ -228,13 +247,15 @@ def plan(family, config, checkpoint):
         reorder, exact = reorders.get(role), role in family.exact or "norm" in role or role == "ffn_gate_inp"
         if ROW in source:
             rows = tuple(f"{source.replace(ROW, str(row))}.weight" for row in range(shape[0]))
-            parts[f"{prefix}{role}.weight"] = Part(rows, shape[1:], shape, None, plus, exact)
+            parts[f"{prefix}{role}.weight"] = Part(rows, shape[1:], shape, None, plus, exact=exact)
             return
         if EXPERT in source:
             experts = tuple(f"{source.replace(EXPERT, str(i))}.weight" for i in range(shape[0]))
             parts[f"{prefix}{role}.weight"] = Part(experts, shape[1:], shape, experts=True)
             return
-        parts[f"{prefix}{role}.weight"] = Part((f"{source}.weight",), its_own, shape, reorder, plus, exact)
+        its_weight = "" if role in family.bare else ".weight"
+        values = family.values.get(role)
+        parts[f"{prefix}{role}{its_weight}"] = Part((f"{source}{its_weight}",), its_own, shape, reorder, plus, values, exact)
         if f"{source}.bias" in checkpoint or ("norm" in role and family.norm == "layer"):
             parts[f"{prefix}{role}.bias"] = Part((f"{source}.bias",), its_own[:1], shape[:1], reorder)
 
@@ -246,8 +267,8 @@ def plan(family, config, checkpoint):
             continue
         add("", role, source)
         if role == "token_embd":
-            for i in range(config["n_layer"]):
-                for of_layer, its_source in family.layer(config).items():
+            for i, layer in enumerate(family.layers_of(config)):
+                for of_layer, its_source in layer.items():
                     add(f"blk.{i}.", of_layer, f"{family.layers}.{i}.{its_source}")
     check_plan(family, config, checkpoint, parts)
     return parts
@@ -283,4 +304,6 @@ def bits(part, checkpoint):
         array = checkpoint.read(part.sources[0])
     if part.plus:
         kind, array = "f32", (floats.values(array, kind) + np.float32(part.plus)).view("<u4")
+    if part.values:
+        kind, array = "f32", part.values(floats.values(array, kind)).view("<u4")
     yield (part.reorder(array) if part.reorder else array), kind

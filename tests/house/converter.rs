@@ -15,9 +15,8 @@ fn stems(folder: &str, ending: &str, other: &str) -> BTreeSet<String> {
     names.filter_map(|name| Some(name.strip_suffix(ending)?.to_owned())).filter(|name| name != other).collect()
 }
 
-/// Architectures whose checkpoints are not converted: those of gpt-oss hold blocks of MXFP4, and its GGUF files are its makers';
-/// those of Nemotron-H have layers of several kinds, which families do not describe.
-const NOT_CONVERTED: [&str; 3] = ["gpt_oss", "nemotron_h", "nemotron_h_moe"];
+/// Architectures whose checkpoints are not converted: those of gpt-oss hold blocks of MXFP4, and its GGUF files are its makers'.
+const NOT_CONVERTED: [&str; 1] = ["gpt_oss"];
 
 #[test]
 fn every_architecture_has_a_family_that_converts_it() {
