@@ -38,7 +38,7 @@ fn weights(name: &str) -> Result<GgmlType> {
 /// # Errors
 /// When there is none: why, and what helps.
 pub fn card(choice: DeviceChoice) -> Result<Device> {
-    const HELP: &str = "run it on a machine with one, or leave --kernels away to measure the CPU";
+    const HELP: &str = "run it on a machine with one, or leave out --kernels to measure the CPU";
     match choose(choice) {
         Ok(Chosen::Cuda(device)) => Ok(device),
         Ok(Chosen::Cpu { why: Some(why) }) => bail!("--kernels measures a graphics card: {why}; {HELP}"),

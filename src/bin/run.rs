@@ -13,7 +13,7 @@ use common::hardware::hardware_to_show;
 use common::models;
 use common::names;
 use common::plan::{self, PlanArgs};
-use common::terminal::{Again, Bar, catch_ctrl_c, print, print_generated, tell};
+use common::terminal::{Again, Bar, catch_ctrl_c, print, print_generated, print_json, tell};
 use common::which::Which;
 use powerinfer::chat::contained;
 use powerinfer::conversation::Prompt;
@@ -355,6 +355,9 @@ fn tokenize(args: &Args) -> Result<()> {
     } else {
         tokenizer.encode_prompt(&text, special(args), !args.no_bos)?
     };
+    if args.json {
+        return print_json(serde_json::to_string_pretty(&serde_json::json!({ "tokens": ids }))?);
+    }
     let ids: Vec<_> = ids.iter().map(u32::to_string).collect();
     print(ids.join(" ") + "\n")
 }

@@ -366,7 +366,7 @@ impl Prepared<'_> {
         if budget < least {
             bail!(
                 "--vram-budget: {budget} are too few: {} for the batch and the smallest part of a layer need {least}, {} more; \
-                 raise the budget, lower -ub, or leave it away to compute on the CPU",
+                 raise the budget, lower -ub, or leave it out to compute on the CPU",
                 work.name,
                 Bytes(least.0 - budget.0)
             );

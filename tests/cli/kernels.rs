@@ -15,7 +15,7 @@ fn without_a_card_there_is_nothing_to_measure() {
         // As it is without flags.
         let mut bench = Command::new(file("bench"));
         bench.env_remove("LD_LIBRARY_PATH").env(NO_CARD.0, NO_CARD.1).args(args);
-        refused(&mut bench, &["--kernels measures a graphics card: ", "NVIDIA", "leave --kernels away"]);
+        refused(&mut bench, &["--kernels measures a graphics card: ", "NVIDIA", "leave out --kernels"]);
     }
     for args in [["--device", "cpu"], ["-ngl", "0"]] {
         refused(tool("bench").arg("--kernels").args(args), &["--kernels", "--device cuda"]);

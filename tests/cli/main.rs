@@ -41,6 +41,7 @@ mod synthetic;
 mod templates;
 mod terminal;
 mod thresholds;
+mod token_ids;
 mod trained;
 mod two_masks;
 mod usage;
