@@ -319,14 +319,14 @@ impl Mailbox {
         Ok(n)
     }
 
-    /// Answers job `job` with `[n_embd]`.
+    /// Answers job `job` with `[n_embd]`, or fewer values where the card waits for fewer.
     ///
     /// # Errors
-    /// When this job is not posted, or the size is wrong.
+    /// When this job is not posted, or there are too many values.
     pub fn reply(&mut self, job: u32, values: &[f32]) -> Result<()> {
         ensure!(self.state == State::Holding(job), "mailbox: reply to job {job} while {:?}", self.state);
         let n_embd = self.layout.sizes.n_embd;
-        ensure!(values.len() == n_embd, "mailbox: {} numbers for n_embd = {n_embd}", values.len());
+        ensure!(values.len() <= n_embd, "mailbox: {} numbers for n_embd = {n_embd}", values.len());
         // SAFETY: the card reads this after `replied` has the job's ticket only, and it waits for that.
         unsafe { self.shared.store(self.layout.reply, values) };
         self.shared.word(REPLIED).store(self.first.wrapping_add(job), Release);

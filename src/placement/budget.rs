@@ -264,13 +264,15 @@ pub enum ScratchPart {
     Routes,
     /// What groups of neurons read and give that have another width.
     Latent,
+    /// The same of one token, quantized: first what they read, then what they gave.
+    Latent8,
     /// Values of a batch between the matrices of a recurrent mixer: first what the second one reads.
     Recurrent,
 }
 
 /// What is needed as soon as anything is computed on the card, in the order in which it lies in its allocation: bytes of
 /// each part, before they are rounded up to [`ALIGN`].
-pub fn scratch_parts(work: &Workload, run: &Run) -> [(ScratchPart, u64); 26] {
+pub fn scratch_parts(work: &Workload, run: &Run) -> [(ScratchPart, u64); 27] {
     use ScratchPart as P;
     const FLOAT: u64 = 4;
     let most = |of: fn(&LayerWork) -> usize| work.layers.iter().map(of).max().unwrap_or(0) as u64;
@@ -319,6 +321,7 @@ pub fn scratch_parts(work: &Workload, run: &Run) -> [(ScratchPart, u64); 26] {
         (P::Packed, packed),
         (P::Routes, batch(n_routed)),
         (P::Latent, batch(2 * n_latent)),
+        (P::Latent8, quantized(n_latent)),
         (P::Recurrent, batch(n_recurrent)),
     ]
 }

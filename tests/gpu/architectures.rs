@@ -24,12 +24,11 @@ use std::path::Path;
 /// How much wider everything is than in the golden models: rows are multiples of 32 then, and heads of 16.
 const WIDER: usize = 8;
 /// Keys of widths, without the name of the architecture.
-const WIDTHS: [&str; 11] = [
+const WIDTHS: [&str; 10] = [
     "embedding_length",
     "expert_feed_forward_length",
     "expert_shared_feed_forward_length",
     "feed_forward_length",
-    "moe_latent_size",
     "ssm.state_size",
     "ssm.time_step_rank",
     "attention.key_length",
@@ -37,6 +36,8 @@ const WIDTHS: [&str; 11] = [
     "attention.kv_lora_rank",
     "rope.dimension_count",
 ];
+/// Elements of what experts of another width read in golden models, and in their place: whole blocks when they are wider.
+const LATENT: [usize; 2] = [9, 12];
 /// Tensors whose rows are tokens or positions.
 const TALL: [&str; 4] = ["token_embd.weight", "output.weight", "output.bias", "position_embd.weight"];
 const N_TOKENS: usize = 5;
@@ -51,8 +52,6 @@ const LACKING: &[(&str, &str)] = &[
     ("gemma2-base", "a soft cap of attention"),
     ("gpt-oss", "activation swiglu_oai"),
     ("gpt-oss-mxfp4", "activation swiglu_oai"),
-    ("nemotron_h_moe-latent", "neurons of another width"),
-    ("nemotron_h_moe-ollama", "neurons of another width"),
     ("plm", "keys and values from a narrow vector"),
     ("plm-yarn", "keys and values from a narrow vector"),
     ("stablelm-heads", "norms of queries and keys with weights for each head"),
@@ -133,16 +132,29 @@ fn wider(tensor: &Tensor, ssm: Ssm, random: &mut Random) -> Tensor {
 
 /// The golden model of that name, wide enough for a card, as a file and split.
 pub fn wide(name: &str, activation: Option<Activation>, folder: &Path) -> Result<Model> {
-    let mut file = ModelFile::opened(&repository(&format!("tests/golden/arch/{name}.gguf")))?;
+    widened(golden(name)?, activation, folder)
+}
+
+pub fn golden(name: &str) -> Result<ModelFile> {
+    ModelFile::opened(&repository(&format!("tests/golden/arch/{name}.gguf")))
+}
+
+/// A golden model, wide enough for a card, as a file and split.
+pub fn widened(mut file: ModelFile, activation: Option<Activation>, folder: &Path) -> Result<Model> {
     // Without a vocabulary, which says nothing of what is computed: `no_vocab` is nothing to split.
     file.remove("tokenizer.");
     for (key, value) in &mut file.keys {
         match key.split_once('.') {
+            Some((_, "moe_latent_size")) => *value = scaled(&Value::U32(LATENT[1] as u32), WIDER),
             Some((_, rest)) if WIDTHS.contains(&rest) => *value = scaled(value, WIDER),
             // As each group of heads is normalised by itself, all of them are wider still.
             Some((_, "ssm.inner_size")) => *value = scaled(value, 4 * WIDER),
             _ => {}
         }
+    }
+    if file.tensors.iter().any(|tensor| tensor.name.contains("latent")) {
+        let dims = file.tensors.iter_mut().flat_map(|tensor| &mut tensor.dims);
+        dims.filter(|n| **n == LATENT[0]).for_each(|n| *n = LATENT[1]);
     }
     let (mut random, ssm) = (Random::new(17), Ssm::of(&file));
     file.tensors = file.tensors.iter().map(|tensor| wider(tensor, ssm, &mut random)).collect();
@@ -239,44 +251,52 @@ fn every_architecture_gives_on_a_card_what_it_gives_on_the_cpu() -> Result<()> {
             println!("{name}: {lacking:#}");
             continue;
         }
-        // Whether attention is on the card, whether the whole mask, and how many quarters of the neurons: where a router
-        // chooses, of each group as many more as its number says.
-        let choice = |(i, (attention, mask, quarters)): (usize, (bool, bool, usize))| {
-            let layer = &model.weights.layers[i];
-            let routed = layer.router.is_some() && (attention || quarters > 0);
-            let group = |(g, group): (usize, &NeuronGroup)| {
-                let quarters = if routed { (quarters + g) % 5 } else { quarters };
-                GroupChoice { mask, predictor: false, n_hot: group.n_ff() * quarters / 4 }
-            };
-            let groups = layer.groups.iter().enumerate().map(group).collect();
-            LayerChoice { card: 0, attention: attention || routed, groups }
+        // Other forms of an architecture differ in what is computed, not in how.
+        let against_dense = KNOWN.iter().any(|arch| arch.name() == name);
+        compare(&name, &model, &device, [TOLERANCE, PREFILL_TOLERANCE], against_dense)?;
+    }
+    Ok(())
+}
+
+/// Holds what card and CPU compute together, in two ways to divide the model, against the CPU alone, and exact mode against
+/// dense.
+pub fn compare(name: &str, model: &Model, device: &Device, tolerance: [f32; 2], against_dense: bool) -> Result<()> {
+    // Whether attention is on the card, whether the whole mask, and how many quarters of the neurons: where a router
+    // chooses, of each group as many more as its number says.
+    let choice = |(i, (attention, mask, quarters)): (usize, (bool, bool, usize))| {
+        let layer = &model.weights.layers[i];
+        let routed = layer.router.is_some() && (attention || quarters > 0);
+        let group = |(g, group): (usize, &NeuronGroup)| {
+            let quarters = if routed { (quarters + g) % 5 } else { quarters };
+            GroupChoice { mask, predictor: false, n_hot: group.n_ff() * quarters / 4 }
         };
-        let choices = |of: &[(bool, bool, usize)]| {
-            of.iter().copied().cycle().take(model.config.n_layer).enumerate().map(choice).collect::<Vec<_>>()
-        };
-        let nothing = (false, false, 0);
-        let mixed = [(true, false, 4), (false, false, 1), nothing, (true, true, 0), (true, false, 0), (true, false, 2)];
-        let ways = [("half", choices(&[(true, true, 2)])), ("mixed", choices(&mixed))];
-        let mut alone = Executor::new(&model, Placement::all_cold(&model), params(Mode::Exact))?;
-        let expected = logits(&mut alone, &tokens(&model))?;
-        let fire = shares(&alone);
-        for (way, choices) in ways {
-            let (exact, counted) = on_card(&model, &device, Mode::Exact, &choices)?;
-            let [decoded, prefilled] = [0, 1].map(|i| apart(&expected[i], &exact[i]));
-            println!("{name}, {way}: decode {decoded:e}, prompt {prefilled:e}");
-            assert!(decoded <= TOLERANCE, "{name}, {way}: {decoded:e}");
-            assert!(prefilled <= PREFILL_TOLERANCE, "{name}, {way}, a prompt: {prefilled:e}");
-            // One close to its threshold may do as it likes.
-            let alike = fire.iter().zip(counted).all(|(a, b)| (a - b).abs() <= 1e-3);
-            assert!(alike, "{name}, {way}: {counted:?} of the neurons fire and are read, on the CPU {fire:?}");
-            // Other forms of an architecture differ in what is computed, not in how.
-            if way != "mixed" || KNOWN.iter().all(|arch| arch.name() != name) {
-                continue;
-            }
-            let (dense, _) = on_card(&model, &device, Mode::Dense, &choices)?;
-            let same = exact.concat().iter().zip(dense.concat()).all(|(a, b)| a.to_bits() == b.to_bits());
-            assert!(same, "{name}, {way}: exact is not dense");
+        let groups = layer.groups.iter().enumerate().map(group).collect();
+        LayerChoice { card: 0, attention: attention || routed, groups }
+    };
+    let choices = |of: &[(bool, bool, usize)]| {
+        of.iter().copied().cycle().take(model.config.n_layer).enumerate().map(choice).collect::<Vec<_>>()
+    };
+    let nothing = (false, false, 0);
+    let mixed = [(true, false, 4), (false, false, 1), nothing, (true, true, 0), (true, false, 0), (true, false, 2)];
+    let ways = [("half", choices(&[(true, true, 2)])), ("mixed", choices(&mixed))];
+    let mut alone = Executor::new(model, Placement::all_cold(model), params(Mode::Exact))?;
+    let expected = logits(&mut alone, &tokens(model))?;
+    let fire = shares(&alone);
+    for (way, choices) in ways {
+        let (exact, counted) = on_card(model, device, Mode::Exact, &choices)?;
+        let [decoded, prefilled] = [0, 1].map(|i| apart(&expected[i], &exact[i]));
+        println!("{name}, {way}: decode {decoded:e}, prompt {prefilled:e}");
+        assert!(decoded <= tolerance[0], "{name}, {way}: {decoded:e}");
+        assert!(prefilled <= tolerance[1], "{name}, {way}, a prompt: {prefilled:e}");
+        // One close to its threshold may do as it likes.
+        let alike = fire.iter().zip(counted).all(|(a, b)| (a - b).abs() <= 1e-3);
+        assert!(alike, "{name}, {way}: {counted:?} of the neurons fire and are read, on the CPU {fire:?}");
+        if way != "mixed" || !against_dense {
+            continue;
         }
+        let (dense, _) = on_card(model, device, Mode::Dense, &choices)?;
+        let same = exact.concat().iter().zip(dense.concat()).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(same, "{name}, {way}: exact is not dense");
     }
     Ok(())
 }

@@ -17,6 +17,7 @@ mod hybrid;
 mod gemm;
 mod gemm_chosen;
 mod kernels;
+mod latent;
 mod loading;
 mod matvec;
 mod norm;

@@ -123,10 +123,10 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
                 self.ffn_of(*layer, Vector::Normed, Vector::Fed, |at, _| groups.get(at) == Some(&true));
                 Vector::Fed
             }
-            Request::Routed { layer, n_hot } => {
+            Request::Routed { layer, groups, n_hot } => {
                 self.take_choice(*layer, given);
                 self.begin_ffn(Vector::Normed, Vector::Fed);
-                self.choose(*layer, |_, _| true);
+                self.choose(*layer, |_, when| groups.has(when != Chosen::Always));
                 self.load(*layer, Vector::Normed);
                 let part = Divided { cold_from: ColdFrom::Each(n_hot), given: Given::Nothing };
                 self.groups_by_rows(*layer, Vector::Normed, Vector::Fed, Some(part));

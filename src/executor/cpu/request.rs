@@ -1,6 +1,6 @@
 //! What another device asks of the processor in the middle of a pass.
 
-use crate::model::Role;
+use crate::model::{Groups, Role};
 use std::ops::Range;
 
 /// What the other device has found out about cold neurons.
@@ -36,9 +36,9 @@ pub(in crate::executor) enum Request {
     /// Of what the router has chosen before for any token, the groups that are named, by group of the layer, with all of their
     /// neurons; the answer is their sum.
     Named { layer: usize, groups: Vec<bool> },
-    /// The cold neurons of the groups that a router on the other device has chosen, and of those that are computed for every
-    /// token: by group of the layer, those from `n_hot` on. The answer is their sum.
-    Routed { layer: usize, n_hot: Vec<usize> },
+    /// The cold neurons of the groups that a router on the other device has chosen, and where `groups` has them of those that are
+    /// computed for every token: by group of the layer, those from `n_hot` on. The answer is their sum.
+    Routed { layer: usize, groups: Groups, n_hot: Vec<usize> },
     /// The cold neurons of a group; the answer is their sum.
     Cold { layer: usize, group: usize, n_hot: usize, found: Found },
     /// Whole layers, of the residual stream: the answer is the new one.

@@ -287,10 +287,8 @@ impl Many<'_, '_, '_> {
                 Instruction::Attention(block) => self.attention(block, last_norm)?,
                 Instruction::Ffn(block) => self.ffn(block)?,
                 Instruction::Router { layer, from } => self.router(*layer, *from)?,
+                Instruction::Project { layer, from, to, .. } => self.project(*layer, *from, *to)?,
                 Instruction::Recurrent(block) => self.recurrent(block)?,
-                Instruction::Project { .. } => {
-                    bail!("{instruction:?} is not computed on a card")
-                }
             }
         }
         Ok(())
@@ -353,15 +351,14 @@ impl Many<'_, '_, '_> {
 
     fn ffn(&mut self, block: &Block) -> Result<()> {
         let layer = &self.card.model.weights.layers[block.layer];
-        let divisible = |group: &NeuronGroup| matches!(group.ffn_down(), Down::Rows(_));
+        if layer.router.is_some() {
+            return self.experts(block);
+        }
         if !layer.groups.iter().all(divisible) {
             // What goes in is what was normalised: with a parallel residual the stream has gone on since.
             let input = self.downloaded(read(block)?)?;
             let request = Request::Ffn { layer: block.layer, input: Input::Ready };
             return self.block_on_cpu(&request, block, Some(&input));
-        }
-        if layer.router.is_some() {
-            return self.experts(block);
         }
         let (from, to) = (self.tokens(read(block)?, self.n_embd()), self.written(block)?);
         if block.joins.is_none() {
@@ -374,6 +371,11 @@ impl Many<'_, '_, '_> {
         }
         Ok(())
     }
+}
+
+/// Whether a group's neurons can be on a card.
+fn divisible(group: &NeuronGroup) -> bool {
+    matches!(group.ffn_down(), Down::Rows(_))
 }
 
 /// Where what a block reads is.

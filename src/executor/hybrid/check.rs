@@ -87,7 +87,8 @@ fn check_recurrence(config: &Config, layer: &Layer) -> Result<()> {
 fn check_experts(config: &Config, layer: &Layer) -> Result<()> {
     let Some(router) = layer.router else { return Ok(()) };
     let routed = || layer.groups.iter().filter(|group| group.is_routed());
-    let most = MOST_SUMS / config.n_embd.next_multiple_of(LONGEST_TILE).max(1);
+    let width = routed().next().map_or(config.n_embd, NeuronGroup::width);
+    let most = MOST_SUMS / width.next_multiple_of(LONGEST_TILE).max(1);
     ensure!(
         router.n_used <= most,
         "{} experts at once; up to {most} of this width are possible on a card",
@@ -147,7 +148,16 @@ fn check_part(config: &Config, part: &Part) -> Result<()> {
         Role::SsmIn | Role::SsmOut => check_matrix(part.matrix()),
         Role::SsmConv | Role::SsmDt | Role::SsmA | Role::SsmD | Role::SsmNorm => Ok(()),
         Role::LatentDown | Role::LatentUp => {
-            bail!("{}: neurons of another width are not computed on a card yet", part.role.tensor())
+            let (name, matrix) = (part.role.tensor(), part.matrix());
+            let bias = part.bias.as_ref().map_or(0, |bias| bias.len());
+            ensure!(
+                bias.is_multiple_of(TOGETHER),
+                "{name}: {bias} biases; multiples of {TOGETHER} are possible on a card"
+            );
+            // The mailbox has room for as many.
+            let narrow = matrix.n_rows.min(matrix.n_cols) <= config.n_embd;
+            ensure!(narrow, "{name}: neurons wider than the residual stream are not computed on a card yet");
+            check_matrix(matrix)
         }
         Role::Router => {
             check_matrix(part.matrix())?;
@@ -189,9 +199,10 @@ fn check_steps(layer: &Layer) -> Result<()> {
     let mut waiting = None;
     // Where the residual stream is read as it is, its quantized form takes the place of that of what was normalised.
     let mut normed = false;
-    // The groups that a router chooses are one sum.
+    // The groups that a router chooses are one sum, which is apart where they have a width of their own.
     let n_always = layer.groups.iter().filter(|group| !group.is_routed()).count();
-    let several = n_always + usize::from(layer.router.is_some()) > 1;
+    let latent = layer.find(Role::LatentDown).is_some();
+    let several = n_always + usize::from(layer.router.is_some() && !latent) > 1;
     for step in &layer.steps {
         match *step {
             Step::Norm { from: Vector::Residual, to: Vector::Normed, .. } => {
@@ -238,9 +249,29 @@ fn check_steps(layer: &Layer) -> Result<()> {
                 ensure!(from == Vector::Residual || normed, "a block reads a norm that another one took the place of");
                 normed &= from == Vector::Normed;
             }
-            Step::Project { .. } => bail!("neurons of another width are not computed on a card yet"),
+            Step::Project { from: Vector::LatentFed, to: Vector::Mixed | Vector::Fed, .. } => {
+                ensure!(
+                    waiting == Some(Vector::LatentFed),
+                    "what groups of another width gave is not read behind them"
+                );
+                waiting = None;
+            }
+            Step::Project { from, to: Vector::Latent, .. } if matches!(from, Vector::Normed | Vector::Residual) => {
+                ensure!(from == Vector::Residual || normed, "a matrix reads a norm that another one took the place of");
+                normed &= from == Vector::Normed;
+            }
+            Step::Project { from, to, .. } => {
+                bail!("a matrix from {from:?} to {to:?} is not computed on a card yet")
+            }
+            Step::Ffn { from: Vector::Latent, to: Vector::LatentFed, groups } => {
+                let alike = latent && groups == Groups::Routed && waiting.is_none();
+                ensure!(alike, "groups of another width apart from a router are not computed on a card yet");
+                waiting = Some(Vector::LatentFed);
+            }
             Step::Ffn { from, to, groups } => {
-                ensure!(groups == Groups::All, "groups of neurons apart from others are not computed on a card yet");
+                let together = groups == if latent { Groups::Always } else { Groups::All };
+                ensure!(together, "groups of neurons apart from others are not computed on a card yet");
+                ensure!(waiting.is_none(), "an FFN behind one that it does not read is not computed on a card yet");
                 block(from, to)?;
                 ensure!(
                     !several || from == Vector::Normed,

@@ -25,7 +25,7 @@ use crate::gpu::ops::route::NOT_CHOSEN;
 use crate::gpu::tiles::Tiles;
 use crate::gpu::waiting;
 use crate::gpu::{Device, Graph, Kernels, Mapped, Stream};
-use crate::model::{Layer, Mode};
+use crate::model::{Layer, Mode, Model, NeuronGroup};
 use crate::placement::budget::tile_bytes;
 use crate::placement::plan::{Plan, PlannedLayer};
 use crate::placement::workload::Workload;
@@ -208,8 +208,12 @@ impl<'m> Hybrid<'m> {
         for (number, (((_, group), (layer, on_card)), counts)) in groups.enumerate() {
             let n_hot = on_card.choice.n_hot;
             let is_left_out = group.is_routed() && counts[0] == NOT_CHOSEN;
-            // Groups of which the card has nothing are the CPU's to count.
-            let counted_here = if layer.routed.is_some() { n_hot > 0 && !is_left_out } else { layer.has_ffn() };
+            // Groups of which the card has nothing are the CPU's to count, but for those that it does not compute with others.
+            let apart = layer.latent.is_some() && !group.is_routed();
+            let counted_here = match layer.routed {
+                Some(_) => apart || n_hot > 0 && !is_left_out,
+                None => layer.has_ffn(),
+            };
             if counted_here {
                 sequence.stats.choose(number);
             }
@@ -367,6 +371,15 @@ fn layers_on_cpu(
     Ok(())
 }
 
+/// Elements of what `request` reads and of its answer.
+fn width(model: &Model, request: &Request) -> usize {
+    let chosen = match request {
+        Request::Routed { layer, .. } => model.weights.layers[*layer].groups.iter().find(|group| group.is_routed()),
+        _ => None,
+    };
+    chosen.map_or(model.config.n_embd, NeuronGroup::width)
+}
+
 /// Does what is posted as job `job`, and answers it.
 fn answer(
     cpu: &Cpu,
@@ -388,7 +401,8 @@ fn answer(
         | Request::Layers(_)
         | Request::Tail => Given::Nothing,
     };
-    cpu.ask(request, given, How::Rows, mailbox.post_x(), tokens, |answer| {
+    let x = &mailbox.post_x()[..width(cpu.model(), request)];
+    cpu.ask(request, given, How::Rows, x, tokens, |answer| {
         reply.clear();
         reply.extend_from_slice(answer);
         Ok(())

@@ -2,6 +2,7 @@
 //! requests in a list.
 
 mod experts;
+mod latent;
 mod recurrent;
 
 use super::resident::{CardGroup, CardLayer, CardPredictor, CardScores, Resident};
@@ -94,6 +95,8 @@ pub(super) struct Recorder<'a> {
     /// What attention and the FFN gave, until it is added to the residual stream.
     mixed: Source,
     fed: Source,
+    /// What groups of another width gave.
+    narrow: Source,
 }
 
 impl<'a> Recorder<'a> {
@@ -103,7 +106,7 @@ impl<'a> Recorder<'a> {
         let (token, x) = (card.scratch.at(S::Token), card.scratch.at(S::X));
         begin_token(card.kernels, card.stream, mail.base, token, mail.in_x, x, n_embd)?;
         let nothing = Source::there(Ptr::NULL);
-        Ok(Self { card, program, requests: Vec::new(), mixed: nothing, fed: nothing })
+        Ok(Self { card, program, requests: Vec::new(), mixed: nothing, fed: nothing, narrow: nothing })
     }
 
     /// Writes the whole program down, and what ends a token. Whether the logits are the CPU's to compute is for `tail` to
@@ -126,10 +129,8 @@ impl<'a> Recorder<'a> {
                 Instruction::Attention(block) => self.attention(i, block)?,
                 Instruction::Ffn(block) => self.ffn(i, block)?,
                 Instruction::Router { layer, from } => self.router(*layer, *from)?,
+                Instruction::Project { layer, of, from, to } => self.project(*layer, *of, *from, *to)?,
                 Instruction::Recurrent(block) => self.recurrent(block)?,
-                Instruction::Project { .. } => {
-                    bail!("{instruction:?} is not computed on a card")
-                }
             }
         }
         self.finish(tail)
@@ -149,7 +150,11 @@ impl<'a> Recorder<'a> {
                     let layer = self.layer(block.layer);
                     layer.has_ffn() || layer.routed.is_some() || self.input(j, block) == Input::Ready
                 }
-                Instruction::Router { from, .. } | Instruction::Recurrent(Block { from, .. }) if *from == norm.to => {
+                Instruction::Router { from, .. }
+                | Instruction::Project { from, .. }
+                | Instruction::Recurrent(Block { from, .. })
+                    if *from == norm.to =>
+                {
                     true
                 }
                 Instruction::Elsewhere(_)
@@ -208,9 +213,8 @@ impl<'a> Recorder<'a> {
         match vector {
             Vector::Mixed => self.mixed = source,
             Vector::Fed => self.fed = source,
-            Vector::Residual | Vector::Normed | Vector::Latent | Vector::LatentFed => {
-                bail!("{vector:?} is no block's on the card")
-            }
+            Vector::LatentFed => self.narrow = source,
+            Vector::Residual | Vector::Normed | Vector::Latent => bail!("{vector:?} is no block's on the card"),
         }
         Ok(())
     }
@@ -541,7 +545,10 @@ impl<'a> Recorder<'a> {
     fn ffn(&mut self, i: usize, block: &Block) -> Result<()> {
         let layer = self.layer(block.layer);
         if let Some(routed) = &layer.routed {
-            return self.routed(block, layer, routed);
+            return match layer.latent.filter(|_| !block.from.is_latent()) {
+                Some(_) => self.beside(block, layer),
+                None => self.routed(block, layer, routed),
+            };
         }
         if !layer.has_ffn() {
             // All of it is on the CPU, which normalises what it gets.

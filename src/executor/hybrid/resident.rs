@@ -103,12 +103,28 @@ pub(super) struct CardRouted {
     pub entries: Ptr,
 }
 
+/// The matrices before and behind groups of another width than the residual stream's.
+#[derive(Clone, Copy)]
+pub(super) struct CardLatent {
+    pub down: CardLinear,
+    pub up: CardLinear,
+}
+
+impl CardLatent {
+    /// Elements of what these groups read and give.
+    pub fn width(&self) -> usize {
+        self.down.matrix.n_stored()
+    }
+}
+
 /// What the card has of a layer.
 pub(super) struct CardLayer {
     pub norms: Vec<(Role, NormOp)>,
     pub attention: Option<CardAttention>,
     pub recurrent: Option<CardRecurrent>,
     pub routed: Option<CardRouted>,
+    /// What leads to the groups that a router chooses, and back, where these have a width of their own.
+    pub latent: Option<CardLatent>,
     pub groups: Vec<CardGroup>,
     /// Owns all of it.
     arena: Option<Arena>,
@@ -253,6 +269,7 @@ impl Loader<'_> {
                 attention: None,
                 recurrent: None,
                 routed: None,
+                latent: None,
                 groups,
                 arena: None,
             });
@@ -281,6 +298,8 @@ impl Loader<'_> {
                 | Role::AttnK
                 | Role::AttnV
                 | Role::AttnOutput
+                | Role::LatentDown
+                | Role::LatentUp
                 | Role::SsmIn
                 | Role::SsmOut
                 | Role::Router
@@ -291,6 +310,7 @@ impl Loader<'_> {
                     linears.push((part.role, CardLinear { matrix, bias }));
                 }
                 Role::AttnQ | Role::AttnK | Role::AttnV | Role::AttnOutput | Role::Router => {}
+                Role::LatentDown | Role::LatentUp => {}
                 Role::SsmIn | Role::SsmOut => {}
                 Role::SsmConv | Role::SsmDt | Role::SsmA | Role::SsmD | Role::SsmNorm => {
                     let (weight, bias) = (vectors.take(Some(part.vector()))?, vectors.take(part.bias.as_deref())?);
@@ -311,8 +331,6 @@ impl Loader<'_> {
                 | Role::AttnKvANorm
                 | Role::AttnKvB
                 | Role::AttnSinks
-                | Role::LatentDown
-                | Role::LatentUp
                 | Role::FfnGate
                 | Role::FfnUp
                 | Role::FfnDown => bail!("{} has no place on the card", part.role.tensor()),
@@ -356,10 +374,14 @@ impl Loader<'_> {
             Some(_) => Some(self.routed(layer, linear(Role::Router)?, router_bias, &groups, place(Piece::Index))?),
             None => None,
         };
+        let latent = match layer.find(Role::LatentDown).filter(|_| choice.attention) {
+            Some(_) => Some(CardLatent { down: linear(Role::LatentDown)?, up: linear(Role::LatentUp)? }),
+            None => None,
+        };
         let chosen =
             layer.groups.iter().zip(&choice.groups).any(|(group, choice)| group.is_routed() && choice.n_hot > 0);
         ensure!(routed.is_some() || !chosen, "experts on the card whose router is not there");
-        Ok(CardLayer { norms, attention, recurrent, routed, groups, arena: Some(arena) })
+        Ok(CardLayer { norms, attention, recurrent, routed, latent, groups, arena: Some(arena) })
     }
 
     /// Writes the index of the groups among which a layer's router chooses to `entries`.

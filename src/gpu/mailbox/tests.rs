@@ -199,7 +199,7 @@ fn what_makes_no_sense_is_refused() {
     card.begin_token(&mut []).unwrap();
     card.post(0, &[], &[], &[]).unwrap();
     assert_eq!(host.wait_job(0, patient()).unwrap(), Arrival::Posted);
-    assert!(host.reply(0, &[0.0; 95]).is_err() && host.reply(1, &[0.0; 96]).is_err());
+    assert!(host.reply(0, &[0.0; 97]).is_err() && host.reply(1, &[0.0; 96]).is_err());
     host.shared.word(POST_N).store(261, Relaxed);
     assert!(host.post_list().unwrap_err().to_string().contains("261 slots of 260"));
     let layout = Layout::new(SIZES);

@@ -1,7 +1,7 @@
 //! Groups of neurons that a router chooses, in a token on the card: one list says which, so what is written down is the same
 //! for every token, and the CPU gets all that is cold in one request.
 
-use super::super::resident::{CardGroup, CardLayer, CardRouted};
+use super::super::resident::{CardLayer, CardRouted};
 use super::{COUNTS_BYTES, Card, Recorder, S, Source};
 use crate::executor::cpu::Request;
 use crate::executor::program::{Added, Block};
@@ -10,7 +10,7 @@ use crate::gpu::matrix::takes_floats;
 use crate::gpu::ops::experts::{Activated, experts, experts_down};
 use crate::gpu::ops::matvec::{Rows, matvec};
 use crate::gpu::ops::route::{Counted, PostChosen, Routes, Scored, post_chosen, route};
-use crate::model::{Mode, Vector};
+use crate::model::{Groups, Mode, Vector};
 use anyhow::{Context, Result};
 
 impl Recorder<'_> {
@@ -46,16 +46,23 @@ impl Recorder<'_> {
         let Card { model, kernels, stream, mode, mailbox, .. } = self.card;
         let (i, weights) = (block.layer, &model.weights.layers[block.layer]);
         let n_hot: Vec<usize> = layer.groups.iter().map(|group| group.choice.n_hot).collect();
-        let is_cold = weights.groups.iter().zip(&n_hot).any(|(group, n_hot)| *n_hot < group.n_ff());
+        let groups = if block.from.is_latent() { Groups::Routed } else { Groups::All };
+        let here = || weights.groups.iter().zip(&layer.groups).filter(|(group, _)| groups.has(group.is_routed()));
+        let is_cold = here().any(|(group, on_card)| on_card.choice.n_hot < group.n_ff());
         let routes = self.routes(i, routed)?;
-        let x = self.acts(block.from, layer.groups.iter().any(CardGroup::reads_quantized))?;
+        let quantized = here().any(|(_, on_card)| on_card.reads_quantized());
+        let narrow = layer.latent.filter(|_| block.from.is_latent());
+        let (x, n, y) = match &narrow {
+            Some(latent) => (self.narrow_acts(latent, quantized)?, latent.width(), self.narrow_sum(latent)),
+            None => (self.acts(block.from, quantized)?, model.config.n_embd, self.at(S::FfnOut)),
+        };
         // The CPU first, so that it works while the card does.
         let mut answer = None;
         if is_cold {
-            let job = self.job(Request::Routed { layer: i, n_hot });
+            let job = self.job(Request::Routed { layer: i, groups, n_hot });
             let to = PostChosen {
                 x: x.f32,
-                n: model.config.n_embd,
+                n,
                 post_x: mailbox.post_x,
                 post_list: mailbox.post_list,
                 post_weights: mailbox.post_act,
@@ -64,7 +71,8 @@ impl Recorder<'_> {
             post_chosen(kernels, stream, &routes, &to)?;
             answer = Some(self.answer(job));
         }
-        for (g, group) in layer.groups.iter().enumerate().filter(|(g, _)| !weights.groups[*g].is_routed()) {
+        let always = |g: usize| groups.has(false) && !weights.groups[g].is_routed();
+        for (g, group) in layer.groups.iter().enumerate().filter(|(g, _)| always(*g)) {
             let source = Source { ptr: self.hot_sum(i, g, group, x)?, shift: group.biases.down, answer: None };
             // What is there joins the residual stream before the next sum takes its place (`check_card` refuses what would
             // read the stream meanwhile).
@@ -76,7 +84,7 @@ impl Recorder<'_> {
             let activation = model.config.activation.activation;
             let to = Activated { h: self.at(S::Act), stride: index.most_hot, counts: self.counts(i) };
             experts(kernels, stream, index, &routes, x, activation, &to)?;
-            sum.ptr = self.at(S::FfnOut);
+            sum.ptr = y;
             let scratch = self.at(S::DownPartial);
             experts_down(kernels, stream, index, &routes, &to, mode == Mode::Dense, sum.ptr, scratch)?;
         }
