@@ -174,6 +174,7 @@ fn open(args: &Args, bar: &Bar) -> Result<Model> {
     let path = synthetic.map_or_else(|| args.which.path(bar), |path| Ok(Some(path)))?;
     let check = args.compute.check_tensors.then_some(bar as _);
     let model = models::open(models::open_file(path.as_deref())?, args.compute.activation, check)?;
+    args.compute.lock(&model);
     args.which.warn(&model)?;
     Ok(model)
 }

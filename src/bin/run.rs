@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use common::args::Compute;
 use common::card::Where;
+use common::escapes::Escapes;
 use common::hardware::hardware_to_show;
 use common::models;
 use common::names;
@@ -62,6 +63,8 @@ struct Args {
     /// Read the prompt from a file; -: standard input
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+    #[command(flatten)]
+    escapes: Escapes,
     /// Number of tokens to generate; -1: until the text ends or the context is full
     #[arg(short = 'n', long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
     n_predict: i64,
@@ -170,6 +173,7 @@ fn run(args: Args) -> Result<()> {
     let check = args.compute.check_tensors.then_some(&bar as _);
     let path = args.which.path(&bar)?;
     let model = models::open(models::open_file(path.as_deref())?, args.compute.activation, check)?;
+    args.compute.lock(&model);
     args.which.warn(&model)?;
     let tokenizer = models::tokenizer(&model.gguf)?;
     drop(bar);

@@ -130,6 +130,14 @@ impl Gguf {
         Ok(())
     }
 
+    /// Reads all files, and keeps them in memory as long as they are open. What is in memory already needs none of that.
+    ///
+    /// # Errors
+    /// When the system does not let so much be kept; the file then stays as it is.
+    pub fn lock(&self) -> Result<()> {
+        self.sources.iter().try_for_each(Source::lock)
+    }
+
     /// The bytes of the file; of the first, where there are several.
     pub fn source(&self) -> &Source {
         &self.sources[0]

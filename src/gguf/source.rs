@@ -69,6 +69,18 @@ impl Source {
         let _ = range;
     }
 
+    /// Reads all of a mapped file, and keeps it in memory.
+    ///
+    /// # Errors
+    /// When the system does not let so much be kept.
+    pub fn lock(&self) -> Result<()> {
+        #[cfg(unix)]
+        if let Backing::Map(map) = &self.inner.bytes {
+            map.lock().with_context(|| format!("{}: cannot be kept in memory", self.name()))?;
+        }
+        Ok(())
+    }
+
     /// The file's path, or what else was given as its name: what error messages begin with.
     pub fn name(&self) -> &str {
         &self.inner.name

@@ -32,13 +32,13 @@ pub enum DeviceChoice {
 impl FromStr for DeviceChoice {
     type Err = anyhow::Error;
 
-    /// Reads `auto`, `cpu`, `cuda` (the first card) or `cuda:1`.
+    /// Reads `auto`, `cpu`, `cuda` (the first card) or `cuda:1`; also llama.cpp's `none` and `CUDA1`.
     fn from_str(text: &str) -> Result<Self> {
         let shown: String = text.chars().take(40).collect();
         let lower = text.to_ascii_lowercase();
-        Ok(match (lower.as_str(), lower.strip_prefix("cuda:")) {
+        Ok(match (lower.as_str(), lower.strip_prefix("cuda").map(|n| n.strip_prefix(':').unwrap_or(n))) {
             ("auto", _) => Self::Auto,
-            ("cpu", _) => Self::Cpu,
+            ("cpu" | "none", _) => Self::Cpu,
             ("cuda", _) => Self::Cuda(0),
             (_, Some(n)) if n.len() <= 4 && n.bytes().all(|b| b.is_ascii_digit()) && !n.is_empty() => {
                 Self::Cuda(n.parse()?)

@@ -10,6 +10,7 @@ mod doubt;
 mod experts;
 mod fallback;
 mod first_start;
+mod habits;
 mod hostile_experts;
 mod hostile_models;
 mod hub;

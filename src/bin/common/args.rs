@@ -2,13 +2,15 @@
 
 use super::self_test::choose;
 use super::terminal::tell;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use powerinfer::cpu::Isa;
 use powerinfer::executor::KvType;
 use powerinfer::gpu::waiting::{LIMIT, set_limit};
 use powerinfer::gpu::{Chosen, DeviceChoice};
-use powerinfer::model::Activation;
+use powerinfer::model::{Activation, Model};
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// How a model is read and computed.
@@ -27,25 +29,74 @@ pub struct Compute {
     /// Type of the KV cache: f16, q8_0 or f32
     #[arg(long, value_name = "TYPE", default_value = "f16")]
     pub cache_type: KvType,
-    /// Where to compute: cpu, cuda (the first card), cuda:N, or auto (a card if there is one)
+    /// Where to compute: cpu (also none), cuda (the first card), cuda:N, or auto (a card if there is one)
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
     /// Seconds that a card may take for a piece of work, milliseconds of which are usual, before it is given up
     #[arg(long, value_name = "SECONDS", default_value_t = LIMIT.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
     pub card_limit: u64,
-    /// For compatibility with llama.cpp (-ngl): 0 means --device cpu; otherwise ignored, as --vram-budget decides
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    pub n_gpu_layers: Option<i64>,
+    /// For compatibility with llama.cpp (-ngl): 0 means --device cpu; auto, all and other numbers leave it to --vram-budget how
+    /// much of the model goes on the card
+    #[arg(long, value_name = "N|auto|all", allow_negative_numbers = true)]
+    pub n_gpu_layers: Option<GpuLayers>,
+    /// Print the cards that --device can name, and exit
+    #[arg(long)]
+    pub list_devices: bool,
     /// Activation function of the FFN: silu, gelu, gelu_erf, gelu_quick, relu, relu2, drelu, or fatrelu:THRESHOLD [default: what the
     /// file says]
     #[arg(long, value_name = "NAME")]
     pub activation: Option<Activation>,
+    /// Keep the model in memory: all of its file is read at once, and never paged out
+    #[arg(long)]
+    pub mlock: bool,
     /// Check the weights for NaN and infinity first
     #[arg(long)]
     pub check_tensors: bool,
 }
 
+/// How many layers go on a card, as llama.cpp counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GpuLayers {
+    /// As many as there is room for.
+    Auto,
+    /// All of them.
+    All,
+    /// So many.
+    Number(u64),
+}
+
+impl FromStr for GpuLayers {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        Ok(match text.to_ascii_lowercase().as_str() {
+            "auto" | "-1" => Self::Auto,
+            "all" | "-2" => Self::All,
+            number => Self::Number(number.parse().ok().context("a number of layers, auto or all is wanted")?),
+        })
+    }
+}
+
+impl fmt::Display for GpuLayers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::All => f.write_str("all"),
+            Self::Number(n) => n.fmt(f),
+        }
+    }
+}
+
 impl Compute {
+    /// `--mlock`. Where the system does not let it, that is told, and nothing else is lost.
+    pub fn lock(&self, model: &Model) {
+        if self.mlock
+            && let Err(why) = model.gguf.lock()
+        {
+            tell!("warning: --mlock: {why:#}; ulimit -l says how much may be kept");
+        }
+    }
+
     /// The instruction set to compute with.
     pub fn isa(&self) -> Isa {
         self.isa.unwrap_or_else(Isa::detect)
@@ -63,8 +114,8 @@ impl Compute {
     pub fn choose_device(&self) -> Result<Chosen> {
         set_limit(Duration::from_secs(self.card_limit));
         let chosen = choose(self.device_choice()?)?;
-        if self.n_gpu_layers.is_some_and(|n| n != 0) {
-            tell!("note: -ngl is ignored: --vram-budget decides how much of the model goes on the card");
+        if let Some(layers @ GpuLayers::Number(1..)) = self.n_gpu_layers {
+            tell!("note: -ngl {layers}: --vram-budget decides how much of the model goes on the card");
         }
         match &chosen {
             Chosen::Cpu { why: Some(why) } => tell!("note: computing on the CPU: {why}"),
@@ -79,7 +130,7 @@ impl Compute {
     /// # Errors
     /// When they contradict each other.
     pub fn device_choice(&self) -> Result<DeviceChoice> {
-        if self.n_gpu_layers != Some(0) {
+        if self.n_gpu_layers != Some(GpuLayers::Number(0)) {
             return Ok(self.device);
         }
         ensure!(!matches!(self.device, DeviceChoice::Cuda(_)), "-ngl 0 means the CPU, but --device is {}", self.device);

@@ -14,9 +14,11 @@ const ENDPOINT: &str = "https://huggingface.co";
 /// How long a server may say nothing, if nothing else is said.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The hub, ready to be asked; with `offline` it never is.
-pub fn hub(offline: bool, progress: &dyn Progress) -> Result<Hub<'_>> {
-    Hub::new(&config(offline)?, progress, &|line| tell!("{line}"))
+/// The hub, ready to be asked; with `offline` it never is. `token` takes the place of the user's own.
+pub fn hub<'a>(offline: bool, token: Option<&str>, progress: &'a dyn Progress) -> Result<Hub<'a>> {
+    let mut config = config(offline)?;
+    config.token = token.map(str::to_owned).or(config.token);
+    Hub::new(&config, progress, &|line| tell!("{line}"))
 }
 
 /// What the environment says of the hub.

@@ -3,9 +3,13 @@
 
 pub mod args;
 pub mod card;
+pub mod devices;
 pub mod ending;
+pub mod escapes;
+pub mod habits;
 pub mod hardware;
 pub mod hub;
+pub mod line;
 pub mod models;
 pub mod names;
 pub mod plan;
@@ -18,7 +22,6 @@ use clap::Parser;
 use powerinfer::cpu::cores::{performance_cores, usable_cores};
 use powerinfer::printable::printable;
 use powerinfer::progress::{Interrupted, Progress};
-use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,15 +52,9 @@ pub fn main<A: Parser>(run: fn(A) -> Result<()>) -> ExitCode {
 /// The exit code of the command.
 fn status<A: Parser>(run: fn(A) -> Result<()>) -> u8 {
     powerinfer::files::signals::prepare();
-    let mut value = false;
-    let args = match A::try_parse_from(std::env::args_os().map(|arg| long_form(arg, &mut value))) {
+    let args = match line::arguments() {
         Ok(args) => args,
-        Err(error) if error.use_stderr() && std::env::args_os().any(|arg| has_commands(&arg.to_string_lossy())) => {
-            // It may repeat the argument.
-            terminal::tell!("{}", error.to_string().trim_end());
-            return USAGE;
-        }
-        Err(error) => error.exit(),
+        Err(code) => return code,
     };
     let Err(error) = run(args) else { return DONE };
     if error.is::<Interrupted>() {
@@ -71,25 +68,6 @@ fn status<A: Parser>(run: fn(A) -> Result<()>) -> u8 {
     let line = format!("{error:#}").replace('\n', " ");
     terminal::tell!("error: {}", printable(&line));
     FAILED
-}
-
-/// Whether a terminal could take a part of `text` for commands.
-fn has_commands(text: &str) -> bool {
-    printable(text) != text
-}
-
-/// llama.cpp has flags of several letters behind one dash. `value` remembers that the next argument is a prompt, which
-/// may look like one.
-fn long_form(arg: OsString, value: &mut bool) -> OsString {
-    let is_value = std::mem::replace(value, matches!(arg.to_str(), Some("-p" | "--prompt")));
-    match arg.to_str() {
-        Some("-cnv") if !is_value => "--conversation".into(),
-        Some("-hf" | "-hfr") if !is_value => "--hf-repo".into(),
-        Some("-hff") if !is_value => "--hf-file".into(),
-        Some("-ngl") if !is_value => "--n-gpu-layers".into(),
-        Some("-ub") if !is_value => "--ubatch-size".into(),
-        _ => arg,
-    }
 }
 
 /// Threads to use where the user does not say: one per performance core, or per core where all are alike.

@@ -54,7 +54,7 @@ fn is_computed(model: &KnownModel) -> bool {
 
 /// `--list-models`.
 pub fn list(given: Option<&Path>) -> Result<()> {
-    let hub = hub(true, &Silent)?;
+    let hub = hub(true, None, &Silent)?;
     let mut rows =
         vec![["name", "parameters", "architecture", "activation", "zeros", "here", "licence"].map(str::to_owned)];
     for model in known(given)?.iter().filter(|model| !model.id.is_empty()) {

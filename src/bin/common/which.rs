@@ -5,7 +5,7 @@ use super::names;
 use super::terminal::tell;
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use powerinfer::hub::Reference;
+use powerinfer::hub::{Hub, Reference};
 use powerinfer::model::Model;
 use powerinfer::model::registry::{KnownModel, by_id};
 use powerinfer::progress::Progress;
@@ -25,6 +25,9 @@ pub struct Which {
     /// The file of that repository to take (-hff)
     #[arg(long, value_name = "FILE", requires = "hf_repo")]
     pub hf_file: Option<String>,
+    /// The hub's access token (-hft), which others on this machine can see here [default: HF_TOKEN, or what `hf auth login` keeps]
+    #[arg(long, value_name = "TOKEN")]
+    pub hf_token: Option<String>,
     /// Fetch nothing: use what the hub's cache holds
     #[arg(long)]
     pub offline: bool,
@@ -48,13 +51,18 @@ impl Which {
             Some(file) => Reference::to_file(repo.repo.clone(), file)?,
             None => repo.clone(),
         };
-        hub(self.offline, progress)?.path(&wanted, None).map(Some)
+        self.hub(progress)?.path(&wanted, None).map(Some)
+    }
+
+    /// The hub, as the flags have it.
+    fn hub<'a>(&self, progress: &'a dyn Progress) -> Result<Hub<'a>> {
+        hub(self.offline, self.hf_token.as_deref(), progress)
     }
 
     /// The path that `model` means: itself, where it exists; `None` for the embedded model.
     pub fn found(&self, model: &Path, progress: &dyn Progress) -> Result<Option<PathBuf>> {
         let Some(text) = model.to_str().filter(|_| !model.exists()) else { return Ok(Some(model.to_owned())) };
-        let hub = || hub(self.offline, progress);
+        let hub = || self.hub(progress);
         if let Some(wanted) = Reference::of_argument(text)? {
             return hub()?.path(&wanted, None).map(Some);
         }

@@ -1,0 +1,131 @@
+//! From the command line to a command's arguments.
+
+use super::habits::page;
+use super::habits::reader::{self, Line};
+use super::terminal::{print, tell};
+use super::{DONE, FAILED, USAGE, devices};
+use clap::{ArgMatches, Command, CommandFactory, Parser};
+use powerinfer::printable::printable;
+use serde_json::{Map, Value, json};
+use std::ffi::OsString;
+use std::io::{BufRead, stdin};
+
+/// First argument that has command lines of standard input read and told, one array of arguments in JSON a line: for tests.
+const READ: &str = "--read-lines";
+/// First argument that prints docs/llama-cpp.md.
+const PAGE: &str = "--llama-cpp-page";
+/// How variables begin that llama.cpp reads in the place of flags.
+const VARIABLES: &str = "LLAMA_ARG_";
+
+/// The arguments that the command was started with; or its exit code, where that is all there is to do.
+pub fn arguments<A: Parser>() -> Result<A, u8> {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    if let Some(code) = special::<A>(&line) {
+        return Err(code);
+    }
+    let mut command = command::<A>();
+    let Line { arguments, notes } = match reader::read(&command, line) {
+        Ok(line) => line,
+        Err(refusal) => {
+            tell!("error: {}", printable(&refusal.line));
+            return Err(USAGE);
+        }
+    };
+    let parsed = command.try_get_matches_from_mut(arguments).and_then(|matches| {
+        let args = A::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        Ok((matches, args))
+    });
+    let (matches, args) = match parsed {
+        Ok(parsed) => parsed,
+        Err(error) if error.use_stderr() && std::env::args_os().any(|arg| has_commands(&arg.to_string_lossy())) => {
+            // It may repeat the argument.
+            tell!("{}", error.to_string().trim_end());
+            return Err(USAGE);
+        }
+        Err(error) => error.exit(),
+    };
+    if !is_set(&matches, "quiet") {
+        notes.iter().chain(&variables()).for_each(|note| tell!("note: {note}"));
+    }
+    if is_set(&matches, "list_devices") {
+        return Err(code(print(devices::list())));
+    }
+    Ok(args)
+}
+
+/// Of a command that does only this.
+fn code(done: anyhow::Result<()>) -> u8 {
+    // Who reads only its beginning has it.
+    if done.is_ok() { DONE } else { FAILED }
+}
+
+/// The command as clap has it, with what all commands share.
+fn command<A: CommandFactory>() -> Command {
+    A::command().args_override_self(true)
+}
+
+/// Whether the flag is there, and was given.
+fn is_set(matches: &ArgMatches, id: &str) -> bool {
+    matches.try_get_one::<bool>(id).is_ok_and(|set| set.copied().unwrap_or(false))
+}
+
+/// Whether a terminal could take a part of `text` for commands.
+fn has_commands(text: &str) -> bool {
+    printable(text) != text
+}
+
+/// Says of variables that llama.cpp reads that they are not read.
+fn variables() -> Option<String> {
+    let set = std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned());
+    let mut set: Vec<String> = set.filter(|name| name.starts_with(VARIABLES)).collect();
+    set.sort();
+    let (first, others) = set.split_first()?;
+    let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+    Some(format!("{first}{more}: variables of llama.cpp are not read; give flags"))
+}
+
+/// What is done instead of the command where the first argument asks for that.
+fn special<A: CommandFactory>(line: &[OsString]) -> Option<u8> {
+    match line.get(1)?.to_str()? {
+        PAGE => Some(code(print(page::text()))),
+        READ => Some(code(tell_lines::<A>())),
+        _ => None,
+    }
+}
+
+/// `--read-lines`.
+fn tell_lines<A: CommandFactory>() -> anyhow::Result<()> {
+    for line in stdin().lock().lines() {
+        let arguments: Vec<String> = serde_json::from_str(&line?)?;
+        print(format!("{}\n", told::<A>(&arguments)))?;
+    }
+    Ok(())
+}
+
+/// What a command line means: the arguments that it sets, or why it is refused.
+fn told<A: CommandFactory>(arguments: &[String]) -> Value {
+    let command = command::<A>();
+    let line = std::iter::once("command").chain(arguments.iter().map(String::as_str)).map(OsString::from);
+    let read = match reader::read(&command, line) {
+        Ok(read) => read,
+        Err(refusal) => return json!({ "refused": refusal.line, "missing": refusal.missing }),
+    };
+    match command.try_get_matches_from(read.arguments) {
+        Ok(matches) => json!({ "set": set(&matches), "notes": read.notes }),
+        Err(error) => json!({ "error": error.to_string() }),
+    }
+}
+
+/// Arguments from the command line, with their values as they were given.
+fn set(matches: &ArgMatches) -> Map<String, Value> {
+    let given = |id: &&str| matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine);
+    let value = |id: &str| {
+        let raw = matches.try_get_raw(id).ok().flatten();
+        raw.map(|raw| raw.map(|value| value.to_string_lossy().into_owned()).collect::<Vec<_>>())
+    };
+    // Groups have no values of their own.
+    let ids = matches.ids().map(clap::Id::as_str).filter(given);
+    ids.filter(|id| id.starts_with(|c: char| c.is_ascii_lowercase()) && *id != "source")
+        .map(|id| (id.to_owned(), json!(value(id))))
+        .collect()
+}
