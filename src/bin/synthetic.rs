@@ -39,8 +39,8 @@ pub struct Synthetic {
     #[arg(long, requires = "synthetic")]
     synthetic_plain: bool,
     /// Number of layers of the synthetic model [default: that of the shape]
-    #[arg(long, value_name = "N", requires = "synthetic")]
-    synthetic_layers: Option<usize>,
+    #[arg(long, value_name = "N", requires = "synthetic", value_parser = clap::value_parser!(u32).range(1..))]
+    synthetic_layers: Option<u32>,
     /// Seed of the synthetic model's weights
     #[arg(long, value_name = "N", requires = "synthetic", default_value_t = 0)]
     synthetic_seed: u64,
@@ -59,7 +59,7 @@ impl Synthetic {
     pub fn file(&self, progress: &dyn Progress) -> Result<Option<PathBuf>> {
         let Some(spec) = self.synthetic else { return Ok(None) };
         let spec = Spec { seed: self.synthetic_seed, ..spec };
-        let spec = self.synthetic_layers.map_or(Ok(spec), |n| spec.with_layers(n)).context("--synthetic-layers")?;
+        let spec = self.synthetic_layers.map_or(Ok(spec), |n| spec.with_layers(n as usize)).context("--synthetic-layers")?;
         let layout = if self.synthetic_plain { Layout::Plain } else { Layout::Variant };
         let folder = self.cache_dir.clone().or_else(cache_folder);
         let folder = folder.context("there is no cache folder for this user; give one with --cache-dir")?;

@@ -196,7 +196,7 @@ fn what_cannot_be_made_is_refused() {
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     refused(&mut bench(&file.join("cache"), &["--synthetic", "test"]), &["file"]);
-    refused(&mut bench(folder.path(), &["--synthetic", "test", "--synthetic-layers", "0"]), &["--synthetic-layers"]);
+    usage_error("bench", &["--synthetic", "test", "--synthetic-layers", "0"], "--synthetic-layers");
     let mut homeless = tool("bench");
     let bases = ["XDG_CACHE_HOME", "HOME", "LOCALAPPDATA"];
     bases.iter().for_each(|name| {
