@@ -3,6 +3,7 @@
 use crate::executor::Executor;
 use crate::progress::Progress;
 use crate::sampler::Sampler;
+use crate::stop_strings::StopStrings;
 use crate::tokenizer::{TextStream, Tokenizer};
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 pub enum Stop {
     /// The model ended its text.
     EndOfText,
+    /// One of [`Limits::stop_strings`], by its place there.
+    StopString(usize),
     /// As many tokens as asked for.
     Length,
     /// No room in the context.
@@ -25,6 +28,7 @@ impl Stop {
     pub fn name(self) -> &'static str {
         match self {
             Self::EndOfText => "eos",
+            Self::StopString(_) => "stop_string",
             Self::Length => "length",
             Self::ContextFull => "context",
             Self::Interrupted => "interrupted",
@@ -35,9 +39,9 @@ impl Stop {
 /// What a generation did.
 #[derive(Debug, Clone)]
 pub struct Generated {
-    /// Tokens generated, without the one that ended the text.
+    /// Tokens generated, without the one that ended the text, but with those of a stop string.
     pub tokens: Vec<u32>,
-    /// Their text, without special tokens.
+    /// Their text, without special tokens and the stop string.
     pub text: String,
     /// Tokens prefilled.
     pub n_prompt: usize,
@@ -53,13 +57,15 @@ pub struct Generated {
 
 /// Settings of one generation.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct Limits<'a> {
     /// Tokens at most; `None` is until the text or the context ends.
     pub n_predict: Option<usize>,
     /// Never end the text.
     pub ignore_eos: bool,
     /// Print special tokens as the vocabulary spells them, with the one that ends the text.
     pub show_special: bool,
+    /// Texts before which the generation ends, also where they come in several tokens or are the spelling of a special one.
+    pub stop_strings: &'a [String],
 }
 
 /// Finds out whether a prompt of `n` tokens can follow what `executor` holds.
@@ -82,7 +88,7 @@ pub fn check_room(executor: &Executor, n: usize) -> Result<()> {
 }
 
 /// Continues what `executor` holds by `prompt` and then by generated tokens. `print` gets the text as it comes, whole
-/// characters only. Tokens are fed back as soon as they are sampled, so the executor holds all of them afterwards,
+/// characters only, and nothing that may become a stop string. Tokens are fed back as soon as they are sampled, so the executor holds all of them afterwards,
 /// except for the last one.
 ///
 /// # Errors
@@ -92,7 +98,7 @@ pub fn generate(
     tokenizer: &Tokenizer,
     sampler: &mut Sampler,
     prompt: &[u32],
-    limits: Limits,
+    limits: Limits<'_>,
     user: &dyn Progress,
     print: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Generated> {
@@ -133,6 +139,7 @@ pub fn generate(
 
     let start = Instant::now();
     let mut stream = TextStream::new();
+    let mut stops = StopStrings::new(limits.stop_strings);
     let mut end = None;
     out.stop = loop {
         if user.cancelled() {
@@ -152,11 +159,22 @@ pub fn generate(
         }
         sampler.accept(token);
         out.tokens.push(token);
-        let piece = stream.push(tokenizer.token_bytes(token));
-        out.text += &piece;
-        print(&piece)?;
-        if limits.show_special {
-            print(&tokenizer.unprinted_text(token))?;
+        let piece = stops.push(&stream.push(tokenizer.token_bytes(token)));
+        out.text += &piece.text;
+        print(&piece.text)?;
+        if let Some(stop) = piece.stop {
+            // What the token goes on with belongs to nothing.
+            stream = TextStream::new();
+            break Stop::StopString(stop);
+        }
+        let special = tokenizer.unprinted_text(token);
+        if let Some(stop) = limits.stop_strings.iter().position(|stop| !stop.is_empty() && *stop == special) {
+            break Stop::StopString(stop);
+        }
+        if limits.show_special && !special.is_empty() {
+            let held = stops.finish();
+            out.text += &held;
+            print(&(held + &special))?;
         }
         if limits.n_predict == Some(out.tokens.len()) {
             break Stop::Length;
@@ -168,7 +186,7 @@ pub fn generate(
         logits.extend_from_slice(&executor.decode(token)?[..n_tokens]);
         out.n_decoded += 1;
     };
-    let rest = stream.finish();
+    let rest = stops.push(&stream.finish()).text + &stops.finish();
     out.text += &rest;
     print(&rest)?;
     if let Some(end) = end.filter(|_| limits.show_special) {

@@ -36,6 +36,7 @@ pub mod predictor;
 pub mod variant;
 pub mod synthetic;
 pub mod sampler;
+pub mod stop_strings;
 pub mod generate;
 pub mod chat;
 pub mod conversation;

@@ -1,9 +1,8 @@
 //! What `powerinfer-run` says of a generation besides its text.
 
-use crate::common::terminal::{Bar, print_json, tell};
-use anyhow::Result;
+use crate::common::terminal::{Bar, tell};
 use powerinfer::executor::{Executor, Mode, Worker};
-use powerinfer::generate::Generated;
+use powerinfer::generate::{Generated, Stop};
 use powerinfer::measure::doubt;
 use powerinfer::model::{Layer, Model};
 use std::ops::Range;
@@ -154,10 +153,22 @@ fn density_in_experts(model: &Model, executor: &Executor) -> Option<f64> {
     (computed > 0.0).then_some(fired / computed)
 }
 
-/// Everything about a generation as one JSON object, to stdout. `texts` are the prompt and what was shown of the answer.
-pub fn json(model: &Model, executor: &Executor, texts: (&str, &str), result: &Generated, seed: u64) -> Result<()> {
+/// Everything about a generation as one JSON object. `texts` are the prompt and what was shown of the answer, `stop_strings`
+/// those that the text might have stopped before.
+pub fn json(
+    model: &Model,
+    executor: &Executor,
+    texts: (&str, &str),
+    result: &Generated,
+    stop_strings: &[String],
+    seed: u64,
+) -> serde_json::Value {
     let (prefill, decode) = (result.prefill.as_secs_f64(), result.decode.as_secs_f64());
-    let object = serde_json::json!({
+    let stop_string = match result.stop {
+        Stop::StopString(i) => stop_strings.get(i),
+        _ => None,
+    };
+    serde_json::json!({
         "model": model.gguf.source().name(),
         "prompt": texts.0,
         "text": texts.1,
@@ -176,6 +187,6 @@ pub fn json(model: &Model, executor: &Executor, texts: (&str, &str), result: &Ge
         "n_threads": executor.params().n_threads,
         "seed": seed,
         "stop": result.stop.name(),
-    });
-    print_json(object)
+        "stop_string": stop_string,
+    })
 }

@@ -1,11 +1,13 @@
 //! `powerinfer-run`: generates text, once or in a conversation.
 
+mod chat;
 mod common;
 mod repl;
 mod report;
 mod template;
 
 use anyhow::{Context, Result, bail, ensure};
+use chat::{ChatArgs, Form};
 use clap::Parser;
 use common::args::Compute;
 use common::card::Where;
@@ -32,6 +34,7 @@ use std::io::{IsTerminal, stdin};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use template::Chat;
 
 /// With --stats, one in so many tokens is looked at for what the predictors missed.
 const AUDITED: u64 = 16;
@@ -103,12 +106,6 @@ struct Args {
     /// activation is above what powerinfer-profile --threshold-search has found; for models that never rest)
     #[arg(long, value_name = "MODE", default_value = "exact")]
     mode: Mode,
-    /// Keep the text going: each line that you type continues it, until the model ends it
-    #[arg(short, long, conflicts_with_all = ["json", "tokenize", "no_display_prompt"])]
-    interactive: bool,
-    /// Chat, with the file's chat template (-cnv)
-    #[arg(long, conflicts_with_all = ["json", "no_display_prompt", "parse_special", "no_bos"])]
-    conversation: bool,
     /// Do not print the prompt before the generated text
     #[arg(long)]
     no_display_prompt: bool,
@@ -124,7 +121,7 @@ struct Args {
     /// Print FFN sparsity per layer; in a conversation, also timings after each answer
     #[arg(long)]
     stats: bool,
-    /// Print one JSON object instead of text
+    /// Print one JSON object instead of text; in a conversation, one for each turn
     #[arg(long)]
     json: bool,
     /// Print the token ids of the prompt and exit; a file with only a vocabulary is enough. With -cnv, the ids of what the
@@ -134,6 +131,8 @@ struct Args {
     /// With --tokenize: leave out the token that begins a text
     #[arg(long, requires = "tokenize")]
     no_bos: bool,
+    #[command(flatten)]
+    chat: ChatArgs,
     #[command(flatten)]
     plan: PlanArgs,
     #[command(flatten)]
@@ -162,9 +161,9 @@ fn run(args: Args) -> Result<()> {
     params.validate()?;
     let seed = params.seed;
     let chosen = args.compute.choose_device()?;
-    let talk = args.interactive || args.conversation;
-    let prompt = if talk { given_prompt(&args)? } else { prompt(&args)? };
-    let talk = talk || prompt.is_none();
+    let system = args.chat.system()?;
+    let prompt = if args.chat.reads_lines() { given_prompt(&args)? } else { prompt(&args)? };
+    let talk = args.chat.reads_lines() || prompt.is_none();
     // At a terminal Ctrl-C never ends a conversation; Ctrl-D does.
     catch_ctrl_c(if talk && stdin().is_terminal() { Again::Waits } else { Again::Exits })?;
 
@@ -205,19 +204,27 @@ fn run(args: Args) -> Result<()> {
         n_predict: usize::try_from(args.n_predict).ok(),
         ignore_eos: args.ignore_eos,
         show_special: args.special,
+        stop_strings: &args.chat.reverse_prompt,
     };
-    if talk {
+    let form = args.chat.form(&model.gguf, prompt.is_some())?;
+    let chat = match form {
+        Form::Chat => Some(Chat::new(&model.gguf, &tokenizer, system)?),
+        Form::Once | Form::Text => None,
+    };
+    if form != Form::Once {
         let setup = repl::Setup {
             model: &model,
             worker: &worker,
             tokenizer: &tokenizer,
             limits,
-            template: args.conversation,
             special: special(&args),
             verbose: args.verbose_prompt,
-            stats: args.stats.then_some(seed),
+            single: args.chat.is_single(),
+            json: args.json,
+            stats: args.stats,
+            seed,
         };
-        return repl::run(&setup, &mut executor, &mut sampler, prompt);
+        return repl::run(&setup, &mut executor, &mut sampler, chat, prompt);
     }
     let text = prompt.context("no prompt")?;
     let tokens = tokenizer.encode_opening(&text, special(&args), true)?;
@@ -240,7 +247,7 @@ fn run(args: Args) -> Result<()> {
     };
     let result = generate(&mut executor, &tokenizer, &mut sampler, &tokens, limits, &Bar::new(), &mut show)?;
     if args.json {
-        report::json(&model, &executor, (&text, &shown), &result, seed)?;
+        print_json(report::json(&model, &executor, (&text, &shown), &result, limits.stop_strings, seed))?;
     } else {
         print("\n")?;
     }
@@ -353,9 +360,10 @@ fn tokenize(args: &Args) -> Result<()> {
     let path = args.which.path(&Bar::new())?;
     let gguf = models::open_file(path.as_deref())?;
     let tokenizer: Tokenizer = models::tokenizer(&gguf)?;
-    let ids = if args.conversation {
-        let prompter = template::prompter(&gguf, &tokenizer)?;
-        prompter.encode(&[template::user(&text)], usize::MAX, template::render)?.tokens
+    let ids = if args.chat.is_asked_for() {
+        let chat = Chat::new(&gguf, &tokenizer, args.chat.system()?)?;
+        let messages: Vec<_> = chat.system.iter().cloned().chain([template::user(&text)]).collect();
+        chat.encode(&messages, usize::MAX)?.tokens
     } else {
         tokenizer.encode_prompt(&text, special(args), !args.no_bos)?
     };

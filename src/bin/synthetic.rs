@@ -59,7 +59,8 @@ impl Synthetic {
     pub fn file(&self, progress: &dyn Progress) -> Result<Option<PathBuf>> {
         let Some(spec) = self.synthetic else { return Ok(None) };
         let spec = Spec { seed: self.synthetic_seed, ..spec };
-        let spec = self.synthetic_layers.map_or(Ok(spec), |n| spec.with_layers(n as usize)).context("--synthetic-layers")?;
+        let spec =
+            self.synthetic_layers.map_or(Ok(spec), |n| spec.with_layers(n as usize)).context("--synthetic-layers")?;
         let layout = if self.synthetic_plain { Layout::Plain } else { Layout::Variant };
         let folder = self.cache_dir.clone().or_else(cache_folder);
         let folder = folder.context("there is no cache folder for this user; give one with --cache-dir")?;

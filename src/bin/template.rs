@@ -4,22 +4,64 @@ use crate::common::own_program;
 use crate::common::terminal::{Bar, tell};
 use anyhow::{Context, Result};
 use powerinfer::chat::{Message, Refused, Request, contained};
-use powerinfer::conversation::{Prompt, Prompter};
+use powerinfer::conversation::{Prompt, Prompter, without_system};
 use powerinfer::gguf::Gguf;
+use powerinfer::progress::Interrupted;
 use powerinfer::tokenizer::Tokenizer;
 
-/// The file's chat template, after a try that shows whether it can be used at all.
-pub fn prompter<'a>(gguf: &Gguf, tokenizer: &'a Tokenizer) -> Result<Prompter<'a>> {
-    let (name, metadata) = (gguf.source().name(), gguf.metadata());
-    let source = metadata.str("tokenizer.chat_template")?;
-    let source = source.with_context(|| format!("{name}: has no chat template; use -i to continue plain text"))?;
-    let prompter = Prompter::new(source, tokenizer, metadata)?;
-    match render(&prompter.request(vec![user("Hello")])) {
-        // It may want a system message, or another beginning.
-        Err(error) if error.is::<Refused>() => {}
-        tried => drop(tried.with_context(|| name.to_owned())?),
+/// What a chat is held with.
+pub struct Chat<'a> {
+    prompter: Prompter<'a>,
+    /// The system message, which stands before all others.
+    pub system: Option<Message>,
+    /// Whether the template refuses system messages, which then head what the user says first.
+    merges_system: bool,
+}
+
+impl<'a> Chat<'a> {
+    /// With the file's chat template, after a try that shows whether it can be used at all.
+    pub fn new(gguf: &Gguf, tokenizer: &'a Tokenizer, system: Option<Message>) -> Result<Self> {
+        let (name, metadata) = (gguf.source().name(), gguf.metadata());
+        let source = metadata.str("tokenizer.chat_template")?;
+        let source = source.with_context(|| format!("{name}: has no chat template; use -i to continue plain text"))?;
+        let prompter = Prompter::new(source, tokenizer, metadata)?;
+        match render(&prompter.request(vec![user("Hello")])) {
+            // It may want a system message, or another beginning.
+            Err(error) if error.is::<Refused>() => {}
+            tried => drop(tried.with_context(|| name.to_owned())?),
+        }
+        let mut chat = Self { prompter, system: None, merges_system: false };
+        chat.set_system(system)?;
+        Ok(chat)
     }
-    Ok(prompter)
+
+    /// Changes the system message, and finds out whether the template takes one.
+    ///
+    /// # Errors
+    /// When the user stops it.
+    pub fn set_system(&mut self, system: Option<Message>) -> Result<()> {
+        self.merges_system = false;
+        if let Some(system) = &system {
+            match render(&self.prompter.request(vec![system.clone(), user("Hello")])) {
+                Err(error) if error.is::<Interrupted>() => return Err(error),
+                Err(_) => {
+                    self.merges_system = true;
+                    tell!("note: the chat template takes no system message; it heads your first message");
+                }
+                Ok(_) => {}
+            }
+        }
+        self.system = system;
+        Ok(())
+    }
+
+    /// The prompt for `messages` in a context of `n_ctx` tokens.
+    pub fn encode(&self, messages: &[Message], n_ctx: usize) -> Result<Prompt> {
+        match self.merges_system {
+            true => self.prompter.encode(&without_system(messages), n_ctx, render),
+            false => self.prompter.encode(messages, n_ctx, render),
+        }
+    }
 }
 
 /// What the user says.

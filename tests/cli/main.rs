@@ -3,6 +3,7 @@
 mod activations;
 mod architectures;
 mod bench;
+mod chat;
 mod contradictions;
 mod conversation_ends;
 mod device;

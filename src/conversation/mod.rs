@@ -1,5 +1,9 @@
 //! A conversation as tokens: the template's control tokens count, those that a user types do not.
 
+mod system;
+
+pub use system::without_system;
+
 use crate::chat::{Message, Request, Value, unused_mark};
 use crate::gguf::Metadata;
 use crate::tokenizer::{Special, Tokenizer};

@@ -1,0 +1,158 @@
+//! The conversation loop of `powerinfer-run`.
+
+mod input;
+mod said;
+mod turn;
+
+use crate::common::ending;
+use crate::common::terminal::{clear_stop, print_json, tell};
+use crate::template::Chat;
+use anyhow::Result;
+use input::Input;
+use powerinfer::chat::Unusable;
+use powerinfer::executor::{CardFailed, Executor, Worker};
+use powerinfer::generate::{Limits, Stop};
+use powerinfer::model::Model;
+use powerinfer::progress::Interrupted;
+use powerinfer::sampler::Sampler;
+use powerinfer::tokenizer::{Special, Tokenizer};
+use said::Said;
+use std::io;
+use turn::Repl;
+
+const HELP: &str = "\
+/help    this list
+/regen   take back the last answer and give another
+/undo    take back the last answer and what it answers
+/clear   forget everything said so far (also /reset; without a chat template, so does the end of the model's text)
+/stats   tokens in the context, and what share of FFN neurons fired
+/exit    leave (also Ctrl-D)
+Ctrl-C stops an answer. Any line that does not begin with / goes to the model; of one that begins with // all but the first /.";
+
+/// What a conversation is held with.
+pub struct Setup<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// What computes it.
+    pub worker: &'a Worker,
+    /// Its tokenizer.
+    pub tokenizer: &'a Tokenizer,
+    /// Length of answers.
+    pub limits: Limits<'a>,
+    /// How special tokens count that are written in plain text.
+    pub special: Special,
+    /// Show prompts and their tokens.
+    pub verbose: bool,
+    /// Leave after one answer.
+    pub single: bool,
+    /// Print one JSON object for each turn instead of text.
+    pub json: bool,
+    /// Report on each answer.
+    pub stats: bool,
+    /// The sampler's seed.
+    pub seed: u64,
+}
+
+/// Reads lines and answers them until the input ends, with the template of `chat`; without one the text goes on with each line.
+/// `first` is said before the first line is read.
+pub fn run(
+    setup: &Setup,
+    executor: &mut Executor,
+    sampler: &mut Sampler,
+    chat: Option<Chat>,
+    first: Option<String>,
+) -> Result<()> {
+    let said = match &chat {
+        Some(chat) => Said::Messages(chat.system.iter().cloned().collect()),
+        None => Said::Text(Default::default()),
+    };
+    let mut repl = Repl { setup, executor, sampler, chat, said, cached: Vec::new(), n_turns: 0 };
+    if !setup.single {
+        tell!("/help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves");
+    }
+    let mut input = Input::new()?;
+    if let Some(text) = first {
+        repl.answer(&text)?;
+    }
+    while !(setup.single && repl.n_turns > 0) {
+        let Some(line) = ending::while_waiting(|| input.read())? else { break };
+        match line.trim() {
+            "" => {}
+            "/exit" | "/quit" => break,
+            said if said.starts_with("//") => repl.answer(&said[1..])?,
+            command if command.starts_with('/') => repl.obey(command)?,
+            _ => repl.answer(&line)?,
+        }
+        if ending::is_wanted() {
+            return Err(Interrupted.into());
+        }
+    }
+    Ok(())
+}
+
+impl Repl<'_, '_> {
+    /// Says `text` and prints the answer.
+    fn answer(&mut self, text: &str) -> Result<()> {
+        clear_stop();
+        self.n_turns += 1;
+        let result = self.turn(text);
+        self.ended(result, text)
+    }
+
+    /// Does what `command` says, which begins with a slash.
+    fn obey(&mut self, command: &str) -> Result<()> {
+        match command {
+            "/help" => tell!("{HELP}"),
+            "/clear" | "/reset" => {
+                self.forget();
+                tell!("(forgotten)");
+            }
+            "/stats" => self.stats(),
+            "/undo" => match self.said.undo() {
+                true => tell!("(taken back)"),
+                false => tell!("/undo: nothing has been said"),
+            },
+            "/regen" => {
+                clear_stop();
+                self.n_turns += 1;
+                match self.regenerate() {
+                    Some(result) => self.ended(result, "")?,
+                    None => tell!("/regen: nothing has been said"),
+                }
+            }
+            _ => tell!("{command}: unknown command; /help lists them, and /{command} says it to the model"),
+        }
+        Ok(())
+    }
+
+    /// What comes of a turn. Problems are told and end the turn, not the conversation; only an answer that cannot be printed
+    /// does, a template that no turn can be held with, and a card that has failed. Where there is but one turn all do.
+    fn ended(&self, result: Result<Stop>, text: &str) -> Result<()> {
+        let error = match result {
+            Ok(Stop::Interrupted) if self.setup.single => return Err(Interrupted.into()),
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        let ends = error.is::<io::Error>() || error.is::<Unusable>() || error.is::<CardFailed>();
+        if ends || self.setup.single {
+            return Err(error);
+        }
+        let interrupted = error.is::<Interrupted>();
+        if self.setup.json {
+            let why = if interrupted { "interrupted".to_owned() } else { format!("{error:#}") };
+            print_json(serde_json::json!({ "turn": self.n_turns, "prompt": text, "error": why }))?;
+        }
+        if interrupted {
+            tell!("(stopped)");
+        } else {
+            tell!("error: {error:#}");
+        }
+        Ok(())
+    }
+
+    fn stats(&self) {
+        let fired = self.executor.stats().density();
+        let fired = fired.map_or_else(String::new, |d| format!("; {:.2} % of FFN neurons fired", 100.0 * d));
+        tell!("{} of {} tokens in the context{fired}", self.executor.n_past(), self.executor.params().n_ctx);
+    }
+}

@@ -1,0 +1,155 @@
+//! A turn of a conversation: the prompt, as much of it as is new, and the answer.
+
+use super::Setup;
+use super::said::Said;
+use crate::common::terminal::{Bar, print, print_generated, print_json, tell};
+use crate::report;
+use crate::template::{self, Chat};
+use anyhow::Result;
+use powerinfer::executor::Executor;
+use powerinfer::generate::{Generated, Stop, generate};
+use powerinfer::progress::Interrupted;
+use powerinfer::sampler::Sampler;
+
+/// Tokens at the end of a prompt that the next one may have others in place of: templates open an answer in other words than
+/// they tell of it.
+const OPENING: usize = 16;
+
+/// A conversation.
+pub struct Repl<'a, 'm> {
+    pub setup: &'a Setup<'a>,
+    pub executor: &'a mut Executor<'m>,
+    pub sampler: &'a mut Sampler,
+    /// The template; none where the text just goes on.
+    pub chat: Option<Chat<'a>>,
+    /// What has been said.
+    pub said: Said,
+    /// What the executor holds, token by token; it may hold less.
+    pub cached: Vec<u32>,
+    /// Turns so far, those that failed among them.
+    pub n_turns: usize,
+}
+
+impl Repl<'_, '_> {
+    /// Says `text` and prints the answer. Where that fails, nothing has been said.
+    pub fn turn(&mut self, text: &str) -> Result<Stop> {
+        let before = self.said.clone();
+        let tokenizer = self.setup.tokenizer;
+        let mut turn = || {
+            if let Some(line) = self.said.add(text, tokenizer, self.setup.special)?.filter(|_| self.setup.verbose) {
+                template::show(&line, tokenizer);
+            }
+            self.respond(text)
+        };
+        let result = turn();
+        if result.is_err() {
+            self.said = before;
+        }
+        result
+    }
+
+    /// Gives another answer to what was said last; `None` where nothing was. Where that fails, the old one stays.
+    pub fn regenerate(&mut self) -> Option<Result<Stop>> {
+        let before = self.said.clone();
+        let text = self.said.undo_answer()?;
+        let result = self.respond(&text);
+        if result.is_err() {
+            self.said = before;
+        }
+        Some(result)
+    }
+
+    /// Prints the answer to what has been said, which ends with `text`.
+    fn respond(&mut self, text: &str) -> Result<Stop> {
+        let wanted = self.prompt()?;
+        let mut shown = String::new();
+        let json = self.setup.json;
+        let answer = self.generate(&wanted, &mut |piece| {
+            if json {
+                shown += piece;
+                return Ok(());
+            }
+            print_generated(piece)
+        })?;
+        if answer.stop == Stop::Interrupted && answer.tokens.is_empty() {
+            return Err(Interrupted.into());
+        }
+        self.said.add_answer(&answer, self.setup.limits.stop_strings);
+        if json {
+            let (setup, texts) = (self.setup, (text, shown.as_str()));
+            let stop_strings = setup.limits.stop_strings;
+            let mut object = report::json(setup.model, self.executor, texts, &answer, stop_strings, setup.seed);
+            object["turn"] = self.n_turns.into();
+            print_json(object)?;
+        } else {
+            print("\n")?;
+        }
+        report::doubt(self.executor, &wanted, self.setup.worker);
+        self.after(&answer);
+        Ok(answer.stop)
+    }
+
+    /// The tokens of all that has been said.
+    fn prompt(&self) -> Result<Vec<u32>> {
+        match (&self.said, &self.chat) {
+            (Said::Messages(messages), Some(chat)) => {
+                let prompt = chat.encode(messages, self.executor.params().n_ctx)?;
+                if self.setup.verbose {
+                    template::show(&prompt, self.setup.tokenizer);
+                }
+                Ok(prompt.tokens)
+            }
+            (Said::Text(text), _) => Ok(text.tokens().to_vec()),
+            (Said::Messages(_), None) => anyhow::bail!("there is no chat template"),
+        }
+    }
+
+    /// The answer to `wanted`, of which only what the executor does not hold yet is computed.
+    fn generate(&mut self, wanted: &[u32], show: &mut dyn FnMut(&str) -> Result<()>) -> Result<Generated> {
+        // The last token always is, for its logits.
+        let agreed = self.cached.iter().zip(wanted).take_while(|(a, b)| a == b).count();
+        let common = self.executor.keep(agreed.min(self.executor.n_past()).min(wanted.len().saturating_sub(1)));
+        self.executor.remember_at(wanted.len().saturating_sub(OPENING).max(common));
+        self.sampler.forget();
+        wanted[..common].iter().for_each(|t| self.sampler.accept(*t));
+        let (executor, sampler, limits) = (&mut *self.executor, &mut *self.sampler, self.setup.limits);
+        let tokenizer = self.setup.tokenizer;
+        let result = generate(executor, tokenizer, sampler, &wanted[common..], limits, &Bar::new(), show);
+        // Whatever went wrong, the executor then holds nothing but what `cached` says: less of it where it cannot forget just
+        // the last ones, and then the next line computes them again.
+        match &result {
+            Ok(answer) => self.cached = [wanted, &answer.tokens].concat(),
+            Err(_) => {
+                self.executor.keep(common);
+                self.cached.truncate(agreed);
+            }
+        }
+        result
+    }
+
+    fn after(&mut self, answer: &Generated) {
+        if self.setup.stats {
+            report::timings(self.executor, answer, self.setup.seed);
+            report::layers(self.setup.model, self.executor);
+        }
+        match answer.stop {
+            Stop::EndOfText if self.chat.is_none() && !self.setup.single => {
+                tell!("(the text has ended; the next line begins a new one)");
+            }
+            Stop::ContextFull => {
+                let more = self.setup.model.config.has_room_beyond(self.executor.params().n_ctx);
+                let advice = if more { ", a larger -c gives more room" } else { "" };
+                tell!("the context is full; /reset starts over{advice}");
+            }
+            Stop::Interrupted => tell!("(stopped)"),
+            _ => {}
+        }
+    }
+
+    /// Forgets all that was said.
+    pub fn forget(&mut self) {
+        self.said.clear();
+        self.cached.clear();
+        self.executor.clear();
+    }
+}
