@@ -2,13 +2,19 @@
 
 use crate::common::models;
 use crate::common::terminal::tell;
-use anyhow::{Result, ensure};
+use crate::template::{Chat, Template};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use powerinfer::chat::Message;
+use powerinfer::chat::{Message, Unusable, Value, builtin};
 use powerinfer::files::MOST_PROMPT;
 use powerinfer::gguf::Gguf;
 use powerinfer::progress::Silent;
-use std::path::PathBuf;
+use powerinfer::tokenizer::Tokenizer;
+use powerinfer::units::Bytes;
+use std::path::{Path, PathBuf};
+
+/// Of a chat template: more than are rendered.
+const MOST_TEMPLATE: Bytes = Bytes(2 << 20);
 
 /// How a conversation is held.
 #[derive(Args)]
@@ -33,6 +39,13 @@ pub struct ChatArgs {
     /// Leave after one answer (-st): to -p, -f, all of a pipe, or a line that is typed. With the chat template where there is one
     #[arg(long)]
     single_turn: bool,
+    /// The chat template, in place of the file's: a name as chatml (docs/chat.md lists them), or a file of Jinja; does not ask for
+    /// a chat by itself
+    #[arg(long, value_name = "NAME|FILE")]
+    chat_template: Option<String>,
+    /// 0: without thinking, where the chat template knows enable_thinking; -1: as the template has it
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=0))]
+    reasoning_budget: Option<i64>,
     /// Stop where the answer would contain TEXT, which is not printed; may be given several times
     #[arg(short, long = "reverse-prompt", value_name = "TEXT", allow_hyphen_values = true,
           value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -73,15 +86,85 @@ impl ChatArgs {
     /// The system message, if there is one.
     ///
     /// # Errors
-    /// When the file cannot be read, or there is no chat to say it in.
-    pub fn system(&self) -> Result<Option<Message>> {
+    /// When the file cannot be read.
+    fn system(&self) -> Result<Option<Message>> {
         let text = match (&self.system_prompt, &self.system_prompt_file) {
             (Some(text), _) => text.clone(),
             (None, Some(path)) => models::read_text(path, MOST_PROMPT, &Silent)?.trim_end().to_owned(),
             (None, None) => return Ok(None),
         };
-        ensure!(!self.no_conversation, "-sys: what it says is part of a chat, and -no-cnv asks for plain text");
         Ok(Some(Message { role: "system".to_owned(), content: text }).filter(|message| !message.content.is_empty()))
+    }
+
+    /// The chat template: the one that was named, or the file's; `None` where there is neither.
+    ///
+    /// # Errors
+    /// When the name is unknown, and when the file cannot be read.
+    pub fn template(&self, gguf: &Gguf) -> Result<Option<Template>> {
+        let Some(given) = &self.chat_template else {
+            let found = gguf.metadata().str("tokenizer.chat_template")?;
+            return Ok(
+                found.map(|source| Template { name: gguf.source().name().to_owned(), source: source.to_owned() })
+            );
+        };
+        let named = |source| Ok(Some(Template { name: format!("--chat-template {given}"), source }));
+        if let Some(source) = builtin::named(given) {
+            return named(source.to_owned());
+        }
+        if given.contains("{{") || given.contains("{%") {
+            return Ok(Some(Template { name: "--chat-template".to_owned(), source: given.clone() }));
+        }
+        let path = Path::new(given);
+        if !path.exists() && !given.contains(['/', '\\', '.']) {
+            let names: Vec<_> = builtin::names().collect();
+            bail!(
+                "--chat-template {given}: there is no such file, and no template of that name; known: {}",
+                names.join(", ")
+            );
+        }
+        Ok(Some(Template { name: given.clone(), source: models::read_text(path, MOST_TEMPLATE, &Silent)? }))
+    }
+
+    /// What the template is told of thinking; says so where that has no effect.
+    fn thinking(&self, source: &str) -> Option<(String, Value)> {
+        const VARIABLE: &str = "enable_thinking";
+        self.reasoning_budget.filter(|budget| *budget == 0)?;
+        if !source.contains(VARIABLE) {
+            tell!("note: --reasoning-budget 0 has no effect: the chat template does not know {VARIABLE}");
+            return None;
+        }
+        Some((VARIABLE.to_owned(), Value::from(false)))
+    }
+
+    /// A chat with that template, and the system message of the flags.
+    ///
+    /// # Errors
+    /// When there is no template, or none that can be used.
+    pub fn chat<'t>(&self, gguf: &Gguf, tokenizer: &'t Tokenizer) -> Result<Chat<'t>> {
+        let name = gguf.source().name();
+        let template = self.template(gguf)?.with_context(|| {
+            format!("{name}: has no chat template; --chat-template gives it one, and -i continues plain text")
+        })?;
+        let variables = self.thinking(&template.source).into_iter().collect();
+        Chat::new(&template, variables, gguf, tokenizer, self.system()?)
+    }
+
+    /// What to do, and what a chat is held with.
+    ///
+    /// # Errors
+    /// When a chat was asked for and cannot be held. Where it was not, a template that cannot be used leaves plain text.
+    pub fn open<'t>(&self, gguf: &Gguf, tokenizer: &'t Tokenizer, given: bool) -> Result<(Form, Option<Chat<'t>>)> {
+        let form = self.form(gguf, given)?;
+        if form != Form::Chat {
+            return Ok((form, None));
+        }
+        match self.chat(gguf, tokenizer) {
+            Err(error) if error.is::<Unusable>() && !self.is_asked_for() && !self.single_turn => {
+                tell!("note: plain text all the same: {error:#}");
+                Ok((Form::Text, None))
+            }
+            chat => Ok((form, Some(chat?))),
+        }
     }
 
     /// What to do with a file that has a chat template or not, which is told where the flags leave it open; `given`: there is a
@@ -89,14 +172,17 @@ impl ChatArgs {
     ///
     /// # Errors
     /// When a chat was asked for and there is no template.
-    pub fn form(&self, gguf: &Gguf, given: bool) -> Result<Form> {
-        let has_template = gguf.metadata().str("tokenizer.chat_template")?.is_some();
+    fn form(&self, gguf: &Gguf, given: bool) -> Result<Form> {
+        let refused = self.has_system() && self.no_conversation;
+        ensure!(!refused, "-sys: what it says is part of a chat, and -no-cnv asks for plain text");
+        let has_template = self.chat_template.is_some() || gguf.metadata().str("tokenizer.chat_template")?.is_some();
         let text = if given && !self.interactive { Form::Once } else { Form::Text };
         if self.conversation {
             return Ok(Form::Chat);
         }
         if self.has_system() && !self.no_conversation {
-            ensure!(has_template, "{}: has no chat template, and -sys is part of a chat", gguf.source().name());
+            let name = gguf.source().name();
+            ensure!(has_template, "{name}: has no chat template, which -sys needs; --chat-template gives it one");
             return Ok(Form::Chat);
         }
         if self.no_conversation || self.interactive {
@@ -104,10 +190,10 @@ impl ChatArgs {
         }
         let (form, why) = match (has_template, given) {
             (true, _) if self.single_turn => return Ok(Form::Chat),
-            (true, false) => (Form::Chat, "chat, as the file has a chat template (-no-cnv: plain text)"),
-            (true, true) => (text, "plain text, as there is a prompt (-cnv: a chat with the file's template)"),
+            (true, false) => (Form::Chat, "chat, as there is a chat template (-no-cnv: plain text)"),
+            (true, true) => (text, "plain text, as there is a prompt (-cnv: a chat with the template)"),
             (false, true) => return Ok(text),
-            (false, false) => (text, "plain text, as the file has no chat template"),
+            (false, false) => (text, "plain text, as the file has no chat template (--chat-template gives it one)"),
         };
         tell!("note: {why}");
         Ok(form)

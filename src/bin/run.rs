@@ -34,7 +34,6 @@ use std::io::{IsTerminal, stdin};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
-use template::Chat;
 
 /// With --stats, one in so many tokens is looked at for what the predictors missed.
 const AUDITED: u64 = 16;
@@ -161,7 +160,6 @@ fn run(args: Args) -> Result<()> {
     params.validate()?;
     let seed = params.seed;
     let chosen = args.compute.choose_device()?;
-    let system = args.chat.system()?;
     let prompt = if args.chat.reads_lines() { given_prompt(&args)? } else { prompt(&args)? };
     let talk = args.chat.reads_lines() || prompt.is_none();
     // At a terminal Ctrl-C never ends a conversation; Ctrl-D does.
@@ -206,11 +204,7 @@ fn run(args: Args) -> Result<()> {
         show_special: args.special,
         stop_strings: &args.chat.reverse_prompt,
     };
-    let form = args.chat.form(&model.gguf, prompt.is_some())?;
-    let chat = match form {
-        Form::Chat => Some(Chat::new(&model.gguf, &tokenizer, system)?),
-        Form::Once | Form::Text => None,
-    };
+    let (form, chat) = args.chat.open(&model.gguf, &tokenizer, prompt.is_some())?;
     if form != Form::Once {
         let setup = repl::Setup {
             model: &model,
@@ -361,7 +355,7 @@ fn tokenize(args: &Args) -> Result<()> {
     let gguf = models::open_file(path.as_deref())?;
     let tokenizer: Tokenizer = models::tokenizer(&gguf)?;
     let ids = if args.chat.is_asked_for() {
-        let chat = Chat::new(&gguf, &tokenizer, args.chat.system()?)?;
+        let chat = args.chat.chat(&gguf, &tokenizer)?;
         let messages: Vec<_> = chat.system.iter().cloned().chain([template::user(&text)]).collect();
         chat.encode(&messages, usize::MAX)?.tokens
     } else {

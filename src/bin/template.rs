@@ -3,11 +3,19 @@
 use crate::common::own_program;
 use crate::common::terminal::{Bar, tell};
 use anyhow::{Context, Result};
-use powerinfer::chat::{Message, Refused, Request, contained};
+use powerinfer::chat::{Message, Refused, Request, Value, contained};
 use powerinfer::conversation::{Prompt, Prompter, without_system};
 use powerinfer::gguf::Gguf;
 use powerinfer::progress::Interrupted;
 use powerinfer::tokenizer::Tokenizer;
+
+/// A chat template, before it is tried.
+pub struct Template {
+    /// Of the model, the file or the flag that it comes from.
+    pub name: String,
+    /// Jinja.
+    pub source: String,
+}
 
 /// What a chat is held with.
 pub struct Chat<'a> {
@@ -19,16 +27,23 @@ pub struct Chat<'a> {
 }
 
 impl<'a> Chat<'a> {
-    /// With the file's chat template, after a try that shows whether it can be used at all.
-    pub fn new(gguf: &Gguf, tokenizer: &'a Tokenizer, system: Option<Message>) -> Result<Self> {
-        let (name, metadata) = (gguf.source().name(), gguf.metadata());
-        let source = metadata.str("tokenizer.chat_template")?;
-        let source = source.with_context(|| format!("{name}: has no chat template; use -i to continue plain text"))?;
-        let prompter = Prompter::new(source, tokenizer, metadata)?;
+    /// With `template`, which is told `variables`, after a try that shows whether it can be used at all.
+    ///
+    /// # Errors
+    /// When it cannot.
+    pub fn new(
+        template: &Template,
+        variables: Vec<(String, Value)>,
+        gguf: &Gguf,
+        tokenizer: &'a Tokenizer,
+        system: Option<Message>,
+    ) -> Result<Self> {
+        let mut prompter = Prompter::new(&template.source, tokenizer, gguf.metadata())?;
+        variables.into_iter().for_each(|(name, value)| prompter.tell(name, value));
         match render(&prompter.request(vec![user("Hello")])) {
             // It may want a system message, or another beginning.
             Err(error) if error.is::<Refused>() => {}
-            tried => drop(tried.with_context(|| name.to_owned())?),
+            tried => drop(tried.with_context(|| template.name.clone())?),
         }
         let mut chat = Self { prompter, system: None, merges_system: false };
         chat.set_system(system)?;

@@ -1,5 +1,6 @@
 //! Turns a conversation into a prompt with the chat template of the model file.
 
+pub mod builtin;
 mod calendar;
 pub mod contained;
 mod errors;

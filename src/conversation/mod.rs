@@ -59,6 +59,11 @@ impl<'a> Prompter<'a> {
         Self { tokenizer, source: source.to_owned(), variables }
     }
 
+    /// Tells the template a variable beside those of special tokens, as `enable_thinking`.
+    pub fn tell(&mut self, name: String, value: Value) {
+        self.variables.insert(name, value);
+    }
+
     /// What `render` is asked for to open the assistant's turn behind `messages`.
     pub fn request(&self, messages: Vec<Message>) -> Request {
         let (source, variables) = (self.source.clone(), self.variables.clone());

@@ -4,6 +4,7 @@ mod activations;
 mod architectures;
 mod bench;
 mod chat;
+mod chat_templates;
 mod contradictions;
 mod conversation_ends;
 mod device;
