@@ -111,7 +111,7 @@ fn prompts_and_pipes_are_plain_text_unless_a_chat_is_asked_for() {
     assert!(plain.stdout.starts_with("hello"), "{plain:?}");
     assert_eq!(plain.stderr.matches("note: plain text, as there is a prompt (-cnv").count(), 1, "{}", plain.stderr);
     assert_eq!(feed(&mut run(&model, &["-n", "4"]), "hello\n").ok().stdout, plain.stdout);
-    for flag in ["-no-cnv", "--no-conversation", "--no-cnv"] {
+    for flag in ["-no-cnv", "--no-conversation"] {
         let outcome = said(&model, &["-n", "4", "-p", "hello", "-cnv", flag]);
         assert_eq!(outcome.stdout, plain.stdout, "{flag}");
         assert!(!outcome.stderr.contains("note: plain text"), "{}", outcome.stderr);
