@@ -16,6 +16,7 @@ use common::hardware::hardware_to_show;
 use common::models;
 use common::names;
 use common::plan::{self, PlanArgs};
+use common::sampling::Sampling;
 use common::terminal::{Again, Bar, catch_ctrl_c, print, print_generated, print_json, tell};
 use common::which::Which;
 use powerinfer::chat::contained;
@@ -27,13 +28,13 @@ use powerinfer::model::{Down, Model, NeuronGroup};
 use powerinfer::placement::Placement;
 use powerinfer::placement::workload::Workload;
 use powerinfer::progress::{Interrupted, Silent};
-use powerinfer::sampler::{Sampler, SamplerParams};
+use powerinfer::sampler::Sampler;
 use powerinfer::tokenizer::{Special, Tokenizer};
 use std::ffi::OsString;
 use std::io::{IsTerminal, stdin};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 /// With --stats, one in so many tokens is looked at for what the predictors missed.
 const AUDITED: u64 = 16;
@@ -76,27 +77,8 @@ struct Args {
     /// Threads [default: all cores]
     #[arg(short, long, value_name = "N")]
     threads: Option<usize>,
-    /// Seed for sampling; -1: a new one each time
-    #[arg(short, long, value_name = "N", default_value_t = -1, allow_negative_numbers = true)]
-    seed: i64,
-    /// Temperature; 0 is greedy
-    #[arg(long, value_name = "X", default_value_t = 0.8, allow_negative_numbers = true)]
-    temp: f32,
-    /// Keep the K most likely tokens; 0 keeps all
-    #[arg(long, value_name = "K", default_value_t = 40, allow_negative_numbers = true)]
-    top_k: i32,
-    /// Keep the most likely tokens whose probabilities add up to P; 1 keeps all
-    #[arg(long, value_name = "P", default_value_t = 0.95, allow_negative_numbers = true)]
-    top_p: f32,
-    /// Keep tokens at least P times as likely as the most likely one; 0 keeps all
-    #[arg(long, value_name = "P", default_value_t = 0.05, allow_negative_numbers = true)]
-    min_p: f32,
-    /// Penalty for repeating recent tokens; 1 is off
-    #[arg(long, value_name = "X", default_value_t = 1.0, allow_negative_numbers = true)]
-    repeat_penalty: f32,
-    /// How many of the last tokens count as recent; -1: all of them
-    #[arg(long, value_name = "N", default_value_t = 64, allow_negative_numbers = true)]
-    repeat_last_n: i32,
+    #[command(flatten)]
+    sampling: Sampling,
     /// Keep generating where the model would end its text
     #[arg(long)]
     ignore_eos: bool,
@@ -156,7 +138,7 @@ fn run(args: Args) -> Result<()> {
     if args.plan.dry_run {
         return dry_run(&args);
     }
-    let params = sampler_params(&args);
+    let params = args.sampling.params();
     params.validate()?;
     let seed = params.seed;
     let chosen = args.compute.choose_device()?;
@@ -187,7 +169,7 @@ fn run(args: Args) -> Result<()> {
     if !model.is_synthetic() {
         executor.watch_gates();
     }
-    let mut sampler = Sampler::new(params)?;
+    let mut sampler = Sampler::for_tokens(&params, &tokenizer)?;
     let load = start.elapsed().as_secs_f64();
     let by_columns = |group: &NeuronGroup| matches!(group.ffn_down(), Down::Columns(_));
     let plain = model.weights.groups().any(|(_, group)| by_columns(group));
@@ -271,19 +253,6 @@ fn dry_run(args: &Args) -> Result<()> {
     let hardware = hardware_to_show(given, choice, &work, &run, params.n_threads, params.isa, &Bar::new())?;
     plan::tell_lack(&hardware, &model, &params);
     plan::show(&args.plan, args.json, &hardware, &work, &run)
-}
-
-fn sampler_params(args: &Args) -> SamplerParams {
-    let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64) & 0xffff_ffff;
-    SamplerParams {
-        temp: args.temp,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        min_p: args.min_p,
-        repeat_penalty: args.repeat_penalty,
-        repeat_last_n: args.repeat_last_n,
-        seed: u64::try_from(args.seed).unwrap_or_else(|_| clock()),
-    }
 }
 
 fn executor_params(args: &Args, model: &Model) -> Result<ExecutorParams> {

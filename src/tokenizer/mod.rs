@@ -148,6 +148,11 @@ impl Tokenizer {
         Ok(ids)
     }
 
+    /// Tokens of the vocabulary.
+    pub fn n_tokens(&self) -> usize {
+        self.tokens.len()
+    }
+
     /// Bytes of the longest token, as the file writes it: no text of more is one token.
     pub fn longest_token(&self) -> usize {
         self.tokens.iter().map(Vec::len).max().unwrap_or(0)

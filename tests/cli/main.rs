@@ -37,6 +37,7 @@ mod quantize;
 mod recurrent;
 mod resume;
 mod run;
+mod sampling;
 mod self_test;
 #[path = "../support/mod.rs"]
 mod support;

@@ -13,6 +13,7 @@ pub mod line;
 pub mod models;
 pub mod names;
 pub mod plan;
+pub mod sampling;
 pub mod self_test;
 pub mod terminal;
 pub mod which;

@@ -146,7 +146,7 @@ pub const RUN: [(&str, Means); 210] = [
     ("-l 15043-1", Set("logit_bias=15043-1")),
     ("--logit-bias 15043+1", Set("logit_bias=15043+1")),
     ("--samplers top_k;temperature", Set("samplers=top_k;temperature")),
-    ("--sampling-seq edskypmxt", Refused),
+    ("--sampling-seq edskypmxt", Set("sampling_seq=edskypmxt")),
     ("--ignore-eos", Set("ignore_eos=true")),
     (r#"--grammar root::="a""#, Set(r#"grammar=root::="a""#)),
     ("--grammar-file g.gbnf", Set("grammar_file=g.gbnf")),

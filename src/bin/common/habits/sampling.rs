@@ -1,7 +1,7 @@
 //! Flags that say how tokens are drawn.
 
 use super::Takes::{Nothing, Value};
-use super::{Group, already, note, refused, same, same_but};
+use super::{Group, already, note, refused, same};
 
 /// Samplers, in llama.cpp's order.
 pub const SAMPLING: Group = Group {
@@ -27,15 +27,12 @@ pub const SAMPLING: Group = Group {
         same(&["--dry-sequence-breaker"], "dry-sequence-breaker"),
         same(&["--dynatemp-range"], "dynatemp-range"),
         same(&["--dynatemp-exp"], "dynatemp-exp"),
-        same_but(&["--mirostat"], "mirostat", "0 and 2."),
+        same(&["--mirostat"], "mirostat"),
         same(&["--mirostat-lr"], "mirostat-lr"),
         same(&["--mirostat-ent"], "mirostat-ent"),
         same(&["-l", "--logit-bias"], "logit-bias"),
         same(&["--samplers"], "samplers"),
-        refused(
-            &["--sampler-seq", "--sampling-seq"],
-            "--samplers names them in words, as in --samplers \"top_k;temperature\"",
-        ),
+        same(&["--sampling-seq", "--sampler-seq"], "sampling-seq"),
         same(&["--ignore-eos"], "ignore-eos"),
         same(&["--grammar"], "grammar"),
         same(&["--grammar-file"], "grammar-file"),

@@ -1,0 +1,71 @@
+//! Repeat, frequency and presence penalty: tokens that were seen recently become less likely.
+
+use super::candidates::Candidates;
+use super::step::Step;
+use std::collections::{HashMap, VecDeque};
+
+/// Weakens the tokens in a window of the last ones. Positive logits are divided by `repeat`, others multiplied; then `frequency`
+/// is subtracted for each time that the token is in the window, and `presence` once.
+#[derive(Debug)]
+pub struct Penalties {
+    repeat: f64,
+    frequency: f64,
+    presence: f64,
+    /// Tokens in the window at most; `None` is all.
+    last_n: Option<usize>,
+    window: VecDeque<u32>,
+    /// How often each token is in the window.
+    counts: HashMap<u32, u32>,
+}
+
+impl Penalties {
+    /// `None` where it would change nothing. `last_n` is a number of tokens, or -1 for all.
+    pub fn new(repeat: f32, frequency: f32, presence: f32, last_n: i32) -> Option<Self> {
+        if last_n == 0 || (repeat, frequency, presence) == (1.0, 0.0, 0.0) {
+            return None;
+        }
+        let [repeat, frequency, presence] = [repeat, frequency, presence].map(f64::from);
+        let last_n = usize::try_from(last_n).ok();
+        Some(Self { repeat, frequency, presence, last_n, window: VecDeque::new(), counts: HashMap::new() })
+    }
+}
+
+impl Step for Penalties {
+    fn apply(&mut self, candidates: &mut Candidates, _draw: &mut dyn FnMut() -> f64) {
+        let weakened = |logit: f64, count: u32| {
+            let logit = if logit > 0.0 { logit / self.repeat } else { logit * self.repeat };
+            logit - (f64::from(count) * self.frequency + self.presence)
+        };
+        let count = |id: u32| self.counts.get(&id).copied();
+        // Which is faster depends on how many of either there are, but not what comes out.
+        if candidates.in_order_of_ids() {
+            candidates.set_logits_of(self.counts.keys().copied(), |c| weakened(c.logit, count(c.id).unwrap_or(0)));
+        } else {
+            candidates.set_logits(|c| count(c.id).map_or(c.logit, |n| weakened(c.logit, n)));
+        }
+    }
+
+    fn accept(&mut self, token: u32) {
+        if self.last_n == Some(self.window.len())
+            && let Some(oldest) = self.window.pop_front()
+            && let Some(count) = self.counts.get_mut(&oldest)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.counts.remove(&oldest);
+            }
+        }
+        self.window.push_back(token);
+        *self.counts.entry(token).or_default() += 1;
+    }
+
+    fn forget(&mut self) {
+        self.window.clear();
+        self.counts.clear();
+    }
+
+    #[cfg(test)]
+    fn capacity(&self) -> usize {
+        self.window.capacity() + self.counts.capacity().next_power_of_two()
+    }
+}
