@@ -1,4 +1,4 @@
-//! Compresses the PTX of kernels/ptx for the programs (4.3 MB of text become 0.8 MB), and tells them their commit.
+//! Compresses the PTX of kernels/ptx for the programs (4.3 MB of text become 0.8 MB), and tells them what they are built from.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -30,6 +30,9 @@ fn main() -> io::Result<()> {
     };
     println!("cargo::rustc-env=POWERINFER_COMMIT={commit}");
     println!("cargo::rustc-env=POWERINFER_BUILD_NUMBER={number}");
+    println!("cargo::rustc-env=POWERINFER_TARGET={}", variable("TARGET")?.to_string_lossy());
+    let compiler = Command::new(variable("RUSTC")?).arg("--version").output()?;
+    println!("cargo::rustc-env=POWERINFER_COMPILER={}", String::from_utf8_lossy(&compiler.stdout).trim());
     Ok(())
 }
 

@@ -23,6 +23,7 @@ mod keys;
 mod layers;
 mod names;
 mod outputs;
+mod papers;
 mod parts;
 mod pipeline;
 mod plan;

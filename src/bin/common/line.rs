@@ -3,7 +3,7 @@
 use super::habits::page;
 use super::habits::reader::{self, Line};
 use super::terminal::{print, tell};
-use super::{DONE, FAILED, USAGE, devices};
+use super::{DONE, FAILED, USAGE, devices, help, papers};
 use clap::{ArgMatches, Command, CommandFactory, Parser};
 use powerinfer::printable::printable;
 use serde_json::{Map, Value, json};
@@ -14,6 +14,10 @@ use std::io::{BufRead, stdin};
 const READ: &str = "--read-lines";
 /// First argument that prints docs/llama-cpp.md.
 const PAGE: &str = "--llama-cpp-page";
+/// First argument that prints a page of the manual.
+const MANUAL: &str = "--manual-page";
+/// First argument that prints completions; the shell follows.
+const COMPLETIONS: &str = "completions";
 /// How variables begin that llama.cpp reads in the place of flags.
 const VARIABLES: &str = "LLAMA_ARG_";
 
@@ -61,7 +65,7 @@ fn code(done: anyhow::Result<()>) -> u8 {
 
 /// The command as clap has it, with what all commands share.
 fn command<A: CommandFactory>() -> Command {
-    A::command().args_override_self(true)
+    help::dressed(A::command())
 }
 
 /// Whether the flag is there, and was given.
@@ -89,6 +93,16 @@ fn special<A: CommandFactory>(line: &[OsString]) -> Option<u8> {
     match line.get(1)?.to_str()? {
         PAGE => Some(code(print(page::text()))),
         READ => Some(code(tell_lines::<A>())),
+        MANUAL => Some(code(papers::manual(command::<A>()))),
+        COMPLETIONS => {
+            Some(match line.get(2).map(|shell| papers::completions(command::<A>(), &shell.to_string_lossy())) {
+                Some(Some(done)) => code(done),
+                Some(None) | None => {
+                    tell!("error: {COMPLETIONS}: name a shell: bash, elvish, fish, powershell or zsh");
+                    USAGE
+                }
+            })
+        }
         _ => None,
     }
 }

@@ -8,14 +8,17 @@ pub mod ending;
 pub mod escapes;
 pub mod habits;
 pub mod hardware;
+pub mod help;
 pub mod hub;
 pub mod line;
 pub mod models;
 pub mod names;
+pub mod papers;
 pub mod plan;
 pub mod sampling;
 pub mod self_test;
 pub mod terminal;
+pub mod version;
 pub mod which;
 
 use anyhow::{Context, Result, ensure};

@@ -3,7 +3,7 @@
 use super::Means::{self, Noted, Refused, Set, So};
 
 /// Of llama-cli and llama-completion.
-pub const RUN: [(&str, Means); 210] = [
+pub const RUN: [(&str, Means); 212] = [
     ("-m model.gguf", Set("model=model.gguf")),
     ("--model model.gguf", Set("model=model.gguf")),
     ("-hf owner/model-GGUF:Q4_K_M", Set("hf_repo=owner/model-GGUF:Q4_K_M")),
@@ -147,6 +147,7 @@ pub const RUN: [(&str, Means); 210] = [
     ("--logit-bias 15043+1", Set("logit_bias=15043+1")),
     ("--samplers top_k;temperature", Set("samplers=top_k;temperature")),
     ("--sampling-seq edskypmxt", Set("sampling_seq=edskypmxt")),
+    ("--sampler-seq edskypmxt", Set("sampling_seq=edskypmxt")),
     ("--ignore-eos", Set("ignore_eos=true")),
     (r#"--grammar root::="a""#, Set(r#"grammar=root::="a""#)),
     ("--grammar-file g.gbnf", Set("grammar_file=g.gbnf")),
@@ -159,6 +160,7 @@ pub const RUN: [(&str, Means); 210] = [
     ("-cnv", Set("conversation=true")),
     ("--conversation", Set("conversation=true")),
     ("-no-cnv", Set("no_conversation=true")),
+    ("--no-cnv", Set("no_conversation=true")),
     ("--no-conversation", Set("no_conversation=true")),
     ("-st", Set("single_turn=true")),
     ("--single-turn", Set("single_turn=true")),
@@ -240,7 +242,7 @@ pub const BENCH: [(&str, Means); 66] = [
     ("-oe jsonl", Set("output_err=jsonl")),
     ("--delay 5", Set("delay=5")),
     ("--progress", Set("progress=true")),
-    ("--no-warmup", Noted),
+    ("--no-warmup", Set("no_warmup=true")),
     ("-v", So),
     ("-ctk f16 -ctv f16", Set("cache_type=f16")),
     ("-ctk q8_0 -ctv f16", Refused),

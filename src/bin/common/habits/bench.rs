@@ -2,7 +2,7 @@
 
 use super::Takes::{Maybe, Nothing};
 use super::values::SWITCH;
-use super::{Group, already, by, note, refused, same, same_but, values};
+use super::{Group, already, by, refused, same, same_but, values};
 
 const PLACED: &str = "the planner decides what the card does; --vram-budget bounds it";
 
@@ -22,7 +22,7 @@ pub const TESTS: Group = Group {
         same(&["--delay"], "delay"),
         same(&["--progress"], "progress"),
         same_but(&["-t", "--threads"], "threads", "A list, as there."),
-        note(&["--no-warmup"], Nothing, "each test runs once before it is measured, in any case"),
+        same(&["--no-warmup"], "no-warmup"),
         already(&["-v", "--verbose"], Nothing, "What there is to say is said on standard error."),
     ],
 };

@@ -34,7 +34,7 @@ pub const CONVERSATION: Group = Group {
     heading: "Conversation",
     habits: &[
         same(&["-cnv", "--conversation"], "conversation"),
-        same(&["-no-cnv", "--no-conversation"], "no-conversation"),
+        same(&["-no-cnv", "--no-cnv", "--no-conversation"], "no-conversation"),
         same(&["-st", "--single-turn"], "single-turn"),
         same(&["-i", "--interactive"], "interactive"),
         same_but(&["-if", "--interactive-first"], "interactive", "With `-p`, that is said first."),

@@ -74,6 +74,14 @@ fn row(tool: &Tool, habit: &Habit) -> Option<String> {
         Here::By(_) => "by its value".to_owned(),
         Here::CacheType(_) => "`--cache-type`".to_owned(),
     };
-    let remark = habit.remark.replace('|', "\\|");
+    let remark = sentence(habit.remark).replace('|', "\\|");
     (!flags.is_empty()).then(|| format!("| {} | {here} | {remark} |\n", flags.join(" ")))
+}
+
+/// `text`, which may be a part of a message, as a sentence; what begins with a flag stays so.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let Some(first) = letters.next() else { return String::new() };
+    let end = if text.ends_with('.') { "" } else { "." };
+    format!("{}{}{end}", first.to_uppercase(), letters.as_str())
 }

@@ -177,6 +177,10 @@ impl Reader<'_> {
         let arg = letters.next().and_then(|letter| short(self.command, letter).cloned());
         let attached = letters.as_str();
         match arg {
+            // In short they say less than in their long form.
+            Some(arg) if attached.is_empty() && ["help", "version"].contains(&arg.get_id().as_str()) => {
+                self.line.arguments.push(argument.to_owned());
+            }
             Some(arg) if attached.is_empty() => self.forward(&arg, typed, rest),
             // -n4
             Some(arg) if takes_value(&arg) && attached.starts_with(|c: char| c.is_ascii_digit() || c == '-') => {

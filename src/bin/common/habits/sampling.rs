@@ -32,7 +32,7 @@ pub const SAMPLING: Group = Group {
         same(&["--mirostat-ent"], "mirostat-ent"),
         same(&["-l", "--logit-bias"], "logit-bias"),
         same(&["--samplers"], "samplers"),
-        same(&["--sampling-seq", "--sampler-seq"], "sampling-seq"),
+        same(&["--sampler-seq", "--sampling-seq"], "sampling-seq"),
         same(&["--ignore-eos"], "ignore-eos"),
         same(&["--grammar"], "grammar"),
         same(&["--grammar-file"], "grammar-file"),
