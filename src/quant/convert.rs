@@ -15,7 +15,7 @@ pub type Quantize = fn(&[f32], &mut [u8]);
 
 const READABLE: &str =
     "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, IQ4_XS and MXFP4";
-const WRITABLE: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K";
+const WRITABLE: &str = "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL and IQ4_XS";
 
 /// How to read rows of `dtype`.
 ///
@@ -57,9 +57,13 @@ pub fn quantizer(dtype: GgmlType) -> Result<Quantize> {
         GgmlType::Q4_1 => |x, out| by_block(x, GgmlType::Q4_1, out, legacy::quantize_q4_1),
         GgmlType::Q5_0 => |x, out| by_block(x, GgmlType::Q5_0, out, legacy::quantize_q5_0),
         GgmlType::Q5_1 => |x, out| by_block(x, GgmlType::Q5_1, out, legacy::quantize_q5_1),
-        GgmlType::Q4_K => |x, out| by_block(x, GgmlType::Q4_K, out, k_quantize::quantize_q4_k),
-        GgmlType::Q5_K => |x, out| by_block(x, GgmlType::Q5_K, out, k_quantize::quantize_q5_k),
-        GgmlType::Q6_K => |x, out| by_block(x, GgmlType::Q6_K, out, k_quantize::quantize_q6_k),
+        GgmlType::Q2_K => k_quantize::quantize_q2_k,
+        GgmlType::Q3_K => k_quantize::quantize_q3_k,
+        GgmlType::IQ4_NL => k_quantize::quantize_iq4_nl,
+        GgmlType::IQ4_XS => k_quantize::quantize_iq4_xs,
+        GgmlType::Q4_K => k_quantize::quantize_q4_k,
+        GgmlType::Q5_K => k_quantize::quantize_q5_k,
+        GgmlType::Q6_K => k_quantize::quantize_q6_k,
         other => bail!("type {other} cannot be written; {WRITABLE} can"),
     })
 }

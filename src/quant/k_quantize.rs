@@ -1,72 +1,186 @@
-//! Writes the super-blocks of Q4_K, Q5_K and Q6_K: a search for the scales that keep the weighted squared error low.
+//! Writes the super-blocks of Q2_K to Q6_K and IQ4_XS, and the blocks of IQ4_NL.
+#![allow(unsafe_code, reason = "functions compiled for AVX2 are called where the processor has it")]
 
-use super::blocks::{all_finite, extreme};
+use super::blocks::QK;
+use super::grid::{Integers, Levels};
+use super::k_affine::{Affine, AffineRange, affine_block};
 use super::k_quants::{PAIRS_BYTES, QK_K};
-use half::f16;
+use super::k_symmetric::{lone_block, symmetric_block};
+#[cfg(target_arch = "x86_64")]
+use super::lanes::Avx2;
+use super::lanes::{Lanes, Plain, WIDTH};
 
-/// Elements that share a scale and a minimum in `Q4_K` and `Q5_K`.
-const SUB: usize = 32;
-/// Elements that share a scale in `Q6_K`.
-const SUB_6: usize = 16;
-/// Scales and minima of `Q4_K` and `Q5_K` have 6 bits.
-const PAIR_MAX: f32 = 63.0;
-/// How often the factors of a super-block are refitted to the values chosen with the previous ones.
-const REFITS: usize = 3;
+const Q2_K: AffineRange = AffineRange { q_max: 3.0, pair_max: 15.0 };
+const Q4_K: AffineRange = AffineRange { q_max: 15.0, pair_max: 63.0 };
+const Q5_K: AffineRange = AffineRange { q_max: 31.0, pair_max: 63.0 };
 
-/// Quantizes 256 values to a `Q4_K` block. Deterministic; an infinity or NaN makes all of it NaN.
-pub fn quantize_q4_k(x: &[f32], out: &mut [u8]) {
-    let block = affine_block(x, 15.0);
-    write_affine_head(&block, out);
-    write_halves(&block.q, &mut out[16..144]);
+/// `$name`, which writes whole blocks of `$len` elements and `$bytes` bytes with `$block`: compiled for AVX2, where the processor has it, and for
+/// all others. Both give the same bytes.
+macro_rules! quantizer {
+    ($(#[$doc:meta])* $name:ident, $block:ident, $len:expr, $bytes:expr) => {
+        $(#[$doc])*
+        pub fn $name(x: &[f32], out: &mut [u8]) {
+            #[inline(always)]
+            fn blocks<V: Lanes>(x: &[f32], out: &mut [u8]) {
+                for (x, out) in x.chunks_exact($len).zip(out.chunks_exact_mut($bytes)) {
+                    $block::<V>(x, out);
+                }
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2")]
+            fn with_avx2(x: &[f32], out: &mut [u8]) {
+                blocks::<Avx2>(x, out);
+            }
+            #[cfg(target_arch = "x86_64")]
+            if is_x86_feature_detected!("avx2") {
+                // SAFETY: the processor has AVX2.
+                return unsafe { with_avx2(x, out) };
+            }
+            blocks::<Plain>(x, out);
+        }
+    };
 }
 
-/// Quantizes 256 values to a `Q5_K` block; see [`quantize_q4_k`].
-pub fn quantize_q5_k(x: &[f32], out: &mut [u8]) {
-    let block = affine_block(x, 31.0);
-    write_affine_head(&block, out);
-    for (i, o) in out[16..48].iter_mut().enumerate() {
-        *o = (0..8).fold(0, |bits, j| bits | (block.q[j][i] as u8 >> 4) << j);
+quantizer! {
+    /// Quantizes whole super-blocks to `Q2_K`; see [`quantize_q4_k`].
+    quantize_q2_k, q2_k, QK_K, 84
+}
+
+quantizer! {
+    /// Quantizes whole super-blocks to `Q3_K`; see [`quantize_q4_k`].
+    quantize_q3_k, q3_k, QK_K, 110
+}
+
+quantizer! {
+    /// Quantizes whole blocks to `IQ4_NL`; see [`quantize_q4_k`].
+    quantize_iq4_nl, iq4_nl, QK, 18
+}
+
+quantizer! {
+    /// Quantizes whole super-blocks to `IQ4_XS`; see [`quantize_q4_k`].
+    quantize_iq4_xs, iq4_xs, QK_K, 136
+}
+
+quantizer! {
+    /// Quantizes whole super-blocks to `Q4_K`. Deterministic; an infinity or NaN makes all of its block NaN.
+    quantize_q4_k, q4_k, QK_K, 144
+}
+
+quantizer! {
+    /// Quantizes whole super-blocks to `Q5_K`; see [`quantize_q4_k`].
+    quantize_q5_k, q5_k, QK_K, 176
+}
+
+quantizer! {
+    /// Quantizes whole super-blocks to `Q6_K`; see [`quantize_q4_k`].
+    quantize_q6_k, q6_k, QK_K, 210
+}
+
+#[inline(always)]
+pub(super) fn q2_k<V: Lanes>(x: &[f32], out: &mut [u8]) {
+    let block = affine_block::<V, 2, 16>(x, Q2_K);
+    for (o, (scale, min)) in out[..16].iter_mut().zip(block.scale.iter().zip(block.min)) {
+        *o = *scale as u8 | (min as u8) << 4;
     }
-    write_halves(&block.q, &mut out[48..176]);
+    write_pairs_of_bits(&bytes(block.q, 0.0), &mut out[16..80]);
+    out[80..82].copy_from_slice(&block.d.to_le_bytes());
+    out[82..84].copy_from_slice(&block.d_min.to_le_bytes());
 }
 
-/// Quantizes 256 values to a `Q6_K` block; see [`quantize_q4_k`].
-pub fn quantize_q6_k(x: &[f32], out: &mut [u8]) {
-    let block = symmetric_block(x);
-    let q = |i: usize| (block.q[i / SUB_6][i % SUB_6] + 32.0) as u8;
+#[inline(always)]
+pub(super) fn q3_k<V: Lanes>(x: &[f32], out: &mut [u8]) {
+    let block = symmetric_block::<V, Integers<4>, 2, 16>(x, 32.0);
+    let q = bytes(block.q, 4.0);
+    write_bit_planes(&q, 2, &mut out[..32]);
+    write_pairs_of_bits(&q, &mut out[32..96]);
+    let scale = block.scale.map(|scale| (scale + 32.0) as u8);
+    let packed = &mut out[96..108];
+    for k in 0..8 {
+        packed[k] = scale[k] & 0x0f | scale[k + 8] << 4;
+    }
+    for k in 0..4 {
+        packed[8 + k] = (0..4).fold(0, |bits, part| bits | scale[k + 4 * part] >> 4 << (2 * part));
+    }
+    out[108..110].copy_from_slice(&block.d.to_le_bytes());
+}
+
+#[inline(always)]
+pub(super) fn iq4_xs<V: Lanes>(x: &[f32], out: &mut [u8]) {
+    let block = symmetric_block::<V, Levels, 4, 8>(x, 32.0);
+    out[..2].copy_from_slice(&block.d.to_le_bytes());
+    let scale = block.scale.map(|scale| (scale + 32.0) as u8);
+    let high = (0..8).fold(0, |bits, k| bits | u16::from(scale[k] >> 4) << (2 * k));
+    out[2..4].copy_from_slice(&high.to_le_bytes());
+    for k in 0..4 {
+        out[4 + k] = scale[2 * k] & 0x0f | scale[2 * k + 1] << 4;
+    }
+    for (out, q) in out[8..136].chunks_exact_mut(16).zip(block.q) {
+        write_levels(q, out);
+    }
+}
+
+#[inline(always)]
+pub(super) fn iq4_nl<V: Lanes>(x: &[f32], out: &mut [u8]) {
+    let (d, q) = lone_block::<V, Levels, 4>(x);
+    out[..2].copy_from_slice(&d.to_le_bytes());
+    write_levels(q, &mut out[2..18]);
+}
+
+#[inline(always)]
+fn write_levels<V: Lanes>(q: [V; 4], out: &mut [u8]) {
+    let q: [u8; QK] = bytes([q], 128.0);
+    let index = |i: usize| Levels::INDEX[usize::from(q[i])];
+    for (i, o) in out.iter_mut().enumerate() {
+        *o = index(i) | index(i + QK / 2) << 4;
+    }
+}
+
+#[inline(always)]
+pub(super) fn q4_k<V: Lanes>(x: &[f32], out: &mut [u8]) {
+    let block = affine_block::<V, 4, 8>(x, Q4_K);
+    write_head(&block, out);
+    write_halves(&bytes(block.q, 0.0), &mut out[16..144]);
+}
+
+#[inline(always)]
+pub(super) fn q5_k<V: Lanes>(x: &[f32], out: &mut [u8]) {
+    let block = affine_block::<V, 4, 8>(x, Q5_K);
+    write_head(&block, out);
+    let q = bytes(block.q, 0.0);
+    write_bit_planes(&q, 4, &mut out[16..48]);
+    write_halves(&q, &mut out[48..176]);
+}
+
+#[inline(always)]
+pub(super) fn q6_k<V: Lanes>(x: &[f32], out: &mut [u8]) {
+    let block = symmetric_block::<V, Integers<32>, 2, 16>(x, 128.0);
+    let q = bytes(block.q, 32.0);
     for (i, o) in out[..128].iter_mut().enumerate() {
         let first = 128 * (i / 64) + i % 64;
-        *o = q(first) & 0x0f | q(first + 64) << 4;
+        *o = q[first] & 0x0f | q[first + 64] << 4;
     }
-    for (i, o) in out[128..192].iter_mut().enumerate() {
-        let first = 128 * (i / 32) + i % 32;
-        *o = (0..4).fold(0, |bits, part| bits | q(first + 32 * part) >> 4 << (2 * part));
-    }
+    let high = q.map(|q: u8| q >> 4);
+    write_pairs_of_bits(&high, &mut out[128..192]);
     for (o, scale) in out[192..208].iter_mut().zip(block.scale) {
         *o = scale as i8 as u8;
     }
     out[208..210].copy_from_slice(&block.d.to_le_bytes());
 }
 
-/// `x = d scale q - d_min min`, where all but the factors are small integers.
-struct Affine {
-    d: f16,
-    d_min: f16,
-    scale: [f32; QK_K / SUB],
-    min: [f32; QK_K / SUB],
-    q: [[f32; SUB]; QK_K / SUB],
-    error: f64,
+/// The values, raised by `offset`.
+#[inline(always)]
+fn bytes<V: Lanes, const L: usize, const N: usize, const LEN: usize>(q: [[V; L]; N], offset: f32) -> [u8; LEN] {
+    const { assert!(LEN == L * N * WIDTH) };
+    let mut bytes = [0; LEN];
+    for (bytes, q) in bytes.as_chunks_mut::<WIDTH>().0.iter_mut().zip(q.as_flattened()) {
+        let q = q.plus(V::all(offset)).values();
+        *bytes = q.map(|q| q as u8);
+    }
+    bytes
 }
 
-/// `x = d scale q`.
-struct Symmetric {
-    d: f16,
-    scale: [f32; QK_K / SUB_6],
-    q: [[f32; SUB_6]; QK_K / SUB_6],
-    error: f64,
-}
-
-fn write_affine_head(block: &Affine, out: &mut [u8]) {
+#[inline(always)]
+fn write_head<V>(block: &Affine<V, 4, 8>, out: &mut [u8]) {
     out[..2].copy_from_slice(&block.d.to_le_bytes());
     out[2..4].copy_from_slice(&block.d_min.to_le_bytes());
     let pairs = &mut out[4..4 + PAIRS_BYTES];
@@ -79,227 +193,30 @@ fn write_affine_head(block: &Affine, out: &mut [u8]) {
     }
 }
 
-fn write_halves(q: &[[f32; SUB]; QK_K / SUB], out: &mut [u8]) {
-    for (out, pair) in out.chunks_exact_mut(SUB).zip(q.chunks_exact(2)) {
-        for ((o, low), high) in out.iter_mut().zip(pair[0]).zip(pair[1]) {
-            *o = low as u8 & 0x0f | (high as u8) << 4;
+/// Of each 64 values, those in the order of the low halves, then of the high halves.
+#[inline(always)]
+fn write_halves(q: &[u8; QK_K], out: &mut [u8]) {
+    for (out, q) in out.chunks_exact_mut(32).zip(q.chunks_exact(64)) {
+        for (i, o) in out.iter_mut().enumerate() {
+            *o = q[i] & 0x0f | q[i + 32] << 4;
         }
     }
 }
 
-/// Larger weights matter more, as do their products with activations; even a zero matters a little.
-fn importance<const N: usize>(x: &[f32; N]) -> [f32; N] {
-    let rms = (sum::<N>(|i| x[i] * x[i]) / N as f32).sqrt();
-    x.map(|v| rms + v.abs())
-}
-
-fn affine_block(x: &[f32], q_max: f32) -> Affine {
-    let x = x.as_chunks::<SUB>().0;
-    let w: [_; QK_K / SUB] = std::array::from_fn(|k| importance(&x[k]));
-    let fits: [_; QK_K / SUB] = std::array::from_fn(|k| fit_affine(&x[k], &w[k], q_max));
-    let greatest = |of: fn(&(f32, f32)) -> f32| fits.iter().map(of).fold(0.0, f32::max);
-    let d = f16::from_f32(greatest(|fit| fit.0) / PAIR_MAX);
-    let d_min = f16::from_f32(greatest(|fit| fit.1) / PAIR_MAX);
-    if !(d.is_finite() && d_min.is_finite() && all_finite(x.as_flattened())) {
-        let (scale, min, q) = ([0.0; _], [0.0; _], [[0.0; SUB]; _]);
-        return Affine { d: f16::NAN, d_min: f16::NAN, scale, min, q, error: 0.0 };
-    }
-    let scale = fits.map(|fit| nearest(fit.0 * inverse(d.to_f32()), 0.0, PAIR_MAX));
-    let min = fits.map(|fit| nearest(fit.1 * inverse(d_min.to_f32()), 0.0, PAIR_MAX));
-    let mut best = with_factors(x, &w, q_max, (d, d_min), &scale, &min);
-    for _ in 0..REFITS {
-        let factors = refit_affine(x, &w, &best);
-        let next = with_factors(x, &w, q_max, factors, &best.scale, &best.min);
-        if next.error >= best.error {
-            break;
-        }
-        best = next;
-    }
-    best
-}
-
-/// The scale and the minimum, 0 or more, with which integers up to `q_max` come closest to `x`.
-fn fit_affine(x: &[f32; SUB], w: &[f32; SUB], q_max: f32) -> (f32, f32) {
-    let low = x.iter().fold(0.0f32, |m, v| m.min(*v));
-    let range = x.iter().fold(low, |m, v| m.max(*v)) - low;
-    let mut best = (range / q_max, -low);
-    if range == 0.0 {
-        return best;
-    }
-    let (sw, swx) = (sum::<SUB>(|i| w[i]), sum::<SUB>(|i| w[i] * x[i]));
-    let mut best_error = f32::INFINITY;
-    for step in -10..=10 {
-        let per_step = (q_max + 0.1 * step as f32) / range;
-        let q: [f32; SUB] = std::array::from_fn(|i| nearest((x[i] - low) * per_step, 0.0, q_max));
-        let wq: [f32; SUB] = std::array::from_fn(|i| w[i] * q[i]);
-        let (swq, swqq) = (sum::<SUB>(|i| wq[i]), sum::<SUB>(|i| wq[i] * q[i]));
-        let swxq = sum::<SUB>(|i| wq[i] * x[i]);
-        let determinant = sw * swqq - swq * swq;
-        let mut scale = (sw * swxq - swx * swq) / determinant;
-        let mut min = (swq * swxq - swqq * swx) / determinant;
-        if min < 0.0 {
-            (scale, min) = (swxq / swqq, 0.0);
-        }
-        let error = sum::<SUB>(|i| w[i] * square(scale * q[i] - min - x[i]));
-        if error < best_error {
-            (best, best_error) = ((scale, min), error);
+/// Of each 128 values, four pairs of bits in a byte, lowest first.
+#[inline(always)]
+fn write_pairs_of_bits(q: &[u8; QK_K], out: &mut [u8]) {
+    for (out, q) in out.chunks_exact_mut(32).zip(q.chunks_exact(128)) {
+        for (i, o) in out.iter_mut().enumerate() {
+            *o = q[i] & 3 | (q[i + 32] & 3) << 2 | (q[i + 64] & 3) << 4 | (q[i + 96] & 3) << 6;
         }
     }
-    best
 }
 
-/// The best values for the given factors, with scales and minima at most 1 from the given ones.
-fn with_factors(
-    x: &[[f32; SUB]],
-    w: &[[f32; SUB]; QK_K / SUB],
-    q_max: f32,
-    (d, d_min): (f16, f16),
-    scale: &[f32; QK_K / SUB],
-    min: &[f32; QK_K / SUB],
-) -> Affine {
-    let mut block = Affine { d, d_min, scale: *scale, min: *min, q: [[0.0; SUB]; _], error: 0.0 };
-    for k in 0..QK_K / SUB {
-        let (x, w) = (&x[k], &w[k]);
-        let mut best_error = f32::INFINITY;
-        for (to_scale, to_min) in NEIGHBOURS {
-            let (scale, min) = (scale[k] + to_scale, min[k] + to_min);
-            if scale.min(min) < 0.0 || scale.max(min) > PAIR_MAX {
-                continue;
-            }
-            let (s, m) = (d.to_f32() * scale, d_min.to_f32() * min);
-            let per_step = inverse(s);
-            let q: [f32; SUB] = std::array::from_fn(|i| nearest((x[i] + m) * per_step, 0.0, q_max));
-            let error = sum::<SUB>(|i| w[i] * square(s * q[i] - m - x[i]));
-            if error < best_error {
-                best_error = error;
-                (block.scale[k], block.min[k], block.q[k]) = (scale, min, q);
-            }
-        }
-        block.error += f64::from(best_error);
+/// Bit `from` of value `32 j + i` becomes bit `j` of byte `i`.
+#[inline(always)]
+fn write_bit_planes(q: &[u8; QK_K], from: usize, out: &mut [u8]) {
+    for (i, o) in out.iter_mut().enumerate() {
+        *o = (0..8).fold(0, |bits, j| bits | (q[32 * j + i] >> from & 1) << j);
     }
-    block
-}
-
-/// Steps of a scale and a minimum; no step first, so that both stay if nothing is better.
-const NEIGHBOURS: [(f32, f32); 9] =
-    [(0.0, 0.0), (-1.0, -1.0), (-1.0, 0.0), (-1.0, 1.0), (0.0, -1.0), (0.0, 1.0), (1.0, -1.0), (1.0, 0.0), (1.0, 1.0)];
-
-/// The factors that best suit the scales, minima and values of `block`: least squares over all of it.
-fn refit_affine(x: &[[f32; SUB]], w: &[[f32; SUB]; QK_K / SUB], block: &Affine) -> (f16, f16) {
-    let (mut ss, mut sm, mut mm, mut xs, mut xm) = (0.0, 0.0, 0.0, 0.0, 0.0);
-    for ((x, w), (q, (scale, min))) in x.iter().zip(w).zip(block.q.iter().zip(block.scale.iter().zip(&block.min))) {
-        let (scale, min) = (f64::from(*scale), f64::from(*min));
-        ss += scale * scale * f64::from(sum::<SUB>(|i| w[i] * q[i] * q[i]));
-        sm += scale * min * f64::from(sum::<SUB>(|i| w[i] * q[i]));
-        mm += min * min * f64::from(sum::<SUB>(|i| w[i]));
-        xs += scale * f64::from(sum::<SUB>(|i| w[i] * q[i] * x[i]));
-        xm += min * f64::from(sum::<SUB>(|i| w[i] * x[i]));
-    }
-    let determinant = ss * mm - sm * sm;
-    if determinant > 0.0 {
-        let (d, d_min) = ((xs * mm - xm * sm) / determinant, (xs * sm - xm * ss) / determinant);
-        (f16::from_f64(d), f16::from_f64(d_min))
-    } else if ss > 0.0 {
-        (f16::from_f64(xs / ss), block.d_min)
-    } else {
-        (block.d, block.d_min)
-    }
-}
-
-fn symmetric_block(x: &[f32]) -> Symmetric {
-    let x = x.as_chunks::<SUB_6>().0;
-    let w: [_; QK_K / SUB_6] = std::array::from_fn(|k| importance(&x[k]));
-    let fits: [_; QK_K / SUB_6] = std::array::from_fn(|k| fit_symmetric(&x[k], &w[k]));
-    let d = f16::from_f32(extreme(&fits) / -128.0);
-    if !(d.is_finite() && all_finite(x.as_flattened())) {
-        return Symmetric { d: f16::NAN, scale: [0.0; _], q: [[0.0; SUB_6]; _], error: 0.0 };
-    }
-    let scale = fits.map(|fit| nearest(fit * inverse(d.to_f32()), -128.0, 127.0));
-    let mut best = with_factor(x, &w, d, &scale);
-    for _ in 0..REFITS {
-        let (mut ss, mut xs) = (0.0, 0.0);
-        for ((x, w), (q, scale)) in x.iter().zip(&w).zip(best.q.iter().zip(best.scale)) {
-            ss += f64::from(scale * scale * sum::<SUB_6>(|i| w[i] * q[i] * q[i]));
-            xs += f64::from(scale * sum::<SUB_6>(|i| w[i] * q[i] * x[i]));
-        }
-        let d = if ss > 0.0 { f16::from_f64(xs / ss) } else { break };
-        let next = with_factor(x, &w, d, &best.scale);
-        if next.error >= best.error {
-            break;
-        }
-        best = next;
-    }
-    best
-}
-
-/// The scale, of either sign, with which integers from -32 to 31 come closest to `x`.
-fn fit_symmetric(x: &[f32; SUB_6], w: &[f32; SUB_6]) -> f32 {
-    let extreme = extreme(x);
-    let mut best = extreme / -32.0;
-    if extreme == 0.0 {
-        return best;
-    }
-    let mut best_gain = 0.0;
-    for step in -9..=9 {
-        let per_step = (32.0 + 0.1 * step as f32) / -extreme;
-        let q: [f32; SUB_6] = std::array::from_fn(|i| nearest(x[i] * per_step, -32.0, 31.0));
-        let wq: [f32; SUB_6] = std::array::from_fn(|i| w[i] * q[i]);
-        let (swqq, swxq) = (sum::<SUB_6>(|i| wq[i] * q[i]), sum::<SUB_6>(|i| wq[i] * x[i]));
-        // How much the best scale for these values, swxq / swqq, reduces the error that zeros would have.
-        let gain = swxq * swxq / swqq;
-        if gain > best_gain {
-            (best, best_gain) = (swxq / swqq, gain);
-        }
-    }
-    best
-}
-
-fn with_factor(x: &[[f32; SUB_6]], w: &[[f32; SUB_6]; QK_K / SUB_6], d: f16, scale: &[f32; QK_K / SUB_6]) -> Symmetric {
-    let mut block = Symmetric { d, scale: *scale, q: [[0.0; SUB_6]; _], error: 0.0 };
-    for k in 0..QK_K / SUB_6 {
-        let (x, w) = (&x[k], &w[k]);
-        let mut best_error = f32::INFINITY;
-        for to_scale in [0.0, -1.0, 1.0] {
-            let scale = (scale[k] + to_scale).clamp(-128.0, 127.0);
-            let s = d.to_f32() * scale;
-            let per_step = inverse(s);
-            let q: [f32; SUB_6] = std::array::from_fn(|i| nearest(x[i] * per_step, -32.0, 31.0));
-            let error = sum::<SUB_6>(|i| w[i] * square(s * q[i] - x[i]));
-            if error < best_error {
-                best_error = error;
-                (block.scale[k], block.q[k]) = (scale, q);
-            }
-        }
-        block.error += f64::from(best_error);
-    }
-    block
-}
-
-fn inverse(v: f32) -> f32 {
-    if v == 0.0 { 0.0 } else { 1.0 / v }
-}
-
-fn square(v: f32) -> f32 {
-    v * v
-}
-
-/// The integer nearest to `v`, between `low` and `high`, which are far below 2^22: adding 1.5 * 2^23 rounds and, unlike
-/// `round`, is fast on processors of any age.
-#[inline]
-fn nearest(v: f32, low: f32, high: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0;
-    v.max(low).min(high) + ROUND - ROUND
-}
-
-/// Sums eight interleaved parts, which compilers vectorise.
-#[inline]
-fn sum<const N: usize>(term: impl Fn(usize) -> f32) -> f32 {
-    let mut parts = [0.0; 8];
-    for i in (0..N).step_by(8) {
-        for (j, part) in parts.iter_mut().enumerate() {
-            *part += term(i + j);
-        }
-    }
-    let [a, b, c, d, e, f, g, h] = parts;
-    ((a + e) + (c + g)) + ((b + f) + (d + h))
 }

@@ -6,11 +6,18 @@ pub mod decoded;
 pub mod legacy;
 pub mod mxfp4;
 pub mod k_quants;
-pub mod k_quantize;
 pub mod iq4;
+mod lanes;
+mod grid;
+mod search;
+mod k_affine;
+mod k_symmetric;
+pub mod k_quantize;
 pub mod convert;
 
 pub use types::GgmlType;
 
+#[cfg(test)]
+mod k_plain;
 #[cfg(test)]
 mod tests;
