@@ -1,6 +1,7 @@
 //! `powerinfer-split`: writes a variant of a model whose neurons lie hot first.
 
 mod common;
+mod quantize;
 
 use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Parser};
@@ -27,6 +28,7 @@ use powerinfer::shapes::{self, Sized};
 use powerinfer::tokenizer::Special;
 use powerinfer::units::Bytes;
 use powerinfer::variant::{self, DownType, Draft, GpuIndex, Options, Order, Recipe};
+use quantize::QuantizeArgs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -42,7 +44,7 @@ Examples:
   powerinfer-split -m model-q4_0.gguf --profile model.profile -o model-variant.gguf --down lossless
   powerinfer-split -m model.gguf --profile model.profile --predictor model.predictor -o model-variant.gguf
   powerinfer-split -m model.powerinfer.gguf --gpu-index model.powerinfer.gguf.generated.gpuidx -o model-variant.gguf
-  powerinfer-split -m model-f16.gguf -o model-q4_k_m.gguf --type q4_k_m --quantize-only
+  powerinfer-split --quantize-only model-f16.gguf model-q4_k_m.gguf q4_k_m
   powerinfer-split -m model.gguf --profile model.profile --dry-run --hardware hardware/rtx-4090-ddr5.toml --explain
   powerinfer-split --shape llama-70b:q4_0 --dry-run --hardware hardware/rtx-4090-ddr5.toml --vram-budget 20GiB
   powerinfer-split --shape nemotron-3-nano:q4_0:0.1:0.5 --dry-run --hardware hardware/rtx-3060-ddr4.toml --vram-budget 8GiB
@@ -56,7 +58,8 @@ const MODEL: &str = "Model to split: a GGUF file, a name (powerinfer-run --list-
 /// Write a variant of a model: neurons in descending order of activity, ffn_down transposed, with an index.
 #[derive(Parser)]
 #[command(name = "powerinfer-split", version, after_help = EXAMPLES)]
-#[command(group(ArgGroup::new("source").args(["model", "hf_repo", "shape"]).required(true).multiple(true)))]
+#[command(group(ArgGroup::new("source").args(["model", "hf_repo", "shape", "words"]).required(true).multiple(true)))]
+#[command(group(ArgGroup::new("kind").args(["recipe", "words"]).multiple(true)))]
 #[command(mut_arg("model", |model| model.help(MODEL)))]
 struct Args {
     #[command(flatten)]
@@ -75,16 +78,12 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     predictor: Option<PathBuf>,
     /// Variant to write; with --quantize-only, an ordinary file
-    #[arg(short, long, value_name = "OUT", required_unless_present = "dry_run")]
+    #[arg(short, long, value_name = "OUT", required_unless_present_any = ["dry_run", "words"])]
     output: Option<PathBuf>,
-    /// Convert all matrices of an F32, F16 or BF16 source: f16, bf16, q8_0, q4_0 or q4_k_m (Q4_K, with Q6_K where it
-    /// matters most)
+    /// Convert all matrices of an F32, F16 or BF16 source: f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, or a mixture of llama.cpp's
+    /// (q2_k, q3_k_s, q3_k_m, q3_k_l, q4_k_s, q4_k_m, q5_k_s, q5_k_m, q6_k, iq4_nl, iq4_xs)
     #[arg(long = "type", value_name = "TYPE")]
     recipe: Option<Recipe>,
-    /// Only convert the matrices to --type: writes an ordinary file and leaves the order of neurons and tensors alone
-    #[arg(long, requires = "recipe",
-        conflicts_with_all = ["profile", "gpu_index", "keep_order", "predictor", "down", "activation", "no_kl"])]
-    quantize_only: bool,
     /// Type of the transposed ffn_down of a quantized source: q8_0, same, or lossless (Q8_0 and Q4_0: keeps the
     /// source's quants and scales, for more bytes) [default: q8_0]
     #[arg(long, value_name = "TYPE")]
@@ -101,6 +100,8 @@ struct Args {
     no_kl: bool,
     #[command(flatten)]
     plan: PlanArgs,
+    #[command(flatten)]
+    quantize: QuantizeArgs,
     #[arg(long, value_name = "NAME[-LAYERS][:TYPE[:DENSITY[:POPULARITY]]]", requires = "dry_run", help = shape_help(),
         conflicts_with_all = ["model", "hf_repo", "profile", "gpu_index", "keep_order", "recipe", "down", "predictor"])]
     shape: Option<Sized>,
@@ -134,7 +135,13 @@ fn model_path(args: &Args, bar: &Bar) -> Result<PathBuf> {
     args.which.path(bar)?.context("-m: the embedded model is a variant already; name another")
 }
 
-fn run(args: Args) -> Result<()> {
+fn run(mut args: Args) -> Result<()> {
+    if let Some(words) = args.quantize.words::<Args>() {
+        args.which.model = Some(words.model);
+        args.output = Some(words.output);
+        args.recipe = Some(words.recipe);
+        args.threads = words.threads;
+    }
     catch_ctrl_c(Again::Waits)?;
     let n_threads = args.threads.unwrap_or_else(common::default_threads);
     ensure!((1..=1024).contains(&n_threads), "-t {n_threads}: 1 to 1024 threads are possible");
@@ -146,8 +153,10 @@ fn run(args: Args) -> Result<()> {
         return dry_run(&args, None, work, n_threads, &bar);
     }
     if args.plan.dry_run {
-        ensure!(!args.quantize_only, "--dry-run: there is no plan for --quantize-only");
         let path = &*model_path(&args, &bar)?;
+        if args.quantize.quantize_only {
+            return args.quantize.show(path, recipe(&args)?, args.json);
+        }
         let (source, draft) = decide(&args, path, &bar)?;
         let predictors = predictors(&args, &source)?;
         let work = workload(&args, &source, &draft, predictors.as_ref());
@@ -165,8 +174,8 @@ fn run(args: Args) -> Result<()> {
     check_writable(output)?;
     let path = &*model_path(&args, &bar)?;
     models::keep_inputs(output, [path])?;
-    if args.quantize_only {
-        return quantize(&args, path, output, &bar);
+    if args.quantize.quantize_only {
+        return args.quantize.run(path, output, recipe(&args)?, &bar);
     }
     if args.profile.is_none() && args.gpu_index.is_none() && !args.keep_order {
         let source = models::open(Gguf::open(path)?, args.activation, Some(&bar))?;
@@ -298,18 +307,9 @@ fn dry_run(args: &Args, source: Option<&Model>, work: Workload, n_threads: usize
     plan::show(&args.plan, args.json, &hardware, &work, &run)
 }
 
-/// `--quantize-only`.
-fn quantize(args: &Args, path: &Path, output: &Path, bar: &Bar) -> Result<()> {
-    let recipe = args.recipe.context("--quantize-only needs --type")?;
-    let source = Gguf::open(path)?;
-    let conversion = variant::quantize(&source, recipe, output, bar)?;
-    for note in &conversion.notes {
-        tell!("note: {note}");
-    }
-    let before = Bytes(source.tensors().iter().map(|t| t.data.len() as u64).sum());
-    let types: Vec<_> = conversion.types.iter().map(|(dtype, n)| format!("{n} {dtype}")).collect();
-    let (after, types) = (Bytes(conversion.n_bytes), types.join(", "));
-    print_table(format_args!("{}: {after} of weights (source: {before}); matrices: {types}\n", output.display()))
+/// What `--quantize-only` converts to.
+fn recipe(args: &Args) -> Result<Recipe> {
+    args.recipe.context("--quantize-only needs --type")
 }
 
 /// Mean KL of the variant to its source, and the tokens it was measured over.

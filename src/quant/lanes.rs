@@ -118,7 +118,7 @@ impl Lanes for Plain {
 #[derive(Debug, Clone, Copy)]
 pub struct Avx2(__m256);
 
-// SAFETY, of all its blocks: values of this type are made only in functions that are called where the processor has AVX2.
+// SAFETY: here and below, values of this type are made only in functions that are called where the processor has AVX2.
 #[cfg(target_arch = "x86_64")]
 impl Lanes for Avx2 {
     #[inline(always)]

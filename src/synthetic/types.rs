@@ -18,7 +18,7 @@ pub(super) fn recipe(sized: &Sized) -> Option<Recipe> {
 pub(super) fn matrix_type(sized: &Sized, name: &str, n_cols: usize) -> Result<GgmlType> {
     let outer = ["token_embd.weight", "output.weight"].contains(&name);
     let wanted = match recipe(sized) {
-        Some(recipe) => recipe.wanted(name, Outline { n_layer: sized.n_layer, tied: sized.shape.tied }),
+        Some(recipe) => recipe.wanted(name, &Outline::of_layers(sized.n_layer, sized.shape.tied)),
         None if outer => sized.outer_type(),
         None => sized.dtype,
     };

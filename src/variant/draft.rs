@@ -1,7 +1,8 @@
 //! What a variant will hold: decided before anything is written.
 
 use super::counted::{Counted, GroupDraft, Line, Order};
-use super::recipe::{Outline, Recipe, is_float, is_whole_matrix, refuse_quantized};
+use super::outline::Outline;
+use super::recipe::{Recipe, fitting, is_float, is_whole_matrix, misfits, refuse_quantized};
 use crate::executor::dense_bytes;
 use crate::gguf::TensorInfo;
 use crate::model::{Down, Model, NeuronGroup, Part, Role, Thresholds};
@@ -158,14 +159,17 @@ impl Draft {
             };
             notes.push(format!("with activation {activation} every neuron fires: {skips}"));
         }
-        let outline = Outline::of(&model.gguf);
+        let outline = Outline::of(&model.gguf, is_whole_matrix);
         if let Some(recipe) = options.recipe {
             recipe.check()?;
             refuse_quantized(&model.gguf)?;
             let matrices = model.gguf.tensors().iter().filter(|t| is_whole_matrix(t));
-            notes.extend(recipe.misfits(matrices.map(|t| (&*t.name, stored_row(t))), outline));
+            notes.extend(misfits(matrices.map(|t| {
+                let wanted = recipe.wanted(&t.name, &outline);
+                (wanted, fitting(wanted, t.dtype, stored_row(t)))
+            })));
         }
-        let down = down_types(model, options, outline)?;
+        let down = down_types(model, options, &outline)?;
         let lossy = options.recipe.is_some_and(Recipe::is_lossy)
             || model.weights.groups().zip(&down).any(|((_, group), to)| {
                 let from = group.ffn_down().dtype();
@@ -191,7 +195,17 @@ impl Draft {
 
     /// Type that a matrix of the source gets.
     pub fn matrix_type(&self, name: &str, source: GgmlType, n_cols: usize) -> GgmlType {
-        self.recipe.map_or(source, |recipe| recipe.matrix_type(name, source, n_cols, self.outline))
+        self.recipe.map_or(source, |recipe| recipe.matrix_type(name, source, n_cols, &self.outline))
+    }
+
+    /// Number in `general.file_type` of `model`'s variant, if its matrices are converted.
+    pub fn file_type(&self, model: &Model) -> Option<u32> {
+        let matrices = model.gguf.tensors().iter().filter(|t| is_whole_matrix(t));
+        let types = matrices.map(|t| {
+            let dtype = self.matrix_type(&t.name, t.dtype, stored_row(t));
+            (&*t.name, dtype, t.n_rows() * t.n_cols())
+        });
+        self.recipe?.file_type_of(types)
     }
 
     /// What `model`'s variant will be, as lines for people.
@@ -273,7 +287,7 @@ fn stored_row(tensor: &TensorInfo) -> usize {
     }
 }
 
-fn down_types(model: &Model, options: Options, outline: Outline) -> Result<Vec<DownLayout>> {
+fn down_types(model: &Model, options: Options, outline: &Outline) -> Result<Vec<DownLayout>> {
     let groups = model.weights.groups();
     groups
         .map(|(i, group)| {

@@ -1,5 +1,6 @@
 //! Recipes: which type each matrix of a model gets.
 
+use super::outline::layer_and_part;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::model::Role;
 use crate::quant::{GgmlType, convert};
@@ -7,181 +8,173 @@ use anyhow::{Result, bail};
 use std::fmt;
 use std::str::FromStr;
 
-/// What `--type` asks for.
+/// What `--type` asks for: one type, or a mixture that llama.cpp has a name for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recipe {
-    /// One type, but for embeddings and head beside `Q4_0`, which get `Q8_0`.
+    /// One type, but for the head, which gets more bits.
     Uniform(GgmlType),
-    /// llama.cpp's mix of that name: `Q4_K`, and `Q6_K` where it matters most.
+    /// `Q2_K`, and `Q3_K` where it matters.
+    Q2K,
+    /// `Q2_K`, and `Q4_K` where it matters most.
+    Q2KS,
+    /// `Q3_K`.
+    Q3KS,
+    /// `Q3_K`, and `Q4_K` or `Q5_K` where it matters.
+    Q3KM,
+    /// `Q3_K`, and `Q5_K` where it matters.
+    Q3KL,
+    /// `Q4_K`, and `Q5_K` in the first layers.
+    Q4KS,
+    /// `Q4_K`, and `Q6_K` where it matters most.
     Q4KM,
+    /// `Q5_K`.
+    Q5KS,
+    /// `Q5_K`, and `Q6_K` where it matters most.
+    Q5KM,
+    /// `Q6_K`.
+    Q6K,
+    /// `IQ4_NL`, and `Q5_K` where it matters most.
+    IQ4NL,
+    /// `IQ4_XS`, and `Q5_K` where it matters most.
+    IQ4XS,
 }
 
-/// Names that `--type` takes.
-const NAMES: [(&str, Recipe); 5] = [
-    ("f16", Recipe::Uniform(GgmlType::F16)),
-    ("bf16", Recipe::Uniform(GgmlType::BF16)),
-    ("q8_0", Recipe::Uniform(GgmlType::Q8_0)),
-    ("q4_0", Recipe::Uniform(GgmlType::Q4_0)),
-    ("q4_k_m", Recipe::Q4KM),
-];
+/// A recipe, its names, of which the first is its own, and its number in `general.file_type` (llama.cpp's `llama_ftype`).
+type Entry = (Recipe, &'static [&'static str], u32);
 
-/// `general.file_type` of [`Recipe::Q4KM`] (llama.cpp's `LLAMA_FTYPE_MOSTLY_Q4_K_M`).
-const MOSTLY_Q4_K_M: u32 = 15;
+const RECIPES: [Entry; 20] = [
+    (Recipe::Uniform(GgmlType::F32), &["f32"], 0),
+    (Recipe::Uniform(GgmlType::F16), &["f16"], 1),
+    (Recipe::Uniform(GgmlType::BF16), &["bf16"], 32),
+    (Recipe::Uniform(GgmlType::Q8_0), &["q8_0"], 7),
+    (Recipe::Uniform(GgmlType::Q4_0), &["q4_0"], 2),
+    (Recipe::Uniform(GgmlType::Q4_1), &["q4_1"], 3),
+    (Recipe::Uniform(GgmlType::Q5_0), &["q5_0"], 8),
+    (Recipe::Uniform(GgmlType::Q5_1), &["q5_1"], 9),
+    (Recipe::Q2K, &["q2_k"], 10),
+    (Recipe::Q2KS, &["q2_k_s"], 21),
+    (Recipe::Q3KS, &["q3_k_s"], 11),
+    (Recipe::Q3KM, &["q3_k_m", "q3_k"], 12),
+    (Recipe::Q3KL, &["q3_k_l"], 13),
+    (Recipe::Q4KS, &["q4_k_s"], 14),
+    (Recipe::Q4KM, &["q4_k_m", "q4_k"], 15),
+    (Recipe::Q5KS, &["q5_k_s"], 16),
+    (Recipe::Q5KM, &["q5_k_m", "q5_k"], 17),
+    (Recipe::Q6K, &["q6_k"], 18),
+    (Recipe::IQ4NL, &["iq4_nl"], 25),
+    (Recipe::IQ4XS, &["iq4_xs"], 30),
+];
 
 impl FromStr for Recipe {
     type Err = anyhow::Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        match NAMES.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)) {
-            Some((_, recipe)) => Ok(*recipe),
-            None => bail!("f16, bf16, q8_0, q4_0 and q4_k_m are possible"),
+        let named = |(_, names, file_type): &&Entry| {
+            names.iter().any(|n| n.eq_ignore_ascii_case(name)) || file_type.to_string() == name
+        };
+        match RECIPES.iter().find(named) {
+            Some((recipe, ..)) => Ok(*recipe),
+            None => bail!("is no recipe; {} are", Self::names()),
         }
     }
 }
 
 impl fmt::Display for Recipe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match NAMES.iter().find(|(_, r)| r == self) {
-            Some((name, _)) => f.write_str(name),
-            None => write!(f, "{self:?}"),
+        match (RECIPES.iter().find(|(recipe, ..)| recipe == self), self) {
+            (Some((_, names, _)), _) => f.write_str(names[0]),
+            (None, Self::Uniform(dtype)) => write!(f, "{dtype}"),
+            (None, _) => write!(f, "{self:?}"),
         }
-    }
-}
-
-/// What a recipe must know of a model.
-#[derive(Debug, Clone, Copy)]
-pub struct Outline {
-    /// Number of layers.
-    pub n_layer: usize,
-    /// Whether `token_embd` is the head as well.
-    pub tied: bool,
-}
-
-impl Outline {
-    /// As the names of the tensors tell, whatever the architecture.
-    pub fn of(gguf: &Gguf) -> Self {
-        let layers = gguf.tensors().iter().filter_map(|t| layer_and_part(&t.name));
-        let n_layer = layers.map(|(layer, _)| layer + 1).max().unwrap_or(0);
-        Self { n_layer, tied: gguf.tensor("output.weight").is_none() }
     }
 }
 
 impl Recipe {
+    /// The names of all, separated by commas.
+    pub fn names() -> String {
+        RECIPES.map(|(_, names, _)| names[0]).join(", ")
+    }
+
+    /// The type that gives the recipe its name.
+    pub fn base(self) -> GgmlType {
+        match self {
+            Self::Uniform(dtype) => dtype,
+            Self::Q2K | Self::Q2KS => GgmlType::Q2_K,
+            Self::Q3KS | Self::Q3KM | Self::Q3KL => GgmlType::Q3_K,
+            Self::Q4KS | Self::Q4KM => GgmlType::Q4_K,
+            Self::Q5KS | Self::Q5KM => GgmlType::Q5_K,
+            Self::Q6K => GgmlType::Q6_K,
+            Self::IQ4NL => GgmlType::IQ4_NL,
+            Self::IQ4XS => GgmlType::IQ4_XS,
+        }
+    }
+
     /// Whether weights lose more than the last bits of a 16-bit float.
     pub fn is_lossy(self) -> bool {
-        !matches!(self, Self::Uniform(t) if is_float(t))
+        !is_float(self.base())
     }
 
-    /// Type of the matrix of this name, if its rows are whole blocks of it.
-    pub fn wanted(self, name: &str, outline: Outline) -> GgmlType {
-        let outer = name == "token_embd.weight" || name == "output.weight";
-        match self {
-            // Few bytes, which cost the most quality.
-            Self::Uniform(GgmlType::Q4_0) if outer => GgmlType::Q8_0,
-            Self::Uniform(dtype) => dtype,
-            Self::Q4KM => q4_k_m(name, outline),
-        }
-    }
-
-    /// Type that the matrix of this name gets in place of `source`. Where rows of `n_cols` are not whole blocks of
-    /// what is wanted: `Q8_0`, or 16-bit floats where they are not whole blocks of that either.
-    pub fn matrix_type(self, name: &str, source: GgmlType, n_cols: usize, outline: Outline) -> GgmlType {
-        let wanted = self.wanted(name, outline);
-        let half = if source == GgmlType::BF16 { source } else { GgmlType::F16 };
-        [wanted, GgmlType::Q8_0].into_iter().find(|t| t.row_bytes(n_cols).is_some()).unwrap_or(half)
-    }
-
-    /// How many matrices of these names and row lengths get another type than the wanted one, as a note to the user.
-    pub(super) fn misfits<'a>(
-        self,
-        matrices: impl Iterator<Item = (&'a str, usize)>,
-        outline: Outline,
-    ) -> Option<String> {
-        let misfit = |(name, n_cols): (&str, usize)| self.wanted(name, outline).row_bytes(n_cols).is_none();
-        let n = matrices.filter(|m| misfit(*m)).count();
-        let (matrices, get) = if n == 1 { ("matrix has", "it gets") } else { ("matrices have", "they get") };
-        (n > 0)
-            .then(|| format!("{n} {matrices} rows that are not whole blocks for {self}; {get} Q8_0 or 16-bit floats"))
-    }
-
-    /// Number in `general.file_type` (llama.cpp's `llama_ftype`).
+    /// Number in `general.file_type`.
     pub fn file_type(self) -> Option<u32> {
-        match self {
-            Self::Uniform(dtype) => file_type(dtype),
-            Self::Q4KM => Some(MOSTLY_Q4_K_M),
+        RECIPES
+            .iter()
+            .find(|(recipe, ..)| *recipe == self)
+            .map_or_else(|| file_type(self.base()), |entry| Some(entry.2))
+    }
+
+    /// Number in `general.file_type` of a file with matrices of these names, types and numbers of weights: the recipe's, unless no
+    /// matrix of a layer got the type that it is named for. Then it is that of the type that most of their weights have.
+    pub fn file_type_of<'a>(self, matrices: impl Iterator<Item = (&'a str, GgmlType, usize)>) -> Option<u32> {
+        let mut weights: Vec<(GgmlType, usize)> = Vec::new();
+        for (_, dtype, n) in matrices.filter(|(name, ..)| layer_and_part(name).is_some()) {
+            match weights.iter_mut().find(|(t, _)| *t == dtype) {
+                Some((_, sum)) => *sum += n,
+                None => weights.push((dtype, n)),
+            }
         }
+        if weights.is_empty() || weights.iter().any(|(dtype, _)| *dtype == self.base()) {
+            return self.file_type();
+        }
+        weights.iter().max_by_key(|(_, n)| *n).and_then(|(dtype, _)| file_type(*dtype))
     }
 
     /// Refuses types that cannot be written.
     pub(super) fn check(self) -> Result<()> {
-        match self {
-            Self::Uniform(dtype) => convert::quantizer(dtype).map(drop),
-            Self::Q4KM => Ok(()),
+        convert::quantizer(self.base()).map(drop)
+    }
+}
+
+/// What a matrix with rows of `n_cols` gets where `wanted` is meant for it, as in llama.cpp: the next type with blocks of 32, or 16-bit
+/// floats where rows are not whole blocks of that either (those of the source, if it has such).
+/// Source: `tensor_type_fallback` of llama.cpp's `llama-quant.cpp`.
+pub(super) fn fitting(wanted: GgmlType, source: GgmlType, n_cols: usize) -> GgmlType {
+    let shorter = match wanted {
+        GgmlType::IQ4_XS => GgmlType::IQ4_NL,
+        GgmlType::Q2_K | GgmlType::Q3_K => GgmlType::Q4_0,
+        GgmlType::Q4_K => GgmlType::Q5_0,
+        GgmlType::Q5_K => GgmlType::Q5_1,
+        GgmlType::Q6_K => GgmlType::Q8_0,
+        other => other,
+    };
+    let half = if source == GgmlType::BF16 { source } else { GgmlType::F16 };
+    [wanted, shorter].into_iter().find(|t| t.row_bytes(n_cols).is_some()).unwrap_or(half)
+}
+
+/// Which types matrices got in place of wanted ones, given as pairs of both, as a note to the user.
+pub(super) fn misfits(types: impl Iterator<Item = (GgmlType, GgmlType)>) -> Option<String> {
+    let mut kinds: Vec<((GgmlType, GgmlType), usize)> = Vec::new();
+    for pair in types.filter(|(wanted, got)| wanted != got) {
+        match kinds.iter_mut().find(|(p, _)| *p == pair) {
+            Some((_, n)) => *n += 1,
+            None => kinds.push((pair, 1)),
         }
     }
-}
-
-/// Source: `llama_tensor_get_type` of llama.cpp's `llama-quant.cpp`, without its exceptions for single models.
-fn q4_k_m(name: &str, outline: Outline) -> GgmlType {
-    let (layer, part) = layer_and_part(name).map_or((None, name), |(layer, part)| (Some(layer), part));
-    let more = layer.is_some_and(|layer| gets_more_bits(layer, outline.n_layer));
-    match Role::of_name(name) {
-        Some(Role::Output) => GgmlType::Q6_K,
-        Some(Role::TokenEmbd) if outline.tied => GgmlType::Q6_K,
-        Some(Role::AttnV | Role::FfnDown) if more => GgmlType::Q6_K,
-        Some(
-            Role::TokenEmbd
-            | Role::OutputNorm
-            | Role::PositionEmbd
-            | Role::RopeFreqs
-            | Role::RopeFactorsLong
-            | Role::RopeFactorsShort
-            | Role::AttnNorm
-            | Role::AttnNorm2
-            | Role::PostAttnNorm
-            | Role::FfnNorm
-            | Role::PostFfnNorm
-            | Role::AttnQ
-            | Role::AttnK
-            | Role::AttnV
-            | Role::AttnQNorm
-            | Role::AttnKNorm
-            | Role::AttnKvA
-            | Role::AttnKvANorm
-            | Role::AttnKvB
-            | Role::AttnOutput
-            | Role::AttnSinks
-            | Role::SsmConv
-            | Role::SsmDt
-            | Role::SsmA
-            | Role::SsmD
-            | Role::SsmNorm
-            | Role::RouterBias
-            | Role::SsmIn
-            | Role::SsmOut
-            | Role::LatentDown
-            | Role::LatentUp
-            | Role::Router
-            | Role::FfnGate
-            | Role::FfnUp
-            | Role::FfnDown,
-        ) => GgmlType::Q4_K,
-        // Files of any architecture are converted, so there are names without a role here.
-        None if part == "attn_qkv.weight" => GgmlType::Q5_K,
-        None => GgmlType::Q4_K,
-    }
-}
-
-/// The first eighth of the layers, the last eighth, and every third between.
-fn gets_more_bits(layer: usize, n_layer: usize) -> bool {
-    let eighth = n_layer / 8;
-    layer < eighth || layer >= 7 * n_layer / 8 || (layer - eighth) % 3 == 2
-}
-
-/// `blk.3.ffn_up.weight` is layer 3 and `ffn_up.weight`.
-pub(super) fn layer_and_part(name: &str) -> Option<(usize, &str)> {
-    let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
-    Some((layer.parse::<u32>().ok()? as usize, part))
+    let n: usize = kinds.iter().map(|(_, n)| n).sum();
+    let matrices = if n == 1 { "matrix has" } else { "matrices have" };
+    let each: Vec<_> = kinds.iter().map(|((wanted, got), n)| format!("{n} {got} for {wanted}")).collect();
+    (n > 0).then(|| {
+        format!("{n} {matrices} rows that are not whole blocks of the type meant for them: {}", each.join(", "))
+    })
 }
 
 /// Quantizing what has been quantized loses twice.
@@ -196,11 +189,13 @@ pub(super) fn is_float(dtype: GgmlType) -> bool {
     [GgmlType::F32, GgmlType::F16, GgmlType::BF16].contains(&dtype)
 }
 
-/// Number of a uniform type in `general.file_type` (llama.cpp's `llama_ftype`).
+/// Number in `general.file_type` of a file whose matrices mostly have this type, if llama.cpp's `llama_ftype` has one.
 pub(crate) fn file_type(dtype: GgmlType) -> Option<u32> {
-    let known =
-        [(GgmlType::F32, 0), (GgmlType::F16, 1), (GgmlType::Q4_0, 2), (GgmlType::Q8_0, 7), (GgmlType::BF16, 32)];
-    known.iter().find(|(t, _)| *t == dtype).map(|(_, n)| *n)
+    let of_type = |entry: &&Entry| match entry.0 {
+        Recipe::Q2KS | Recipe::Q3KM | Recipe::Q3KL | Recipe::Q4KM | Recipe::Q5KM => false,
+        recipe => recipe.base() == dtype,
+    };
+    RECIPES.iter().find(of_type).map(|entry| entry.2)
 }
 
 /// Whether `--type` may convert a tensor: neither a vector, of which a stack has two dimensions, too, nor a router, whose
@@ -221,51 +216,50 @@ mod tests {
     use super::*;
 
     #[test]
-    fn half_of_the_layers_get_more_bits() {
-        let more = |n: usize| (0..n).filter(|i| gets_more_bits(*i, n)).collect::<Vec<_>>();
-        // What llama.cpp writes for 32 layers.
-        assert_eq!(more(32), [0, 1, 2, 3, 6, 9, 12, 15, 18, 21, 24, 27, 28, 29, 30, 31]);
-        assert_eq!(more(6), [2, 5]);
-        assert_eq!(more(1), [0]);
-    }
-
-    #[test]
-    fn the_mix_is_that_of_llama_cpp() {
-        let outline = Outline { n_layer: 32, tied: false };
-        for (name, wanted) in [
-            ("token_embd.weight", GgmlType::Q4_K),
-            ("output.weight", GgmlType::Q6_K),
-            ("blk.0.attn_q.weight", GgmlType::Q4_K),
-            ("blk.0.attn_v.weight", GgmlType::Q6_K),
-            ("blk.4.attn_v.weight", GgmlType::Q4_K),
-            ("blk.6.ffn_down.weight", GgmlType::Q6_K),
-            ("blk.7.ffn_down.weight", GgmlType::Q4_K),
-            ("blk.31.ffn_up.weight", GgmlType::Q4_K),
-            ("blk.31.attn_qkv.weight", GgmlType::Q5_K),
-        ] {
-            assert_eq!(Recipe::Q4KM.wanted(name, outline), wanted, "{name}");
-        }
-        let tied = Outline { tied: true, ..outline };
-        assert_eq!(Recipe::Q4KM.wanted("token_embd.weight", tied), GgmlType::Q6_K);
-    }
-
-    #[test]
     fn rows_that_are_not_whole_blocks_get_the_next_type_that_fits() {
-        let outline = Outline { n_layer: 1, tied: false };
-        let fits = |source, n_cols| Recipe::Q4KM.matrix_type("blk.0.ffn_up.weight", source, n_cols, outline);
-        assert_eq!(fits(GgmlType::F32, 512), GgmlType::Q4_K);
-        assert_eq!(fits(GgmlType::F32, 96), GgmlType::Q8_0);
-        assert_eq!(fits(GgmlType::F32, 100), GgmlType::F16);
-        assert_eq!(fits(GgmlType::BF16, 100), GgmlType::BF16);
+        for (wanted, shorter) in [
+            (GgmlType::Q2_K, GgmlType::Q4_0),
+            (GgmlType::Q3_K, GgmlType::Q4_0),
+            (GgmlType::Q4_K, GgmlType::Q5_0),
+            (GgmlType::Q5_K, GgmlType::Q5_1),
+            (GgmlType::Q6_K, GgmlType::Q8_0),
+            (GgmlType::IQ4_XS, GgmlType::IQ4_NL),
+            (GgmlType::Q4_0, GgmlType::Q4_0),
+        ] {
+            assert_eq!(fitting(wanted, GgmlType::F32, 512), wanted);
+            assert_eq!(fitting(wanted, GgmlType::F32, 96), shorter);
+            assert_eq!(fitting(wanted, GgmlType::F32, 100), GgmlType::F16);
+            assert_eq!(fitting(wanted, GgmlType::BF16, 100), GgmlType::BF16);
+        }
+    }
+
+    #[test]
+    fn the_number_of_a_file_is_that_of_what_it_holds() {
+        let of = |recipe: Recipe, dtypes: &[GgmlType]| {
+            let names = ["blk.0.ffn_up.weight", "blk.0.ffn_down.weight", "blk.1.attn_q.weight"];
+            let matrices = names.into_iter().zip(dtypes).map(|(name, dtype)| (name, *dtype, 100));
+            recipe.file_type_of(matrices.chain([("token_embd.weight", GgmlType::F16, 1000)]))
+        };
+        assert_eq!(of(Recipe::Q4KM, &[GgmlType::Q5_0, GgmlType::Q4_K, GgmlType::Q5_0]), Some(15));
+        assert_eq!(of(Recipe::Q4KM, &[GgmlType::Q5_0, GgmlType::Q8_0, GgmlType::Q5_0]), Some(8));
+        assert_eq!(of(Recipe::Q3KL, &[GgmlType::Q4_K, GgmlType::Q4_K]), Some(14));
+        assert_eq!(of(Recipe::Q6K, &[]), Some(18));
     }
 
     #[test]
     fn names_are_read_back() {
-        for (name, recipe) in NAMES {
-            assert_eq!(name.parse::<Recipe>().unwrap(), recipe);
-            assert_eq!(recipe.to_string(), name);
-            assert!(recipe.file_type().is_some());
+        for (recipe, names, number) in RECIPES {
+            for name in names {
+                assert_eq!(name.parse::<Recipe>().unwrap(), recipe);
+                assert_eq!(name.to_uppercase().parse::<Recipe>().unwrap(), recipe);
+            }
+            assert_eq!(number.to_string().parse::<Recipe>().unwrap(), recipe);
+            assert_eq!(recipe.to_string(), names[0]);
+            assert_eq!(recipe.file_type(), Some(number));
+            assert!(recipe.check().is_ok());
         }
-        assert!("q5_k".parse::<Recipe>().is_err());
+        for unknown in ["iq2_xs", "q4", "4_0", "", "16777216", "copy"] {
+            assert!(unknown.parse::<Recipe>().is_err(), "{unknown}");
+        }
     }
 }

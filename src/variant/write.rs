@@ -337,7 +337,7 @@ fn metadata(model: &Model, draft: &Draft, predictor: Option<&Gguf>) -> Result<Me
     for entry in source.copied().filter(|e| !replaced(&e.key)) {
         out.add_raw(&entry.key, entry.value_type, source.raw_value(entry));
     }
-    if let Some(file_type) = draft.recipe.and_then(|recipe| recipe.file_type()) {
+    if let Some(file_type) = draft.file_type(model) {
         out.add("general.file_type", &Value::U32(file_type));
     }
     let lossless = draft.down.iter().any(|down| matches!(down, DownLayout::Lossless(_)));

@@ -35,6 +35,7 @@ mod profile;
 mod pwri;
 mod pwri_split;
 mod quantize;
+mod recipes;
 mod recurrent;
 mod resume;
 mod run;

@@ -87,18 +87,19 @@ fn a_model_of_an_unknown_architecture_is_quantized() {
         ("blk.0.attn_q_norm.weight", GgmlType::F32, &[256, 2]),
         ("blk.0.attn_q.bias", GgmlType::F32, &[256]),
         ("blk.0.table.weight", i8, &[256, 2]),
-        ("blk.0.cube.weight", GgmlType::F32, &[256, 2, 2]),
+        ("blk.0.flat.weight", GgmlType::F32, &[256, 1]),
     ];
     kept.iter().for_each(|(name, dtype, dims)| add(name, *dtype, dims));
     add("blk.0.ssm_in.weight", GgmlType::BF16, &[256, 96]);
     add("blk.0.ffn_up_exps.weight", GgmlType::F16, &[256, 32, 4]);
+    add("blk.0.cube.weight", GgmlType::F32, &[256, 2, 2]);
     add("blk.0.narrow.weight", GgmlType::F16, &[96, 4]);
     add("blk.0.odd.weight", GgmlType::F32, &[100, 4]);
     let model = model.written(folder.path(), "whatever.gguf");
     let out = folder.path().join("out.gguf");
     let outcome = Outcome::from(quantize(&model, &out, "q4_k_m").output().unwrap()).ok();
-    assert!(outcome.stderr.starts_with("note: 2 matrices have rows that are not whole blocks"), "{}", outcome.stderr);
-    assert_eq!(outcome.stderr.lines().count(), 1);
+    let note = "note: 2 matrices have rows that are not whole blocks of the type meant for them: 1 Q5_0 for Q4_K, 1 F16 for Q4_K\n";
+    assert_eq!(outcome.stderr, note);
     let (source, written) = (Gguf::open(&model).unwrap(), Gguf::open(&out).unwrap());
     let types = types(&written);
     for (name, dtype, _) in kept {
@@ -107,7 +108,8 @@ fn a_model_of_an_unknown_architecture_is_quantized() {
     for (name, dtype) in [
         ("blk.0.ssm_in.weight", GgmlType::Q4_K),
         ("blk.0.ffn_up_exps.weight", GgmlType::Q4_K),
-        ("blk.0.narrow.weight", GgmlType::Q8_0),
+        ("blk.0.cube.weight", GgmlType::Q4_K),
+        ("blk.0.narrow.weight", GgmlType::Q5_0),
         ("blk.0.odd.weight", GgmlType::F16),
         ("blk.1.attn_v.weight", GgmlType::Q6_K),
         ("token_embd.weight", GgmlType::Q6_K),
@@ -129,7 +131,10 @@ fn what_cannot_be_quantized_is_refused_and_leaves_no_file() {
     let at = |name: &str| folder.path().join(name);
     let (plain, q8, out) = (ModelFile::tiny().written(folder.path(), "tiny.gguf"), at("q8.gguf"), at("out.gguf"));
     Outcome::from(quantize(&plain, &q8, "q8_0").output().unwrap()).ok();
-    refused(&mut quantize(&q8, &out, "q4_0"), &["q8.gguf", "token_embd.weight", "Q8_0 already", "--type needs"]);
+    refused(
+        &mut quantize(&q8, &out, "q4_0"),
+        &["q8.gguf", "token_embd.weight", "Q8_0 already", "--type needs", "--allow-requantize"],
+    );
     let variant = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny-stories-q8_0-variant.gguf");
     refused(&mut quantize(&variant, &out, "q8_0"), &["variant.gguf", "is a variant"]);
     let vocabulary = ModelFile::vocabulary_only().written(folder.path(), "vocabulary.gguf");
@@ -148,7 +153,7 @@ fn what_cannot_be_quantized_is_refused_and_leaves_no_file() {
 }
 
 #[test]
-fn a_narrow_model_gets_q8_0_in_place_of_the_mix_with_one_note() {
+fn a_narrow_model_gets_shorter_blocks_in_place_of_the_mix_with_one_note() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let (model, text, profile, out) =
@@ -162,7 +167,14 @@ fn a_narrow_model_gets_q8_0_in_place_of_the_mix_with_one_note() {
     let notes: Vec<_> = outcome.stderr.lines().filter(|l| l.starts_with("note: ")).collect();
     // 7 in each of the 2 layers, and the embeddings.
     assert_eq!(notes.len(), 1, "{notes:?}");
-    assert!(notes[0].contains("15 matrices have rows that are not whole blocks for q4_k_m"), "{notes:?}");
-    assert_eq!(types(&Gguf::open(&out).unwrap())["blk.1.ffn_down_t.weight"], GgmlType::Q8_0);
+    assert!(
+        notes[0].contains("15 matrices have rows that are not whole blocks of the type meant for them"),
+        "{notes:?}"
+    );
+    let written = Gguf::open(&out).unwrap();
+    assert_eq!(types(&written)["blk.0.ffn_down_t.weight"], GgmlType::Q5_0);
+    assert_eq!(types(&written)["blk.1.ffn_down_t.weight"], GgmlType::Q8_0);
+    // No matrix of a layer is Q4_K: the number is that of Q5_0.
+    assert_eq!(written.metadata().u32("general.file_type").unwrap(), Some(8));
     assert_eq!(runs(&out, "dense"), runs(&out, "exact"));
 }

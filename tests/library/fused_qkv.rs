@@ -15,7 +15,7 @@ use powerinfer::placement::Placement;
 use powerinfer::profile::{Fingerprint, Kinship};
 use powerinfer::progress::Silent;
 use powerinfer::quant::GgmlType;
-use powerinfer::variant::{self, Recipe};
+use powerinfer::variant::{self, Choices, Conversion, Recipe};
 use std::path::Path;
 
 const PARTS: [&str; 3] = ["attn_q", "attn_k", "attn_v"];
@@ -147,6 +147,11 @@ fn every_architecture_takes_one_tensor_for_three_and_splits_it() -> Result<()> {
 }
 
 /// The rows of quantized tensors are views, too, with widths of whole blocks.
+fn quantize(from: &Path, recipe: Recipe, to: &Path) -> Result<()> {
+    let source = Gguf::open(from)?;
+    variant::quantize(&source, &Conversion::new(&source, recipe, &Choices::default())?, to, &Silent)
+}
+
 #[test]
 fn one_tensor_for_three_may_be_quantized() -> Result<()> {
     let folder = tempfile::tempdir()?;
@@ -157,9 +162,9 @@ fn one_tensor_for_three_may_be_quantized() -> Result<()> {
         for recipe in ["f16", "bf16", "q8_0", "q4_0"] {
             let recipe: Recipe = recipe.parse()?;
             let (three, one) = (folder.join("three.gguf"), folder.join("one.gguf"));
-            variant::quantize(&Gguf::open(&plain)?, recipe, &three, &Silent)?;
+            quantize(&plain, recipe, &three)?;
             let source = fused(apart.clone(), |_| true).written(folder, "source.gguf");
-            variant::quantize(&Gguf::open(&source)?, recipe, &one, &Silent)?;
+            quantize(&source, recipe, &one)?;
             let afterwards = fused(ModelFile::opened(&three)?, |_| true);
             let three = open(&ModelFile::opened(&three)?, folder, "a.gguf")?;
             let at = format!("{name}, {recipe}");

@@ -25,6 +25,7 @@ mod prefill_sizes;
 mod pwri;
 mod pwri_architectures;
 mod pwri_variants;
+mod recipes;
 mod recurrent;
 mod registry;
 mod routed_profiles;
