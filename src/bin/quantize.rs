@@ -9,7 +9,7 @@ use powerinfer::files::check_writable;
 use powerinfer::gguf::Gguf;
 use powerinfer::quant::GgmlType;
 use powerinfer::units::Bytes;
-use powerinfer::variant::{self, Choices, Conversion, Recipe, TensorType, writable};
+use powerinfer::variant::{self, Choices, Conversion, Importance, Recipe, TensorType, writable};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -42,6 +42,10 @@ pub struct QuantizeArgs {
     /// No mixture: all matrices have the one type that the mixture is named for
     #[arg(long, requires = "quantize_only")]
     pure: bool,
+    /// How much the columns of matrices count: a profile of powerinfer-profile's, or an importance matrix that llama-imatrix wrote
+    /// as GGUF
+    #[arg(long, value_name = "FILE", requires = "quantize_only")]
+    imatrix: Option<PathBuf>,
     /// Quantize matrices that are quantized already, too, which loses more than quantizing what they were made from
     #[arg(long, requires = "quantize_only")]
     allow_requantize: bool,
@@ -80,20 +84,21 @@ impl QuantizeArgs {
         Some(Words { output: output.unwrap_or_else(beside), model, recipe, threads })
     }
 
-    fn choices(&self) -> Choices {
-        Choices {
+    fn choices(&self) -> Result<Choices> {
+        Ok(Choices {
             types: self.tensor_type.clone(),
             head: self.output_tensor_type,
             embedding: self.token_embedding_type,
             keep_head: self.leave_output_tensor,
             pure: self.pure,
             requantize: self.allow_requantize,
-        }
+            importance: self.imatrix.as_deref().map(Importance::read).transpose()?,
+        })
     }
 
     /// Writes `output`.
     pub fn run(&self, path: &Path, output: &Path, recipe: Recipe, bar: &Bar) -> Result<()> {
-        models::keep_inputs(output, [path])?;
+        models::keep_inputs(output, [path].into_iter().chain(self.imatrix.as_deref()))?;
         check_writable(output)?;
         let source = Gguf::open(path)?;
         let conversion = self.decide(&source, recipe)?;
@@ -140,7 +145,7 @@ impl QuantizeArgs {
     }
 
     fn decide(&self, source: &Gguf, recipe: Recipe) -> Result<Conversion> {
-        let conversion = Conversion::new(source, recipe, &self.choices())?;
+        let conversion = Conversion::new(source, recipe, &self.choices()?)?;
         for note in &conversion.notes {
             tell!("note: {note}");
         }

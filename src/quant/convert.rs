@@ -57,14 +57,33 @@ pub fn quantizer(dtype: GgmlType) -> Result<Quantize> {
         GgmlType::Q4_1 => |x, out| by_block(x, GgmlType::Q4_1, out, legacy::quantize_q4_1),
         GgmlType::Q5_0 => |x, out| by_block(x, GgmlType::Q5_0, out, legacy::quantize_q5_0),
         GgmlType::Q5_1 => |x, out| by_block(x, GgmlType::Q5_1, out, legacy::quantize_q5_1),
-        GgmlType::Q2_K => k_quantize::quantize_q2_k,
-        GgmlType::Q3_K => k_quantize::quantize_q3_k,
-        GgmlType::IQ4_NL => k_quantize::quantize_iq4_nl,
-        GgmlType::IQ4_XS => k_quantize::quantize_iq4_xs,
-        GgmlType::Q4_K => k_quantize::quantize_q4_k,
-        GgmlType::Q5_K => k_quantize::quantize_q5_k,
-        GgmlType::Q6_K => k_quantize::quantize_q6_k,
+        GgmlType::Q2_K => |x, out| k_quantize::quantize_q2_k(x, None, out),
+        GgmlType::Q3_K => |x, out| k_quantize::quantize_q3_k(x, None, out),
+        GgmlType::IQ4_NL => |x, out| k_quantize::quantize_iq4_nl(x, None, out),
+        GgmlType::IQ4_XS => |x, out| k_quantize::quantize_iq4_xs(x, None, out),
+        GgmlType::Q4_K => |x, out| k_quantize::quantize_q4_k(x, None, out),
+        GgmlType::Q5_K => |x, out| k_quantize::quantize_q5_k(x, None, out),
+        GgmlType::Q6_K => |x, out| k_quantize::quantize_q6_k(x, None, out),
         other => bail!("type {other} cannot be written; {WRITABLE} can"),
+    })
+}
+
+/// Turns floats into stored bytes, given how much the error of each counts: 0 or more.
+pub type QuantizeWeighted = fn(&[f32], &[f32], &mut [u8]);
+
+/// How to write rows of `dtype` where columns count more and less; `None` for types that cannot make use of it.
+pub fn weighted_quantizer(dtype: GgmlType) -> Option<QuantizeWeighted> {
+    Some(match dtype {
+        GgmlType::Q4_0 => |x, w, out| k_quantize::quantize_q4_0(x, Some(w), out),
+        GgmlType::Q5_0 => |x, w, out| k_quantize::quantize_q5_0(x, Some(w), out),
+        GgmlType::Q2_K => |x, w, out| k_quantize::quantize_q2_k(x, Some(w), out),
+        GgmlType::Q3_K => |x, w, out| k_quantize::quantize_q3_k(x, Some(w), out),
+        GgmlType::Q4_K => |x, w, out| k_quantize::quantize_q4_k(x, Some(w), out),
+        GgmlType::Q5_K => |x, w, out| k_quantize::quantize_q5_k(x, Some(w), out),
+        GgmlType::Q6_K => |x, w, out| k_quantize::quantize_q6_k(x, Some(w), out),
+        GgmlType::IQ4_NL => |x, w, out| k_quantize::quantize_iq4_nl(x, Some(w), out),
+        GgmlType::IQ4_XS => |x, w, out| k_quantize::quantize_iq4_xs(x, Some(w), out),
+        _ => return None,
     })
 }
 

@@ -33,11 +33,15 @@ pub struct Affine<V, const L: usize, const N: usize> {
 /// The block with the least weighted squared error that a bounded search finds. Something infinite or no number among `x` makes
 /// the factors NaN.
 #[inline(always)]
-pub fn affine_block<V: Lanes, const L: usize, const N: usize>(x: &[f32], range: AffineRange) -> Affine<V, L, N> {
+pub fn affine_block<V: Lanes, const L: usize, const N: usize>(
+    x: &[f32],
+    given: Option<&[f32]>,
+    range: AffineRange,
+) -> Affine<V, L, N> {
     const { assert!(L * N * WIDTH == QK_K) };
     let finite = all_finite(x);
     let x = read::<V, L, N>(x);
-    let w = importance(&x);
+    let w = importance(&x, given);
     let mut fits = [(0.0, 0.0); N];
     for k in 0..N {
         fits[k] = fit(&x[k], &w[k], range.q_max);

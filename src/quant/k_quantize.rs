@@ -14,29 +14,34 @@ const Q2_K: AffineRange = AffineRange { q_max: 3.0, pair_max: 15.0 };
 const Q4_K: AffineRange = AffineRange { q_max: 15.0, pair_max: 63.0 };
 const Q5_K: AffineRange = AffineRange { q_max: 31.0, pair_max: 63.0 };
 
-/// `$name`, which writes whole blocks of `$len` elements and `$bytes` bytes with `$block`: compiled for AVX2, where the processor has it, and for
-/// all others. Both give the same bytes.
+/// `$name`, which writes whole blocks of `$len` elements and `$bytes` bytes with `$block`: compiled for AVX2, where the processor has
+/// it, and for all others. Both give the same bytes. `given` says how much each element counts.
 macro_rules! quantizer {
     ($(#[$doc:meta])* $name:ident, $block:ident, $len:expr, $bytes:expr) => {
         $(#[$doc])*
-        pub fn $name(x: &[f32], out: &mut [u8]) {
+        pub fn $name(x: &[f32], given: Option<&[f32]>, out: &mut [u8]) {
             #[inline(always)]
-            fn blocks<V: Lanes>(x: &[f32], out: &mut [u8]) {
-                for (x, out) in x.chunks_exact($len).zip(out.chunks_exact_mut($bytes)) {
-                    $block::<V>(x, out);
+            fn blocks<V: Lanes>(x: &[f32], given: Option<&[f32]>, out: &mut [u8]) {
+                let blocks = x.chunks_exact($len).zip(out.chunks_exact_mut($bytes));
+                for (i, (x, out)) in blocks.enumerate() {
+                    let given = match given {
+                        Some(given) => Some(&given[i * $len..][..$len]),
+                        None => None,
+                    };
+                    $block::<V>(x, given, out);
                 }
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2")]
-            fn with_avx2(x: &[f32], out: &mut [u8]) {
-                blocks::<Avx2>(x, out);
+            fn with_avx2(x: &[f32], given: Option<&[f32]>, out: &mut [u8]) {
+                blocks::<Avx2>(x, given, out);
             }
             #[cfg(target_arch = "x86_64")]
             if is_x86_feature_detected!("avx2") {
                 // SAFETY: the processor has AVX2.
-                return unsafe { with_avx2(x, out) };
+                return unsafe { with_avx2(x, given, out) };
             }
-            blocks::<Plain>(x, out);
+            blocks::<Plain>(x, given, out);
         }
     };
 }
@@ -52,6 +57,16 @@ quantizer! {
 }
 
 quantizer! {
+    /// Quantizes whole blocks to `Q4_0` by a search; see [`quantize_q4_k`]. Without weights, ggml's way is the usual one.
+    quantize_q4_0, q4_0, QK, 18
+}
+
+quantizer! {
+    /// Quantizes whole blocks to `Q5_0` by a search; see [`quantize_q4_0`].
+    quantize_q5_0, q5_0, QK, 22
+}
+
+quantizer! {
     /// Quantizes whole blocks to `IQ4_NL`; see [`quantize_q4_k`].
     quantize_iq4_nl, iq4_nl, QK, 18
 }
@@ -62,7 +77,8 @@ quantizer! {
 }
 
 quantizer! {
-    /// Quantizes whole super-blocks to `Q4_K`. Deterministic; an infinity or NaN makes all of its block NaN.
+    /// Quantizes whole super-blocks to `Q4_K`. Deterministic; an infinity or NaN makes all of its block NaN. Where it is given how much
+    /// each element counts, 0 or more, errors are small where that is much.
     quantize_q4_k, q4_k, QK_K, 144
 }
 
@@ -77,8 +93,8 @@ quantizer! {
 }
 
 #[inline(always)]
-pub(super) fn q2_k<V: Lanes>(x: &[f32], out: &mut [u8]) {
-    let block = affine_block::<V, 2, 16>(x, Q2_K);
+pub(super) fn q2_k<V: Lanes>(x: &[f32], given: Option<&[f32]>, out: &mut [u8]) {
+    let block = affine_block::<V, 2, 16>(x, given, Q2_K);
     for (o, (scale, min)) in out[..16].iter_mut().zip(block.scale.iter().zip(block.min)) {
         *o = *scale as u8 | (min as u8) << 4;
     }
@@ -88,8 +104,8 @@ pub(super) fn q2_k<V: Lanes>(x: &[f32], out: &mut [u8]) {
 }
 
 #[inline(always)]
-pub(super) fn q3_k<V: Lanes>(x: &[f32], out: &mut [u8]) {
-    let block = symmetric_block::<V, Integers<4>, 2, 16>(x, 32.0);
+pub(super) fn q3_k<V: Lanes>(x: &[f32], given: Option<&[f32]>, out: &mut [u8]) {
+    let block = symmetric_block::<V, Integers<4>, 2, 16>(x, given, 32.0);
     let q = bytes(block.q, 4.0);
     write_bit_planes(&q, 2, &mut out[..32]);
     write_pairs_of_bits(&q, &mut out[32..96]);
@@ -105,8 +121,8 @@ pub(super) fn q3_k<V: Lanes>(x: &[f32], out: &mut [u8]) {
 }
 
 #[inline(always)]
-pub(super) fn iq4_xs<V: Lanes>(x: &[f32], out: &mut [u8]) {
-    let block = symmetric_block::<V, Levels, 4, 8>(x, 32.0);
+pub(super) fn iq4_xs<V: Lanes>(x: &[f32], given: Option<&[f32]>, out: &mut [u8]) {
+    let block = symmetric_block::<V, Levels, 4, 8>(x, given, 32.0);
     out[..2].copy_from_slice(&block.d.to_le_bytes());
     let scale = block.scale.map(|scale| (scale + 32.0) as u8);
     let high = (0..8).fold(0, |bits, k| bits | u16::from(scale[k] >> 4) << (2 * k));
@@ -120,31 +136,53 @@ pub(super) fn iq4_xs<V: Lanes>(x: &[f32], out: &mut [u8]) {
 }
 
 #[inline(always)]
-pub(super) fn iq4_nl<V: Lanes>(x: &[f32], out: &mut [u8]) {
-    let (d, q) = lone_block::<V, Levels, 4>(x);
+pub(super) fn iq4_nl<V: Lanes>(x: &[f32], given: Option<&[f32]>, out: &mut [u8]) {
+    let (d, q) = lone_block::<V, Levels, 4>(x, given);
     out[..2].copy_from_slice(&d.to_le_bytes());
     write_levels(q, &mut out[2..18]);
 }
 
 #[inline(always)]
-fn write_levels<V: Lanes>(q: [V; 4], out: &mut [u8]) {
-    let q: [u8; QK] = bytes([q], 128.0);
-    let index = |i: usize| Levels::INDEX[usize::from(q[i])];
+pub(super) fn q4_0<V: Lanes>(x: &[f32], given: Option<&[f32]>, out: &mut [u8]) {
+    let (d, q) = lone_block::<V, Integers<8>, 4>(x, given);
+    out[..2].copy_from_slice(&d.to_le_bytes());
+    write_nibbles(&bytes([q], 8.0), &mut out[2..18]);
+}
+
+#[inline(always)]
+pub(super) fn q5_0<V: Lanes>(x: &[f32], given: Option<&[f32]>, out: &mut [u8]) {
+    let (d, q) = lone_block::<V, Integers<16>, 4>(x, given);
+    out[..2].copy_from_slice(&d.to_le_bytes());
+    let q: [u8; QK] = bytes([q], 16.0);
+    let fifth = (0..QK).fold(0, |bits, i| bits | u32::from(q[i] >> 4) << i);
+    out[2..6].copy_from_slice(&fifth.to_le_bytes());
+    write_nibbles(&q, &mut out[6..22]);
+}
+
+/// The low halves of the first 16 values, and beside them those of the others.
+#[inline(always)]
+fn write_nibbles(q: &[u8; QK], out: &mut [u8]) {
     for (i, o) in out.iter_mut().enumerate() {
-        *o = index(i) | index(i + QK / 2) << 4;
+        *o = q[i] & 0x0f | q[i + QK / 2] << 4;
     }
 }
 
 #[inline(always)]
-pub(super) fn q4_k<V: Lanes>(x: &[f32], out: &mut [u8]) {
-    let block = affine_block::<V, 4, 8>(x, Q4_K);
+fn write_levels<V: Lanes>(q: [V; 4], out: &mut [u8]) {
+    let q: [u8; QK] = bytes([q], 128.0);
+    write_nibbles(&q.map(|level| Levels::INDEX[usize::from(level)]), out);
+}
+
+#[inline(always)]
+pub(super) fn q4_k<V: Lanes>(x: &[f32], given: Option<&[f32]>, out: &mut [u8]) {
+    let block = affine_block::<V, 4, 8>(x, given, Q4_K);
     write_head(&block, out);
     write_halves(&bytes(block.q, 0.0), &mut out[16..144]);
 }
 
 #[inline(always)]
-pub(super) fn q5_k<V: Lanes>(x: &[f32], out: &mut [u8]) {
-    let block = affine_block::<V, 4, 8>(x, Q5_K);
+pub(super) fn q5_k<V: Lanes>(x: &[f32], given: Option<&[f32]>, out: &mut [u8]) {
+    let block = affine_block::<V, 4, 8>(x, given, Q5_K);
     write_head(&block, out);
     let q = bytes(block.q, 0.0);
     write_bit_planes(&q, 4, &mut out[16..48]);
@@ -152,8 +190,8 @@ pub(super) fn q5_k<V: Lanes>(x: &[f32], out: &mut [u8]) {
 }
 
 #[inline(always)]
-pub(super) fn q6_k<V: Lanes>(x: &[f32], out: &mut [u8]) {
-    let block = symmetric_block::<V, Integers<32>, 2, 16>(x, 128.0);
+pub(super) fn q6_k<V: Lanes>(x: &[f32], given: Option<&[f32]>, out: &mut [u8]) {
+    let block = symmetric_block::<V, Integers<32>, 2, 16>(x, given, 128.0);
     let q = bytes(block.q, 32.0);
     for (i, o) in out[..128].iter_mut().enumerate() {
         let first = 128 * (i / 64) + i % 64;

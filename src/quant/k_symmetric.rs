@@ -24,12 +24,13 @@ pub struct Symmetric<V, const L: usize, const N: usize> {
 #[inline(always)]
 pub fn symmetric_block<V: Lanes, G: Grid, const L: usize, const N: usize>(
     x: &[f32],
+    given: Option<&[f32]>,
     n_scales: f32,
 ) -> Symmetric<V, L, N> {
     let finite = all_finite(x);
     let values = x;
     let x = read::<V, L, N>(x);
-    let w = importance::<V, L, N>(&x);
+    let w = importance::<V, L, N>(&x, given);
     let mut fits = [0.0; N];
     for k in 0..N {
         fits[k] = fit::<V, G, L>(&values[k * L * WIDTH..][..L * WIDTH], &x[k], &w[k]);
@@ -60,11 +61,11 @@ pub fn symmetric_block<V: Lanes, G: Grid, const L: usize, const N: usize>(
 
 /// A block of `8 L` elements with one scale, which is not a small integer: the scale and the values.
 #[inline(always)]
-pub fn lone_block<V: Lanes, G: Grid, const L: usize>(x: &[f32]) -> (f16, [V; L]) {
+pub fn lone_block<V: Lanes, G: Grid, const L: usize>(x: &[f32], given: Option<&[f32]>) -> (f16, [V; L]) {
     let finite = all_finite(x);
     let values = x;
     let x = read::<V, L, 1>(x);
-    let w = importance::<V, L, 1>(&x);
+    let w = importance::<V, L, 1>(&x, given);
     let d = f16::from_f32(fit::<V, G, L>(values, &x[0], &w[0]));
     if !(d.is_finite() && finite) {
         return (f16::NAN, [V::all(0.0); L]);

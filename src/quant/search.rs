@@ -19,9 +19,9 @@ pub fn read<V: Lanes, const L: usize, const N: usize>(x: &[f32]) -> [[V; L]; N] 
 }
 
 /// How much the error of each element counts. Larger weights matter more, as do their products with activations; even a zero
-/// matters a little.
+/// matters a little. Where it is `given` how much each column counts, that is a factor of it.
 #[inline(always)]
-pub fn importance<V: Lanes, const L: usize, const N: usize>(x: &[[V; L]; N]) -> [[V; L]; N] {
+pub fn importance<V: Lanes, const L: usize, const N: usize>(x: &[[V; L]; N], given: Option<&[f32]>) -> [[V; L]; N] {
     let mut w = *x;
     for w in &mut w {
         let mut squares = V::all(0.0);
@@ -31,6 +31,14 @@ pub fn importance<V: Lanes, const L: usize, const N: usize>(x: &[[V; L]; N]) -> 
         let rms = V::all((squares.sum() / (L * WIDTH) as f32).sqrt());
         for w in w {
             *w = rms.plus(w.abs());
+        }
+    }
+    if let Some(given) = given {
+        let given = read::<V, L, N>(given);
+        for k in 0..N {
+            for i in 0..L {
+                w[k][i] = w[k][i].times(given[k][i]);
+            }
         }
     }
     w

@@ -329,15 +329,53 @@ fn the_fast_searches_write_the_bytes_of_the_plain_ones() {
 #[test]
 fn processors_of_any_age_write_the_same_bytes() {
     let plain: [(GgmlType, Block); 7] = [
-        (GgmlType::Q2_K, k_quantize::q2_k::<Plain>),
-        (GgmlType::Q3_K, k_quantize::q3_k::<Plain>),
-        (GgmlType::Q4_K, k_quantize::q4_k::<Plain>),
-        (GgmlType::Q5_K, k_quantize::q5_k::<Plain>),
-        (GgmlType::Q6_K, k_quantize::q6_k::<Plain>),
-        (GgmlType::IQ4_NL, k_quantize::iq4_nl::<Plain>),
-        (GgmlType::IQ4_XS, k_quantize::iq4_xs::<Plain>),
+        (GgmlType::Q2_K, |x, out| k_quantize::q2_k::<Plain>(x, None, out)),
+        (GgmlType::Q3_K, |x, out| k_quantize::q3_k::<Plain>(x, None, out)),
+        (GgmlType::Q4_K, |x, out| k_quantize::q4_k::<Plain>(x, None, out)),
+        (GgmlType::Q5_K, |x, out| k_quantize::q5_k::<Plain>(x, None, out)),
+        (GgmlType::Q6_K, |x, out| k_quantize::q6_k::<Plain>(x, None, out)),
+        (GgmlType::IQ4_NL, |x, out| k_quantize::iq4_nl::<Plain>(x, None, out)),
+        (GgmlType::IQ4_XS, |x, out| k_quantize::iq4_xs::<Plain>(x, None, out)),
     ];
     for (dtype, plain) in plain {
         assert_bytes(dtype, &awkward(), plain);
+    }
+}
+
+#[test]
+fn columns_that_count_more_have_smaller_errors() {
+    // Every fourth column counts a hundred times as much.
+    let x = bells(1 << 14, 12);
+    let importance: Vec<f32> = (0..x.len()).map(|i| if i % 4 == 1 { 1.0 } else { 0.01 }).collect();
+    let weighted_error = |dtype: GgmlType, bytes: &[u8]| {
+        let off = x.iter().zip(read(dtype, bytes)).map(|(x, back)| f64::from(x - back));
+        off.zip(&importance).map(|(off, w)| f64::from(*w) * off * off).sum::<f64>()
+    };
+    let mut n = 0;
+    for dtype in WRITTEN {
+        let Some(quantize) = convert::weighted_quantizer(dtype) else { continue };
+        let write_with = |importance: &[f32]| {
+            let mut bytes = vec![0; dtype.row_bytes(x.len()).unwrap()];
+            quantize(&x, importance, &mut bytes);
+            bytes
+        };
+        let ratio = weighted_error(dtype, &write_with(&importance)) / weighted_error(dtype, &write(dtype, &x));
+        assert!(ratio < 0.9, "{dtype}: {ratio}");
+        // Nothing that counts is nothing to search by, but must not become what is no number.
+        let back = read(dtype, &write_with(&vec![0.0; x.len()]));
+        assert!(back.iter().all(|v| v.is_finite()), "{dtype}");
+        n += 1;
+    }
+    assert_eq!(n, 9);
+}
+
+#[test]
+fn columns_that_count_alike_change_nothing() {
+    let x = awkward();
+    for dtype in WRITTEN.into_iter().filter(|dtype| ![GgmlType::Q4_0, GgmlType::Q5_0].contains(dtype)) {
+        let Some(quantize) = convert::weighted_quantizer(dtype) else { continue };
+        let mut bytes = vec![0; dtype.row_bytes(x.len()).unwrap()];
+        quantize(&x, &vec![1.0; x.len()], &mut bytes);
+        assert!(bytes == write(dtype, &x), "{dtype}");
     }
 }

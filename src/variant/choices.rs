@@ -1,5 +1,6 @@
 //! What decides about the types of a plain file's matrices beside the recipe.
 
+use super::importance::Importance;
 use crate::quant::{GgmlType, convert};
 use anyhow::{Context, Result};
 use fancy_regex::Regex;
@@ -20,6 +21,8 @@ pub struct Choices {
     pub pure: bool,
     /// Quantized matrices are quantized again.
     pub requantize: bool,
+    /// How much columns count.
+    pub importance: Option<Importance>,
 }
 
 impl Choices {

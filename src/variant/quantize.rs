@@ -1,10 +1,11 @@
 //! Conversion of the matrices of a plain file, whatever its architecture.
 
 use super::choices::Choices;
+use super::importance::Importance;
 use super::mixture::mixed;
 use super::outline::Outline;
 use super::recipe::{Recipe, fitting, is_float, misfits, refuse_quantized};
-use super::rows::write_rows;
+use super::rows::write_weighted_rows;
 use crate::gguf::write::{MetadataBuilder, PlannedTensor, Value, Writer};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::model::check_tensors;
@@ -71,6 +72,7 @@ pub struct Conversion {
     pub file_type: Option<u32>,
     /// Things the user should know.
     pub notes: Vec<String>,
+    importance: Option<Importance>,
 }
 
 impl Conversion {
@@ -82,7 +84,9 @@ impl Conversion {
         check_convertible(gguf, recipe, choices).with_context(|| gguf.source().name().to_owned())?;
         let tied = gguf.tensor("output.weight").is_none();
         let converted = |t: &TensorInfo| is_converted(t, choices);
-        let outline = Outline::of(gguf, |t| converted(t) && choices.of(&t.name, tied).is_none());
+        let mut outline = Outline::of(gguf, |t| converted(t) && choices.of(&t.name, tied).is_none());
+        outline.has_importance = choices.importance.is_some();
+        let mut n_weighted = 0;
         let mut types: Vec<(GgmlType, usize)> = Vec::new();
         let (mut pairs, mut matrices, mut tensors) = (Vec::new(), Vec::new(), Vec::new());
         for tensor in gguf.tensors() {
@@ -96,6 +100,9 @@ impl Conversion {
                 dtype = fitting(wanted, tensor.dtype, tensor.n_cols());
                 pairs.push((wanted, dtype));
                 matrices.push((&**name, dtype, tensor.n_rows() * tensor.n_cols()));
+                if let Some(importance) = &choices.importance {
+                    n_weighted += usize::from(importance.of(tensor)?.is_some());
+                }
                 match types.iter_mut().find(|(t, _)| *t == dtype) {
                     Some((_, n)) => *n += 1,
                     None => types.push((dtype, 1)),
@@ -111,7 +118,16 @@ impl Conversion {
         {
             notes.push(format!("no matrix of a layer is {}, so general.file_type is {number}", recipe.base()));
         }
-        Ok(Self { tensors, types, n_bytes, file_type, notes })
+        if let Some(importance) = &choices.importance {
+            ensure!(n_weighted > 0, "{}: knows none of the matrices that are converted", importance.file());
+            let n: usize = types.iter().map(|(_, n)| n).sum();
+            notes.push(format!(
+                "{}: tells of {n_weighted} of {n} matrices how much their columns count",
+                importance.file()
+            ));
+        }
+        let importance = choices.importance.clone();
+        Ok(Self { tensors, types, n_bytes, file_type, notes, importance })
     }
 }
 
@@ -126,7 +142,9 @@ pub fn quantize(gguf: &Gguf, conversion: &Conversion, path: &Path, progress: &dy
     let metadata = metadata(gguf, conversion);
     let mut writer = Writer::create(path, &metadata, &conversion.tensors, gguf.alignment(), progress)?;
     for (source, target) in gguf.tensors().iter().zip(&conversion.tensors) {
-        write_rows(gguf, source, None, target.dtype, &mut writer, progress)?;
+        let importance = conversion.importance.as_ref().filter(|_| source.dtype != target.dtype);
+        let columns = importance.map(|importance| importance.of(source)).transpose()?.flatten();
+        write_weighted_rows(gguf, source, None, (target.dtype, columns), &mut writer, progress)?;
     }
     progress::check(progress)?;
     writer.finish()
@@ -165,14 +183,21 @@ fn is_converted(tensor: &TensorInfo, choices: &Choices) -> bool {
 
 fn metadata(gguf: &Gguf, conversion: &Conversion) -> MetadataBuilder {
     let source = gguf.metadata();
-    let replaced = ["general.file_type", "general.quantization_version"];
+    let replaced = |key: &str| {
+        let how = ["general.file_type", "general.quantization_version"];
+        how.contains(&key) || key.starts_with("quantize.imatrix.")
+    };
     let mut out = MetadataBuilder::default();
-    for entry in source.copied().filter(|e| !replaced.contains(&&*e.key)) {
+    for entry in source.copied().filter(|e| !replaced(&e.key)) {
         out.add_raw(&entry.key, entry.value_type, source.raw_value(entry));
     }
     if let Some(file_type) = conversion.file_type {
         out.add("general.file_type", &Value::U32(file_type));
     }
     out.add("general.quantization_version", &Value::U32(QUANTIZATION_VERSION));
+    if let Some(importance) = &conversion.importance {
+        out.add("quantize.imatrix.file", &Value::Str(importance.file().to_owned()));
+        out.add("quantize.imatrix.entries_count", &Value::U32(importance.n_matrices() as u32));
+    }
     out
 }

@@ -21,6 +21,18 @@ pub(super) fn write_rows(
     writer: &mut Writer,
     progress: &dyn Progress,
 ) -> Result<()> {
+    write_weighted_rows(gguf, source, order, (dtype, None), writer, progress)
+}
+
+/// As [`write_rows`], given how much the columns count where that is known: `[n_cols]` for all matrices of a stack, or for each.
+pub(super) fn write_weighted_rows(
+    gguf: &Gguf,
+    source: &TensorInfo,
+    order: Option<&[usize]>,
+    (dtype, importance): (GgmlType, Option<&[f32]>),
+    writer: &mut Writer,
+    progress: &dyn Progress,
+) -> Result<()> {
     let (n_rows, n_cols) = (source.n_rows(), source.n_cols());
     let data = gguf.data(source);
     let source_bytes = data.len() / n_rows;
@@ -29,6 +41,8 @@ pub(super) fn write_rows(
     let converters =
         converted.then(|| Ok::<_, Error>((convert::dequantizer(source.dtype)?, convert::quantizer(dtype)?)));
     let converters = converters.transpose().with_context(|| source.name.clone())?;
+    let importance = importance.and_then(|columns| Some((columns, convert::weighted_quantizer(dtype)?)));
+    let rows_of_matrix = source.dims.get(1).copied().unwrap_or(1);
     let per_buffer = (BUFFER_BYTES / row_bytes).max(1);
     let mut buffer = vec![0; per_buffer.min(n_rows) * row_bytes];
     for first in (0..n_rows).step_by(per_buffer) {
@@ -40,12 +54,18 @@ pub(super) fn write_rows(
             for (i, out) in out.chunks_exact_mut(row_bytes).enumerate() {
                 let row = first + piece * ROWS + i;
                 let row = order.map_or(row, |o| o[row]);
-                let row = &data[row * source_bytes..][..source_bytes];
+                let source_row = &data[row * source_bytes..][..source_bytes];
                 match converters {
-                    None => out.copy_from_slice(row),
+                    None => out.copy_from_slice(source_row),
                     Some((dequantize, quantize)) => {
-                        dequantize(row, &mut values);
-                        quantize(&values, out);
+                        dequantize(source_row, &mut values);
+                        match importance {
+                            Some((columns, quantize)) => {
+                                let matrix = if columns.len() == n_cols { 0 } else { row / rows_of_matrix };
+                                quantize(&values, &columns[matrix * n_cols..][..n_cols], out);
+                            }
+                            None => quantize(&values, out),
+                        }
                     }
                 }
             }

@@ -54,10 +54,6 @@ const COMING: [&str; 43] = [
     "delay",
     "progress",
 ];
-/// The same of powerinfer-split.
-const COMING_TO_SPLIT: [&str; 6] =
-    ["imatrix", "tensor-type", "output-tensor-type", "token-embedding-type", "pure", "leave-output-tensor"];
-
 /// What these command lines mean to the command.
 fn read(name: &str, lines: &[Vec<&str>]) -> Vec<Value> {
     let mut command = Command::new(file(name));
@@ -151,7 +147,7 @@ fn no_line_of_llama_bench_and_llama_perplexity_is_misread() {
 #[test]
 fn no_line_of_llama_imatrix_or_llama_quantize_is_misread() {
     check("profile", &lines::PROFILE, &[]);
-    check("split", &lines::SPLIT, &COMING_TO_SPLIT);
+    check("split", &lines::SPLIT, &[]);
 }
 
 #[test]

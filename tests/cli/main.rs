@@ -16,6 +16,7 @@ mod habits;
 mod hostile_experts;
 mod hostile_models;
 mod hub;
+mod imatrix;
 mod inputs;
 mod interrupt;
 mod kernels;

@@ -46,7 +46,7 @@ fn the_words_of_llama_quantize_mean_what_they_mean_there() {
 fn all_recipes_are_written_and_run() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    ModelFile::sized(256, 512).written(folder, "in.gguf");
+    ModelFile::layered(1, 256, 256).written(folder, "in.gguf");
     for recipe in ["f32", "q4_1", "q5_1", "q2_k", "q2_k_s", "q3_k_s", "q3_k_l", "q4_k_s", "q5_k_m", "iq4_nl", "iq4_xs"]
     {
         quantize(folder, &["in.gguf", "out.gguf", recipe]).ok();

@@ -11,7 +11,7 @@ use powerinfer::model::{Model, Positions};
 use powerinfer::placement::Placement;
 use powerinfer::progress::Silent;
 use powerinfer::quant::GgmlType;
-use powerinfer::variant;
+use powerinfer::variant::{self, Choices, Conversion};
 
 const TABLE: &str = "position_embd.weight";
 const TOKENS: [u32; 6] = [3, 17, 5, 5, 0, 39];
@@ -116,7 +116,8 @@ fn tables_stay_as_they_are_when_matrices_are_quantized() -> Result<()> {
     let source = golden("opt-offset")?.written(folder.path(), "source.gguf");
     let source = Gguf::open(&source)?;
     let out = folder.path().join("out.gguf");
-    variant::quantize(&source, "q8_0".parse()?, &out, &Silent)?;
+    let conversion = Conversion::new(&source, "q8_0".parse()?, &Choices::default())?;
+    variant::quantize(&source, &conversion, &out, &Silent)?;
     let out = Gguf::open(&out)?;
     let of = |gguf: &Gguf, name: &str| gguf.tensor(name).map(|t| (t.dtype, gguf.data(t).to_vec()));
     assert_eq!(of(&out, TABLE), of(&source, TABLE));

@@ -20,7 +20,7 @@ pub const TYPES: Group = Group {
         refused(&["--tensor-type-file"], "give --tensor-type for each"),
         same(&["--pure"], "pure"),
         same(&["--leave-output-tensor"], "leave-output-tensor"),
-        refused(&["--allow-requantize"], "what is quantized is not quantized again; start from a file in F16 or BF16"),
+        same(&["--allow-requantize"], "allow-requantize"),
         refused(&["--prune-layers"], "layers are not left out"),
         refused(&["--keep-split"], "one file is written; llama-gguf-split divides it"),
         refused(&["--override-kv"], "keys are kept as they are; gguf_set_metadata.py of llama.cpp changes them"),
