@@ -2,6 +2,7 @@
 
 mod experts;
 mod favours;
+mod rows;
 
 use super::plan::{Place, Plan, PlannedLayer, Planner, Prepared};
 use super::workload::LayerWork;
@@ -36,7 +37,7 @@ impl<'a> Explained<'a> {
         Self { planner, plan, offload, expert_offload, one_more }
     }
 
-    /// Totals, and with `layers` a line for each layer.
+    /// Totals, and with `layers` a line for each layer, or for several that are alike.
     pub fn table(&self, layers: bool) -> String {
         let (plan, Planner { hardware, work, run }) = (self.plan, self.planner);
         let mut out = String::new();
@@ -50,12 +51,7 @@ impl<'a> Explained<'a> {
             run.n_ubatch
         ));
         if layers {
-            line(format_args!(
-                "layer  attn  mask     hot  hot %  firings %  mass %   gpu ms   cpu ms  total ms  on the card"
-            ));
-            for (i, layer) in plan.layers.iter().enumerate() {
-                line(format_args!("{}", row(i, layer)));
-            }
+            rows::lines(&plan.layers).iter().for_each(|text| line(format_args!("{text}")));
         }
         let a = &plan.account();
         if let Some(budget) = plan.budget() {
@@ -190,31 +186,6 @@ fn side(place: Place) -> &'static str {
 /// Whether the card looks for itself which of the layer's neurons fire.
 fn masks_on_card(layer: &PlannedLayer) -> bool {
     layer.choice.groups.iter().all(|g| g.mask) || layer.choice.n_hot() == layer.n_ff
-}
-
-fn row(i: usize, layer: &PlannedLayer) -> String {
-    let choice = &layer.choice;
-    let on = |gpu: bool| if gpu { "gpu" } else { "cpu" };
-    let mask = match () {
-        () if layer.n_ff == 0 => "-",
-        () if masks_on_card(layer) => "gpu",
-        () if choice.groups.iter().any(|g| g.predictor) => "pred",
-        () if choice.n_hot() > 0 => "both",
-        () => "cpu",
-    };
-    let t = &layer.time;
-    format!(
-        "{i:>5}  {:>4}  {mask:>4}  {:>6}  {:>5.1}  {:>9.1}  {:>6.1}  {:>7.3}  {:>7.3}  {:>8.3}  {:>11}",
-        on(choice.attention),
-        choice.n_hot(),
-        100.0 * choice.n_hot() as f64 / layer.n_ff.max(1) as f64,
-        100.0 * layer.firings_covered,
-        100.0 * layer.mass_covered,
-        1e3 * (t.before + t.gpu),
-        1e3 * t.cpu,
-        1e3 * t.total(),
-        Bytes(layer.account.sum()).to_string()
-    )
 }
 
 fn layer_json(i: usize, layer: &PlannedLayer, experts: Value) -> Value {

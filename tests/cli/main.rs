@@ -30,6 +30,7 @@ mod pipeline;
 mod plan;
 mod plan_experts;
 mod plan_lacking;
+mod plan_rows;
 mod positions;
 mod predict;
 mod profile;

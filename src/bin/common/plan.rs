@@ -23,7 +23,7 @@ pub struct PlanArgs {
     pub hardware: Option<PathBuf>,
     #[command(flatten)]
     pub vram: Vram,
-    /// With --dry-run: print a line for every layer
+    /// With --dry-run: print a line for every layer, or one for several whose figures are the same
     #[arg(long, requires = "dry_run")]
     pub explain: bool,
 }
