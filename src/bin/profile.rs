@@ -1,25 +1,26 @@
 //! `powerinfer-profile`: finds which FFN neurons fire on a calibration text.
 
 mod common;
+mod page;
 mod predictor;
 mod thresholds;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use common::models;
+use common::picture;
 use common::terminal::{Again, Bar, catch_ctrl_c, print_json, print_table, tell};
 use common::which::Which;
 use powerinfer::cpu::Isa;
 use powerinfer::executor::Worker;
-use powerinfer::files::{MOST_TEXT, check_writable, free_space, is_one_target, is_same, write_whole};
+use powerinfer::files::{MOST_TEXT, check_writable, free_space, is_one_target, is_same};
 use powerinfer::measure::doubt;
 use powerinfer::model::{Activation, Model};
 use powerinfer::printable::printable;
 use powerinfer::profile::checkpoint::Checkpoint;
 use powerinfer::profile::collect::{CollectParams, Collected, CorpusPart, Profiling, Text};
-use powerinfer::profile::plot::{PlotInput, draw};
 use powerinfer::profile::samples::Samples;
-use powerinfer::profile::{Pool, Profile, compare, corpus, experts, json, report};
+use powerinfer::profile::{Profile, compare, corpus, experts, json, plot, report};
 use powerinfer::progress::{Interrupted, Silent};
 use powerinfer::tokenizer::Special;
 use powerinfer::units::Bytes;
@@ -35,8 +36,9 @@ Examples:
   powerinfer-profile -hf owner/model-GGUF:F16 -f corpus.txt -o model.profile
   powerinfer-profile -m model.gguf -f corpus/ -o part3.profile --shard 3/8
   powerinfer-profile --merge part*.profile -o model.profile
-  powerinfer-profile --show model.profile --plot model.png
-  powerinfer-profile --compare stories.profile code.profile
+  powerinfer-profile --show model.profile --plot model.svg
+  powerinfer-profile --show model.profile --report model.html --plan-model model.gguf
+  powerinfer-profile --compare stories.profile code.profile --plot differences.svg
   powerinfer-profile -m model.gguf --predictor lowrank --samples-from model.profile -o model.predictor
 
 The profile does not depend on the number of threads, nor on interruptions: the same model and text give the same bytes.
@@ -95,18 +97,21 @@ struct Args {
     #[arg(long, value_name = "PROFILE", conflicts_with_all = MAKING, conflicts_with = "compare")]
     show: Option<PathBuf>,
     /// Print how two profiles of one model differ
-    #[arg(long, value_names = ["A", "B"], num_args = 2, conflicts_with_all = MAKING, conflicts_with_all = ["output", "plot"])]
+    #[arg(long, value_names = ["A", "B"], num_args = 2, conflicts_with_all = MAKING, conflicts_with = "output")]
     compare: Vec<PathBuf>,
     /// With --show: one JSON object instead of tables
     #[arg(long, requires = "show")]
     json: bool,
-    /// Draw a heat map and the cumulative curve, and where a router chooses experts the same of these
-    #[arg(long, value_name = "PNG")]
+    /// Draw heat maps, cumulative curves and densities by layer, and where a router chooses experts how often each is chosen; with
+    /// --compare, how the two differ. FILE ends in .svg or .png
+    #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     #[command(flatten)]
     predictor: predictor::PredictorArgs,
     #[command(flatten)]
     thresholds: thresholds::ThresholdArgs,
+    #[command(flatten)]
+    page: page::PageArgs,
 }
 
 /// Arguments that say how to make a profile.
@@ -136,8 +141,13 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<()> {
     catch_ctrl_c(Again::Waits)?;
     if let [a, b] = &*args.compare {
+        picture::check(args.plot.as_deref(), [&**a, &**b])?;
         let (first, second) = (Profile::read(a)?, Profile::read(b)?);
-        let table = compare::table(&first, &second).with_context(|| b.display().to_string())?;
+        let shown = || b.display().to_string();
+        let table = compare::table(&first, &second).with_context(shown)?;
+        if let Some(path) = &args.plot {
+            picture::write(path, &plot::compared(&first, &second).with_context(shown)?)?;
+        }
         return print_table(format_args!("A = {}, B = {}\n{table}", a.display(), b.display()));
     }
     if let (Some(output), Some(plot)) = (&args.output, &args.plot) {
@@ -152,6 +162,8 @@ fn run(args: Args) -> Result<()> {
         models::keep_inputs(output, inputs.map(PathBuf::as_path))?;
         check_writable(output)?;
     }
+    let given = args.which.model.iter().chain(&args.file).chain(&args.merge).chain(&args.show);
+    args.page.check(given.chain(&args.output).chain(&args.plot).map(PathBuf::as_path))?;
     args.thresholds.check()?;
     let model = if args.show.is_none() && args.merge.is_empty() { args.which.path(&Bar::new())? } else { None };
     for output in args.output.iter().chain(&args.plot) {
@@ -160,6 +172,10 @@ fn run(args: Args) -> Result<()> {
     if let Some(wanted) = args.predictor.wanted() {
         let output = args.output.as_deref().context("-o: is missing")?;
         return predictor::fit(&args, model.as_deref(), &wanted, output);
+    }
+    // Of a folder of texts none is written over, which is found out when they are listed.
+    if args.file.is_empty() {
+        picture::check(args.plot.as_deref(), [])?;
     }
     let mut pace = None;
     let (profile, samples) = match (&args.show, &args.output) {
@@ -186,14 +202,10 @@ fn run(args: Args) -> Result<()> {
         tell!("{pace}");
     }
     if let Some(path) = &args.plot {
-        let pools = Pool::all(&profile);
-        let rates_of = |pool: &Pool| pool.groups.iter().flat_map(|group| profile.rates(*group)).collect();
-        let rates: Vec<Vec<f32>> = pools.iter().map(rates_of).collect();
-        let labels: Vec<String> = pools.into_iter().map(|pool| pool.label).collect();
-        let (title, n_tokens) = (format!("{}, {} tokens", profile.name, profile.n_tokens()), profile.n_tokens());
-        let input = PlotInput { title: &title, rates: &rates, labels: &labels, routers: &profile.routers, n_tokens };
-        write_whole(path, &draw(&input)?, &Bar::new())?;
+        picture::write(path, &plot::picture(&profile, None)?)?;
     }
+    let made_of = (args.show.is_none() && args.merge.is_empty()).then_some(model.as_deref());
+    args.page.write(&profile, made_of, args.threads.unwrap_or_else(common::default_threads))?;
     let (texts, n_tokens) = (profile.texts.len(), profile.n_tokens());
     let (name, activation, table) = (&profile.name, &profile.activation, report::table(&profile));
     let more = if args.show.is_some() { report::cold_table(&profile) } else { String::new() };
@@ -233,8 +245,9 @@ fn part(output: &Path) -> PathBuf {
 fn make(args: &Args, model: Option<&Path>, output: &Path) -> Result<(Profile, Option<Samples>, String)> {
     let bar = Bar::new();
     let part = part(output);
-    let outputs = [output, &part].into_iter().chain(args.plot.as_deref());
+    let outputs = [output, &part].into_iter().chain(args.plot.as_deref()).chain(args.page.report.as_deref());
     let texts = texts(args, &outputs.collect::<Vec<_>>(), &bar)?;
+    picture::check(args.plot.as_deref(), [])?;
     let gguf = models::open_file(model)?;
     let model = models::open(gguf, args.activation, Some(&bar))?;
     args.which.warn(&model)?;

@@ -242,6 +242,7 @@ fn run(args: Args) -> Result<()> {
 /// `--dry-run`: what would be computed where, and how fast.
 fn dry_run(args: &Args) -> Result<()> {
     let path = args.which.path(&Bar::new())?;
+    plan::check_plot(&args.plan, path.as_deref())?;
     let model = models::open(models::open_file(path.as_deref())?, args.compute.activation, None)?;
     let params = executor_params(args, &model)?;
     model.check_mode(params.mode)?;

@@ -298,6 +298,9 @@ fn setting(args: &Args, work: &Workload, n_threads: usize, bar: &Bar) -> Result<
 
 /// `--dry-run`, for what is made of `source` or for a shape.
 fn dry_run(args: &Args, source: Option<&Model>, work: Workload, n_threads: usize, bar: &Bar) -> Result<()> {
+    let given = [&args.profile, &args.gpu_index, &args.predictor].into_iter().flatten().map(PathBuf::as_path);
+    let model = source.map(|model| Path::new(model.gguf.source().name()));
+    plan::check_plot(&args.plan, given.chain(model))?;
     let (hardware, run) = setting(args, &work, n_threads, bar)?;
     if let Some(model) = source {
         let (n_ctx, n_ubatch, mode) = (run.n_ctx, run.n_ubatch, run.mode);

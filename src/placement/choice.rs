@@ -74,6 +74,11 @@ impl LayerChoice {
         self.groups.iter().any(GroupChoice::is_any)
     }
 
+    /// Whether the card looks for itself which of the layer's `n_ff` neurons fire.
+    pub fn masks_all(&self, n_ff: usize) -> bool {
+        self.groups.iter().all(|group| group.mask) || self.n_hot() == n_ff
+    }
+
     /// Hot neurons of all groups.
     pub fn n_hot(&self) -> usize {
         self.groups.iter().map(|g| g.n_hot).sum()

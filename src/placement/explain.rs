@@ -183,17 +183,12 @@ fn side(place: Place) -> &'static str {
     }
 }
 
-/// Whether the card looks for itself which of the layer's neurons fire.
-fn masks_on_card(layer: &PlannedLayer) -> bool {
-    layer.choice.groups.iter().all(|g| g.mask) || layer.choice.n_hot() == layer.n_ff
-}
-
 fn layer_json(i: usize, layer: &PlannedLayer, experts: Value) -> Value {
     let (choice, t) = (&layer.choice, &layer.time);
     json!({
         "layer": i,
         "attention": side(if choice.attention { Place::Card(choice.card) } else { Place::Host }),
-        "mask_on_gpu": masks_on_card(layer),
+        "mask_on_gpu": choice.masks_all(layer.n_ff),
         "predictor_on_gpu": choice.groups.iter().any(|g| g.predictor),
         "n_ff": layer.n_ff,
         "experts": experts,

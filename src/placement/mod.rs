@@ -8,6 +8,7 @@ pub mod explain;
 mod fired;
 pub mod hardware;
 mod options;
+pub mod picture;
 pub mod plan;
 mod planner;
 pub mod probe;

@@ -1,6 +1,5 @@
 //! How much two profiles of one model agree, and what that costs.
 
-use super::RouterCounts;
 use super::experts::{self, ONE_IN, set_size};
 use super::file::Profile;
 use super::fingerprint::Kinship;
@@ -80,11 +79,11 @@ pub fn static_hit_rate(profile: &Profile, pool: &Pool, n_hot: usize) -> f64 {
     if total > 0.0 { hot / total } else { 0.0 }
 }
 
-/// Human-readable tables: A against B by layer, and the hit rates of A.
+/// Holds that both are of one model.
 ///
 /// # Errors
 /// When they belong to different models or activations.
-pub fn table(a: &Profile, b: &Profile) -> Result<String> {
+pub(super) fn check(a: &Profile, b: &Profile) -> Result<()> {
     match a.fingerprint.kinship(&b.fingerprint) {
         Kinship::Same | Kinship::Sibling => {}
         Kinship::OtherWeights => bail!("is of a model with different weights ({}) from the first ({})", b.name, a.name),
@@ -97,6 +96,15 @@ pub fn table(a: &Profile, b: &Profile) -> Result<String> {
     ensure!(a.layer_of == b.layer_of, "has its groups of neurons in different layers from the first");
     let chooses = |profile: &Profile| profile.routers.iter().map(|r| r.groups.clone()).collect::<Vec<_>>();
     ensure!(chooses(a) == chooses(b), "has routers in different layers from the first, or of other experts");
+    Ok(())
+}
+
+/// Human-readable tables: A against B by layer, and the hit rates of A.
+///
+/// # Errors
+/// When they belong to different models or activations.
+pub fn table(a: &Profile, b: &Profile) -> Result<String> {
+    check(a, b)?;
     let mut out = format!(
         "A: {} tokens, B: {} tokens; a hot set covers {:.0} % of the firings\n\n",
         a.n_tokens(),
@@ -143,12 +151,10 @@ fn choices(a: &Profile, b: &Profile) -> String {
     out += "\n";
     for (a, b) in a.routers.iter().zip(&b.routers) {
         let _ = write!(out, "{:>5}", a.layer);
-        // Whose choices are learned, and whose are met.
-        let both = RouterCounts { chosen: [a.n_chosen(), b.n_chosen()], ..b.clone() };
         for one_in in ONE_IN {
             let n = set_size(a.groups.len(), one_in);
             let of = |hits: u64| 100.0 * hits as f64 / b.total().max(1) as f64;
-            let cell = format!("{:.1} /{:>5.1}", of(both.second_hit_by_first(n)), of(b.fixed_hits(n)));
+            let cell = format!("{:.1} /{:>5.1}", of(b.hits_of_most_chosen(a, n)), of(b.fixed_hits(n)));
             let _ = write!(out, "{cell:>16}");
         }
         out += "\n";

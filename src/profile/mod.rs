@@ -1,6 +1,5 @@
 //! Activation profiles: which neurons fire on a calibration text, how often, and how strongly.
 
-mod canvas;
 pub mod checkpoint;
 mod choice;
 pub mod collect;
@@ -12,7 +11,6 @@ pub mod experts;
 mod file;
 mod fingerprint;
 mod fired_sets;
-mod font;
 mod header;
 mod json;
 pub mod plot;

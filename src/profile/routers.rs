@@ -64,9 +64,9 @@ impl RouterCounts {
         both.then(|| hits_of(first, second, n).saturating_add(hits_of(second, first, n)))
     }
 
-    /// Choices of the second half that the `n` groups hit that are chosen most in the first.
-    pub(super) fn second_hit_by_first(&self, n: usize) -> u64 {
-        hits_of(&self.chosen[1], &self.chosen[0], n)
+    /// Choices that the `n` groups hit that are chosen most in `learned`, which is of the same router.
+    pub(super) fn hits_of_most_chosen(&self, learned: &Self, n: usize) -> u64 {
+        hits_of(&self.n_chosen(), &learned.n_chosen(), n)
     }
 
     /// Choices that a cache of the `n` groups used last hits, at least: those of groups that are new in their window count as

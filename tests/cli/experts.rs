@@ -5,8 +5,7 @@ use crate::support::real::repository;
 use crate::support::{ModelFile, Outcome, Value, refused, tool};
 use powerinfer::gguf::Gguf;
 use powerinfer::model::Model;
-use powerinfer::profile::Profile;
-use powerinfer::profile::plot::HEIGHT_WITH_EXPERTS;
+use powerinfer::profile::{Profile, plot};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -76,9 +75,12 @@ fn a_profile_says_which_experts_are_chosen() {
     for text in [&made, &shown] {
         assert!(text.contains("choices of experts") && text.contains("the model favours"), "{text}");
     }
-    // Two panels instead of one.
+    // Five panels instead of three.
     let picture = std::fs::read(setup.at("a.png")).unwrap();
-    assert_eq!(u32::from_be_bytes(picture[20..24].try_into().unwrap()) as usize, HEIGHT_WITH_EXPERTS);
+    assert_eq!(
+        u32::from_be_bytes(picture[20..24].try_into().unwrap()),
+        2 * plot::picture(&profile, None).unwrap().size().1
+    );
     let json: serde_json::Value = serde_json::from_str(&show(&setup.at("a.profile"), &["--json"])).unwrap();
     for (router, of_json) in profile.routers.iter().zip(json["routers"].as_array().unwrap()) {
         assert_eq!(of_json["experts"], router.groups.len());

@@ -14,6 +14,7 @@ pub mod line;
 pub mod models;
 pub mod names;
 pub mod papers;
+pub mod picture;
 pub mod plan;
 pub mod sampling;
 pub mod self_test;

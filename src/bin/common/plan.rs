@@ -1,5 +1,6 @@
 //! Plans on the command line: the flags of `--dry-run`, `--hardware` and budgets, and what they ask for.
 
+use super::picture;
 use super::terminal::{print_json, print_table, tell};
 use anyhow::{Result, bail, ensure};
 use clap::Args;
@@ -7,10 +8,11 @@ use powerinfer::executor::{ExecutorParams, Mode, check_card};
 use powerinfer::model::Model;
 use powerinfer::placement::explain::Explained;
 use powerinfer::placement::hardware::Hardware;
+use powerinfer::placement::picture::picture as picture_of;
 use powerinfer::placement::plan::{Plan, Planner, Prepared, Run};
 use powerinfer::placement::workload::Workload;
 use powerinfer::units::Bytes;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a plan is made for.
 #[derive(Args)]
@@ -26,6 +28,9 @@ pub struct PlanArgs {
     /// With --dry-run: print a line for every layer, or one for several whose figures are the same
     #[arg(long, requires = "dry_run")]
     pub explain: bool,
+    /// With --dry-run: draw the plan by layers into a file, .svg or .png
+    #[arg(long, value_name = "FILE", requires = "dry_run")]
+    pub plot: Option<PathBuf>,
 }
 
 /// How much of a card a plan may take.
@@ -79,10 +84,18 @@ pub fn plan(args: &PlanArgs, hardware: &Hardware, work: &Workload, run: &Run) ->
     prepare(hardware, work, run)?.plan(args.vram.budget(hardware)?)
 }
 
+/// Finds out before a plan is made whether it can be drawn, and that the picture is none of `inputs`.
+pub fn check_plot<'a>(args: &'a PlanArgs, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    picture::check(args.plot.as_deref(), inputs.into_iter().chain(args.hardware.as_deref()))
+}
+
 /// `--dry-run`: prints the plan.
 pub fn show(args: &PlanArgs, json: bool, hardware: &Hardware, work: &Workload, run: &Run) -> Result<()> {
     let prepared = prepare(hardware, work, run)?;
     let plan = prepared.plan(args.vram.budget(hardware)?)?;
+    if let Some(path) = &args.plot {
+        picture::write(path, &picture_of(&prepared.planner, &plan))?;
+    }
     let explained = Explained::new(&prepared, &plan);
     if json {
         return print_json(serde_json::to_string_pretty(&explained.json())?);

@@ -1,6 +1,5 @@
 //! The table of layers: a line for each, and one for neighbours whose figures are all the same.
 
-use super::masks_on_card;
 use crate::placement::plan::PlannedLayer;
 use crate::units::Bytes;
 
@@ -31,7 +30,7 @@ fn figures(layer: &PlannedLayer) -> String {
     let on = |gpu: bool| if gpu { "gpu" } else { "cpu" };
     let mask = match () {
         () if layer.n_ff == 0 => "-",
-        () if masks_on_card(layer) => "gpu",
+        () if choice.masks_all(layer.n_ff) => "gpu",
         () if choice.groups.iter().any(|g| g.predictor) => "pred",
         () if choice.n_hot() > 0 => "both",
         () => "cpu",

@@ -1,4 +1,4 @@
-//! The 5 x 7 pixel letters of the activation picture.
+//! The 5 x 7 pixel letters of pictures in PNG.
 
 /// Pixels per glyph, without the gap to the next.
 pub(super) const WIDTH: usize = 5;

@@ -1,10 +1,8 @@
 //! An RGB picture with rectangles, lines and text.
 
 use super::font;
+use super::palette::{Colour, mix};
 use anyhow::Result;
-
-/// Red, green, blue.
-pub(super) type Colour = [u8; 3];
 
 /// Starts white. Anything outside is not drawn.
 pub(super) struct Canvas {
@@ -32,23 +30,49 @@ impl Canvas {
     }
 
     pub(super) fn fill(&mut self, x: usize, y: usize, width: usize, height: usize, colour: Colour) {
-        for y in y..y + height {
-            for x in x..x + width {
-                self.blend(x, y, colour, 1.0);
+        let (left, right) = (x.min(self.width), (x + width).min(self.width));
+        for y in y.min(self.height)..(y + height).min(self.height) {
+            let row = &mut self.rgb[(y * self.width + left) * 3..(y * self.width + right) * 3];
+            row.as_chunks_mut::<3>().0.fill(colour);
+        }
+    }
+
+    /// Writes `text` in pixels of `scale` x `scale`, each where `place` has its left top corner: with text that begins at
+    /// (0, 0) and goes right.
+    pub(super) fn text(
+        &mut self,
+        scale: usize,
+        colour: Colour,
+        text: &str,
+        place: impl Fn(usize, usize) -> (i32, i32),
+    ) {
+        for (i, c) in text.chars().enumerate() {
+            for (row, bits) in font::glyph(c).into_iter().enumerate() {
+                for column in (0..font::WIDTH).filter(|column| bits >> (font::WIDTH - 1 - column) & 1 == 1) {
+                    let (x, y) = place(i * advance(scale) + column * scale, (font::descent(c) + row) * scale);
+                    if let (Ok(x), Ok(y)) = (usize::try_from(x), usize::try_from(y)) {
+                        self.fill(x, y, scale, scale, colour);
+                    }
+                }
             }
         }
     }
 
-    /// `(x, y)` is the top left of the text, `scale` the pixels per pixel of the font.
-    pub(super) fn text(&mut self, x: usize, y: usize, scale: usize, colour: Colour, text: &str) {
-        for (i, c) in text.chars().enumerate() {
-            let top = y + font::descent(c) * scale;
-            let left = x + i * advance(scale);
-            for (row, bits) in font::glyph(c).into_iter().enumerate() {
-                for column in 0..font::WIDTH {
-                    if bits >> (font::WIDTH - 1 - column) & 1 == 1 {
-                        self.fill(left + column * scale, top + row * scale, scale, scale, colour);
-                    }
+    /// Fills a polygon; a pixel is inside where its centre is.
+    pub(super) fn polygon(&mut self, corners: &[(f32, f32)], colour: Colour) {
+        let reach = |of: fn(&(f32, f32)) -> f32, end: usize| {
+            let (least, most) = corners.iter().map(of).fold((f32::INFINITY, 0.0f32), |(a, b), v| (a.min(v), b.max(v)));
+            least.max(0.0) as usize..end.min(most as usize + 1)
+        };
+        for y in reach(|c| c.1, self.height) {
+            for x in reach(|c| c.0, self.width) {
+                let edges = corners.iter().zip(corners.iter().cycle().skip(1));
+                let (x_mid, y_mid) = (x as f32 + 0.5, y as f32 + 0.5);
+                let crossed = edges.filter(|(a, b)| {
+                    (a.1 > y_mid) != (b.1 > y_mid) && x_mid < (b.0 - a.0) * (y_mid - a.1) / (b.1 - a.1) + a.0
+                });
+                if crossed.count() % 2 == 1 {
+                    self.blend(x, y, colour, 1.0);
                 }
             }
         }
@@ -98,11 +122,6 @@ pub(super) fn advance(scale: usize) -> usize {
 /// Width of `n_chars` characters in pixels.
 pub(super) fn text_width(n_chars: usize, scale: usize) -> usize {
     (n_chars * advance(scale)).saturating_sub(scale)
-}
-
-/// From `a` at `t` = 0 to `b` at 1.
-pub(super) fn mix(a: u8, b: u8, t: f32) -> u8 {
-    (f32::from(a) + (f32::from(b) - f32::from(a)) * t).round() as u8
 }
 
 fn pixels_between(a: f32, b: f32, reach: f32, end: usize) -> std::ops::Range<usize> {
