@@ -21,6 +21,7 @@ pub mod progress;
 pub mod parallel;
 pub mod files;
 pub mod plot;
+pub mod trace;
 pub mod quant;
 pub mod gguf;
 pub mod embedded;

@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use powerinfer::cpu::Isa;
-use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode};
+use powerinfer::executor::{Executor, ExecutorParams, KvType, Mode, Worker};
 use powerinfer::gguf::Gguf;
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
@@ -11,6 +11,7 @@ use powerinfer::predictor::{LayerMeasures, LayerPredictor, Predictors, Tensor, W
 use powerinfer::profile::Fingerprint;
 use powerinfer::progress::Silent;
 use powerinfer::quant::GgmlType;
+use powerinfer::trace::Recorder;
 use powerinfer::variant;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
@@ -63,8 +64,24 @@ fn with_predictor(model: &Model, folder: &Path) -> Result<Model> {
 
 /// Decodes 256 tokens of the first `n_vocab`, twice, and counts what the second time allocates.
 fn count(model: &Model, mode: Mode, n_threads: usize, kv_type: KvType, n_vocab: u32) -> Result<()> {
+    count_traced(model, mode, n_threads, kv_type, n_vocab, None)
+}
+
+/// The same, recorded where `trace` says for how many tokens.
+fn count_traced(
+    model: &Model,
+    mode: Mode,
+    n_threads: usize,
+    kv_type: KvType,
+    n_vocab: u32,
+    trace: Option<usize>,
+) -> Result<()> {
     let params = ExecutorParams { n_threads, n_ctx: 512, kv_type, mode, n_ubatch: 64, isa: Isa::detect() };
-    let mut executor = Executor::new(model, Placement::all_cold(model), params)?;
+    let worker = Worker::new(n_threads, params.isa)?;
+    if let Some(n_tokens) = trace {
+        worker.set_trace(&Recorder::new(n_threads, n_tokens));
+    }
+    let mut executor = Executor::with_worker(model, Placement::all_cold(model), params, &worker)?;
     // How many neurons fire differs from token to token: buffers are warm when the most have been seen.
     for token in 0..256 {
         executor.decode(3 + token * 7 % n_vocab)?;
@@ -90,6 +107,10 @@ fn a_decoded_token_allocates_nothing_once_buffers_are_warm() -> Result<()> {
         for kv_type in [KvType::F16, KvType::Q8_0] {
             count(&model, mode, n_threads, kv_type, 2000)?;
         }
+    }
+    // What threads do is recorded in memory that was taken before, also when there is no more room.
+    for (mode, n_threads) in [(Mode::Exact, 1), (Mode::Predicted, 2)] {
+        count_traced(&model, mode, n_threads, KvType::F16, 2000, Some(10_000))?;
     }
     // States of recurrent layers are changed where they are.
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/arch/nemotron_h.gguf");

@@ -2,6 +2,7 @@
 
 mod chat;
 mod common;
+mod recording;
 mod repl;
 mod report;
 mod template;
@@ -118,6 +119,8 @@ struct Args {
     plan: PlanArgs,
     #[command(flatten)]
     compute: Compute,
+    #[command(flatten)]
+    trace: recording::TraceArgs,
 }
 
 fn main() -> ExitCode {
@@ -151,6 +154,7 @@ fn run(args: Args) -> Result<()> {
     let bar = Bar::new();
     let check = args.compute.check_tensors.then_some(&bar as _);
     let path = args.which.path(&bar)?;
+    args.trace.check([&path, &args.file, &args.plan.hardware].into_iter().flatten().map(PathBuf::as_path))?;
     let model = models::open(models::open_file(path.as_deref())?, args.compute.activation, check)?;
     args.compute.lock(&model);
     args.which.warn(&model)?;
@@ -160,6 +164,7 @@ fn run(args: Args) -> Result<()> {
     let place = Where { compute: &args.compute, chosen: &chosen, vram, hardware };
     let setup = executor_params(&args, &model)?;
     let worker = Worker::new(setup.n_threads, setup.isa)?;
+    let trace = args.trace.begin(&worker);
     let placed = place.executor(&model, Placement::all_cold(&model), setup, &worker)?;
     let mut executor = placed.executor;
     if args.stats {
@@ -200,7 +205,9 @@ fn run(args: Args) -> Result<()> {
             stats: args.stats,
             seed,
         };
-        return repl::run(&setup, &mut executor, &mut sampler, chat, prompt);
+        let result = repl::run(&setup, &mut executor, &mut sampler, chat, prompt);
+        args.trace.end(trace.as_deref())?;
+        return result;
     }
     let text = prompt.context("no prompt")?;
     let tokens = tokenizer.encode_opening(&text, special(&args), true)?;
@@ -221,7 +228,9 @@ fn run(args: Args) -> Result<()> {
         }
         print_generated(piece)
     };
-    let result = generate(&mut executor, &tokenizer, &mut sampler, &tokens, limits, &Bar::new(), &mut show)?;
+    let result = generate(&mut executor, &tokenizer, &mut sampler, &tokens, limits, &Bar::new(), &mut show);
+    args.trace.end(trace.as_deref())?;
+    let result = result?;
     if args.json {
         print_json(report::json(&model, &executor, (&text, &shown), &result, limits.stop_strings, seed))?;
     } else {

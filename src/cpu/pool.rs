@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
+use crate::trace::{Recorder, Span, What};
 use anyhow::{Result, ensure};
 
 use crew::{Crew, Hand, Help, Lead};
@@ -25,6 +26,7 @@ const PIECES_PER_THREAD: usize = 4;
 pub struct Pool {
     n_threads: usize,
     team: Option<Team>,
+    trace: Option<Arc<Recorder>>,
 }
 
 /// Fields are dropped in this order: the workers have ended before the jobs that `lead` keeps for them go.
@@ -42,7 +44,26 @@ impl Pool {
     pub fn new(n_threads: usize) -> Result<Self> {
         ensure!((1..=1024).contains(&n_threads), "-t {n_threads}: 1 to 1024 threads are possible");
         let start = || Crew::start(n_threads - 1).map(|crew| Team { lead: Mutex::new(Lead::new(&crew)), crew });
-        Ok(Self { n_threads, team: (n_threads > 1).then(start).transpose()? })
+        Ok(Self { n_threads, team: (n_threads > 1).then(start).transpose()?, trace: None })
+    }
+
+    /// From now on threads record what they do. A pool has one recorder at most.
+    pub fn set_trace(&mut self, trace: Arc<Recorder>) {
+        if let Some(team) = &mut self.team {
+            team.crew.set_trace(Arc::clone(&trace));
+            team.lead.get_mut().unwrap_or_else(PoisonError::into_inner).hand.trace = Some(Arc::clone(&trace));
+        }
+        self.trace = Some(trace);
+    }
+
+    /// Begins something that the caller's thread leads, in a layer, or in that of what it is a part of.
+    pub(crate) fn span(&self, what: What, layer: Option<usize>) -> Span {
+        Span::begin(self.trace.as_ref(), what, layer)
+    }
+
+    /// Begins a pass of `n` tokens.
+    pub(crate) fn pass(&self, what: What, n: usize) -> Span {
+        Span::pass(self.trace.as_ref(), what, n)
     }
 
     /// Sets how long idle threads keep their cores: longer where work is known to arrive soon from outside.
@@ -166,7 +187,9 @@ impl Pool {
         pieces.help(&mut lead.hand);
         if let Some(slot) = slot {
             lead.close(crew, slot);
+            let share = lead.hand.begin();
             lead.wait(crew, slot);
+            lead.hand.end_waiting(share);
         }
         drop(lead);
         if let Some(panic) = pieces.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
@@ -215,12 +238,15 @@ struct Pieces<'a, T, F> {
 unsafe impl<T: Send, F: Sync> Sync for Pieces<'_, T, F> {}
 
 impl<T: Send, F: Fn(usize, usize, &mut [T]) + Sync> Help for Pieces<'_, T, F> {
-    fn help(&self, _: &mut Hand) {
+    fn help(&self, hand: &mut Hand) {
+        let share = hand.begin();
+        let mut n_done = 0;
         loop {
             let i = self.next.fetch_add(1, Ordering::Relaxed);
             if i >= self.cut.n_pieces(self.len) {
-                return;
+                return hand.end(share.filter(|_| n_done > 0));
             }
+            n_done += 1;
             let (start, end) = self.cut.piece(i, self.len);
             // SAFETY: inside the slice that `share_out` borrows exclusively until all have left, since ends rise up to
             // its length; no other thread gets this piece.

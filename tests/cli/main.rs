@@ -52,6 +52,7 @@ mod templates;
 mod terminal;
 mod thresholds;
 mod token_ids;
+mod trace;
 mod trained;
 mod two_masks;
 mod usage;

@@ -3,14 +3,15 @@
 
 use std::any::Any;
 use std::cell::UnsafeCell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
 use crate::cpu::cores;
+use crate::trace::{Recorder, Share};
 
 /// How long an idle thread keeps its core. Longer than most gaps inside a token, but short: the system can move a
 /// caller that has lost its core only to one that falls idle. Measured on 2 cores beside a busy loop: 20 us keep 65 %
@@ -30,6 +31,29 @@ pub(super) struct Hand {
     pub redoes: bool,
     /// Kept from job to job.
     pub scratch: Vec<f32>,
+    /// Where what it does is recorded.
+    pub trace: Option<Arc<Recorder>>,
+}
+
+impl Hand {
+    /// Begins a share of a job, where what threads do is recorded.
+    pub fn begin(&self) -> Option<Share> {
+        self.trace.as_ref()?.begin()
+    }
+
+    /// Ends it. That of the caller is what lies between its waiting.
+    pub fn end(&self, share: Option<Share>) {
+        if let Some(trace) = self.trace.as_ref().filter(|_| self.index > 0) {
+            trace.end(self.index, share);
+        }
+    }
+
+    /// Ends time in which there was nothing to do.
+    pub fn end_waiting(&self, share: Option<Share>) {
+        if let Some(trace) = &self.trace {
+            trace.end_waiting(self.index, share);
+        }
+    }
 }
 
 /// Something that several threads do together.
@@ -85,6 +109,7 @@ struct Shared {
     stop: AtomicBool,
     /// Nanoseconds.
     idle_spin: AtomicU64,
+    trace: OnceLock<Arc<Recorder>>,
 }
 
 // SAFETY: a slot's job is written by the one lead while nobody is inside, and read by workers that entered (`Door`);
@@ -122,6 +147,9 @@ impl Shared {
         let (mut seen, mut since) = (0, Instant::now());
         while !self.stop.load(Ordering::Relaxed) {
             if let Some(slot) = self.enter(&mut seen) {
+                if hand.trace.is_none() {
+                    hand.trace = self.trace.get().cloned();
+                }
                 // SAFETY: this thread has entered, so the lead neither writes the slot nor lets go of the job before
                 // `left` counts this thread.
                 if let Some(job) = unsafe { *slot.job.get() } {
@@ -180,6 +208,7 @@ impl Crew {
             slots: (0..=n_workers).map(|_| slot()).collect(),
             stop: AtomicBool::new(false),
             idle_spin: AtomicU64::new(nanoseconds(if crowded { CROWDED_SPIN } else { IDLE_SPIN })),
+            trace: OnceLock::new(),
         });
         let mut crew = Self { shared, workers: Vec::with_capacity(n_workers) };
         let fast = cores::performance_cores().filter(|fast| n_workers < fast.len()).map(Arc::new);
@@ -189,7 +218,7 @@ impl Crew {
                 if let Some(fast) = fast {
                     cores::keep_to(&fast);
                 }
-                shared.work(index, &mut Hand { index: index + 1, redoes: !crowded, scratch: Vec::new() });
+                shared.work(index, &mut Hand { index: index + 1, redoes: !crowded, ..Hand::default() });
             };
             let worker = thread::Builder::new().name(format!("pool-{}", index + 1)).spawn(work);
             crew.workers.push(worker.context("threads cannot be started")?);
@@ -202,6 +231,12 @@ impl Crew {
         if self.workers.len() < cores::usable_cores() {
             self.shared.idle_spin.store(nanoseconds(patience), Ordering::Relaxed);
         }
+    }
+
+    /// From now on workers record what they do.
+    pub fn set_trace(&self, trace: Arc<Recorder>) {
+        // Once is enough: a worker keeps the first.
+        drop(self.shared.trace.set(trace));
     }
 
     /// Wakes up to `n` workers; costs only a load where all are awake.

@@ -208,6 +208,8 @@ impl<W: Work> Instance<W> {
 
 impl<W: Work> Help for Instance<W> {
     fn help(&self, hand: &mut Hand) {
+        let share = hand.begin();
+        let mut n_done = 0;
         loop {
             let i = self.next.0.fetch_add(1, Ordering::Relaxed);
             if i >= self.won.len() {
@@ -216,9 +218,13 @@ impl<W: Work> Help for Instance<W> {
             let start = Instant::now();
             self.attempt(i, &mut hand.scratch);
             self.fastest_ns.fetch_min(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            n_done += 1;
         }
+        hand.end(share.filter(|_| n_done > 0));
         if hand.redoes {
+            let share = hand.begin();
             self.redo(hand);
+            hand.end_waiting(share);
         }
     }
 }

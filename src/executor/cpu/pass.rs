@@ -17,6 +17,7 @@ use super::worker::Hands;
 use crate::cpu::Which;
 use crate::executor::device::Tokens;
 use crate::model::{Chosen, GroupAt, Groups, Matrix, Mode, NeuronGroup, Part, PredictorInput, Role, Step, Vector};
+use crate::trace::What;
 use std::ops::Range;
 
 /// A pass of some tokens.
@@ -78,6 +79,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
     }
 
     fn step(&mut self, layer: usize, step: Step) {
+        let _span = step_name(step).map(|what| self.hands.pool.span(what, Some(layer)));
         match step {
             Step::Norm { of, from, to } => self.norm(layer, of, from, to),
             Step::Attention { from, to } => self.attention(layer, from, to),
@@ -104,6 +106,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             | Request::Tail => Vector::Residual,
         };
         replace(&mut self.hands.buffers.streams[input.index()], x);
+        let _span = request_name(request).map(|(what, layer)| self.hands.pool.span(what, Some(layer)));
         let output = match request {
             Request::Attention { layer, input } => {
                 self.ready(*layer, *input);
@@ -458,6 +461,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
 
     /// Logits of the tokens that want them: `logits` becomes `[wanted][n_vocab]`.
     pub fn head_of_stream(&mut self, logits: &mut Vec<f32>) {
+        let _span = self.hands.pool.span(What::Head, None);
         let weights = &self.cpu.model.weights;
         self.normalize(weights.part(Role::OutputNorm), Vector::Residual, Vector::Normed);
         let how = self.how;
@@ -474,6 +478,31 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         gather(&b.streams[Vector::Normed.index()], n_embd, &b.tokens, &mut b.gathered);
         load(cx, how, &mut b.forms, (&b.gathered, n_embd), [cx.isa.kernels(head.matrix().dtype()).act]);
         b.products.of(cx, how, [head], &b.forms, [logits]);
+    }
+}
+
+/// What a step is called in traces; norms and sums are too short to be seen.
+fn step_name(step: Step) -> Option<What> {
+    match step {
+        Step::Attention { .. } => Some(What::Attention),
+        Step::Router { .. } => Some(What::Router),
+        Step::Recurrent { .. } => Some(What::Recurrent),
+        Step::Project { .. } => Some(What::Project),
+        Step::Ffn { .. } => Some(What::Ffn),
+        Step::Norm { .. } | Step::Add { .. } => None,
+    }
+}
+
+/// The same of what a card asks for, and in which layer; whole layers have names of their own.
+fn request_name(request: &Request) -> Option<(What, usize)> {
+    match request {
+        Request::Attention { layer, .. } => Some((What::Attention, *layer)),
+        Request::Router { layer } => Some((What::Router, *layer)),
+        Request::Ffn { layer, .. } => Some((What::Ffn, *layer)),
+        Request::Cold { layer, .. } | Request::Named { layer, .. } | Request::Routed { layer, .. } => {
+            Some((What::Cold, *layer))
+        }
+        Request::Layers(_) | Request::Tail => None,
     }
 }
 

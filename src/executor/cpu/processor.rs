@@ -15,6 +15,7 @@ use crate::executor::params::ExecutorParams;
 use crate::model::{Chosen, Model, Role, Vector};
 use crate::placement::Placement;
 use crate::quant::convert;
+use crate::trace::What;
 use anyhow::Result;
 
 /// A model on the processor.
@@ -119,6 +120,8 @@ impl Backend for Cpu<'_> {
             Phase::Prefill => How::Tiles,
         };
         let mut hands = self.worker.lock();
+        let what = if phase == Phase::Decode { What::Token } else { What::Prompt };
+        let _span = hands.pool.pass(what, tokens.batch.len());
         let mut x = std::mem::take(&mut hands.buffers.streams[Vector::Residual.index()]);
         self.embed(tokens.batch, &mut x)?;
         hands.buffers.streams[Vector::Residual.index()] = x;

@@ -2,14 +2,16 @@
 
 use super::buffers::Buffers;
 use crate::cpu::{Isa, Pool};
+use crate::trace::Recorder;
 use anyhow::Result;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// Threads with their buffers. A clone is the same worker, which serves one pass at a time.
 #[derive(Clone)]
 pub struct Worker {
     hands: Arc<Mutex<Hands>>,
+    trace: Arc<OnceLock<Arc<Recorder>>>,
 }
 
 /// What a pass computes with.
@@ -26,7 +28,19 @@ impl Worker {
     /// When `n_threads` is 0 or the system refuses to start threads.
     pub fn new(n_threads: usize, isa: Isa) -> Result<Self> {
         let hands = Hands { pool: Pool::new(n_threads)?, isa, buffers: Buffers::default() };
-        Ok(Self { hands: Arc::new(Mutex::new(hands)) })
+        Ok(Self { hands: Arc::new(Mutex::new(hands)), trace: Arc::default() })
+    }
+
+    /// From now on what it does is recorded; the first recorder stays.
+    pub fn set_trace(&self, trace: &Arc<Recorder>) {
+        if self.trace.set(Arc::clone(trace)).is_ok() {
+            self.lock().pool.set_trace(Arc::clone(trace));
+        }
+    }
+
+    /// Where what it does is recorded.
+    pub(in crate::executor) fn trace(&self) -> Option<&Arc<Recorder>> {
+        self.trace.get()
     }
 
     /// A pass that panicked leaves nothing behind that the next one reads.

@@ -30,6 +30,7 @@ use crate::placement::budget::tile_bytes;
 use crate::placement::plan::{Plan, PlannedLayer};
 use crate::placement::workload::Workload;
 use crate::progress::Interrupted;
+use crate::trace::{Span, What};
 use crate::units::Bytes;
 use anyhow::{Context, Error, Result, bail, ensure};
 use batch::Many;
@@ -236,6 +237,7 @@ impl<'m> Hybrid<'m> {
 
     /// Takes in many tokens.
     fn prefill(&mut self, tokens: &mut Tokens, logits: &mut Vec<f32>) -> Result<()> {
+        let _span = Span::pass(self.cpu.worker().trace(), What::Prompt, tokens.batch.len());
         let mailbox = self.mailbox.addresses();
         let Self { cpu, kernels, stream, resident, scratch, tiles, work, plan, .. } = self;
         let mut x = std::mem::take(&mut self.x);
@@ -292,6 +294,8 @@ impl<'m> Hybrid<'m> {
 
     /// Takes in one token.
     fn token(&mut self, tokens: &mut Tokens, logits: &mut Vec<f32>) -> Result<()> {
+        let trace = self.cpu.worker().trace().cloned();
+        let _span = Span::pass(trace.as_ref(), What::Token, 1);
         let begin = Instant::now();
         let mut cpu_time = Duration::ZERO;
         let mut on_cpu = |begin: Instant| cpu_time += begin.elapsed();
@@ -315,7 +319,10 @@ impl<'m> Hybrid<'m> {
         let wait = Wait { limit: waiting::limit(), alive: &alive };
         for (job, request) in self.requests.iter().enumerate() {
             let job = job as u32;
-            match self.mailbox.wait_job(job, wait)? {
+            let waiting = Span::begin(trace.as_ref(), What::Card, layer_of(request));
+            let arrival = self.mailbox.wait_job(job, wait)?;
+            drop(waiting);
+            match arrival {
                 Arrival::Posted => {
                     let begin = Instant::now();
                     if *request == Request::Tail {
@@ -329,7 +336,9 @@ impl<'m> Hybrid<'m> {
                 Arrival::Done => break,
             }
         }
+        let waiting = Span::begin(trace.as_ref(), What::Card, None);
         self.mailbox.wait_done(wait)?;
+        drop(waiting);
         match &self.behind {
             Some(behind) => {
                 let begin = Instant::now();
@@ -369,6 +378,20 @@ fn layers_on_cpu(
     })?;
     std::mem::swap(x, spare);
     Ok(())
+}
+
+/// The layer of what is waited for, where it is in one.
+fn layer_of(request: &Request) -> Option<usize> {
+    match request {
+        Request::Attention { layer, .. }
+        | Request::Ffn { layer, .. }
+        | Request::Router { layer }
+        | Request::Named { layer, .. }
+        | Request::Routed { layer, .. }
+        | Request::Cold { layer, .. } => Some(*layer),
+        Request::Layers(layers) => Some(layers.start),
+        Request::Tail => None,
+    }
 }
 
 /// Elements of what `request` reads and of its answer.

@@ -7,7 +7,8 @@ use super::super::sum::{Added, NeuronSum};
 use super::shard::{FewWork, Shard, Share};
 use crate::cpu::Activations;
 use crate::executor::stats::Computed;
-use crate::model::{Activation, Down, Matrix};
+use crate::model::{Activation, Down, Matrix, Mode};
+use crate::trace::What;
 use std::ops::Range;
 
 /// Shards, with the memory that they keep from call to call.
@@ -45,11 +46,19 @@ impl Few {
             self.all_h_forms.resize_with(n, Activations::default);
         }
         let shards = &mut self.shards[..n];
+        let span = |what: What| work.cx.pool.span(what, None);
+        let asking = (work.mode == Mode::Predicted).then(|| span(What::Predictor));
         for (i, shard) in shards.iter_mut().enumerate() {
             shard.begin(work, &share(i), &mut self.predictions);
         }
+        drop(asking);
+        let masking = span(What::Mask);
         multiply(&mut self.products, work, shards, &share, Some(work.activation), Shard::masked, Shard::take_masked);
+        drop(masking);
+        let opening = span(What::Up);
         multiply(&mut self.products, work, shards, &share, None, Shard::opened, Shard::take_opened);
+        drop(opening);
+        let _adding = span(What::Down);
         for (i, shard) in shards.iter_mut().enumerate() {
             shard.end(work, &share(i));
         }

@@ -7,6 +7,7 @@ use super::super::tiles::{Each, Fed, PieceAt, Section, Tiled, Tiles};
 use crate::cpu::Activations;
 use crate::executor::observer::{FfnAt, Observer};
 use crate::model::{Activation, Down, GroupAt, Matrix, Mode, NeuronGroup, rest};
+use crate::trace::What;
 
 /// Values of all groups together that are worked on at once, unless one group has more: 64 MiB.
 const AT_ONCE: usize = 16 << 20;
@@ -89,6 +90,7 @@ impl Many {
             }
             let lots = Each { n: end - start, get: |i: usize| lot(start + i) };
             self.activate(work, &lots, tiles, observer);
+            let _adding = work.cx.pool.span(What::Down, None);
             self.add_down(work, &lots, tiles, out);
             start = end;
         }
@@ -105,6 +107,7 @@ impl Many {
         let Self { act, h, .. } = self;
         let (cx, x, activation) = (work.cx, work.x, work.activation);
         let lot = |i: usize| (lots.get)(i);
+        let masking = cx.pool.span(What::Mask, None);
         let masks = Each { n: lots.n, get: |i| lot(i).section(lot(i).group.mask_matrix()) };
         tiles.products(cx, x, &masks, false, |at, act| add_bias(lot(at.section).group.mask(), act), act);
         let mut rest_of = &act[..];
@@ -118,6 +121,8 @@ impl Many {
             act.iter_mut().for_each(|a| *a = activation.apply(*a));
             rest(lot(at.section).threshold, act);
         });
+        drop(masking);
+        let _opening = cx.pool.span(What::Up, None);
         if (0..lots.n).all(|i| lot(i).group.gate.is_none()) {
             h.clone_from(act);
         } else {
