@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use common::models;
 use common::picture;
+use common::progress_lines::ProgressArgs;
 use common::terminal::{Again, Bar, catch_ctrl_c, print_json, print_table, tell};
 use common::which::Which;
 use powerinfer::cpu::Isa;
@@ -112,6 +113,8 @@ struct Args {
     thresholds: thresholds::ThresholdArgs,
     #[command(flatten)]
     page: page::PageArgs,
+    #[command(flatten)]
+    progress: ProgressArgs,
 }
 
 /// Arguments that say how to make a profile.
@@ -140,6 +143,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     catch_ctrl_c(Again::Waits)?;
+    args.progress.apply();
     if let [a, b] = &*args.compare {
         picture::check(args.plot.as_deref(), [&**a, &**b])?;
         let (first, second) = (Profile::read(a)?, Profile::read(b)?);

@@ -2,6 +2,7 @@
 
 use super::common::models;
 use super::common::terminal::{Bar, print_table, tell};
+use super::written::Written;
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory};
@@ -97,12 +98,15 @@ impl QuantizeArgs {
     }
 
     /// Writes `output`.
-    pub fn run(&self, path: &Path, output: &Path, recipe: Recipe, bar: &Bar) -> Result<()> {
+    pub fn run(&self, path: &Path, output: &Path, recipe: Recipe, as_json: bool, bar: &Bar) -> Result<()> {
         models::keep_inputs(output, [path].into_iter().chain(self.imatrix.as_deref()))?;
         check_writable(output)?;
         let source = Gguf::open(path)?;
         let conversion = self.decide(&source, recipe)?;
         variant::quantize(&source, &conversion, output, bar)?;
+        if as_json {
+            return Written { kind: "quantized", notes: &conversion.notes, ..Written::of(&source, output) }.print();
+        }
         print_table(format_args!("{}: {}\n", output.display(), summary(&source, &conversion)))
     }
 

@@ -2,12 +2,14 @@
 
 mod common;
 mod quantize;
+mod written;
 
 use anyhow::{Context, Result, ensure};
 use clap::{ArgGroup, Parser};
 use common::hardware::hardware_to_show;
 use common::models;
 use common::plan::{self, PlanArgs};
+use common::progress_lines::ProgressArgs;
 use common::terminal::{Again, Bar, catch_ctrl_c, print_table, tell};
 use common::which::Which;
 use powerinfer::cpu::Isa;
@@ -31,6 +33,7 @@ use powerinfer::variant::{self, DownType, Draft, GpuIndex, Options, Order, Recip
 use quantize::QuantizeArgs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use written::Written;
 
 /// Tokens of text over which the cost of quantizing is measured.
 const KL_TOKENS: usize = 256;
@@ -111,9 +114,11 @@ struct Args {
     /// Context size in tokens to plan for
     #[arg(short, long, value_name = "N", default_value_t = 4096)]
     ctx_size: usize,
-    /// With --dry-run: one JSON object instead of a table
-    #[arg(long, requires = "dry_run")]
+    /// One JSON object instead of tables: what is written, or with --dry-run the plan
+    #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    progress: ProgressArgs,
 }
 
 /// Of `--shape`.
@@ -143,6 +148,7 @@ fn run(mut args: Args) -> Result<()> {
         args.threads = words.threads;
     }
     catch_ctrl_c(Again::Waits)?;
+    args.progress.apply();
     let n_threads = args.threads.unwrap_or_else(common::default_threads);
     ensure!((1..=1024).contains(&n_threads), "-t {n_threads}: 1 to 1024 threads are possible");
     rayon::ThreadPoolBuilder::new().num_threads(n_threads).build_global().context("threads cannot be started")?;
@@ -175,13 +181,17 @@ fn run(mut args: Args) -> Result<()> {
     let path = &*model_path(&args, &bar)?;
     models::keep_inputs(output, [path])?;
     if args.quantize.quantize_only {
-        return args.quantize.run(path, output, recipe(&args)?, &bar);
+        return args.quantize.run(path, output, recipe(&args)?, args.json, &bar);
     }
     if args.profile.is_none() && args.gpu_index.is_none() && !args.keep_order {
         let source = models::open(Gguf::open(path)?, args.activation, Some(&bar))?;
         predictors(&args, &source)?;
         let predictor = packed(&args)?.context("--predictor: nothing to pack")?;
         variant::pack(&source, &predictor, output, &bar)?;
+        if args.json {
+            let written = Written { kind: "packed", ..Written::of(&source.gguf, output) };
+            return written.print();
+        }
         return tell_written(&args, output, &source).map(drop);
     }
     let (source, mut draft) = decide(&args, path, &bar)?;
@@ -193,19 +203,29 @@ fn run(mut args: Args) -> Result<()> {
         draft.groups.iter_mut().zip(n_hot).for_each(|(group, n_hot)| group.n_hot = n_hot);
     }
     let predictor = packed(&args)?;
-    print_table(draft.table(&source))?;
+    if !args.json {
+        print_table(draft.table(&source))?;
+    }
     variant::write(&source, &draft, predictor.as_ref(), output, &bar)?;
     let written = tell_written(&args, output, &source)?;
+    let mut kl = None;
     if let Some(written) = written
         && draft.lossy
         && !args.no_kl
     {
-        match divergence(&source, &written, n_threads, &bar)? {
+        kl = divergence(&source, &written, n_threads, &bar)?;
+        match kl {
+            Some(_) if args.json => {}
             Some((kl, n)) => {
                 print_table(format_args!("KL to the source: {kl:.6} nats per token over {n} tokens of story\n"))?
             }
             None => tell!("note: the file has no tokenizer, so the cost of quantizing was not measured"),
         }
+    }
+    drop(bar);
+    if args.json {
+        let (kind, notes) = ("variant", &*draft.notes);
+        return Written { kind, draft: Some(&draft), kl, notes, ..Written::of(&source.gguf, output) }.print();
     }
     Ok(())
 }
@@ -235,6 +255,9 @@ fn tell_written(args: &Args, output: &Path, source: &Model) -> Result<Option<Mod
         return Ok(None);
     }
     let written = Model::new(Gguf::open(output)?, args.activation)?;
+    if args.json {
+        return Ok(Some(written));
+    }
     let (before, after) = (Bytes(source.n_bytes()), Bytes(written.n_bytes()));
     print_table(format_args!("{}: {after} of weights (source: {before})\n", output.display()))?;
     Ok(Some(written))

@@ -19,6 +19,7 @@ mod hub;
 mod imatrix;
 mod inputs;
 mod interrupt;
+mod json_written;
 mod kernels;
 mod keys;
 mod layers;

@@ -16,6 +16,7 @@ pub mod names;
 pub mod papers;
 pub mod picture;
 pub mod plan;
+pub mod progress_lines;
 pub mod sampling;
 pub mod self_test;
 pub mod terminal;

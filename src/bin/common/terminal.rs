@@ -1,6 +1,6 @@
 //! Output, progress on stderr, and Ctrl-C.
 
-use super::ending;
+use super::{ending, progress_lines};
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use powerinfer::gpu::waiting::heed;
@@ -132,7 +132,8 @@ impl Bar {
 
 impl Progress for Bar {
     fn begin(&self, what: &str, total: u64) {
-        if !stderr().is_terminal() {
+        progress_lines::begin(what, total);
+        if progress_lines::are_wanted() || !stderr().is_terminal() {
             return;
         }
         // The old one goes first: two on one line would leave something behind.
@@ -150,10 +151,12 @@ impl Progress for Bar {
     }
 
     fn advance(&self, n: u64) {
+        progress_lines::advance(n);
         self.with(|bar| bar.inc(n));
     }
 
     fn end(&self) {
+        progress_lines::end();
         self.with(|bar| bar.finish_and_clear());
         if let Ok(mut shown) = SHOWN.lock() {
             shown.take_if(|bar| bar.is_finished());
