@@ -164,7 +164,7 @@ compare() { # FAILS TOOL ARGUMENT...
     [[ $results ]] || differs stderr "$work/out/old.stderr" "$work/out/new.stderr"
     while [[ $# -gt 0 ]]; do
       case $1 in
-        -o | --plot | @measure-hardware)
+        -o | --plot | --report | @measure-hardware)
           file=${2:-}
           if [[ $1 == @measure-hardware ]]; then
             for side in old new; do blank "$side" < "$work/$side/$file" > "$work/out/$side.file"; done

@@ -32,6 +32,8 @@ command_of() { # WRITER OUTPUT
     profile) command=("${profile[@]}" -m "$model" -f text -c 64 --samples 400 --checkpoint-seconds 0 -o "$2") ;;
     merged) command=("$build/powerinfer-profile" --merge reference.profile -o "$2") ;;
     plot) command=("$build/powerinfer-profile" --show reference.profile --plot "$2") ;;
+    report) command=("$build/powerinfer-profile" --show reference.profile --report "$2") ;;
+    plan) command=("${split[@]}" --dry-run --shape mistral-7b --hardware "$repository/hardware/rtx-4090-ddr5.toml" --plot "$2") ;;
     variant) command=("${split[@]}" -m "$model" --profile reference.profile --no-kl -o "$2") ;;
     quantized) command=("${split[@]}" -m "$model" --type q8_0 --quantize-only -o "$2") ;;
     packed) command=("${split[@]}" -m reference.variant --predictor reference.sign -o "$2") ;;
@@ -45,7 +47,7 @@ command_of() { # WRITER OUTPUT
     *) die "$1: no such writer" ;;
   esac
 }
-writers=${ONLY:-profile merged plot variant quantized packed sign lowrank synthetic hardware}
+writers=${ONLY:-profile merged plot report plan variant quantized packed sign lowrank synthetic hardware}
 
 die() { echo "kill_writers.sh: $*" >&2; exit 1; }
 # Runs the writer to its end.
