@@ -72,9 +72,10 @@ blank() { # SIDE < IN > OUT
   sed -zE \
     -e "s#$work/$1/#WORK/#g" \
     -e 's/"(prefill|decode)_(s|ts)":[0-9.e+-]+/"\1_\2":#/g' \
-    -e 's/"(avg_ts|stddev_ts|gb_per_s|limit_gb_per_s|probe_gb_per_s|us|median_us|predictor_time|planned_ts|limit_ts|sheet_ts|cpu_busy|card_waits)":( ?)[0-9.e+-]+/"\1":\2#/g' \
-    -e 's/"samples_ts":( ?)\[[^]]*\]/"samples_ts":\1#/g' \
-    -e 's/"build":( ?)"[^"]*"/"build":\1#/g' |
+    -e 's/"(avg_ns|stddev_ns|avg_ts|stddev_ts|gb_per_s|limit_gb_per_s|probe_gb_per_s|us|median_us|predictor_time|planned_ts|limit_ts|sheet_ts|cpu_busy|card_waits)":( ?)[0-9.e+-]+/"\1":\2#/g' \
+    -e 's/"(samples_ns|samples_ts)":( ?)\[[^]]*\]/"\1":\2#/g' \
+    -e 's/"(build|build_commit|test_time)":( ?)"[^"]*"/"\1":\2#/g' \
+    -e 's/"build_number":( ?)[0-9]+/"build_number":\1#/g' |
     sed -E \
       -e 's/^load +[0-9.]+ s$/load #/' \
       -e 's/^(prefill|decode|profile) +[0-9.]+ s( +[0-9]+ tokens) +[0-9.]+ tokens\/s$/\1 #\2 #/' \
@@ -84,9 +85,9 @@ blank() { # SIDE < IN > OUT
     awk '
       # Rows of bench: a table, csv, or SQL. Columns by name.
       function measured(column) {
-        return column ~ /^"?(build|avg_ts|stddev_ts|samples_ts|gb_per_s|limit_gb_per_s|probe_gb_per_s|us|median_us|predictor_time|planned_ts|limit_ts|sheet_ts|cpu_busy|card_waits)"?$/
+        return column ~ /^"?(build|build_commit|build_number|test_time|avg_ns|stddev_ns|samples_ns|avg_ts|stddev_ts|samples_ts|gb_per_s|limit_gb_per_s|probe_gb_per_s|us|median_us|predictor_time|planned_ts|limit_ts|sheet_ts|cpu_busy|card_waits)"?$/
       }
-      /^build,/ { n_csv = split($0, csv, ","); print; next }
+      /^build(_commit)?,/ { n_csv = split($0, csv, ","); print; next }
       n_csv && /^"/ {
         n = split($0, cell, "\",\"")
         for (i = 1; i <= n; i++) if (measured(csv[i]) && cell[i] != "") cell[i] = (i == 1 ? "\"" : "") "#"

@@ -23,17 +23,18 @@ use powerinfer::executor::{ExecutorParams, FfnStats, Mode, Worker};
 use powerinfer::files::{MOST_TEXT, check_new, check_writable};
 use powerinfer::gpu::Chosen;
 use powerinfer::measure::STORY;
-use powerinfer::measure::export::{Format, render};
+use powerinfer::measure::columns::{KL, PREDICTED, USUAL_BATCH};
+use powerinfer::measure::export::{Format, Stream, render};
 use powerinfer::measure::machine::{measure, types_of};
 use powerinfer::measure::perplexity::{check_windows, perplexity};
 use powerinfer::measure::roofline::{Limit, limit};
-use powerinfer::measure::row::{OnCard, Predicted, Row};
-use powerinfer::measure::speed::{Test, bytes_per_token, speed};
+use powerinfer::measure::row::{Predicted, Row, Setting};
+use powerinfer::measure::speed::{Repeated, Test, bytes_per_token, speed};
+use powerinfer::measure::timing::Timing;
 use powerinfer::model::Model;
 use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::plan::Planner;
 use powerinfer::placement::workload::Workload;
-use powerinfer::printable::printable;
 use powerinfer::progress::Progress;
 use powerinfer::quant::GgmlType;
 use powerinfer::tokenizer::{Special, Tokenizer};
@@ -157,15 +158,33 @@ fn run(args: Args) -> Result<()> {
     let bar = Bar::new();
     let model = open(&args, &bar)?;
     let work = Work::new(&args, &model, &bar)?;
-    let mut rows = Vec::new();
+    let mut rows = Rows::new(&args);
     let measured = work.measure(&args, &chosen, &model, &bar, &mut rows);
     drop(bar);
-    what_does_not_pay(&rows).iter().for_each(|line| tell!("note: {line}"));
     // What was measured before something went wrong is not lost.
-    if measured.is_ok() || !rows.is_empty() {
-        print(render(&rows, args.output)?)?;
-    }
+    print(rows.stream.end())?;
+    what_does_not_pay(&rows.measured).iter().for_each(|line| tell!("note: {line}"));
     measured
+}
+
+/// What was measured, written as it comes.
+struct Rows {
+    measured: Vec<Row>,
+    stream: Stream<Row>,
+}
+
+impl Rows {
+    fn new(args: &Args) -> Self {
+        let kl = args.kl.kl.as_ref().map(|_| KL);
+        let predicted = args.mode.contains(&Mode::Predicted).then_some(PREDICTED);
+        Self { measured: Vec::new(), stream: Stream::new(args.output, kl.into_iter().chain(predicted).collect()) }
+    }
+
+    fn push(&mut self, row: Row) -> Result<()> {
+        print(self.stream.row(&row)?)?;
+        self.measured.push(row);
+        Ok(())
+    }
 }
 
 /// The model to measure.
@@ -254,7 +273,7 @@ impl Work {
         Ok(Self { threads, tests, tokens, perplexity, kl: Comparison::new(args, model, bar)? })
     }
 
-    fn measure(&self, args: &Args, chosen: &Chosen, model: &Model, bar: &Bar, rows: &mut Vec<Row>) -> Result<()> {
+    fn measure(&self, args: &Args, chosen: &Chosen, model: &Model, bar: &Bar, rows: &mut Rows) -> Result<()> {
         // Before hours of the first one.
         args.mode.iter().try_for_each(|mode| model.check_mode(args.ablation.mode(*mode)))?;
         for &n_threads in &self.threads {
@@ -269,16 +288,16 @@ impl Work {
             for mode in args.mode.iter().map(|mode| args.ablation.mode(*mode)) {
                 let bench = Bench { args, chosen, model, n_threads, worker: &worker, mode, limit };
                 for &test in &self.tests {
-                    rows.push(bench.speed(test, &self.tokens, bar)?);
+                    rows.push(bench.speed(test, &self.tokens, bar)?)?;
                     if let (Some(hardware), 0, true) = (&hardware, test.n_prompt, mode != Mode::Thresholded) {
-                        bench.predict(test, hardware, rows)?;
+                        bench.predict(test, hardware, &rows.measured)?;
                     }
                 }
                 if let Some(text) = &self.perplexity {
-                    rows.push(bench.perplexity(text, bar)?);
+                    rows.push(bench.perplexity(text, bar)?)?;
                 }
                 if let Some(kl) = &self.kl {
-                    rows.push(kl.row(&bench, bar)?);
+                    rows.push(kl.row(&bench, bar)?)?;
                 }
             }
         }
@@ -290,8 +309,8 @@ fn tests(args: &Args) -> Result<Vec<Test>> {
     let default = |n: usize| if args.scores() { vec![0] } else { vec![n] };
     let prompts = args.n_prompt.clone().unwrap_or_else(|| default(512));
     let gens = args.n_gen.clone().unwrap_or_else(|| default(128));
-    let prompts = prompts.into_iter().map(|n_prompt| Test { n_prompt, n_gen: 0 });
-    let gens = gens.into_iter().map(|n_gen| Test { n_prompt: 0, n_gen });
+    let prompts = prompts.into_iter().map(|n_prompt| Test { n_prompt, n_gen: 0, n_depth: 0 });
+    let gens = gens.into_iter().map(|n_gen| Test { n_prompt: 0, n_gen, n_depth: 0 });
     let tests: Vec<_> = prompts.chain(gens).filter(|t| t.n_prompt + t.n_gen > 0).collect();
     ensure!(!tests.is_empty() || args.scores(), "-p 0 -n 0: nothing to measure");
     ensure!(args.repetitions > 0, "-r 0: nothing to measure");
@@ -334,16 +353,11 @@ fn what_does_not_pay(rows: &[Row]) -> Vec<String> {
     let speeds = |mode: Mode| rows.iter().filter(move |row| row.mode == mode.name() && row.perplexity.is_none());
     let lines = speeds(Mode::Thresholded).filter_map(|row| {
         let same = |dense: &&Row| (&dense.test, dense.n_threads) == (&row.test, row.n_threads);
-        let dense = speeds(Mode::Dense).find(same).filter(|dense| dense.avg_ts >= row.avg_ts)?;
-        let (test, less, more) = (&row.test, row.avg_ts, dense.avg_ts);
+        let dense = speeds(Mode::Dense).find(same).filter(|dense| dense.timing.avg_ts >= row.timing.avg_ts)?;
+        let (test, less, more) = (&row.test, row.timing.avg_ts, dense.timing.avg_ts);
         Some(format!("{test}: mode thresholded does not pay: {less:.2} tokens/s, dense {more:.2}"))
     });
     lines.collect()
-}
-
-/// What computed.
-fn backend(card: Option<&OnCard>) -> String {
-    if card.is_some() { "CUDA" } else { "CPU" }.to_owned()
 }
 
 struct Bench<'a> {
@@ -397,109 +411,82 @@ impl Bench<'_> {
                 Planner { hardware, work, run }.cpu_only(None).tokens_per_second()
             }
         };
-        let (mode, threads, off) = (self.mode.name(), self.n_threads, 100.0 * (predicted / row.avg_ts - 1.0));
+        let (mode, threads, off) = (self.mode.name(), self.n_threads, 100.0 * (predicted / row.timing.avg_ts - 1.0));
         tell!(
             "predicted {mode} -t {threads} {}: {predicted:.2} t/s, measured {:.2}: {off:+.1} %",
             row.test,
-            row.avg_ts
+            row.timing.avg_ts
         );
         Ok(())
     }
 
+    /// A row of a test that begins now.
     fn row(&self, test: String, text: &str) -> Row {
-        Row {
-            build: env!("CARGO_PKG_VERSION").to_owned(),
-            model_filename: printable(self.model.gguf.source().name()).into_owned(),
-            model_type: self.model.config.name.clone(),
-            model_size: self.model.n_bytes(),
-            synthetic: self.model.is_synthetic(),
-            backend: backend(None),
-            n_threads: self.n_threads,
-            mode: self.mode.name().to_owned(),
-            hot: self.args.ablation.hot(self.mode).to_owned(),
-            text: text.to_owned(),
-            test,
-            n_prompt: 0,
-            n_gen: 0,
-            n_ctx: None,
-            avg_ts: 0.0,
-            stddev_ts: 0.0,
-            samples_ts: Vec::new(),
-            isa: self.args.compute.isa().name().to_owned(),
-            bytes_per_token: None,
-            ffn_bytes_per_token: None,
-            gb_per_s: None,
-            limit_gb_per_s: None,
-            ffn_density: None,
-            ffn_up_density: None,
-            perplexity: None,
-            stderr: None,
-            predicted: None,
-            card: None,
-            kl: None,
-        }
+        let (params, hot) = (&self.params(0), self.args.ablation.hot(self.mode));
+        let n_ubatch = self.args.compute.ubatch_size;
+        let n_batch = self.args.compute.batch_size.unwrap_or(USUAL_BATCH.max(n_ubatch));
+        Row::new(Setting { model: self.model, params, n_batch, n_ubatch, hot, text }, test)
     }
 
     fn speed(&self, test: Test, tokens: &[u32], bar: &Bar) -> Result<Row> {
-        let mut placed = self.executor(test.n_prompt + test.n_gen)?;
-        let repetitions = self.args.repetitions;
-        let speed = placed.measure(|executor| speed(self.model, executor, test, tokens, repetitions, bar))?;
+        let row = self.row(test.name(), self.args.text());
+        let mut placed = self.executor(test.n_ctx())?;
+        let what = Repeated { test, tokens, repetitions: self.args.repetitions, warmup: true };
+        let speed = placed.measure(|executor| speed(self.model, executor, what, bar))?;
         let executor = &placed.executor;
         self.args.synthetic.tell_density(executor.stats(), self.model);
         let card = placed.used_card();
         // The limit is that of the CPU's memory.
         let limit = self.limit.filter(|_| test.n_prompt == 0 && card.is_none());
-        Ok(Row {
-            backend: backend(card.as_ref()),
+        let avg_ts = speed.timing.avg_ts;
+        let row = Row {
             n_prompt: test.n_prompt,
             n_gen: test.n_gen,
-            avg_ts: speed.mean(),
-            stddev_ts: speed.stddev(),
+            n_depth: test.n_depth,
             bytes_per_token: Some(speed.bytes_per_token),
-            gb_per_s: limit.map(|_| speed.bytes_per_token * speed.mean() / 1e9),
+            gb_per_s: limit.map(|_| speed.bytes_per_token * avg_ts / 1e9),
             limit_gb_per_s: limit.map(|limit| limit.best() / 1e9),
             ffn_bytes_per_token: self.ffn_bytes(executor.stats()),
             ffn_density: speed.ffn_density,
             ffn_up_density: speed.ffn_opened.filter(|_| self.model.has_two_masks()),
-            predicted: self.predicted(executor.stats(), speed.mean()),
-            card,
-            samples_ts: speed.samples,
-            ..self.row(test.name(), self.args.text())
-        })
+            predicted: self.predicted(executor.stats(), avg_ts),
+            timing: speed.timing,
+            ..row
+        };
+        Ok(row.on(card))
     }
 
     fn perplexity(&self, Scored { name, tokens, bos }: &Scored, bar: &Bar) -> Result<Row> {
+        let row = self.row("ppl".to_owned(), name);
         let n_ctx = self.args.ctx_size;
         let mut placed = self.executor(n_ctx)?;
         let scored = placed.measure(|executor| {
             let start = Instant::now();
             let result = perplexity(executor, tokens, n_ctx, *bos, self.mode.into(), self.args.chunks, bar)?;
-            Ok((result, start.elapsed().as_secs_f64()))
+            Ok((result, start.elapsed().as_nanos() as u64))
         });
-        let (result, seconds) = scored.with_context(|| name.clone())?;
+        let (result, time) = scored.with_context(|| name.clone())?;
         let (executor, card) = (&placed.executor, placed.used_card());
         let n_tokens = result.n_windows * n_ctx;
-        let speed = n_tokens as f64 / seconds;
+        let timing = Timing::of(n_tokens, vec![time]);
         let n_ubatch = self.args.compute.n_ubatch();
         let computed = match self.mode {
-            Mode::Dense => Test { n_prompt: n_ctx, n_gen: 0 },
-            Mode::Exact | Mode::Predicted | Mode::Thresholded => Test { n_prompt: 0, n_gen: n_ctx },
+            Mode::Dense => Test { n_prompt: n_ctx, n_gen: 0, n_depth: 0 },
+            Mode::Exact | Mode::Predicted | Mode::Thresholded => Test { n_prompt: 0, n_gen: n_ctx, n_depth: 0 },
         };
-        Ok(Row {
+        let row = Row {
             n_prompt: n_tokens,
             n_ctx: Some(n_ctx),
-            avg_ts: speed,
-            samples_ts: vec![speed],
             bytes_per_token: Some(bytes_per_token(self.model, executor.stats(), computed, self.mode, n_ubatch)),
             ffn_bytes_per_token: self.ffn_bytes(executor.stats()),
             ffn_density: result.ffn_density,
             ffn_up_density: result.ffn_opened.filter(|_| self.model.has_two_masks()),
-            predicted: self.predicted(executor.stats(), speed),
+            predicted: self.predicted(executor.stats(), timing.avg_ts),
             perplexity: Some(result.value),
             stderr: Some(result.stderr),
-            backend: backend(card.as_ref()),
-            card,
-            ..self.row("ppl".to_owned(), name)
-        })
+            timing,
+            ..row
+        };
+        Ok(row.on(card))
     }
 }

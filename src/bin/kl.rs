@@ -8,6 +8,7 @@ use powerinfer::gpu::Chosen;
 use powerinfer::measure::divergence::{check_vocabularies, divergence};
 use powerinfer::measure::row::{Kl, Row};
 use powerinfer::measure::speed::{Test, bytes_per_token};
+use powerinfer::measure::timing::Timing;
 use powerinfer::model::Model;
 use powerinfer::progress::Progress;
 use std::path::PathBuf;
@@ -50,7 +51,7 @@ impl Comparison {
     /// The row of one mode and number of threads.
     pub fn row(&self, bench: &Bench, progress: &dyn Progress) -> Result<Row> {
         let (args, Scored { name, tokens, bos }) = (bench.args, &self.text);
-        let n_ctx = args.ctx_size;
+        let (n_ctx, row) = (args.ctx_size, bench.row("kl".to_owned(), name));
         let base = self.base.as_ref().unwrap_or(bench.model);
         // A card holds one of them; the reference can wait.
         let alone = Chosen::Cpu { why: Some("the other is on the card".to_owned()) };
@@ -64,25 +65,23 @@ impl Comparison {
         let compared = compared.with_context(|| name.clone())?;
         let (executor, card) = (&placed.executor, placed.used_card());
         let n_tokens = compared.perplexity.n_windows * n_ctx;
-        let speed = n_tokens as f64 / compared.decoding.as_secs_f64();
-        let decoded = Test { n_prompt: 0, n_gen: n_ctx };
+        let timing = Timing::of(n_tokens, vec![compared.decoding.as_nanos() as u64]);
+        let decoded = Test { n_prompt: 0, n_gen: n_ctx, n_depth: 0 };
         let (stats, n_ubatch) = (executor.stats(), args.compute.n_ubatch());
-        Ok(Row {
+        let row = Row {
             n_gen: n_tokens,
             n_ctx: Some(n_ctx),
-            avg_ts: speed,
-            samples_ts: vec![speed],
             bytes_per_token: Some(bytes_per_token(bench.model, stats, decoded, bench.mode, n_ubatch)),
             ffn_bytes_per_token: bench.ffn_bytes(stats),
-            predicted: bench.predicted(stats, speed),
+            predicted: bench.predicted(stats, timing.avg_ts),
             ffn_density: compared.perplexity.ffn_density,
             ffn_up_density: compared.perplexity.ffn_opened.filter(|_| bench.model.has_two_masks()),
             perplexity: Some(compared.perplexity.value),
             stderr: Some(compared.perplexity.stderr),
-            backend: super::backend(card.as_ref()),
-            card,
+            timing,
             kl: Some(Kl { kl_base: base.gguf.source().name().to_owned(), divergence: compared.divergence }),
-            ..bench.row("kl".to_owned(), name)
-        })
+            ..row
+        };
+        Ok(row.on(card))
     }
 }

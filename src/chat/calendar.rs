@@ -1,5 +1,7 @@
 //! Dates in English from seconds since 1970, for templates that ask for the date.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 const MONTHS: [&str; 12] = [
     "January",
     "February",
@@ -15,6 +17,12 @@ const MONTHS: [&str; 12] = [
     "December",
 ];
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
+
+/// The present time in UTC, to the second, as in RFC 3339.
+pub fn utc_now() -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    strftime(now.as_secs(), "%Y-%m-%dT%H:%M:%SZ").unwrap_or_default()
+}
 
 /// Formats seconds since 1970, UTC, in English, as Python formats a time without a zone (`%z` and `%Z` are empty). Knows
 /// the directives of the C library but for alternative forms (`%E`, `%O`), and GNU's marks for padding (`%-d`); `None`

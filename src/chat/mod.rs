@@ -15,6 +15,7 @@ mod template;
 mod tests;
 mod tojson;
 
+pub use calendar::utc_now;
 pub use errors::{Refused, Unusable};
 pub use minijinja::value::Value;
 pub(crate) use request::unused_mark;

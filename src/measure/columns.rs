@@ -6,12 +6,38 @@ use super::table::{Column, Group, Tabled};
 use crate::units::Bytes;
 use serde_json::Value;
 
+/// Group of columns that rows with batches of another size than usual show.
+pub const BATCH: &str = "n_batch";
+/// The same for what is computed at once.
+pub const UBATCH: &str = "n_ubatch";
+/// Group of columns that rows with another KV cache than usual show.
+pub const CACHE: &str = "cache";
+/// Group of the columns of rows in mode `predicted`.
+pub const PREDICTED: &str = "predicted";
+/// Group of the columns of `kl` rows.
+pub const KL: &str = "kl";
+
+/// llama-bench's default of `n_batch`.
+pub const USUAL_BATCH: usize = 2048;
+/// llama-bench's default of `n_ubatch`.
+pub const USUAL_UBATCH: usize = 512;
+/// llama-bench's default of `type_k` and `type_v`.
+pub const USUAL_CACHE: &str = "f16";
+
 const fn text(name: &'static str, value: fn(&Row) -> Value) -> Column<Row> {
     Column::text(name, value)
 }
 
+const fn count(name: &'static str, value: fn(&Row) -> Value) -> Column<Row> {
+    Column::integer(name, value)
+}
+
 const fn number(name: &'static str, value: fn(&Row) -> Value) -> Column<Row> {
-    Column::number(name, value)
+    Column::real(name, value)
+}
+
+const fn truth(name: &'static str, value: fn(&Row) -> Value) -> Column<Row> {
+    Column::boolean(name, value)
 }
 
 const fn again(title: &'static str, cell: fn(&Row) -> Option<String>) -> Column<Row> {
@@ -19,35 +45,104 @@ const fn again(title: &'static str, cell: fn(&Row) -> Option<String>) -> Column<
 }
 
 impl Tabled for Row {
-    const TABLE: &'static str = "powerinfer_bench";
+    const TABLE: &'static str = "llama_bench";
+    // As llama-bench's table was called once, and ours.
+    const VIEWS: &'static [&'static str] = &["test", "powerinfer_bench"];
 
     fn groups() -> &'static [Group<Self>] {
         &GROUPS
     }
 }
 
-/// All columns, in order.
-static GROUPS: [Group<Row>; 5] = [
+/// All columns, in order: first those of llama-bench by its names and with its types, then those that it does not have. What
+/// there is no choice of here has the value that llama-bench has by default.
+static GROUPS: [Group<Row>; 10] = [
     Group {
+        name: "llama-bench: build and model",
+        needed: None,
+        columns: &[
+            text("build_commit", |r| r.build_commit.as_str().into()),
+            count("build_number", |r| r.build_number.into()),
+            text("cpu_info", |r| r.cpu_info.as_str().into()),
+            text("gpu_info", |r| r.gpu_info.as_str().into()),
+            text("backends", |r| r.backend.as_str().into()),
+            text("model_filename", |r| r.model_filename.as_str().into()),
+            text("model_type", |r| r.model_type.as_str().into()).shown("model", |r| Some(model(r))),
+            count("model_size", |r| r.model_size.into()).shown("size", |r| Some(Bytes(r.model_size).to_string())),
+            count("model_n_params", |r| r.model_n_params.into()).shown("params", |r| Some(params(r.model_n_params))),
+            again("backend", |r| Some(r.backend.clone())),
+            count("n_batch", |r| r.n_batch.into()),
+            count("n_ubatch", |r| r.n_ubatch.into()),
+            count("n_threads", |r| r.n_threads.into()).shown("threads", |r| Some(r.n_threads.to_string())),
+        ],
+    },
+    Group {
+        name: BATCH,
+        needed: Some(|row| row.n_batch != USUAL_BATCH),
+        columns: &[again("n_batch", |r| Some(r.n_batch.to_string()))],
+    },
+    Group {
+        name: UBATCH,
+        needed: Some(|row| row.n_ubatch != USUAL_UBATCH),
+        columns: &[again("n_ubatch", |r| Some(r.n_ubatch.to_string()))],
+    },
+    Group {
+        name: CACHE,
+        needed: Some(|row| row.type_k != USUAL_CACHE || row.type_v != USUAL_CACHE),
+        columns: &[again("type_k", |r| Some(r.type_k.clone())), again("type_v", |r| Some(r.type_v.clone()))],
+    },
+    Group {
+        name: "llama-bench: run and result",
+        needed: None,
+        columns: &[
+            text("cpu_mask", |_| "0x0".into()),
+            truth("cpu_strict", |_| false.into()),
+            count("poll", |_| 50.into()),
+            text("type_k", |r| r.type_k.as_str().into()),
+            text("type_v", |r| r.type_v.as_str().into()),
+            count("n_gpu_layers", |r| r.n_gpu_layers.into()),
+            count("n_cpu_moe", |_| 0.into()),
+            text("split_mode", |_| "layer".into()),
+            count("main_gpu", |_| 0.into()),
+            truth("no_kv_offload", |_| false.into()),
+            count("flash_attn", |_| (-1).into()),
+            text("devices", |r| r.devices.as_str().into()),
+            text("tensor_split", |_| "0.00".into()),
+            text("tensor_buft_overrides", |_| "none".into()),
+            truth("use_mmap", |_| true.into()),
+            text("load_mode", |_| "mmap".into()),
+            truth("embeddings", |_| false.into()),
+            count("no_op_offload", |_| 0.into()),
+            truth("no_host", |_| false.into()),
+            count("fit_target", |_| 0.into()),
+            count("fit_min_ctx", |_| 0.into()),
+            Column::again_wide("mode", 9, |r| Some(r.mode.clone())),
+            again("text", |r| Some(r.text.clone())),
+            count("n_prompt", |r| r.n_prompt.into()),
+            count("n_gen", |r| r.n_gen.into()),
+            count("n_depth", |r| r.n_depth.into()),
+            text("test_time", |r| r.test_time.as_str().into()),
+            count("avg_ns", |r| r.timing.avg_ns.into()),
+            count("stddev_ns", |r| r.timing.stddev_ns.into()),
+            number("avg_ts", |r| r.timing.avg_ts.into()),
+            number("stddev_ts", |r| r.timing.stddev_ts.into()),
+            text("samples_ns", |r| r.timing.samples_ns.clone().into()),
+            text("samples_ts", |r| r.timing.samples_ts.clone().into()),
+        ],
+    },
+    Group {
+        name: "ours",
         needed: None,
         columns: &[
             text("build", |r| r.build.as_str().into()),
-            text("model_filename", |r| r.model_filename.as_str().into()),
-            text("model_type", |r| r.model_type.as_str().into()).shown("model", |r| Some(model(r))),
-            number("model_size", |r| r.model_size.into()).shown("size", |r| Some(Bytes(r.model_size).to_string())),
-            text("synthetic", |r| r.synthetic.into()),
+            truth("synthetic", |r| r.synthetic.into()),
             text("backend", |r| r.backend.as_str().into()),
-            number("n_threads", |r| r.n_threads.into()).shown("threads", |r| Some(r.n_threads.to_string())),
-            text("mode", |r| r.mode.as_str().into()).shown("mode", |r| Some(r.mode.clone())),
+            text("mode", |r| r.mode.as_str().into()),
             text("hot", |r| r.hot.as_str().into()),
-            text("text", |r| r.text.as_str().into()).shown("text", |r| Some(r.text.clone())),
-            text("test", |r| r.test.as_str().into()).shown("test", |r| Some(r.test.clone())),
-            number("n_prompt", |r| r.n_prompt.into()),
-            number("n_gen", |r| r.n_gen.into()),
-            number("n_ctx", |r| r.n_ctx.into()),
-            number("avg_ts", |r| r.avg_ts.into()).shown("t/s", |r| Some(result(r))),
-            number("stddev_ts", |r| r.stddev_ts.into()),
-            text("samples_ts", |r| r.samples_ts.clone().into()),
+            text("text", |r| r.text.as_str().into()),
+            text("test", |r| r.test.as_str().into()).shown_wide("test", 14, |r| Some(r.test.clone())),
+            Column::again_wide("t/s", 18, |r| Some(result(r))),
+            count("n_ctx", |r| r.n_ctx.into()),
             text("isa", |r| r.isa.as_str().into()),
             number("bytes_per_token", |r| r.bytes_per_token.into())
                 .shown("MiB/token", |r| Some(format!("{:.2}", mib(r.bytes_per_token?)))),
@@ -61,11 +156,13 @@ static GROUPS: [Group<Row>; 5] = [
         ],
     },
     Group {
+        name: "up",
         needed: Some(|row| row.ffn_up_density.is_some()),
         columns: &[number("ffn_up_density", |r| r.ffn_up_density.into())
             .shown("density of up", |r| Some(percent(r.ffn_up_density?, 2)))],
     },
     Group {
+        name: PREDICTED,
         needed: Some(|row| row.predicted.is_some()),
         columns: &[
             number("ffn_named", |r| predicted(r, |p| p.ffn_named))
@@ -81,15 +178,16 @@ static GROUPS: [Group<Row>; 5] = [
         ],
     },
     Group {
+        name: "card",
         needed: Some(|row| row.card.is_some()),
         columns: &[
             text("device", |r| card(r, |c| c.device.clone()))
                 .shown("device", |r| Some(r.card.as_ref()?.device.clone())),
-            number("vram_budget", |r| card(r, |c| c.vram_budget)),
-            number("vram_accounted", |r| card(r, |c| c.vram_accounted)),
-            number("vram_allocated", |r| card(r, |c| c.vram_allocated))
+            count("vram_budget", |r| card(r, |c| c.vram_budget)),
+            count("vram_accounted", |r| card(r, |c| c.vram_accounted)),
+            count("vram_allocated", |r| card(r, |c| c.vram_allocated))
                 .shown("on the card", |r| Some(Bytes(r.card.as_ref()?.vram_allocated).to_string())),
-            number("vram_used", |r| card(r, |c| c.vram_used)),
+            count("vram_used", |r| card(r, |c| c.vram_used)),
             number("hot_share", |r| card(r, |c| c.hot_share))
                 .shown("hot", |r| Some(percent(r.card.as_ref()?.hot_share, 1))),
             number("cpu_busy", |r| card(r, |c| c.cpu_busy))
@@ -100,19 +198,20 @@ static GROUPS: [Group<Row>; 5] = [
             number("planned_ts", |r| card(r, |c| c.planned_ts))
                 .shown("planned t/s", |r| Some(format!("{:.2}", r.card.as_ref()?.planned_ts))),
             number("limit_ts", |r| card(r, |c| c.limit_ts))
-                .shown("of both limits", |r| Some(share_of(r.avg_ts, r.card.as_ref()?.limit_ts))),
+                .shown("of both limits", |r| Some(share_of(r.timing.avg_ts, r.card.as_ref()?.limit_ts))),
             number("sheet_ts", |r| card(r, |c| c.sheet_ts)).shown("of data sheet", |r| {
                 let sheet = r.card.as_ref()?.sheet_ts;
-                Some(sheet.map_or("unknown".to_owned(), |sheet| share_of(r.avg_ts, sheet)))
+                Some(sheet.map_or("unknown".to_owned(), |sheet| share_of(r.timing.avg_ts, sheet)))
             }),
         ],
     },
     Group {
+        name: KL,
         needed: Some(|row| row.kl.is_some()),
         columns: &[
             text("kl_base", |r| r.kl.as_ref().map(|kl| kl.kl_base.as_str()).into())
                 .shown("KL from dense of", |r| Some(r.kl.as_ref()?.kl_base.clone())),
-            number("kl_tokens", |r| kl(r, |d| d.kl_tokens)),
+            count("kl_tokens", |r| kl(r, |d| d.kl_tokens)),
             number("kl_mean", |r| kl(r, |d| d.kl_mean)).shown("mean KL", |r| {
                 let d = &r.kl.as_ref()?.divergence;
                 Some(format!("{} ± {}", nats(d.kl_mean), nats(d.kl_stderr)))
@@ -166,13 +265,19 @@ fn model(row: &Row) -> String {
     if row.synthetic && !name.contains("synthetic") { format!("{name} (synthetic)") } else { name }
 }
 
+/// Weights in millions or billions, as llama-bench shows them.
+fn params(n: u64) -> String {
+    let n = n as f64;
+    if n < 1e9 { format!("{:.2} M", n / 1e6) } else { format!("{:.2} B", n / 1e9) }
+}
+
 /// Tokens per second; where only a text was scored, its perplexity.
 fn result(row: &Row) -> String {
     match row.perplexity {
         Some(perplexity) if row.kl.is_none() => {
             format!("ppl {}", with(perplexity, row.stderr.unwrap_or(0.0), 4))
         }
-        _ => with(row.avg_ts, row.stddev_ts, 2),
+        _ => with(row.timing.avg_ts, row.timing.stddev_ts, 2),
     }
 }
 

@@ -126,27 +126,32 @@ const fn text(name: &'static str, value: fn(&KernelRow) -> Value) -> Column<Kern
 }
 
 const fn number(name: &'static str, value: fn(&KernelRow) -> Value) -> Column<KernelRow> {
-    Column::number(name, value)
+    Column::real(name, value)
+}
+
+const fn count(name: &'static str, value: fn(&KernelRow) -> Value) -> Column<KernelRow> {
+    Column::integer(name, value)
 }
 
 /// All columns, in order.
 static GROUPS: [Group<KernelRow>; 2] = [
     Group {
+        name: "all",
         needed: None,
         columns: &[
             text("build", |r| r.about.build.as_str().into()),
             text("model_filename", |r| r.about.model_filename.as_str().into()),
             text("model_type", |r| r.about.model_type.as_str().into()),
             text("device", |r| r.about.device.as_str().into()),
-            text("emulated", |r| r.about.emulated.into()),
+            Column::boolean("emulated", |r| r.about.emulated.into()),
             text("kernel", |r| r.kernel.as_str().into()).shown("kernel", |r| Some(r.kernel.clone())),
             text("part", |r| r.part.as_str().into()).shown("on", |r| Some(r.part.clone())),
             text("type", |r| r.dtype.clone().into()).shown("type", |r| r.dtype.clone()),
-            number("n_launches", |r| r.n_launches.into()),
-            number("n_copies", |r| r.n_copies.into()),
+            count("n_launches", |r| r.n_launches.into()),
+            count("n_copies", |r| r.n_copies.into()),
             number("us", |r| r.us.into()).shown("us", |r| Some(format!("{:.2}", r.us?))),
             number("median_us", |r| r.median_us.into()).shown("median us", |r| Some(format!("{:.2}", r.median_us?))),
-            number("bytes", |r| r.bytes.into()).shown("bytes", |r| Some(r.bytes?.to_string())),
+            count("bytes", |r| r.bytes.into()).shown("bytes", |r| Some(r.bytes?.to_string())),
             number("gb_per_s", |r| r.gb_per_s.into()).shown("GB/s", |r| Some(format!("{:.1}", r.gb_per_s?))),
             number("probe_gb_per_s", |r| r.probe_gb_per_s.into())
                 .shown("of measured", |r| Some(share_of(r.gb_per_s?, r.probe_gb_per_s?))),
@@ -155,6 +160,7 @@ static GROUPS: [Group<KernelRow>; 2] = [
         ],
     },
     Group {
+        name: "emulated",
         needed: Some(|row| row.about.emulated),
         columns: &[Column::again("figures", |_| Some("meaningless".to_owned()))],
     },

@@ -1,6 +1,6 @@
 //! Measuring a model (perplexity, divergence from another one, speed) and the machine.
 
-mod columns;
+pub mod columns;
 pub mod density;
 pub mod divergence;
 pub mod doubt;
@@ -14,6 +14,7 @@ pub mod row;
 pub mod speed;
 mod table;
 pub mod threshold_search;
+pub mod timing;
 
 /// A few hundred words of plain story, written for this project: real text where the user gives none.
 pub const STORY: &str = include_str!("story.txt");

@@ -1,7 +1,12 @@
 //! One measurement, as a row of a table: see [`super::export`].
 
 use super::divergence::Divergence;
-use crate::executor::FfnStats;
+use super::machine::cpu_name;
+use super::timing::Timing;
+use crate::chat::utc_now;
+use crate::executor::{ExecutorParams, FfnStats};
+use crate::model::Model;
+use crate::printable::printable;
 
 /// One measurement. Each field has a line in `columns`; tests hold their names and values against those.
 #[derive(Debug, Clone)]
@@ -9,38 +14,61 @@ use crate::executor::FfnStats;
 pub struct Row {
     /// Version of this program.
     pub build: String,
+    /// Commit of its sources: eight hexadecimal digits, or a word where they are not known.
+    pub build_commit: String,
+    /// Commits that led to it; 0 where that is not known.
+    pub build_number: u64,
+    /// The processor.
+    pub cpu_info: String,
+    /// The card that had a part; empty where none had.
+    pub gpu_info: String,
     /// File, or the name of the embedded model.
     pub model_filename: String,
     /// `general.name`.
     pub model_type: String,
     /// Bytes of all tensors.
     pub model_size: u64,
+    /// Numbers in all tensors.
+    pub model_n_params: u64,
     /// Whether the weights are random and fire as often as was asked for.
     pub synthetic: bool,
     /// Device that computed.
     pub backend: String,
+    /// Upper limit of `n_ubatch`.
+    pub n_batch: usize,
+    /// Tokens that prefill computes at once.
+    pub n_ubatch: usize,
     /// Threads.
     pub n_threads: usize,
+    /// Type of the keys that are kept.
+    pub type_k: String,
+    /// Type of the values that are kept.
+    pub type_v: String,
+    /// As llama-bench counts layers on a card: 0 where the CPU computed alone, and -1 for as many as there is room for.
+    pub n_gpu_layers: i64,
+    /// Name of the card that had a part; `none` where none had.
+    pub devices: String,
     /// What was computed of the FFN: `dense`, `exact` or `predicted`.
     pub mode: String,
     /// Which neurons belong to the hot shard: `none`, `profile` (as planned) or `random` (as many).
     pub hot: String,
     /// What was fed: `real`, `random`, or a file.
     pub text: String,
-    /// `pp512`, `tg128`, `ppl`, `kl`.
+    /// `pp512`, `tg128`, `tg128 @ d512`, `ppl`, `kl`.
     pub test: String,
     /// Tokens prefilled.
     pub n_prompt: usize,
     /// Tokens decoded.
     pub n_gen: usize,
+    /// Tokens in the context before those that were timed.
+    pub n_depth: usize,
     /// Length of the windows of `ppl` and `kl`.
     pub n_ctx: Option<usize>,
-    /// Mean tokens per second.
-    pub avg_ts: f64,
-    /// Standard deviation over the repetitions.
-    pub stddev_ts: f64,
-    /// Tokens per second of each repetition.
-    pub samples_ts: Vec<f64>,
+    /// When the test began: UTC, as in RFC 3339.
+    pub test_time: String,
+    /// How long it took.
+    #[cfg_attr(test, serde(flatten))]
+    pub timing: Timing,
     /// Instruction set of the CPU kernels.
     pub isa: String,
     /// Mean bytes of weights touched per token.
@@ -70,6 +98,87 @@ pub struct Row {
     /// What a `kl` row says; tables without such a row have no columns for it.
     #[cfg_attr(test, serde(flatten))]
     pub kl: Option<Kl>,
+}
+
+/// What is to be measured, as all rows of it say.
+#[derive(Clone, Copy)]
+pub struct Setting<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// How it is run.
+    pub params: &'a ExecutorParams,
+    /// Upper limit of the batch that prefill computes at once, as the user gave it.
+    pub n_batch: usize,
+    /// The batch that prefill computes at once, likewise.
+    pub n_ubatch: usize,
+    /// Neurons of the hot shard.
+    pub hot: &'a str,
+    /// What is fed.
+    pub text: &'a str,
+}
+
+impl Row {
+    /// A row of a test that begins now, on the CPU, with nothing measured.
+    pub fn new(setting: Setting, test: String) -> Self {
+        let Setting { model, params, n_batch, n_ubatch, hot, text } = setting;
+        let kv_type = params.kv_type.dtype().name().to_ascii_lowercase();
+        Self {
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            build_commit: env!("POWERINFER_COMMIT").to_owned(),
+            build_number: env!("POWERINFER_BUILD_NUMBER").parse().unwrap_or(0),
+            cpu_info: cpu_name(),
+            gpu_info: String::new(),
+            model_filename: printable(model.gguf.source().name()).into_owned(),
+            model_type: model.config.name.clone(),
+            model_size: model.n_bytes(),
+            model_n_params: model.n_params(),
+            synthetic: model.is_synthetic(),
+            backend: "CPU".to_owned(),
+            n_batch,
+            n_ubatch,
+            n_threads: params.n_threads,
+            type_k: kv_type.clone(),
+            type_v: kv_type,
+            n_gpu_layers: 0,
+            devices: "none".to_owned(),
+            mode: params.mode.name().to_owned(),
+            hot: hot.to_owned(),
+            text: text.to_owned(),
+            test,
+            n_prompt: 0,
+            n_gen: 0,
+            n_depth: 0,
+            n_ctx: None,
+            test_time: utc_now(),
+            timing: Timing::default(),
+            isa: params.isa.name().to_owned(),
+            bytes_per_token: None,
+            ffn_bytes_per_token: None,
+            gb_per_s: None,
+            limit_gb_per_s: None,
+            ffn_density: None,
+            ffn_up_density: None,
+            perplexity: None,
+            stderr: None,
+            predicted: None,
+            card: None,
+            kl: None,
+        }
+    }
+
+    /// The same, with what a card did, where one had a part.
+    #[must_use]
+    pub fn on(self, card: Option<OnCard>) -> Self {
+        let Some(card) = card else { return self };
+        Self {
+            backend: "CUDA".to_owned(),
+            gpu_info: card.device.clone(),
+            devices: format!("CUDA{}", card.ordinal),
+            n_gpu_layers: -1,
+            card: Some(card),
+            ..self
+        }
+    }
 }
 
 /// The columns of rows in mode `predicted`.
@@ -104,6 +213,9 @@ impl Predicted {
 pub struct OnCard {
     /// The card.
     pub device: String,
+    /// Its number.
+    #[cfg_attr(test, serde(skip))]
+    pub ordinal: u32,
     /// Bytes that it might take.
     pub vram_budget: u64,
     /// Bytes that the plan accounts.

@@ -1,6 +1,7 @@
 //! Speed tests with llama-bench's conventions: prompt processing (pp) and text generation (tg).
 
 use super::density::Density;
+use super::timing::Timing;
 use crate::executor::{Executor, FfnStats, Mode, dense_bytes, dense_bytes_per_token};
 use crate::model::Model;
 use crate::progress::{self, Progress};
@@ -14,24 +15,37 @@ pub struct Test {
     pub n_prompt: usize,
     /// Tokens decoded.
     pub n_gen: usize,
+    /// Tokens that are in the context before the clock starts.
+    pub n_depth: usize,
 }
 
 impl Test {
-    /// llama-bench's name: `pp512`, `tg128`, `pp512+tg128`.
+    /// llama-bench's name: `pp512`, `tg128`, `pp512+tg128`, `tg128 @ d4096`.
     pub fn name(self) -> String {
-        match (self.n_prompt, self.n_gen) {
+        let name = match (self.n_prompt, self.n_gen) {
             (p, 0) => format!("pp{p}"),
             (0, n) => format!("tg{n}"),
             (p, n) => format!("pp{p}+tg{n}"),
-        }
+        };
+        if self.n_depth == 0 { name } else { format!("{name} @ d{}", self.n_depth) }
+    }
+
+    /// Tokens that are timed.
+    pub fn n_timed(self) -> usize {
+        self.n_prompt + self.n_gen
+    }
+
+    /// Tokens that the context must hold.
+    pub fn n_ctx(self) -> usize {
+        self.n_depth + self.n_timed()
     }
 }
 
 /// What a test gave.
 #[derive(Debug, Clone)]
 pub struct Speed {
-    /// Tokens per second of each repetition.
-    pub samples: Vec<f64>,
+    /// How long the repetitions took.
+    pub timing: Timing,
     /// Share of neurons that fired: while decoding, or where nothing is decoded, in the prefill.
     pub ffn_density: Option<f64>,
     /// Share of neurons whose gate was above zero, likewise.
@@ -40,64 +54,81 @@ pub struct Speed {
     pub bytes_per_token: f64,
 }
 
-impl Speed {
-    /// Mean tokens per second.
-    pub fn mean(&self) -> f64 {
-        self.samples.iter().sum::<f64>() / self.samples.len() as f64
-    }
-
-    /// Standard deviation of the repetitions (n - 1), 0 for a single one.
-    pub fn stddev(&self) -> f64 {
-        let mean = self.mean();
-        let squares: f64 = self.samples.iter().map(|s| (s - mean).powi(2)).sum();
-        (squares / (self.samples.len() as f64 - 1.0).max(1.0)).sqrt()
-    }
+/// What is measured, and how often.
+#[derive(Debug, Clone, Copy)]
+pub struct Repeated<'a> {
+    /// The test.
+    pub test: Test,
+    /// Fed one after the other, and again from the first when they are used up, whatever the model would have predicted.
+    pub tokens: &'a [u32],
+    /// How often it is timed.
+    pub repetitions: usize,
+    /// Whether it is done once before that.
+    pub warmup: bool,
 }
 
-/// Runs `test` once unmeasured and then `repetitions` times, feeding `tokens` (repeated as needed): the first part is
-/// prefilled, the rest decoded one by one, whatever the model would have predicted.
+/// Measures a test: after `n_depth` tokens, which are not timed, the next are prefilled and the rest decoded one by one.
 ///
 /// # Errors
 /// When the tokens do not fit in the context, or the user stops it.
-pub fn speed(
-    model: &Model,
-    executor: &mut Executor,
-    test: Test,
-    tokens: &[u32],
-    repetitions: usize,
-    progress: &dyn Progress,
-) -> Result<Speed> {
-    let n = test.n_prompt + test.n_gen;
-    ensure!(n > 0, "a test needs at least one token");
+pub fn speed(model: &Model, executor: &mut Executor, what: Repeated, progress: &dyn Progress) -> Result<Speed> {
+    let Repeated { test, tokens, repetitions, warmup } = what;
+    ensure!(test.n_timed() > 0, "a test needs at least one token");
     ensure!(!tokens.is_empty(), "no tokens to feed");
-    let feed: Vec<u32> = tokens.iter().copied().cycle().take(n).collect();
+    let feed: Vec<u32> = tokens.iter().copied().cycle().take(test.n_ctx()).collect();
+    let (before, timed) = feed.split_at(test.n_depth);
+    let (prompt, decoded) = timed.split_at(test.n_prompt);
     let (mut samples, mut density) = (Vec::new(), Density::new(model));
-    progress.begin(&test.name(), (n * (repetitions + 1)) as u64);
-    for repetition in 0..=repetitions {
-        executor.clear();
+    let n_runs = repetitions + usize::from(warmup);
+    progress.begin(&test.name(), (test.n_depth + timed.len() * n_runs) as u64);
+    // What an earlier test left there may be other tokens.
+    executor.clear();
+    for run in 0..n_runs {
+        go_to(executor, before, progress)?;
         executor.reset_stats();
+        let is_warmup = warmup && run == 0;
         let start = Instant::now();
-        for chunk in feed[..test.n_prompt].chunks(executor.params().n_ubatch) {
+        for chunk in prompt.chunks(executor.params().n_ubatch) {
             progress::check(progress)?;
-            match repetition {
-                0 => executor.prefill_observed(chunk, &mut density)?,
-                _ => executor.prefill(chunk)?,
+            // Watching takes time.
+            match is_warmup {
+                true => executor.prefill_observed(chunk, &mut density)?,
+                false => executor.prefill(chunk)?,
             };
         }
-        for token in &feed[test.n_prompt..] {
+        for token in decoded {
             progress::check(progress)?;
             executor.decode(*token)?;
         }
-        if repetition > 0 {
-            samples.push(n as f64 / start.elapsed().as_secs_f64());
+        if !is_warmup {
+            samples.push(start.elapsed().as_nanos() as u64);
         }
-        progress.advance(n as u64);
+        progress.advance(timed.len() as u64);
     }
     let params = executor.params();
     let stats = executor.stats();
     let bytes_per_token = bytes_per_token(model, stats, test, params.mode, params.n_ubatch);
     let (ffn_density, ffn_opened) = (stats.density().or(density.share()), stats.opened().or(density.opened()));
-    Ok(Speed { samples, ffn_density, ffn_opened, bytes_per_token })
+    Ok(Speed { timing: Timing::of(timed.len(), samples), ffn_density, ffn_opened, bytes_per_token })
+}
+
+/// Has exactly `before` in the context: what is there of it from the repetition before stays, where the memory can go back.
+fn go_to(executor: &mut Executor, before: &[u32], progress: &dyn Progress) -> Result<()> {
+    if before.is_empty() {
+        executor.clear();
+        return Ok(());
+    }
+    let kept = executor.keep(before.len());
+    for chunk in before[kept..].chunks(executor.params().n_ubatch) {
+        progress::check(progress)?;
+        executor.prefill(chunk)?;
+        progress.advance(chunk.len() as u64);
+    }
+    // Layers that recur can only go back to a place that they were told to remember.
+    if kept < before.len() && executor.sequence().memory().recurs() {
+        executor.remember();
+    }
+    Ok(())
 }
 
 /// Mean bytes of weights touched per token: prefill reads all weights once per batch, decode once per token or what
@@ -118,21 +149,8 @@ mod tests {
 
     #[test]
     fn tests_are_named_as_llama_bench_names_them() {
-        assert_eq!(Test { n_prompt: 512, n_gen: 0 }.name(), "pp512");
-        assert_eq!(Test { n_prompt: 0, n_gen: 128 }.name(), "tg128");
-        assert_eq!(Test { n_prompt: 8, n_gen: 4 }.name(), "pp8+tg4");
-    }
-
-    #[test]
-    fn spread_is_the_sample_standard_deviation() {
-        let speed = |samples: &[f64]| Speed {
-            samples: samples.to_vec(),
-            ffn_density: None,
-            ffn_opened: None,
-            bytes_per_token: 0.0,
-        };
-        assert_eq!(speed(&[1.0, 3.0]).mean(), 2.0);
-        assert!((speed(&[1.0, 3.0]).stddev() - 2f64.sqrt()).abs() < 1e-12);
-        assert_eq!(speed(&[5.0]).stddev(), 0.0);
+        let name = |n_prompt, n_gen, n_depth| Test { n_prompt, n_gen, n_depth }.name();
+        assert_eq!([name(512, 0, 0), name(0, 128, 0), name(8, 4, 0)], ["pp512", "tg128", "pp8+tg4"]);
+        assert_eq!([name(512, 0, 64), name(0, 1, 4096)], ["pp512 @ d64", "tg1 @ d4096"]);
     }
 }

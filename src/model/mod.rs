@@ -201,6 +201,11 @@ impl Model {
         matches!(self.gguf.metadata().bool(SYNTHETIC_KEY), Ok(Some(true)))
     }
 
+    /// Numbers in all tensors.
+    pub fn n_params(&self) -> u64 {
+        self.gguf.tensors().iter().map(|t| t.dims.iter().map(|n| *n as u64).product::<u64>()).sum()
+    }
+
     /// Bytes of all weights.
     pub fn n_bytes(&self) -> u64 {
         self.gguf.tensors().iter().map(|t| t.data.len() as u64).sum()

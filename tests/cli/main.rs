@@ -3,6 +3,7 @@
 mod activations;
 mod architectures;
 mod bench;
+mod bench_outputs;
 mod chat;
 mod chat_templates;
 mod contradictions;

@@ -194,6 +194,7 @@ impl<'m> Placed<'m> {
         let n = times.n_tokens.max(1) as f64;
         Some(OnCard {
             device: card.device.name().to_owned(),
+            ordinal: card.device.ordinal(),
             vram_budget: card.budget.0,
             vram_accounted: plan.account().sum(),
             vram_allocated: report.allocated.0,

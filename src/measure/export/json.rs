@@ -20,6 +20,11 @@ pub(super) fn list<R: Tabled>(rows: &[R]) -> Result<String> {
     Ok(serde_json::to_string_pretty(&objects)? + "\n")
 }
 
+/// A row as it stands in a list, without the end of its last line.
+pub(super) fn item<R: Tabled>(row: &R) -> Result<String> {
+    Ok(format!("  {}", serde_json::to_string_pretty(&Object(row))?.replace('\n', "\n  ")))
+}
+
 pub(super) fn lines<R: Tabled>(rows: &[R]) -> Result<String> {
     rows.iter().map(|row| Ok(serde_json::to_string(&Object(row))? + "\n")).collect()
 }

@@ -4,8 +4,11 @@ mod csv;
 mod json;
 mod markdown;
 mod sql;
+mod stream;
 
-use super::table::Tabled;
+pub use stream::Stream;
+
+use super::table::{Field, SqlType, Tabled};
 use anyhow::{Result, bail};
 use serde_json::Value;
 use std::str::FromStr;
@@ -51,12 +54,20 @@ pub fn render<R: Tabled>(rows: &[R], format: Format) -> Result<String> {
     }
 }
 
+/// The value of a row's field as a text without quotes.
+fn plain<R>(field: &Field<R>, row: &R) -> String {
+    match ((field.value)(row), field.sql) {
+        (Value::Bool(truth), SqlType::Boolean) => u8::from(truth).to_string(),
+        (value, _) => words(&value),
+    }
+}
+
 /// A value as a text without quotes.
-fn plain(value: &Value) -> String {
+fn words(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(s) => s.clone(),
-        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(" "),
+        Value::Array(items) => items.iter().map(words).collect::<Vec<_>>().join(" "),
         other => other.to_string(),
     }
 }
