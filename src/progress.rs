@@ -8,6 +8,8 @@ pub trait Progress: Sync {
     fn begin(&self, _what: &str, _total: u64) {}
     /// `n` more steps are done.
     fn advance(&self, _n: u64) {}
+    /// What the work is at, or what it has found so far, in a few words.
+    fn tell(&self, _what: &str) {}
     /// The stage is over, though the work is not: what shows it may go away.
     fn end(&self) {}
     /// Whether the user wants the work to end now.

@@ -18,7 +18,7 @@ use powerinfer::quant::GgmlType;
 #[derive(Args)]
 pub struct KernelsArgs {
     /// Measure each kernel that decoding a token runs on the card, at the shapes of the model, and exit
-    #[arg(long, conflicts_with_all = ["measure_hardware", "hardware", "perplexity", "kl", "predict", "n_prompt", "n_gen", "text"])]
+    #[arg(long, conflicts_with_all = ["measure_hardware", "hardware", "perplexity", "kl", "predict", "n_prompt", "n_gen", "pg", "n_depth", "text"])]
     pub kernels: bool,
     /// Measure weights of these types instead of the model's own: f32, f16, bf16, q8_0, q4_0, q4_k, q6_k
     #[arg(long, value_name = "TYPE,TYPE", value_delimiter = ',', requires = "kernels", value_parser = weights)]

@@ -1,7 +1,10 @@
 //! `--kl`: how far a mode, or a quantized file, is from dense.
 
+use crate::Args;
 use crate::common::models;
-use crate::{Args, Bench, Scored};
+use crate::meter::Bench;
+use crate::speed_args::Setting;
+use crate::texts::{Scored, Text};
 use anyhow::{Context, Result};
 use powerinfer::executor::Mode;
 use powerinfer::gpu::Chosen;
@@ -20,10 +23,10 @@ const AUDITED: u64 = 16;
 #[derive(clap::Args)]
 pub struct KlArgs {
     /// KL divergence of each --mode from dense over a text (-: standard input): both decode windows of -c tokens, the second half of each scored
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Perplexity and KL divergence")]
     pub kl: Option<PathBuf>,
     /// Compare with this model in dense mode instead, such as the file that was quantized
-    #[arg(long, value_name = "MODEL", requires = "kl")]
+    #[arg(long, value_name = "MODEL", requires = "kl", help_heading = "Perplexity and KL divergence")]
     kl_base: Option<PathBuf>,
 }
 
@@ -34,10 +37,9 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// What the arguments ask for, if anything.
-    pub fn new(args: &Args, model: &Model, progress: &dyn Progress) -> Result<Option<Self>> {
-        let Some(path) = &args.kl.kl else { return Ok(None) };
-        let text = Scored::new(args, model, path, progress)?;
+    /// What the arguments ask for, over `text`.
+    pub fn new(args: &Args, model: &Model, text: &Text, progress: &dyn Progress) -> Result<Self> {
+        let text = Scored::new(args, model, text)?;
         let base = args.kl.kl_base.as_deref().map(|path| -> Result<_> {
             let check = args.compute.check_tensors.then_some(progress);
             let path = args.which.found(path, progress)?;
@@ -45,7 +47,7 @@ impl Comparison {
             check_vocabularies(&base, model)?;
             Ok(base)
         });
-        Ok(Some(Self { text, base: base.transpose()? }))
+        Ok(Self { text, base: base.transpose()? })
     }
 
     /// The row of one mode and number of threads.
@@ -55,7 +57,8 @@ impl Comparison {
         let base = self.base.as_ref().unwrap_or(bench.model);
         // A card holds one of them; the reference can wait.
         let alone = Chosen::Cpu { why: Some("the other is on the card".to_owned()) };
-        let dense = Bench { model: base, mode: Mode::Dense, chosen: &alone, ..*bench };
+        let setting = Setting { mode: Mode::Dense, ..bench.setting };
+        let dense = Bench { model: base, setting, chosen: &alone, ..*bench };
         let mut reference = dense.executor(n_ctx)?;
         let mut placed = bench.executor(n_ctx)?;
         placed.executor.set_audit(AUDITED);
@@ -67,11 +70,11 @@ impl Comparison {
         let n_tokens = compared.perplexity.n_windows * n_ctx;
         let timing = Timing::of(n_tokens, vec![compared.decoding.as_nanos() as u64]);
         let decoded = Test { n_prompt: 0, n_gen: n_ctx, n_depth: 0 };
-        let (stats, n_ubatch) = (executor.stats(), args.compute.n_ubatch());
+        let (stats, n_ubatch) = (executor.stats(), bench.setting.at_once());
         let row = Row {
             n_gen: n_tokens,
             n_ctx: Some(n_ctx),
-            bytes_per_token: Some(bytes_per_token(bench.model, stats, decoded, bench.mode, n_ubatch)),
+            bytes_per_token: Some(bytes_per_token(bench.model, stats, decoded, bench.setting.mode, n_ubatch)),
             ffn_bytes_per_token: bench.ffn_bytes(stats),
             predicted: bench.predicted(stats, timing.avg_ts),
             ffn_density: compared.perplexity.ffn_density,

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use chat::{ChatArgs, Form};
 use clap::Parser;
 use common::args::Compute;
+use common::batches::Batches;
 use common::card::Where;
 use common::escapes::Escapes;
 use common::hardware::hardware_to_show;
@@ -117,6 +118,8 @@ struct Args {
     chat: ChatArgs,
     #[command(flatten)]
     plan: PlanArgs,
+    #[command(flatten)]
+    batches: Batches,
     #[command(flatten)]
     compute: Compute,
     #[command(flatten)]
@@ -281,9 +284,9 @@ fn executor_params(args: &Args, model: &Model) -> Result<ExecutorParams> {
     Ok(ExecutorParams {
         n_threads,
         n_ctx,
-        kv_type: args.compute.cache_type,
+        kv_type: args.batches.cache_type,
         mode: args.mode,
-        n_ubatch: args.compute.n_ubatch(),
+        n_ubatch: args.batches.n_ubatch(),
         isa: args.compute.isa(),
     })
 }

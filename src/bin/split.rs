@@ -170,7 +170,7 @@ fn run(mut args: Args) -> Result<()> {
     }
     let output = args.output.as_deref().context("-o: an output is missing")?;
     let inputs = [
-        args.which.model.as_deref(),
+        args.which.last(),
         args.profile.as_deref(),
         args.predictor.as_deref(),
         args.gpu_index.as_deref(),

@@ -2,9 +2,10 @@
 
 use super::divergence::Divergence;
 use super::row::{Kl, OnCard, Predicted, Row};
-use super::table::{Column, Group, Tabled};
+use super::table::{Column, Group, Tabled, fields, groups_of};
 use crate::units::Bytes;
-use serde_json::Value;
+use serde_json::{Map, Value};
+use std::slice;
 
 /// Group of columns that rows with batches of another size than usual show.
 pub const BATCH: &str = "n_batch";
@@ -42,6 +43,14 @@ const fn truth(name: &'static str, value: fn(&Row) -> Value) -> Column<Row> {
 
 const fn again(title: &'static str, cell: fn(&Row) -> Option<String>) -> Column<Row> {
     Column::again(title, cell)
+}
+
+impl Row {
+    /// What data formats have of it, by name.
+    pub fn fields(&self) -> Map<String, Value> {
+        let fields = fields(groups_of(slice::from_ref(self)));
+        fields.iter().map(|field| (field.name.to_owned(), (field.value)(self))).collect()
+    }
 }
 
 impl Tabled for Row {

@@ -1,12 +1,14 @@
 //! Measuring a model (perplexity, divergence from another one, speed) and the machine.
 
 pub mod columns;
+pub mod compare;
 pub mod density;
 pub mod divergence;
 pub mod doubt;
 pub mod export;
 pub mod kernels;
 pub mod kl;
+pub mod lists;
 pub mod machine;
 pub mod perplexity;
 pub mod roofline;

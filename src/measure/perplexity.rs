@@ -123,7 +123,7 @@ pub fn perplexity(
     progress.begin("perplexity", (n_windows * n_ctx) as u64);
     let (mut nats, mut density) = (Vec::new(), Density::new(executor.model()));
     executor.reset_stats();
-    for window in windows {
+    for (done, window) in windows.enumerate() {
         let mut scorer = Scorer { window: &window, nats: Vec::new(), density: &mut density };
         executor.clear();
         match pass {
@@ -143,6 +143,8 @@ pub fn perplexity(
             }
         }
         nats.extend(scorer.nats);
+        let (mean, _) = mean_and_error(nats.iter().copied());
+        progress.tell(&format!("window {} of {n_windows}: perplexity {:.4} so far", done + 1, mean.exp()));
     }
     let (mean, error) = mean_and_error(nats.iter().copied());
     ensure!(mean.is_finite(), "the model's predictions are not finite numbers; are its weights whole?");

@@ -87,6 +87,10 @@ pub fn speed(model: &Model, executor: &mut Executor, what: Repeated, progress: &
         go_to(executor, before, progress)?;
         executor.reset_stats();
         let is_warmup = warmup && run == 0;
+        match is_warmup {
+            true => progress.tell("warm-up"),
+            false => progress.tell(&format!("run {} of {repetitions}", samples.len() + 1)),
+        }
         let start = Instant::now();
         for chunk in prompt.chunks(executor.params().n_ubatch) {
             progress::check(progress)?;
@@ -119,6 +123,9 @@ fn go_to(executor: &mut Executor, before: &[u32], progress: &dyn Progress) -> Re
         return Ok(());
     }
     let kept = executor.keep(before.len());
+    if kept < before.len() {
+        progress.tell(&format!("context of {} tokens", before.len()));
+    }
     for chunk in before[kept..].chunks(executor.params().n_ubatch) {
         progress::check(progress)?;
         executor.prefill(chunk)?;

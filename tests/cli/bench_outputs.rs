@@ -55,11 +55,12 @@ const FIELDS: [(&str, &str); 41] = [
 const TRUTHS: [&str; 6] = ["cpu_strict", "no_kv_offload", "use_mmap", "embeddings", "no_host", "synthetic"];
 
 /// By what rows are paired: what queries name in `tb.x = tc.x`.
-const KEYS: [&str; 25] = [
+const KEYS: [&str; 28] = [
     "cpu_info",
     "gpu_info",
     "backends",
     "n_gpu_layers",
+    "n_cpu_moe",
     "tensor_buft_overrides",
     "model_filename",
     "model_type",
@@ -81,6 +82,8 @@ const KEYS: [&str; 25] = [
     "n_prompt",
     "n_gen",
     "n_depth",
+    "fit_target",
+    "fit_min_ctx",
 ];
 
 fn bench(format: &str) -> String {

@@ -3,9 +3,11 @@
 mod activations;
 mod architectures;
 mod bench;
+mod bench_lists;
 mod bench_outputs;
 mod chat;
 mod chat_templates;
+mod compare;
 mod contradictions;
 mod conversation_ends;
 mod device;

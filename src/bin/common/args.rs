@@ -5,7 +5,6 @@ use super::terminal::tell;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use powerinfer::cpu::Isa;
-use powerinfer::executor::KvType;
 use powerinfer::gpu::waiting::{LIMIT, set_limit};
 use powerinfer::gpu::{Chosen, DeviceChoice};
 use powerinfer::model::{Activation, Model};
@@ -16,19 +15,9 @@ use std::time::Duration;
 /// How a model is read and computed.
 #[derive(Args)]
 pub struct Compute {
-    /// Tokens that prefill computes at once (-ub): larger batches are faster on long prompts, and for a 7B model take about
-    /// 0.4 MB of memory per token
-    #[arg(long, value_name = "N", default_value_t = 512)]
-    pub ubatch_size: usize,
-    /// For compatibility with llama.cpp: an upper limit on -ub [default: -ub]
-    #[arg(short, long, value_name = "N")]
-    pub batch_size: Option<usize>,
     /// Instruction set of the CPU kernels: plain, avx2, avxvnni or avx512 [default: the best that the processor has]
     #[arg(long, value_name = "NAME")]
     pub isa: Option<Isa>,
-    /// Type of the KV cache: f16, q8_0 or f32
-    #[arg(long, value_name = "TYPE", default_value = "f16")]
-    pub cache_type: KvType,
     /// Where to compute: cpu (also none), cuda (the first card), cuda:N, or auto (a card if there is one)
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub device: DeviceChoice,
@@ -100,11 +89,6 @@ impl Compute {
     /// The instruction set to compute with.
     pub fn isa(&self) -> Isa {
         self.isa.unwrap_or_else(Isa::detect)
-    }
-
-    /// Tokens that prefill computes at once.
-    pub fn n_ubatch(&self) -> usize {
-        self.batch_size.map_or(self.ubatch_size, |n| n.min(self.ubatch_size))
     }
 
     /// Opens the device that the flags ask for, and says in one line where it is computed when that needs saying.

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "no command uses all of it")]
 
 pub mod args;
+pub mod batches;
 pub mod card;
 pub mod devices;
 pub mod ending;
@@ -28,6 +29,7 @@ use clap::Parser;
 use powerinfer::cpu::cores::{performance_cores, usable_cores};
 use powerinfer::printable::printable;
 use powerinfer::progress::{Interrupted, Progress};
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -38,11 +40,13 @@ const DONE: u8 = 0;
 const FAILED: u8 = 1;
 /// Exit code of wrong usage, as clap has it.
 const USAGE: u8 = 2;
+/// Exit code of a comparison that found the new side slower.
+const SLOWER: u8 = 3;
 /// Exit code of a command that Ctrl-C ended, as shells have it.
 const INTERRUPTED: u8 = 130;
 
 /// Parses the arguments, runs the command, and turns its result into messages and an exit code: 0 done, 1 an error
-/// in one line on stderr, 2 wrong usage, 130 interrupted.
+/// in one line on stderr, 2 wrong usage, 3 slower than what it was compared with, 130 interrupted.
 pub fn main<A: Parser>(run: fn(A) -> Result<()>) -> ExitCode {
     // A child that tests a card.
     if let Some(ordinal) = self_test::asked() {
@@ -67,6 +71,10 @@ fn status<A: Parser>(run: fn(A) -> Result<()>) -> u8 {
         terminal::tell!("interrupted");
         return INTERRUPTED;
     }
+    if let Some(Regression(line)) = error.downcast_ref() {
+        terminal::tell!("{line}");
+        return SLOWER;
+    }
     let pipe_closed = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
     if error.downcast_ref::<io::Error>().is_some_and(pipe_closed) {
         return DONE;
@@ -75,6 +83,18 @@ fn status<A: Parser>(run: fn(A) -> Result<()>) -> u8 {
     terminal::tell!("error: {}", printable(&line));
     FAILED
 }
+
+/// The end of a comparison in which the new side was slower: a line that says so. Not a failure, but no success either.
+#[derive(Debug)]
+pub struct Regression(pub String);
+
+impl fmt::Display for Regression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Regression {}
 
 /// Threads to use where the user does not say: one per performance core, or per core where all are alike.
 pub fn default_threads() -> usize {

@@ -43,6 +43,15 @@ pub fn print(text: impl Display) -> Result<()> {
     without_bar(|| write!(out, "{text}").and_then(|()| out.flush())).context("standard output")
 }
 
+/// Writes data to standard error, at once.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_error(text: impl Display) -> Result<()> {
+    let mut error = stderr();
+    without_bar(|| write!(error, "{text}").and_then(|()| error.flush())).context("standard error")
+}
+
 /// Writes lines for people, in which what could command a terminal is escaped.
 ///
 /// # Errors
@@ -138,7 +147,7 @@ impl Progress for Bar {
         }
         // The old one goes first: two on one line would leave something behind.
         self.end();
-        let style = "{msg:>16} [{bar:40}] {percent:>3} %  {elapsed}, {eta} left";
+        let style = "{msg:>16} [{bar:40}] {percent:>3} %  {elapsed}, {eta} left  {prefix}";
         let new = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template(style) {
             new.set_style(style.progress_chars("=> "));
@@ -153,6 +162,10 @@ impl Progress for Bar {
     fn advance(&self, n: u64) {
         progress_lines::advance(n);
         self.with(|bar| bar.inc(n));
+    }
+
+    fn tell(&self, what: &str) {
+        self.with(|bar| bar.set_prefix(what.to_owned()));
     }
 
     fn end(&self) {

@@ -15,9 +15,10 @@ use std::path::{Path, PathBuf};
 #[derive(Args)]
 pub struct Which {
     /// Model: a GGUF file (plain or variant), a name (powerinfer-run --list-models), or hf:OWNER/MODEL/FILE.gguf; what is not
-    /// here is fetched from the Hugging Face hub once [default: the embedded model]
+    /// here is fetched from the Hugging Face hub once. Of several the last counts; bench measures all [default: the embedded
+    /// model]
     #[arg(short, long, value_name = "FILE|NAME")]
-    pub model: Option<PathBuf>,
+    pub model: Vec<PathBuf>,
     /// Model of the Hugging Face hub (-hf), as in -hf owner/model-GGUF:Q4_K_M; without QUANT its Q4_K_M, else its Q8_0, else
     /// its first file
     #[arg(long, value_name = "OWNER/MODEL[:QUANT]", conflicts_with = "model")]
@@ -36,14 +37,43 @@ pub struct Which {
     pub models: Option<PathBuf>,
 }
 
+/// A model as it was named, if it was, and its path, if it has one.
+type Named = (Option<PathBuf>, Option<PathBuf>);
+
 impl Which {
+    /// The name that counts, of those given with `-m`.
+    pub fn last(&self) -> Option<&Path> {
+        self.model.last().map(PathBuf::as_path)
+    }
+
+    /// All models that were named, with their paths, fetched if need be; the embedded model where none was.
+    ///
+    /// # Errors
+    /// As [`Which::path`].
+    pub fn all(&self, progress: &dyn Progress) -> Result<Vec<Named>> {
+        if self.hf_repo.is_some() || self.model.is_empty() {
+            return Ok(vec![(None, self.path(progress)?)]);
+        }
+        let mut all = Vec::new();
+        for given in &self.model {
+            // A file may have a comma in its name.
+            let several = given.to_str().filter(|text| text.contains(',') && !given.exists());
+            let names = several.map_or(vec![given.clone()], |text| text.split(',').map(PathBuf::from).collect());
+            for name in names {
+                let path = self.found(&name, progress)?;
+                all.push((Some(name), path));
+            }
+        }
+        Ok(all)
+    }
+
     /// The path of the model, fetched if need be; `None` where none was named.
     ///
     /// # Errors
     /// One line that says what could not be found or fetched.
     pub fn path(&self, progress: &dyn Progress) -> Result<Option<PathBuf>> {
         let Some(repo) = &self.hf_repo else {
-            let Some(model) = self.model.as_deref() else { return Ok(None) };
+            let Some(model) = self.last() else { return Ok(None) };
             return self.found(model, progress);
         };
         let wanted = match &self.hf_file {
@@ -84,7 +114,12 @@ impl Which {
 
     /// Says so where the name that was given stands for another activation function than the file is run with.
     pub fn warn(&self, model: &Model) -> Result<()> {
-        let Some(name) = self.model.as_deref().filter(|path| !path.exists()).and_then(Path::to_str) else {
+        self.warn_of(self.last(), model)
+    }
+
+    /// The same, of a model that was given by `name`.
+    pub fn warn_of(&self, name: Option<&Path>, model: &Model) -> Result<()> {
+        let Some(name) = name.filter(|path| !path.exists()).and_then(Path::to_str) else {
             return Ok(());
         };
         let known = names::known(self.models.as_deref())?;
