@@ -141,7 +141,7 @@ fn two_builds_measure_in_turns() {
     };
     let args = ["-t", "1", "-p", "4", "-n", "0", "-r", "1", "--turns", "6"];
     let against = |other: &Path| {
-        Outcome::from(tool("bench").arg("--against").arg(other).args(args).arg("-ojsonl").output().unwrap())
+        Outcome::from(tool("bench").arg("--against").arg(other).args(args).args(["-o", "jsonl"]).output().unwrap())
     };
     // It says that it has measured what begins with 1000 instead.
     let fast = script("fast", &format!("'{}' \"$@\" | sed 's/\"samples_ts\":\\[/&1000/'", file("bench")));

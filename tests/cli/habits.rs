@@ -173,7 +173,8 @@ fn the_last_of_a_repeated_flag_counts() {
         ("bench", &["-r", "5", "-r", "2"], "repetitions=2"),
         ("bench", &["-p", "8", "-p", "16,32"], "n_prompt=8|16|32"),
         ("profile", &["-f", "a", "b", "-o", "x", "-o", "y", "-f", "c"], "file=a|b|c output=y"),
-        ("split", &["-m", "a", "-m", "b", "--profile", "p", "-o", "c"], "model=b output=c profile=p"),
+        // Of models bench measures each, and others take the last.
+        ("split", &["-m", "a", "-m", "b", "--profile", "p", "-o", "c"], "model=a|b output=c profile=p"),
     ] {
         assert_eq!(set(&read_one(name, line)), wanted, "{line:?}");
     }
