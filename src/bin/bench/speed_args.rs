@@ -9,9 +9,9 @@ use powerinfer::measure::speed::Test;
 
 /// What to measure. Lists of one flag are taken with those of all others.
 #[derive(clap::Args)]
-#[command(next_help_heading = "Tests (lists: 128,512 or 1-4 or 512-2048+256 or 512-4096*2; flags can be repeated)")]
 pub struct SpeedArgs {
-    /// Prompt lengths of pp tests; 0 for none [default: 512, or 0 with --perplexity or --kl]
+    /// Prompt lengths of pp tests; 0 for none. Lists, here and below, are 128,512 or 1-4 or 512-2048+256 or 512-4096*2, and
+    /// flags that are repeated [default: 512, or 0 with --perplexity or --kl]
     #[arg(short = 'p', long, value_name = "N,N")]
     pub n_prompt: Vec<Numbers>,
     /// Lengths of tg tests; 0 for none [default: 128, or 0 with --perplexity or --kl]

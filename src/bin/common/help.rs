@@ -30,7 +30,11 @@ const HEADINGS: [(&str, &[&str]); 11] = [
         &[
             "n_prompt",
             "n_gen",
+            "pg",
+            "n_depth",
             "repetitions",
+            "no_warmup",
+            "delay",
             "perplexity",
             "kl",
             "kl_base",
