@@ -142,7 +142,7 @@ fn model_path(args: &Args, bar: &Bar) -> Result<PathBuf> {
 
 fn run(mut args: Args) -> Result<()> {
     if let Some(words) = args.quantize.words::<Args>() {
-        args.which.model = Some(words.model);
+        args.which.model = vec![words.model];
         args.output = Some(words.output);
         args.recipe = Some(words.recipe);
         args.threads = words.threads;
