@@ -28,6 +28,7 @@ use powerinfer::files::MOST_PROMPT;
 use powerinfer::generate::{Limits, Stop, check_room, generate};
 use powerinfer::model::{Down, Model, NeuronGroup};
 use powerinfer::placement::Placement;
+use powerinfer::placement::plan::Planner;
 use powerinfer::placement::workload::Workload;
 use powerinfer::progress::{Interrupted, Silent};
 use powerinfer::sampler::Sampler;
@@ -265,6 +266,11 @@ fn dry_run(args: &Args) -> Result<()> {
     let choice = args.compute.device_choice()?;
     let hardware = hardware_to_show(given, choice, &work, &run, params.n_threads, params.isa, &Bar::new())?;
     plan::tell_lack(&hardware, &model, &params);
+    if !args.plan.vram.is_given()
+        && args.compute.layers_budget(&Planner { hardware: &hardware, work: &work, run: &run }).is_some()
+    {
+        tell!("note: -ngl: the plan is for all of the card; give that budget to see what is run");
+    }
     plan::show(&args.plan, args.json, &hardware, &work, &run)
 }
 

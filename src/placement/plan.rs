@@ -164,6 +164,19 @@ impl<'a> Planner<'a> {
         Bytes(scratch + part)
     }
 
+    /// The budget that comes nearest to giving a card so many of the model's layers, as programs count them that give it whole
+    /// layers, with the output as one more: so many parts of what a plan takes that has room for everything. `None` where that
+    /// is all of it.
+    pub fn of_layers(&self, n: u64) -> Option<Bytes> {
+        let all = self.work.layers.len() as u64 + 1;
+        if n >= all || self.hardware.device.is_none() {
+            return None;
+        }
+        let (least, most) = (self.least().0, self.within(Bytes(u64::MAX / 4)).account().taken().0);
+        let more = u128::from(most.saturating_sub(least)) * u128::from(n) / u128::from(all);
+        Some(Bytes(least + u64::try_from(more).unwrap_or(u64::MAX - least)))
+    }
+
     /// The plan that makes these choices, by layer, whatever they cost; its bound is its own time.
     ///
     /// # Errors

@@ -293,3 +293,16 @@ fn devices_are_listed_or_said_to_be_missing() {
         assert!(known && outcome.stdout.ends_with('\n'), "{}", outcome.stdout);
     }
 }
+
+#[test]
+fn some_layers_are_a_share_of_the_card() {
+    let card = concat!(env!("CARGO_MANIFEST_DIR"), "/hardware/rtx-4090-ddr5.toml");
+    let told = |n: &str| {
+        let args = ["--dry-run", "--hardware", card, "-c", "256", "-ub", "16", "-ngl", n];
+        let outcome = Outcome::from(tool("run").args(args).output().unwrap()).ok();
+        outcome.stderr.lines().find(|line| line.contains("--vram-budget")).map(str::to_owned)
+    };
+    let (one, three) = (told("1").unwrap(), told("3").unwrap());
+    assert!(one.starts_with("note: -ngl 1: of ") && one != three, "{one}, {three}");
+    assert_eq!([told("99"), told("all"), told("auto")], [None, None, None]);
+}

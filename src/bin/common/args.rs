@@ -8,6 +8,8 @@ use powerinfer::cpu::Isa;
 use powerinfer::gpu::waiting::{LIMIT, set_limit};
 use powerinfer::gpu::{Chosen, DeviceChoice};
 use powerinfer::model::{Activation, Model};
+use powerinfer::placement::plan::Planner;
+use powerinfer::units::Bytes;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -24,8 +26,8 @@ pub struct Compute {
     /// Seconds that a card may take for a piece of work, milliseconds of which are usual, before it is given up
     #[arg(long, value_name = "SECONDS", default_value_t = LIMIT.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
     pub card_limit: u64,
-    /// For compatibility with llama.cpp (-ngl): 0 means --device cpu; auto, all and other numbers leave it to --vram-budget how
-    /// much of the model goes on the card
+    /// About so many layers go on the card (-ngl), as llama.cpp counts them: 0 means --device cpu, other numbers a share of what
+    /// --vram-budget would bound, auto and all as much as pays
     #[arg(long, value_name = "N|auto|all", allow_negative_numbers = true)]
     pub n_gpu_layers: Option<GpuLayers>,
     /// Print the cards that --device can name, and exit
@@ -77,6 +79,14 @@ impl fmt::Display for GpuLayers {
 }
 
 impl Compute {
+    /// The budget of a plan that `-ngl` asks for, where it asks for less than everything; told in one line.
+    pub fn layers_budget(&self, planner: &Planner) -> Option<Bytes> {
+        let Some(GpuLayers::Number(n @ 1..)) = self.n_gpu_layers else { return None };
+        let budget = planner.of_layers(n)?;
+        tell!("note: -ngl {n}: of {} layers and the output, as with --vram-budget {budget}", planner.work.layers.len());
+        Some(budget)
+    }
+
     /// `--mlock`. Where the system does not let it, that is told, and nothing else is lost.
     pub fn lock(&self, model: &Model) {
         if self.mlock
@@ -98,8 +108,8 @@ impl Compute {
     pub fn choose_device(&self) -> Result<Chosen> {
         set_limit(Duration::from_secs(self.card_limit));
         let chosen = choose(self.device_choice()?)?;
-        if let Some(layers @ GpuLayers::Number(1..)) = self.n_gpu_layers {
-            tell!("note: -ngl {layers}: --vram-budget decides how much of the model goes on the card");
+        if let (Some(layers @ GpuLayers::Number(1..)), Chosen::Cpu { .. }) = (self.n_gpu_layers, &chosen) {
+            tell!("note: -ngl {layers}: there is no card for it; where there is one, --vram-budget says more exactly");
         }
         match &chosen {
             Chosen::Cpu { why: Some(why) } => tell!("note: computing on the CPU: {why}"),

@@ -135,7 +135,9 @@ impl Where<'_> {
         let plan = match self.vram.budget(&hardware)? {
             Some(budget) => planner.plan(Some(budget))?,
             None => match Bytes(free.0.saturating_sub(SPARE)) {
-                some if some >= planner.least() => planner.within(some),
+                some if some >= planner.least() => {
+                    planner.within(self.compute.layers_budget(&planner).map_or(some, |few| few.min(some)))
+                }
                 some => {
                     let (name, least) = (device.name(), planner.least());
                     bail!("{some} of {name} is free, and {least} is needed; lower -ub or -c")
