@@ -99,7 +99,7 @@ pub const CARD: Group = Group {
         same_but(
             &["-ngl", "--gpu-layers", "--n-gpu-layers"],
             "n-gpu-layers",
-            "0 is `--device cpu`; otherwise the planner decides neuron by neuron, and `--vram-budget` bounds it.",
+            "0 is `--device cpu`; N is about such a share of what a plan would put on the card, neuron by neuron; `--vram-budget` says it exactly.",
         ),
         by(
             &["-dev", "--device"],
