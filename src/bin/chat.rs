@@ -46,6 +46,9 @@ pub struct ChatArgs {
     /// 0: without thinking, where the chat template knows enable_thinking; -1: as the template has it
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=0))]
     reasoning_budget: Option<i64>,
+    /// Do not keep what is typed at a terminal for the next conversation
+    #[arg(long)]
+    no_history: bool,
     /// Stop where the answer would contain TEXT, which is not printed; may be given several times
     #[arg(short, long = "reverse-prompt", value_name = "TEXT", allow_hyphen_values = true,
           value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -72,6 +75,11 @@ impl ChatArgs {
     /// Whether lines are read, whatever the file has.
     pub fn reads_lines(&self) -> bool {
         !self.single_turn && (self.interactive || self.is_asked_for())
+    }
+
+    /// Whether what is typed is kept for the next time.
+    pub fn keeps_history(&self) -> bool {
+        !self.no_history
     }
 
     /// Whether there is but one turn.

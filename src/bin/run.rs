@@ -19,7 +19,7 @@ use common::models;
 use common::names;
 use common::plan::{self, PlanArgs};
 use common::sampling::Sampling;
-use common::terminal::{Again, Bar, catch_ctrl_c, print, print_generated, print_json, tell};
+use common::terminal::{Again, Bar, be_quiet, catch_ctrl_c, print, print_generated, print_json, tell};
 use common::which::Which;
 use powerinfer::chat::contained;
 use powerinfer::conversation::Prompt;
@@ -115,6 +115,9 @@ struct Args {
     /// With --tokenize: leave out the token that begins a text
     #[arg(long, requires = "tokenize")]
     no_bos: bool,
+    /// Say nothing but warnings and errors beside the text: no notes, no timings
+    #[arg(short, long)]
+    quiet: bool,
     #[command(flatten)]
     chat: ChatArgs,
     #[command(flatten)]
@@ -136,6 +139,9 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> Result<()> {
+    if args.quiet {
+        be_quiet();
+    }
     if args.list_models {
         return names::list(args.which.models.as_deref());
     }
@@ -206,6 +212,7 @@ fn run(args: Args) -> Result<()> {
             verbose: args.verbose_prompt,
             single: args.chat.is_single(),
             json: args.json,
+            history: args.chat.keeps_history(),
             stats: args.stats,
             seed,
         };
@@ -241,8 +248,10 @@ fn run(args: Args) -> Result<()> {
         print("\n")?;
     }
     report::doubt(&mut executor, &tokens, &worker);
-    tell!("load    {load:>8.3} s");
-    report::timings(&executor, &result, seed);
+    if !args.quiet {
+        tell!("load    {load:>8.3} s");
+        report::timings(&executor, &result, seed);
+    }
     if args.stats {
         report::layers(&model, &executor);
     }

@@ -70,6 +70,18 @@ impl<'a> Chat<'a> {
         Ok(())
     }
 
+    /// Finds out whether the template takes `messages`, and that the user goes on with them.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn try_out(&self, messages: &[Message], n_ctx: usize) -> Result<()> {
+        let mut messages = messages.to_vec();
+        if messages.last().is_none_or(|last| last.role != "user") {
+            messages.push(user("Hello"));
+        }
+        self.encode(&messages, n_ctx).map(drop)
+    }
+
     /// The prompt for `messages` in a context of `n_ctx` tokens.
     pub fn encode(&self, messages: &[Message], n_ctx: usize) -> Result<Prompt> {
         match self.merges_system {

@@ -1,7 +1,9 @@
 //! A conversation as tokens: the template's control tokens count, those that a user types do not.
 
+mod saved;
 mod system;
 
+pub use saved::{load, save};
 pub use system::without_system;
 
 use crate::chat::{Message, Request, Value, unused_mark};

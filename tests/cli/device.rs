@@ -30,7 +30,13 @@ fn run(args: &[&str]) -> Option<Run> {
     // As it is without flags.
     let mut command = Command::new(file("run"));
     // Elsewhere a stand-in may be found.
-    command.env_remove("LD_LIBRARY_PATH").arg("-m").arg(model).args(["-p", "x", "-n", "2", "--temp", "0"]).args(args);
+    command
+        .env_remove("LD_LIBRARY_PATH")
+        .env("XDG_CACHE_HOME", folder.path())
+        .arg("-m")
+        .arg(model)
+        .args(["-p", "x", "-n", "2", "--temp", "0"])
+        .args(args);
     Some(Run { command, _folder: folder })
 }
 
@@ -45,6 +51,24 @@ fn without_a_driver_auto_computes_on_the_cpu_and_says_why_in_one_line() {
     let cpu = run(&["--device", "cpu"]).unwrap().ok();
     assert!(notes(&cpu).is_empty(), "{}", cpu.stderr);
     assert_eq!(auto.stdout, cpu.stdout);
+}
+
+#[test]
+fn that_there_is_no_driver_is_told_once() {
+    let Some(mut first) = run(&[]) else { return };
+    let mut told = || notes(&Outcome::from(first.command.output().unwrap()).ok()).len();
+    assert_eq!([told(), told(), told()], [1, 0, 0]);
+    // Where that cannot be remembered, it is told each time.
+    let mut again = run(&[]).unwrap();
+    again.command.env("XDG_CACHE_HOME", "/dev/null/cache");
+    let mut told = || notes(&Outcome::from(again.command.output().unwrap()).ok()).len();
+    assert_eq!([told(), told()], [1, 1]);
+    // Who reads no notes has not been told.
+    let mut quiet = run(&["-q"]).unwrap();
+    assert_eq!(notes(&Outcome::from(quiet.command.output().unwrap()).ok()).len(), 0);
+    let mut loud = run(&[]).unwrap();
+    loud.command.env("XDG_CACHE_HOME", quiet._folder.path());
+    assert_eq!(notes(&Outcome::from(loud.command.output().unwrap()).ok()).len(), 1);
 }
 
 #[test]
@@ -83,7 +107,8 @@ fn commands_in_tests_compute_on_the_cpu_unless_they_say_where() {
         let model_and_words = if name == "run" { ["-p", "--device-x", "-n", "1"] } else { ["-p", "2", "-n", "0"] };
         command.arg("-m").arg(&model).args(model_and_words).args(["-t", "1"]).args(args);
         // Wherever there is a card it is hidden, which `auto` tells of.
-        command.env_remove("LD_LIBRARY_PATH").env("CUDA_VISIBLE_DEVICES", "");
+        let cache = tempfile::tempdir().unwrap();
+        command.env_remove("LD_LIBRARY_PATH").env("CUDA_VISIBLE_DEVICES", "").env("XDG_CACHE_HOME", cache.path());
         let outcome = Outcome::from(command.output().unwrap()).ok();
         outcome.stderr.contains("computing on the CPU")
     };

@@ -2,12 +2,14 @@
 
 use super::command::file;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, tcgetattr};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 use std::fs::File;
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -18,6 +20,7 @@ pub struct Terminal {
     keyboard: File,
     other_end: File,
     screen: Arc<Mutex<Vec<u8>>>,
+    _state: TempDir,
 }
 
 impl Terminal {
@@ -28,7 +31,12 @@ impl Terminal {
         let path = ptsname(&terminal, Vec::new()).unwrap().into_string().unwrap();
         let other_end = File::options().read(true).write(true).open(path).unwrap();
         let end = || other_end.try_clone().unwrap();
-        let child = command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
+        // What tests type is no part of the user's history.
+        let state = tempfile::tempdir().unwrap();
+        let given = |name: &str| command.get_envs().any(|(known, _)| known == name);
+        let defaults = [("TERM", Path::new("xterm")), ("XDG_STATE_HOME", state.path())];
+        let missing: Vec<_> = defaults.into_iter().filter(|(name, _)| !given(name)).collect();
+        let child = command.envs(missing).stdin(end()).stdout(end()).stderr(end()).spawn().unwrap();
         let keyboard = File::from(terminal);
         let screen = Arc::new(Mutex::new(Vec::new()));
         let (mut reader, seen) = (keyboard.try_clone().unwrap(), screen.clone());
@@ -38,7 +46,7 @@ impl Terminal {
                 seen.lock().unwrap().extend(&bytes[..n]);
             }
         });
-        Self { child, keyboard, other_end, screen }
+        Self { child, keyboard, other_end, screen, _state: state }
     }
 
     /// `run` with these arguments.
@@ -50,6 +58,14 @@ impl Terminal {
 
     pub fn types(&mut self, bytes: &[u8]) {
         self.keyboard.write_all(bytes).unwrap();
+    }
+
+    /// Gives it another size, of which the command is told.
+    pub fn resize(&self, columns: u16, rows: u16) {
+        let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&self.keyboard, size).unwrap();
+        // It is no controlling terminal, so that the system tells nobody.
+        self.signal("-WINCH");
     }
 
     /// All that has been shown.

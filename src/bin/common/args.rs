@@ -2,9 +2,11 @@
 
 use super::self_test::choose;
 use super::terminal::tell;
+use super::told::first_told;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use powerinfer::cpu::Isa;
+use powerinfer::gpu::identity::is_installed;
 use powerinfer::gpu::waiting::{LIMIT, set_limit};
 use powerinfer::gpu::{Chosen, DeviceChoice};
 use powerinfer::model::{Activation, Model};
@@ -13,6 +15,9 @@ use powerinfer::units::Bytes;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
+
+/// The note that there is no card.
+const NO_CARD: &str = "no-card";
 
 /// How a model is read and computed.
 #[derive(Args)]
@@ -112,9 +117,11 @@ impl Compute {
             tell!("note: -ngl {layers}: there is no card for it; where there is one, --vram-budget says more exactly");
         }
         match &chosen {
-            Chosen::Cpu { why: Some(why) } => tell!("note: computing on the CPU: {why}"),
-            Chosen::Cpu { why: None } => {}
-            Chosen::Cuda(_) => {}
+            // What no start will change is told at the first.
+            Chosen::Cpu { why: Some(why) } if is_installed() || first_told(NO_CARD, why) => {
+                tell!("note: computing on the CPU: {why}");
+            }
+            Chosen::Cpu { .. } | Chosen::Cuda(_) => {}
         }
         Ok(chosen)
     }

@@ -21,6 +21,7 @@ pub mod progress_lines;
 pub mod sampling;
 pub mod self_test;
 pub mod terminal;
+pub mod told;
 pub mod version;
 pub mod which;
 
@@ -148,6 +149,15 @@ pub fn cache_folder() -> Option<PathBuf> {
         folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))
     };
     Some(cache?.join("powerinfer"))
+}
+
+/// Where this platform keeps what users have done, such as what they have typed.
+pub fn state_folder() -> Option<PathBuf> {
+    if cfg!(windows) || cfg!(target_os = "macos") {
+        return if cfg!(windows) { cache_folder() } else { config_folder() };
+    }
+    let folder = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    Some(folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")))?.join("powerinfer"))
 }
 
 /// Writes a file of the cache folder, which is made where it is not there. A FIFO or a device is none of ours: it might be

@@ -1,6 +1,6 @@
 //! Opening models and reading text.
 
-use super::terminal::tell;
+use super::terminal::{is_quiet, tell};
 use anyhow::{Context, Result, ensure};
 use powerinfer::files;
 use powerinfer::gguf::{Gguf, PartNames};
@@ -35,7 +35,9 @@ pub fn open(gguf: Gguf, activation: Option<Activation>, check: Option<&dyn Progr
     for note in &model.notes {
         tell!("note: {}: {note}", model.gguf.source().name());
     }
-    tell!("{}: activation {} (from {})", model.gguf.source().name(), found.activation, found.from);
+    if !is_quiet() {
+        tell!("{}: activation {} (from {})", model.gguf.source().name(), found.activation, found.from);
+    }
     Ok(model)
 }
 

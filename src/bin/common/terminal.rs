@@ -17,9 +17,27 @@ macro_rules! tell {
 }
 pub(crate) use tell;
 
+/// How lines begin that tell what a user need not know.
+const NOTE: &str = "note: ";
+
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// From now on no notes are told.
+pub fn be_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
+/// Whether only warnings and errors are wanted.
+pub fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
 /// What [`tell!`] does.
 pub fn say(text: std::fmt::Arguments) {
-    without_bar(|| drop(writeln!(stderr(), "{}", printable_lines(&text.to_string()))));
+    let text = text.to_string();
+    if !is_quiet() || !text.starts_with(NOTE) {
+        without_bar(|| drop(writeln!(stderr(), "{}", printable_lines(&text))));
+    }
 }
 
 /// The bar that is shown now, if any.

@@ -1,13 +1,18 @@
 //! The conversation loop of `powerinfer-run`.
 
+mod block;
+mod commands;
+mod history;
 mod input;
 mod said;
 mod turn;
 
 use crate::common::ending;
-use crate::common::terminal::{clear_stop, print_json, tell};
+use crate::common::terminal::{clear_stop, is_quiet, print_json, tell};
 use crate::template::Chat;
 use anyhow::Result;
+use block::Typed;
+use commands::Done;
 use input::Input;
 use powerinfer::chat::Unusable;
 use powerinfer::executor::{CardFailed, Executor, Worker};
@@ -19,15 +24,6 @@ use powerinfer::tokenizer::{Special, Tokenizer};
 use said::Said;
 use std::io;
 use turn::Repl;
-
-const HELP: &str = "\
-/help    this list
-/regen   take back the last answer and give another
-/undo    take back the last answer and what it answers
-/clear   forget everything said so far (also /reset; without a chat template, so does the end of the model's text)
-/stats   tokens in the context, and what share of FFN neurons fired
-/exit    leave (also Ctrl-D)
-Ctrl-C stops an answer. Any line that does not begin with / goes to the model; of one that begins with // all but the first /.";
 
 /// What a conversation is held with.
 pub struct Setup<'a> {
@@ -47,6 +43,8 @@ pub struct Setup<'a> {
     pub single: bool,
     /// Print one JSON object for each turn instead of text.
     pub json: bool,
+    /// Keep what is typed for the next time.
+    pub history: bool,
     /// Report on each answer.
     pub stats: bool,
     /// The sampler's seed.
@@ -66,22 +64,27 @@ pub fn run(
         Some(chat) => Said::Messages(chat.system.iter().cloned().collect()),
         None => Said::Text(Default::default()),
     };
-    let mut repl = Repl { setup, executor, sampler, chat, said, cached: Vec::new(), n_turns: 0 };
-    if !setup.single {
+    let mut repl = Repl { setup, executor, sampler, chat, said, cached: Vec::new(), unsaid: String::new(), n_turns: 0 };
+    if !setup.single && !is_quiet() {
         tell!("/help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves");
     }
-    let mut input = Input::new()?;
+    let mut input = Input::new(setup.history)?;
     if let Some(text) = first {
         repl.answer(&text)?;
     }
     while !(setup.single && repl.n_turns > 0) {
-        let Some(line) = ending::while_waiting(|| input.read())? else { break };
-        match line.trim() {
-            "" => {}
-            "/exit" | "/quit" => break,
-            said if said.starts_with("//") => repl.answer(&said[1..])?,
-            command if command.starts_with('/') => repl.obey(command)?,
-            _ => repl.answer(&line)?,
+        let Some(typed) = ending::while_waiting(|| input.read())? else { break };
+        match typed {
+            Typed::Block(text) => repl.answer(&text)?,
+            Typed::Line(line) => match line.trim() {
+                "" => {}
+                said if said.starts_with("//") => repl.answer(&said[1..])?,
+                command if command.starts_with('/') => match repl.obey(command)? {
+                    Done::Next => {}
+                    Done::Leave => break,
+                },
+                _ => repl.answer(&line)?,
+            },
         }
         if ending::is_wanted() {
             return Err(Interrupted.into());
@@ -95,34 +98,9 @@ impl Repl<'_, '_> {
     fn answer(&mut self, text: &str) -> Result<()> {
         clear_stop();
         self.n_turns += 1;
-        let result = self.turn(text);
-        self.ended(result, text)
-    }
-
-    /// Does what `command` says, which begins with a slash.
-    fn obey(&mut self, command: &str) -> Result<()> {
-        match command {
-            "/help" => tell!("{HELP}"),
-            "/clear" | "/reset" => {
-                self.forget();
-                tell!("(forgotten)");
-            }
-            "/stats" => self.stats(),
-            "/undo" => match self.said.undo() {
-                true => tell!("(taken back)"),
-                false => tell!("/undo: nothing has been said"),
-            },
-            "/regen" => {
-                clear_stop();
-                self.n_turns += 1;
-                match self.regenerate() {
-                    Some(result) => self.ended(result, "")?,
-                    None => tell!("/regen: nothing has been said"),
-                }
-            }
-            _ => tell!("{command}: unknown command; /help lists them, and /{command} says it to the model"),
-        }
-        Ok(())
+        let text = std::mem::take(&mut self.unsaid) + text;
+        let result = self.turn(&text);
+        self.ended(result, &text)
     }
 
     /// What comes of a turn. Problems are told and end the turn, not the conversation; only an answer that cannot be printed
@@ -148,11 +126,5 @@ impl Repl<'_, '_> {
             tell!("error: {error:#}");
         }
         Ok(())
-    }
-
-    fn stats(&self) {
-        let fired = self.executor.stats().density();
-        let fired = fired.map_or_else(String::new, |d| format!("; {:.2} % of FFN neurons fired", 100.0 * d));
-        tell!("{} of {} tokens in the context{fired}", self.executor.n_past(), self.executor.params().n_ctx);
     }
 }

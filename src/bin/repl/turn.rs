@@ -26,6 +26,8 @@ pub struct Repl<'a, 'm> {
     pub said: Said,
     /// What the executor holds, token by token; it may hold less.
     pub cached: Vec<u32>,
+    /// Texts of files that go before what the user says next.
+    pub unsaid: String,
     /// Turns so far, those that failed among them.
     pub n_turns: usize,
 }
@@ -149,6 +151,7 @@ impl Repl<'_, '_> {
     /// Forgets all that was said.
     pub fn forget(&mut self) {
         self.said.clear();
+        self.unsaid.clear();
         self.cached.clear();
         self.executor.clear();
     }
