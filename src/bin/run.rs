@@ -214,9 +214,9 @@ fn run(args: Args) -> Result<()> {
             json: args.json,
             history: args.chat.keeps_history(),
             stats: args.stats,
-            seed,
         };
-        let result = repl::run(&setup, &mut executor, &mut sampler, chat, prompt);
+        let sampling = (&mut sampler, repl::Settings::new::<Args>(seed));
+        let result = repl::run(&setup, &mut executor, sampling, chat, prompt);
         args.trace.end(trace.as_deref())?;
         return result;
     }

@@ -185,3 +185,42 @@ fn quiet_leaves_only_the_text() {
     assert!(loud.stderr.starts_with("warning: -c 9999"), "{}", loud.stderr);
     assert_eq!(loud.stderr.lines().count(), 1, "{}", loud.stderr);
 }
+
+#[test]
+fn parameters_of_sampling_are_set_by_the_names_of_their_flags() {
+    let talk = Talk::new(TEMPLATE);
+    let input = "/set\none\n/set temp 5\n/set --top_k=0\n/set top-p 1\n/set min-p 0\n/set temp\n/undo\none\n/set temp 0\n/undo\none\n";
+    let outcome = talk.hears("-cnv", input);
+    let answers: Vec<_> = outcome.stdout.split_inclusive('\n').collect();
+    let (first, last) = (answers[0], answers[answers.len() - 1]);
+    assert_eq!(first, last, "greedy again: {outcome:?}");
+    assert_ne!(outcome.stdout, format!("{first}{first}{first}"), "hot text differs");
+    for wanted in ["temp                   0\n", "top-k                  40\n", "temp 5\n", "top-k 0\n", "top-p 1\n"] {
+        assert!(outcome.stderr.contains(wanted), "{wanted:?}: {}", outcome.stderr);
+    }
+    assert!(!outcome.stderr.contains("/set: "), "{}", outcome.stderr);
+    let bad =
+        talk.hears("-cnv", "/set heat 1\n/set temp hot\n/set temp -1\n/set top-p 2\n/set model x\n/set n-predict 5\n");
+    let lines: Vec<_> = bad.stderr.lines().filter(|line| line.starts_with("/set: ")).collect();
+    assert_eq!(lines.len(), 6, "{}", bad.stderr);
+    assert!(lines[0].contains("heat: is no parameter of sampling") && lines[1].contains("hot"), "{lines:?}");
+    assert!(lines[2].contains("--temp -1") && lines[3].contains("--top-p 2"), "{lines:?}");
+}
+
+#[test]
+fn layers_that_recur_go_back_as_others_do() {
+    let model = crate::support::real::repository("tests/golden/arch/nemotron_h.gguf");
+    for n_ubatch in ["1", "512"] {
+        let mut command = tool("run");
+        command.arg("-m").arg(&model).args(["-i", "--json", "--temp", "0", "-n", "6", "--ignore-eos", "-t", "1"]);
+        command.args(["-ub", n_ubatch]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let input = b"hello there\nand on\n/regen\n/undo\nand on\n/undo\n/undo\nhello there\n";
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let outcome = Outcome::from(child.wait_with_output().unwrap()).ok();
+        let told = outcome.stdout.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let texts: Vec<_> = told.map(|turn| turn["text"].clone()).collect();
+        assert_eq!(texts.len(), 5, "{outcome:?}");
+        assert_eq!([&texts[2], &texts[3], &texts[4]], [&texts[1], &texts[1], &texts[0]], "-ub {n_ubatch}");
+    }
+}

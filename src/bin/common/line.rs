@@ -57,6 +57,22 @@ pub fn arguments<A: Parser>() -> Result<A, u8> {
     Ok(args)
 }
 
+/// Flags of this command line, without their dashes, with their values as they were given.
+pub fn given<A: CommandFactory>() -> Vec<(String, String)> {
+    let command = command::<A>();
+    let Ok(read) = reader::read(&command, std::env::args_os().collect::<Vec<_>>()) else { return Vec::new() };
+    let Ok(matches) = command.clone().try_get_matches_from(read.arguments) else { return Vec::new() };
+    let mut given = Vec::new();
+    for arg in command.get_arguments() {
+        let id = arg.get_id().as_str();
+        let is_given = matches.value_source(id) == Some(clap::parser::ValueSource::CommandLine);
+        let raw = matches.try_get_raw(id).ok().flatten().filter(|_| is_given);
+        let values = raw.into_iter().flatten().map(|value| value.to_string_lossy().into_owned());
+        given.extend(arg.get_long().into_iter().flat_map(|name| values.clone().map(|value| (name.to_owned(), value))));
+    }
+    given
+}
+
 /// Of a command that does only this.
 fn code(done: anyhow::Result<()>) -> u8 {
     // Who reads only its beginning has it.

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use powerinfer::chat::Message;
 use powerinfer::conversation::{load, save};
 use powerinfer::files::{MOST_PROMPT, read_text};
+use powerinfer::sampler::Sampler;
 use std::env;
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ const HELP: &str = "\
 /read FILE    put a text before what you say next
 /save FILE    write the conversation as JSON
 /load FILE    go on with such a conversation in place of this one
+/set temp 0.7 change a parameter of sampling, by the name of its flag; /set alone lists them
 /stats        tokens in the context, and what share of FFN neurons fired
 /exit         leave (also Ctrl-D)
 \"\"\" begins a block of several lines, which ends with \"\"\". Ctrl-C stops an answer.
@@ -64,6 +66,7 @@ impl Repl<'_, '_> {
             ("/read", file) => told(name, self.read(file)),
             ("/save", file) => told(name, self.save(file)),
             ("/load", file) => told(name, self.load(file)),
+            ("/set", text) => told(name, self.set(text)),
             ("/system", text) => told(name, self.change_system(text)),
             _ => {
                 let line = command.lines().next().unwrap_or_default();
@@ -77,6 +80,22 @@ impl Repl<'_, '_> {
         let fired = self.executor.stats().density();
         let fired = fired.map_or_else(String::new, |d| format!("; {:.2} % of FFN neurons fired", 100.0 * d));
         tell!("{} of {} tokens in the context{fired}", self.executor.n_past(), self.executor.params().n_ctx);
+    }
+
+    fn set(&mut self, text: &str) -> Result<()> {
+        let text = text.replacen('=', " ", 1);
+        let Some((name, value)) = text.split_once(char::is_whitespace) else {
+            match text.as_str() {
+                "" => tell!("{}", self.settings.list()),
+                name => tell!("{}", self.settings.one(name)?),
+            }
+            return Ok(());
+        };
+        let (params, settings) = self.settings.with(name, value.trim())?;
+        *self.sampler = Sampler::for_tokens(&params, self.setup.tokenizer)?;
+        self.settings = settings;
+        tell!("{}", self.settings.one(name)?);
+        Ok(())
     }
 
     fn read(&mut self, file: &str) -> Result<()> {

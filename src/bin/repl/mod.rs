@@ -5,6 +5,7 @@ mod commands;
 mod history;
 mod input;
 mod said;
+mod settings;
 mod turn;
 
 use crate::common::ending;
@@ -22,6 +23,7 @@ use powerinfer::progress::Interrupted;
 use powerinfer::sampler::Sampler;
 use powerinfer::tokenizer::{Special, Tokenizer};
 use said::Said;
+pub use settings::Settings;
 use std::io;
 use turn::Repl;
 
@@ -47,16 +49,14 @@ pub struct Setup<'a> {
     pub history: bool,
     /// Report on each answer.
     pub stats: bool,
-    /// The sampler's seed.
-    pub seed: u64,
 }
 
 /// Reads lines and answers them until the input ends, with the template of `chat`; without one the text goes on with each line.
-/// `first` is said before the first line is read.
+/// `sampling` is the sampler, and what it was made of. `first` is said before the first line is read.
 pub fn run(
     setup: &Setup,
     executor: &mut Executor,
-    sampler: &mut Sampler,
+    sampling: (&mut Sampler, Settings),
     chat: Option<Chat>,
     first: Option<String>,
 ) -> Result<()> {
@@ -64,7 +64,9 @@ pub fn run(
         Some(chat) => Said::Messages(chat.system.iter().cloned().collect()),
         None => Said::Text(Default::default()),
     };
-    let mut repl = Repl { setup, executor, sampler, chat, said, cached: Vec::new(), unsaid: String::new(), n_turns: 0 };
+    let (sampler, settings) = sampling;
+    let mut repl =
+        Repl { setup, executor, sampler, settings, chat, said, cached: Vec::new(), unsaid: String::new(), n_turns: 0 };
     if !setup.single && !is_quiet() {
         tell!("/help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves");
     }

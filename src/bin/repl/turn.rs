@@ -1,7 +1,7 @@
 //! A turn of a conversation: the prompt, as much of it as is new, and the answer.
 
-use super::Setup;
 use super::said::Said;
+use super::{Settings, Setup};
 use crate::common::terminal::{Bar, print, print_generated, print_json, tell};
 use crate::report;
 use crate::template::{self, Chat};
@@ -20,6 +20,8 @@ pub struct Repl<'a, 'm> {
     pub setup: &'a Setup<'a>,
     pub executor: &'a mut Executor<'m>,
     pub sampler: &'a mut Sampler,
+    /// What the sampler was made of.
+    pub settings: Settings,
     /// The template; none where the text just goes on.
     pub chat: Option<Chat<'a>>,
     /// What has been said.
@@ -80,7 +82,8 @@ impl Repl<'_, '_> {
         if json {
             let (setup, texts) = (self.setup, (text, shown.as_str()));
             let stop_strings = setup.limits.stop_strings;
-            let mut object = report::json(setup.model, self.executor, texts, &answer, stop_strings, setup.seed);
+            let mut object =
+                report::json(setup.model, self.executor, texts, &answer, stop_strings, self.settings.seed());
             object["turn"] = self.n_turns.into();
             print_json(object)?;
         } else {
@@ -131,7 +134,7 @@ impl Repl<'_, '_> {
 
     fn after(&mut self, answer: &Generated) {
         if self.setup.stats {
-            report::timings(self.executor, answer, self.setup.seed);
+            report::timings(self.executor, answer, self.settings.seed());
             report::layers(self.setup.model, self.executor);
         }
         match answer.stop {
