@@ -14,41 +14,43 @@ use powerinfer::variant::{self, Choices, Conversion, Importance, Recipe, TensorT
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
+/// Heading of its flags in the help. Each says so, since what follows a heading of all would be under it, too.
+const HEADING: &str = "Quantizing only";
+
 /// What decides about a plain file.
 #[derive(Args)]
-#[command(next_help_heading = "Quantizing only")]
 pub struct QuantizeArgs {
     /// Only convert the matrices to a type: writes an ordinary file and leaves the order of neurons and tensors alone. What is
     /// read and written and the type may follow as with llama-quantize; without OUT it is ggml-model-TYPE.gguf beside IN
-    #[arg(long, requires = "kind",
+    #[arg(help_heading = HEADING, long, requires = "kind",
         conflicts_with_all = ["profile", "gpu_index", "keep_order", "predictor", "down", "activation", "no_kl"])]
     pub quantize_only: bool,
     /// With --quantize-only: model, output, type and number of threads, in place of -m, -o, --type and -t
-    #[arg(value_name = "IN [OUT] TYPE [NTHREADS]", num_args = 2..=4, requires = "quantize_only",
+    #[arg(help_heading = HEADING, value_name = "IN OUT TYPE", num_args = 1..=4, requires = "quantize_only",
         conflicts_with_all = ["model", "hf_repo", "output", "recipe", "shape", "threads"])]
     words: Vec<String>,
     /// Type of all matrices whose names have a match of a regular expression, as in ffn_down=q6_k; may be repeated, the first match
     /// decides
-    #[arg(long, value_name = "REGEX=TYPE", requires = "quantize_only")]
+    #[arg(help_heading = HEADING, long, value_name = "REGEX=TYPE", requires = "quantize_only")]
     tensor_type: Vec<TensorType>,
     /// Type of the head, output.weight, or of token_embd.weight where that is the head
-    #[arg(long, value_name = "TYPE", requires = "quantize_only", value_parser = writable)]
+    #[arg(help_heading = HEADING, long, value_name = "TYPE", requires = "quantize_only", value_parser = writable)]
     output_tensor_type: Option<GgmlType>,
     /// Type of the embeddings
-    #[arg(long, value_name = "TYPE", requires = "quantize_only", value_parser = writable)]
+    #[arg(help_heading = HEADING, long, value_name = "TYPE", requires = "quantize_only", value_parser = writable)]
     token_embedding_type: Option<GgmlType>,
     /// Leave the head as it is
-    #[arg(long, requires = "quantize_only", conflicts_with = "output_tensor_type")]
+    #[arg(help_heading = HEADING, long, requires = "quantize_only", conflicts_with = "output_tensor_type")]
     leave_output_tensor: bool,
     /// No mixture: all matrices have the one type that the mixture is named for
-    #[arg(long, requires = "quantize_only")]
+    #[arg(help_heading = HEADING, long, requires = "quantize_only")]
     pure: bool,
     /// How much the columns of matrices count: a profile of powerinfer-profile's, or an importance matrix that llama-imatrix wrote
     /// as GGUF
-    #[arg(long, value_name = "FILE", requires = "quantize_only")]
+    #[arg(help_heading = HEADING, long, value_name = "FILE", requires = "quantize_only")]
     imatrix: Option<PathBuf>,
     /// Quantize matrices that are quantized already, too, which loses more than quantizing what they were made from
-    #[arg(long, requires = "quantize_only")]
+    #[arg(help_heading = HEADING, long, requires = "quantize_only")]
     allow_requantize: bool,
 }
 

@@ -103,8 +103,6 @@ struct Args {
     no_kl: bool,
     #[command(flatten)]
     plan: PlanArgs,
-    #[command(flatten)]
-    quantize: QuantizeArgs,
     #[arg(long, value_name = "NAME[-LAYERS][:TYPE[:DENSITY[:POPULARITY]]]", requires = "dry_run", help = shape_help(),
         conflicts_with_all = ["model", "hf_repo", "profile", "gpu_index", "keep_order", "recipe", "down", "predictor"])]
     shape: Option<Sized>,
@@ -119,6 +117,8 @@ struct Args {
     json: bool,
     #[command(flatten)]
     progress: ProgressArgs,
+    #[command(flatten)]
+    quantize: QuantizeArgs,
 }
 
 /// Of `--shape`.

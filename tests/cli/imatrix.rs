@@ -110,9 +110,24 @@ fn what_tells_nothing_of_the_model_is_refused_and_leaves_no_file() {
     };
     let sums = format!("{DOWN}.in_sum2");
     for (says, file) in [
-        ("general.type", broken(&|file| drop(file.set("general.type", Value::Str("model".into()))))),
-        ("column 3 counts -1", broken(&|file| drop(file.poke(&sums, 3, -2.0)))),
-        ("column 5 counts NaN", broken(&|file| drop(file.poke(&sums, 5, f32::NAN)))),
+        (
+            "general.type",
+            broken(&|file| {
+                file.set("general.type", Value::Str("model".into()));
+            }),
+        ),
+        (
+            "column 3 counts -1",
+            broken(&|file| {
+                file.poke(&sums, 3, -2.0);
+            }),
+        ),
+        (
+            "column 5 counts NaN",
+            broken(&|file| {
+                file.poke(&sums, 5, f32::NAN);
+            }),
+        ),
         (".counts is missing", broken(&|file| file.tensors.truncate(1))),
         (
             "knows none of the matrices",

@@ -307,22 +307,25 @@ pub const PROFILE: [(&str, Means); 11] = [
 pub const SPLIT: [(&str, Means); 15] = [
     (
         "--quantize-only --allow-requantize a.gguf q4_0",
-        Set("allow_requantize=true quantize_only=true words=a.gguf|q4_0"),
+        Set("allow_requantize=true kind=words quantize_only=true words=a.gguf|q4_0"),
     ),
     (
         "--quantize-only --pure --leave-output-tensor a.gguf b.gguf Q4_K_M 8",
-        Set("leave_output_tensor=true pure=true quantize_only=true words=a.gguf|b.gguf|Q4_K_M|8"),
+        Set("kind=words leave_output_tensor=true pure=true quantize_only=true words=a.gguf|b.gguf|Q4_K_M|8"),
     ),
     (
         "--quantize-only --imatrix i.gguf --token-embedding-type q8_0 --tensor-type attn_v=q5_k a.gguf b.gguf iq4_xs",
         Set(
-            "imatrix=i.gguf quantize_only=true tensor_type=attn_v=q5_k token_embedding_type=q8_0 words=a.gguf|b.gguf|iq4_xs",
+            "imatrix=i.gguf kind=words quantize_only=true tensor_type=attn_v=q5_k token_embedding_type=q8_0 words=a.gguf|b.gguf|iq4_xs",
         ),
     ),
-    ("--quantize-only --output-tensor-type F16 a q6_k", Set("output_tensor_type=F16 quantize_only=true words=a|q6_k")),
+    (
+        "--quantize-only --output-tensor-type F16 a q6_k",
+        Set("kind=words output_tensor_type=F16 quantize_only=true words=a|q6_k"),
+    ),
     (
         "--quantize-only --tensor-type a=q8_0 --tensor-type b=q4_0 --dry-run a.gguf q4_k_s",
-        Set("dry_run=true quantize_only=true tensor_type=a=q8_0|b=q4_0 words=a.gguf|q4_k_s"),
+        Set("dry_run=true kind=words quantize_only=true tensor_type=a=q8_0|b=q4_0 words=a.gguf|q4_k_s"),
     ),
     ("--include-weights ffn", Refused),
     ("--exclude-weights ffn", Refused),
