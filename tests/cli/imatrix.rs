@@ -93,7 +93,7 @@ fn a_profile_tells_how_much_neurons_count() {
         let note = format!("note: p.profile: tells of {n} of 15 matrices how much their columns count\n");
         assert_eq!(outcome.stderr, note);
         let weighted = errors(folder, "out.gguf");
-        assert!(weighted[1] < 0.9 * plain[1], "{plain:?}, {weighted:?}");
+        assert!(weighted[1] < 0.98 * plain[1] && weighted[0] > 1.2 * plain[0], "{plain:?}, {weighted:?}");
         assert_eq!(weights(folder, "out.gguf", up) == weights(folder, "plain.gguf", up), samples == "0");
     }
 }
