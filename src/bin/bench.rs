@@ -1,27 +1,19 @@
 //! `powerinfer-bench`: speed with llama-bench's conventions, perplexity and KL divergence with llama.cpp's protocol.
 
 mod ablation;
-#[path = "bench/against.rs"]
-mod against;
+mod benchmark;
 mod common;
-#[path = "bench/compare.rs"]
-mod compare;
 mod kernels;
 mod kl;
-#[path = "bench/meter.rs"]
-mod meter;
-#[path = "bench/output.rs"]
-mod output;
-#[path = "bench/speed_args.rs"]
-mod speed_args;
 mod synthetic;
-#[path = "bench/texts.rs"]
-mod texts;
-#[path = "bench/work.rs"]
-mod work;
 
 use ablation::Ablation;
 use anyhow::{Result, ensure};
+use benchmark::against;
+use benchmark::compare::{self, CompareArgs};
+use benchmark::output::{Output, OutputArgs, Rows};
+use benchmark::speed_args::SpeedArgs;
+use benchmark::work::{Case, What, Work, cases};
 use clap::Parser;
 use common::args::Compute;
 use common::models;
@@ -29,10 +21,8 @@ use common::plan::Vram;
 use common::self_test::choose;
 use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
 use common::which::Which;
-use compare::CompareArgs;
 use kernels::KernelsArgs;
 use kl::KlArgs;
-use output::{Output, OutputArgs, Rows};
 use powerinfer::executor::{KvType, Mode};
 use powerinfer::files::{check_new, check_writable};
 use powerinfer::gpu::Chosen;
@@ -42,11 +32,9 @@ use powerinfer::measure::machine::measure;
 use powerinfer::model::Model;
 use powerinfer::placement::hardware::Hardware;
 use powerinfer::quant::GgmlType;
-use speed_args::SpeedArgs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use synthetic::Synthetic;
-use work::{Case, What, Work, cases};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -1,10 +1,10 @@
 //! `--kl`: how far a mode, or a quantized file, is from dense.
 
 use crate::Args;
+use crate::benchmark::meter::Bench;
+use crate::benchmark::speed_args::Setting;
+use crate::benchmark::texts::{Scored, Text};
 use crate::common::models;
-use crate::meter::Bench;
-use crate::speed_args::Setting;
-use crate::texts::{Scored, Text};
 use anyhow::{Context, Result};
 use powerinfer::executor::Mode;
 use powerinfer::gpu::Chosen;

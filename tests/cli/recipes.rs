@@ -117,7 +117,7 @@ fn words_that_mean_nothing_are_wrong_usage() {
         usage_error(
             "split",
             &["--quantize-only", flag, value, "in.gguf", "out.gguf", "q4_0"],
-            value.rsplit('=').last().unwrap(),
+            value.split('=').next().unwrap(),
         );
     }
     usage_error("split", &["--pure", "-m", "in.gguf", "-o", "out.gguf", "--keep-order"], "--quantize-only");

@@ -1,12 +1,12 @@
 //! What is to be measured, all of it checked before the first measurement.
 
+use super::meter::Bench;
+use super::output::{Rows, Told};
+use super::speed_args::Setting;
+use super::texts::{Scored, Texts};
 use crate::Args;
 use crate::common::terminal::Bar;
 use crate::kl::Comparison;
-use crate::meter::Bench;
-use crate::output::{Rows, Told};
-use crate::speed_args::Setting;
-use crate::texts::{Scored, Texts};
 use anyhow::{Context, Result, ensure};
 use powerinfer::cpu::Pool;
 use powerinfer::executor::{Mode, Worker};

@@ -1,10 +1,10 @@
 //! `--against`: two builds measure in turns, each in a process of its own.
 
+use super::compare::{conclude, tell_unpaired};
+use super::output::Told;
 use crate::Args;
 use crate::common::own_program;
 use crate::common::terminal::Bar;
-use crate::compare::{conclude, tell_unpaired};
-use crate::output::Told;
 use anyhow::{Context, Result, bail, ensure};
 use powerinfer::files::{MOST_TEXT, read_text};
 use powerinfer::measure::compare::{Compared, Measured, earlier, pair};
@@ -96,7 +96,7 @@ fn arguments(given: impl Iterator<Item = OsString>, repetitions: usize) -> Vec<O
         let is_attached = ["-r", "-o"].iter().any(|short| {
             let value = text.strip_prefix(short).unwrap_or_default();
             !value.is_empty()
-                && (value.bytes().all(|b| b.is_ascii_digit()) || value.parse::<crate::output::Output>().is_ok())
+                && (value.bytes().all(|b| b.is_ascii_digit()) || value.parse::<super::output::Output>().is_ok())
         });
         if WITH_VALUE.contains(&&*text) {
             given.next();

@@ -1,11 +1,11 @@
 //! `--compare` and what it has in common with `--against`: tables of two builds, and exit code 3 where one is slower.
 
+use super::output::OutputArgs;
+use super::speed_args::Setting;
+use super::work::{Case, What};
 use crate::common::models::read_text;
 use crate::common::terminal::{print, tell};
 use crate::common::{Regression, default_threads};
-use crate::output::OutputArgs;
-use crate::speed_args::Setting;
-use crate::work::{Case, What};
 use anyhow::{Context, Result, ensure};
 use powerinfer::measure::compare::{Compared, Limit, Measured, Paired, Same, earlier, pair};
 use powerinfer::measure::export::render;
@@ -50,6 +50,9 @@ fn ratio(text: &str) -> Result<f64> {
     Ok(ratio)
 }
 
+/// The rows of two files, the second of which may be still to be measured.
+type Files = (Vec<Measured>, Option<Vec<Measured>>);
+
 impl CompareArgs {
     /// What is slower.
     pub fn limit(&self) -> Limit {
@@ -60,7 +63,7 @@ impl CompareArgs {
     ///
     /// # Errors
     /// When a file cannot be read, or its rows are none.
-    pub fn files(&self, progress: &dyn Progress) -> Result<Option<(Vec<Measured>, Option<Vec<Measured>>)>> {
+    pub fn files(&self, progress: &dyn Progress) -> Result<Option<Files>> {
         ensure!(self.compare.len() <= 2, "--compare: names {} files; two can be compared", self.compare.len());
         let compares = !self.compare.is_empty() || self.against.is_some();
         ensure!(

@@ -1,10 +1,10 @@
 //! Measures one test of one model: a row of the table.
 
+use super::speed_args::Setting;
+use super::texts::Scored;
 use crate::Args;
 use crate::common::card::{Placed, Where};
 use crate::common::terminal::tell;
-use crate::speed_args::Setting;
-use crate::texts::Scored;
 use anyhow::{Context, Result};
 use powerinfer::executor::{ExecutorParams, FfnStats, Mode, Worker};
 use powerinfer::gpu::Chosen;
