@@ -114,11 +114,7 @@ fn words_that_mean_nothing_are_wrong_usage() {
     usage_error("split", &["in.gguf", "out.gguf", "q4_0"], "--quantize-only");
     for (flag, value) in [("--tensor-type", "ffn=q9"), ("--tensor-type", "a(=q8_0"), ("--output-tensor-type", "IQ1_S")]
     {
-        usage_error(
-            "split",
-            &["--quantize-only", flag, value, "in.gguf", "out.gguf", "q4_0"],
-            value.split('=').next().unwrap(),
-        );
+        usage_error("split", &["--quantize-only", flag, value, "in.gguf", "out.gguf", "q4_0"], value);
     }
     usage_error("split", &["--pure", "-m", "in.gguf", "-o", "out.gguf", "--keep-order"], "--quantize-only");
 }
