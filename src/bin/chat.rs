@@ -164,6 +164,9 @@ impl ChatArgs {
     pub fn open<'t>(&self, gguf: &Gguf, tokenizer: &'t Tokenizer, given: bool) -> Result<(Form, Option<Chat<'t>>)> {
         let form = self.form(gguf, given)?;
         if form != Form::Chat {
+            if self.reasoning_budget == Some(0) {
+                tell!("note: --reasoning-budget 0 has no effect on plain text");
+            }
             return Ok((form, None));
         }
         match self.chat(gguf, tokenizer) {

@@ -48,7 +48,8 @@ Examples:
   powerinfer-run -m model.gguf -p \"Hello\" -n 64 --temp 0
   powerinfer-run -hf owner/model-GGUF:Q4_K_M -p \"Hello\"  a model of the Hugging Face hub, fetched once
   echo \"Hello\" | powerinfer-run -m model.gguf
-  powerinfer-run -m chat.gguf -cnv                      chat, with the file's chat template
+  powerinfer-run -m chat.gguf                           chat, where the file has a chat template
+  powerinfer-run -m chat.gguf -st -sys \"Be brief.\" -p \"Hello\"  one answer, for scripts
   powerinfer-run -m model.gguf --tokenize -p \"Hello\"    print token ids and exit
 
 Generated text goes to stdout as it arrives, everything else to stderr. On a terminal its control characters are left out,
@@ -63,7 +64,8 @@ struct Args {
     /// Print the models that have names, with what is known of them, and exit
     #[arg(long)]
     list_models: bool,
-    /// Prompt [default: standard input if it is piped, otherwise a conversation]
+    /// Prompt, gone on with as plain text unless -cnv or -st asks for a chat [default: standard input if it is piped, otherwise a
+    /// conversation]
     #[arg(short, long, value_name = "TEXT", conflicts_with = "file", allow_hyphen_values = true)]
     prompt: Option<OsString>,
     /// Read the prompt from a file; -: standard input

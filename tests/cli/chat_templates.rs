@@ -92,5 +92,7 @@ fn thinking_is_switched_off_where_the_template_knows_it() {
     let model = written(folder.path(), Some("{% for m in messages %}{{ m.content }}{% endfor %}"));
     let notes = prompt(&model, &["--reasoning-budget", "0"]).1;
     assert_eq!(notes.matches("note: --reasoning-budget 0 has no effect").count(), 1, "{notes}");
+    let notes = prompt(&model, &["--reasoning-budget", "0", "-no-cnv"]).1;
+    assert!(notes.contains("note: --reasoning-budget 0 has no effect on plain text"), "{notes}");
     usage_error("run", &["--reasoning-budget", "5", "-p", "x"], "--reasoning-budget");
 }
