@@ -3,7 +3,7 @@
 mod saved;
 mod system;
 
-pub use saved::{load, save};
+pub use saved::{from_json, load, save, to_json};
 pub use system::without_system;
 
 use crate::chat::{Message, Request, Value, unused_mark};

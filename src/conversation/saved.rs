@@ -25,8 +25,15 @@ pub fn save(messages: &[Message], path: &Path, progress: &dyn Progress) -> Resul
         let is_conversation = read(path).is_ok();
         ensure!(is_conversation, "{}: exists and is no conversation; give another name", path.display());
     }
-    let text = serde_json::to_string_pretty(messages)? + "\n";
-    crate::files::write_whole(path, text.as_bytes(), progress)
+    crate::files::write_whole(path, to_json(messages)?.as_bytes(), progress)
+}
+
+/// What [`save`] writes.
+///
+/// # Errors
+/// None that are known.
+pub fn to_json(messages: &[Message]) -> Result<String> {
+    Ok(serde_json::to_string_pretty(messages)? + "\n")
 }
 
 /// The conversation in the file at `path`: a list of objects with `role` and `content`, or an object whose `messages` are such a
@@ -40,10 +47,14 @@ pub fn load(path: &Path) -> Result<Vec<Message>> {
 }
 
 fn read(path: &Path) -> Result<Vec<Message>> {
-    messages(&read_regular(path, MOST_CONVERSATION)?)
+    from_json(&read_regular(path, MOST_CONVERSATION)?)
 }
 
-fn messages(text: &str) -> Result<Vec<Message>> {
+/// The conversation that `text` is, as [`load`] reads it.
+///
+/// # Errors
+/// What is wrong, with the number of the message from 1.
+pub fn from_json(text: &str) -> Result<Vec<Message>> {
     let value: Value = serde_json::from_str(text).map_err(|error| anyhow!("is no JSON: {error}"))?;
     let list = match &value {
         Value::Object(object) => object.get("messages").context("is an object without \"messages\"")?,
@@ -96,8 +107,8 @@ mod tests {
     #[test]
     fn what_other_programs_send_to_servers_is_read() {
         let text = r#"{"model": "x", "messages": [{"role": "user", "content": "hi", "name": "me"}]}"#;
-        assert_eq!(messages(text).unwrap(), [message("user", "hi")]);
-        assert_eq!(messages("[]").unwrap(), []);
+        assert_eq!(from_json(text).unwrap(), [message("user", "hi")]);
+        assert_eq!(from_json("[]").unwrap(), []);
     }
 
     #[test]
@@ -118,7 +129,7 @@ mod tests {
             (&"[".repeat(100_000), "is no JSON"),
         ];
         for (text, wanted) in cases {
-            let error = format!("{:#}", messages(text).unwrap_err());
+            let error = format!("{:#}", from_json(text).unwrap_err());
             assert!(error.contains(wanted), "{error} for {}", &text[..text.len().min(80)]);
         }
     }

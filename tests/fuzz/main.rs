@@ -12,6 +12,7 @@
 //! ```
 
 mod bytes;
+mod conversation;
 mod drive;
 mod faults;
 mod gguf;
@@ -48,6 +49,7 @@ fn the_target_that_is_asked_for_is_one() {
         "hardware",
         "registry",
         "template",
+        "conversation",
         "tokenizer",
         "text",
     ];
@@ -98,6 +100,11 @@ fn lists_of_known_models_are_read_or_refused() {
 #[test]
 fn templates_are_compiled_and_rendered_or_refused() {
     fuzz(&template::Templates, 1000);
+}
+
+#[test]
+fn conversations_are_read_or_refused() {
+    fuzz(&conversation::Conversations, 3000);
 }
 
 #[test]
