@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
-    /// The model ended its text.
+    /// The model ended its text, or the grammar came to its end.
     EndOfText,
     /// One of [`Limits::stop_strings`], by its place there.
     StopString(usize),
@@ -92,7 +92,8 @@ pub fn check_room(executor: &Executor, n: usize) -> Result<()> {
 /// except for the last one.
 ///
 /// # Errors
-/// When the prompt is empty or does not fit in the context, or `print` fails.
+/// When the prompt is empty or does not fit in the context, when no token can follow as the sampler's grammar wants, or `print`
+/// fails.
 pub fn generate(
     executor: &mut Executor,
     tokenizer: &Tokenizer,
@@ -138,12 +139,16 @@ pub fn generate(
     out.prefill = start.elapsed();
 
     let start = Instant::now();
+    sampler.begin_answer()?;
     let mut stream = TextStream::new();
     let mut stops = StopStrings::new(limits.stop_strings);
     let mut end = None;
     out.stop = loop {
         if user.cancelled() {
             break Stop::Interrupted;
+        }
+        if sampler.is_over() {
+            break Stop::EndOfText;
         }
         if limits.n_predict == Some(out.tokens.len()) {
             break Stop::Length;
@@ -157,7 +162,7 @@ pub fn generate(
             end = Some(token);
             break Stop::EndOfText;
         }
-        sampler.accept(token);
+        let accepted = sampler.accept_answer(token);
         out.tokens.push(token);
         let piece = stops.push(&stream.push(tokenizer.token_bytes(token)));
         out.text += &piece.text;
@@ -175,6 +180,10 @@ pub fn generate(
             let held = stops.finish();
             out.text += &held;
             print(&(held + &special))?;
+        }
+        accepted?;
+        if sampler.is_over() {
+            break Stop::EndOfText;
         }
         if limits.n_predict == Some(out.tokens.len()) {
             break Stop::Length;

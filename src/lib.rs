@@ -29,6 +29,7 @@ pub mod cpu;
 pub mod model;
 pub mod hub;
 pub mod tokenizer;
+pub mod grammar;
 pub mod shapes;
 pub mod placement;
 pub mod gpu;

@@ -3,6 +3,7 @@
 mod chat;
 mod common;
 mod recording;
+mod grammar_cost;
 mod repl;
 mod report;
 mod template;
@@ -26,6 +27,7 @@ use powerinfer::conversation::Prompt;
 use powerinfer::executor::{ExecutorParams, Mode, Worker};
 use powerinfer::files::MOST_PROMPT;
 use powerinfer::generate::{Limits, Stop, check_room, generate};
+use powerinfer::grammar::Grammar;
 use powerinfer::model::{Down, Model, NeuronGroup};
 use powerinfer::placement::Placement;
 use powerinfer::placement::plan::Planner;
@@ -122,6 +124,9 @@ struct Args {
     quiet: bool,
     #[command(flatten)]
     chat: ChatArgs,
+    /// Measure what the grammar costs per token, with random tokens; a file with only a vocabulary is enough
+    #[arg(long, hide = true)]
+    grammar_cost: bool,
     #[command(flatten)]
     plan: PlanArgs,
     #[command(flatten)]
@@ -150,12 +155,16 @@ fn run(args: Args) -> Result<()> {
     if args.tokenize {
         return tokenize(&args);
     }
+    if args.grammar_cost {
+        return grammar_cost::run(&args.sampling, &args.which);
+    }
     if args.plan.dry_run {
         return dry_run(&args);
     }
     let params = args.sampling.params();
     params.validate()?;
     let seed = params.seed;
+    let rules = args.sampling.rules()?;
     let chosen = args.compute.choose_device()?;
     let prompt = if args.chat.reads_lines() { given_prompt(&args)? } else { prompt(&args)? };
     let talk = args.chat.reads_lines() || prompt.is_none();
@@ -187,6 +196,7 @@ fn run(args: Args) -> Result<()> {
         executor.watch_gates();
     }
     let mut sampler = Sampler::for_tokens(&params, &tokenizer)?;
+    sampler.set_grammar(rules.map(|rules| Grammar::new(&rules, &tokenizer)).transpose()?);
     let load = start.elapsed().as_secs_f64();
     let by_columns = |group: &NeuronGroup| matches!(group.ffn_down(), Down::Columns(_));
     let plain = model.weights.groups().any(|(_, group)| by_columns(group));

@@ -1,6 +1,6 @@
 //! Draws the next token from the logits.
 //!
-//! Biases come first, then the samplers of the chain in their order, which is llama.cpp's unless the user gives another; then one
+//! What a grammar does not allow is no candidate. Biases come first, then the samplers of the chain in their order, which is llama.cpp's unless the user gives another; then one
 //! of the tokens that are left is drawn. With the usual order top-p and min-p see the probabilities before the temperature is
 //! applied. Mirostat takes the place of all samplers but the temperature. docs/sampling.md says what each does.
 
@@ -27,6 +27,7 @@ pub use bias::LogitBias;
 pub use kind::Kind;
 pub use params::SamplerParams;
 
+use crate::grammar::Grammar;
 use crate::tokenizer::Tokenizer;
 use anyhow::{Result, bail};
 use breakers::Breakers;
@@ -52,6 +53,7 @@ pub struct Sampler {
     candidates: Candidates,
     /// Whether only one candidate is ever left.
     greedy: bool,
+    grammar: Option<Grammar>,
     rng: ChaCha8Rng,
 }
 
@@ -95,8 +97,36 @@ impl Sampler {
             mirostat: version.map(|version| Mirostat::new(version, params.mirostat_tau, params.mirostat_eta)),
             candidates: Candidates::new(),
             greedy: is_greedy(params) && kinds.contains(&Kind::Temperature),
+            grammar: None,
             rng: ChaCha8Rng::seed_from_u64(params.seed),
         })
+    }
+
+    /// From now on answers follow this grammar; `None` lets them be anything.
+    pub fn set_grammar(&mut self, grammar: Option<Grammar>) {
+        self.grammar = grammar;
+    }
+
+    /// An answer begins: the grammar does so, too.
+    ///
+    /// # Errors
+    /// As [`Grammar::restart`].
+    pub fn begin_answer(&mut self) -> Result<()> {
+        self.grammar.as_mut().map_or(Ok(()), Grammar::restart)
+    }
+
+    /// [`Sampler::accept`] of a token of the answer.
+    ///
+    /// # Errors
+    /// As [`Grammar::advance`].
+    pub fn accept_answer(&mut self, token: u32) -> Result<()> {
+        self.accept(token);
+        self.grammar.as_mut().map_or(Ok(()), |grammar| grammar.advance(token))
+    }
+
+    /// Whether the grammar has come to its end, so that nothing can follow.
+    pub fn is_over(&self) -> bool {
+        self.grammar.as_ref().is_some_and(Grammar::is_over)
     }
 
     /// Tells the samplers about a token, be it of the prompt or a sampled one.
@@ -145,11 +175,13 @@ impl Sampler {
 
     /// Leaves the candidates that may be drawn, weighs them, and returns the sum of their weights.
     fn filter(&mut self, logits: &[f32]) -> Result<f64> {
-        self.candidates.load(logits, |_| true)?;
+        let grammar = self.grammar.as_ref();
+        self.candidates.load(logits, |id| grammar.is_none_or(|grammar| grammar.allows(id)))?;
         bias::apply(&self.biases, &mut self.candidates);
         self.candidates.set_logits(|c| c.logit);
         if self.candidates.list().is_empty() {
-            bail!("no token can be sampled: all {} logits are -inf", logits.len());
+            let which = if grammar.is_some() { "that the grammar allows here " } else { "" };
+            bail!("no token can be sampled: all {} logits {which}are -inf", logits.len());
         }
         let rng = &mut self.rng;
         let mut draw = || uniform(rng);

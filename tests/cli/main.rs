@@ -17,6 +17,7 @@ mod doubt;
 mod experts;
 mod fallback;
 mod first_start;
+mod grammar;
 mod habits;
 mod hostile_experts;
 mod hostile_models;

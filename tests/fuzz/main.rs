@@ -16,6 +16,7 @@ mod conversation;
 mod drive;
 mod faults;
 mod gguf;
+mod grammar;
 mod memory;
 mod mixtures;
 mod models;
@@ -50,6 +51,8 @@ fn the_target_that_is_asked_for_is_one() {
         "registry",
         "template",
         "conversation",
+        "grammar",
+        "schema",
         "tokenizer",
         "text",
     ];
@@ -105,6 +108,16 @@ fn templates_are_compiled_and_rendered_or_refused() {
 #[test]
 fn conversations_are_read_or_refused() {
     fuzz(&conversation::Conversations, 3000);
+}
+
+#[test]
+fn grammars_are_followed_or_refused() {
+    fuzz(&grammar::Grammars::new(), 300);
+}
+
+#[test]
+fn schemas_are_followed_or_refused() {
+    fuzz(&grammar::Schemas::new(), 300);
 }
 
 #[test]

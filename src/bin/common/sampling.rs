@@ -1,7 +1,13 @@
 //! Arguments that say how tokens are drawn.
 
+use super::models;
+use anyhow::Result;
 use clap::Args;
+use powerinfer::grammar::Rules;
+use powerinfer::progress::Silent;
 use powerinfer::sampler::{Kind, LogitBias, SamplerParams};
+use powerinfer::units::Bytes;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How the next token is drawn.
@@ -88,6 +94,18 @@ pub struct Sampling {
     /// The same by their letters [default: edskypmxt]
     #[arg(long, visible_alias = "sampler-seq", value_name = "LETTERS", value_parser = Chain::letters)]
     sampling_seq: Option<Chain>,
+    /// A grammar in GBNF that answers must follow
+    #[arg(long, value_name = "GBNF", allow_hyphen_values = true, overrides_with_all = ["grammar_file", "json_schema", "json_schema_file"])]
+    grammar: Option<String>,
+    /// The same from a file
+    #[arg(long, value_name = "FILE", overrides_with_all = ["grammar", "json_schema", "json_schema_file"])]
+    grammar_file: Option<PathBuf>,
+    /// A JSON schema of which answers must be; {} is any object
+    #[arg(short, long, value_name = "SCHEMA", overrides_with_all = ["grammar", "grammar_file", "json_schema_file"])]
+    json_schema: Option<String>,
+    /// The same from a file (-jf)
+    #[arg(long, value_name = "FILE", overrides_with_all = ["grammar", "grammar_file", "json_schema"])]
+    json_schema_file: Option<PathBuf>,
 }
 
 /// Samplers in their order; a type of its own, as a list would be a repeated argument.
@@ -95,16 +113,39 @@ pub struct Sampling {
 struct Chain(Vec<Kind>);
 
 impl Chain {
-    fn names(text: &str) -> anyhow::Result<Self> {
+    fn names(text: &str) -> Result<Self> {
         Kind::list(text).map(Self)
     }
 
-    fn letters(text: &str) -> anyhow::Result<Self> {
+    fn letters(text: &str) -> Result<Self> {
         Kind::sequence(text).map(Self)
     }
 }
 
+/// Bytes of a grammar or a schema at most.
+const MOST_GRAMMAR: Bytes = Bytes(16 << 20);
+
 impl Sampling {
+    /// The grammar that answers must follow, if any.
+    ///
+    /// # Errors
+    /// When it cannot be read or means nothing, in one line that names the flag or the file.
+    pub fn rules(&self) -> Result<Option<Rules>> {
+        let read = |path: &PathBuf| models::read_text(path, MOST_GRAMMAR, &Silent);
+        let rules = if let Some(text) = &self.grammar {
+            Rules::from_gbnf(text, "--grammar")
+        } else if let Some(path) = &self.grammar_file {
+            Rules::from_gbnf(&read(path)?, &path.display().to_string())
+        } else if let Some(text) = &self.json_schema {
+            Rules::from_json_schema(text, "--json-schema")
+        } else if let Some(path) = &self.json_schema_file {
+            Rules::from_json_schema(&read(path)?, &path.display().to_string())
+        } else {
+            return Ok(None);
+        };
+        rules.map(Some)
+    }
+
     /// The settings of the sampler, with a seed of their own where none is given.
     pub fn params(&self) -> SamplerParams {
         let clock = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64) & 0xffff_ffff;

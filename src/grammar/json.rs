@@ -1,0 +1,115 @@
+//! JSON whose objects keep the order of their keys.
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use std::fmt;
+
+/// A value of JSON.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Json {
+    /// null, true, false, a number or a string.
+    Plain(serde_json::Value),
+    /// An array.
+    Array(Vec<Json>),
+    /// An object.
+    Object(Vec<(String, Json)>),
+}
+
+impl Json {
+    /// What an object has under `key`.
+    pub fn get(&self, key: &str) -> Option<&Json> {
+        let Self::Object(entries) = self else { return None };
+        entries.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+    }
+
+    /// A string.
+    pub fn text(&self) -> Option<&str> {
+        let Self::Plain(value) = self else { return None };
+        value.as_str()
+    }
+
+    /// A number.
+    pub fn number(&self) -> Option<f64> {
+        let Self::Plain(value) = self else { return None };
+        value.as_f64()
+    }
+
+    /// A number of things.
+    pub fn count(&self) -> Option<usize> {
+        let n = self.number()?;
+        (n >= 0.0 && n.fract() == 0.0 && n < 1e9).then_some(n as usize)
+    }
+
+    /// true or false.
+    pub fn truth(&self) -> Option<bool> {
+        let Self::Plain(value) = self else { return None };
+        value.as_bool()
+    }
+
+    /// As it is written without white space.
+    pub fn written(&self) -> String {
+        match self {
+            Self::Plain(value) => value.to_string(),
+            Self::Array(list) => format!("[{}]", list.iter().map(Self::written).collect::<Vec<_>>().join(",")),
+            Self::Object(entries) => {
+                let entry = |(name, value): &(String, Self)| {
+                    format!("{}:{}", serde_json::Value::String(name.clone()), value.written())
+                };
+                format!("{{{}}}", entries.iter().map(entry).collect::<Vec<_>>().join(","))
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Json;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("JSON")
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+                Ok(Json::Plain(value.into()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
+                Ok(Json::Plain(value.into()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
+                Ok(Json::Plain(value.into()))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
+                Ok(Json::Plain(value.into()))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Json, E> {
+                Ok(Json::Plain(value.into()))
+            }
+
+            fn visit_unit<E>(self) -> Result<Json, E> {
+                Ok(Json::Plain(serde_json::Value::Null))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Json, A::Error> {
+                let mut values = Vec::new();
+                while let Some(value) = list.next_element()? {
+                    values.push(value);
+                }
+                Ok(Json::Array(values))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Json::Object(entries))
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
