@@ -42,7 +42,7 @@ pub fn run(sampling: &Sampling, which: &Which) -> Result<()> {
     times.sort_unstable();
     let mean = times.iter().sum::<Duration>() / N as u32;
     let at = |share: usize| times[(N - 1) * share / 100];
-    print(&format!(
+    print(format!(
         "{} tokens in the vocabulary, the grammar made in {begun:.1?}\nper token: mean {mean:.1?}, median {:.1?}, 99 % below {:.1?}, at most {:.1?}\n",
         tokenizer.n_tokens(),
         at(50),

@@ -30,8 +30,8 @@ struct Known {
     places: Vec<Place>,
     /// Whether the text may end here.
     complete: bool,
-    /// The state after each byte, as far as it is known.
-    next: Box<[State; 256]>,
+    /// The state after each byte, as far as it is known; `None` before one is.
+    next: Option<Box<[State; 256]>>,
 }
 
 /// A grammar that is run. States are found as they are needed, and kept: where a text goes on and on in the same way, each byte is
@@ -70,8 +70,7 @@ impl Automaton {
     /// When the grammar is so ambiguous that it would take forever.
     pub fn after(&mut self, state: State, byte: u8) -> Result<State> {
         let Some(known) = self.states.get(state as usize) else { return Ok(DEAD) };
-        let next = known.next[usize::from(byte)];
-        if next != UNKNOWN {
+        if let Some(next) = known.next.as_ref().map(|next| next[usize::from(byte)]).filter(|next| *next != UNKNOWN) {
             return Ok(next);
         }
         let mut places = Vec::new();
@@ -84,7 +83,8 @@ impl Automaton {
             }
         }
         let next = self.state(places)?;
-        self.states[state as usize].next[usize::from(byte)] = next;
+        let known = &mut self.states[state as usize].next;
+        known.get_or_insert_with(|| Box::new([UNKNOWN; 256]))[usize::from(byte)] = next;
         Ok(next)
     }
 
@@ -184,7 +184,7 @@ impl Automaton {
         let places = known.key().0.clone();
         let number = *known.or_insert(next);
         if number == next {
-            self.states.push(Known { places, complete, next: Box::new([UNKNOWN; 256]) });
+            self.states.push(Known { places, complete, next: None });
         }
         number
     }

@@ -4,7 +4,7 @@ use super::expr::{Chars, Expr, Rules, TokenName};
 use anyhow::{Result, bail, ensure};
 
 /// Nodes at most: a grammar that needs more is a slip, such as a repetition of repetitions.
-const MOST_NODES: usize = 500_000;
+const MOST_NODES: usize = 200_000;
 
 /// What leads on from a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,7 +204,12 @@ impl Builder<'_> {
 
     fn repeat(&mut self, inner: &Expr, least: usize, most: Option<usize>, from: u32, to: u32) -> Result<()> {
         let several = least > 1 || most.is_some_and(|most| most > 1);
-        let called = if several && !matches!(inner, Expr::Chars(_) | Expr::Rule(_)) {
+        let is_small = match inner {
+            Expr::Rule(_) => true,
+            Expr::Chars(chars) => chars.0.len() <= 2 && chars.0.iter().all(|(_, to)| *to < 0x80),
+            _ => false,
+        };
+        let called = if several && !is_small {
             // Once, however often it is repeated: repetitions of repetitions would multiply.
             let (start, end) = (self.node()?, self.node()?);
             self.add(inner, start, end)?;

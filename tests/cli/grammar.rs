@@ -59,8 +59,7 @@ fn what_cannot_be_followed_is_one_line() {
     refused(["--grammar", "root ::= []"], &["--grammar: no text fits"]);
     refused(["--json-schema", "{\"type\": 7}"], &["--json-schema: the schema: type must be"]);
     refused(["-j", "{"], &["--json-schema: EOF"]);
-    // The vocabulary has letters only.
-    refused(["--grammar", "root ::= \"☃\""], &["--grammar: no token of the model can go on here"]);
+    refused(["--grammar", "root ::= \"a\" []"], &["--grammar: no token of the model can go on here"]);
     let file = folder.path().join("bad.json");
     std::fs::write(&file, "{\"multipleOf\": 2}").unwrap();
     refused(["-jf", file.to_str().unwrap()], &["bad.json: the schema: multipleOf"]);
