@@ -60,6 +60,9 @@ impl Json {
     }
 }
 
+/// What serde_json, where a crate has asked it to keep all digits, calls a number that it gives as an object.
+const NUMBER: &str = "$serde_json::private::Number";
+
 impl<'de> Deserialize<'de> for Json {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Any;
@@ -104,12 +107,34 @@ impl<'de> Deserialize<'de> for Json {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
                 let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
+                while let Some((key, value)) = map.next_entry::<String, Json>()? {
+                    if key == NUMBER {
+                        let number = value.text().and_then(|digits| serde_json::from_str(digits).ok());
+                        return number.map(Json::Plain).ok_or_else(|| serde::de::Error::custom("a number"));
+                    }
+                    entries.push((key, value));
                 }
                 Ok(Json::Object(entries))
             }
         }
         deserializer.deserialize_any(Any)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_read_is_written_as_it_was() {
+        for text in
+            [r#"{"b":[1,-2.5,1e300,0.1],"a":{"x":null,"y":true},"":"\"\\\n"}"#, "12345678901234567890", "-2.5", "[]"]
+        {
+            let json: Json = serde_json::from_str(text).unwrap();
+            assert_eq!(json.written().replace("1e+300", "1e300"), text);
+        }
+        assert_eq!(serde_json::from_str::<Json>("-2.5").unwrap().number(), Some(-2.5));
+        assert_eq!(serde_json::from_str::<Json>("3").unwrap().count(), Some(3));
+        assert_eq!(serde_json::from_str::<Json>("3.5").unwrap().count(), None);
     }
 }
