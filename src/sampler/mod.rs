@@ -107,6 +107,11 @@ impl Sampler {
         self.grammar = grammar;
     }
 
+    /// The grammar that answers follow, which they no longer do.
+    pub fn take_grammar(&mut self) -> Option<Grammar> {
+        self.grammar.take()
+    }
+
     /// An answer begins: the grammar does so, too.
     ///
     /// # Errors

@@ -92,7 +92,9 @@ impl Repl<'_, '_> {
             return Ok(());
         };
         let (params, settings) = self.settings.with(name, value.trim())?;
-        *self.sampler = Sampler::for_tokens(&params, self.setup.tokenizer)?;
+        let mut sampler = Sampler::for_tokens(&params, self.setup.tokenizer)?;
+        sampler.set_grammar(self.sampler.take_grammar());
+        *self.sampler = sampler;
         self.settings = settings;
         tell!("{}", self.settings.one(name)?);
         Ok(())
