@@ -43,11 +43,12 @@ command_of() { # WRITER OUTPUT
       ;;
     # The cache is a folder, in which the file has a name of its own.
     synthetic) command=("${bench[@]}" --synthetic test-4 --cache-dir "$(dirname "$2")" -p 1 -n 0 -r 1) ;;
+    session) command=("$build/powerinfer-run" -p "$(head -n 20 text)" -n 1 --temp 0 -t 2 --device cpu --prompt-cache "$2") ;;
     hardware) command=("${bench[@]}" --measure-hardware "$2") ;;
     *) die "$1: no such writer" ;;
   esac
 }
-writers=${ONLY:-profile merged plot report plan variant quantized packed sign lowrank synthetic hardware}
+writers=${ONLY:-profile merged plot report plan variant quantized packed sign lowrank session synthetic hardware}
 
 die() { echo "kill_writers.sh: $*" >&2; exit 1; }
 # Runs the writer to its end.
@@ -79,9 +80,9 @@ for writer in $writers; do
   mv "$out" "$writer.reference"
   none=0 old=0 new=0 resumed=0 temporary=0
   for i in $(seq "$wanted"); do
-    # Something is there before, every second time. What is never replaced has nothing before it.
+    # Something is there before, every second time. What is never replaced, or only where it is of its kind, has nothing before it.
     before=
-    if [[ $writer != synthetic && $writer != hardware && $((i % 2)) -eq 0 ]]; then
+    if [[ $writer != session && $writer != synthetic && $writer != hardware && $((i % 2)) -eq 0 ]]; then
       before=1
       cp before "$out"
     fi

@@ -1,5 +1,6 @@
 //! Generating text: prefill, then decode, sample, print, token by token.
 
+use crate::context::Shift;
 use crate::executor::Executor;
 use crate::progress::Progress;
 use crate::sampler::Sampler;
@@ -51,6 +52,8 @@ pub struct Generated {
     pub n_decoded: usize,
     /// Time of decoding and sampling.
     pub decode: Duration,
+    /// Tokens that were dropped from the context to go on, behind those that stay.
+    pub n_dropped: usize,
     /// Why it ended.
     pub stop: Stop,
 }
@@ -66,6 +69,8 @@ pub struct Limits<'a> {
     pub show_special: bool,
     /// Texts before which the generation ends, also where they come in several tokens or are the spelling of a special one.
     pub stop_strings: &'a [String],
+    /// Where the context is full, goes on; `None` is to end there.
+    pub shift: Option<Shift>,
 }
 
 /// Finds out whether a prompt of `n` tokens can follow what `executor` holds.
@@ -113,6 +118,7 @@ pub fn generate(
         prefill: Duration::ZERO,
         n_decoded: 0,
         decode: Duration::ZERO,
+        n_dropped: 0,
         stop: Stop::Interrupted,
     };
     prompt.iter().for_each(|t| sampler.accept(*t));
@@ -189,7 +195,10 @@ pub fn generate(
             break Stop::Length;
         }
         if executor.n_past() == n_ctx {
-            break Stop::ContextFull;
+            match limits.shift.and_then(|shift| shift.make_room(executor).ok()) {
+                Some(n) => out.n_dropped += n,
+                None => break Stop::ContextFull,
+            }
         }
         logits.clear();
         logits.extend_from_slice(&executor.decode(token)?[..n_tokens]);

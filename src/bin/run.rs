@@ -6,6 +6,8 @@ mod recording;
 mod grammar_cost;
 mod repl;
 mod report;
+mod room;
+mod stored;
 mod template;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -35,11 +37,13 @@ use powerinfer::placement::workload::Workload;
 use powerinfer::progress::{Interrupted, Silent};
 use powerinfer::sampler::Sampler;
 use powerinfer::tokenizer::{Special, Tokenizer};
+use room::ContextArgs;
 use std::ffi::OsString;
 use std::io::{IsTerminal, stdin};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
+use stored::SessionArgs;
 
 /// With --stats, one in so many tokens is looked at for what the predictors missed.
 const AUDITED: u64 = 16;
@@ -128,6 +132,10 @@ struct Args {
     #[arg(long, hide = true)]
     grammar_cost: bool,
     #[command(flatten)]
+    context: ContextArgs,
+    #[command(flatten)]
+    session: SessionArgs,
+    #[command(flatten)]
     plan: PlanArgs,
     #[command(flatten)]
     batches: Batches,
@@ -191,8 +199,8 @@ fn run(args: Args) -> Result<()> {
     if args.stats {
         executor.set_audit(AUDITED);
     }
-    // Random weights fit no function.
-    if !model.is_synthetic() {
+    // Random weights fit no function; and what a session file has is not computed.
+    if !model.is_synthetic() && !args.session.is_named() {
         executor.watch_gates();
     }
     let mut sampler = Sampler::for_tokens(&params, &tokenizer)?;
@@ -212,6 +220,7 @@ fn run(args: Args) -> Result<()> {
         ignore_eos: args.ignore_eos,
         show_special: args.special,
         stop_strings: &args.chat.reverse_prompt,
+        shift: None,
     };
     let (form, chat) = args.chat.open(&model.gguf, &tokenizer, prompt.is_some())?;
     if form != Form::Once {
@@ -220,6 +229,8 @@ fn run(args: Args) -> Result<()> {
             worker: &worker,
             tokenizer: &tokenizer,
             limits,
+            kept: args.context.kept(true)?,
+            goes_on: args.session.goes_on(),
             special: special(&args),
             verbose: args.verbose_prompt,
             single: args.chat.is_single(),
@@ -227,8 +238,9 @@ fn run(args: Args) -> Result<()> {
             history: args.chat.keeps_history(),
             stats: args.stats,
         };
+        let stored = args.session.open(&mut executor, None)?;
         let sampling = (&mut sampler, repl::Settings::new::<Args>(seed));
-        let result = repl::run(&setup, &mut executor, sampling, chat, prompt);
+        let result = repl::run(&setup, &mut executor, sampling, chat, prompt, stored);
         args.trace.end(trace.as_deref())?;
         return result;
     }
@@ -240,9 +252,17 @@ fn run(args: Args) -> Result<()> {
     }
     let Prompt { text, tokens } = prompt;
     check_room(&executor, tokens.len())?;
+    let kept = args.context.kept(false)?;
+    let limits = Limits { shift: room::shift(kept, &executor, &tokens, &tokenizer), ..limits };
+    let (mut session, stored) = args.session.open(&mut executor, Some(&tokens))?.unzip();
     if !args.json && !args.no_display_prompt {
         print_generated(&text)?;
     }
+    let start = Instant::now();
+    let n_held = stored::prompt(&mut session, &mut executor, &tokens)?;
+    tokens[..n_held].iter().for_each(|token| sampler.accept(*token));
+    let n_computed = n_held - stored.map_or(0, |stored| stored.len());
+    let ahead = start.elapsed();
     let mut shown = String::new();
     let mut show = |piece: &str| {
         if args.json {
@@ -251,18 +271,25 @@ fn run(args: Args) -> Result<()> {
         }
         print_generated(piece)
     };
-    let result = generate(&mut executor, &tokenizer, &mut sampler, &tokens, limits, &Bar::new(), &mut show);
+    let rest = &tokens[n_held..];
+    let result = generate(&mut executor, &tokenizer, &mut sampler, rest, limits, &Bar::new(), &mut show);
     args.trace.end(trace.as_deref())?;
-    let result = result?;
+    let mut result = result?;
+    result.n_prompt += n_computed;
+    result.prefill += ahead;
     if args.json {
         print_json(report::json(&model, &executor, (&text, &shown), &result, limits.stop_strings, seed))?;
     } else {
         print("\n")?;
     }
+    stored::end(session, &mut executor, &[&tokens[..], &result.tokens].concat())?;
     report::doubt(&mut executor, &tokens, &worker);
     if !args.quiet {
         tell!("load    {load:>8.3} s");
         report::timings(&executor, &result, seed);
+        if result.n_dropped > 0 {
+            tell!("the context was full: {} tokens were dropped to go on", result.n_dropped);
+        }
     }
     if args.stats {
         report::layers(&model, &executor);

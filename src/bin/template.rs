@@ -82,6 +82,14 @@ impl<'a> Chat<'a> {
         self.encode(&messages, n_ctx).map(drop)
     }
 
+    /// Tokens that come before anything the user says.
+    pub fn n_opening(&self, messages: &[Message]) -> usize {
+        match self.merges_system {
+            true => self.prompter.n_opening(&without_system(messages), render),
+            false => self.prompter.n_opening(messages, render),
+        }
+    }
+
     /// The prompt for `messages` in a context of `n_ctx` tokens.
     pub fn encode(&self, messages: &[Message], n_ctx: usize) -> Result<Prompt> {
         match self.merges_system {

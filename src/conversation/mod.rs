@@ -107,6 +107,21 @@ impl<'a> Prompter<'a> {
         Ok(Prompt { text, tokens })
     }
 
+    /// Tokens of a conversation that come before anything a user says: the beginning of the text, system messages, and what the
+    /// template puts around them. `messages` begin with those of the conversation; none but BOS where the template does not
+    /// say it.
+    pub fn n_opening(&self, messages: &[Message], render: impl Fn(&Request) -> Result<String>) -> usize {
+        let bos = usize::from(self.tokenizer.adds_bos() && self.tokenizer.bos().is_some());
+        let Some(first) = messages.iter().position(|m| m.role == "user") else { return bos };
+        let beginning_with = |content: &str| {
+            let mut messages = messages[..=first].to_vec();
+            messages[first].content = content.to_owned();
+            Some(self.encode(&messages, usize::MAX, &render).ok()?.tokens)
+        };
+        let (Some(a), Some(b)) = (beginning_with("a"), beginning_with("b")) else { return bos };
+        a.iter().zip(&b).take_while(|(a, b)| a == b).count().max(bos)
+    }
+
     /// Puts marks where `content` spells control tokens, whose texts go to `spelled`.
     fn with_marks(&self, content: &str, mark: char, spelled: &mut Vec<String>) -> String {
         let (mut out, mut copied) = (String::with_capacity(content.len()), 0);
@@ -200,6 +215,21 @@ mod tests {
         assert_eq!(found.tokens, [&[1], &bytes("A<s>|<end>B|")[..]].concat());
         let found = prompt("{{ messages[1].content }}{{ messages[0].content }}", &["<s>", "<end>"]).unwrap();
         assert_eq!(found.text, "<end><s>");
+    }
+
+    #[test]
+    fn what_comes_before_the_users_first_words_is_the_opening() {
+        let tokenizer = tokenizer();
+        let source = "{% for m in messages %}<s>{{ m.role }}:{{ m.content }}<end>{% endfor %}";
+        let prompter = Prompter::with_variables(source, &tokenizer, BTreeMap::new());
+        let message = |role: &str, content: &str| Message { role: role.to_owned(), content: content.to_owned() };
+        let said = [message("system", "be kind"), message("user", "hello"), message("assistant", "hi")];
+        let opening = [&[1], &bytes("system:be kind")[..], &[2, 1], &bytes("user:")].concat();
+        assert_eq!(prompter.n_opening(&said, Request::render), opening.len());
+        assert_eq!(prompter.n_opening(&said[1..], Request::render), "<user:".len());
+        // Where nothing is known of it there is BOS.
+        assert_eq!(prompter.n_opening(&said[..1], Request::render), 1);
+        assert_eq!(prompter.n_opening(&said, |_| anyhow::bail!("no")), 1);
     }
 
     #[test]

@@ -50,6 +50,22 @@ pub(super) trait Backend {
         Ok(())
     }
 
+    /// Has `memory` hold the keys and values that the device has.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn save_cache(&mut self, _memory: &mut Memory) -> Result<()> {
+        Ok(())
+    }
+
+    /// Takes over the keys and values that `memory` holds of layers that are the device's.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn restore_cache(&mut self, _memory: &Memory) -> Result<()> {
+        Ok(())
+    }
+
     /// Whether it computes other sequences than the executor's own.
     ///
     /// # Errors

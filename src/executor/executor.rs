@@ -1,5 +1,8 @@
 //! Executors: a model ready to be computed, with a sequence of its own.
 
+mod shift;
+mod stored;
+
 use super::batch::{Batch, Entry};
 use super::cpu::{Cpu, Worker};
 use super::device::{Backend, CardReport, Phase, Tokens};
@@ -17,6 +20,7 @@ use crate::model::{Caps, Model};
 use crate::placement::Placement;
 use crate::placement::plan::Plan;
 use anyhow::{Error, Result, ensure};
+pub use stored::{Put, Take};
 
 /// Runs a model: its own sequence token by token or many at once, and others in batches.
 pub struct Executor<'m> {
@@ -26,6 +30,10 @@ pub struct Executor<'m> {
     /// Where a card has a part.
     fallback: Option<Fallback<'m>>,
     sequence: Sequence,
+    /// Tokens that shifts have dropped since it was empty.
+    n_dropped: usize,
+    /// Tokens at the beginning that none of them has moved.
+    n_unmoved: usize,
     /// Where a prompt stops for a moment.
     remember_at: Option<usize>,
     batch: Batch,
@@ -88,7 +96,8 @@ impl<'m> Executor<'m> {
     fn on(model: &'m Model, device: Box<dyn Backend + 'm>, params: ExecutorParams) -> Result<Self> {
         let sequence = new_sequence(model, &params)?;
         let (batch, logits) = (Batch::default(), Vec::new());
-        Ok(Self { model, params, device, fallback: None, sequence, remember_at: None, batch, logits, gates: None })
+        let (fallback, n_dropped, n_unmoved, remember_at, gates) = (None, 0, usize::MAX, None, None);
+        Ok(Self { model, params, device, fallback, sequence, n_dropped, n_unmoved, remember_at, batch, logits, gates })
     }
 
     /// When the card fails from now on, `tell` gets to know why, and the CPU goes on: it computes the tokens of the
@@ -136,9 +145,15 @@ impl<'m> Executor<'m> {
         self.sequence.n_past()
     }
 
+    /// Tokens of its own sequence that [`Executor::shift`] has dropped since it was empty.
+    pub fn n_dropped(&self) -> usize {
+        self.n_dropped
+    }
+
     /// Forgets all tokens of its own sequence.
     pub fn clear(&mut self) {
         self.sequence.clear();
+        (self.n_dropped, self.n_unmoved) = (0, usize::MAX);
         if let Some(fallback) = &mut self.fallback {
             fallback.tokens.clear();
         }
@@ -167,6 +182,9 @@ impl<'m> Executor<'m> {
     /// The sequence, which had `before` tokens, may have gone back: so does what the device remembers of it.
     fn gone_back(&mut self, before: usize) -> Result<()> {
         let n_past = self.n_past();
+        if n_past <= self.n_unmoved {
+            self.n_unmoved = usize::MAX;
+        }
         if let Some(fallback) = &mut self.fallback {
             fallback.tokens.truncate(n_past);
         }

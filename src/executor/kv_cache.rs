@@ -1,5 +1,8 @@
 //! Keys and values of the tokens seen so far.
 
+mod rows;
+mod shift;
+
 use crate::cpu::Rows;
 use crate::model::Model;
 use crate::quant::GgmlType;
@@ -7,6 +10,9 @@ use crate::quant::convert::{Quantize, quantizer};
 use anyhow::{Context, Result, bail, ensure};
 use std::ops::Range;
 use std::str::FromStr;
+
+pub(super) use rows::Plane;
+pub(super) use shift::Turn;
 
 /// Type of the cached numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +75,8 @@ pub(super) struct KvCache {
     value_bytes: usize,
     /// By layer; those without attention have no rows.
     places: Vec<Place>,
+    /// By layer: positions below it are not there, beside those that rows have been given up for.
+    lost: Vec<usize>,
     keys: Vec<u8>,
     values: Vec<u8>,
 }
@@ -110,7 +118,7 @@ impl KvCache {
         let stores = store(key_bytes).and_then(|keys| Some((keys, store(value_bytes)?)));
         let Some((keys, values)) = stores else { bail!("-c {n_ctx}: the KV cache does not fit in memory; lower it") };
         let write = quantizer(dtype)?;
-        let (n_past, n_stored) = (0, 0);
+        let (n_past, n_stored, lost) = (0, 0, vec![0; places.len()]);
         Ok(Self {
             n_ctx,
             n_head_kv,
@@ -123,6 +131,7 @@ impl KvCache {
             key_bytes,
             value_bytes,
             places,
+            lost,
             keys,
             values,
         })
@@ -157,6 +166,12 @@ impl KvCache {
     /// Forgets everything.
     pub fn clear(&mut self) {
         (self.n_past, self.n_stored) = (0, 0);
+        self.lost.fill(0);
+    }
+
+    /// The first position of a layer that it still has.
+    fn first_kept(&self, layer: usize) -> usize {
+        self.lost[layer].max(self.n_stored.saturating_sub(self.places[layer].n_rows))
     }
 
     /// Forgets everything after the first `n_past` tokens.
@@ -167,9 +182,8 @@ impl KvCache {
         if n_past >= self.n_past {
             return Ok(());
         }
-        for place in self.places.iter().filter(|place| place.n_rows > 0) {
-            let (wanted, kept) =
-                ((n_past + 1).saturating_sub(place.window), self.n_stored.saturating_sub(place.n_rows));
+        for (layer, place) in self.places.iter().enumerate().filter(|(_, place)| place.n_rows > 0) {
+            let (wanted, kept) = ((n_past + 1).saturating_sub(place.window), self.first_kept(layer));
             ensure!(
                 n_past == 0 || wanted >= kept,
                 "after {} tokens a window of {} has moved on, so that the first {n_past} must be computed again",

@@ -1,6 +1,6 @@
 //! What a model remembers of a sequence: keys and values of its layers with attention, states of those that recur.
 
-use super::kv_cache::KvCache;
+use super::kv_cache::{KvCache, Turn};
 use super::params::ExecutorParams;
 use super::recurrent::{Recurrent, State};
 use crate::model::Model;
@@ -25,6 +25,32 @@ impl Memory {
     /// Keys and values.
     pub(super) fn kv(&self) -> &KvCache {
         &self.kv
+    }
+
+    /// Keys and values, to put such there that a device has.
+    pub(super) fn kv_mut(&mut self) -> &mut KvCache {
+        &mut self.kv
+    }
+
+    /// States of layers that recur, where there are any.
+    pub(super) fn recurrent(&self) -> Option<&Recurrent> {
+        self.recurrent.as_ref()
+    }
+
+    /// The same, to put others there.
+    pub(super) fn recurrent_mut(&mut self) -> Option<&mut Recurrent> {
+        self.recurrent.as_mut()
+    }
+
+    /// What was put there from elsewhere is the memory from now on: of as many tokens as it has all of.
+    pub(super) fn settle(&mut self) {
+        let n_past = self.n_past();
+        let places = self.recurrent.as_ref().map_or_else(|| vec![n_past], |recurrent| recurrent.kept(n_past));
+        let whole = |n: &usize| self.kv.truncate(*n).is_ok() && self.kv.goes_on();
+        match places.into_iter().find(whole) {
+            Some(n) => self.recurrent.iter_mut().for_each(|recurrent| recurrent.go_back(n)),
+            None => self.clear(),
+        }
     }
 
     /// Stores `[n_head_kv][head_dim]` keys and `[n_head_kv][value_dim]` values of one token in a layer with attention.
@@ -133,6 +159,19 @@ impl Memory {
             recurrent.go_back(n_past);
         }
         Ok(())
+    }
+
+    /// Drops `n_drop` tokens behind the first `n_keep`: [`KvCache::shift`]. Nothing recurs.
+    ///
+    /// # Errors
+    /// When the type of the cache cannot be read.
+    pub(super) fn shift<'a>(
+        &mut self,
+        n_keep: usize,
+        n_drop: usize,
+        turn: impl Fn(usize) -> Option<&'a Turn>,
+    ) -> Result<()> {
+        self.kv.shift(n_keep, n_drop, turn)
     }
 
     /// Goes back to where states of recurrent layers are whole, after a pass that has ended in its middle.

@@ -23,7 +23,7 @@ pub use batch::{Batch, Entry};
 pub use bytes::{dense_bytes, dense_bytes_per_token};
 pub use cpu::Worker;
 pub use device::{CardReport, CardTimes};
-pub use executor::Executor;
+pub use executor::{Executor, Put, Take};
 pub use fallback::CardFailed;
 pub use gates::Gates;
 pub use hybrid::check_card;

@@ -102,6 +102,18 @@ impl Recurrent {
         self.live[layer].as_deref()
     }
 
+    /// The numbers of tokens behind which states are kept, and these: of each layer that recurs.
+    pub fn places(&self) -> impl Iterator<Item = (usize, impl Iterator<Item = &State>)> {
+        self.copies.iter().map(|(at, states)| (*at, states.iter().flatten().map(|state| &**state)))
+    }
+
+    /// Has `change` write each of the states anew, apart from the copies.
+    pub fn change_all(&mut self, mut change: impl FnMut(&mut State)) {
+        for state in self.live.iter_mut().flatten() {
+            change(Arc::make_mut(state));
+        }
+    }
+
     /// Keeps the states as they are behind `n_past` tokens. The oldest copy goes where there are too many.
     pub fn keep(&mut self, n_past: usize) {
         self.copies.retain(|(n, _)| *n != n_past);

@@ -58,6 +58,17 @@ impl<'a> AtomicFile<'a> {
         Ok(Self { shown, writer: BufWriter::with_capacity(BUFFER_BYTES, sink) })
     }
 
+    /// Has nobody but the user read the file, whatever became of an older one.
+    ///
+    /// # Errors
+    /// When the system does not do that.
+    pub fn keep_private(&mut self) -> Result<()> {
+        match self.writer.get_ref() {
+            Sink::Temporary(file) => file.keep_private().map_err(|e| cannot(&self.shown, &e)),
+            Sink::Special(_) => Ok(()),
+        }
+    }
+
     /// Appends `bytes`.
     ///
     /// # Errors

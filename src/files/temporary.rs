@@ -52,6 +52,16 @@ impl Temporary {
         Self { file, name, target: target.to_owned() }
     }
 
+    /// Has nobody but the user read it, where the system knows of users.
+    pub(super) fn keep_private(&self) -> io::Result<()> {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            self.file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        }
+        Ok(())
+    }
+
     /// Writes all to the disk and gives the file its name.
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.file.sync_all()?;

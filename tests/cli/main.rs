@@ -10,6 +10,7 @@ mod chat_commands;
 mod chat_templates;
 mod chat_terminal;
 mod compare;
+mod context;
 mod contradictions;
 mod conversation_ends;
 mod device;
@@ -52,6 +53,7 @@ mod resume;
 mod run;
 mod sampling;
 mod self_test;
+mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
 mod synthetic;

@@ -176,7 +176,8 @@ fn a_conversation_through_a_pipe_knows_its_commands() {
 fn a_conversation_survives_a_full_context() {
     let (_folder, model) = tiny();
     let input = "hello there\n".repeat(8) + "/reset\nhello\n";
-    let outcome = feed(&mut run(&model, &["-i", "-n", "12", "--ignore-eos"]), input.as_bytes()).ok();
+    let flags = ["-i", "-n", "12", "--ignore-eos", "--no-context-shift"];
+    let outcome = feed(&mut run(&model, &flags), input.as_bytes()).ok();
     assert!(outcome.stderr.contains("the context is full"), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("error: prompt: "), "{}", outcome.stderr);
 }

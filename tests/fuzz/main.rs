@@ -25,6 +25,7 @@ mod predictor;
 mod profile;
 mod pwri;
 mod sections;
+mod session;
 #[path = "../support/mod.rs"]
 mod support;
 mod target;
@@ -47,6 +48,7 @@ fn the_target_that_is_asked_for_is_one() {
         "pwri",
         "predictor",
         "profile",
+        "session",
         "hardware",
         "registry",
         "template",
@@ -88,6 +90,11 @@ fn predictors_are_read_or_refused() {
 #[test]
 fn profiles_are_read_or_refused() {
     fuzz(&profile::Profiles::new(), 3000);
+}
+
+#[test]
+fn session_files_are_read_or_refused() {
+    fuzz(&session::Sessions::new(), 600);
 }
 
 #[test]

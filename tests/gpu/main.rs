@@ -8,6 +8,7 @@ mod architectures;
 mod attention;
 mod attention_prefill;
 mod card;
+mod context_shift;
 mod device;
 mod exact;
 mod experts;

@@ -5,6 +5,7 @@ mod architecture_forms;
 mod architecture_hybrid;
 mod architectures;
 mod batches;
+mod context_shift;
 mod converter;
 mod exact;
 mod fused_qkv;
@@ -29,6 +30,7 @@ mod recipes;
 mod recurrent;
 mod registry;
 mod routed_profiles;
+mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
 mod synthetic_experts;

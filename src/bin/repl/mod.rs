@@ -10,6 +10,8 @@ mod turn;
 
 use crate::common::ending;
 use crate::common::terminal::{clear_stop, is_quiet, print_json, tell};
+use crate::room::{Kept, Room};
+use crate::stored;
 use crate::template::Chat;
 use anyhow::Result;
 use block::Typed;
@@ -21,8 +23,9 @@ use powerinfer::generate::{Limits, Stop};
 use powerinfer::model::Model;
 use powerinfer::progress::Interrupted;
 use powerinfer::sampler::Sampler;
+use powerinfer::session::Session;
 use powerinfer::tokenizer::{Special, Tokenizer};
-use said::Said;
+use said::{Said, Text};
 pub use settings::Settings;
 use std::io;
 use turn::Repl;
@@ -37,6 +40,10 @@ pub struct Setup<'a> {
     pub tokenizer: &'a Tokenizer,
     /// Length of answers.
     pub limits: Limits<'a>,
+    /// What stays where the context is full; `None` is to end an answer there.
+    pub kept: Option<Kept>,
+    /// Whether plain text goes on with that of the session file.
+    pub goes_on: bool,
     /// How special tokens count that are written in plain text.
     pub special: Special,
     /// Show prompts and their tokens.
@@ -52,21 +59,26 @@ pub struct Setup<'a> {
 }
 
 /// Reads lines and answers them until the input ends, with the template of `chat`; without one the text goes on with each line.
-/// `sampling` is the sampler, and what it was made of. `first` is said before the first line is read.
+/// `sampling` is the sampler, and what it was made of. `first` is said before the first line is read. `stored` is a session file,
+/// and the tokens that it has given the executor.
 pub fn run(
     setup: &Setup,
     executor: &mut Executor,
     sampling: (&mut Sampler, Settings),
     chat: Option<Chat>,
     first: Option<String>,
+    stored: Option<(Session, Vec<u32>)>,
 ) -> Result<()> {
+    let (session, cached) = stored.map_or_else(Default::default, |(session, tokens)| (Some(session), tokens));
     let said = match &chat {
         Some(chat) => Said::Messages(chat.system.iter().cloned().collect()),
+        None if setup.goes_on && first.is_none() => Said::Text(Text::begun(cached.clone())),
         None => Said::Text(Default::default()),
     };
     let (sampler, settings) = sampling;
-    let mut repl =
-        Repl { setup, executor, sampler, settings, chat, said, cached: Vec::new(), unsaid: String::new(), n_turns: 0 };
+    let room = Room::new(setup.kept);
+    let unsaid = String::new();
+    let mut repl = Repl { setup, executor, sampler, settings, chat, said, cached, unsaid, room, session, n_turns: 0 };
     if !setup.single && !is_quiet() {
         tell!("/help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves");
     }
@@ -92,7 +104,7 @@ pub fn run(
             return Err(Interrupted.into());
         }
     }
-    Ok(())
+    stored::end(repl.session, repl.executor, &repl.cached)
 }
 
 impl Repl<'_, '_> {

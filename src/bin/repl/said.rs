@@ -46,6 +46,11 @@ enum End {
 }
 
 impl Text {
+    /// A text that has begun in another run.
+    pub fn begun(tokens: Vec<u32>) -> Self {
+        Self { tokens, turns: Vec::new() }
+    }
+
     /// The text with a further line.
     fn add(&mut self, line: &str, tokenizer: &Tokenizer, special: Special) -> Result<Prompt> {
         let end = self.turns.last().map_or(&End::Open, |turn| &turn.end);
@@ -108,6 +113,22 @@ impl Said {
                     turn.end = end;
                 }
             }
+        }
+    }
+
+    /// What the user has said last.
+    pub fn last(&self) -> Option<&str> {
+        match self {
+            Self::Messages(messages) => messages.iter().rfind(|m| m.role == "user").map(|m| m.content.as_str()),
+            Self::Text(text) => text.turns.last().map(|turn| turn.said.as_str()),
+        }
+    }
+
+    /// Whether a further line begins a new text.
+    pub fn has_ended(&self) -> bool {
+        match self {
+            Self::Messages(_) => false,
+            Self::Text(text) => text.turns.last().is_some_and(|turn| turn.end == End::Ended),
         }
     }
 

@@ -3,13 +3,15 @@
 use super::said::Said;
 use super::{Settings, Setup};
 use crate::common::terminal::{Bar, print, print_generated, print_json, tell};
-use crate::report;
+use crate::room::Room;
 use crate::template::{self, Chat};
+use crate::{report, stored};
 use anyhow::Result;
 use powerinfer::executor::Executor;
-use powerinfer::generate::{Generated, Stop, generate};
+use powerinfer::generate::{Generated, Limits, Stop, generate};
 use powerinfer::progress::Interrupted;
 use powerinfer::sampler::Sampler;
+use powerinfer::session::Session;
 
 /// Tokens at the end of a prompt that the next one may have others in place of: templates open an answer in other words than
 /// they tell of it.
@@ -30,14 +32,21 @@ pub struct Repl<'a, 'm> {
     pub cached: Vec<u32>,
     /// Texts of files that go before what the user says next.
     pub unsaid: String,
+    /// What is done where the context is full.
+    pub room: Room,
+    /// The session file, if there is one.
+    pub session: Option<Session>,
     /// Turns so far, those that failed among them.
     pub n_turns: usize,
 }
 
-impl Repl<'_, '_> {
+impl<'a> Repl<'a, '_> {
     /// Says `text` and prints the answer. Where that fails, nothing has been said.
     pub fn turn(&mut self, text: &str) -> Result<Stop> {
         let before = self.said.clone();
+        if self.said.has_ended() {
+            self.room.clear();
+        }
         let tokenizer = self.setup.tokenizer;
         let mut turn = || {
             if let Some(line) = self.said.add(text, tokenizer, self.setup.special)?.filter(|_| self.setup.verbose) {
@@ -66,9 +75,11 @@ impl Repl<'_, '_> {
     /// Prints the answer to what has been said, which ends with `text`.
     fn respond(&mut self, text: &str) -> Result<Stop> {
         let wanted = self.prompt()?;
+        let mut wanted = self.room.without_dropped(wanted);
+        let limits = self.make_room(&mut wanted);
         let mut shown = String::new();
         let json = self.setup.json;
-        let answer = self.generate(&wanted, &mut |piece| {
+        let answer = self.generate(&wanted, limits, &mut |piece| {
             if json {
                 shown += piece;
                 return Ok(());
@@ -98,7 +109,7 @@ impl Repl<'_, '_> {
     fn prompt(&self) -> Result<Vec<u32>> {
         match (&self.said, &self.chat) {
             (Said::Messages(messages), Some(chat)) => {
-                let prompt = chat.encode(messages, self.executor.params().n_ctx)?;
+                let prompt = chat.encode(messages, self.room.most_tokens(self.executor.params().n_ctx))?;
                 if self.setup.verbose {
                     template::show(&prompt, self.setup.tokenizer);
                 }
@@ -109,21 +120,52 @@ impl Repl<'_, '_> {
         }
     }
 
+    /// Has `wanted` fit into the context. Returns the limits of the answer.
+    fn make_room(&mut self, wanted: &mut Vec<u32>) -> Limits<'a> {
+        let (said, chat) = (&self.said, &self.chat);
+        let n_opening = || match (said, chat) {
+            (Said::Messages(messages), Some(chat)) => chat.n_opening(messages),
+            _ => 0,
+        };
+        let Setup { tokenizer, limits, special, .. } = *self.setup;
+        let n_last =
+            || said.last().and_then(|text| tokenizer.encode(text, special).ok()).map_or(0, |tokens| tokens.len());
+        self.room.make(self.executor, (&mut self.cached, wanted), tokenizer, limits, (n_opening, n_last))
+    }
+
     /// The answer to `wanted`, of which only what the executor does not hold yet is computed.
-    fn generate(&mut self, wanted: &[u32], show: &mut dyn FnMut(&str) -> Result<()>) -> Result<Generated> {
+    fn generate(
+        &mut self,
+        wanted: &[u32],
+        limits: Limits,
+        show: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Generated> {
+        let n_dropped = self.executor.n_dropped();
         // The last token always is, for its logits.
         let agreed = self.cached.iter().zip(wanted).take_while(|(a, b)| a == b).count();
-        let common = self.executor.keep(agreed.min(self.executor.n_past()).min(wanted.len().saturating_sub(1)));
+        let common =
+            self.executor.keep(agreed.min(self.room.usable(self.executor)).min(wanted.len().saturating_sub(1)));
+        let common = stored::prompt(&mut self.session, self.executor, wanted).inspect_err(|_| {
+            self.executor.keep(common);
+            self.cached.truncate(agreed);
+        })?;
         self.executor.remember_at(wanted.len().saturating_sub(OPENING).max(common));
         self.sampler.forget();
         wanted[..common].iter().for_each(|t| self.sampler.accept(*t));
-        let (executor, sampler, limits) = (&mut *self.executor, &mut *self.sampler, self.setup.limits);
+        let (executor, sampler) = (&mut *self.executor, &mut *self.sampler);
         let tokenizer = self.setup.tokenizer;
         let result = generate(executor, tokenizer, sampler, &wanted[common..], limits, &Bar::new(), show);
         // Whatever went wrong, the executor then holds nothing but what `cached` says: less of it where it cannot forget just
         // the last ones, and then the next line computes them again.
         match &result {
-            Ok(answer) => self.cached = [wanted, &answer.tokens].concat(),
+            Ok(answer) => {
+                self.cached = [wanted, &answer.tokens].concat();
+                self.room.dropped_of(&mut self.cached, answer.n_dropped);
+            }
+            Err(_) if self.executor.n_dropped() > n_dropped => {
+                self.cached.clear();
+                self.executor.clear();
+            }
             Err(_) => {
                 self.executor.keep(common);
                 self.cached.truncate(agreed);
@@ -133,6 +175,7 @@ impl Repl<'_, '_> {
     }
 
     fn after(&mut self, answer: &Generated) {
+        self.room.tell_dropped();
         if self.setup.stats {
             report::timings(self.executor, answer, self.settings.seed());
             report::layers(self.setup.model, self.executor);
@@ -144,6 +187,7 @@ impl Repl<'_, '_> {
             Stop::ContextFull => {
                 let more = self.setup.model.config.has_room_beyond(self.executor.params().n_ctx);
                 let advice = if more { ", a larger -c gives more room" } else { "" };
+                self.room.tell_why_full(self.executor);
                 tell!("the context is full; /reset starts over{advice}");
             }
             Stop::Interrupted => tell!("(stopped)"),
@@ -157,5 +201,6 @@ impl Repl<'_, '_> {
         self.unsaid.clear();
         self.cached.clear();
         self.executor.clear();
+        self.room.clear();
     }
 }

@@ -23,20 +23,21 @@ impl Rotation {
         &self.frequencies
     }
 
+    /// Elements of a head that are rotated with each other, one pair for each frequency; none where nothing is rotated.
+    pub fn pairs(&self) -> impl Iterator<Item = (usize, usize)> {
+        let Rope { kind, first, n_dims, .. } = self.rope;
+        let n = if kind == RopeKind::None { 0 } else { self.frequencies.len() };
+        (0..n).map(move |i| match kind {
+            RopeKind::Interleaved => (first + 2 * i, first + 2 * i + 1),
+            RopeKind::Halves | RopeKind::None => (first + i, first + i + n_dims / 2),
+        })
+    }
+
     /// Rotates `[n_heads][head_dim]` values of the token at `position`, and scales them by the magnitude.
     pub fn apply(&self, heads: &mut [f32], head_dim: usize, position: usize) {
-        let pair = |i: usize| match self.rope.kind {
-            RopeKind::Interleaved => (2 * i, 2 * i + 1),
-            RopeKind::Halves | RopeKind::None => (i, i + self.rope.n_dims / 2),
-        };
-        if self.rope.kind == RopeKind::None {
-            return;
-        }
-        for (i, frequency) in self.frequencies.iter().enumerate() {
+        for ((a, b), frequency) in self.pairs().zip(&self.frequencies) {
             let (sin, cos) = (position as f32 * frequency).sin_cos();
             let (sin, cos) = (sin * self.rope.magnitude, cos * self.rope.magnitude);
-            let (a, b) = pair(i);
-            let (a, b) = (self.rope.first + a, self.rope.first + b);
             for head in heads.chunks_exact_mut(head_dim) {
                 let (x, y) = (head[a], head[b]);
                 head[a] = x * cos - y * sin;

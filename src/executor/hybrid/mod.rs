@@ -4,6 +4,7 @@
 //! CPU through the mailbox, goes on with its own part, and waits for the answer only where it is to be added.
 
 mod batch;
+mod cache;
 mod check;
 mod heads;
 mod record;
@@ -472,6 +473,14 @@ impl Backend for Hybrid<'_> {
 
     fn restore(&mut self, memory: &Memory) -> Result<()> {
         self.working(|hybrid| hybrid.restore_states(memory))
+    }
+
+    fn save_cache(&mut self, memory: &mut Memory) -> Result<()> {
+        self.working(|hybrid| hybrid.save_rows(memory.kv_mut()))
+    }
+
+    fn restore_cache(&mut self, memory: &Memory) -> Result<()> {
+        self.working(|hybrid| hybrid.restore_rows(memory.kv()))
     }
 
     fn further_sequences(&self) -> Result<()> {

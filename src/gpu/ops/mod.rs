@@ -6,6 +6,7 @@ pub mod down;
 pub mod experts;
 pub mod ffn;
 pub mod gemm;
+pub mod kv_rows;
 pub mod matvec;
 pub mod norm;
 pub mod predict;
