@@ -32,7 +32,7 @@ fn wrong_usage_is_exit_code_2_and_names_the_flag() {
     usage_error("profile", &[], "--file");
     usage_error("profile", &["-f", "a.txt"], "--output");
     usage_error("split", &["-m", "a"], "--profile");
-    usage_error("split", &["-m", "a", "--profile", "b", "-o", "c", "--type", "q4_k"], "q4_k");
+    usage_error("split", &["-m", "a", "--profile", "b", "-o", "c", "--type", "q9_k"], "q9_k");
     usage_error("split", &["-m", "a", "--profile", "b", "-o", "c", "--down", "q2"], "q2");
 }
 
