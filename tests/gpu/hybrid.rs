@@ -24,10 +24,10 @@ const Q8_TOLERANCE: f32 = 0.2;
 /// Prefill on the card rounds activations to 11 bits.
 const PREFILL_TOLERANCE: f32 = 2e-2;
 const N_TOKENS: usize = 4;
-const CARD: Place = Place::Card(0);
+pub(super) const CARD: Place = Place::Card(0);
 
 /// A layer with one group of neurons.
-fn divided(attention: bool, group: GroupChoice) -> LayerChoice {
+pub(super) fn divided(attention: bool, group: GroupChoice) -> LayerChoice {
     LayerChoice { card: 0, attention, groups: vec![group] }
 }
 
@@ -35,12 +35,12 @@ fn hardware() -> Hardware {
     Hardware::parse(include_str!("../../hardware/rtx-4090-ddr5.toml")).expect("it is part of the repository")
 }
 
-fn params(mode: Mode) -> ExecutorParams {
+pub(super) fn params(mode: Mode) -> ExecutorParams {
     ExecutorParams { kv_type: KvType::F16, ..real::params(mode, 2) }
 }
 
 /// A plan with the same choice for all layers but those that `other` names.
-fn plan(model: &Model, mode: Mode, head: Place, choice: impl Fn(usize) -> LayerChoice) -> Result<Plan> {
+pub(super) fn plan(model: &Model, mode: Mode, head: Place, choice: impl Fn(usize) -> LayerChoice) -> Result<Plan> {
     let p = params(mode);
     let run = Run { n_ctx: p.n_ctx, n_past: p.n_ctx, kv_type: p.kv_type.dtype(), n_ubatch: p.n_ubatch, mode };
     let work = Workload::of(model);

@@ -35,6 +35,7 @@ mod self_test;
 mod support;
 mod tiles;
 mod token;
+mod traces;
 
 use powerinfer::gpu::Device;
 use std::cell::RefCell;
