@@ -38,6 +38,7 @@ on standard error that says why it has no effect, or is refused by name with wha
 | 0 | what was asked for is done; also where the reader of a pipe has left |
 | 1 | it could not be done: one line on standard error that begins with `error: ` and names the file or flag and what helps |
 | 2 | the command line is wrong: a flag that is not known or not to be had, a value that is none |
+| 3 | `powerinfer-bench --compare` or `--against` found a slower build |
 | 130 | stopped by Ctrl-C |
 | 129, 143 | ended by SIGHUP or SIGTERM |
 ";
