@@ -223,8 +223,8 @@ mod tests {
         let source = "{% for m in messages %}<s>{{ m.role }}:{{ m.content }}<end>{% endfor %}";
         let prompter = Prompter::with_variables(source, &tokenizer, BTreeMap::new());
         let message = |role: &str, content: &str| Message { role: role.to_owned(), content: content.to_owned() };
-        let said = [message("system", "be kind"), message("user", "hello"), message("assistant", "hi")];
-        let opening = [&[1], &bytes("system:be kind")[..], &[2, 1], &bytes("user:")].concat();
+        let said = [message("system", "kindly"), message("user", "hello"), message("assistant", "hi")];
+        let opening = [&[1], &bytes("system:kindly")[..], &[2, 1], &bytes("user:")].concat();
         assert_eq!(prompter.n_opening(&said, Request::render), opening.len());
         assert_eq!(prompter.n_opening(&said[1..], Request::render), "<user:".len());
         // Where nothing is known of it there is BOS.

@@ -343,8 +343,10 @@ mod tests {
             assert_eq!(text.parse::<DeviceChoice>().unwrap(), choice);
             assert_eq!(choice.to_string(), text);
         }
-        assert_eq!("CUDA".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(0));
-        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "cuda:99999", "cuda0", "vulkan"] {
+        for also in ["CUDA", "CUDA0"] {
+            assert_eq!(also.parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(0));
+        }
+        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:x", "cuda:99999", "cuda0x", "vulkan"] {
             let error = wrong.parse::<DeviceChoice>().unwrap_err().to_string();
             assert!(error.contains("cuda:N"), "{wrong}: {error}");
         }

@@ -4,6 +4,9 @@ use super::candidates::Candidates;
 use super::step::Step;
 use std::collections::{HashMap, VecDeque};
 
+/// Tokens of a window for which there is room from the beginning.
+const MOST_FORESEEN: usize = 4096;
+
 /// Weakens the tokens in a window of the last ones. Positive logits are divided by `repeat`, others multiplied; then `frequency`
 /// is subtracted for each time that the token is in the window, and `presence` once.
 #[derive(Debug)]
@@ -26,7 +29,9 @@ impl Penalties {
         }
         let [repeat, frequency, presence] = [repeat, frequency, presence].map(f64::from);
         let last_n = usize::try_from(last_n).ok();
-        Some(Self { repeat, frequency, presence, last_n, window: VecDeque::new(), counts: HashMap::new() })
+        // Twice as many as there can be at once: what is removed leaves its place unusable for a while.
+        let counts = HashMap::with_capacity(2 * last_n.unwrap_or(0).min(MOST_FORESEEN));
+        Some(Self { repeat, frequency, presence, last_n, window: VecDeque::new(), counts })
     }
 }
 
@@ -66,6 +71,7 @@ impl Step for Penalties {
 
     #[cfg(test)]
     fn capacity(&self) -> usize {
-        self.window.capacity() + self.counts.capacity().next_power_of_two()
+        // That of `counts` rises and falls with what was removed from it.
+        self.window.capacity()
     }
 }
