@@ -25,7 +25,7 @@ impl Talk {
     /// `input` with `@` for the folder; in the form that `form` asks for.
     fn hears(&self, form: &str, input: &str) -> Outcome {
         let mut command = tool("run");
-        command.arg("-m").arg(&self.model).args([form, "-n", "3", "-t", "1", "--temp", "0", "--ignore-eos"]);
+        command.arg("-m").arg(&self.model).args([form, "-n", "3", "-t", "1", "--temp", "0", "-s", "1", "--ignore-eos"]);
         command.arg("--verbose-prompt").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let input = input.replace('@', &self.folder.path().display().to_string());
