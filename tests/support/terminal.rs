@@ -121,29 +121,30 @@ impl Drop for Terminal {
 /// What a screen shows in the end: lines, of which some have been written over. Knows what bars use.
 pub fn in_the_end(shown: &str) -> Vec<String> {
     let mut lines: Vec<Vec<char>> = vec![Vec::new()];
-    let (mut at, mut chars) = (0, shown.chars().peekable());
+    let (mut row, mut at, mut chars) = (0, 0, shown.chars().peekable());
     while let Some(c) = chars.next() {
-        let last = lines.len() - 1;
         match c {
             '\n' => {
-                lines.push(Vec::new());
-                at = 0;
+                (row, at) = (row + 1, 0);
+                lines.resize(lines.len().max(row + 1), Vec::new());
             }
             '\r' => at = 0,
             '\x1b' => {
                 let sequence: String = std::iter::from_fn(|| chars.next_if(|c| !c.is_ascii_alphabetic())).collect();
                 match (sequence.as_str(), chars.next()) {
-                    ("[2", Some('K')) => lines[last].clear(),
-                    ("[" | "[0", Some('K')) => lines[last].truncate(at),
+                    ("[2", Some('K')) => lines[row].clear(),
+                    ("[" | "[0", Some('K')) => lines[row].truncate(at),
+                    (up, Some('A')) => row = row.saturating_sub(up[1..].parse().unwrap()),
+                    (down, Some('B')) => row = (row + down[1..].parse::<usize>().unwrap()).min(lines.len() - 1),
                     ("[?25" | "[?2004", Some('h' | 'l')) | ("[" | "[0", Some('m')) => {}
                     (other, end) => panic!("escape sequence {other:?} {end:?}"),
                 }
             }
             c => {
-                if lines[last].len() <= at {
-                    lines[last].resize(at + 1, ' ');
+                if lines[row].len() <= at {
+                    lines[row].resize(at + 1, ' ');
                 }
-                lines[last][at] = c;
+                lines[row][at] = c;
                 at += 1;
             }
         }
