@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 
+# Without a bound nothing makes a small model end a text before its context does.
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -22,7 +23,6 @@ SCHEMA = {
         "born": {"type": "string", "format": "date"},
         "code": {"type": "string", "pattern": "^[A-Z]{2}-\\d{4}$"},
         "friends": {"type": "array", "items": {"$ref": "#/$defs/friend"}, "maxItems": 3},
-        "notes": {"type": "object", "additionalProperties": {"type": "boolean"}, "properties": {"true": {"const": "yes"}}},
     },
     "required": ["name", "age", "code"],
     "$defs": {
@@ -58,8 +58,6 @@ def holds(value):
     assert len(value.get("friends", [])) <= 3, "friends"
     for one in value.get("friends", []):
         friend(one)
-    for key, note in value.get("notes", {}).items():
-        assert note == "yes" if key == "true" else isinstance(note, bool), "notes"
 
 
 def write(args, seed):
