@@ -22,6 +22,7 @@ SCHEMA = {
         "colour": {"enum": ["red", "green", "blue", None]},
         "born": {"type": "string", "format": "date"},
         "code": {"type": "string", "pattern": "^[A-Z]{2}-\\d{4}$"},
+        "notes": {"type": "object", "properties": {"true": {"const": "yes"}, "kind": {"type": "boolean"}}},
         "friends": {"type": "array", "items": {"$ref": "#/$defs/friend"}, "maxItems": 3},
     },
     "required": ["name", "age", "code"],
@@ -58,6 +59,9 @@ def holds(value):
     assert len(value.get("friends", [])) <= 3, "friends"
     for one in value.get("friends", []):
         friend(one)
+    notes = value.get("notes", {})
+    assert set(notes) <= {"true", "kind"} and notes.get("true", "yes") == "yes", "notes"
+    assert isinstance(notes.get("kind", True), bool), "notes"
 
 
 def write(args, seed):

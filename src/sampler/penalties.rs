@@ -21,6 +21,12 @@ pub struct Penalties {
     counts: HashMap<u32, u32>,
 }
 
+/// Tokens that there is room for: twice as many as are in a window of `last_n`, as what is removed leaves its place unusable for a
+/// while.
+fn room(last_n: Option<usize>) -> usize {
+    2 * last_n.unwrap_or(0).min(MOST_FORESEEN)
+}
+
 impl Penalties {
     /// `None` where it would change nothing. `last_n` is a number of tokens, or -1 for all.
     pub fn new(repeat: f32, frequency: f32, presence: f32, last_n: i32) -> Option<Self> {
@@ -29,8 +35,7 @@ impl Penalties {
         }
         let [repeat, frequency, presence] = [repeat, frequency, presence].map(f64::from);
         let last_n = usize::try_from(last_n).ok();
-        // Twice as many as there can be at once: what is removed leaves its place unusable for a while.
-        let counts = HashMap::with_capacity(2 * last_n.unwrap_or(0).min(MOST_FORESEEN));
+        let counts = HashMap::with_capacity(room(last_n));
         Some(Self { repeat, frequency, presence, last_n, window: VecDeque::new(), counts })
     }
 }
@@ -71,7 +76,8 @@ impl Step for Penalties {
 
     #[cfg(test)]
     fn capacity(&self) -> usize {
-        // That of `counts` rises and falls with what was removed from it.
-        self.window.capacity()
+        // Tokens that were removed take some of it for a while; more than at the beginning is new memory.
+        let foreseen: HashMap<u32, u32> = HashMap::with_capacity(room(self.last_n));
+        self.window.capacity() + self.counts.capacity().max(foreseen.capacity())
     }
 }
