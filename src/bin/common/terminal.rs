@@ -165,7 +165,7 @@ impl Progress for Bar {
         }
         // The old one goes first: two on one line would leave something behind.
         self.end();
-        let style = "{msg:>16} [{bar:40}] {percent:>3} %  {elapsed}, {eta} left  {prefix}";
+        let style = "{msg:>16} [{wide_bar}] {percent:>3} %  {elapsed}, {eta} left  {prefix}";
         let new = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template(style) {
             new.set_style(style.progress_chars("=> "));
