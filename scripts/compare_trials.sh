@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Counts how often powerinfer-bench calls a build slower: one that is 5 % slower, and one that is the same.
 #
-#     scripts/compare_trials.sh BIN_DIR [TRIALS]     20 trials of each kind: about eight minutes on two cores
+#     scripts/compare_trials.sh BIN_DIR [TRIALS]     20 trials of each kind: a quarter of an hour, or two where the machine is noisy
 #     SLOWER=1.05 ARGS="-p 0 -n 64" scripts/compare_trials.sh target/release 20
 #
-# --against in turns, and --compare of files of four runs each, one side after the other. The slower build is the same program with a
+# --against in turns, and --compare of files of eight runs each, one side after the other. The slower build is the same program with a
 # clock that goes 5 % too fast (a library that LD_PRELOAD puts before the system's): all that it measures takes 5 % longer, with
 # whatever noise the machine has. Nothing of it is in the program. Needs a C compiler, and a dynamically linked program.
 #
-#     SLOWER [1.05]: how much longer  ARGS [-p 64 -n 64]: what is measured  TURNS [12]  RUNS [4]  REPETITIONS [5]
-#     THREADS [all cores]
+#     SLOWER [1.05]: how much longer  ARGS [-p 64 -n 64]: what is measured  TURNS [as many as needed]  RUNS [8]  REPETITIONS [20]
+#     THREADS [all cores]  HOWS [in_turns apart]
 #
 # Prints a line per trial and the counts. Exits with 1 where a slower build is missed in more than one of ten, or an equal one is
 # called slower in more than one of twenty.
@@ -21,7 +21,8 @@ if [[ $# -lt 1 ]]; then
 fi
 bench=$1/powerinfer-bench trials=${2:-20}
 [[ -x $bench ]] || { echo "compare_trials.sh: $bench: is not there" >&2; exit 2; }
-turns=${TURNS:-12} runs=${RUNS:-4} repetitions=${REPETITIONS:-5}
+turns=(${TURNS:+--turns "$TURNS"}) runs=${RUNS:-8} repetitions=${REPETITIONS:-20}
+read -ra hows <<< "${HOWS:-in_turns apart}"
 read -ra args <<< "${ARGS:--p 64 -n 64}"
 args+=(--device cpu)
 [[ ${THREADS:-} ]] && args+=(-t "$THREADS")
@@ -75,7 +76,7 @@ rows() { # SIDE FILE
 # The comparison of this build with another in turns. What compares is the slow one or its equal; what it is compared with
 # takes the place of the old build.
 in_turns() { # KIND
-  found "$work/$1" "${args[@]}" --against "$work/equal" --turns "$turns"
+  found "$work/$1" "${args[@]}" --against "$work/equal" "${turns[@]}"
 }
 
 apart() { # KIND
@@ -87,7 +88,7 @@ apart() { # KIND
 
 declare -A slower=()
 for ((trial = 1; trial <= trials; trial++)); do
-  for how in in_turns apart; do
+  for how in "${hows[@]}"; do
     for kind in equal slower; do
       line=$("$how" "$kind")
       status=$(< "$work/status")
@@ -97,7 +98,7 @@ for ((trial = 1; trial <= trials; trial++)); do
   done
 done
 bad=0
-for how in in_turns apart; do
+for how in "${hows[@]}"; do
   alarms=${slower[$how/equal]:-0} hits=${slower[$how/slower]:-0}
   echo "$how: $hits of $trials slower builds found, $alarms of $trials equal builds called slower"
   ((hits * 10 >= trials * 9 && alarms * 20 <= trials)) || bad=1

@@ -14,11 +14,14 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-/// How often a test is measured in a turn, where nothing is said: the one in the middle of three is no disturbed one.
+/// How often a test is measured in a turn, where nothing is said: the fastest of three is rarely a disturbed one.
 const REPETITIONS: usize = 3;
+/// Turns, where nothing is said: so many, and more until the ratios are known closely enough or so much time is over.
+const LEAST_TURNS: usize = 12;
+const ENOUGH_TIME: Duration = Duration::from_secs(300);
 /// Between two looks at whether a process has ended.
 const LOOK: Duration = Duration::from_millis(5);
 /// How a program of this system begins; what does not is a script, whose place may matter to it.
@@ -53,11 +56,16 @@ pub fn against(args: &Args, binary: &Path) -> Result<()> {
     let sides = [side(binary, "old")?, side(&own_program()?, "new")?];
     let bar = Bar::new();
     let told = Told::new(&bar, &args.out);
-    let n_turns = args.compare.turns;
-    told.begin("turns", 2 * n_turns as u64);
-    let mut turns: Vec<[Vec<Measured>; 2]> = Vec::new();
-    for n in 0..n_turns {
-        told.test(n + 1, n_turns, "a turn");
+    let least = args.compare.turns.unwrap_or(LEAST_TURNS);
+    told.begin("turns", 2 * least as u64);
+    let (mut turns, started): (Vec<[Vec<Measured>; 2]>, _) = (Vec::new(), Instant::now());
+    let more = |turns: &[[Vec<Measured>; 2]]| {
+        let may = args.compare.turns.is_none() && started.elapsed() < ENOUGH_TIME;
+        turns.len() < least || may && !compared(turns, args).iter().all(Compared::is_close)
+    };
+    while more(&turns) {
+        let n = turns.len();
+        told.test(n + 1, least.max(n + 1), "a turn");
         let mut rows = [Vec::new(), Vec::new()];
         // Whoever is second finds the machine as the first has left it.
         let order = if n % 2 == 0 { [0, 1] } else { [1, 0] };

@@ -30,9 +30,9 @@ pub struct CompareArgs {
     #[arg(long, value_name = "BINARY", conflicts_with = "compare")]
     pub against: Option<PathBuf>,
     /// Turns of --against, at least 6; in each, both builds measure each test three times, or as often as -r says, and the
-    /// one in the middle counts
-    #[arg(long, value_name = "N", default_value_t = 12, value_parser = turns)]
-    pub turns: usize,
+    /// fastest counts [default: 12, and more for up to five minutes while the intervals are wider than 1.25 % to each side]
+    #[arg(long, value_name = "N", value_parser = turns)]
+    pub turns: Option<usize>,
     /// Slower is whose interval of 95 % lies below this ratio of new to old [default: below 1, where the ratio is below 0.98]
     #[arg(long, value_name = "RATIO", value_parser = ratio)]
     pub fail_below: Option<f64>,

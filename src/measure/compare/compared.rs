@@ -1,7 +1,7 @@
 //! The table of a comparison.
 
 use super::earlier::Measured;
-use super::statistics::{Limit, Ratio, Runs, apart, median as middle, paired};
+use super::statistics::{Limit, Ratio, Runs, apart, fastest, median as middle, paired};
 use crate::measure::table::{Column, Group, Tabled};
 use serde_json::Value;
 
@@ -52,7 +52,7 @@ impl Compared {
         let (old, new): (Vec<_>, Vec<_>) = turns.iter().copied().unzip();
         let runs = |rows: &[&Measured]| -> Runs { rows.iter().map(|row| row.speeds.clone()).collect() };
         let (of_old, of_new) = (runs(&old), runs(&new));
-        let ratios: Vec<f64> = of_old.iter().zip(&of_new).map(|(old, new)| middle(new) / middle(old)).collect();
+        let ratios: Vec<f64> = of_old.iter().zip(&of_new).map(|(old, new)| fastest(new) / fastest(old)).collect();
         Self::new([&old, &new], [&of_old, &of_new], paired(&ratios), limit)
     }
 
@@ -82,6 +82,11 @@ impl Compared {
             ratio_high: ratio.map(|r| r.high),
             verdict: verdict.to_owned(),
         }
+    }
+
+    /// Whether more turns would tell nothing new.
+    pub fn is_close(&self) -> bool {
+        self.ratio_low.zip(self.ratio_high).is_some_and(|(low, high)| Ratio { ratio: 1.0, low, high }.is_close())
     }
 
     /// Whether the new build is slower.

@@ -124,11 +124,12 @@ fn rows_of_llama_bench_and_of_older_builds_are_paired_as_far_as_they_tell() {
 #[test]
 fn several_rows_of_one_thing_are_several_runs() {
     let run = |speed: f64| row(json!({"samples_ts": [speed, 1.02 * speed, 0.98 * speed]}));
-    let (old, new) = (rows(&[run(100.0), run(101.0), run(99.0)]), rows(&[run(95.0), run(94.0), run(96.0)]));
+    let all = |speeds: [f64; 4]| rows(&speeds.map(run));
+    let (old, new) = (all([100.0, 101.0, 99.0, 100.0]), all([95.0, 94.0, 96.0, 95.0]));
     let paired = pair(&old, &new);
     let (old, new) = &paired.pairs[0];
     let compared = Compared::apart(old, new, Limit::Usual);
-    assert_eq!((compared.old_runs, compared.new_runs, compared.verdict.as_str()), (3, 3, "slower"));
+    assert_eq!((compared.old_runs, compared.new_runs, compared.verdict.as_str()), (4, 4, "slower"));
     assert!((compared.ratio.unwrap() - 0.95).abs() < 1e-4 && compared.ratio_high.unwrap() < 0.98, "{compared:?}");
     assert_eq!((compared.old_ts, compared.new_ts), (100.0, 95.0));
     // The same with 5 % allowed.
