@@ -40,14 +40,14 @@ const EXAMPLES: &str = "\
 Examples:
   powerinfer-bench                                       pp512 and tg128 of the embedded model
   powerinfer-bench -m model.gguf -p 512 -n 128 --mode dense,exact -o json
-  powerinfer-bench -hf owner/model-GGUF:Q4_K_M             a model of the Hugging Face hub, fetched once
+  powerinfer-bench -hf owner/model-GGUF:Q4_K_M           a model of the Hugging Face hub
   powerinfer-bench -m model.gguf -p 0 -n 64,256 -t 1-8*2 --text random
-  powerinfer-bench -m a.gguf -m b.gguf -pg 512,128 -d 0-8192+4096 -o jsonl    two models, at three depths of the context
-  powerinfer-bench --compare before.json --fail-below 0.95    the tests of an earlier run again: slower is exit code 3
+  powerinfer-bench -m a.gguf -m b.gguf -pg 512,128 -d 0-8192+4096 -o jsonl    at three depths
+  powerinfer-bench --compare before.json --fail-below 0.95    slower: exit code 3
   powerinfer-bench --against ../before/powerinfer-bench    another build and this one in turns
   powerinfer-bench -m model.gguf --perplexity wiki.test.raw -c 512 --mode dense
-  powerinfer-bench -m q4_0.gguf --kl wiki.test.raw --chunks 20 --mode dense --kl-base f16.gguf    what quantizing costs
-  powerinfer-bench --synthetic 7b -p 0 --mode dense,exact    the shape of a 7B, random weights, 10 % of neurons fire
+  powerinfer-bench -m q4_0.gguf --kl wiki.test.raw --chunks 20 --mode dense --kl-base f16.gguf
+  powerinfer-bench --synthetic 7b -p 0 --mode dense,exact    random weights, 10 % of neurons fire
   powerinfer-bench --synthetic 70b-40:q4_0:0.05 -p 0 -n 16   half the layers of a 70B, 5 % fire
   powerinfer-bench --synthetic nemotron-3-nano-9:q4_k -p 64  nine layers with Mamba-2, attention and experts
   powerinfer-bench --measure-hardware this-machine.toml      measure this machine for the planner

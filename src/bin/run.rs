@@ -52,7 +52,7 @@ const EXAMPLES: &str = "\
 Examples:
   powerinfer-run -p \"Once upon a time\"                  a story by the embedded model
   powerinfer-run -m model.gguf -p \"Hello\" -n 64 --temp 0
-  powerinfer-run -hf owner/model-GGUF:Q4_K_M -p \"Hello\"  a model of the Hugging Face hub, fetched once
+  powerinfer-run -hf owner/model-GGUF:Q4_K_M -p \"Hello\"  a model of the Hugging Face hub
   echo \"Hello\" | powerinfer-run -m model.gguf
   powerinfer-run -m chat.gguf                           chat, where the file has a chat template
   powerinfer-run -m chat.gguf -st -sys \"Be brief.\" -p \"Hello\"  one answer, for scripts

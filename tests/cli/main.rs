@@ -20,6 +20,7 @@ mod fallback;
 mod first_start;
 mod grammar;
 mod habits;
+mod help_headings;
 mod hostile_experts;
 mod hostile_models;
 mod hub;

@@ -3,8 +3,12 @@
 use super::version;
 use clap::{Arg, ArgAction, Command};
 
-/// Headings, and the arguments under them which say none themselves.
-const HEADINGS: [(&str, &[&str]); 11] = [
+/// Headings, and the arguments under them.
+type Headings = &'static [(&'static str, &'static [&'static str])];
+
+/// Of all commands. What stands here goes before what an argument says itself: the heading of a struct that is flattened holds for
+/// all that follows it, too.
+const HEADINGS: Headings = &[
     (
         "Model",
         &[
@@ -20,38 +24,72 @@ const HEADINGS: [(&str, &[&str]); 11] = [
             "mlock",
         ],
     ),
-    ("Prompt", &["prompt", "no_escape", "parse_special", "tokenize", "no_bos", "verbose_prompt", "no_display_prompt"]),
-    ("Texts", &["file", "random_tokens", "tokens", "shard", "text", "ctx_size"]),
+    ("Prompt", &["prompt", "no_escape", "tokenize", "no_bos", "verbose_prompt"]),
+    ("Texts", &["file", "random_tokens", "tokens", "shard", "text"]),
     ("Length", &["n_predict", "ignore_eos"]),
-    ("Chat", &["conversation", "interactive"]),
-    ("Sampling", &["seed", "temp", "top_k", "top_p", "min_p", "repeat_penalty", "repeat_last_n"]),
     (
-        "Tests",
+        "Output",
         &[
-            "n_prompt",
-            "n_gen",
-            "pg",
-            "n_depth",
-            "repetitions",
-            "no_warmup",
-            "delay",
-            "perplexity",
-            "kl",
-            "kl_base",
-            "chunks",
-            "kernels",
-            "types",
-            "predict",
-            "measure_hardware",
+            "output",
+            "no_display_prompt",
+            "special",
+            "stats",
+            "json",
+            "quiet",
+            "plot",
+            "progress_json",
+            "recipe",
+            "down",
+            "no_kl",
         ],
     ),
-    ("Synthetic models", &["synthetic", "synthetic_plain", "synthetic_layers", "synthetic_seed", "cache_dir"]),
-    ("Processor", &["threads", "mode", "ubatch_size", "batch_size", "isa", "cache_type", "hot"]),
+    ("Processor", &["threads", "mode", "ubatch_size", "batch_size", "isa", "cache_type"]),
     ("Graphics card", &["device", "list_devices", "n_gpu_layers", "card_limit", "vram_budget", "vram_total"]),
     ("Plan", &["dry_run", "hardware", "explain", "shape"]),
+    ("Help", &["help", "version"]),
 ];
-/// Arguments of `powerinfer-run` that are of texts elsewhere.
-const OF_RUN: [(&str, &str); 2] = [("file", "Prompt"), ("ctx_size", "Length")];
+/// Of one command each; these go before the others.
+const OF_ONE: &[(&str, Headings)] = &[
+    ("powerinfer-run", &[("Prompt", &["file", "parse_special"]), ("Length", &["ctx_size"]), ("Plan", &["plot"])]),
+    (
+        "powerinfer-profile",
+        &[
+            ("Texts", &["ctx_size", "parse_special", "seed"]),
+            ("Profiles that exist", &["merge", "show", "compare"]),
+            (
+                "Predictors and thresholds",
+                &[
+                    "samples",
+                    "samples_cap",
+                    "predictor",
+                    "samples_from",
+                    "target",
+                    "predictor_size",
+                    "threshold_search",
+                    "kl_budget",
+                ],
+            ),
+            ("Report", &["hardware", "vram_budget", "vram_total"]),
+        ],
+    ),
+    (
+        "powerinfer-split",
+        &[
+            ("Order of neurons", &["profile", "gpu_index", "keep_order", "predictor"]),
+            ("Plan", &["ctx_size", "mode", "plot"]),
+        ],
+    ),
+    (
+        "powerinfer-bench",
+        &[
+            ("Tests", &["n_prompt", "n_gen", "pg", "n_depth", "repetitions", "no_warmup", "delay"]),
+            ("Texts", &["parse_special"]),
+            ("Synthetic models", &["synthetic", "synthetic_plain", "synthetic_layers", "synthetic_seed", "cache_dir"]),
+            ("Processor", &["hot", "predictor"]),
+            ("Machine", &["hardware", "measure_hardware", "kernels", "types", "predict"]),
+        ],
+    ),
+];
 /// What is under none of them.
 const OTHERS: &str = "Output";
 /// Behind `-h`.
@@ -60,8 +98,7 @@ const MORE: &str = "--help says more of each flag, and has examples.";
 /// `command` with its flags under headings.
 pub fn dressed(command: Command) -> Command {
     let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-    let name = command.get_name();
-    let is_run = name == "powerinfer-run";
+    let name = command.get_name().to_owned();
     let examples = format!(
         "{examples}\n\nllama.cpp's flags are understood, or refused by name: docs/llama-cpp.md. {name} completions SHELL prints completions\n\
          for bash, elvish, fish, powershell or zsh."
@@ -79,19 +116,19 @@ pub fn dressed(command: Command) -> Command {
         .long_version(version::text())
         .after_help(MORE)
         .after_long_help(examples)
-        .mut_args(|arg| with_heading(arg, is_run))
+        .mut_args(|arg| with_heading(arg, &name))
         .mut_args(with_short_help)
 }
 
-fn with_heading(arg: Arg, is_run: bool) -> Arg {
-    if arg.get_help_heading().is_some() {
-        return arg;
-    }
+fn with_heading(arg: Arg, command: &str) -> Arg {
     let id = arg.get_id().as_str();
-    let of_run = OF_RUN.iter().find(|(of, _)| is_run && *of == id).map(|(_, heading)| *heading);
-    let heading = HEADINGS.iter().find(|(_, ids)| ids.contains(&id)).map(|(heading, _)| *heading);
-    let heading = of_run.or(heading).unwrap_or(OTHERS);
-    arg.help_heading(heading)
+    let of = |headings: Headings| headings.iter().find(|(_, ids)| ids.contains(&id)).map(|(heading, _)| *heading);
+    let of_one = OF_ONE.iter().find(|(name, _)| *name == command).and_then(|(_, headings)| of(headings));
+    match of_one.or_else(|| of(HEADINGS)) {
+        Some(heading) => arg.help_heading(heading),
+        None if arg.get_help_heading().is_some() => arg,
+        None => arg.help_heading(OTHERS),
+    }
 }
 
 /// All of it stays for `--help`.
