@@ -11,8 +11,12 @@ use powerinfer::gguf::Gguf;
 use powerinfer::progress::Silent;
 use powerinfer::tokenizer::Tokenizer;
 use powerinfer::units::Bytes;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
+const NO_THINKING: &str = "--reasoning-budget 0";
+const VARIABLES: &str = "--chat-template-kwargs";
 /// Of a chat template: more than are rendered.
 const MOST_TEMPLATE: Bytes = Bytes(2 << 20);
 
@@ -46,6 +50,9 @@ pub struct ChatArgs {
     /// 0: without thinking, where the chat template knows enable_thinking; -1: as the template has it
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..=0))]
     reasoning_budget: Option<i64>,
+    /// Variables that the chat template is told, an object of JSON, as in {"reasoning_effort":"low"}; several add up
+    #[arg(long, value_name = "JSON")]
+    chat_template_kwargs: Vec<Variables>,
     /// Do not keep what is typed at a terminal for the next conversation
     #[arg(long)]
     no_history: bool,
@@ -53,6 +60,23 @@ pub struct ChatArgs {
     #[arg(short, long = "reverse-prompt", value_name = "TEXT", allow_hyphen_values = true,
           value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub reverse_prompt: Vec<String>,
+}
+
+/// Variables of a chat template.
+#[derive(Clone)]
+struct Variables(Vec<(String, Value)>);
+
+impl FromStr for Variables {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let object: BTreeMap<String, Value> =
+            serde_json::from_str(text).context("an object of JSON is wanted, as in {\"reasoning_effort\":\"low\"}")?;
+        for name in ["messages", "add_generation_prompt"] {
+            ensure!(!object.contains_key(name), "{name} is told by the conversation");
+        }
+        Ok(Self(object.into_iter().collect()))
+    }
 }
 
 /// What is done with the prompt.
@@ -133,15 +157,21 @@ impl ChatArgs {
         Ok(Some(Template { name: given.clone(), source: models::read_text(path, MOST_TEMPLATE, &Silent)? }))
     }
 
-    /// What the template is told of thinking; says so where that has no effect.
-    fn thinking(&self, source: &str) -> Option<(String, Value)> {
-        const VARIABLE: &str = "enable_thinking";
-        self.reasoning_budget.filter(|budget| *budget == 0)?;
-        if !source.contains(VARIABLE) {
-            tell!("note: --reasoning-budget 0 has no effect: the chat template does not know {VARIABLE}");
-            return None;
-        }
-        Some((VARIABLE.to_owned(), Value::from(false)))
+    /// What the template is told beside the messages; says so where that has no effect.
+    fn variables(&self, source: &str) -> Vec<(String, Value)> {
+        let off = || (NO_THINKING, ("enable_thinking".to_owned(), Value::from(false)));
+        let thinking = (self.reasoning_budget == Some(0)).then(off);
+        let given = self.chat_template_kwargs.iter().flat_map(|variables| variables.0.clone());
+        let all = thinking.into_iter().chain(given.map(|variable| (VARIABLES, variable)));
+        all.filter(|(flag, (name, _))| {
+            let is_known = source.contains(name);
+            if !is_known {
+                tell!("note: {flag} has no effect: the chat template does not know {name}");
+            }
+            is_known
+        })
+        .map(|(_, variable)| variable)
+        .collect()
     }
 
     /// A chat with that template, and the system message of the flags.
@@ -153,8 +183,7 @@ impl ChatArgs {
         let template = self.template(gguf)?.with_context(|| {
             format!("{name}: has no chat template; --chat-template gives it one, and -i continues plain text")
         })?;
-        let variables = self.thinking(&template.source).into_iter().collect();
-        Chat::new(&template, variables, gguf, tokenizer, self.system()?)
+        Chat::new(&template, self.variables(&template.source), gguf, tokenizer, self.system()?)
     }
 
     /// What to do, and what a chat is held with.
@@ -164,8 +193,10 @@ impl ChatArgs {
     pub fn open<'t>(&self, gguf: &Gguf, tokenizer: &'t Tokenizer, given: bool) -> Result<(Form, Option<Chat<'t>>)> {
         let form = self.form(gguf, given)?;
         if form != Form::Chat {
-            if self.reasoning_budget == Some(0) {
-                tell!("note: --reasoning-budget 0 has no effect on plain text");
+            let given =
+                [(self.reasoning_budget == Some(0), NO_THINKING), (!self.chat_template_kwargs.is_empty(), VARIABLES)];
+            for (_, flag) in given.iter().filter(|(is_given, _)| *is_given) {
+                tell!("note: {flag} has no effect on plain text");
             }
             return Ok((form, None));
         }

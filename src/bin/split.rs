@@ -69,7 +69,7 @@ struct Args {
     which: Which,
     /// Profile of this model, or of another quantization of it
     #[arg(long, value_name = "PROFILE",
-        required_unless_present_any = ["quantize_only", "shape", "predictor", "gpu_index", "keep_order"])]
+        required_unless_present_any = ["quantize_only", "words", "shape", "predictor", "gpu_index", "keep_order"])]
     profile: Option<PathBuf>,
     /// In place of a profile: PowerInfer's list of the neurons for a card (MODEL.generated.gpuidx), which come first
     #[arg(long, value_name = "FILE", conflicts_with_all = ["profile", "keep_order"])]

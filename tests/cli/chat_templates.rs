@@ -96,3 +96,26 @@ fn thinking_is_switched_off_where_the_template_knows_it() {
     assert!(notes.contains("note: --reasoning-budget 0 has no effect on plain text"), "{notes}");
     usage_error("run", &["--reasoning-budget", "5", "-p", "x"], "--reasoning-budget");
 }
+
+#[test]
+fn a_template_is_told_the_variables_of_its_users() {
+    let folder = tempfile::tempdir().unwrap();
+    let says = "{% for m in messages %}{{ m.content }}{% endfor %}\
+                [{{ effort }} {% if tools %}{{ tools[0].a }}{% endif %} {{ enable_thinking }}]";
+    let model = written(folder.path(), Some(says));
+    let given = ["--chat-template-kwargs", r#"{"effort":"low","enable_thinking":true}"#];
+    let more = [&given[..], &["--chat-template-kwargs", r#"{"tools":[{"a":1}]}"#]].concat();
+    let (line, notes) = prompt(&model, &more);
+    assert_eq!((&*line, notes.contains("no effect")), ("'hi[low 1 True]'", false), "{notes}");
+    let (line, notes) = prompt(&model, &["--reasoning-effort", "high", "--chat-template-kwargs", r#"{"effort":2}"#]);
+    assert!(line.starts_with("'hi[2 "), "{line}");
+    assert!(notes.contains("--chat-template-kwargs has no effect: the chat template does not know reasoning_effort"));
+    // What is given last goes before what a budget says.
+    let line = prompt(&model, &[&["--reasoning-budget", "0"][..], &given].concat()).0;
+    assert!(line.ends_with(" True]'"), "{line}");
+    let notes = prompt(&model, &[&given[..], &["-no-cnv"]].concat()).1;
+    assert!(notes.contains("note: --chat-template-kwargs has no effect on plain text"), "{notes}");
+    for wrong in ["", "{", "[1]", "7", r#"{"messages":[]}"#, r#"{"add_generation_prompt":false}"#] {
+        usage_error("run", &["--chat-template-kwargs", wrong, "-st", "-p", "x"], "--chat-template-kwargs");
+    }
+}

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 mod lines;
+mod more_lines;
 
 /// What these command lines mean to the command.
 fn read(name: &str, lines: &[Vec<&str>]) -> Vec<Value> {
@@ -95,6 +96,28 @@ fn no_line_of_llama_bench_and_llama_perplexity_is_misread() {
 fn no_line_of_llama_imatrix_or_llama_quantize_is_misread() {
     check("profile", &lines::PROFILE);
     check("split", &lines::SPLIT);
+}
+
+#[test]
+fn newer_flags_and_those_of_other_programs_are_known() {
+    check("run", &more_lines::RUN);
+    check("bench", &more_lines::BENCH);
+    check("split", &more_lines::SPLIT);
+    for (line, means) in more_lines::PROFILE {
+        let words: Vec<&str> = ["-f", "a", "-o", "b"].into_iter().chain(line.split(' ')).collect();
+        let answer = read_one("profile", &words);
+        let notes = answer["notes"].as_array().map_or(0, Vec::len);
+        match means {
+            Means::Refused => {
+                let flag = words[4].replace('_', "-");
+                assert!(answer["refused"].as_str().is_some_and(|said| said.starts_with(&flag)), "{line}: {answer}");
+            }
+            _ => {
+                let wanted = ("file=a output=b", usize::from(means == Means::Noted));
+                assert_eq!((&*set(&answer), notes), wanted, "{line}: {answer}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -252,4 +275,13 @@ fn some_layers_are_a_share_of_the_card() {
     let (one, three) = (told("1").unwrap(), told("3").unwrap());
     assert!(one.starts_with("note: -ngl 1: of ") && one != three, "{one}, {three}");
     assert_eq!([told("99"), told("all"), told("auto")], [None, None, None]);
+}
+
+#[test]
+fn the_words_of_llama_quantize_alone_miss_one_flag() {
+    let output = Command::new(file("split")).args(["in.gguf", "out.gguf", "q4_k_m", "8"]).output().unwrap();
+    let outcome = Outcome::from(output);
+    assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+    let missing = outcome.stderr.split("Usage:").next().unwrap_or_default();
+    assert!(missing.contains("--quantize-only") && !missing.contains("--profile"), "{}", outcome.stderr);
 }

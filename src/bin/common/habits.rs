@@ -6,10 +6,12 @@ mod compute;
 mod elsewhere;
 mod escapes;
 mod loading;
+mod messages;
 pub mod page;
 mod profile;
 pub mod reader;
 mod sampling;
+mod servers;
 mod split;
 mod values;
 
@@ -109,9 +111,13 @@ pub const TOOLS: [Tool; 4] = [
             &chat::CONVERSATION,
             &sampling::SAMPLING,
             &chat::OUTPUT,
+            &messages::MESSAGES,
             &elsewhere::CHANGED_MODELS,
             &elsewhere::DRAFTS,
+            &servers::FINER_DRAFTS,
+            &servers::REUSE,
             &elsewhere::OTHERS,
+            &servers::SERVERS,
         ],
     },
     Tool {
@@ -125,6 +131,8 @@ pub const TOOLS: [Tool; 4] = [
             &compute::PROCESSOR,
             &compute::CARD,
             &loading::MEMORY,
+            &messages::MESSAGES,
+            &messages::OF_ALL,
             &elsewhere::CHANGED_MODELS,
         ],
     },
@@ -136,6 +144,8 @@ pub const TOOLS: [Tool; 4] = [
             &profile::PROCESSOR,
             &loading::MODEL,
             &compute::PROCESSOR,
+            &messages::MESSAGES,
+            &messages::OF_ALL,
             &elsewhere::CHANGED_MODELS,
         ],
     },

@@ -179,7 +179,7 @@ pub const RUN: [(&str, Means); 212] = [
     ("-rea off", Set("reasoning_budget=0")),
     ("-rea auto", So),
     ("--reasoning-format none", So),
-    ("--chat-template-kwargs {}", Refused),
+    ("--chat-template-kwargs {}", Set("chat_template_kwargs={}")),
     ("--prompt-cache s.bin", Set("prompt_cache=s.bin")),
     ("--prompt-cache-all --prompt-cache s", Set("prompt_cache=s prompt_cache_all=true")),
     ("--prompt-cache-ro --prompt-cache s", Set("prompt_cache=s prompt_cache_ro=true")),

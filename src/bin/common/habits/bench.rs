@@ -1,8 +1,8 @@
 //! Flags of llama-bench and llama-perplexity.
 
-use super::Takes::{Maybe, Nothing};
+use super::Takes::{Maybe, Nothing, Value};
 use super::values::SWITCH;
-use super::{Group, already, by, refused, same, same_but, values};
+use super::{Group, already, by, note, refused, same, same_but, values};
 
 const PLACED: &str = "the planner decides what the card does; --vram-budget bounds it";
 
@@ -23,6 +23,8 @@ pub const TESTS: Group = Group {
         same(&["--progress"], "progress"),
         same_but(&["-t", "--threads"], "threads", "A list, as there."),
         same(&["--no-warmup"], "no-warmup"),
+        note(&["--n-gen-warmup"], Value, "the warm-up is a run of the test, which --no-warmup leaves out"),
+        by(&["-ngl", "--gpu-layers", "--n-gpu-layers"], Value, values::layers, "One value, as for powerinfer-run."),
         already(&["-v", "--verbose"], Nothing, "What there is to say is said on standard error."),
     ],
 };
@@ -80,7 +82,7 @@ pub const PERPLEXITY: Group = Group {
             "of what llama-perplexity measures, --perplexity and --kl are here",
         ),
         refused(
-            &["-np", "--parallel", "-npp", "-ntg", "-npl"],
+            &["-np", "--parallel", "-npp", "-ntg", "-npl", "-pps", "-tgs"],
             "sequences are measured one at a time; -p, -n and -pg give their lengths",
         ),
     ],

@@ -5,7 +5,6 @@ use super::values::SWITCH;
 use super::{Group, already, by, note, refused, same, same_but, values};
 
 const TURNS: &str = "what stands before and after a turn is the chat template's; --chat-template names another";
-const MESSAGES: &str = "messages go to standard error, in one form";
 
 /// What is said first.
 pub const PROMPT: Group = Group {
@@ -46,15 +45,23 @@ pub const CONVERSATION: Group = Group {
         note(&["--no-jinja"], Nothing, "chat templates are Jinja in any case"),
         same_but(&["--chat-template"], "chat-template", "A name or a file."),
         same_but(&["--chat-template-file"], "chat-template", "A name or a file."),
-        refused(
-            &["--chat-template-kwargs"],
-            "of a template's own variables only enable_thinking can be set, by --reasoning-budget 0",
+        same_but(&["--chat-template-kwargs"], "chat-template-kwargs", "Several add up."),
+        by(
+            &["--reasoning-budget"],
+            Value,
+            values::reasoning_budget,
+            "0 and -1, where the template knows enable_thinking.",
         ),
-        same_but(&["--reasoning-budget"], "reasoning-budget", "Where the template knows thinking."),
         by(&["-rea", "--reasoning"], Maybe(SWITCH), values::reasoning, "`off` is `--reasoning-budget 0`."),
         by(&["--reasoning-format"], Value, values::reasoning_format, "Thoughts are printed as the model writes them."),
+        by(
+            &["--reasoning-effort"],
+            Value,
+            values::reasoning_effort,
+            "`--chat-template-kwargs` with `reasoning_effort`; default is so.",
+        ),
         refused(
-            &["--reasoning-budget-message", "--reasoning-effort"],
+            &["--reasoning-budget-message"],
             "thinking can be switched off by --reasoning-budget 0, and not bounded",
         ),
         already(
@@ -84,19 +91,6 @@ pub const OUTPUT: Group = Group {
         already(&["--perf", "--show-timings"], Nothing, "Timings are printed on standard error."),
         note(&["--no-perf", "--no-show-timings"], Nothing, "timings are printed on standard error in any case"),
         same_but(&["--log-disable"], "quiet", "Errors are said all the same."),
-        refused(&["--log-file"], "messages go to standard error: 2> FILE keeps them"),
-        note(&["--log-colors"], Maybe(SWITCH), MESSAGES),
-        note(&["--log-prefix", "--no-log-prefix", "--log-timestamps", "--no-log-timestamps"], Nothing, MESSAGES),
-        note(
-            &["-v", "--verbose", "--log-verbose"],
-            Nothing,
-            "messages have one level; --stats and --verbose-prompt say more",
-        ),
-        note(
-            &["-lv", "--verbosity", "--log-verbosity"],
-            Value,
-            "messages have one level; --stats and --verbose-prompt say more",
-        ),
         refused(&["-ptc", "--print-token-count"], "--stats says at the end how many tokens there were"),
         refused(&["-o", "--output", "--output-file"], "the text goes to standard output: > FILE keeps it"),
         same(&["--usage"], "help"),

@@ -119,6 +119,7 @@ pub const CARD: Group = Group {
         note(&["-ot", "--override-tensor"], Value, PLACED),
         note(&["-cmoe", "--cpu-moe"], Nothing, PLACED),
         note(&["-ncmoe", "--n-cpu-moe"], Value, PLACED),
+        note(&["--moe-cache"], Value, PLACED),
         already(
             &["-kvo", "--kv-offload"],
             Nothing,

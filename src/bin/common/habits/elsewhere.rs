@@ -138,20 +138,7 @@ pub const OTHERS: Group = Group {
         super::already(&["--no-mmproj", "--no-mmproj-auto"], super::Takes::Nothing, "Only text is read."),
         refused(&["--mmproj-auto", "--mmproj-offload", "--no-mmproj-offload", "-mmdev", "--mmproj-device"], MEDIA),
         refused(&["-mv", "--model-vocoder", "-hfv", "-hfrv", "--hf-repo-v", "-hffv", "--hf-file-v"], MEDIA),
-        refused(
-            &[
-                "--server-base",
-                "--host",
-                "--port",
-                "--api-key",
-                "-cram",
-                "--cache-ram",
-                "-ctxcp",
-                "--ctx-checkpoints",
-                "--swa-checkpoints",
-            ],
-            SERVER,
-        ),
+        refused(&["--server-base", "--host", "--port", "--api-key"], SERVER),
         refused(&["--log-prompts-dir"], "--verbose-prompt prints prompts on standard error: 2> FILE keeps them"),
         refused(
             &[

@@ -35,6 +35,7 @@ pub const MEMORY: Group = Group {
         ),
         same(&["--mlock"], "mlock"),
         by(&["-lm", "--load-mode"], Value, values::load_mode, "`mlock` is `--mlock`; the others map the file."),
+        note(&["-lzm", "--lazy-mode"], Value, "files are mapped, and read as they are needed"),
         already(&["-ndio", "--no-direct-io"], Nothing, "Files are mapped."),
         note(&["-dio", "--direct-io"], Nothing, "files are mapped, and read as they are needed"),
         already(&["-nr", "--no-repack"], Nothing, "Weights are computed as they are in the file."),

@@ -88,6 +88,9 @@ impl Reader<'_> {
             return self.line.arguments.push(argument);
         };
         if !is_flag(text) {
+            if let Some(why) = self.stands_alone() {
+                return self.refuse(text, why);
+            }
             return self.line.arguments.push(argument);
         }
         let (flag, given) = text.split_once('=').map_or((text, None), |(flag, value)| (flag, Some(value)));
@@ -97,6 +100,16 @@ impl Reader<'_> {
             Some(habit) => self.take(habit, &typed, rest),
             None => self.own(&argument, &typed, rest),
         }
+    }
+
+    /// Why a word without a flag before it is refused, where the command takes none.
+    fn stands_alone(&self) -> Option<&'static str> {
+        // One of a list, perhaps.
+        let several = |arg: &Arg| arg.get_num_args().is_some_and(|n| n.max_values() > 1);
+        let takes_words = self.command.get_positionals().next().is_some() || self.command.get_arguments().any(several);
+        let has_prompt = long(self.command, "prompt").is_some();
+        (has_prompt && !takes_words)
+            .then_some("no flag is before it; -m FILE names a model, -p TEXT a prompt, and --help lists the others")
     }
 
     /// A flag of the table.

@@ -22,6 +22,10 @@ pub const TYPES: Group = Group {
         same(&["--leave-output-tensor"], "leave-output-tensor"),
         same(&["--allow-requantize"], "allow-requantize"),
         refused(&["--prune-layers"], "layers are not left out"),
+        refused(
+            &["--target-bpw", "--keep-bpw-state", "--no-importance"],
+            "types are not searched for; a type such as q4_k_m and --tensor-type say which",
+        ),
         refused(&["--keep-split"], "one file is written; llama-gguf-split divides it"),
         refused(&["--override-kv"], "keys are kept as they are; gguf_set_metadata.py of llama.cpp changes them"),
     ],

@@ -6,6 +6,9 @@ use crate::common::default_threads;
 /// What flags that are on or off take.
 pub const SWITCH: &[&str] = &["on", "off", "auto", "1", "0", "true", "false", "enabled", "disabled", "-1"];
 
+/// What `-lm` takes.
+const LOAD_MODES: [&str; 6] = ["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"];
+
 /// Whether a value of [`SWITCH`] says no.
 fn is_off(value: &str) -> bool {
     ["off", "0", "false", "disabled"].contains(&value.to_ascii_lowercase().as_str())
@@ -39,6 +42,14 @@ pub fn device(value: &str) -> Reading {
     Reading::Flag("device", value.to_owned())
 }
 
+/// `-ngl` of llama-bench, which takes lists and ranges.
+pub fn layers(value: &str) -> Reading {
+    if value.contains([',', '+', '*']) || value.trim_start_matches('-').contains('-') {
+        return Reading::Refused(format!("\"{value}\" are several; one is measured at a time"));
+    }
+    Reading::Flag("n-gpu-layers", value.to_owned())
+}
+
 /// `-mg`.
 pub fn main_gpu(value: &str) -> Reading {
     // The first card is used anyway where there is one; named, a machine without one would refuse it.
@@ -64,6 +75,10 @@ pub fn load_mode(value: &str) -> Reading {
         "auto" | "mmap" => Reading::Already,
         "mlock" | "mmap+mlock" => Reading::Flag("mlock", String::new()),
         "none" | "dio" => Reading::Note("files are mapped, and read as they are needed".to_owned()),
+        // A list of bench measures each.
+        list if list.split(',').all(|mode| LOAD_MODES.contains(&mode)) => {
+            Reading::Note("files are mapped in any case, and measured once".to_owned())
+        }
         _ => Reading::Refused(format!("\"{value}\" is not known; auto, mmap and mlock are")),
     }
 }
@@ -86,9 +101,25 @@ pub fn reasoning(value: &str) -> Reading {
     if is_off(value) { Reading::Flag("reasoning-budget", "0".to_owned()) } else { Reading::Already }
 }
 
+/// `--reasoning-budget`.
+pub fn reasoning_budget(value: &str) -> Reading {
+    match value.parse::<i64>() {
+        Ok(1..) => Reading::Refused("thinking can be switched off by 0, and not bounded".to_owned()),
+        _ => Reading::Flag("reasoning-budget", value.to_owned()),
+    }
+}
+
+/// `--reasoning-effort`.
+pub fn reasoning_effort(value: &str) -> Reading {
+    if value == "default" {
+        return Reading::Already;
+    }
+    Reading::Flag("chat-template-kwargs", serde_json::json!({ "reasoning_effort": value }).to_string())
+}
+
 /// `--reasoning-format`.
 pub fn reasoning_format(value: &str) -> Reading {
-    if value == "none" {
+    if ["none", "auto"].contains(&value) {
         return Reading::Already;
     }
     Reading::Note("thoughts are printed as the model writes them".to_owned())
@@ -134,7 +165,7 @@ pub fn placed(value: &str) -> Reading {
     Reading::Note("the planner decides what the card does; --vram-budget bounds it".to_owned())
 }
 
-/// `--mirostat`.
+/// `--process-output`.
 pub fn process_output(value: &str) -> Reading {
     if is_off(value) {
         return Reading::Already;
