@@ -61,6 +61,7 @@ mod synthetic;
 mod templates;
 mod terminal;
 mod thresholds;
+mod tmux;
 mod token_ids;
 mod trace;
 mod trained;

@@ -163,7 +163,7 @@ fn a_conversation_through_a_pipe_knows_its_commands() {
     let (_folder, model) = tiny();
     let input = b"/help\n/stats\n\nhello\n/stats\n/reset\n/stats\n/what\nmore\n/exit\nnever said\n";
     let outcome = feed(&mut run(&model, &["-i", "-n", "3", "--ignore-eos", "--temp", "0"]), input).ok();
-    for text in ["/help         this list", "0 of 64 tokens", "(forgotten)", "/what: unknown command"] {
+    for text in ["/help          this list", "0 of 64 tokens", "(forgotten)", "/what: unknown command"] {
         assert!(outcome.stderr.contains(text), "{text} is missing in {}", outcome.stderr);
     }
     assert!(outcome.stderr.contains("FFN neurons fired"), "{}", outcome.stderr);

@@ -19,6 +19,8 @@ pub mod server;
 #[cfg(unix)]
 pub mod terminal;
 mod tiny;
+#[cfg(unix)]
+pub mod tmux;
 
 pub use command::{Outcome, file, launched, names_in, refused, refused_by, sh, tool, usage_error};
 pub use model_file::{ModelFile, Tensor, Value};

@@ -103,6 +103,27 @@ pub fn print_generated(text: &str) -> Result<()> {
     if stdout().is_terminal() { print(without_controls(text)) } else { print(text) }
 }
 
+/// The prompt of a terminal without editing that a line is waited for at.
+static PROMPT: Mutex<Option<&'static str>> = Mutex::new(None);
+
+/// Shows `prompt` on a terminal without editing and runs `read`, which waits for a line there. The terminal itself drops what is
+/// typed at Ctrl-C; that is told, and the prompt shown anew.
+pub fn at_plain_prompt<T>(prompt: &'static str, read: impl FnOnce() -> T) -> T {
+    let waits = |at| PROMPT.lock().map(|mut now| *now = at);
+    let _ = waits(Some(prompt));
+    let result = read();
+    let _ = waits(None);
+    result
+}
+
+/// Whether Ctrl-C has dropped a line.
+fn has_dropped_line() -> bool {
+    let Some(prompt) = PROMPT.lock().ok().and_then(|now| *now) else { return false };
+    let _ = writeln!(stderr(), "\n(the line was dropped; Ctrl-D or /exit leaves)");
+    let _ = write!(stdout(), "{prompt}").and_then(|()| stdout().flush());
+    true
+}
+
 static STOP: AtomicBool = AtomicBool::new(false);
 static EXITS: AtomicBool = AtomicBool::new(false);
 
@@ -122,6 +143,9 @@ pub enum Again {
 pub fn catch_ctrl_c(again: Again) -> Result<()> {
     press_again(again);
     let handler = move || {
+        if has_dropped_line() {
+            return;
+        }
         if STOP.swap(true, Ordering::SeqCst) && EXITS.load(Ordering::SeqCst) {
             ending::leave(130);
         }

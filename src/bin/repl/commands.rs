@@ -11,20 +11,26 @@ use powerinfer::sampler::Sampler;
 use std::env;
 use std::path::PathBuf;
 
+/// Lines of 78 columns at most.
 const HELP: &str = "\
-/help         this list
-/regen        take back the last answer and give another
-/undo         take back the last answer and what it answers
-/clear        forget everything said so far (also /reset; without a chat template, so does the end of the model's text)
-/system TEXT  change what the model is told before all messages; /system alone shows it, /system none takes it away
-/read FILE    put a text before what you say next
-/save FILE    write the conversation as JSON
-/load FILE    go on with such a conversation in place of this one
-/set temp 0.7 change a parameter of sampling, by the name of its flag; /set alone lists them
-/stats        tokens in the context, and what share of FFN neurons fired
-/exit         leave (also Ctrl-D)
-\"\"\" begins a block of several lines, which ends with \"\"\". Ctrl-C stops an answer.
-Any line that does not begin with / goes to the model; of one that begins with // all but the first /.";
+/help          this list
+/regen         take back the last answer and give another
+/undo          take back the last answer and what it answers
+/clear         forget everything said so far, also /reset (without a chat
+               template, so does the end of the model's text)
+/system TEXT   change what the model is told before all messages; /system
+               alone shows it, /system none takes it away
+/read FILE     put a text before what you say next
+/save FILE     write the conversation as JSON
+/load FILE     go on with such a conversation in place of this one
+/set temp 0.7  change a parameter of sampling, by the name of its flag; /set
+               alone lists them
+/stats         tokens in the context, and what share of FFN neurons fired
+/exit          leave (also /quit, Ctrl-D)
+
+\"\"\" begins a block of several lines, which ends with \"\"\". Ctrl-C stops an
+answer. Any line that does not begin with / goes to the model; of one that
+begins with //, all but the first / does.";
 
 /// What comes of a command.
 pub enum Done {

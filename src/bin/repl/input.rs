@@ -2,7 +2,7 @@
 
 use super::block::{self, Typed};
 use super::history::{History, MOST_ENTRIES};
-use crate::common::terminal::tell;
+use crate::common::terminal::{at_plain_prompt, print, tell};
 use anyhow::{Context, Result, ensure};
 use powerinfer::files::MOST_PROMPT;
 use rustyline::error::ReadlineError;
@@ -13,7 +13,12 @@ use std::io::{self, BufRead, IsTerminal, Read, stdin};
 pub struct Input {
     /// None: a pipe.
     editor: Option<(DefaultEditor, History)>,
+    /// Whether it is a terminal that cannot move its cursor: lines are not edited.
+    is_plain: bool,
 }
+
+/// Kinds of terminals without editing, as the editor has them.
+const PLAIN: [&str; 3] = ["dumb", "cons25", "emacs"];
 
 /// A line of a terminal.
 enum Answer {
@@ -30,14 +35,16 @@ impl Input {
     /// When the terminal cannot be used.
     pub fn new(history: bool) -> Result<Self> {
         if !stdin().is_terminal() {
-            return Ok(Self { editor: None });
+            return Ok(Self { editor: None, is_plain: false });
         }
         let mut editor = DefaultEditor::with_config(Config::builder().max_history_size(MOST_ENTRIES)?.build())?;
         let mut history = History::new(history);
         for entry in history.entries() {
             editor.add_history_entry(entry)?;
         }
-        Ok(Self { editor: Some((editor, history)) })
+        let kind = std::env::var("TERM").unwrap_or_default();
+        let is_plain = cfg!(unix) && PLAIN.iter().any(|plain| plain.eq_ignore_ascii_case(&kind));
+        Ok(Self { editor: Some((editor, history)), is_plain })
     }
 
     /// The next line or block; `None` at the end.
@@ -84,7 +91,7 @@ impl Input {
         }
     }
 
-    fn line(&mut self, prompt: &str) -> Result<Answer> {
+    fn line(&mut self, prompt: &'static str) -> Result<Answer> {
         let Some((editor, _)) = &mut self.editor else {
             let mut line = String::new();
             let n = stdin().lock().take(MOST_PROMPT.0 + 1).read_line(&mut line).context("standard input")?;
@@ -93,10 +100,20 @@ impl Input {
             return Ok(if n > 0 { Answer::Line(line()) } else { Answer::End });
         };
         loop {
-            match editor.readline(prompt) {
+            let line = match self.is_plain {
+                true => at_plain_prompt(prompt, || editor.readline(prompt)),
+                false => editor.readline(prompt),
+            };
+            match line {
                 Ok(line) => return Ok(Answer::Line(line)),
                 Err(ReadlineError::Interrupted) => return Ok(Answer::Interrupted),
-                Err(ReadlineError::Eof) => return Ok(Answer::End),
+                Err(ReadlineError::Eof) => {
+                    if self.is_plain {
+                        // What the shell says next begins a line.
+                        print("\n")?;
+                    }
+                    return Ok(Answer::End);
+                }
                 Err(ReadlineError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
                     tell!("(what was typed is not UTF-8 and was not sent; set the terminal to UTF-8)");
                 }
