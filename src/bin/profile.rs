@@ -210,7 +210,7 @@ fn run(args: Args) -> Result<()> {
     }
     let made_of = (args.show.is_none() && args.merge.is_empty()).then_some(model.as_deref());
     args.page.write(&profile, made_of, args.threads.unwrap_or_else(common::default_threads))?;
-    let (texts, n_tokens) = (profile.texts.len(), profile.n_tokens());
+    let (texts, n_tokens) = (profile.texts_in_words(), profile.n_tokens());
     let (name, activation, table) = (&profile.name, &profile.activation, report::table(&profile));
     let more = if args.show.is_some() { report::cold_table(&profile) } else { String::new() };
     let more = more + &experts::table(&profile);
@@ -218,7 +218,7 @@ fn run(args: Args) -> Result<()> {
         return print_json(json(&profile));
     }
     print_table(format_args!(
-        "{}: {n_tokens} tokens of {texts} text(s), activation {activation}\n{table}{more}",
+        "{}: {n_tokens} tokens of {texts}, activation {activation}\n{table}{more}",
         printable(name)
     ))
 }

@@ -34,11 +34,11 @@ impl Report<'_> {
         out += &format!("<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n", text(name));
         out += &format!("<h1>{}</h1>\n", text(name));
         out += &format!(
-            "<p class=\"faint\">{}, activation {}; {} tokens of {} text(s); powerinfer {}</p>\n",
+            "<p class=\"faint\">{}, activation {}; {} tokens of {}; powerinfer {}</p>\n",
             text(&profile.arch),
             text(&profile.activation),
             profile.n_tokens(),
-            profile.texts.len(),
+            profile.texts_in_words(),
             env!("CARGO_PKG_VERSION")
         );
         out += &self.summary();

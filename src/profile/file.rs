@@ -63,6 +63,12 @@ impl Profile {
         self.texts.iter().map(|t| t.n_tokens).sum()
     }
 
+    /// How many texts were counted, in words: `1 text`, `3 texts`.
+    pub fn texts_in_words(&self) -> String {
+        let n = self.texts.len();
+        format!("{n} text{}", if n == 1 { "" } else { "s" })
+    }
+
     /// The router that chooses a group, and its row there; `None` where it is computed for every token.
     pub fn router_of(&self, group: usize) -> Option<(&RouterCounts, usize)> {
         let router = self.routers.binary_search_by_key(&self.layer_of[group], |router| router.layer).ok()?;
