@@ -125,9 +125,9 @@ pub fn generate(
     // Entries behind the tokens only fill the embedding up.
     let n_tokens = executor.model().config.n_tokens;
     let mut logits = Vec::new();
-    let long = prompt.len() > executor.params().n_ubatch;
-    if long {
-        user.begin("prompt", prompt.len() as u64);
+    match prompt.len() > executor.params().n_ubatch {
+        true => user.begin("prompt", prompt.len() as u64),
+        false => user.begin_brief("prompt", prompt.len() as u64),
     }
     for chunk in prompt.chunks(executor.params().n_ubatch) {
         if user.cancelled() {
@@ -137,9 +137,7 @@ pub fn generate(
         out.n_prompt += chunk.len();
         logits.clear();
         logits.extend_from_slice(&executor.prefill(chunk)?[..n_tokens]);
-        if long {
-            user.advance(chunk.len() as u64);
-        }
+        user.advance(chunk.len() as u64);
     }
     user.end();
     out.prefill = start.elapsed();

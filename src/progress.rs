@@ -6,6 +6,8 @@ use std::fmt;
 pub trait Progress: Sync {
     /// A stage of `total` steps begins.
     fn begin(&self, _what: &str, _total: u64) {}
+    /// The same of a stage that is over too soon to be shown to people.
+    fn begin_brief(&self, _what: &str, _total: u64) {}
     /// `n` more steps are done.
     fn advance(&self, _n: u64) {}
     /// What the work is at, or what it has found so far, in a few words.

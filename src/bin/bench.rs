@@ -18,6 +18,7 @@ use clap::Parser;
 use common::args::Compute;
 use common::models;
 use common::plan::Vram;
+use common::progress_lines::{ProgressArgs, Span};
 use common::self_test::choose;
 use common::terminal::{Again, Bar, catch_ctrl_c, print, tell};
 use common::which::Which;
@@ -109,6 +110,8 @@ struct Args {
     ablation: Ablation,
     #[command(flatten)]
     compute: Compute,
+    #[command(flatten)]
+    progress: ProgressArgs,
 }
 
 impl Args {
@@ -129,6 +132,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<()> {
     catch_ctrl_c(Again::Exits)?;
+    args.progress.apply();
     if let Some(path) = &args.measure_hardware {
         return write_hardware(&args, path);
     }
@@ -188,8 +192,10 @@ fn expected(cases: &[Case]) -> Vec<&'static str> {
 fn open(args: &Args, bar: &Bar) -> Result<Vec<Model>> {
     let open = |path: Option<&Path>| -> Result<Model> {
         let check = args.compute.check_tensors.then_some(bar as _);
-        let model = models::open(models::open_file(path)?, args.compute.activation, check)?;
-        args.compute.lock(&model);
+        let loading = Span::new("loading");
+        let model = models::open(args.compute.memory.open(path, bar)?, args.compute.activation, check)?;
+        args.compute.memory.lock(&model);
+        loading.end();
         Ok(model)
     };
     if let Some(path) = args.synthetic.file(bar)? {
@@ -211,7 +217,8 @@ fn write_kernels(args: &Args) -> Result<()> {
     let models = open(args, &bar)?;
     ensure!(models.len() == 1, "--kernels measures one model; {} are named", models.len());
     let (_, kv_type) = args.speed.first();
-    let measured = args.kernels.measure(&device, &models[0], kv_type.dtype(), &bar);
+    ensure!(kv_type.is_one(), "--kernels: keys and values of two types are not computed on a card yet");
+    let measured = args.kernels.measure(&device, &models[0], kv_type.k, &bar);
     drop(bar);
     let (rows, ended) = measured?;
     // What was measured before something went wrong is not lost.

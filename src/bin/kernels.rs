@@ -9,6 +9,7 @@ use powerinfer::gpu::matrix::planes;
 use powerinfer::gpu::meter::{Effort, Meter};
 use powerinfer::gpu::{Chosen, Device, DeviceChoice};
 use powerinfer::measure::kernels::{About, KernelRow, rows};
+use powerinfer::measure::model_type::model_type;
 use powerinfer::model::Model;
 use powerinfer::printable::printable;
 use powerinfer::progress::Progress;
@@ -74,7 +75,7 @@ impl KernelsArgs {
         let about = About {
             build: env!("CARGO_PKG_VERSION").to_owned(),
             model_filename: printable(model.gguf.source().name()).into_owned(),
-            model_type: model.config.name.clone(),
+            model_type: model_type(model),
             device: device.name().to_owned(),
             emulated: device.is_emulated(),
             sheet_gb_per_s: data_sheet.map(|b| b / 1e9),

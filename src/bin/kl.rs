@@ -43,7 +43,8 @@ impl Comparison {
         let base = args.kl.kl_base.as_deref().map(|path| -> Result<_> {
             let check = args.compute.check_tensors.then_some(progress);
             let path = args.which.found(path, progress)?;
-            let base = models::open(models::open_file(path.as_deref())?, args.compute.activation, check)?;
+            let base =
+                models::open(args.compute.memory.open(path.as_deref(), progress)?, args.compute.activation, check)?;
             check_vocabularies(&base, model)?;
             Ok(base)
         });

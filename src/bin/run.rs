@@ -21,6 +21,7 @@ use common::hardware::hardware_to_show;
 use common::models;
 use common::names;
 use common::plan::{self, PlanArgs};
+use common::progress_lines::{ProgressArgs, Span};
 use common::sampling::Sampling;
 use common::terminal::{Again, Bar, be_quiet, catch_ctrl_c, print, print_generated, print_json, tell};
 use common::which::Which;
@@ -143,6 +144,8 @@ struct Args {
     compute: Compute,
     #[command(flatten)]
     trace: recording::TraceArgs,
+    #[command(flatten)]
+    progress: ProgressArgs,
 }
 
 fn main() -> ExitCode {
@@ -157,6 +160,7 @@ fn run(args: Args) -> Result<()> {
     if args.quiet {
         be_quiet();
     }
+    args.progress.apply();
     if args.list_models {
         return names::list(args.which.models.as_deref());
     }
@@ -184,8 +188,10 @@ fn run(args: Args) -> Result<()> {
     let check = args.compute.check_tensors.then_some(&bar as _);
     let path = args.which.path(&bar)?;
     args.trace.check([&path, &args.file, &args.plan.hardware].into_iter().flatten().map(PathBuf::as_path))?;
-    let model = models::open(models::open_file(path.as_deref())?, args.compute.activation, check)?;
-    args.compute.lock(&model);
+    let loading = Span::new("loading");
+    let gguf = args.compute.memory.open(path.as_deref(), &bar)?;
+    let model = models::open(gguf, args.compute.activation, check)?;
+    args.compute.memory.lock(&model);
     args.which.warn(&model)?;
     let tokenizer = models::tokenizer(&model.gguf)?;
     drop(bar);
@@ -205,6 +211,7 @@ fn run(args: Args) -> Result<()> {
     }
     let mut sampler = Sampler::for_tokens(&params, &tokenizer)?;
     sampler.set_grammar(rules.map(|rules| Grammar::new(&rules, &tokenizer)).transpose()?);
+    loading.end();
     let load = start.elapsed().as_secs_f64();
     let by_columns = |group: &NeuronGroup| matches!(group.ffn_down(), Down::Columns(_));
     let plain = model.weights.groups().any(|(_, group)| by_columns(group));
@@ -338,7 +345,7 @@ fn executor_params(args: &Args, model: &Model) -> Result<ExecutorParams> {
     Ok(ExecutorParams {
         n_threads,
         n_ctx,
-        kv_type: args.batches.cache_type,
+        kv_type: args.batches.cache.kv_type(),
         mode: args.mode,
         n_ubatch: args.batches.n_ubatch(),
         isa: args.compute.isa(),

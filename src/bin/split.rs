@@ -313,7 +313,7 @@ fn assume_predictors(args: &Args, work: &mut Workload) {
 fn setting(args: &Args, work: &Workload, n_threads: usize, bar: &Bar) -> Result<(Hardware, Run)> {
     let n_ctx = args.ctx_size;
     ensure!(n_ctx > 0, "-c 0: a context needs at least one token");
-    let run = Run { n_ctx, n_past: n_ctx, kv_type: KvType::F16.dtype(), n_ubatch: N_UBATCH, mode: args.mode };
+    let run = Run { n_ctx, n_past: n_ctx, kv_type: KvType::F16, n_ubatch: N_UBATCH, mode: args.mode };
     let given = args.plan.hardware.as_deref();
     let hardware = hardware_to_show(given, DeviceChoice::Auto, work, &run, n_threads, Isa::detect(), bar)?;
     Ok((hardware, run))

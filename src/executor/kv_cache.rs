@@ -4,50 +4,14 @@ mod rows;
 mod shift;
 
 use crate::cpu::Rows;
-use crate::model::Model;
+use crate::model::{KvType, Model};
 use crate::quant::GgmlType;
 use crate::quant::convert::{Quantize, quantizer};
 use anyhow::{Context, Result, bail, ensure};
 use std::ops::Range;
-use std::str::FromStr;
 
 pub(super) use rows::Plane;
 pub(super) use shift::Turn;
-
-/// Type of the cached numbers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KvType {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit floats: half the memory.
-    F16,
-    /// Bytes with a scale per 32: about a quarter.
-    Q8_0,
-}
-
-impl KvType {
-    /// The tensor type as which the numbers are stored.
-    pub fn dtype(self) -> GgmlType {
-        match self {
-            Self::F32 => GgmlType::F32,
-            Self::F16 => GgmlType::F16,
-            Self::Q8_0 => GgmlType::Q8_0,
-        }
-    }
-}
-
-impl FromStr for KvType {
-    type Err = anyhow::Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        match name.to_ascii_lowercase().as_str() {
-            "f32" => Ok(Self::F32),
-            "f16" => Ok(Self::F16),
-            "q8_0" => Ok(Self::Q8_0),
-            _ => bail!("KV cache type \"{name}\" is not known; f16, q8_0 and f32 are"),
-        }
-    }
-}
 
 /// Where a layer's keys and values are: `[n_head_kv][n_rows]`, from row `first` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +32,9 @@ pub(super) struct KvCache {
     n_past: usize,
     /// Positions that were stored since it was empty: those that rows have been given up for.
     n_stored: usize,
-    dtype: GgmlType,
-    write: Quantize,
+    kind: KvType,
+    write_key: Quantize,
+    write_value: Quantize,
     /// Bytes of one head's keys of one token, and of its values.
     key_bytes: usize,
     value_bytes: usize,
@@ -96,15 +61,15 @@ impl KvCache {
     pub fn new(model: &Model, n_ctx: usize, n_batch: usize, kind: KvType) -> Result<Self> {
         ensure!(n_ctx > 0, "a context of 0 tokens");
         let (config, layers) = (&model.config, &model.weights.layers);
-        let (head_dim, value_dim, dtype) = (config.head_dim, config.value_dim, kind.dtype());
-        let row_bytes = |n: usize| {
+        let (head_dim, value_dim) = (config.head_dim, config.value_dim);
+        let row_bytes = |dtype: GgmlType, n: usize| {
             let whole = dtype.row_bytes(n);
             let block = dtype.block_len();
             whole.with_context(|| {
                 format!("--cache-type {dtype}: heads of {n} are not whole blocks of {block}; take f16")
             })
         };
-        let (key_bytes, value_bytes) = (row_bytes(head_dim)?, row_bytes(value_dim)?);
+        let (key_bytes, value_bytes) = (row_bytes(kind.k, head_dim)?, row_bytes(kind.v, value_dim)?);
         let n_head_kv = config.n_head_kv;
         let (mut n_rows, mut places) = (Some(0usize), Vec::with_capacity(layers.len()));
         for (layer, window) in layers.iter().zip(&config.windows) {
@@ -117,7 +82,7 @@ impl KvCache {
         let store = |row_bytes: usize| n_rows.and_then(|n| zeros(n.checked_mul(row_bytes)?));
         let stores = store(key_bytes).and_then(|keys| Some((keys, store(value_bytes)?)));
         let Some((keys, values)) = stores else { bail!("-c {n_ctx}: the KV cache does not fit in memory; lower it") };
-        let write = quantizer(dtype)?;
+        let (write_key, write_value) = (quantizer(kind.k)?, quantizer(kind.v)?);
         let (n_past, n_stored, lost) = (0, 0, vec![0; places.len()]);
         Ok(Self {
             n_ctx,
@@ -126,8 +91,9 @@ impl KvCache {
             value_dim,
             n_past,
             n_stored,
-            dtype,
-            write,
+            kind,
+            write_key,
+            write_value,
             key_bytes,
             value_bytes,
             places,
@@ -139,13 +105,13 @@ impl KvCache {
 
     /// Whether it is laid out as `other`.
     pub fn is_like(&self, other: &Self) -> bool {
-        let layout = |c: &Self| (c.n_ctx, c.n_head_kv, c.head_dim, c.value_dim, c.dtype);
+        let layout = |c: &Self| (c.n_ctx, c.n_head_kv, c.head_dim, c.value_dim, c.kind);
         layout(self) == layout(other) && self.places == other.places
     }
 
-    /// Type of the cached numbers.
-    pub fn dtype(&self) -> GgmlType {
-        self.dtype
+    /// Types of the cached numbers.
+    pub fn kind(&self) -> KvType {
+        self.kind
     }
 
     /// Bytes of the whole cache.
@@ -225,8 +191,8 @@ impl KvCache {
         let heads = k.chunks_exact(self.head_dim).zip(v.chunks_exact(self.value_dim));
         for (head, (k, v)) in heads.enumerate() {
             let at = self.head(layer, head) + row;
-            (self.write)(k, &mut self.keys[at * self.key_bytes..][..self.key_bytes]);
-            (self.write)(v, &mut self.values[at * self.value_bytes..][..self.value_bytes]);
+            (self.write_key)(k, &mut self.keys[at * self.key_bytes..][..self.key_bytes]);
+            (self.write_value)(v, &mut self.values[at * self.value_bytes..][..self.value_bytes]);
         }
         self.n_stored = self.n_stored.max(position + 1);
     }

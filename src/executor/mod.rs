@@ -19,6 +19,7 @@ mod recurrent;
 mod sequence;
 mod stats;
 
+pub use crate::model::KvType;
 pub use batch::{Batch, Entry};
 pub use bytes::{dense_bytes, dense_bytes_per_token};
 pub use cpu::Worker;
@@ -27,7 +28,6 @@ pub use executor::{Executor, Put, Take};
 pub use fallback::CardFailed;
 pub use gates::Gates;
 pub use hybrid::check_card;
-pub use kv_cache::KvType;
 pub use mask::{Fired, MaskSource};
 pub use memory::Memory;
 pub use observer::{FfnAt, Observer};

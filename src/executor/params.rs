@@ -1,8 +1,7 @@
 //! How a model is to be run.
 
-use super::kv_cache::KvType;
 use crate::cpu::Isa;
-use crate::model::Mode;
+use crate::model::{KvType, Mode};
 use crate::placement::plan::Run;
 
 /// How a model is to be run.
@@ -12,7 +11,7 @@ pub struct ExecutorParams {
     pub n_threads: usize,
     /// Tokens that the KV cache holds.
     pub n_ctx: usize,
-    /// Type of the KV cache.
+    /// Types of the KV cache.
     pub kv_type: KvType,
     /// What decode computes of the FFN.
     pub mode: Mode,
@@ -25,7 +24,7 @@ pub struct ExecutorParams {
 impl ExecutorParams {
     /// What is planned for such a run, timed when `n_past` tokens are in the context.
     pub fn run(&self, n_past: usize) -> Run {
-        let kv_type = self.kv_type.dtype();
-        Run { n_ctx: self.n_ctx, n_past, kv_type, n_ubatch: self.n_ubatch, mode: self.mode }
+        let Self { n_ctx, kv_type, n_ubatch, mode, .. } = *self;
+        Run { n_ctx, n_past, kv_type, n_ubatch, mode }
     }
 }

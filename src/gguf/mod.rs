@@ -2,6 +2,7 @@
 
 mod cursor;
 pub mod decode;
+mod filled;
 pub mod header;
 pub mod metadata;
 pub mod parts;
@@ -15,6 +16,9 @@ pub use metadata::Metadata;
 pub use parts::PartNames;
 pub use source::Source;
 
+use crate::files::free_memory;
+use crate::progress::Progress;
+use crate::units::Bytes;
 use anyhow::{Context, Result, bail, ensure};
 use parts::Split;
 use std::collections::HashMap;
@@ -46,9 +50,43 @@ impl Gguf {
                 let names = PartNames::found(path, split).with_context(|| name)?;
                 // The named one is read again: a header, which is cheap.
                 drop(file);
-                Self::of_parts(&names, split.count)
+                Self::of_parts(&names, split.count, &Source::open)
             }
         }
+    }
+
+    /// The same with all of it read into memory of our own, after a look whether there is room: nothing is read from the
+    /// disk later, and the files may change.
+    ///
+    /// # Errors
+    /// As [`Gguf::open`]; when there is no room for it, and when a file is cut short meanwhile.
+    pub fn read(path: &Path, progress: &dyn Progress) -> Result<Self> {
+        let mapped = Self::open(path)?;
+        mapped.check_memory(free_memory())?;
+        progress.begin("reading the model", mapped.len());
+        let source = |path: &Path| Source::read(path, progress);
+        let read = match PartNames::of(path).filter(|_| mapped.sources.len() > 1) {
+            Some(names) => Self::of_parts(&names, mapped.sources.len(), &source)?,
+            None => Self::from_source(source(path)?)?,
+        };
+        progress.end();
+        Ok(read)
+    }
+
+    /// Bytes of all files.
+    fn len(&self) -> u64 {
+        self.sources.iter().map(|source| source.len() as u64).sum()
+    }
+
+    /// Whether all of it fits into memory of which `free` is there.
+    fn check_memory(&self, free: Option<u64>) -> Result<()> {
+        let (name, len) = (self.source().name(), self.len());
+        let Some(free) = free.filter(|free| *free < len) else { return Ok(()) };
+        bail!(
+            "{name}: there is no memory for all of it: it has {}, and {} are free; without --no-mmap it is read as it is needed",
+            Bytes(len),
+            Bytes(free)
+        )
     }
 
     /// Checks the header of `source`, which has to be the whole model.
@@ -80,10 +118,10 @@ impl Gguf {
     }
 
     /// All parts as one: the keys of the first, the tensors of each.
-    fn of_parts(names: &PartNames, count: usize) -> Result<Self> {
+    fn of_parts(names: &PartNames, count: usize, source: &dyn Fn(&Path) -> Result<Source>) -> Result<Self> {
         let mut whole: Option<Self> = None;
         for (no, path) in names.paths().enumerate() {
-            let part = Self::one(Source::open(&path)?)?;
+            let part = Self::one(source(&path)?)?;
             let shown = path.display();
             let split = Split::of(&part.metadata).with_context(|| shown.to_string())?;
             let which = format!("is not part {} of {count}, as its name says", no + 1);
@@ -136,6 +174,11 @@ impl Gguf {
     /// When the system does not let so much be kept; the file then stays as it is.
     pub fn lock(&self) -> Result<()> {
         self.sources.iter().try_for_each(Source::lock)
+    }
+
+    /// Whether all of it was read into memory of our own.
+    pub fn is_copied(&self) -> bool {
+        self.sources.iter().all(Source::is_copied)
     }
 
     /// The bytes of the file; of the first, where there are several.

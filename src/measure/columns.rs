@@ -118,8 +118,8 @@ static GROUPS: [Group<Row>; 10] = [
             text("devices", |r| r.devices.as_str().into()),
             text("tensor_split", |_| "0.00".into()),
             text("tensor_buft_overrides", |_| "none".into()),
-            truth("use_mmap", |_| true.into()),
-            text("load_mode", |_| "mmap".into()),
+            truth("use_mmap", |r| r.use_mmap.into()),
+            text("load_mode", |r| r.load_mode.as_str().into()),
             truth("embeddings", |_| false.into()),
             count("no_op_offload", |_| 0.into()),
             truth("no_host", |_| false.into()),
@@ -144,6 +144,7 @@ static GROUPS: [Group<Row>; 10] = [
         needed: None,
         columns: &[
             text("build", |r| r.build.as_str().into()),
+            text("model_name", |r| r.model_name.as_str().into()),
             truth("synthetic", |r| r.synthetic.into()),
             text("backend", |r| r.backend.as_str().into()),
             text("mode", |r| r.mode.as_str().into()),
@@ -270,7 +271,7 @@ fn kl<T: Into<Value>>(row: &Row, of: fn(&Divergence) -> T) -> Value {
 
 /// The model's name, and that it is synthetic where its name does not say so.
 fn model(row: &Row) -> String {
-    let name = row.model_type.clone();
+    let name = row.model_name.clone();
     if row.synthetic && !name.contains("synthetic") { format!("{name} (synthetic)") } else { name }
 }
 

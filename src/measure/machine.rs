@@ -4,6 +4,7 @@ use crate::cpu::{Isa, Pool};
 use crate::gpu::Device;
 use crate::gpu::meter::Effort;
 use crate::gpu::probe as gpu_probe;
+use crate::model::KvType;
 use crate::placement::hardware::Hardware;
 use crate::placement::probe;
 use crate::placement::workload::Workload;
@@ -12,8 +13,8 @@ use crate::quant::GgmlType;
 use anyhow::{Context, Result};
 
 /// Types that planning `work` with a KV cache of `kv_type` needs bandwidths of.
-pub fn types_of(work: &Workload, kv_type: GgmlType) -> Vec<GgmlType> {
-    let mut types = vec![kv_type, work.head.dtype];
+pub fn types_of(work: &Workload, kv_type: KvType) -> Vec<GgmlType> {
+    let mut types = vec![kv_type.k, kv_type.v, work.head.dtype];
     types.extend(work.layers.iter().flat_map(|layer| &layer.blocks).map(|(_, block)| block.dtype));
     for group in work.groups() {
         types.extend([Some(group.mask), group.up, Some(group.down)].into_iter().flatten().map(|r| r.dtype));

@@ -10,6 +10,7 @@ pub mod kernels;
 pub mod kl;
 pub mod lists;
 pub mod machine;
+pub mod model_type;
 pub mod perplexity;
 pub mod roofline;
 pub mod row;

@@ -2,11 +2,13 @@
 
 use super::divergence::Divergence;
 use super::machine::cpu_name;
+use super::model_type::model_type;
 use super::timing::Timing;
 use crate::chat::utc_now;
 use crate::executor::{ExecutorParams, FfnStats};
 use crate::model::Model;
 use crate::printable::printable;
+use crate::quant::GgmlType;
 
 /// One measurement. Each field has a line in `columns`; tests hold their names and values against those.
 #[derive(Debug, Clone)]
@@ -24,8 +26,10 @@ pub struct Row {
     pub gpu_info: String,
     /// File, or the name of the embedded model.
     pub model_filename: String,
-    /// `general.name`.
+    /// Architecture, size and type of file: see [`mod@super::model_type`].
     pub model_type: String,
+    /// `general.name`.
+    pub model_name: String,
     /// Bytes of all tensors.
     pub model_size: u64,
     /// Numbers in all tensors.
@@ -48,6 +52,10 @@ pub struct Row {
     pub n_gpu_layers: i64,
     /// Name of the card that had a part; `none` where none had.
     pub devices: String,
+    /// Whether weights were read from a mapped file, or are part of the program.
+    pub use_mmap: bool,
+    /// How a file was loaded: `mmap`, or `none` where it was read into memory.
+    pub load_mode: String,
     /// What was computed of the FFN: `dense`, `exact` or `predicted`.
     pub mode: String,
     /// Which neurons belong to the hot shard: `none`, `profile` (as planned) or `random` (as many).
@@ -121,7 +129,7 @@ impl Row {
     /// A row of a test that begins now, on the CPU, with nothing measured.
     pub fn new(setting: Setting, test: String) -> Self {
         let Setting { model, params, n_batch, n_ubatch, hot, text } = setting;
-        let kv_type = params.kv_type.dtype().name().to_ascii_lowercase();
+        let name = |dtype: GgmlType| dtype.name().to_ascii_lowercase();
         Self {
             build: env!("CARGO_PKG_VERSION").to_owned(),
             build_commit: env!("POWERINFER_COMMIT").to_owned(),
@@ -129,7 +137,8 @@ impl Row {
             cpu_info: cpu_name(),
             gpu_info: String::new(),
             model_filename: printable(model.gguf.source().name()).into_owned(),
-            model_type: model.config.name.clone(),
+            model_type: model_type(model),
+            model_name: model.config.name.clone(),
             model_size: model.n_bytes(),
             model_n_params: model.n_params(),
             synthetic: model.is_synthetic(),
@@ -137,10 +146,12 @@ impl Row {
             n_batch,
             n_ubatch,
             n_threads: params.n_threads,
-            type_k: kv_type.clone(),
-            type_v: kv_type,
+            type_k: name(params.kv_type.k),
+            type_v: name(params.kv_type.v),
             n_gpu_layers: 0,
             devices: "none".to_owned(),
+            use_mmap: !model.gguf.is_copied(),
+            load_mode: if model.gguf.is_copied() { "none" } else { "mmap" }.to_owned(),
             mode: params.mode.name().to_owned(),
             hot: hot.to_owned(),
             text: text.to_owned(),

@@ -131,9 +131,8 @@ fn pieces_beside<'a>(
     run: &'a Run,
 ) -> impl Iterator<Item = (Piece, u64)> + 'a {
     let n_head_kv = (layer.n_kv / layer.head_dim) as u64;
-    // Executor and loader refuse heads that are not whole blocks.
-    let row = run.kv_type.row_bytes(layer.head_dim).unwrap_or(4 * layer.head_dim) as u64;
-    let cache = given(mixer, 2 * run.n_ctx as u64 * n_head_kv * row);
+    let row = run.kv_type.row_bytes(layer.head_dim, layer.head_dim) as u64;
+    let cache = given(mixer, run.n_ctx as u64 * n_head_kv * row);
     let blocks = layer.blocks.iter().map(move |(role, block)| (Piece::Whole(*role), given(mixer, block.bytes)));
     let small = given(mixer || ffn, layer.small_bytes);
     let state = given(mixer, layer.recurrence.map_or(0, |r| r.state_bytes));

@@ -1,7 +1,6 @@
 //! The words in which a division of a model between devices is said.
 
-use crate::model::Mode;
-use crate::quant::GgmlType;
+use crate::model::{KvType, Mode};
 
 /// How the model is to be run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -10,8 +9,8 @@ pub struct Run {
     pub n_ctx: usize,
     /// Tokens that are attended to in the token that is timed.
     pub n_past: usize,
-    /// Type of the KV cache.
-    pub kv_type: GgmlType,
+    /// Types of the KV cache.
+    pub kv_type: KvType,
     /// Tokens that prefill computes at once.
     pub n_ubatch: usize,
     /// What is computed of the FFN.

@@ -147,7 +147,7 @@ impl<'a> Explained<'a> {
             "mode": run.mode.name(),
             "n_ctx": run.n_ctx,
             "n_past": run.n_past,
-            "kv_type": run.kv_type.name(),
+            "kv_type": run.kv_type.to_string(),
             "n_ubatch": run.n_ubatch,
             "weights_bytes": work.n_bytes(),
             "budget_bytes": plan.budget().map(|b| b.0),

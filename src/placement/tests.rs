@@ -10,7 +10,7 @@ use super::hardware::{Bandwidth, Bandwidths, Bus, Cpu, Device, Gpu, Hardware};
 use super::plan::{Place, Plan, Planner, Run};
 use super::workload::{GroupWork, LayerWork, NeuronRows, NeuronStats, Whole, Workload};
 use super::{budget, rates};
-use crate::model::{Mode, Role};
+use crate::model::{KvType, Mode, Role};
 use crate::quant::GgmlType;
 use crate::units::Bytes;
 use rand_chacha::ChaCha8Rng;
@@ -32,7 +32,7 @@ fn machine() -> Hardware {
 }
 
 fn run(mode: Mode) -> Run {
-    Run { n_ctx: 512, n_past: 512, kv_type: GgmlType::F16, n_ubatch: 64, mode }
+    Run { n_ctx: 512, n_past: 512, kv_type: KvType::F16, n_ubatch: 64, mode }
 }
 
 fn random(rng: &mut ChaCha8Rng, low: f64, high: f64) -> f64 {

@@ -43,7 +43,7 @@ impl Key {
             Some(original) => format!("up to {original}"),
         };
         let settings = [
-            ("--cache-type", params.kv_type.dtype().to_string().to_lowercase()),
+            ("--cache-type", params.kv_type.to_string().to_lowercase()),
             ("--mode", mode.to_owned()),
             ("--activation", model.config.activation.activation.to_string()),
             ("--isa", params.isa.name().to_owned()),

@@ -137,7 +137,7 @@ fn the_last_of_a_repeated_flag_counts() {
         ("run", &["--no-display-prompt", "--display-prompt"], ""),
         ("run", &["--device", "cpu", "-dev", "none"], "device=none"),
         ("run", &["-ngl", "0", "-ngl", "all"], "n_gpu_layers=all"),
-        ("run", &["-ctk", "q8_0", "-ctv", "f32", "-ctk", "f32"], "cache_type=f32"),
+        ("run", &["-ctk", "q8_0", "-ctv", "f32", "-ctk", "f32"], "cache_type_k=f32 cache_type_v=f32"),
         ("run", &["--no-escape", "-e", "-p", "a\\nb"], "escape=true prompt=a\nb"),
         ("run", &["-e", "-p", "a\\nb", "--no-escape"], "no_escape=true prompt=a\\nb"),
         ("bench", &["-r", "5", "-r", "2"], "repetitions=2"),
@@ -182,7 +182,7 @@ fn what_is_refused_ends_with_code_2_before_anything_is_done() {
     usage_error("run", &["--lora", "x.gguf", "-p", "x"], "error: --lora: ");
     usage_error("run", &["-p", "x", "-md", "a", "--rpc", "b"], "error: -md: ");
     usage_error("run", &["-p", "x", "-md", "a", "--rpc", "b"], "--rpc");
-    usage_error("run", &["-ctk", "q8_0", "-ctv", "f16", "-p", "x"], "-ctk q8_0 -ctv f16");
+    usage_error("run", &["-ctk", "q4_0", "-p", "x"], "f16, q8_0 and f32");
     usage_error("run", &["--mlock=yes", "-p", "x"], "--mlock");
     usage_error("run", &["-numa", "x"], "error: -numa: ");
     usage_error("run", &["--numa"], "--numa");
@@ -204,9 +204,9 @@ fn flags_without_effect_are_named_once_and_the_text_is_the_same() {
         Outcome::from(tool("run").args(line).args(args).output().unwrap()).ok()
     };
     let plain = run(&[]);
-    let habitual = run(&["--no-mmap", "-fa", "on", "--numa", "distribute", "--numa", "isolate", "--mlock", "-np", "1"]);
+    let habitual = run(&["-tb", "1", "-fa", "on", "--numa", "distribute", "--numa", "isolate", "--mlock", "-np", "1"]);
     assert_eq!(plain.stdout, habitual.stdout);
-    for flag in ["--no-mmap", "--numa"] {
+    for flag in ["-tb", "--numa"] {
         assert_eq!(habitual.stderr.matches(&format!("note: {flag}: ")).count(), 1, "{}", habitual.stderr);
     }
     assert!(!plain.stderr.contains("LLAMA_ARG"), "{}", plain.stderr);

@@ -155,7 +155,7 @@ fn every_row_says_that_it_is_synthetic() {
         for row in rows(args) {
             assert_eq!(row["synthetic"], true);
             assert_eq!(row["text"], "random");
-            assert_eq!(row["model_type"], "synthetic test-2 F16 d=0.10");
+            assert_eq!(row["model_name"], "synthetic test-2 F16 d=0.10");
         }
     }
     assert!(names_in(folder.path()).iter().any(|n| n.ends_with("-plain.gguf")));

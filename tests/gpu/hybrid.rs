@@ -42,7 +42,7 @@ pub(super) fn params(mode: Mode) -> ExecutorParams {
 /// A plan with the same choice for all layers but those that `other` names.
 pub(super) fn plan(model: &Model, mode: Mode, head: Place, choice: impl Fn(usize) -> LayerChoice) -> Result<Plan> {
     let p = params(mode);
-    let run = Run { n_ctx: p.n_ctx, n_past: p.n_ctx, kv_type: p.kv_type.dtype(), n_ubatch: p.n_ubatch, mode };
+    let run = Run { n_ctx: p.n_ctx, n_past: p.n_ctx, kv_type: p.kv_type, n_ubatch: p.n_ubatch, mode };
     let work = Workload::of(model);
     let choices: Vec<_> = (0..model.config.n_layer).map(choice).collect();
     Planner { hardware: &hardware(), work: &work, run: &run }.of_choices(&choices, head)

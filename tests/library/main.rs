@@ -14,6 +14,7 @@ mod golden;
 mod groups;
 mod hostile_gguf;
 mod large_profiles;
+mod kv_types;
 mod latent;
 mod long_rope;
 mod mixed_groups;

@@ -1,6 +1,7 @@
 //! The parts of `powerinfer-bench`.
 
 pub mod against;
+mod cache_types;
 pub mod compare;
 pub mod meter;
 pub mod output;

@@ -1,5 +1,6 @@
 //! Where rows go, and what is said meanwhile.
 
+use crate::common::progress_lines;
 use crate::common::terminal::{Bar, print, print_error, tell};
 use anyhow::Result;
 use powerinfer::executor::Mode;
@@ -113,6 +114,7 @@ impl<'a> Told<'a> {
 
     /// Test number `n` of `of` begins, which is called `name`.
     pub fn test(&self, n: usize, of: usize, name: &str) {
+        progress_lines::test(n, of);
         if let Ok(mut at) = self.at.lock() {
             *at = format!("test {n} of {of}, {name}");
         }

@@ -1,5 +1,6 @@
 //! Which tests: lengths, settings, and how often.
 
+use super::cache_types::CacheTypes;
 use crate::common::{default_threads, warn_of_threads};
 use anyhow::{Context, Result, ensure};
 use powerinfer::executor::{KvType, Mode};
@@ -42,9 +43,8 @@ pub struct SpeedArgs {
     /// For compatibility with llama.cpp: an upper limit on -ub [default: 2048, or -ub where that is more]
     #[arg(short, long, value_name = "N,N")]
     pub batch_size: Vec<Numbers>,
-    /// Types of the KV cache: f16, q8_0, f32 [default: f16]
-    #[arg(long, value_name = "TYPE,TYPE", value_delimiter = ',')]
-    pub cache_type: Vec<KvType>,
+    #[command(flatten)]
+    pub cache: CacheTypes,
     /// Which neurons of the FFN to compute: dense, exact, predicted, thresholded [default: exact]
     #[arg(long, value_name = "MODE,MODE", value_delimiter = ',')]
     pub mode: Vec<Mode>,
@@ -74,7 +74,7 @@ pub struct Setting {
     pub n_batch: usize,
     /// Tokens that prefill computes at once, as far as `n_batch` lets it.
     pub n_ubatch: usize,
-    /// Type of the cache.
+    /// Types of the cache.
     pub kv_type: KvType,
     /// What is computed of the FFN.
     pub mode: Mode,
@@ -98,7 +98,7 @@ impl SpeedArgs {
     pub fn names_tests(&self) -> bool {
         let lists = [&self.n_prompt, &self.n_gen, &self.n_depth, &self.threads, &self.ubatch_size, &self.batch_size];
         let given = lists.iter().any(|list| !list.is_empty()) || !self.pg.is_empty();
-        given || !self.cache_type.is_empty() || !self.mode.is_empty()
+        given || self.cache.is_given() || !self.mode.is_empty()
     }
 
     /// How often each test is timed.
@@ -134,14 +134,14 @@ impl SpeedArgs {
         let usual = Setting::usual(default_threads());
         let threads = list(&self.threads, vec![usual.n_threads]);
         threads.iter().for_each(|n| warn_of_threads(*n));
-        let kv_types = if self.cache_type.is_empty() { &[usual.kv_type] } else { self.cache_type.as_slice() };
+        let kv_types = self.cache.all(usual.kv_type);
         let modes = if self.mode.is_empty() { &[usual.mode] } else { self.mode.as_slice() };
         let ubatches = list(&self.ubatch_size, vec![usual.n_ubatch]);
         let mut settings = Vec::new();
         for &n_threads in &threads {
             for &n_ubatch in &ubatches {
                 for n_batch in list(&self.batch_size, vec![usual.n_batch.max(n_ubatch)]) {
-                    for &kv_type in kv_types {
+                    for &kv_type in &kv_types {
                         let setting = |mode: &Mode| Setting { n_threads, n_batch, n_ubatch, kv_type, mode: *mode };
                         settings.extend(modes.iter().map(setting));
                     }
@@ -155,7 +155,7 @@ impl SpeedArgs {
     pub fn first(&self) -> (usize, KvType) {
         let usual = Setting::usual(default_threads());
         let threads = list(&self.threads, vec![usual.n_threads]);
-        let kv_type = self.cache_type.first().copied().unwrap_or(usual.kv_type);
+        let kv_type = self.cache.all(usual.kv_type).first().copied().unwrap_or(usual.kv_type);
         (threads.first().copied().unwrap_or(usual.n_threads), kv_type)
     }
 }

@@ -126,7 +126,7 @@ impl<'a> Work<'a> {
         let (n_threads, isa) = (setting.n_threads, args.compute.isa());
         let decodes = self.cases.iter().any(|(_, what)| matches!(what, What::Speed(test) if test.n_prompt == 0));
         let limit = decodes.then(|| -> Result<Limit> { Ok(limit(model, isa, &Pool::new(n_threads)?)) }).transpose()?;
-        let types = types_of(&Workload::of(model), setting.kv_type.dtype());
+        let types = types_of(&Workload::of(model), setting.kv_type);
         let hardware = || measure(n_threads, isa, &types, None, bar);
         let hardware = (args.predict && decodes).then(hardware).transpose()?;
         Ok(Machine { worker: Worker::new(n_threads, isa)?, limit, hardware })

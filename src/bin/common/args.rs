@@ -1,5 +1,6 @@
 //! Arguments that `run` and `bench` have in common.
 
+use super::memory::Memory;
 use super::self_test::choose;
 use super::terminal::tell;
 use super::told::first_told;
@@ -9,7 +10,7 @@ use powerinfer::cpu::Isa;
 use powerinfer::gpu::identity::is_installed;
 use powerinfer::gpu::waiting::{LIMIT, set_limit};
 use powerinfer::gpu::{Chosen, DeviceChoice};
-use powerinfer::model::{Activation, Model};
+use powerinfer::model::Activation;
 use powerinfer::placement::plan::Planner;
 use powerinfer::units::Bytes;
 use std::fmt;
@@ -42,9 +43,8 @@ pub struct Compute {
     /// file says]
     #[arg(long, value_name = "NAME")]
     pub activation: Option<Activation>,
-    /// Keep the model in memory: all of its file is read at once, and never paged out
-    #[arg(long)]
-    pub mlock: bool,
+    #[command(flatten)]
+    pub memory: Memory,
     /// Check the weights for NaN and infinity first
     #[arg(long)]
     pub check_tensors: bool,
@@ -90,15 +90,6 @@ impl Compute {
         let budget = planner.of_layers(n)?;
         tell!("note: -ngl {n}: of {} layers and the output, as with --vram-budget {budget}", planner.work.layers.len());
         Some(budget)
-    }
-
-    /// `--mlock`. Where the system does not let it, that is told, and nothing else is lost.
-    pub fn lock(&self, model: &Model) {
-        if self.mlock
-            && let Err(why) = model.gguf.lock()
-        {
-            tell!("warning: --mlock: {why:#}; ulimit -l says how much may be kept");
-        }
     }
 
     /// The instruction set to compute with.

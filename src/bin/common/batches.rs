@@ -1,7 +1,7 @@
-//! Sizes of batches and the type of the cache, of commands that take one of each.
+//! Sizes of batches and the types of the cache, of commands that take one of each.
 
+use super::cache::CacheArgs;
 use clap::Args;
-use powerinfer::executor::KvType;
 
 /// How much is computed at once, and how what is remembered is stored.
 #[derive(Args)]
@@ -13,9 +13,8 @@ pub struct Batches {
     /// For compatibility with llama.cpp: an upper limit on -ub [default: -ub]
     #[arg(short, long, value_name = "N")]
     pub batch_size: Option<usize>,
-    /// Type of the KV cache: f16, q8_0 or f32
-    #[arg(long, value_name = "TYPE", default_value = "f16")]
-    pub cache_type: KvType,
+    #[command(flatten)]
+    pub cache: CacheArgs,
 }
 
 impl Batches {

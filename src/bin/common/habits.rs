@@ -53,17 +53,6 @@ pub enum Here {
     By(fn(&str) -> Reading),
     /// It takes back this flag of ours.
     Undo(&'static str),
-    /// One half of `--cache-type`: the type of K, or that of V.
-    CacheType(Half),
-}
-
-/// What is cached of each token.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Half {
-    /// Keys.
-    K,
-    /// Values.
-    V,
 }
 
 /// What a value makes of a flag.

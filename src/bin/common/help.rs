@@ -11,18 +11,7 @@ type Headings = &'static [(&'static str, &'static [&'static str])];
 const HEADINGS: Headings = &[
     (
         "Model",
-        &[
-            "model",
-            "hf_repo",
-            "hf_file",
-            "hf_token",
-            "offline",
-            "models",
-            "list_models",
-            "activation",
-            "check_tensors",
-            "mlock",
-        ],
+        &["model", "hf_repo", "hf_file", "hf_token", "offline", "models", "list_models", "activation", "check_tensors"],
     ),
     ("Prompt", &["prompt", "no_escape", "tokenize", "no_bos", "verbose_prompt"]),
     ("Texts", &["file", "random_tokens", "tokens", "shard", "text"]),
@@ -43,7 +32,7 @@ const HEADINGS: Headings = &[
             "no_kl",
         ],
     ),
-    ("Processor", &["threads", "mode", "ubatch_size", "batch_size", "isa", "cache_type"]),
+    ("Processor", &["threads", "mode", "ubatch_size", "batch_size", "isa"]),
     ("Graphics card", &["device", "list_devices", "n_gpu_layers", "card_limit", "vram_budget", "vram_total"]),
     ("Plan", &["dry_run", "hardware", "explain", "shape"]),
     ("Help", &["help", "version"]),

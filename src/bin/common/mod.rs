@@ -3,6 +3,7 @@
 
 pub mod args;
 pub mod batches;
+pub mod cache;
 pub mod card;
 pub mod devices;
 pub mod ending;
@@ -12,6 +13,7 @@ pub mod hardware;
 pub mod help;
 pub mod hub;
 pub mod line;
+pub mod memory;
 pub mod models;
 pub mod names;
 pub mod papers;

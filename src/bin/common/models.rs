@@ -11,6 +11,14 @@ use powerinfer::units::Bytes;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// The file at `path`, or the embedded model, read into memory.
+pub fn read_file(path: Option<&Path>, progress: &dyn Progress) -> Result<Gguf> {
+    match path {
+        Some(path) => Gguf::read(path, progress),
+        None => Gguf::from_source(powerinfer::embedded::source().copied(progress)?),
+    }
+}
+
 /// The file at `path`, or the embedded model.
 pub fn open_file(path: Option<&Path>) -> Result<Gguf> {
     match path {

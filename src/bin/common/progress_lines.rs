@@ -25,6 +25,8 @@ impl ProgressArgs {
 
 static WANTED: AtomicBool = AtomicBool::new(false);
 static STAGE: Mutex<Option<Stage>> = Mutex::new(None);
+/// Which test of how many it is.
+static TEST: Mutex<Option<(usize, usize)>> = Mutex::new(None);
 
 /// Between two lines of a stage, at least.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -33,16 +35,38 @@ struct Stage {
     what: String,
     done: u64,
     total: u64,
+    /// What it is at, where it says so.
+    at: Option<String>,
     begun: Instant,
     told: Instant,
 }
 
 impl Stage {
+    fn new(what: &str, total: u64) -> Self {
+        let now = Instant::now();
+        Self { what: what.to_owned(), done: 0, total, at: None, begun: now, told: now }
+    }
+
+    fn tell_now_and_then(&mut self) {
+        if self.told.elapsed() >= PAUSE {
+            self.tell();
+        }
+    }
+
     fn tell(&mut self) {
         self.told = Instant::now();
         let seconds = (1e3 * self.begun.elapsed().as_secs_f64()).round() / 1e3;
         let (done, total) = (self.done, self.total);
-        tell!("{}", json!({"progress": printable(&self.what), "done": done, "total": total, "seconds": seconds}));
+        let mut line = json!({"progress": printable(&self.what), "done": done, "total": total, "seconds": seconds});
+        if let Some(at) = &self.at {
+            line["at"] = printable(at).into();
+        }
+        let test = TEST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((n, of)) = *test {
+            line["test"] = n.into();
+            line["tests"] = of.into();
+        }
+        tell!("{line}");
     }
 }
 
@@ -60,11 +84,47 @@ pub fn are_wanted() -> bool {
 /// A stage of `total` steps begins.
 pub fn begin(what: &str, total: u64) {
     with(|stage| {
-        let now = Instant::now();
-        let mut new = Stage { what: what.to_owned(), done: 0, total, begun: now, told: now };
+        let mut new = Stage::new(what, total);
         new.tell();
         *stage = Some(new);
     });
+}
+
+/// From now on test number `n` of `of` is made.
+pub fn test(n: usize, of: usize) {
+    *TEST.lock().unwrap_or_else(PoisonError::into_inner) = Some((n, of));
+}
+
+/// What the stage is at.
+pub fn at(what: &str) {
+    with(|stage| {
+        if let Some(stage) = stage {
+            stage.at = Some(what.to_owned());
+            stage.tell_now_and_then();
+        }
+    });
+}
+
+/// A stage of one step, which others may be a part of.
+pub struct Span(Option<Stage>);
+
+impl Span {
+    /// It begins.
+    pub fn new(what: &str) -> Self {
+        Self(are_wanted().then(|| {
+            let mut stage = Stage::new(what, 1);
+            stage.tell();
+            stage
+        }))
+    }
+
+    /// It is over, and well.
+    pub fn end(mut self) {
+        if let Some(stage) = &mut self.0 {
+            stage.done = 1;
+            stage.tell();
+        }
+    }
 }
 
 /// `n` more steps are done.
@@ -72,9 +132,7 @@ pub fn advance(n: u64) {
     with(|stage| {
         if let Some(stage) = stage {
             stage.done += n;
-            if stage.told.elapsed() >= PAUSE {
-                stage.tell();
-            }
+            stage.tell_now_and_then();
         }
     });
 }

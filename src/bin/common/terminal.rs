@@ -201,12 +201,17 @@ impl Progress for Bar {
         self.with(|bar| *bar = new);
     }
 
+    fn begin_brief(&self, what: &str, total: u64) {
+        progress_lines::begin(what, total);
+    }
+
     fn advance(&self, n: u64) {
         progress_lines::advance(n);
         self.with(|bar| bar.inc(n));
     }
 
     fn tell(&self, what: &str) {
+        progress_lines::at(what);
         self.with(|bar| bar.set_prefix(what.to_owned()));
     }
 

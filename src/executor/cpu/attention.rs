@@ -3,7 +3,7 @@
 use super::compute::Compute;
 use crate::cpu::{ActRow, Activations, Kernels};
 use crate::executor::kv_cache::{HeadCache, KvCache};
-use crate::model::{Caps, Config, Rope, RopeKind};
+use crate::model::{Caps, Config, KvType, Rope, RopeKind};
 use std::ops::Range;
 
 /// Rotary embedding with its frequencies worked out.
@@ -85,8 +85,9 @@ impl Attention {
         let group = n_head / config.n_head_kv;
         let (scale, cap) = (config.attention_scale, config.caps.scores);
         let n_tokens = q.len() / (n_head * head_dim);
-        let kernels = cx.isa.kernels(query(0).kv.dtype());
-        queries.load(q, head_dim, [kernels.act]);
+        let KvType { k, v } = query(0).kv.kind();
+        let kernels = [k, v].map(|dtype| cx.isa.kernels(dtype));
+        queries.load(q, head_dim, [kernels[0].act]);
         let queries = &*queries;
         by_head.resize(n_tokens * n_head * value_dim, 0.0);
         // Query heads of one key/value head lie together in [n_head][n_tokens][value_dim].
@@ -116,7 +117,7 @@ impl Attention {
 /// values, into `out`, of the positions `seen`: block after block of them, with the largest score so far and everything rescaled
 /// when a larger one comes ("online softmax", arXiv 1805.02867), so that no vector as long as the context is made.
 fn attend(
-    kernels: &Kernels,
+    [of_keys, of_values]: [&Kernels; 2],
     q: ActRow,
     cache: HeadCache,
     seen: Range<usize>,
@@ -131,7 +132,7 @@ fn attend(
         let scores = &mut scores[..block.len()];
         for stretch in cache.stretches(block.clone()) {
             let own = stretch.start - start..stretch.end - start;
-            (kernels.dot)(cache.keys(&stretch), q, &mut scores[own]);
+            (of_keys.dot)(cache.keys(&stretch), q, &mut scores[own]);
         }
         scores.iter_mut().for_each(|s| *s *= scale);
         if let Some(cap) = cap {
@@ -150,7 +151,7 @@ fn attend(
         }
         for stretch in cache.stretches(block) {
             let own = stretch.start - start..stretch.end - start;
-            (kernels.add_scaled)(cache.values(&stretch), &scores[own], out);
+            (of_values.add_scaled)(cache.values(&stretch), &scores[own], out);
         }
     }
     out.iter_mut().for_each(|o| *o /= sum);
@@ -181,7 +182,7 @@ mod tests {
         queries.load(&q, head_dim, [ActKind::F32]);
         let mut out = vec![0.0; head_dim];
         let kernels = Isa::Plain.kernels(crate::quant::GgmlType::F32);
-        attend(kernels, queries.row(0), cache, seen, (1.0 / (head_dim as f32).sqrt(), None, sink), &mut out);
+        attend([kernels; 2], queries.row(0), cache, seen, (1.0 / (head_dim as f32).sqrt(), None, sink), &mut out);
         out
     }
 

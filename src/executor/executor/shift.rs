@@ -79,6 +79,7 @@ mod tests {
     use crate::gguf::Gguf;
     use crate::model::Model;
     use crate::placement::Placement;
+    use crate::quant::GgmlType;
     use crate::quant::convert::dequantizer;
     use std::fs;
     use std::path::{Path, PathBuf};
@@ -109,7 +110,7 @@ mod tests {
     }
 
     fn floats(kv_type: KvType, rows: &[u8]) -> Vec<f32> {
-        let dtype = kv_type.dtype();
+        let dtype = kv_type.k;
         let mut out = vec![0.0; rows.len() / dtype.row_bytes(dtype.block_len()).unwrap() * dtype.block_len()];
         dequantizer(dtype).unwrap()(rows, &mut out);
         out
@@ -180,14 +181,18 @@ mod tests {
     #[test]
     fn keys_turn_by_the_difference_and_all_else_moves_as_it_is() {
         let (mut rotated, mut not, mut refused) = (0, 0, Vec::new());
+        let keys_of_bytes = KvType { v: GgmlType::F16, ..KvType::Q8_0 };
         let files = golden_models().into_iter().map(|path| Gguf::open(&path).unwrap());
         // Its heads are whole blocks of bytes with a scale.
         for file in files.chain([Gguf::from_source(embedded::source()).unwrap()]) {
             let model = Model::new(file, None).unwrap();
             // Angles in 32 bits; one more rounding; of bytes with a scale half a step of the largest.
-            for (kv_type, tolerance) in [(KvType::F32, 3e-6), (KvType::F16, 6e-4), (KvType::Q8_0, 6e-3)] {
-                let whole = |n: usize| n.is_multiple_of(kv_type.dtype().block_len());
-                if !whole(model.config.head_dim) || !whole(model.config.value_dim) {
+            for (kv_type, tolerance) in
+                [(KvType::F32, 3e-6), (KvType::F16, 6e-4), (KvType::Q8_0, 6e-3), (keys_of_bytes, 6e-3)]
+            {
+                let KvType { k, v } = kv_type;
+                let whole = |n: usize, of: GgmlType| n.is_multiple_of(of.block_len());
+                if !whole(model.config.head_dim, k) || !whole(model.config.value_dim, v) {
                     continue;
                 }
                 match moved(&model, kv_type, tolerance) {

@@ -41,9 +41,14 @@ pub fn check_card(model: &Model, params: &ExecutorParams) -> Result<()> {
     for (i, layer) in model.weights.layers.iter().enumerate() {
         check_layer(config, layer, params.mode).with_context(|| format!("layer {i}"))?;
     }
+    ensure!(
+        params.kv_type.is_one(),
+        "keys and values of two types ({}) are not computed on a card yet",
+        params.kv_type.to_string().to_lowercase()
+    );
     let cache = KvLayer {
         ptr: Ptr::NULL,
-        dtype: params.kv_type.dtype(),
+        dtype: params.kv_type.k,
         n_ctx: params.n_ctx,
         n_head_kv: config.n_head_kv,
         head_dim: config.head_dim,

@@ -343,7 +343,7 @@ impl Loader<'_> {
         let attention = if choice.attention && layer.has_attention() {
             let cache = KvLayer {
                 ptr: place(Piece::Cache),
-                dtype: run.kv_type,
+                dtype: run.kv_type.k,
                 n_ctx: run.n_ctx,
                 n_head_kv: config.n_head_kv,
                 head_dim: config.head_dim,

@@ -44,7 +44,7 @@ impl Scratch {
         stream.write(scratch.at(ScratchPart::Frequencies), &of_both)?;
         let cache = KvLayer {
             ptr: Ptr::NULL,
-            dtype: run.kv_type,
+            dtype: run.kv_type.k,
             n_ctx: run.n_ctx,
             n_head_kv: config.n_head_kv,
             head_dim: config.head_dim,

@@ -83,7 +83,7 @@ impl KvCache {
     /// # Errors
     /// When the type of the cache cannot be read.
     pub fn shift<'a>(&mut self, n_keep: usize, n_drop: usize, turn: impl Fn(usize) -> Option<&'a Turn>) -> Result<()> {
-        let dequantize = dequantizer(self.dtype)?;
+        let dequantize = dequantizer(self.kind.k)?;
         let lost: Vec<_> = (0..self.places.len()).map(|i| self.first_kept_after(i, n_keep, n_drop)).collect();
         for (layer, lost) in lost.iter().enumerate() {
             if self.places[layer].n_rows > 0 {
@@ -123,7 +123,7 @@ impl KvCache {
                     Some(turn) => {
                         dequantize(old, &mut key);
                         turn.apply(position - first, &mut key);
-                        (self.write)(&key, new);
+                        (self.write_key)(&key, new);
                     }
                     None => new.copy_from_slice(old),
                 }

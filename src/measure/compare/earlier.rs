@@ -71,7 +71,7 @@ pub struct Same {
     pub n_batch: Option<usize>,
     /// `-ub`, likewise.
     pub n_ubatch: Option<usize>,
-    /// Type of the cache, likewise.
+    /// Types of the cache, likewise.
     pub kv_type: Option<KvType>,
     /// What was computed of the FFN, likewise.
     pub mode: Option<Mode>,
@@ -106,7 +106,11 @@ impl Case {
         if self.0.contains_key("n_ctx") || n_prompt + n_gen == 0 {
             return Ok(None);
         }
-        let kv_type = self.0.get("type_k").map(|name| name.parse()).transpose()?;
+        let kv_type = match [self.0.get("type_k"), self.0.get("type_v")] {
+            [Some(k), Some(v)] => Some(KvType { k: KvType::one(k)?, v: KvType::one(v)? }),
+            [Some(both), None] | [None, Some(both)] => Some(both.parse()?),
+            [None, None] => None,
+        };
         let mode = self.0.get("mode").map(|name| name.parse()).transpose()?;
         let n_threads = number("n_threads").context("n_threads is missing")?;
         let (n_batch, n_ubatch) = (number("n_batch"), number("n_ubatch"));

@@ -14,7 +14,8 @@ fn row() -> Row {
         cpu_info: "a processor".to_owned(),
         gpu_info: String::new(),
         model_filename: "it's \"a\" file.gguf".to_owned(),
-        model_type: "tiny".to_owned(),
+        model_type: "llama 7B Q4_0".to_owned(),
+        model_name: "tiny".to_owned(),
         model_size: 1024,
         model_n_params: 1_500_000,
         synthetic: false,
@@ -26,6 +27,8 @@ fn row() -> Row {
         type_v: "f16".to_owned(),
         n_gpu_layers: 0,
         devices: "none".to_owned(),
+        use_mmap: true,
+        load_mode: "mmap".to_owned(),
         mode: "exact".to_owned(),
         hot: "none".to_owned(),
         text: "real".to_owned(),
@@ -135,7 +138,7 @@ fn columns_of_a_card_are_there_when_a_row_needs_them() {
 }
 
 /// What no measurement here differs in, with llama-bench's values.
-const USUAL: [(&str, &str); 15] = [
+const USUAL: [(&str, &str); 13] = [
     ("cpu_mask", "\"0x0\""),
     ("cpu_strict", "false"),
     ("poll", "50"),
@@ -146,8 +149,6 @@ const USUAL: [(&str, &str); 15] = [
     ("flash_attn", "-1"),
     ("tensor_split", "\"0.00\""),
     ("tensor_buft_overrides", "\"none\""),
-    ("use_mmap", "true"),
-    ("load_mode", "\"mmap\""),
     ("embeddings", "false"),
     ("no_op_offload", "0"),
     ("no_host", "false"),

@@ -1,7 +1,7 @@
 //! How long attention takes, or a recurrent mixer, and what else of a layer is read as a whole.
 
 use super::{Cost, Way, all_of, seconds};
-use crate::model::Role;
+use crate::model::{KvType, Role};
 use crate::placement::hardware::{Bandwidths, Device};
 use crate::placement::workload::LayerWork;
 use crate::quant::GgmlType;
@@ -61,10 +61,12 @@ impl Cost<'_> {
     fn memory_seconds(&self, bandwidths: &Bandwidths, layer: &LayerWork) -> f64 {
         let state = layer.recurrence.map_or(0.0, |r| 2.0 * r.state_bytes as f64);
         let state = seconds(bandwidths, GgmlType::F32, Way::Add { listed: false }, state);
-        let kv = self.run.kv_type;
+        let KvType { k, v } = self.run.kv_type;
         let n_seen = layer.window.map_or(self.run.n_past, |window| window.min(self.run.n_past));
-        let bytes = kv.row_bytes(layer.n_kv).unwrap_or(4 * layer.n_kv) as f64 * n_seen as f64;
-        let way = |way| seconds(bandwidths, kv, way, bytes);
-        state + way(Way::Dot { listed: false }) + way(Way::Add { listed: false })
+        let of = |dtype: GgmlType, way| {
+            let bytes = dtype.row_bytes(layer.n_kv).unwrap_or(4 * layer.n_kv) as f64 * n_seen as f64;
+            seconds(bandwidths, dtype, way, bytes)
+        };
+        state + of(k, Way::Dot { listed: false }) + of(v, Way::Add { listed: false })
     }
 }

@@ -33,7 +33,7 @@ pub const TESTS: Group = Group {
 pub const SWITCHES: Group = Group {
     heading: "Switches of llama-bench",
     habits: &[
-        by(&["-mmp", "--mmap"], Maybe(SWITCH), values::mapped, "Files are always mapped."),
+        by(&["-mmp", "--mmap"], Maybe(SWITCH), values::mapped, "0 is `--no-mmap`."),
         by(
             &["-dio", "--direct-io", "--repack"],
             Maybe(SWITCH),

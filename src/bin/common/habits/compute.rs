@@ -2,7 +2,7 @@
 
 use super::Takes::{Maybe, Nothing, Value};
 use super::values::SWITCH;
-use super::{Group, Habit, Half, Here, already, by, note, refused, same, same_but, undo, values};
+use super::{Group, Habit, already, by, note, refused, same, same_but, undo, values};
 
 const PLACED: &str = "the planner decides what the card does; --vram-budget bounds it, --dry-run shows it";
 const PINNED: &str = "threads are not pinned; start it with taskset -c to choose processors";
@@ -77,18 +77,8 @@ pub const PROCESSOR: Group = Group {
             values::flash_attention,
             "Attention always runs block by block, without a matrix of scores.",
         ),
-        Habit {
-            flags: &["-ctk", "--cache-type-k"],
-            takes: Value,
-            here: Here::CacheType(Half::K),
-            remark: "`--cache-type`: K and V have one type, f16, q8_0 or f32.",
-        },
-        Habit {
-            flags: &["-ctv", "--cache-type-v"],
-            takes: Value,
-            here: Here::CacheType(Half::V),
-            remark: "`--cache-type`: K and V have one type, f16, q8_0 or f32.",
-        },
+        same_but(&["-ctk", "--cache-type-k"], "cache-type-k", "f16, q8_0 or f32; on a card that of `-ctv`."),
+        same_but(&["-ctv", "--cache-type-v"], "cache-type-v", "f16, q8_0 or f32; on a card that of `-ctk`."),
     ],
 };
 

@@ -1,7 +1,7 @@
 //! Flags that say which model, and how its file is read.
 
 use super::Takes::{Nothing, Value};
-use super::{Group, already, by, note, refused, same, same_but, values};
+use super::{Group, already, by, note, refused, same, same_but, undo, values};
 
 /// Which model.
 pub const MODEL: Group = Group {
@@ -27,14 +27,15 @@ pub const MODEL: Group = Group {
 pub const MEMORY: Group = Group {
     heading: "Loading",
     habits: &[
-        already(&["--mmap"], Nothing, "Files are always mapped."),
-        note(
-            &["--no-mmap"],
-            Nothing,
-            "files are always mapped; --mlock reads all of it at once and keeps it in memory",
-        ),
+        undo(&["--mmap"], "no-mmap", "Files are mapped unless `--no-mmap` follows."),
+        same(&["--no-mmap"], "no-mmap"),
         same(&["--mlock"], "mlock"),
-        by(&["-lm", "--load-mode"], Value, values::load_mode, "`mlock` is `--mlock`; the others map the file."),
+        by(
+            &["-lm", "--load-mode"],
+            Value,
+            values::load_mode,
+            "`mlock` is `--mlock`, `none` is `--no-mmap`; the others map the file.",
+        ),
         note(&["-lzm", "--lazy-mode"], Value, "files are mapped, and read as they are needed"),
         already(&["-ndio", "--no-direct-io"], Nothing, "Files are mapped."),
         note(&["-dio", "--direct-io"], Nothing, "files are mapped, and read as they are needed"),

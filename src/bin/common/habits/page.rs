@@ -73,7 +73,6 @@ fn row(tool: &Tool, habit: &Habit) -> Option<String> {
         Here::Note(_) => "no effect".to_owned(),
         Here::Refused(_) => "refused".to_owned(),
         Here::By(_) => "by its value".to_owned(),
-        Here::CacheType(_) => "`--cache-type`".to_owned(),
     };
     let remark = sentence(habit.remark).replace('|', "\\|");
     (!flags.is_empty()).then(|| format!("| {} | {here} | {remark} |\n", flags.join(" ")))

@@ -1,7 +1,7 @@
 //! Reads a command line by the table, before clap does: what comes out has only flags of ours in their long form.
 
 use super::escapes::unescaped;
-use super::{Habit, Half, Here, Reading, Takes, Tool};
+use super::{Habit, Here, Reading, Takes, Tool};
 use clap::{Arg, Command};
 use std::ffi::{OsStr, OsString};
 use std::iter::Peekable;
@@ -37,7 +37,6 @@ pub fn read(command: &Command, line: impl IntoIterator<Item = OsString>) -> Resu
         tool: Tool::named(command.get_name()),
         line: Line::default(),
         refused: Vec::new(),
-        types: [None, None],
         texts: Vec::new(),
         escapes: true,
     };
@@ -51,7 +50,6 @@ pub fn read(command: &Command, line: impl IntoIterator<Item = OsString>) -> Resu
             reader.one(argument, &mut rest);
         }
     }
-    reader.cache_type();
     reader.unescape();
     reader.finish()
 }
@@ -62,8 +60,6 @@ struct Reader<'a> {
     line: Line,
     /// Flags, and why.
     refused: Vec<(String, Refusal)>,
-    /// Of K and of V.
-    types: [Option<String>; 2],
     /// Where texts stand that may have escapes: the flag as typed, and which argument.
     texts: Vec<(String, usize)>,
     escapes: bool,
@@ -139,7 +135,6 @@ impl Reader<'_> {
         match habit.here {
             Here::Note(note) => self.note(typed.flag, note),
             Here::Undo(ours) => self.undo(ours),
-            Here::CacheType(half) => self.types[usize::from(half == Half::V)] = value,
             // Without a value it is switched on.
             Here::By(read) => match read(value.as_deref().unwrap_or("on")) {
                 Reading::Already => {}
@@ -267,36 +262,6 @@ impl Reader<'_> {
         while let Some(at) = self.line.arguments.iter().position(|argument| *argument == *ours) {
             self.line.arguments.remove(at);
             self.texts.iter_mut().filter(|(_, text)| *text > at).for_each(|(_, text)| *text -= 1);
-        }
-    }
-
-    /// `-ctk` and `-ctv` together.
-    fn cache_type(&mut self) {
-        let one = match std::mem::take(&mut self.types) {
-            [None, None] => return,
-            [Some(k), Some(v)] if k != v => {
-                return self.refuse(&format!("-ctk {k} -ctv {v}"), "K and V have one type; give both the same");
-            }
-            [Some(k), Some(_)] => k,
-            [Some(one), None] => {
-                self.say_both(&one, "-ctk");
-                one
-            }
-            [None, Some(one)] => {
-                self.say_both(&one, "-ctv");
-                one
-            }
-        };
-        let typed = Typed { flag: "-ctk", given: None };
-        if self.target("cache-type", &typed).is_some() {
-            self.push(format!("--cache-type={one}"));
-        }
-    }
-
-    fn say_both(&mut self, one: &str, flag: &str) {
-        // It is the default of the other.
-        if one != "f16" {
-            self.note(flag, &format!("K and V have one type: both are {one}"));
         }
     }
 

@@ -74,12 +74,13 @@ pub fn load_mode(value: &str) -> Reading {
     match value {
         "auto" | "mmap" => Reading::Already,
         "mlock" | "mmap+mlock" => Reading::Flag("mlock", String::new()),
-        "none" | "dio" => Reading::Note("files are mapped, and read as they are needed".to_owned()),
+        "none" => Reading::Flag("no-mmap", String::new()),
+        "dio" => Reading::Note("files are mapped, and read as they are needed".to_owned()),
         // A list of bench measures each.
         list if list.split(',').all(|mode| LOAD_MODES.contains(&mode)) => {
-            Reading::Note("files are mapped in any case, and measured once".to_owned())
+            Reading::Note("files are loaded in one way, and measured once; --no-mmap and --mlock are others".to_owned())
         }
-        _ => Reading::Refused(format!("\"{value}\" is not known; auto, mmap and mlock are")),
+        _ => Reading::Refused(format!("\"{value}\" is not known; auto, none, mmap and mlock are")),
     }
 }
 
@@ -143,8 +144,13 @@ pub fn embeddings(value: &str) -> Reading {
 
 /// `--mmap` of llama-bench.
 pub fn mapped(value: &str) -> Reading {
+    if value.split(',').all(is_off) {
+        return Reading::Flag("no-mmap", String::new());
+    }
     if value.split(',').any(is_off) {
-        return Reading::Note("files are mapped, and read as they are needed".to_owned());
+        return Reading::Refused(
+            "files are mapped in a whole run or not at all; give 0 in a run of its own".to_owned(),
+        );
     }
     Reading::Already
 }
