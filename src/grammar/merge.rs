@@ -1,10 +1,10 @@
 //! Two JSON schemas that hold at once, as one.
 
 use super::json::Json;
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 /// Keywords that say something about a text and do not restrict it.
-const REMARKS: [&str; 14] = [
+const REMARKS: [&str; 13] = [
     "title",
     "description",
     "default",
@@ -18,7 +18,6 @@ const REMARKS: [&str; 14] = [
     "readOnly",
     "writeOnly",
     "$anchor",
-    "uniqueItems",
 ];
 
 impl Json {
@@ -56,22 +55,44 @@ pub fn merged(a: &Json, b: &Json) -> Result<Json> {
         *held = match (key.as_str(), &*held, value) {
             (_, held, value) if held == value => continue,
             ("properties", Json::Object(held), Json::Object(more)) => Json::Object(both(held, more)),
+            ("patternProperties", Json::Object(held), Json::Object(more)) => Json::Object(both(held, more)),
+            ("dependentRequired", Json::Object(held), Json::Object(more))
+                if more.iter().all(|(name, _)| held.iter().all(|(known, _)| known != name)) =>
+            {
+                Json::Object(held.iter().chain(more).cloned().collect())
+            }
+            ("uniqueItems", held, value) => {
+                if held.truth() == Some(true) {
+                    continue;
+                } else {
+                    value.clone()
+                }
+            }
             ("required", Json::Array(held), Json::Array(more)) => {
                 Json::Array(held.iter().chain(more.iter().filter(|name| !held.contains(name))).cloned().collect())
             }
+            ("enum", Json::Array(held), Json::Array(more)) => {
+                let both: Vec<Json> = held.iter().filter(|value| more.contains(value)).cloned().collect();
+                ensure!(!both.is_empty(), "two enums that hold at once have nothing in common");
+                Json::Array(both)
+            }
             ("type", held, value) if held.text() == Some("number") && value.text() == Some("integer") => value.clone(),
             ("type", held, value) if held.text() == Some("integer") && value.text() == Some("number") => continue,
-            ("minimum" | "exclusiveMinimum" | "minLength" | "minItems", held, value) => {
+            ("minimum" | "exclusiveMinimum" | "minLength" | "minItems" | "minProperties", held, value) => {
                 if held.number() >= value.number() { continue } else { value.clone() }
             }
-            ("maximum" | "exclusiveMaximum" | "maxLength" | "maxItems", held, value) => {
+            ("maximum" | "exclusiveMaximum" | "maxLength" | "maxItems" | "maxProperties", held, value) => {
                 if held.number() <= value.number() { continue } else { value.clone() }
             }
             (key, _, _) if REMARKS.contains(&key) => continue,
             (key, _, _) => bail!("{key} stands in two parts that hold at once, and they cannot be put together"),
         };
     }
-    Ok(Json::Object(all))
+    let all = Json::Object(all);
+    if let (Some(value), Some(Json::Array(values))) = (all.get("const"), all.get("enum")) {
+        ensure!(values.contains(value), "a const and an enum that hold at once have nothing in common");
+    }
+    Ok(all)
 }
 
 /// The properties of both; one that both have must be what both say.

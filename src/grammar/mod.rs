@@ -12,11 +12,15 @@
 mod automaton;
 mod expr;
 mod gbnf;
+#[cfg(test)]
+mod golden;
 mod graph;
 mod json;
 mod mask;
 mod merge;
+mod multiples;
 mod numbers;
+mod overlap;
 mod pattern;
 mod schema;
 mod strings;

@@ -4,10 +4,10 @@ use super::expr::Expr;
 use anyhow::{Result, ensure};
 
 /// Digits of whole numbers and of fractions: a model that goes on and on with them would never end.
-const DIGITS: usize = 15;
+pub const DIGITS: usize = 15;
 
 /// One digit of this range.
-fn digit(from: u64, to: u64) -> Expr {
+pub fn digit(from: u64, to: u64) -> Expr {
     let char = |n: u64| char::from(b'0' + (n % 10) as u8);
     Expr::chars(&[(char(from), char(to))])
 }
@@ -90,7 +90,7 @@ pub struct Bounds {
 
 impl Bounds {
     /// The whole numbers within.
-    fn whole(self) -> (i64, i64) {
+    pub fn whole(self) -> (i64, i64) {
         // No more digits than are written.
         let limit = nines(DIGITS) as f64;
         (self.least.ceil().clamp(-limit, limit) as i64, self.most.floor().clamp(-limit, limit) as i64)

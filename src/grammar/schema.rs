@@ -4,50 +4,56 @@
 //! `additionalProperties` says so, as in llama.cpp. What restricts a text and cannot be kept to is refused; what only says
 //! something about it, such as `description`, is passed over.
 
+mod array;
+mod object;
+
 use super::expr::{Expr, Rules};
 use super::json::Json;
 use super::merge::merged;
+use super::multiples::multiples;
 use super::numbers::{self, Bounds};
 use super::{pattern, strings};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::collections::HashMap;
 use std::fmt::{self, Display};
 
-/// What restricts a text, but not here.
-const REFUSED: [&str; 20] = [
-    "not",
-    "if",
-    "then",
-    "else",
-    "patternProperties",
-    "propertyNames",
-    "dependentRequired",
-    "dependentSchemas",
-    "dependencies",
-    "unevaluatedProperties",
-    "unevaluatedItems",
-    "contains",
-    "minContains",
-    "maxContains",
-    "multipleOf",
-    "minProperties",
-    "maxProperties",
-    "additionalItems",
-    "$dynamicRef",
-    "$recursiveRef",
+/// What restricts a text, but not here, and what helps.
+const REFUSED: [(&str, &str); 4] = [
+    ("dependentSchemas", "write them as anyOf"),
+    ("$dynamicRef", "give a $ref"),
+    ("$recursiveRef", "give a $ref"),
+    ("contentSchema", "describe the string by a pattern"),
 ];
 const DATE: &str = "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])";
 const TIME: &str = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{3})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])";
 
 const UUID: &str = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}";
 
-/// What a format looks like; those that are not known say something about a text, and no more.
+/// A number from 0 to 255.
+const BYTE: &str = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
+/// A label of a host's name.
+const LABEL: &str = "[a-zA-Z0-9]([-a-zA-Z0-9]{0,28}[a-zA-Z0-9])?";
+
+/// What a format looks like, or a part of all that it allows; those that are not known say something about a text, and no more.
 fn format(name: &str) -> Option<String> {
+    let host = || format!("{LABEL}(\\.{LABEL}){{0,3}}");
     Some(match name {
         "date" => format!("^{DATE}$"),
         "time" => format!("^{TIME}$"),
         "date-time" => format!("^{DATE}T{TIME}$"),
         "uuid" => format!("^{UUID}$"),
+        "uuid1" | "uuid2" | "uuid3" | "uuid4" | "uuid5" => {
+            let version = &name[4..];
+            format!("^[0-9a-fA-F]{{8}}-[0-9a-fA-F]{{4}}-{version}[0-9a-fA-F]{{3}}-[89abAB][0-9a-fA-F]{{3}}-[0-9a-fA-F]{{12}}$")
+        }
+        "duration" => "^P([0-9]{1,4}W|[0-9]{1,4}Y([0-9]{1,4}M([0-9]{1,4}D)?)?(T[0-9]{1,4}H([0-9]{1,4}M([0-9]{1,4}S)?)?)?|\
+             [0-9]{1,4}M([0-9]{1,4}D)?(T[0-9]{1,4}H([0-9]{1,4}M([0-9]{1,4}S)?)?)?|[0-9]{1,4}D(T[0-9]{1,4}H([0-9]{1,4}M([0-9]{1,4}S)?)?)?|\
+             T([0-9]{1,4}H([0-9]{1,4}M([0-9]{1,4}S)?)?|[0-9]{1,4}M([0-9]{1,4}S)?|[0-9]{1,4}S))$"
+            .to_owned(),
+        "ipv4" => format!("^{BYTE}(\\.{BYTE}){{3}}$"),
+        "ipv6" => "^[0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4}){7}$".to_owned(),
+        "hostname" => format!("^{}$", host()),
+        "email" => format!("^[a-zA-Z0-9_+-]{{1,20}}(\\.[a-zA-Z0-9_+-]{{1,20}}){{0,2}}@{}$", host()),
         _ => return None,
     })
 }
@@ -60,12 +66,34 @@ fn string(schema: &Json) -> Result<Expr> {
         Some(pattern) => Some(pattern.text().context("pattern must be a string")?.to_owned()),
         None => schema.get("format").and_then(Json::text).and_then(format),
     };
+    if let Some(not) = schema.get("not") {
+        let texts = excluded(not)?;
+        let alone = pattern.is_none() && least.is_none() && most.is_none();
+        ensure!(
+            alone,
+            "not cannot be kept to together with a pattern, a format or a length; say what is allowed instead"
+        );
+        return Ok(strings::other_than(&texts));
+    }
     let Some(pattern) = pattern else {
         ensure!(most.is_none_or(|most| most >= least.unwrap_or(0)), "maxLength is less than minLength");
         return Ok(strings::of_length(least.unwrap_or(0), most));
     };
     ensure!(least.is_none() && most.is_none(), "a length cannot be kept to together with a pattern or a format");
     Ok(strings::quoted(pattern::content(&pattern)?))
+}
+
+/// The strings that `not` excludes.
+fn excluded(not: &Json) -> Result<Vec<&str>> {
+    let of = |values: &'_ [Json]| values.len();
+    let texts: Vec<&str> = match (not.get("enum"), not.get("const")) {
+        (Some(Json::Array(values)), None) if of(values) > 0 => values.iter().filter_map(Json::text).collect(),
+        (None, Some(value)) => value.text().into_iter().collect(),
+        _ => bail!("not is known of strings in an enum or a const; say what is allowed instead"),
+    };
+    let remarks = not.without("enum").without("const").without("type");
+    ensure!(!remarks.restricts(), "not is known of strings in an enum or a const; say what is allowed instead");
+    Ok(texts)
 }
 
 /// Where a number may be, if anywhere in particular.
@@ -84,6 +112,20 @@ fn bounds(schema: &Json, whole: bool) -> Result<Option<Bounds>> {
     Ok(Some(Bounds { least, most }))
 }
 
+/// Keywords of objects alone.
+const OF_OBJECTS: [&str; 9] = [
+    "properties",
+    "required",
+    "additionalProperties",
+    "patternProperties",
+    "propertyNames",
+    "minProperties",
+    "maxProperties",
+    "dependentRequired",
+    "dependencies",
+];
+/// Keywords of arrays alone.
+const OF_ARRAYS: [&str; 6] = ["items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains"];
 /// References to references at most.
 const MOST_REFERENCES: usize = 32;
 /// Schemas within schemas at most, once references and parts are put together.
@@ -183,13 +225,12 @@ impl<'a> Converter<'a> {
     }
 
     fn object_schema(&mut self, schema: &Json, path: &str) -> Result<Expr> {
-        for key in REFUSED {
-            ensure!(schema.get(key).is_none(), "{key} cannot be kept to");
+        for (key, help) in REFUSED {
+            ensure!(schema.get(key).is_none(), "{key} cannot be kept to; {help}");
         }
-        ensure!(
-            schema.get("uniqueItems").is_none_or(|unique| unique.truth() == Some(false)),
-            "uniqueItems cannot be kept to"
-        );
+        // Alone neither says anything.
+        let cases = schema.get("if").is_some() && (schema.get("then").is_some() || schema.get("else").is_some());
+        ensure!(!cases, "if cannot be kept to; write the cases as anyOf");
         if let Some(Json::Array(parts)) = schema.get("allOf") {
             let mut all = schema.without("allOf");
             for part in parts {
@@ -221,6 +262,11 @@ impl<'a> Converter<'a> {
                 return Ok(Expr::Choice(exprs));
             }
         }
+        let is_string = schema.get("type").and_then(Json::text) == Some("string");
+        ensure!(
+            schema.get("not").is_none() || is_string && schema.get("enum").is_none() && schema.get("const").is_none(),
+            "not is known of strings in an enum or a const, beside \"type\": \"string\"; say what is allowed instead"
+        );
         if let Some(value) = schema.get("const") {
             return Ok(Expr::text(&value.written()));
         }
@@ -238,13 +284,13 @@ impl<'a> Converter<'a> {
             Some(kind) => self.of_type(kind.text().context("type must be a name, or an array of names")?, schema, path),
             None => {
                 let has = |keys: &[&str]| keys.iter().any(|key| schema.get(key).is_some());
-                let kind = if has(&["properties", "required", "additionalProperties"]) {
+                let kind = if has(&OF_OBJECTS) {
                     "object"
-                } else if has(&["items", "prefixItems", "minItems", "maxItems"]) {
+                } else if has(&OF_ARRAYS) {
                     "array"
                 } else if has(&["pattern", "minLength", "maxLength", "format"]) {
                     "string"
-                } else if has(&["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]) {
+                } else if has(&["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"]) {
                     "number"
                 } else {
                     return Ok(self.any_value());
@@ -258,111 +304,22 @@ impl<'a> Converter<'a> {
         Ok(match kind {
             "null" => Expr::text("null"),
             "boolean" => Expr::Choice(vec![Expr::text("true"), Expr::text("false")]),
-            "integer" => match bounds(schema, true)? {
-                Some(bounds) => bounds.integers()?,
-                None => numbers::integer(),
-            },
-            "number" => match bounds(schema, false)? {
-                Some(bounds) => bounds.numbers()?,
-                None => numbers::number(),
-            },
+            "integer" | "number" => {
+                let whole = kind == "integer";
+                let step = schema.get("multipleOf").map(|of| of.number().context("multipleOf must be a number"));
+                match (step.transpose()?, bounds(schema, whole)?) {
+                    (Some(step), bounds) => multiples(step, bounds, whole, &mut self.rules)?,
+                    (None, Some(bounds)) if whole => bounds.integers()?,
+                    (None, Some(bounds)) => bounds.numbers()?,
+                    (None, None) if whole => numbers::integer(),
+                    (None, None) => numbers::number(),
+                }
+            }
             "string" => string(schema)?,
             "array" => self.array(schema, path)?,
             "object" => self.object(schema, path)?,
             other => bail!("\"{}\" is no type", other.escape_debug()),
         })
-    }
-
-    fn array(&mut self, schema: &Json, path: &str) -> Result<Expr> {
-        let count =
-            |key: &str| schema.get(key).map(|n| n.count().with_context(|| format!("{key} must be a number of items")));
-        let (least, most) = (count("minItems").transpose()?.unwrap_or(0), count("maxItems").transpose()?);
-        ensure!(most.is_none_or(|most| most >= least), "maxItems is less than minItems");
-        let (first, rest) = match (schema.get("prefixItems"), schema.get("items")) {
-            (Some(Json::Array(first)), rest) => (&first[..], rest),
-            (None, Some(Json::Array(first))) => (&first[..], None),
-            (None, rest) => (&[][..], rest),
-            _ => bail!("prefixItems must be an array"),
-        };
-        let rest = match rest {
-            Some(rest) if rest.truth() == Some(false) => None,
-            Some(rest) => Some(self.named(rest, &format!("{path}/items"))?),
-            None => first.is_empty().then(|| self.any_value()),
-        };
-        let with_space = |value: Expr| Expr::Sequence(vec![value, space()]);
-        let mut items = Vec::new();
-        for (number, item) in first.iter().enumerate().take(most.unwrap_or(usize::MAX)) {
-            items.extend((number > 0).then(comma));
-            items.push(with_space(self.value(item, &format!("{path}/prefixItems/{number}"))?));
-        }
-        let n = first.len();
-        match rest {
-            Some(rest) if n == 0 => items.push(list(&with_space(rest), least, most)),
-            Some(rest) if most.is_none_or(|most| most > n) => {
-                let more = Expr::Sequence(vec![comma(), with_space(rest)]);
-                items.push(more.times(least.saturating_sub(n), most.map(|most| most - n)));
-            }
-            _ => ensure!(least <= n, "minItems is more than there are items"),
-        }
-        Ok(in_brackets("[", Expr::Sequence(items), "]"))
-    }
-
-    fn object(&mut self, schema: &Json, path: &str) -> Result<Expr> {
-        let mut properties: Vec<(String, Json)> = match schema.get("properties") {
-            Some(Json::Object(properties)) => properties.clone(),
-            Some(_) => bail!("properties must be an object"),
-            None => Vec::new(),
-        };
-        let required: Vec<String> = match schema.get("required") {
-            Some(Json::Array(names)) => {
-                let names: Option<_> = names.iter().map(|name| name.text().map(str::to_owned)).collect();
-                names.context("required must be an array of names")?
-            }
-            Some(_) => bail!("required must be an array of names"),
-            None => Vec::new(),
-        };
-        let others = schema.get("additionalProperties");
-        if properties.is_empty() && required.is_empty() && others.is_none() {
-            return Ok(self.any_object());
-        }
-        for name in &required {
-            if properties.iter().all(|(known, _)| known != name) {
-                ensure!(
-                    others.is_none_or(|others| others.truth() != Some(false)),
-                    "required \"{name}\" is no property"
-                );
-                properties.push((name.clone(), others.cloned().unwrap_or(Json::Plain(true.into()))));
-            }
-        }
-        let names: Vec<&str> = properties.iter().map(|(name, _)| name.as_str()).collect();
-        ensure!(names.iter().all(|name| name.len() <= 1000), "a name of more than 1000 bytes");
-        let other = match others.filter(|others| others.truth() != Some(false)) {
-            Some(others) => {
-                let value = self.named(others, &format!("{path}/additionalProperties"))?;
-                Some(entry(strings::other_than(&names), value))
-            }
-            None => None,
-        };
-        // What may still come after the first properties: if something has come, and if nothing has.
-        let (mut after, mut alone) = match other {
-            Some(other) => (Expr::Sequence(vec![comma(), other.clone()]).any_number(), list(&other, 0, None)),
-            None => (Expr::Sequence(vec![]), Expr::Sequence(vec![])),
-        };
-        for (name, value) in properties.iter().rev() {
-            let path = format!("{path}/properties/{name}");
-            let value = self.named(value, &path)?;
-            let entry = entry(Expr::text(&serde_json::Value::String(name.clone()).to_string()), value);
-            let next = self.rules.add(format!("{path} and on"), after);
-            let (with, first) =
-                (Expr::Sequence(vec![comma(), entry.clone(), next.clone()]), Expr::Sequence(vec![entry, next.clone()]));
-            (after, alone) = if required.contains(name) {
-                (with, first)
-            } else {
-                let alone = self.rules.add(format!("{path} or not"), alone);
-                (Expr::Choice(vec![with, next]), Expr::Choice(vec![first, alone]))
-            };
-        }
-        Ok(in_brackets("{", alone, "}"))
     }
 
     /// A rule of its own, for what is used several times.

@@ -61,7 +61,7 @@ fn what_cannot_be_followed_is_one_line() {
     refused(["-j", "{"], &["--json-schema: EOF"]);
     refused(["--grammar", "root ::= \"a\" []"], &["--grammar: no token of the model can go on here"]);
     let file = folder.path().join("bad.json");
-    std::fs::write(&file, "{\"multipleOf\": 2}").unwrap();
+    std::fs::write(&file, "{\"multipleOf\": 1.5}").unwrap();
     refused(["-jf", file.to_str().unwrap()], &["bad.json: the schema: multipleOf"]);
     refused(["--grammar-file", "/nowhere/g.gbnf"], &["/nowhere/g.gbnf"]);
 }
