@@ -36,7 +36,7 @@ fn a_template_is_named_or_read_from_a_file() {
         let model = written(folder.path(), template);
         let named = |name| prompt(&model, &["--chat-template", name]).0;
         assert_eq!(named("chatml"), "'<|im_start|>user\\nhi<|im_end|>\\n<|im_start|>assistant\\n'");
-        assert_eq!(named("llama2"), "'<s>[INST] hi [/INST]'");
+        assert_eq!(named("llama2"), "'[INST] hi [/INST]'");
         assert_eq!(named("zephyr"), "'<|user|>\\nhi</s>\\n<|assistant|>\\n'");
         assert_eq!(named(mine), "'<hi>'");
         assert_eq!(named("{% for m in messages %}[{{ m.content }}]{% endfor %}"), "'[hi]'");
