@@ -44,11 +44,16 @@ command_of() { # WRITER OUTPUT
     # The cache is a folder, in which the file has a name of its own.
     synthetic) command=("${bench[@]}" --synthetic test-4 --cache-dir "$(dirname "$2")" -p 1 -n 0 -r 1) ;;
     session) command=("$build/powerinfer-run" -p "$(head -n 20 text)" -n 1 --temp 0 -t 2 --device cpu --prompt-cache "$2") ;;
+    # A conversation that is typed into a pipe; `exec` keeps its process the one to kill.
+    saved)
+      printf 'hi\nand more\n/save %s\n' "$2" > said
+      command=(bash -c 'exec "$0" "$@" < said' "$build/powerinfer-run" -cnv --chat-template chatml -n 4 --temp 0 -t 2 --device cpu)
+      ;;
     hardware) command=("${bench[@]}" --measure-hardware "$2") ;;
     *) die "$1: no such writer" ;;
   esac
 }
-writers=${ONLY:-profile merged plot report plan variant quantized packed sign lowrank session synthetic hardware}
+writers=${ONLY:-profile merged plot report plan variant quantized packed sign lowrank session saved synthetic hardware}
 
 die() { echo "kill_writers.sh: $*" >&2; exit 1; }
 # Runs the writer to its end.
@@ -59,7 +64,9 @@ whole() { # WRITER OUTPUT
 temporary() { find "$1" -name '*.partial' | wc -l; }
 seconds() { date +%s.%N; }
 
-echo "what was there before" > before
+echo "what was there before" > before.file
+# `/save` writes over nothing else.
+echo '[{"role": "user", "content": "before"}]' > before.saved
 whole profile reference.profile
 whole variant reference.variant
 whole sign reference.sign
@@ -83,8 +90,9 @@ for writer in $writers; do
     # Something is there before, every second time. What is never replaced, or only where it is of its kind, has nothing before it.
     before=
     if [[ $writer != session && $writer != synthetic && $writer != hardware && $((i % 2)) -eq 0 ]]; then
-      before=1
-      cp before "$out"
+      before=before.file
+      [[ $writer != saved ]] || before=before.saved
+      cp "$before" "$out"
     fi
     share=$((RANDOM % 1000))
     [[ $((i % 3)) -ne 0 ]] || share=$((800 + RANDOM % 250))
@@ -100,7 +108,7 @@ for writer in $writers; do
     if [[ ! -e $out ]]; then
       [[ ! $before ]] || die "$writer: what was there before is gone"
       none=$((none + 1))
-    elif [[ $before ]] && cmp -s "$out" before; then
+    elif [[ $before ]] && cmp -s "$out" "$before"; then
       old=$((old + 1))
       rm "$out"
     elif [[ $writer == hardware ]]; then
