@@ -9,6 +9,7 @@ use super::rows::Rows;
 use super::{avx2, avx512};
 use crate::quant::GgmlType;
 use anyhow::{Result, bail};
+use std::ops::Range;
 
 /// What the CPU does with rows of one type. All functions expect rows of whole blocks and operands of matching length;
 /// results depend on the operands only, never on threads or on how rows are grouped.
@@ -19,6 +20,10 @@ pub struct Kernels {
     pub act: ActKind,
     /// Dot products of each row with one vector of activations, one per row.
     pub dot: fn(Rows, ActRow, &mut [f32]),
+    /// Dot products of a range of the rows with 1, 2 or 4 vectors of activations, each with the bits of `dot`: row `i` of
+    /// the range writes to the first elements of number `i` of the pieces of so many that the last two arguments are.
+    /// [`Kernels::dots`] takes any number of vectors.
+    pub dot_some: fn(Rows, Range<usize>, &[ActRow], &mut [f32], usize),
     /// `y += a[i] * row[i]` for each row in order, where 0 times anything is 0 (infinities too), so that adding a
     /// neuron that has not fired changes nothing.
     pub add_scaled: fn(Rows, &[f32], &mut [f32]),
@@ -35,18 +40,33 @@ impl Isa {
     }
 }
 
-/// The kernels of one type, compiled with `$dot_features` and `$add_features`, from its dot product for a single row and
-/// its scaled addition for several.
+/// The kernels of one type, compiled with `$dot_features` and `$add_features`, from its dot products of a single row with
+/// some vectors and its scaled addition for several rows.
 #[cfg(target_arch = "x86_64")]
 macro_rules! row_kernels {
     ($dot_features:literal, $add_features:literal, $dtype:ident, $act:ident, $dot:path, $add:path) => {{
         use crate::cpu::{ActKind, ActRow, Kernels, Rows};
+        use std::ops::Range;
 
+        #[target_feature(enable = $dot_features)]
+        fn times<const N: usize>(rows: Rows, range: Range<usize>, x: [&ActRow; N], out: &mut [f32], stride: usize) {
+            let start = range.start;
+            for i in range {
+                out[(i - start) * stride..][..N].copy_from_slice(&$dot(rows.get(i), rows.ahead(i), x));
+            }
+        }
         #[target_feature(enable = $dot_features)]
         fn dot_rows(rows: Rows, x: ActRow, out: &mut [f32]) {
             assert_eq!(rows.len(), out.len());
-            for (i, o) in out.iter_mut().enumerate() {
-                *o = $dot(rows.get(i), rows.ahead(i), x);
+            times(rows, 0..rows.len(), [&x], out, 1);
+        }
+        #[target_feature(enable = $dot_features)]
+        fn dot_some(rows: Rows, range: Range<usize>, x: &[ActRow], out: &mut [f32], stride: usize) {
+            match x {
+                [a] => times(rows, range, [a], out, stride),
+                [a, b] => times(rows, range, [a, b], out, stride),
+                [a, b, c, d] => times(rows, range, [a, b, c, d], out, stride),
+                _ => unreachable!("{} vectors at once", x.len()),
             }
         }
         #[target_feature(enable = $add_features)]
@@ -59,6 +79,8 @@ macro_rules! row_kernels {
             act: ActKind::$act,
             // SAFETY: `Isa::kernels` gave this table out, so the processor has the features.
             dot: |rows, x, out| unsafe { dot_rows(rows, x, out) },
+            // SAFETY: as above.
+            dot_some: |rows, range, x, out, stride| unsafe { dot_some(rows, range, x, out, stride) },
             // SAFETY: as above.
             add_scaled: |rows, a, y| unsafe { add_rows(rows, a, y) },
         }

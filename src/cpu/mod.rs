@@ -15,6 +15,7 @@ pub mod pool;
 #[cfg(target_arch = "x86_64")]
 mod row_group;
 pub mod rows;
+pub mod several;
 pub mod shared_scales;
 pub mod signs;
 pub mod ssm;

@@ -18,7 +18,7 @@ const SIZES: [usize; 3] = [2, 3, 8];
 
 /// Different beginnings, one per sequence.
 fn texts(n: usize) -> Result<Vec<Vec<u32>>> {
-    let story = story(N_TOKENS + 8 * 5)?;
+    let story = story(N_TOKENS + 5 * n.max(8))?;
     Ok((0..n).map(|i| [&story[..1], &story[1 + 5 * i..][..N_TOKENS - 1]].concat()).collect())
 }
 
@@ -96,6 +96,17 @@ fn a_batch_gives_the_bits_of_single_tokens_in_every_type_on_every_instruction_se
                 agree(&model, &params, &SIZES).with_context(|| format!("{dtype}, {isa}, -t {n_threads}"))?;
             }
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn each_number_of_tokens_up_to_16_gives_the_bits_of_single_ones() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let model = variant(GgmlType::Q4_0, &folder)?;
+    let sizes: Vec<usize> = (2..=16).filter(|n| !SIZES.contains(n)).collect();
+    for mode in [Mode::Dense, Mode::Exact] {
+        agree(&model, &params(mode, 2), &sizes)?;
     }
     Ok(())
 }

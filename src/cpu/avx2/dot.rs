@@ -1,4 +1,4 @@
-//! Dot products of one row of 32-element blocks.
+//! Dot products of one row of 32-element blocks and some vectors.
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
 use super::super::activations::{ActRow, SUM_LEN};
@@ -22,10 +22,10 @@ const SCALES: usize = 8;
 /// The scales of (at most [`SCALES`]) blocks times those of the activations.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn scales<const BYTES: usize>(blocks: &[[u8; BYTES]], d: &[f32]) -> [f32; SCALES] {
+fn scales(of_blocks: __m256, d: &[f32]) -> [f32; SCALES] {
     let mut scales = [0.0; SCALES];
     // SAFETY: the array has eight elements.
-    unsafe { _mm256_storeu_ps(scales.as_mut_ptr(), _mm256_mul_ps(f16s(blocks, 0), f32s(d))) };
+    unsafe { _mm256_storeu_ps(scales.as_mut_ptr(), _mm256_mul_ps(of_blocks, f32s(d))) };
     scales
 }
 
@@ -43,43 +43,61 @@ macro_rules! dots {
         pub(super) mod $module {
             use super::*;
 
-            /// Dot product of blocks, each of which `$products` turns into eight integer sums, and which may have the
-            /// value of `q = 0` behind their scale.
+            /// Dot products of blocks, each of which `$read` turns into bytes, of which `$products` makes eight integer sums,
+            /// and which may have the value of `q = 0` behind their scale.
             macro_rules! blocks {
-                ($name:ident, $bytes:expr, $has_min:literal, $products:expr) => {
+                ($name:ident, $bytes:expr, $has_min:literal, $read:path, $products:expr) => {
                     #[inline]
                     #[target_feature(enable = $features)]
-                    pub fn $name(row: &[u8], ahead: &[u8], x: ActRow) -> f32 {
+                    pub fn $name<const N: usize>(row: &[u8], ahead: &[u8], x: [&ActRow; N]) -> [f32; N] {
                         let blocks = row.as_chunks::<{ $bytes }>().0;
-                        assert!(x.d.len() == blocks.len() && x.q.len() == blocks.len() * QK);
-                        let mut sums = [_mm256_setzero_ps(); 2];
-                        let mut minima = _mm256_setzero_ps();
+                        for x in x {
+                            assert!(x.d.len() == blocks.len() && x.q.len() == blocks.len() * QK);
+                        }
+                        let mut sums = [[_mm256_setzero_ps(); N]; 2];
+                        let mut minima = [_mm256_setzero_ps(); N];
                         for (n, blocks) in blocks.chunks(SCALES).enumerate() {
-                            let scales = scales(blocks, &x.d[n * SCALES..]);
-                            if $has_min {
-                                minima = _mm256_fmadd_ps(f16s(blocks, 2), f32s(&x.ds[n * SCALES..]), minima);
+                            let of_blocks = f16s(blocks, 0);
+                            let mut scales_of = [[0.0; SCALES]; N];
+                            for v in 0..N {
+                                scales_of[v] = scales(of_blocks, &x[v].d[n * SCALES..]);
                             }
-                            for (j, (block, scale)) in blocks.iter().zip(&scales).enumerate() {
+                            if $has_min {
+                                let of_blocks = f16s(blocks, 2);
+                                for v in 0..N {
+                                    minima[v] = _mm256_fmadd_ps(of_blocks, f32s(&x[v].ds[n * SCALES..]), minima[v]);
+                                }
+                            }
+                            for (j, block) in blocks.iter().enumerate() {
                                 let i = n * SCALES + j;
                                 if i * $bytes % 64 < $bytes {
                                     fetch(ahead, i * $bytes);
                                 }
-                                let products = _mm256_cvtepi32_ps($products(block, block_of(&x, i)));
+                                let w = $read(block);
+                                let [mut sum, other] = sums;
+                                for v in 0..N {
+                                    let products = _mm256_cvtepi32_ps($products(w, block_of(x[v], i)));
+                                    sum[v] = _mm256_fmadd_ps(products, _mm256_set1_ps(scales_of[v][j]), sum[v]);
+                                }
                                 // Taking turns like this keeps both in registers, as an index would not.
-                                sums = [sums[1], _mm256_fmadd_ps(products, _mm256_set1_ps(*scale), sums[0])];
+                                sums = [other, sum];
                             }
                         }
-                        sum(_mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), minima))
+                        let mut all = [0.0; N];
+                        for v in 0..N {
+                            all[v] = sum(_mm256_add_ps(_mm256_add_ps(sums[0][v], sums[1][v]), minima[v]));
+                        }
+                        all
                     }
                 };
             }
 
-            blocks!(q8_0, Q8_0_BYTES, false, q8_0_products);
-            blocks!(q4_0, Q4_0_BYTES, false, q4_0_products);
-            blocks!(q4_1, Q4_1_BYTES, true, |block, x| unsigned(read_q4_1(block), x));
-            blocks!(q5_0, Q5_0_BYTES, false, q5_0_products);
-            blocks!(q5_1, Q5_1_BYTES, true, |block, x| unsigned(read_q5_1(block), x));
-            blocks!(iq4_nl, Q4_0_BYTES, false, |block, x| signed(read_iq4_nl(block), x));
+            blocks!(q8_0, Q8_0_BYTES, false, read_q8_0, signed);
+            blocks!(q4_0, Q4_0_BYTES, false, read_q4_0, |w, x| offset::<3>(w, x));
+            blocks!(q4_1, Q4_1_BYTES, true, read_q4_1, unsigned);
+            blocks!(q5_0, Q5_0_BYTES, false, read_q5_0, |w, x| offset::<4>(w, x));
+            blocks!(q5_1, Q5_1_BYTES, true, read_q5_1, unsigned);
+            blocks!(iq4_nl, Q4_0_BYTES, false, read_iq4_nl, signed);
 
             #[inline]
             #[target_feature(enable = $features)]
@@ -94,28 +112,30 @@ macro_rules! dots {
                 $multiply_add(_mm256_setzero_si256(), _mm256_abs_epi8(w), _mm256_sign_epi8(q, w))
             }
 
+            /// Of weights that are offset by 2 to this power.
             #[inline]
             #[target_feature(enable = $features)]
-            fn q5_0_products(block: &[u8; Q5_0_BYTES], (q, neg_sums): (__m256i, __m256i)) -> __m256i {
-                $multiply_add(_mm256_slli_epi32::<4>(neg_sums), read_q5_0(block), q)
-            }
-
-            #[inline]
-            #[target_feature(enable = $features)]
-            fn q8_0_products(block: &[u8; Q8_0_BYTES], x: (__m256i, __m256i)) -> __m256i {
-                // SAFETY: 32 bytes lie behind the scale.
-                let w = unsafe { _mm256_loadu_si256(block.as_ptr().add(2).cast()) };
-                signed(w, x)
-            }
-
-            #[inline]
-            #[target_feature(enable = $features)]
-            fn q4_0_products(block: &[u8; Q4_0_BYTES], (q, neg_sums): (__m256i, __m256i)) -> __m256i {
-                let [_, _, half_bytes @ ..] = block;
-                $multiply_add(_mm256_slli_epi32::<3>(neg_sums), halves(half_bytes), q)
+            fn offset<const POWER: i32>(w: __m256i, (q, neg_sums): (__m256i, __m256i)) -> __m256i {
+                $multiply_add(_mm256_slli_epi32::<POWER>(neg_sums), w, q)
             }
         }
     };
+}
+
+/// Offset by 8.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn read_q4_0(block: &[u8; Q4_0_BYTES]) -> __m256i {
+    let [_, _, half_bytes @ ..] = block;
+    halves(half_bytes)
+}
+
+/// Signed.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c")]
+fn read_q8_0(block: &[u8; Q8_0_BYTES]) -> __m256i {
+    // SAFETY: 32 bytes lie behind the scale.
+    unsafe { _mm256_loadu_si256(block.as_ptr().add(2).cast()) }
 }
 
 dots!(avx2, "avx2,fma,f16c", multiply_add);

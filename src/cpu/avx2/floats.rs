@@ -39,33 +39,49 @@ macro_rules! floats {
     ($bytes:literal, $read:ident, $dot:ident, $add:ident) => {
         #[inline]
         #[target_feature(enable = "avx2,fma,f16c")]
-        pub(super) fn $dot(row: &[u8], ahead: &[u8], x: ActRow) -> f32 {
+        pub(super) fn $dot<const N: usize>(row: &[u8], ahead: &[u8], x: [&ActRow; N]) -> [f32; N] {
             const STEP: usize = 4 * LANES;
-            let x = x.f32;
-            assert_eq!(row.len(), x.len() * $bytes);
-            let mut sums = [_mm256_setzero_ps(); 4];
+            let x = x.map(|x| x.f32);
+            let n = row.len() / $bytes;
+            for x in x {
+                assert_eq!(row.len(), x.len() * $bytes);
+            }
+            let mut sums = [[_mm256_setzero_ps(); N]; 4];
             let mut i = 0;
-            while i + STEP <= x.len() {
+            while i + STEP <= n {
                 for line in 0..STEP * $bytes / 64 {
                     fetch(ahead, i * $bytes + line * 64);
                 }
-                for (j, sum) in sums.iter_mut().enumerate() {
-                    // SAFETY: eight elements from i + 8 j on are in the row and in x, whose lengths agree.
+                for j in 0..4 {
+                    // SAFETY: eight elements from i + 8 j on are in the row and in each x, whose lengths agree.
                     unsafe {
                         let w = $read(row.as_ptr().add((i + LANES * j) * $bytes));
-                        *sum = _mm256_fmadd_ps(w, _mm256_loadu_ps(x.as_ptr().add(i + LANES * j)), *sum);
+                        for v in 0..N {
+                            let x = _mm256_loadu_ps(x[v].as_ptr().add(i + LANES * j));
+                            sums[j][v] = _mm256_fmadd_ps(w, x, sums[j][v]);
+                        }
                     }
                 }
                 i += STEP;
             }
-            let rest = row[i * $bytes..].chunks(LANES * $bytes).zip(x[i..].chunks(LANES));
-            for (row, x) in rest {
-                let (row, x) = (padded::<u8, { LANES * $bytes }>(row), padded::<f32, LANES>(x));
-                // SAFETY: the copies have eight elements.
-                unsafe { sums[0] = _mm256_fmadd_ps($read(row.as_ptr()), _mm256_loadu_ps(x.as_ptr()), sums[0]) };
+            for start in (i..n).step_by(LANES) {
+                let end = n.min(start + LANES);
+                let row = padded::<u8, { LANES * $bytes }>(&row[start * $bytes..end * $bytes]);
+                for v in 0..N {
+                    let x = padded::<f32, LANES>(&x[v][start..end]);
+                    // SAFETY: the copies have eight elements.
+                    unsafe {
+                        let w = $read(row.as_ptr());
+                        sums[0][v] = _mm256_fmadd_ps(w, _mm256_loadu_ps(x.as_ptr()), sums[0][v]);
+                    }
+                }
             }
-            let [a, b, c, d] = sums;
-            sum(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d)))
+            let mut all = [0.0; N];
+            for v in 0..N {
+                let [a, b, c, d] = sums.map(|sums| sums[v]);
+                all[v] = sum(_mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d)));
+            }
+            all
         }
 
         #[inline]

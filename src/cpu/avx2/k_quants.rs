@@ -139,26 +139,39 @@ macro_rules! dots {
                 ($name:ident, $bytes:expr, $read:expr) => {
                     #[inline]
                     #[target_feature(enable = $features)]
-                    pub fn $name(row: &[u8], ahead: &[u8], x: ActRow) -> f32 {
+                    pub fn $name<const N: usize>(row: &[u8], ahead: &[u8], x: [&ActRow; N]) -> [f32; N] {
                         let blocks = row.as_chunks::<{ $bytes }>().0;
-                        assert!(x.q.len() == blocks.len() * SUPER);
-                        let mut sums = [_mm256_setzero_ps(); 2];
-                        let mut minima = _mm256_setzero_ps();
+                        for x in x {
+                            assert!(x.q.len() == blocks.len() * SUPER);
+                        }
+                        let mut sums = [[_mm256_setzero_ps(); N]; 2];
+                        let mut minima = [_mm256_setzero_ps(); N];
                         for (i, block) in blocks.iter().enumerate() {
                             for line in 0..$bytes / 64 + 1 {
                                 fetch(ahead, i * $bytes + 64 * line);
                             }
                             let [s, m] = scales_and_minima(block);
-                            minima = _mm256_fmadd_ps(m, eight(x.ds, i), minima);
-                            let s: [f32; 8] = floats([_mm256_mul_ps(s, eight(x.d, i))]);
-                            for (k, (w, s)) in $read(block).into_iter().zip(s).enumerate() {
-                                let (q, _) = block_of(&x, i * VECTORS + k);
-                                let products = $multiply_add(_mm256_setzero_si256(), w, q);
-                                let products = _mm256_cvtepi32_ps(products);
-                                sums = [sums[1], _mm256_fmadd_ps(products, _mm256_set1_ps(s), sums[0])];
+                            let mut scales = [[0.0; VECTORS]; N];
+                            for v in 0..N {
+                                minima[v] = _mm256_fmadd_ps(m, eight(x[v].ds, i), minima[v]);
+                                scales[v] = floats([_mm256_mul_ps(s, eight(x[v].d, i))]);
+                            }
+                            for (k, w) in $read(block).into_iter().enumerate() {
+                                let [mut sum, other] = sums;
+                                for v in 0..N {
+                                    let (q, _) = block_of(x[v], i * VECTORS + k);
+                                    let products = $multiply_add(_mm256_setzero_si256(), w, q);
+                                    let products = _mm256_cvtepi32_ps(products);
+                                    sum[v] = _mm256_fmadd_ps(products, _mm256_set1_ps(scales[v][k]), sum[v]);
+                                }
+                                sums = [other, sum];
                             }
                         }
-                        sum(_mm256_sub_ps(_mm256_add_ps(sums[0], sums[1]), minima))
+                        let mut all = [0.0; N];
+                        for v in 0..N {
+                            all[v] = sum(_mm256_sub_ps(_mm256_add_ps(sums[0][v], sums[1][v]), minima[v]));
+                        }
+                        all
                     }
                 };
             }
@@ -168,28 +181,43 @@ macro_rules! dots {
 
             #[inline]
             #[target_feature(enable = $features)]
-            pub fn q6_k(row: &[u8], ahead: &[u8], x: ActRow) -> f32 {
+            pub fn q6_k<const N: usize>(row: &[u8], ahead: &[u8], x: [&ActRow; N]) -> [f32; N] {
                 let blocks = row.as_chunks::<Q6_K_BYTES>().0;
-                assert!(x.q.len() == blocks.len() * SUPER);
+                for x in x {
+                    assert!(x.q.len() == blocks.len() * SUPER);
+                }
                 let twice = [_mm256_set_epi32(3, 3, 2, 2, 1, 1, 0, 0), _mm256_set_epi32(7, 7, 6, 6, 5, 5, 4, 4)];
-                let mut sums = [_mm256_setzero_ps(); 2];
+                let mut sums = [[_mm256_setzero_ps(); N]; 2];
                 for (i, block) in blocks.iter().enumerate() {
                     for line in 0..4 {
                         fetch(ahead, i * Q6_K_BYTES + 64 * line);
                     }
-                    let ([low, high], d) = (scales_of_q6_k(block), eight(x.d, i));
-                    let s: [f32; 16] = floats([
-                        _mm256_mul_ps(low, _mm256_permutevar8x32_ps(d, twice[0])),
-                        _mm256_mul_ps(high, _mm256_permutevar8x32_ps(d, twice[1])),
-                    ]);
-                    for (k, (w, s)) in read_q6_k(block).into_iter().zip(s.as_chunks::<2>().0).enumerate() {
-                        let (q, neg_sums) = block_of(&x, i * VECTORS + k);
-                        let products = $multiply_add(_mm256_slli_epi32::<5>(neg_sums), w, q);
-                        let products = _mm256_cvtepi32_ps(products);
-                        sums = [sums[1], _mm256_fmadd_ps(products, lanes(s[0], s[1]), sums[0])];
+                    let [low, high] = scales_of_q6_k(block);
+                    let mut scales: [[f32; 16]; N] = [[0.0; 16]; N];
+                    for v in 0..N {
+                        let d = eight(x[v].d, i);
+                        scales[v] = floats([
+                            _mm256_mul_ps(low, _mm256_permutevar8x32_ps(d, twice[0])),
+                            _mm256_mul_ps(high, _mm256_permutevar8x32_ps(d, twice[1])),
+                        ]);
+                    }
+                    for (k, w) in read_q6_k(block).into_iter().enumerate() {
+                        let [mut sum, other] = sums;
+                        for v in 0..N {
+                            let (q, neg_sums) = block_of(x[v], i * VECTORS + k);
+                            let products = $multiply_add(_mm256_slli_epi32::<5>(neg_sums), w, q);
+                            let products = _mm256_cvtepi32_ps(products);
+                            let scale = lanes(scales[v][2 * k], scales[v][2 * k + 1]);
+                            sum[v] = _mm256_fmadd_ps(products, scale, sum[v]);
+                        }
+                        sums = [other, sum];
                     }
                 }
-                sum(_mm256_add_ps(sums[0], sums[1]))
+                let mut all = [0.0; N];
+                for v in 0..N {
+                    all[v] = sum(_mm256_add_ps(sums[0][v], sums[1][v]));
+                }
+                all
             }
         }
     };

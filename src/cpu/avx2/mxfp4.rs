@@ -1,4 +1,4 @@
-//! Dot product of one row of MXFP4 blocks. Their scaled addition is the plain one.
+//! Dot products of one row of MXFP4 blocks and some vectors. Their scaled addition is the plain one.
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
 use super::super::Isa;
@@ -13,21 +13,32 @@ use std::arch::x86_64::*;
 
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
-pub(super) fn dot(row: &[u8], ahead: &[u8], x: ActRow) -> f32 {
+pub(super) fn dot<const N: usize>(row: &[u8], ahead: &[u8], x: [&ActRow; N]) -> [f32; N] {
     let blocks = row.as_chunks::<BYTES>().0;
-    assert!(x.d.len() == blocks.len() && x.q.len() == blocks.len() * QK);
-    let mut sums = [_mm256_setzero_ps(); 2];
+    for x in x {
+        assert!(x.d.len() == blocks.len() && x.q.len() == blocks.len() * QK);
+    }
+    let mut sums = [[_mm256_setzero_ps(); N]; 2];
     for (i, block) in blocks.iter().enumerate() {
         if i * BYTES % 64 < BYTES {
             fetch(ahead, i * BYTES);
         }
-        let ([exponent, q @ ..], (x_q, _)) = (block, block_of(&x, i));
-        let w = read(q);
-        let products = multiply_add(_mm256_setzero_si256(), _mm256_abs_epi8(w), _mm256_sign_epi8(x_q, w));
-        let both = _mm256_set1_ps(scale(*exponent) * x.d[i]);
-        sums = [sums[1], _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), both, sums[0])];
+        let [exponent, q @ ..] = block;
+        let (w, scale) = (read(q), scale(*exponent));
+        let [mut sum, other] = sums;
+        for v in 0..N {
+            let (q, _) = block_of(x[v], i);
+            let products = multiply_add(_mm256_setzero_si256(), _mm256_abs_epi8(w), _mm256_sign_epi8(q, w));
+            let both = _mm256_set1_ps(scale * x[v].d[i]);
+            sum[v] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), both, sum[v]);
+        }
+        sums = [other, sum];
     }
-    sum(_mm256_add_ps(sums[0], sums[1]))
+    let mut all = [0.0; N];
+    for v in 0..N {
+        all[v] = sum(_mm256_add_ps(sums[0][v], sums[1][v]));
+    }
+    all
 }
 
 /// Signed, and doubled.

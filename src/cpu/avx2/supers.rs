@@ -1,4 +1,5 @@
-//! Dot products of one row of the rarer super-blocks: Q2_K, Q3_K and IQ4_XS. Their scaled additions are the plain ones.
+//! Dot products of one row of the rarer super-blocks and some vectors: Q2_K, Q3_K and IQ4_XS. Their scaled additions are
+//! the plain ones.
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
 use super::super::Isa;
@@ -95,10 +96,12 @@ macro_rules! dots {
                 ($name:ident, $bytes:expr, $has_min:literal, $read:expr, $scales:expr, $products:expr) => {
                     #[inline]
                     #[target_feature(enable = $features)]
-                    pub fn $name(row: &[u8], ahead: &[u8], x: ActRow) -> f32 {
+                    pub fn $name<const N: usize>(row: &[u8], ahead: &[u8], x: [&ActRow; N]) -> [f32; N] {
                         let blocks = row.as_chunks::<{ $bytes }>().0;
-                        assert!(x.q.len() == blocks.len() * SUPER);
-                        let mut sums = [_mm256_setzero_ps(); 2];
+                        for x in x {
+                            assert!(x.q.len() == blocks.len() * SUPER);
+                        }
+                        let mut sums = [[_mm256_setzero_ps(); N]; 2];
                         for (i, block) in blocks.iter().enumerate() {
                             for line in 0..$bytes / 64 + 1 {
                                 fetch(ahead, i * $bytes + 64 * line);
@@ -106,18 +109,25 @@ macro_rules! dots {
                             let (s, m) = $scales(block);
                             for (k, w) in $read(block).into_iter().enumerate() {
                                 let at = i * VECTORS + k;
-                                let ((q, neg_sums), d) = (block_of(&x, at), x.d[at]);
-                                let products = _mm256_cvtepi32_ps($products(w, q, neg_sums));
-                                let scale = lanes(s[2 * k] * d, s[2 * k + 1] * d);
-                                let mut sum = _mm256_fmadd_ps(products, scale, sums[0]);
-                                if $has_min {
-                                    let minimum = lanes(m[2 * k] * d, m[2 * k + 1] * d);
-                                    sum = _mm256_fmadd_ps(_mm256_cvtepi32_ps(neg_sums), minimum, sum);
+                                let [mut sum, other] = sums;
+                                for v in 0..N {
+                                    let ((q, neg_sums), d) = (block_of(x[v], at), x[v].d[at]);
+                                    let products = _mm256_cvtepi32_ps($products(w, q, neg_sums));
+                                    let scale = lanes(s[2 * k] * d, s[2 * k + 1] * d);
+                                    sum[v] = _mm256_fmadd_ps(products, scale, sum[v]);
+                                    if $has_min {
+                                        let minimum = lanes(m[2 * k] * d, m[2 * k + 1] * d);
+                                        sum[v] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(neg_sums), minimum, sum[v]);
+                                    }
                                 }
-                                sums = [sums[1], sum];
+                                sums = [other, sum];
                             }
                         }
-                        sum(_mm256_add_ps(sums[0], sums[1]))
+                        let mut all = [0.0; N];
+                        for v in 0..N {
+                            all[v] = sum(_mm256_add_ps(sums[0][v], sums[1][v]));
+                        }
+                        all
                     }
                 };
             }

@@ -1,4 +1,4 @@
-//! Dot products of one row of super-blocks: Q4_K, Q5_K and Q6_K.
+//! Dot products of one row of super-blocks and some vectors: Q4_K, Q5_K and Q6_K.
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
 use super::super::activations::{ActRow, SUM_LEN, SUPER};
@@ -53,37 +53,48 @@ fn split(bytes: __m512i) -> [__m512i; 2] {
     [_mm512_and_si512(bytes, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask)]
 }
 
-/// Dot product of super-blocks with minima. `$read` gives a block's bytes in the order of `Supers`.
+/// Dot products of super-blocks with minima. `$read` gives a block's bytes in the order of `Supers`.
 macro_rules! with_minima {
     ($name:ident, $bytes:expr, $read:expr) => {
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-        pub(super) fn $name(row: &[u8], ahead: &[u8], x: ActRow) -> f32 {
-            let (blocks, x) = (row.as_chunks::<{ $bytes }>().0, x.supers);
-            assert!(x.q.len() == blocks.len() && x.factors.len() == blocks.len());
+        pub(super) fn $name<const N: usize>(row: &[u8], ahead: &[u8], x: [&ActRow; N]) -> [f32; N] {
+            let (blocks, x) = (row.as_chunks::<{ $bytes }>().0, x.map(|x| x.supers));
+            for x in x {
+                assert!(x.q.len() == blocks.len() && x.factors.len() == blocks.len());
+            }
             let of_even = _mm512_set_epi32(12, 12, 12, 12, 8, 8, 8, 8, 4, 4, 4, 4, 0, 0, 0, 0);
             let of_odd = _mm512_add_epi32(of_even, _mm512_set1_epi32(2));
-            let (mut even, mut odd, mut minima) = (_mm512_setzero_ps(), _mm512_setzero_ps(), _mm512_setzero_ps());
-            for (i, ((block, q), factors)) in blocks.iter().zip(x.q).zip(x.factors).enumerate() {
+            let zeros = [_mm512_setzero_ps(); N];
+            let (mut even, mut odd, mut minima) = (zeros, zeros, zeros);
+            for (i, block) in blocks.iter().enumerate() {
                 for line in 0..$bytes / 64 + 1 {
                     fetch(ahead, i * $bytes + 64 * line);
                 }
                 let [a, b, c, d] = $read(block);
-                // SAFETY: a group has 256 bytes.
-                let q = |part: usize| unsafe { _mm512_loadu_si512(q.as_ptr().add(64 * part).cast()) };
-                let zero = _mm512_setzero_si512();
-                let even_products = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, a, q(0)), c, q(2));
-                let odd_products = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, b, q(1)), d, q(3));
                 let [head, ..] = block.as_chunks::<16>().0 else { unreachable!() };
-                let scales = _mm512_mul_ps(scales_and_minima(head), f32x16(factors));
-                let scale = |which| _mm512_permutexvar_ps(which, scales);
-                even = _mm512_fmadd_ps(_mm512_cvtepi32_ps(even_products), scale(of_even), even);
-                odd = _mm512_fmadd_ps(_mm512_cvtepi32_ps(odd_products), scale(of_odd), odd);
-                // Every other one belongs to a minimum.
-                minima = _mm512_add_ps(minima, scales);
+                let scales_and_minima = scales_and_minima(head);
+                for v in 0..N {
+                    let q = &x[v].q[i];
+                    // SAFETY: a group has 256 bytes.
+                    let q = |part: usize| unsafe { _mm512_loadu_si512(q.as_ptr().add(64 * part).cast()) };
+                    let zero = _mm512_setzero_si512();
+                    let even_products = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, a, q(0)), c, q(2));
+                    let odd_products = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(zero, b, q(1)), d, q(3));
+                    let scales = _mm512_mul_ps(scales_and_minima, f32x16(&x[v].factors[i]));
+                    let scale = |which| _mm512_permutexvar_ps(which, scales);
+                    even[v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(even_products), scale(of_even), even[v]);
+                    odd[v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(odd_products), scale(of_odd), odd[v]);
+                    // Every other one belongs to a minimum.
+                    minima[v] = _mm512_add_ps(minima[v], scales);
+                }
             }
-            let minima = _mm512_maskz_mov_ps(0xaaaa, minima);
-            _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(even, odd), minima))
+            let mut all = [0.0; N];
+            for v in 0..N {
+                let minima = _mm512_maskz_mov_ps(0xaaaa, minima[v]);
+                all[v] = _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(even[v], odd[v]), minima));
+            }
+            all
         }
     };
 }
@@ -156,33 +167,40 @@ pub(super) fn scales_of_q6_k(block: &[u8; Q6_K_BYTES]) -> __m512 {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-pub(super) fn q6_k(row: &[u8], ahead: &[u8], x: ActRow) -> f32 {
+pub(super) fn q6_k<const N: usize>(row: &[u8], ahead: &[u8], x: [&ActRow; N]) -> [f32; N] {
     let blocks = row.as_chunks::<Q6_K_BYTES>().0;
-    let (q, neg_sums) = (x.q.as_chunks::<SUPER>().0, x.neg_sums.as_chunks::<{ SUPER / SUM_LEN }>().0);
-    let d = x.d.as_chunks::<{ SUPER / QK }>().0;
-    assert!(q.len() == blocks.len() && neg_sums.len() == blocks.len() && d.len() == blocks.len());
+    let x = x.map(|x| {
+        let (q, neg_sums) = (x.q.as_chunks::<SUPER>().0, x.neg_sums.as_chunks::<{ SUPER / SUM_LEN }>().0);
+        (q, neg_sums, x.d.as_chunks::<{ SUPER / QK }>().0)
+    });
+    for (q, neg_sums, d) in x {
+        assert!(q.len() == blocks.len() && neg_sums.len() == blocks.len() && d.len() == blocks.len());
+    }
     let twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
     let of_lane = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
     let of_lane: [_; 4] = std::array::from_fn(|i| _mm512_add_epi32(of_lane, _mm512_set1_epi32(4 * i as i32)));
-    let mut sums = [_mm512_setzero_ps(); 2];
+    let mut sums = [[_mm512_setzero_ps(); N]; 2];
     for (i, block) in blocks.iter().enumerate() {
         for line in 0..4 {
             fetch(ahead, i * Q6_K_BYTES + 64 * line);
         }
-        // SAFETY: the array has eight elements.
-        let d = _mm512_castps256_ps512(unsafe { _mm256_loadu_ps(d[i].as_ptr()) });
-        let scales = _mm512_mul_ps(scales_of_q6_k(block), _mm512_permutexvar_ps(twice, d));
-        let w = read_q6_k(block);
-        for part in 0..4 {
-            // SAFETY: 256 bytes and 64 sums.
-            let (q, neg_sums) = unsafe {
-                let neg_sums = neg_sums[i].as_ptr().add(16 * part);
-                (_mm512_loadu_si512(q[i].as_ptr().add(64 * part).cast()), _mm512_loadu_si512(neg_sums.cast()))
-            };
-            let products = _mm512_dpbusd_epi32(_mm512_slli_epi32::<5>(neg_sums), w[part], q);
-            let scale = _mm512_permutexvar_ps(of_lane[part], scales);
-            sums[part % 2] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scale, sums[part % 2]);
+        let (w, scales_of_block) = (read_q6_k(block), scales_of_q6_k(block));
+        for v in 0..N {
+            let (q, neg_sums, d) = (&x[v].0[i], &x[v].1[i], &x[v].2[i]);
+            // SAFETY: the array has eight elements.
+            let d = _mm512_castps256_ps512(unsafe { _mm256_loadu_ps(d.as_ptr()) });
+            let scales = _mm512_mul_ps(scales_of_block, _mm512_permutexvar_ps(twice, d));
+            for part in 0..4 {
+                // SAFETY: 256 bytes and 64 sums.
+                let (q, neg_sums) = unsafe {
+                    let neg_sums = neg_sums.as_ptr().add(16 * part);
+                    (_mm512_loadu_si512(q.as_ptr().add(64 * part).cast()), _mm512_loadu_si512(neg_sums.cast()))
+                };
+                let products = _mm512_dpbusd_epi32(_mm512_slli_epi32::<5>(neg_sums), w[part], q);
+                let scale = _mm512_permutexvar_ps(of_lane[part], scales);
+                sums[part % 2][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scale, sums[part % 2][v]);
+            }
         }
     }
-    _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]))
+    super::dot::total(sums)
 }

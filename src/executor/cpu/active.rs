@@ -51,6 +51,17 @@ impl Active {
         if self.n_tokens() == 1 { &self.rows } else { &self.union }
     }
 
+    /// Calls `f` with the places in `block`, some consecutive rows of the union, of those that a token needs.
+    pub fn mark(&self, token: usize, block: &[u32], mut f: impl FnMut(usize)) {
+        let (own, mut at) = (self.of(token), 0);
+        for row in &own[within(own, block)] {
+            while block[at] != *row {
+                at += 1;
+            }
+            f(at);
+        }
+    }
+
     /// Finds the rows that any token needs.
     pub fn unite(&mut self) {
         if self.n_tokens() > 1 {

@@ -1,8 +1,9 @@
 //! Adding up what neurons give where `down` is stored by columns: products with its rows, divided among the threads.
 
 use super::compute::Compute;
-use super::matvec::{block_rows, chunk_bytes, chunks, scattered};
+use super::matvec::{MOST_ROWS, block_rows, chunk_bytes, chunks};
 use crate::cpu::pool::{Region, Work};
+use crate::cpu::several::AT_ONCE;
 use crate::cpu::{Activations, Isa};
 use crate::model::Matrix;
 
@@ -90,13 +91,18 @@ impl Work for Terms {
         }
         for term in &self.terms[..self.n] {
             let Some(down) = &term.down else { continue };
-            let dot = isa.kernels(down.dtype()).dot;
-            let block = block_rows(down.row_bytes());
+            let kernels = isa.kernels(down.dtype());
+            let (rows, block) = (down.rows(first, out.len() / n), block_rows(down.row_bytes()));
+            let mut products = [0.0; MOST_ROWS * AT_ONCE];
             for (i, out) in out.chunks_mut(block * n).enumerate() {
-                let rows = down.rows(first + i * block, out.len() / n);
-                for (h, token) in term.tokens.iter().enumerate() {
-                    let x = term.h.row(h);
-                    scattered(|y| dot(rows, x, y), rows.len(), |row, value| out[row * n + *token as usize] += value);
+                let range = i * block..i * block + out.len() / n;
+                for (h, tokens) in term.tokens.chunks(AT_ONCE).enumerate() {
+                    let products = &mut products[..range.len() * tokens.len()];
+                    let x = |token: usize| term.h.row(h * AT_ONCE + token);
+                    kernels.dots(rows, range.clone(), tokens.len(), x, products);
+                    for (out, products) in out.chunks_exact_mut(n).zip(products.chunks_exact(tokens.len())) {
+                        tokens.iter().zip(products).for_each(|(token, product)| out[*token as usize] += product);
+                    }
                 }
             }
         }

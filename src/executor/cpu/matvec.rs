@@ -1,10 +1,11 @@
 //! Vectors times rows of matrices, divided among the threads by rows: each row is read once, for all vectors.
 
-use super::active::{Active, Wanted, WantedBy, within};
+use super::active::{Active, Wanted, WantedBy};
 use super::compute::Compute;
 use super::followed::{Followed, Kept, NEAR};
 use crate::cpu::pool::{Region, Work};
-use crate::cpu::{ActRow, Activations, Isa, Which};
+use crate::cpu::several::CHOICE;
+use crate::cpu::{Activations, Isa, Which};
 use crate::model::{Activation, Matrix, Part};
 use std::sync::Arc;
 
@@ -87,7 +88,7 @@ const CHUNKS_PER_THREAD: usize = 8;
 /// Bytes of weights in a chunk at the least, so that claiming it costs little.
 const CHUNK_BYTES: usize = 16 << 10;
 /// Rows that meet all vectors before the next ones are read, at the most.
-const MOST_ROWS: usize = 64;
+pub(super) const MOST_ROWS: usize = 64;
 /// Bytes of them: they should stay in the first cache.
 const BLOCK_BYTES: usize = 16 << 10;
 
@@ -177,18 +178,16 @@ impl ProductWork {
 
     /// `which` rows of `matrix` with every vector.
     fn times(&self, isa: Isa, piece: &OwnedPiece, matrix: &Matrix, which: Which, out: &mut [f32]) {
-        let (vectors, dot) = (&piece.vectors, isa.kernels(matrix.dtype()).dot);
-        let n = vectors.len();
+        let (vectors, kernels) = (&piece.vectors, isa.kernels(matrix.dtype()));
+        let rows = matrix.which(which);
         if let [vector] = vectors[..] {
-            return dot(matrix.which(which), self.x.row(vector as usize), out);
+            return (kernels.dot)(rows, self.x.row(vector as usize), out);
         }
+        let n = vectors.len();
         let block = block_rows(matrix.row_bytes());
         for (i, out) in out.chunks_mut(block * n).enumerate() {
-            let rows = matrix.which(which.part(i * block, out.len() / n));
-            for (token, vector) in vectors.iter().enumerate() {
-                let x = self.x.row(*vector as usize);
-                scattered(|y| dot(rows, x, y), rows.len(), |row, value| out[row * n + token] = value);
-            }
+            let range = i * block..i * block + out.len() / n;
+            kernels.dots(rows, range, n, |token| self.x.row(vectors[token] as usize), out);
         }
     }
 
@@ -201,39 +200,22 @@ impl ProductWork {
         (each, union): (&Active, &[u32]),
         out: &mut [f32],
     ) {
-        let (n, dot) = (piece.vectors.len(), isa.kernels(matrix.dtype()).dot);
-        let block = block_rows(matrix.row_bytes());
+        let (vectors, kernels) = (&piece.vectors, isa.kernels(matrix.dtype()));
+        let (n, rows) = (vectors.len(), matrix.which(Which::List(union)));
         out.fill(0.0);
-        for (rows, out) in union.chunks(block).zip(out.chunks_mut(block * n)) {
-            for (token, vector) in piece.vectors.iter().enumerate() {
-                let own = each.of(token);
-                let own = &own[within(own, rows)];
-                if own.is_empty() {
-                    continue;
+        for (i, (block, out)) in union.chunks(MOST_ROWS).zip(out.chunks_mut(MOST_ROWS * n)).enumerate() {
+            let range = i * MOST_ROWS..i * MOST_ROWS + block.len();
+            for (first, vectors) in vectors.chunks(CHOICE).enumerate().map(|(i, vectors)| (i * CHOICE, vectors)) {
+                let mut wanted = [0; MOST_ROWS];
+                for token in 0..vectors.len() {
+                    each.mark(first + token, block, |row| wanted[row] |= 1 << token);
                 }
-                let x: ActRow = self.x.row(*vector as usize);
-                let mut at = 0;
-                scattered(
-                    |y| dot(matrix.which(Which::List(own)), x, y),
-                    own.len(),
-                    |i, value| {
-                        while rows[at] != own[i] {
-                            at += 1;
-                        }
-                        out[at * n + token] = value;
-                    },
-                );
+                let x = |token: usize| self.x.row(vectors[token.min(vectors.len() - 1)] as usize);
+                let put = |row: usize, token: usize, product| out[row * n + first + token] = product;
+                kernels.wanted_dots(rows, range.clone(), x, &wanted[..block.len()], put);
             }
         }
     }
-}
-
-/// Has `compute` fill in `n` values, at most [`MOST_ROWS`], and gives each with its number to `put`.
-pub(super) fn scattered(compute: impl FnOnce(&mut [f32]), n: usize, mut put: impl FnMut(usize, f32)) {
-    let mut values = [0.0; MOST_ROWS];
-    let values = &mut values[..n];
-    compute(values);
-    values.iter().enumerate().for_each(|(i, value)| put(i, *value));
 }
 
 impl OwnedPiece {
