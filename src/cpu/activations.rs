@@ -13,7 +13,7 @@ pub enum ActKind {
     Q8,
     /// The same bytes in the order in which 64-byte vectors of half-byte weights meet them.
     Q8Halves,
-    /// The same bytes in the order in which the half-bytes of `Q4_K` and `Q5_K` meet them.
+    /// The same bytes in the order in which the half-bytes of `Q4_K` and `Q5_K` meet them, and the pairs of bits of `Q2_K`.
     Q8Supers,
 }
 
@@ -49,6 +49,8 @@ pub struct Supers<'a> {
     pub q: &'a [[i8; SUPER]],
     /// For each block its scale, then the negated product of that and its sum: the factors of scales and minima.
     pub factors: &'a [[f32; 2 * SUPER / QK]],
+    /// The negated product of the scale and the sum of every 16 elements: the factors of minima of half blocks.
+    pub sums: &'a [[f32; 2 * SUPER / QK]],
 }
 
 /// One vector of activations in all its forms. Those that were not asked for are empty.
@@ -127,6 +129,7 @@ pub struct Activations {
     n_groups: usize,
     supers_q: Buffer<i8>,
     supers_factors: Buffer<f32>,
+    supers_sums: Buffer<f32>,
     n_supers: usize,
 }
 
@@ -199,6 +202,11 @@ impl Activations {
         let n_supers = self.n_supers * self.n_tokens();
         self.supers_q.resize(n_supers * SUPER);
         self.supers_factors.resize(n_supers * 2 * BLOCKS);
+        self.supers_sums.resize(n_supers * 2 * BLOCKS);
+        let sums_of_half = self.neg_sums.as_chunks::<{ HALF / SUM_LEN }>().0;
+        for (i, (sum, neg_sums)) in self.supers_sums.iter_mut().zip(sums_of_half).enumerate() {
+            *sum = self.d[i / 2] * neg_sums.iter().sum::<i32>() as f32;
+        }
         let factors = self.supers_factors.as_chunks_mut::<{ 2 * BLOCKS }>().0;
         let groups = self.supers_q.as_chunks_mut::<SUPER>().0.iter_mut().zip(factors);
         let blocks = self.q.as_chunks::<HALF>().0.chunks_exact(2 * BLOCKS);
@@ -268,6 +276,7 @@ impl Activations {
         if other.n_supers > 0 {
             self.supers_q.copy_from(&other.supers_q);
             self.supers_factors.copy_from(&other.supers_factors);
+            self.supers_sums.copy_from(&other.supers_sums);
         }
     }
 
@@ -293,6 +302,7 @@ impl Activations {
             supers: Supers {
                 q: &self.supers_q.as_chunks().0[token * self.n_supers..][..self.n_supers],
                 factors: &self.supers_factors.as_chunks().0[token * self.n_supers..][..self.n_supers],
+                sums: &self.supers_sums.as_chunks().0[token * self.n_supers..][..self.n_supers],
             },
         }
     }

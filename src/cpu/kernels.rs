@@ -41,20 +41,45 @@ impl Isa {
 }
 
 /// The kernels of one type, compiled with `$dot_features` and `$add_features`, from its dot products of a single row with
-/// some vectors and its scaled addition for several rows.
+/// some vectors, or with `pairs` those of one or two rows with up to so many, and its scaled addition for several rows.
 #[cfg(target_arch = "x86_64")]
 macro_rules! row_kernels {
-    ($dot_features:literal, $add_features:literal, $dtype:ident, $act:ident, $dot:path, $add:path) => {{
+    ($dot_features:literal, $add_features:literal, $dtype:ident, $act:ident, $dot:path, $add:path) => {
+        row_kernels!(@ $dot_features, $add_features, $dtype, $act, 4, $add, {
+            #[target_feature(enable = $dot_features)]
+            fn times<const N: usize>(rows: Rows, range: Range<usize>, x: [&ActRow; N], out: &mut [f32], stride: usize) {
+                let start = range.start;
+                for i in range {
+                    out[(i - start) * stride..][..N].copy_from_slice(&$dot(rows.get(i), rows.ahead(i), x));
+                }
+            }
+        })
+    };
+    ($dot_features:literal, $add_features:literal, $dtype:ident, $act:ident, pairs $most:literal $dot:path, $add:path) => {
+        row_kernels!(@ $dot_features, $add_features, $dtype, $act, $most, $add, {
+            #[target_feature(enable = $dot_features)]
+            fn times<const N: usize>(rows: Rows, range: Range<usize>, x: [&ActRow; N], out: &mut [f32], stride: usize) {
+                let (start, mut next) = (range.start, range.start);
+                // With one vector, memory is what they wait for.
+                while N > 1 && next + 2 <= range.end {
+                    let both = $dot([next, next + 1].map(|i| rows.get(i)), [next, next + 1].map(|i| rows.ahead(i)), x);
+                    for (i, products) in both.iter().enumerate() {
+                        out[(next - start + i) * stride..][..N].copy_from_slice(products);
+                    }
+                    next += 2;
+                }
+                for i in next..range.end {
+                    let [products] = $dot([rows.get(i)], [rows.ahead(i)], x);
+                    out[(i - start) * stride..][..N].copy_from_slice(&products);
+                }
+            }
+        })
+    };
+    (@ $dot_features:literal, $add_features:literal, $dtype:ident, $act:ident, $most:literal, $add:path, { $times:item }) => {{
         use crate::cpu::{ActKind, ActRow, Kernels, Rows};
         use std::ops::Range;
 
-        #[target_feature(enable = $dot_features)]
-        fn times<const N: usize>(rows: Rows, range: Range<usize>, x: [&ActRow; N], out: &mut [f32], stride: usize) {
-            let start = range.start;
-            for i in range {
-                out[(i - start) * stride..][..N].copy_from_slice(&$dot(rows.get(i), rows.ahead(i), x));
-            }
-        }
+        $times
         #[target_feature(enable = $dot_features)]
         fn dot_rows(rows: Rows, x: ActRow, out: &mut [f32]) {
             assert_eq!(rows.len(), out.len());
@@ -65,7 +90,11 @@ macro_rules! row_kernels {
             match x {
                 [a] => times(rows, range, [a], out, stride),
                 [a, b] => times(rows, range, [a, b], out, stride),
-                [a, b, c, d] => times(rows, range, [a, b, c, d], out, stride),
+                [a, b, c, d] if $most == 4 => times(rows, range, [a, b, c, d], out, stride),
+                [a, b, c, d] => {
+                    times(rows, range.clone(), [a, b], out, stride);
+                    times(rows, range, [c, d], &mut out[2..], stride);
+                }
                 _ => unreachable!("{} vectors at once", x.len()),
             }
         }

@@ -1,56 +1,119 @@
-//! Dot products of one row and some vectors, for the types whose blocks have 32 elements and for floats.
+//! Dot products of one or two rows and some vectors, for the types whose blocks have 32 elements and for floats.
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
-use super::super::activations::{ActRow, GROUP};
+use super::super::activations::{ActRow, GROUP, Halves};
 use super::{f32x16, fetch, i32x16, scales};
 use crate::quant::blocks::{Q4_0_BYTES, Q8_0_BYTES, QK};
+use crate::quant::iq4::LEVELS;
 use std::arch::x86_64::*;
 
 /// Blocks per step.
 const GROUP_BLOCKS: usize = GROUP / QK;
 
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-pub(super) fn q4_0<const N: usize>(row: &[u8], ahead: &[u8], x: [&ActRow; N]) -> [f32; N] {
-    const BYTES: usize = GROUP_BLOCKS * Q4_0_BYTES;
-    let (groups, tail) = row.as_chunks::<BYTES>();
-    let x = x.map(|x| x.halves);
-    for x in &x {
-        assert!(x.q.len() == x.d.len() && x.q.len() == x.neg_sums.len());
-        assert_eq!(groups.len() + usize::from(!tail.is_empty()), x.q.len());
-    }
-    let scale_words = scales::<Q4_0_BYTES>();
-    let mut sums = [[_mm512_setzero_ps(); N]; 2];
-    for (i, group) in groups.iter().enumerate() {
-        fetch(ahead, i * 64);
-        let w = unpack_q4_0(group, scale_words);
-        let [mut sum, other] = sums;
-        for v in 0..N {
-            sum[v] = add_q4_0(w, &x[v].q[i], &x[v].d[i], &x[v].neg_sums[i], sum[v]);
+/// Dot products of blocks of half-bytes with an F16 scale before them, which `$unpack` turns into values that are offset by 2
+/// to the power of `$offset`.
+macro_rules! half_bytes {
+    ($name:ident, $offset:literal, $unpack:path) => {
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+        pub(super) fn $name<const R: usize, const N: usize>(
+            rows: [&[u8]; R],
+            ahead: [&[u8]; R],
+            x: [&ActRow; N],
+        ) -> [[f32; N]; R] {
+            const BYTES: usize = GROUP_BLOCKS * Q4_0_BYTES;
+            let rows = rows.map(|row| row.as_chunks::<BYTES>());
+            let [(first, tail), ..] = rows[..] else { unreachable!() };
+            let (n_groups, n_tail) = (first.len(), tail.len());
+            for (groups, tail) in &rows {
+                assert!(groups.len() == n_groups && tail.len() == n_tail);
+            }
+            let x = x.map(|x| x.halves);
+            for x in &x {
+                assert!(x.q.len() == x.d.len() && x.q.len() == x.neg_sums.len());
+                assert_eq!(n_groups + usize::from(n_tail > 0), x.q.len());
+            }
+            let scale_words = scales::<Q4_0_BYTES>();
+            let mut sums = [[[_mm512_setzero_ps(); N]; R]; 2];
+            for i in 0..n_groups {
+                let mut w = [$unpack(&rows[0].0[i], scale_words); R];
+                fetch(ahead[0], i * 64);
+                for r in 1..R {
+                    w[r] = $unpack(&rows[r].0[i], scale_words);
+                    fetch(ahead[r], i * 64);
+                }
+                // Taking turns like this keeps both in registers, as an index would not.
+                sums = [sums[1], add_half_bytes::<$offset, R, N>(w, &x, i, sums[0])];
+            }
+            // Groups are a little longer than cache lines.
+            for line in n_groups..(n_groups * BYTES + n_tail).div_ceil(64) {
+                ahead.iter().for_each(|ahead| fetch(ahead, line * 64));
+            }
+            if n_tail > 0 {
+                let mut w = [(_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_ps()); R];
+                for r in 0..R {
+                    let mut group = [0; BYTES];
+                    group[..n_tail].copy_from_slice(rows[r].1);
+                    w[r] = $unpack(&group, scale_words);
+                }
+                sums[0] = add_half_bytes::<$offset, R, N>(w, &x, n_groups, sums[0]);
+            }
+            let mut all = [[0.0; N]; R];
+            for r in 0..R {
+                all[r] = total([sums[0][r], sums[1][r]]);
+            }
+            all
         }
-        // Taking turns like this keeps both in registers, as an index would not.
-        sums = [other, sum];
-    }
-    // Groups are a little longer than cache lines.
-    for line in groups.len()..row.len().div_ceil(64) {
-        fetch(ahead, line * 64);
-    }
-    if !tail.is_empty() {
-        let i = groups.len();
-        let mut group = [0; BYTES];
-        group[..tail.len()].copy_from_slice(tail);
-        let w = unpack_q4_0(&group, scale_words);
-        for v in 0..N {
-            sums[0][v] = add_q4_0(w, &x[v].q[i], &x[v].d[i], &x[v].neg_sums[i], sums[0][v]);
-        }
-    }
-    total(sums)
+    };
 }
 
-/// The low and the high halves of a group's bytes, and the scale of each lane.
+half_bytes!(q4_0, 3, unpack_q4_0);
+half_bytes!(iq4_nl, 7, unpack_iq4_nl);
+
+/// What is unpacked of a group: its first and its last halves, and the scale of each lane.
+type Unpacked = (__m512i, __m512i, __m512);
+
+/// Adds the products of a group of each row to the sums of each vector.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-fn unpack_q4_0(group: &[u8; GROUP_BLOCKS * Q4_0_BYTES], scale_words: __m512i) -> (__m512i, __m512i, __m512) {
+fn add_half_bytes<const OFFSET: u32, const R: usize, const N: usize>(
+    w: [Unpacked; R],
+    x: &[Halves; N],
+    i: usize,
+    mut sums: [[__m512; N]; R],
+) -> [[__m512; N]; R] {
+    for v in 0..N {
+        let ((q_low, q_high), d) = (bytes(&x[v].q[i]), f32x16(&x[v].d[i]));
+        let start = _mm512_slli_epi32::<OFFSET>(i32x16(&x[v].neg_sums[i]));
+        for r in 0..R {
+            let (low, high, scale) = w[r];
+            let products = _mm512_dpbusd_epi32(start, low, q_low);
+            let products = _mm512_dpbusd_epi32(products, high, q_high);
+            sums[r][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), _mm512_mul_ps(scale, d), sums[r][v]);
+        }
+    }
+    sums
+}
+
+/// The levels that half-bytes of IQ4_NL and IQ4_XS stand for, offset by 128, in each quarter.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+pub(super) fn levels() -> __m512i {
+    // SAFETY: the array has 16 bytes.
+    _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(LEVELS.as_ptr().cast()) })
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+fn unpack_iq4_nl(group: &[u8; GROUP_BLOCKS * Q4_0_BYTES], scale_words: __m512i) -> Unpacked {
+    let (low, high, scale) = unpack_q4_0(group, scale_words);
+    (_mm512_shuffle_epi8(levels(), low), _mm512_shuffle_epi8(levels(), high), scale)
+}
+
+/// Offset by 8.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+fn unpack_q4_0(group: &[u8; GROUP_BLOCKS * Q4_0_BYTES], scale_words: __m512i) -> Unpacked {
     let nibbles = half_bytes::<Q4_0_BYTES>(group);
     let low = _mm512_and_si512(nibbles, _mm512_set1_epi8(15));
     let high = _mm512_and_si512(_mm512_srli_epi16::<4>(nibbles), _mm512_set1_epi8(15));
@@ -58,23 +121,6 @@ fn unpack_q4_0(group: &[u8; GROUP_BLOCKS * Q4_0_BYTES], scale_words: __m512i) ->
     let head = unsafe { _mm512_loadu_si512(group.as_ptr().cast()) };
     let scale = _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi16(scale_words, head)));
     (low, high, scale)
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-fn add_q4_0(
-    (low, high, scale): (__m512i, __m512i, __m512),
-    q: &[i8; GROUP],
-    d: &[f32; 16],
-    neg_sums: &[i32; 16],
-    sum: __m512,
-) -> __m512 {
-    let (q_low, q_high) = bytes(q);
-    // Weights are offset by 8.
-    let products = _mm512_slli_epi32::<3>(i32x16(neg_sums));
-    let products = _mm512_dpbusd_epi32(products, low, q_low);
-    let products = _mm512_dpbusd_epi32(products, high, q_high);
-    _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), _mm512_mul_ps(scale, f32x16(d)), sum)
 }
 
 /// The two sums of each vector, added up.
@@ -116,94 +162,147 @@ pub(super) fn half_bytes<const BYTES: usize>(group: &[u8]) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-fn bytes(q: &[i8; GROUP]) -> (__m512i, __m512i) {
+pub(super) fn bytes(q: &[i8; GROUP]) -> (__m512i, __m512i) {
     // SAFETY: the array has 128 bytes.
     unsafe { (_mm512_loadu_si512(q.as_ptr().cast()), _mm512_loadu_si512(q.as_ptr().add(64).cast())) }
 }
 
+/// A [`Q8_0_BYTES`] pair's bytes, and the scale of each lane.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-pub(super) fn q8_0<const N: usize>(row: &[u8], ahead: &[u8], x: [&ActRow; N]) -> [f32; N] {
+fn unpack_q8_0(pair: &[u8; 2 * Q8_0_BYTES], scale_words: __m512i) -> (__m512i, __m512) {
+    // SAFETY: a pair has 68 bytes.
+    unsafe {
+        let low = _mm512_castsi256_si512(_mm256_loadu_si256(pair.as_ptr().add(2).cast()));
+        let w = _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(pair.as_ptr().add(Q8_0_BYTES + 2).cast()));
+        let words = _mm512_permutexvar_epi16(scale_words, _mm512_loadu_si512(pair.as_ptr().cast()));
+        (w, _mm512_cvtph_ps(_mm512_castsi512_si256(words)))
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+pub(super) fn q8_0<const R: usize, const N: usize>(
+    rows: [&[u8]; R],
+    ahead: [&[u8]; R],
+    x: [&ActRow; N],
+) -> [[f32; N]; R] {
     const BYTES: usize = 2 * Q8_0_BYTES;
-    let (pairs, tail) = row.as_chunks::<BYTES>();
-    let n_blocks = row.len() / Q8_0_BYTES;
+    let n_bytes = rows[0].len();
+    let n_blocks = n_bytes / Q8_0_BYTES;
+    let rows = rows.map(|row| row.as_chunks::<BYTES>());
+    let n_pairs = rows[0].0.len();
+    for (pairs, tail) in &rows {
+        assert!(pairs.len() == n_pairs && pairs.len() * BYTES + tail.len() == n_bytes);
+    }
     for x in x {
         assert!(x.q.len() == n_blocks * QK && x.d.len() == n_blocks && x.neg_sums.len() == n_blocks * QK / 4);
     }
     let first_or_second = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
     let scale_words = _mm512_mullo_epi16(_mm512_set1_epi32(Q8_0_BYTES as i32 / 2), first_or_second);
-    let scale_words = _mm512_cvtepi32_epi16(scale_words);
-    let mut sums = [[_mm512_setzero_ps(); N]; 2];
-    for (i, pair) in pairs.iter().enumerate() {
-        fetch(ahead, i * 64);
-        // SAFETY: a pair has 68 bytes, and x has 64 bytes, 16 sums and 2 scales for each.
-        unsafe {
-            let low = _mm512_castsi256_si512(_mm256_loadu_si256(pair.as_ptr().add(2).cast()));
-            let w = _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(pair.as_ptr().add(Q8_0_BYTES + 2).cast()));
-            let head = _mm512_loadu_si512(pair.as_ptr().cast());
-            let words = _mm512_permutexvar_epi16(_mm512_castsi256_si512(scale_words), head);
-            let scale = _mm512_cvtph_ps(_mm512_castsi512_si256(words));
-            // With the sign bit flipped, weights are offset by 128.
-            let w = _mm512_xor_si512(w, _mm512_set1_epi8(-128));
-            let [mut sum, other] = sums;
+    let scale_words = _mm512_castsi256_si512(_mm512_cvtepi32_epi16(scale_words));
+    // Flips the sign bit, which is to add 128 modulo 256.
+    let raise = _mm512_set1_epi8(-128);
+    let mut sums = [[[_mm512_setzero_ps(); N]; R]; 2];
+    for i in 0..n_pairs {
+        let zero = _mm512_setzero_si512();
+        let mut w = [(zero, zero, _mm512_setzero_ps()); R];
+        for r in 0..R {
+            fetch(ahead[r], i * 64);
+            let (q, scale) = unpack_q8_0(&rows[r].0[i], scale_words);
+            // One of the two factors is raised to be unsigned: the weights, where there is but one vector, else the
+            // vectors, so that their sums need not be read.
+            w[r] = if N == 1 {
+                (_mm512_xor_si512(q, raise), zero, scale)
+            } else {
+                (q, _mm512_sub_epi32(zero, _mm512_dpbusd_epi32(zero, raise, q)), scale)
+            };
+        }
+        let [mut sum, other] = sums;
+        for v in 0..N {
+            // SAFETY: x has 64 bytes, 16 sums and 2 scales for each pair.
+            let (q, neg_sums, d) = unsafe {
+                let d = x[v].d.as_ptr().add(2 * i).cast::<f64>().read_unaligned();
+                let (q, neg_sums) = (x[v].q.as_ptr().add(64 * i), x[v].neg_sums.as_ptr().add(16 * i));
+                (_mm512_loadu_si512(q.cast()), neg_sums, _mm512_castpd_ps(_mm512_set1_pd(d)))
+            };
+            let d = _mm512_permutexvar_ps(first_or_second, d);
+            for r in 0..R {
+                let (w, start, scale) = w[r];
+                let products = if N == 1 {
+                    // SAFETY: as above.
+                    let neg_sums = unsafe { _mm512_loadu_si512(neg_sums.cast()) };
+                    _mm512_dpbusd_epi32(_mm512_slli_epi32::<7>(neg_sums), w, q)
+                } else {
+                    _mm512_dpbusd_epi32(start, _mm512_xor_si512(q, raise), w)
+                };
+                sum[r][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), _mm512_mul_ps(scale, d), sum[r][v]);
+            }
+        }
+        sums = [other, sum];
+    }
+    for line in n_pairs..n_bytes.div_ceil(64) {
+        ahead.iter().for_each(|ahead| fetch(ahead, line * 64));
+    }
+    let mut all = [[0.0; N]; R];
+    for r in 0..R {
+        let (tail, mut sums) = (rows[r].1, [sums[0][r], sums[1][r]]);
+        if !tail.is_empty() {
+            let i = n_blocks - 1;
             for v in 0..N {
                 let x = x[v];
-                let d = _mm512_castpd_ps(_mm512_set1_pd(x.d.as_ptr().add(2 * i).cast::<f64>().read_unaligned()));
-                let d = _mm512_permutexvar_ps(first_or_second, d);
-                let products = _mm512_slli_epi32::<7>(_mm512_loadu_si512(x.neg_sums.as_ptr().add(16 * i).cast()));
-                let products = _mm512_dpbusd_epi32(products, w, _mm512_loadu_si512(x.q.as_ptr().add(64 * i).cast()));
-                sum[v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), _mm512_mul_ps(scale, d), sum[v]);
-            }
-            sums = [other, sum];
-        }
-    }
-    for line in pairs.len()..row.len().div_ceil(64) {
-        fetch(ahead, line * 64);
-    }
-    if !tail.is_empty() {
-        let i = n_blocks - 1;
-        for v in 0..N {
-            let x = x[v];
-            // SAFETY: a block has 34 bytes, and x has 32 bytes and 8 sums for it.
-            unsafe {
-                let w = _mm256_loadu_si256(tail.as_ptr().add(2).cast());
-                let products = _mm256_slli_epi32::<7>(_mm256_loadu_si256(x.neg_sums.as_ptr().add(8 * i).cast()));
-                let w = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
-                let products = _mm256_dpbusd_epi32(products, w, _mm256_loadu_si256(x.q.as_ptr().add(32 * i).cast()));
-                let scale = _mm256_set1_ps(crate::quant::blocks::scale(tail) * x.d[i]);
-                let part = _mm512_zextps256_ps512(_mm256_mul_ps(_mm256_cvtepi32_ps(products), scale));
-                sums[0][v] = _mm512_add_ps(sums[0][v], part);
+                // SAFETY: a block has 34 bytes, and x has 32 bytes and 8 sums for it.
+                unsafe {
+                    let w = _mm256_loadu_si256(tail.as_ptr().add(2).cast());
+                    let products = _mm256_slli_epi32::<7>(_mm256_loadu_si256(x.neg_sums.as_ptr().add(8 * i).cast()));
+                    let (w, q) = (_mm256_xor_si256(w, _mm256_set1_epi8(-128)), x.q.as_ptr().add(32 * i));
+                    let products = _mm256_dpbusd_epi32(products, w, _mm256_loadu_si256(q.cast()));
+                    let scale = _mm256_set1_ps(crate::quant::blocks::scale(tail) * x.d[i]);
+                    let part = _mm512_zextps256_ps512(_mm256_mul_ps(_mm256_cvtepi32_ps(products), scale));
+                    sums[0][v] = _mm512_add_ps(sums[0][v], part);
+                }
             }
         }
+        all[r] = total(sums);
     }
-    total(sums)
+    all
 }
 
-/// Dot products of a row of floats that `$read` loads 16 at a time; its mask says how many there are.
+/// Dot products of rows of floats that `$read` loads 16 at a time; its mask says how many there are.
 macro_rules! floats {
     ($name:ident, $bytes:literal, $read:expr) => {
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-        pub(super) fn $name<const N: usize>(row: &[u8], ahead: &[u8], x: [&ActRow; N]) -> [f32; N] {
+        pub(super) fn $name<const R: usize, const N: usize>(
+            rows: [&[u8]; R],
+            ahead: [&[u8]; R],
+            x: [&ActRow; N],
+        ) -> [[f32; N]; R] {
             const STEP: usize = 64;
             let x = x.map(|x| x.f32);
-            let n = row.len() / $bytes;
-            for x in x {
-                assert_eq!(row.len(), x.len() * $bytes);
+            let n = rows[0].len() / $bytes;
+            for row in rows {
+                assert_eq!(row.len(), n * $bytes);
             }
-            let mut sums = [[_mm512_setzero_ps(); N]; 4];
+            for x in x {
+                assert_eq!(x.len(), n);
+            }
+            let mut sums = [[[_mm512_setzero_ps(); N]; R]; 4];
             let mut i = 0;
             while i + STEP <= n {
                 for line in 0..$bytes {
-                    fetch(ahead, i * $bytes + line * 64);
+                    ahead.iter().for_each(|ahead| fetch(ahead, i * $bytes + line * 64));
                 }
                 for j in 0..4 {
-                    // SAFETY: 16 elements from i + 16 j on are in the row and in each x, whose lengths agree.
-                    unsafe {
-                        let w = $read(row.as_ptr().add((i + 16 * j) * $bytes), !0);
-                        for v in 0..N {
-                            let x = _mm512_loadu_ps(x[v].as_ptr().add(i + 16 * j));
-                            sums[j][v] = _mm512_fmadd_ps(w, x, sums[j][v]);
+                    let at = i + 16 * j;
+                    for r in 0..R {
+                        // SAFETY: 16 elements from there on are in each row and in each x, whose lengths agree.
+                        unsafe {
+                            let w = $read(rows[r].as_ptr().add(at * $bytes), !0);
+                            for v in 0..N {
+                                let x = _mm512_loadu_ps(x[v].as_ptr().add(at));
+                                sums[j][r][v] = _mm512_fmadd_ps(w, x, sums[j][r][v]);
+                            }
                         }
                     }
                 }
@@ -211,20 +310,24 @@ macro_rules! floats {
             }
             while i < n {
                 let mask = ((1u32 << (n - i).min(16)) - 1) as __mmask16;
-                // SAFETY: the mask leaves out what is beyond the end.
-                unsafe {
-                    let w = $read(row.as_ptr().add(i * $bytes), mask);
-                    for v in 0..N {
-                        let x = _mm512_maskz_loadu_ps(mask, x[v].as_ptr().add(i));
-                        sums[0][v] = _mm512_fmadd_ps(w, x, sums[0][v]);
+                for r in 0..R {
+                    // SAFETY: the mask leaves out what is beyond the end.
+                    unsafe {
+                        let w = $read(rows[r].as_ptr().add(i * $bytes), mask);
+                        for v in 0..N {
+                            let x = _mm512_maskz_loadu_ps(mask, x[v].as_ptr().add(i));
+                            sums[0][r][v] = _mm512_fmadd_ps(w, x, sums[0][r][v]);
+                        }
                     }
                 }
                 i += 16;
             }
-            let mut all = [0.0; N];
-            for v in 0..N {
-                let [a, b, c, d] = sums.map(|sums| sums[v]);
-                all[v] = _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d)));
+            let mut all = [[0.0; N]; R];
+            for r in 0..R {
+                for v in 0..N {
+                    let [a, b, c, d] = sums.map(|sums| sums[r][v]);
+                    all[r][v] = _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d)));
+                }
             }
             all
         }

@@ -25,16 +25,42 @@ macro_rules! kernels {
 }
 
 /// The types that have kernels of their own here.
-pub(super) static TABLE: [Kernels; 8] = [
-    kernels!(F32, F32, dot::f32, add::f32),
-    kernels!(F16, F32, dot::f16, add::f16),
-    kernels!(BF16, F32, dot::bf16, add::bf16),
-    kernels!(Q8_0, Q8, dot::q8_0, add::q8_0),
-    kernels!(Q4_0, Q8Halves, dot::q4_0, add::q4_0),
+pub(super) static TABLE: [Kernels; 12] = [
+    kernels!(F32, F32, pairs 2 dot::f32, add::f32),
+    kernels!(F16, F32, pairs 2 dot::f16, add::f16),
+    kernels!(BF16, F32, pairs 2 dot::bf16, add::bf16),
+    kernels!(Q8_0, Q8, pairs 4 dot::q8_0, add::q8_0),
+    kernels!(Q4_0, Q8Halves, pairs 4 dot::q4_0, add::q4_0),
+    kernels!(IQ4_NL, Q8Halves, pairs 4 dot::iq4_nl, simpler::iq4_nl),
+    kernels!(Q2_K, Q8Supers, k_dot::q2_k, simpler::q2_k),
+    kernels!(Q3_K, Q8, k_dot::q3_k, simpler::q3_k),
     kernels!(Q4_K, Q8Supers, k_dot::q4_k, k_add::q4_k),
     kernels!(Q5_K, Q8Supers, k_dot::q5_k, k_add::q5_k),
     kernels!(Q6_K, Q8, k_dot::q6_k, k_add::q6_k),
+    kernels!(IQ4_XS, Q8Halves, k_dot::iq4_xs, simpler::iq4_xs),
 ];
+
+/// Scaled additions that are as fast on the next simpler instruction set.
+mod simpler {
+    use crate::cpu::{Isa, Rows};
+    use crate::quant::GgmlType;
+
+    pub fn iq4_nl(rows: Rows, a: &[f32], y: &mut [f32]) {
+        (Isa::Avx2.kernels(GgmlType::IQ4_NL).add_scaled)(rows, a, y);
+    }
+
+    pub fn q2_k(rows: Rows, a: &[f32], y: &mut [f32]) {
+        (Isa::Avx2.kernels(GgmlType::Q2_K).add_scaled)(rows, a, y);
+    }
+
+    pub fn q3_k(rows: Rows, a: &[f32], y: &mut [f32]) {
+        (Isa::Avx2.kernels(GgmlType::Q3_K).add_scaled)(rows, a, y);
+    }
+
+    pub fn iq4_xs(rows: Rows, a: &[f32], y: &mut [f32]) {
+        (Isa::Avx2.kernels(GgmlType::IQ4_XS).add_scaled)(rows, a, y);
+    }
+}
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
