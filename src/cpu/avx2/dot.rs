@@ -54,6 +54,7 @@ macro_rules! dots {
                         for x in x {
                             assert!(x.d.len() == blocks.len() && x.q.len() == blocks.len() * QK);
                         }
+                        let x = x.map(|x| *x);
                         let mut sums = [[_mm256_setzero_ps(); N]; 2];
                         let mut minima = [_mm256_setzero_ps(); N];
                         for (n, blocks) in blocks.chunks(SCALES).enumerate() {
@@ -76,7 +77,7 @@ macro_rules! dots {
                                 let w = $read(block);
                                 let [mut sum, other] = sums;
                                 for v in 0..N {
-                                    let products = _mm256_cvtepi32_ps($products(w, block_of(x[v], i)));
+                                    let products = _mm256_cvtepi32_ps($products(w, block_of(&x[v], i)));
                                     sum[v] = _mm256_fmadd_ps(products, _mm256_set1_ps(scales_of[v][j]), sum[v]);
                                 }
                                 // Taking turns like this keeps both in registers, as an index would not.

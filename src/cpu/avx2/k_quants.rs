@@ -144,6 +144,7 @@ macro_rules! dots {
                         for x in x {
                             assert!(x.q.len() == blocks.len() * SUPER);
                         }
+                        let x = x.map(|x| *x);
                         let mut sums = [[_mm256_setzero_ps(); N]; 2];
                         let mut minima = [_mm256_setzero_ps(); N];
                         for (i, block) in blocks.iter().enumerate() {
@@ -159,7 +160,7 @@ macro_rules! dots {
                             for (k, w) in $read(block).into_iter().enumerate() {
                                 let [mut sum, other] = sums;
                                 for v in 0..N {
-                                    let (q, _) = block_of(x[v], i * VECTORS + k);
+                                    let (q, _) = block_of(&x[v], i * VECTORS + k);
                                     let products = $multiply_add(_mm256_setzero_si256(), w, q);
                                     let products = _mm256_cvtepi32_ps(products);
                                     sum[v] = _mm256_fmadd_ps(products, _mm256_set1_ps(scales[v][k]), sum[v]);
@@ -186,6 +187,7 @@ macro_rules! dots {
                 for x in x {
                     assert!(x.q.len() == blocks.len() * SUPER);
                 }
+                let x = x.map(|x| *x);
                 let twice = [_mm256_set_epi32(3, 3, 2, 2, 1, 1, 0, 0), _mm256_set_epi32(7, 7, 6, 6, 5, 5, 4, 4)];
                 let mut sums = [[_mm256_setzero_ps(); N]; 2];
                 for (i, block) in blocks.iter().enumerate() {
@@ -204,7 +206,7 @@ macro_rules! dots {
                     for (k, w) in read_q6_k(block).into_iter().enumerate() {
                         let [mut sum, other] = sums;
                         for v in 0..N {
-                            let (q, neg_sums) = block_of(x[v], i * VECTORS + k);
+                            let (q, neg_sums) = block_of(&x[v], i * VECTORS + k);
                             let products = $multiply_add(_mm256_slli_epi32::<5>(neg_sums), w, q);
                             let products = _mm256_cvtepi32_ps(products);
                             let scale = lanes(scales[v][2 * k], scales[v][2 * k + 1]);

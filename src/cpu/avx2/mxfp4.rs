@@ -18,6 +18,7 @@ pub(super) fn dot<const N: usize>(row: &[u8], ahead: &[u8], x: [&ActRow; N]) -> 
     for x in x {
         assert!(x.d.len() == blocks.len() && x.q.len() == blocks.len() * QK);
     }
+    let x = x.map(|x| *x);
     let mut sums = [[_mm256_setzero_ps(); N]; 2];
     for (i, block) in blocks.iter().enumerate() {
         if i * BYTES % 64 < BYTES {
@@ -27,7 +28,7 @@ pub(super) fn dot<const N: usize>(row: &[u8], ahead: &[u8], x: [&ActRow; N]) -> 
         let (w, scale) = (read(q), scale(*exponent));
         let [mut sum, other] = sums;
         for v in 0..N {
-            let (q, _) = block_of(x[v], i);
+            let (q, _) = block_of(&x[v], i);
             let products = multiply_add(_mm256_setzero_si256(), _mm256_abs_epi8(w), _mm256_sign_epi8(q, w));
             let both = _mm256_set1_ps(scale * x[v].d[i]);
             sum[v] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(products), both, sum[v]);

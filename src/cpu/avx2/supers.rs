@@ -101,6 +101,7 @@ macro_rules! dots {
                         for x in x {
                             assert!(x.q.len() == blocks.len() * SUPER);
                         }
+                        let x = x.map(|x| *x);
                         let mut sums = [[_mm256_setzero_ps(); N]; 2];
                         for (i, block) in blocks.iter().enumerate() {
                             for line in 0..$bytes / 64 + 1 {
@@ -111,7 +112,7 @@ macro_rules! dots {
                                 let at = i * VECTORS + k;
                                 let [mut sum, other] = sums;
                                 for v in 0..N {
-                                    let ((q, neg_sums), d) = (block_of(x[v], at), x[v].d[at]);
+                                    let ((q, neg_sums), d) = (block_of(&x[v], at), x[v].d[at]);
                                     let products = _mm256_cvtepi32_ps($products(w, q, neg_sums));
                                     let scale = lanes(s[2 * k] * d, s[2 * k + 1] * d);
                                     sum[v] = _mm256_fmadd_ps(products, scale, sum[v]);
