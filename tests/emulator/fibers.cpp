@@ -28,7 +28,10 @@ namespace emu {
 
 // Sanitizers make frames larger.
 static const size_t STACK = 256 << 10;
-static const size_t GUARD = 64 << 10;
+// Not a multiple of 8 KiB together with the stack, and each stack begins in other lines of a page than its neighbours: fibers would
+// otherwise drive one another out of the caches and the table of pages.
+static const size_t GUARD = (64 + 4) << 10;
+static const size_t LINE = 64, LINES_OF_PAGE = 64, LINES_APART = 7;
 static const unsigned MAX_THREADS = 1024;
 
 // One call that lanes of a warp make together.
@@ -41,6 +44,7 @@ struct WarpOp {
 };
 struct Warp {
     unsigned present = 0, exited = 0;
+    unsigned begun = 0; // which of `ops` wait for lanes
     WarpOp ops[32];
 };
 
@@ -185,6 +189,14 @@ static bool same(const Place& a, const Place& b) {
             f.x, f.y, f.z, file_of(place), (unsigned)place.line(), what);
     end();
 }
+// Apart from its callers, whose frames all fibers have: less of a cache is theirs.
+[[noreturn]] __attribute__((noinline, cold)) static void diverged(const char* what, const char* kind, Place others,
+                                                                  Place place) {
+    char text[160];
+    snprintf(text, sizeof text, "divergent %s %s%s%s:%u", what, kind, *kind ? ", " : "", file_of(others),
+             (unsigned)others.line());
+    fail(text, place);
+}
 [[noreturn]] static void stuck() {
     Thread& t = self();
     uint3 b = t.block.index;
@@ -248,10 +260,7 @@ int block_barrier(bool predicate, int, Place place) {
     Fiber* me = t.fiber;
     if (t.at_barrier == 0) t.barrier_place = place;
     else if (!same(t.barrier_place, place)) {
-        char text[160];
-        snprintf(text, sizeof text, "divergent __syncthreads: other threads are at %s:%u", file_of(t.barrier_place),
-                 (unsigned)t.barrier_place.line());
-        fail(text, place);
+        diverged("__syncthreads: other threads are at", "", t.barrier_place, place);
     }
     t.at_barrier++;
     t.votes += predicate;
@@ -281,6 +290,8 @@ static void complete(Thread& t, unsigned warp, WarpOp& op) {
         if (&f != t.fiber) make_ready(t, f);
     }
     op.arrived = 0;
+    Warp& w = t.warps[warp];
+    w.begun &= ~(1u << (&op - w.ops));
 }
 uint64_t warp_op(Wait kind, unsigned mask, uint64_t value, int source, Place place) {
     Thread& t = self();
@@ -288,22 +299,21 @@ uint64_t warp_op(Wait kind, unsigned mask, uint64_t value, int source, Place pla
     unsigned warp = me->linear / 32, lane = me->linear & 31;
     Warp& w = t.warps[warp];
     if (!(mask >> lane & 1)) fail("the mask of a warp operation leaves out the lane that calls it", place);
-    WarpOp *op = nullptr, *unused = nullptr;
-    for (WarpOp& o : w.ops) {
-        if (o.arrived && o.mask == mask) op = &o;
-        if (!o.arrived && !unused) unused = &o;
-        if (op) break;
+    WarpOp* op = nullptr;
+    for (unsigned left = w.begun; left && !op; left &= left - 1) {
+        WarpOp& o = w.ops[__builtin_ctz(left)];
+        if (o.mask == mask) op = &o;
     }
     if (!op) {
-        op = unused;
+        // The 31 others wait in one each at most.
+        unsigned unused = (unsigned)__builtin_ctz(~w.begun);
+        w.begun |= 1u << unused;
+        op = &w.ops[unused];
         op->mask = mask;
         op->kind = kind;
         op->place = place;
     } else if (op->kind != kind || !same(op->place, place)) {
-        char text[160];
-        snprintf(text, sizeof text, "divergent warp operation: other lanes of the same mask are in %s, %s:%u",
-                 name_of(op->kind), file_of(op->place), (unsigned)op->place.line());
-        fail(text, place);
+        diverged("warp operation: other lanes of the same mask are in", name_of(op->kind), op->place, place);
     }
     op->arrived |= 1u << lane;
     op->value[lane] = value;
@@ -324,8 +334,10 @@ static void leave(Thread& t) {
     t.live--;
     Warp& w = t.warps[me.linear / 32];
     w.exited |= 1u << (me.linear & 31);
-    for (WarpOp& op : w.ops)
-        if (op.arrived && op.arrived == (op.mask & w.present & ~w.exited)) complete(t, me.linear / 32, op);
+    for (unsigned left = w.begun; left; left &= left - 1) {
+        WarpOp& op = w.ops[__builtin_ctz(left)];
+        if (op.arrived == (op.mask & w.present & ~w.exited)) complete(t, me.linear / 32, op);
+    }
     if (t.live && t.at_barrier == t.live) release_block(t);
 }
 #if defined(__SANITIZE_ADDRESS__)
@@ -357,7 +369,7 @@ static void prepare(Thread& t, unsigned i) {
     f.tid = {i % n.x, i / n.x % n.y, i / (n.x * n.y)};
     f.wait = Wait::ready;
 #if !EMU_UCONTEXT
-    void** sp = (void**)(stack_of(t, i) + STACK);
+    void** sp = (void**)(stack_of(t, i) + STACK - i * LINES_APART % LINES_OF_PAGE * LINE);
     *--sp = nullptr;
     *--sp = (void*)fiber_main;
     for (int k = 0; k < 6; k++) *--sp = nullptr;
@@ -439,7 +451,7 @@ static void run_block(Thread& t) {
         unsigned n = std::min(32u, t.n_threads - i * 32);
         w.present = n == 32 ? ~0u : (1u << n) - 1;
         w.exited = 0;
-        for (WarpOp& op : w.ops) op.arrived = 0;
+        for (; w.begun; w.begun &= w.begun - 1) w.ops[__builtin_ctz(w.begun)].arrived = 0;
     }
     for (unsigned i = 0; i < t.n_threads; i++) prepare(t, i);
     change(t, nullptr, take_ready(t), false);
