@@ -1,13 +1,13 @@
 //! A conversation whose card fails, where a card was asked for by name: it ends, in one error.
 
 use crate::support::emulator::FAST_CARD;
-use crate::support::{ModelFile, Outcome, emulator, file, skipped};
+use crate::support::{ModelFile, Outcome, emulator, program, skipped};
 use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
 fn talk(folder: &Path, model: &Path, fail: &str) -> Outcome {
-    let mut command = emulator::command(file("run")).unwrap();
+    let mut command = emulator::command(program("run")).unwrap();
     command.env("XDG_CACHE_HOME", folder).env("EMU_FAIL", fail).env("RAYON_NUM_THREADS", "2");
     command.arg("-m").arg(model).arg("--hardware").arg(folder.join("machine.toml"));
     command.args(["-i", "--device", "cuda", "-t", "1", "-ub", "8", "-n", "3", "--ignore-eos", "-c", "64"]);

@@ -1,7 +1,7 @@
 //! A card that fails: with `--device auto` in one line and a run on the CPU, with `--device cuda` in one error.
 
 use crate::support::emulator::FAST_CARD;
-use crate::support::{ModelFile, Outcome, emulator, file, skipped, tool};
+use crate::support::{ModelFile, Outcome, emulator, program, skipped, tool};
 use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ impl Setup {
 
     /// A command on this machine, with an emulated card that fails as `fail` says (see tests/emulator/driver.cpp).
     fn command(&self, name: &str, fail: &str) -> Command {
-        let mut command = emulator::command(file(name)).unwrap();
+        let mut command = emulator::command(program(name)).unwrap();
         command.env("EMU_FAIL", fail).env("EMU_EXIT", "wait").env("XDG_CACHE_HOME", self.folder.path());
         command.env("RAYON_NUM_THREADS", "2").stdin(Stdio::null());
         command.arg("--hardware").arg(&self.machine).args(["-t", "1", "-ub", "8"]);
@@ -194,7 +194,7 @@ const KERNELS: [&str; 8] =
 #[test]
 fn a_plan_is_made_for_the_cpu_where_the_card_fails_while_it_is_measured() {
     let Some(setup) = Setup::new() else { return };
-    let mut command = emulator::command(file("run")).unwrap();
+    let mut command = emulator::command(program("run")).unwrap();
     command.env("EMU_FAIL", "cuModuleLoadDataEx=218").env("XDG_CACHE_HOME", setup.folder.path());
     let planned = outcome(command.arg("-m").arg(&setup.model).args(["--dry-run", "-t", "1"])).ok();
     assert_eq!(planned.stderr.matches("note: planning for the CPU alone: ").count(), 1, "{}", planned.stderr);

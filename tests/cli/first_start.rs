@@ -1,7 +1,7 @@
 //! First starts on a card where something about the program or its cache folder is unusual: still one test, and a text.
 #![cfg(target_os = "linux")]
 
-use crate::support::{ModelFile, Outcome, emulator, file, skipped};
+use crate::support::{ModelFile, Outcome, emulator, program, skipped};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -38,12 +38,12 @@ fn described(command: &mut Command) -> &mut Command {
 #[test]
 fn a_program_that_was_replaced_since_it_started_is_tested_all_the_same() {
     let Some((folder, model)) = folder() else { return };
-    let program = folder.path().join("program");
-    std::fs::copy(file("run"), &program).unwrap();
+    let copy = folder.path().join("program");
+    std::fs::copy(program("run"), &copy).unwrap();
     // The shell holds the file open, so that it can be started without its name.
     let mut shell = emulator::command("bash").unwrap();
     shell.env("XDG_CACHE_HOME", folder.path().join("cache")).env_remove("EMU_FAIL");
-    shell.args(["-c", "exec 3< \"$0\"; rm \"$0\"; exec /proc/self/fd/3 \"$@\""]).arg(&program).arg("-m").arg(&model);
+    shell.args(["-c", "exec 3< \"$0\"; rm \"$0\"; exec /proc/self/fd/3 \"$@\""]).arg(&copy).arg("-m").arg(&model);
     let outcome = Outcome::from(described(&mut shell).args(RUN).stdin(Stdio::null()).output().unwrap()).ok();
     assert!(outcome.stderr.contains("Emulated GPU") && !outcome.stderr.contains("self-test"), "{}", outcome.stderr);
 }
@@ -55,7 +55,7 @@ fn a_memory_of_tests_that_is_no_file_is_none() {
     std::fs::create_dir_all(remembered.parent().unwrap()).unwrap();
     for make in ["mkfifo", "mkdir"] {
         assert!(Command::new(make).arg(&remembered).status().unwrap().success());
-        let mut run = command(file("run"), folder.path(), &model);
+        let mut run = command(program("run"), folder.path(), &model);
         let mut child = described(&mut run).args(RUN).spawn().unwrap();
         let begin = Instant::now();
         while child.try_wait().unwrap().is_none() {
@@ -75,7 +75,7 @@ fn a_memory_of_tests_that_is_no_file_is_none() {
 fn a_command_that_can_keep_nothing_tests_and_measures_once() {
     let Some((folder, model)) = folder() else { return };
     std::fs::write(folder.path().join("cache"), "no folder").unwrap();
-    let mut bench = command(file("bench"), folder.path(), &model);
+    let mut bench = command(program("bench"), folder.path(), &model);
     bench.args(["--text", "random", "-p", "2", "-n", "2", "-r", "1", "-t", "1", "-o", "csv"]);
     let mut child = bench.spawn().unwrap();
     let children = format!("/proc/{0}/task/{0}/children", child.id());
@@ -95,7 +95,7 @@ fn a_memory_of_what_no_test_says_is_none() {
     let Some((folder, model)) = folder() else { return };
     let remembered = folder.path().join(REMEMBERED);
     let run = || {
-        let mut run = command(file("run"), folder.path(), &model);
+        let mut run = command(program("run"), folder.path(), &model);
         Outcome::from(described(&mut run).args(RUN).output().unwrap()).ok()
     };
     run();

@@ -1,6 +1,6 @@
 //! `powerinfer-bench --kernels`: without a card, and on the emulated one.
 
-use crate::support::{ModelFile, Outcome, emulator, file, refused, skipped, tool, usage_error};
+use crate::support::{ModelFile, Outcome, emulator, file, program, refused, skipped, tool, usage_error};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -34,7 +34,7 @@ fn what_kernels_do_not_go_with_is_wrong_usage() {
 
 /// `--kernels` of `model` on the emulated card; nothing where it cannot be built.
 fn kernels(model: &Path, args: &[&str], setting: (&str, &str)) -> Option<Outcome> {
-    let mut bench = match emulator::command(file("bench")) {
+    let mut bench = match emulator::command(program("bench")) {
         Ok(bench) => bench,
         Err(why) => {
             skipped(why);
@@ -118,7 +118,7 @@ fn types_without_kernels_are_named_and_nothing_is_measured() {
     let folder = tempfile::tempdir().unwrap();
     // Rows of 64 are no blocks of 256.
     let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
-    let Ok(mut bench) = emulator::command(file("bench")) else { return };
+    let Ok(mut bench) = emulator::command(program("bench")) else { return };
     bench.arg("-m").arg(&model).args(["--kernels", "--device", "cuda", "--types", "q4_k"]);
     let line = refused(&mut bench, &["--types"]);
     assert!(line.contains("no weights"), "{line}");
@@ -129,7 +129,7 @@ fn what_was_measured_before_a_kernel_failed_is_not_lost() {
     let folder = tempfile::tempdir().unwrap();
     let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
     emulator::has_passed(folder.path());
-    let Ok(mut bench) = emulator::command(file("bench")) else { return skipped("there is no emulator") };
+    let Ok(mut bench) = emulator::command(program("bench")) else { return skipped("there is no emulator") };
     bench.env("XDG_CACHE_HOME", folder.path()).env("EMU_FAIL", "kernel:down_f32=700");
     bench.arg("-m").arg(model).args(["--kernels", "--device", "cuda", "-o", "json"]);
     let outcome = Outcome::from(bench.output().unwrap());

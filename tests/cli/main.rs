@@ -35,6 +35,7 @@ mod layers;
 mod memory;
 mod model_types;
 mod names;
+mod no_card;
 mod outputs;
 mod page;
 mod papers;

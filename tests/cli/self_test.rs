@@ -1,7 +1,7 @@
 //! A card is tested at its first start, apart, and what came of it is remembered.
 #![cfg(unix)]
 
-use crate::support::{ModelFile, Outcome, emulator, file, refused, skipped};
+use crate::support::{ModelFile, Outcome, emulator, program, refused, skipped};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ impl Machine {
 
     /// A command with this failure of the card.
     fn command(&self, name: &str, fail: &str, args: &[&str]) -> Command {
-        let mut command = emulator::command(file(name)).unwrap();
+        let mut command = emulator::command(program(name)).unwrap();
         command.env("XDG_CACHE_HOME", self.cache()).env("EMU_FAIL", fail).env("RAYON_NUM_THREADS", "2");
         let hardware = Path::new(env!("CARGO_MANIFEST_DIR")).join("hardware/rtx-3060-ddr4.toml");
         // Nothing is to be measured.
@@ -220,7 +220,7 @@ fn nothing_is_left_of_a_test_that_hangs_when_the_user_or_the_system_ends_the_com
 fn the_machine_is_not_measured_with_a_card_that_computes_wrongly() {
     let Some(machine) = Machine::new() else { return };
     let out = machine.folder.path().join("machine.toml");
-    let mut command = emulator::command(file("bench")).unwrap();
+    let mut command = emulator::command(program("bench")).unwrap();
     command.env("XDG_CACHE_HOME", machine.cache()).env("EMU_FAIL", WRONG).stdin(Stdio::null());
     command.arg("--measure-hardware").arg(&out).args(["-t", "1", "--device", "cuda"]);
     refused(&mut command, &["Emulated GPU: self-test: gate_up_q6_k", "--device cpu"]);

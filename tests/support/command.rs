@@ -1,19 +1,26 @@
 //! The four commands, run as users run them.
 
 use std::ffi::OsStr;
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::{env, thread};
 
 /// What bad input may cost: the memory that a command can write to, in KiB.
 const MAX_DATA_KIB: u32 = 300_000;
 
+/// Names a file to which the tests are added that start what may open a card: .ci/run has those run again where there is one.
+const CARD_TESTS: &str = "CARD_TESTS";
+
 /// Runs `"$@"`: computes on the CPU where the test does not say where (`$COMPUTES` is set for commands that can be told), so
 /// that the tests are the same on a machine with a card. What may open a card is not limited: its driver reserves memory
-/// by the gigabyte.
+/// by the gigabyte. The others plan for a card unless they get a description of one.
 const LAUNCHER: &str = r#"
-program=$1 given= card= before=
+program=$1 given= card= before= plans= described=
 shift
 for argument; do
+  case $argument in --vram* | --dry-run* | --report*) plans=1 ;; --hardware*) described=1 ;; esac
   case $before in
     -p | --prompt) ;;
     --device) [ "$argument" != cpu ] || card= ;;
@@ -24,7 +31,9 @@ for argument; do
 done
 [ -n "$card" ] || [ -z "$MAX_DATA" ] || ulimit -d "$MAX_DATA" || exit 125
 [ -n "$given" ] || [ -z "$COMPUTES" ] || set -- --device cpu "$@"
-unset MAX_DATA COMPUTES
+[ -n "$COMPUTES" ] || [ -z "$plans" ] || [ -n "$described" ] || card=1
+[ -z "$CARD_TESTS" ] || [ -z "$card" ] || echo "$TEST" >> "$CARD_TESTS"
+unset MAX_DATA COMPUTES TEST
 exec "$program" "$@"
 "#;
 
@@ -57,8 +66,22 @@ impl Outcome {
     }
 }
 
-/// Path of a command: `run`, `profile`, `split` or `bench`.
+/// Path of a command, which may open a card: `run`, `profile`, `split` or `bench`.
 pub fn file(name: &str) -> &'static str {
+    if let Some(path) = env::var_os(CARD_TESTS) {
+        let file = OpenOptions::new().append(true).create(true).open(path);
+        writeln!(file.expect("it can be opened"), "{}", test()).expect("it can be written");
+    }
+    program(name)
+}
+
+/// The name of the test that runs on this thread, or of the thread.
+fn test() -> String {
+    thread::current().name().unwrap_or_default().to_owned()
+}
+
+/// [`file`], for what does not open a card, or one that is emulated in any case.
+pub fn program(name: &str) -> &'static str {
     match name {
         "run" => env!("CARGO_BIN_EXE_powerinfer-run"),
         "profile" => env!("CARGO_BIN_EXE_powerinfer-profile"),
@@ -71,7 +94,7 @@ pub fn file(name: &str) -> &'static str {
 /// A command with nothing on its standard input and at most [`MAX_DATA_KIB`] of memory (on Linux, where that bounds
 /// what is allocated and not what is mapped from files). It computes on the CPU unless its arguments say otherwise.
 pub fn tool(name: &str) -> Command {
-    launched(file(name), matches!(name, "run" | "bench"))
+    launched(program(name), matches!(name, "run" | "bench"))
 }
 
 /// [`tool`] for any program; whether it takes `--device`.
@@ -79,6 +102,7 @@ pub fn launched(program: &str, computes: bool) -> Command {
     let mut command = Command::new(if cfg!(unix) { "sh" } else { program });
     if cfg!(unix) {
         command.args(["-c", LAUNCHER, "sh", program]);
+        command.env("TEST", test());
         command.env("COMPUTES", if computes { "1" } else { "" });
         command.env("MAX_DATA", if cfg!(target_os = "linux") { MAX_DATA_KIB.to_string() } else { String::new() });
     }
@@ -93,10 +117,13 @@ pub fn launched(program: &str, computes: bool) -> Command {
 pub fn sh(script: &str, args: &[&Path]) -> Command {
     let anywhere = ["$RUN", "$BENCH"].iter().any(|name| script.contains(name)) && !script.contains("--device ");
     assert!(!anywhere, "without --device the script depends on whether the machine has a card: {script}");
+    let started: usize = ["$RUN", "$BENCH", "$SPLIT"].iter().map(|name| script.matches(name).count()).sum();
+    let on_cpu = script.matches("--device cpu").count();
+    let path = if started > on_cpu || script.contains("--report") { file } else { program };
     let mut command = Command::new("sh");
     command.arg("-c").arg(script).args(args).stdin(Stdio::null());
     for name in ["run", "profile", "split", "bench"] {
-        command.env(name.to_uppercase(), file(name));
+        command.env(name.to_uppercase(), path(name));
     }
     command
 }

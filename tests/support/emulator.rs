@@ -1,7 +1,7 @@
 //! The emulated device: a stand-in for `libcuda.so.1` that runs the kernels' own source on the processor. What is
 //! started with `command` finds it in the place of the driver. See tests/emulator/.
 
-use super::command::file;
+use super::command::program as path_of;
 use std::env;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -98,7 +98,7 @@ pub fn has_passed(cache: &Path) {
         let folder = tempfile::tempdir().expect("a folder");
         for name in ["run", "bench"] {
             // The card comes before the model.
-            let mut command = command(file(name)).ok()?;
+            let mut command = command(path_of(name)).ok()?;
             command.env("XDG_CACHE_HOME", folder.path()).env_remove("EMU_FAIL").stdin(Stdio::null());
             let output = command.args(["-m", "none.gguf", "-p", "1", "--device", "cuda"]).output().expect("it starts");
             let said = String::from_utf8_lossy(&output.stderr);
