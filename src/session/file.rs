@@ -16,6 +16,8 @@ pub const VERSION: u32 = 1;
 const SUM_BYTES: u64 = 32;
 /// Settings at the most.
 const MOST_SETTINGS: usize = 32;
+/// Tokens at the most: far more than any model remembers, and no memory is asked for on the word of a file.
+const MOST_TOKENS: u64 = 1 << 26;
 /// Tokens that are read at a time.
 const PIECE: usize = 1 << 16;
 
@@ -108,7 +110,7 @@ impl<R: Read> Input<R> {
 
     fn tokens(&mut self, n_vocab: usize) -> Result<Vec<u32>> {
         let n = u64::from_le_bytes(self.array()?);
-        let fits = n.checked_mul(4).is_some_and(|bytes| bytes <= self.left);
+        let fits = n <= MOST_TOKENS && 4 * n <= self.left;
         ensure!(fits, "has {n} tokens in {} bytes; {HELPS}", self.left);
         let mut tokens = Vec::with_capacity(n as usize);
         let mut bytes = vec![0; 4 * PIECE.min(n as usize)];
