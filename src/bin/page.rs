@@ -43,6 +43,11 @@ pub struct PageArgs {
 }
 
 impl PageArgs {
+    /// The page.
+    pub fn path(&self) -> Option<&Path> {
+        self.report.as_deref()
+    }
+
     /// Finds out before long work whether the page can be written, and that it is none of `inputs`.
     pub fn check<'a>(&'a self, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
         ensure!(self.report.is_some() || !self.vram.is_given(), "--vram-budget, --vram-total: belong to --report here");

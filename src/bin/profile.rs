@@ -14,7 +14,7 @@ use common::terminal::{Again, Bar, catch_ctrl_c, print_json, print_table, tell};
 use common::which::Which;
 use powerinfer::cpu::Isa;
 use powerinfer::executor::Worker;
-use powerinfer::files::{MOST_TEXT, check_writable, free_space, is_one_target, is_same};
+use powerinfer::files::{MOST_TEXT, check_writable, free_space};
 use powerinfer::measure::doubt;
 use powerinfer::model::{Activation, Model};
 use powerinfer::printable::printable;
@@ -101,7 +101,7 @@ struct Args {
     #[arg(long, value_names = ["A", "B"], num_args = 2, conflicts_with_all = MAKING, conflicts_with = "output")]
     compare: Vec<PathBuf>,
     /// With --show: one JSON object instead of tables
-    #[arg(long, requires = "show")]
+    #[arg(long, requires = "show", conflicts_with = "compare")]
     json: bool,
     /// Draw heat maps, cumulative curves and densities by layer, and where a router chooses experts how often each is chosen; with
     /// --compare, how the two differ. FILE ends in .svg or .png
@@ -154,12 +154,8 @@ fn run(args: Args) -> Result<()> {
         }
         return print_table(format_args!("A = {}, B = {}\n{table}", a.display(), b.display()));
     }
-    if let (Some(output), Some(plot)) = (&args.output, &args.plot) {
-        ensure!(
-            output != plot && !is_one_target(output, plot) && !is_same(output, plot),
-            "-o and --plot: name the same file"
-        );
-    }
+    let (output, plot) = (args.output.as_deref(), args.plot.as_deref());
+    models::keep_apart([("-o", output), ("--plot", plot), ("--report", args.page.path())])?;
     for output in args.output.iter().chain(&args.plot) {
         let inputs = args.which.model.iter().chain(&args.file).chain(&args.merge).chain(&args.show);
         let inputs = inputs.chain(args.predictor.inputs());

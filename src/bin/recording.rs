@@ -1,7 +1,7 @@
 //! `--trace`: where the time of tokens goes.
 
-use crate::common::models::keep_inputs;
-use crate::common::terminal::tell;
+use crate::common::models::{keep_apart, keep_inputs};
+use crate::common::terminal::{Bar, tell};
 use anyhow::Result;
 use clap::Args;
 use powerinfer::executor::Worker;
@@ -24,10 +24,12 @@ pub struct TraceArgs {
 }
 
 impl TraceArgs {
-    /// Finds out before a model is loaded whether the file can be written, and that it is none of `inputs`.
-    pub fn check<'a>(&self, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    /// Finds out before a model is loaded whether the file can be written, and that it is none of `inputs` and not the
+    /// session file.
+    pub fn check<'a>(&self, inputs: impl IntoIterator<Item = &'a Path>, session: Option<&Path>) -> Result<()> {
         let Some(path) = &self.trace else { return Ok(()) };
         keep_inputs(path, inputs)?;
+        keep_apart([("--trace", Some(path)), ("--prompt-cache", session)])?;
         check_writable(path)
     }
 
@@ -42,7 +44,9 @@ impl TraceArgs {
     /// Writes what was recorded, also of what has failed or was interrupted.
     pub fn end(&self, recorder: Option<&Recorder>) -> Result<()> {
         let Some((path, recorder)) = self.trace.as_ref().zip(recorder) else { return Ok(()) };
-        recorder.write(path)?;
+        // What was read since it was checked, such as a chat template.
+        keep_inputs(path, [])?;
+        recorder.write(path, &Bar::new())?;
         let lost = recorder.n_lost();
         if lost > 0 {
             tell!(

@@ -187,7 +187,8 @@ fn run(args: Args) -> Result<()> {
     let bar = Bar::new();
     let check = args.compute.check_tensors.then_some(&bar as _);
     let path = args.which.path(&bar)?;
-    args.trace.check([&path, &args.file, &args.plan.hardware].into_iter().flatten().map(PathBuf::as_path))?;
+    let inputs = [&path, &args.file, &args.plan.hardware].into_iter().flatten().map(PathBuf::as_path);
+    args.trace.check(inputs, args.session.path())?;
     let loading = Span::new("loading");
     let gguf = args.compute.memory.open(path.as_deref(), &bar)?;
     let model = models::open(gguf, args.compute.activation, check)?;

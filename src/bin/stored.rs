@@ -8,7 +8,7 @@ use powerinfer::files::check_writable;
 use powerinfer::generate::check_room;
 use powerinfer::progress::Interrupted;
 use powerinfer::session::{Session, Use};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Flags that name it.
 #[derive(Args)]
@@ -29,6 +29,11 @@ impl SessionArgs {
     /// Whether one is named.
     pub fn is_named(&self) -> bool {
         self.prompt_cache.is_some()
+    }
+
+    /// The session file.
+    pub fn path(&self) -> Option<&Path> {
+        self.prompt_cache.as_deref()
     }
 
     /// Whether the text of the last run is to go on.

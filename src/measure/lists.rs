@@ -74,7 +74,9 @@ impl FromStr for Pair {
         const FORM: &str = "give two numbers, as in 512,128";
         let (prompt, generated) = text.split_once(',').context(FORM)?;
         let number = |text: &str| text.parse().with_context(|| format!("\"{text}\" is no number; {FORM}"));
-        Ok(Self(number(prompt)?, number(generated)?))
+        let pair = Self(number(prompt)?, number(generated)?);
+        ensure!(pair != Self(0, 0), "0,0: nothing to measure; {FORM}");
+        Ok(pair)
     }
 }
 
@@ -129,7 +131,7 @@ mod tests {
     #[test]
     fn pairs_are_two_numbers() {
         assert_eq!("512,128".parse::<Pair>().unwrap(), Pair(512, 128));
-        for text in ["512", "512,", ",1", "1,2,3", "a,b", "-1,2"] {
+        for text in ["512", "512,", ",1", "1,2,3", "a,b", "-1,2", "0,0"] {
             let error = format!("{:#}", text.parse::<Pair>().unwrap_err());
             assert!(error.contains("512,128"), "{text}: {error}");
         }

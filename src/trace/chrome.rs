@@ -2,19 +2,19 @@
 
 use super::{Event, NOWHERE, Recorder, What};
 use crate::files::AtomicFile;
-use crate::progress::Silent;
+use crate::progress::Progress;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::path::Path;
 
 impl Recorder {
     /// Writes what has been recorded so far, one event a line, thread by thread. Times are microseconds since the recorder was
-    /// made.
+    /// made. Of a FIFO a reader is waited for until `progress` says to stop.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        let mut file = AtomicFile::create(path, &Silent)?;
+    /// When the file cannot be written; [`crate::progress::Interrupted`].
+    pub fn write(&self, path: &Path, progress: &dyn Progress) -> Result<()> {
+        let mut file = AtomicFile::create(path, progress)?;
         let lost = self.n_lost();
         file.append(
             format!("{{\"displayTimeUnit\":\"ms\",\"otherData\":{{\"lost\":{lost}}},\"traceEvents\":[\n").as_bytes(),

@@ -1,12 +1,13 @@
 //! What is kept, how much of it, and what is written.
 
 use super::*;
+use crate::progress::Silent;
 use serde_json::Value;
 
 fn written(recorder: &Recorder) -> Vec<Value> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace.json");
-    recorder.write(&path).unwrap();
+    recorder.write(&path, &Silent).unwrap();
     let all: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     all["traceEvents"].as_array().unwrap().iter().filter(|event| event["ph"] == "X").cloned().collect()
 }

@@ -1,12 +1,12 @@
 //! How much each column of a matrix counts: the mean square of what it is multiplied with, measured or estimated.
 
+use crate::files::open_regular;
 use crate::gguf::{Gguf, TensorInfo};
 use crate::profile::Profile;
 use crate::profile::samples::Samples;
 use crate::quant::{GgmlType, convert};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -33,7 +33,7 @@ impl Importance {
     pub fn read(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         let mut magic = Vec::new();
-        let file = File::open(path).with_context(|| name.clone())?;
+        let file = open_regular(path).with_context(|| name.clone())?;
         file.take(4).read_to_end(&mut magic).with_context(|| name.clone())?;
         let columns = if magic == b"GGUF" {
             of_llama_cpp(&Gguf::open(path)?)

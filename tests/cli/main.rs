@@ -16,6 +16,7 @@ mod contradictions;
 mod conversation_ends;
 mod device;
 mod doubt;
+mod everyday;
 mod experts;
 mod fallback;
 mod first_start;

@@ -6,9 +6,10 @@ use crate::Args;
 use crate::common::own_program;
 use crate::common::terminal::Bar;
 use anyhow::{Context, Result, bail, ensure};
-use powerinfer::files::{MOST_TEXT, read_text};
+use powerinfer::files::{MOST_TEXT, open_regular, read_text};
 use powerinfer::measure::compare::{Compared, Measured, earlier, pair};
 use powerinfer::progress::{Interrupted, Progress};
+use powerinfer::units::Bytes;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::Read;
@@ -24,6 +25,8 @@ const LEAST_TURNS: usize = 12;
 const ENOUGH_TIME: Duration = Duration::from_secs(300);
 /// Between two looks at whether a process has ended.
 const LOOK: Duration = Duration::from_millis(5);
+/// What a build writes is far shorter.
+const MOST_OUTPUT: Bytes = Bytes(64 << 20);
 /// How a program of this system begins; what does not is a script, whose place may matter to it.
 const PROGRAM: [u8; 4] = *b"\x7fELF";
 
@@ -120,6 +123,8 @@ fn arguments(given: impl Iterator<Item = OsString>, repetitions: usize) -> Vec<O
 /// One of the builds.
 struct Side {
     program: PathBuf,
+    /// What the user named, and where it lies.
+    place: PathBuf,
     /// As the user named it.
     named: PathBuf,
     arguments: Vec<OsString>,
@@ -129,14 +134,15 @@ impl Side {
     fn new(program: &Path, name: &str, folder: &TempDir, arguments: &[OsString]) -> Result<Self> {
         let named = program.to_owned();
         let mut begin = [0; PROGRAM.len()];
-        let mut file = File::open(program).with_context(|| program.display().to_string())?;
-        ensure!(file.metadata()?.is_file(), "{}: is no program", program.display());
+        let mut file = open_regular(program).with_context(|| format!("{}: is no program", named.display()))?;
+        // A name without a folder is a file here, not a command to be found elsewhere.
+        let place = std::path::absolute(program).with_context(|| named.display().to_string())?;
         let is_program = file.read_exact(&mut begin).is_ok() && begin == PROGRAM;
         // A program that was just linked lies in other pages than one that was copied, and so does the model in it: of both
         // there is a copy.
         let copy = folder.path().join(name);
-        let program = if is_program && fs::copy(program, &copy).is_ok() { copy } else { named.clone() };
-        Ok(Self { program, named, arguments: arguments.to_vec() })
+        let program = if is_program && fs::copy(program, &copy).is_ok() { copy } else { place.clone() };
+        Ok(Self { program, place, named, arguments: arguments.to_vec() })
     }
 
     /// Has it measure once.
@@ -154,6 +160,12 @@ impl Side {
                 child.wait()?;
                 return Err(Interrupted.into());
             }
+            let is_flood = [&out, &error].iter().any(|file| fs::metadata(file).is_ok_and(|m| m.len() > MOST_OUTPUT.0));
+            if is_flood {
+                drop(child.kill());
+                child.wait()?;
+                bail!("{name}: writes more than {MOST_OUTPUT}, which no powerinfer-bench does; name one");
+            }
             std::thread::sleep(LOOK);
         };
         if !status.success() {
@@ -162,7 +174,8 @@ impl Side {
             let last = told.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing");
             bail!("{name}: ended with {status}, and said last: {last}");
         }
-        earlier::read(&read_text(&out, MOST_TEXT, progress)?).with_context(|| format!("{name}: what it measured"))
+        let rows = read_text(&out, MOST_TEXT, progress).and_then(|text| earlier::read(&text));
+        rows.with_context(|| format!("{name}: what it measured"))
     }
 
     fn start(&self, out: &Path, error: &Path) -> Result<std::process::Child> {
@@ -172,7 +185,7 @@ impl Side {
             Ok(command.spawn()?)
         };
         // The folder of temporary files may be one from which nothing can be started.
-        start(self.program.as_os_str()).or_else(|_| start(self.named.as_os_str()))
+        start(self.program.as_os_str()).or_else(|_| start(self.place.as_os_str()))
     }
 }
 

@@ -3,12 +3,13 @@
 use super::habits::page;
 use super::habits::reader::{self, Line};
 use super::terminal::{print, tell};
-use super::{DONE, FAILED, USAGE, devices, help, papers};
+use super::{DONE, USAGE, devices, failed, help, papers};
+use anyhow::Context;
 use clap::{ArgMatches, Command, CommandFactory, Parser};
 use powerinfer::printable::printable;
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
-use std::io::{BufRead, stdin};
+use std::io::{BufRead, Write, stdin, stdout};
 
 /// First argument that has command lines of standard input read and told, one array of arguments in JSON a line: for tests.
 const READ: &str = "--read-lines";
@@ -46,7 +47,9 @@ pub fn arguments<A: Parser>() -> Result<A, u8> {
             tell!("{}", error.to_string().trim_end());
             return Err(USAGE);
         }
-        Err(error) => error.exit(),
+        Err(error) if error.use_stderr() => error.exit(),
+        // Help, or the version.
+        Err(error) => return Err(code(error.print().and_then(|()| stdout().flush()).context("standard output"))),
     };
     if !is_set(&matches, "quiet") {
         notes.iter().chain(&variables()).for_each(|note| tell!("note: {note}"));
@@ -75,8 +78,7 @@ pub fn given<A: CommandFactory>() -> Vec<(String, String)> {
 
 /// Of a command that does only this.
 fn code(done: anyhow::Result<()>) -> u8 {
-    // Who reads only its beginning has it.
-    if done.is_ok() { DONE } else { FAILED }
+    done.map_or_else(|error| failed(&error), |()| DONE)
 }
 
 /// The command as clap has it, with what all commands share.
@@ -111,10 +113,11 @@ fn special<A: CommandFactory>(line: &[OsString]) -> Option<u8> {
         READ => Some(code(tell_lines::<A>())),
         MANUAL => Some(code(papers::manual(command::<A>()))),
         COMPLETIONS => {
-            Some(match line.get(2).map(|shell| papers::completions(command::<A>(), &shell.to_string_lossy())) {
+            let shell = line.get(2).filter(|_| line.len() == 3);
+            Some(match shell.map(|shell| papers::completions(command::<A>(), &shell.to_string_lossy())) {
                 Some(Some(done)) => code(done),
                 Some(None) | None => {
-                    tell!("error: {COMPLETIONS}: name a shell: bash, elvish, fish, powershell or zsh");
+                    tell!("error: {COMPLETIONS}: name one shell: bash, elvish, fish, powershell or zsh");
                     USAGE
                 }
             })

@@ -78,6 +78,11 @@ fn status<A: Parser>(run: fn(A) -> Result<()>) -> u8 {
         terminal::tell!("{line}");
         return SLOWER;
     }
+    failed(&error)
+}
+
+/// Says what has failed; the exit code of that. Who reads only the beginning of what is printed has it.
+fn failed(error: &anyhow::Error) -> u8 {
     let pipe_closed = |e: &io::Error| e.kind() == io::ErrorKind::BrokenPipe;
     if error.downcast_ref::<io::Error>().is_some_and(pipe_closed) {
         return DONE;

@@ -2,13 +2,15 @@
 
 use super::terminal::{is_quiet, tell};
 use anyhow::{Context, Result, ensure};
-use powerinfer::files;
+use powerinfer::files::{self, is_one_target, is_same};
 use powerinfer::gguf::{Gguf, PartNames};
 use powerinfer::model::{Activation, Model, check_tensors};
+use powerinfer::printable::printable;
 use powerinfer::progress::Progress;
 use powerinfer::tokenizer::{Tokenizer, read_vocab};
 use powerinfer::units::Bytes;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The file at `path`, or the embedded model, read into memory.
@@ -34,17 +36,15 @@ pub fn open(gguf: Gguf, activation: Option<Activation>, check: Option<&dyn Progr
         check_tensors(&model.gguf, progress)?;
     }
     let found = &model.config.activation;
+    let name = printable(model.gguf.source().name());
     if model.is_synthetic() {
-        tell!(
-            "warning: {}: a synthetic model, whose weights are random and whose text is meaningless",
-            model.gguf.source().name()
-        );
+        tell!("warning: {name}: a synthetic model, whose weights are random and whose text is meaningless");
     }
     for note in &model.notes {
-        tell!("note: {}: {note}", model.gguf.source().name());
+        tell!("note: {name}: {note}");
     }
     if !is_quiet() {
-        tell!("{}: activation {} (from {})", model.gguf.source().name(), found.activation, found.from);
+        tell!("{name}: activation {} (from {})", found.activation, found.from);
     }
     Ok(model)
 }
@@ -76,8 +76,14 @@ pub fn read_text(path: &Path, most: Bytes, progress: &dyn Progress) -> Result<St
     if is_standard_input(path) {
         return read_standard_input(most, progress);
     }
+    if let Ok(mut read) = READ.lock() {
+        read.push(path.to_owned());
+    }
     files::read_text(path, most, progress).with_context(|| path.display().to_string())
 }
+
+/// Texts that were read so far: none is written over.
+static READ: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// All of standard input, which can be read only once.
 pub fn read_standard_input(most: Bytes, progress: &dyn Progress) -> Result<String> {
@@ -86,13 +92,26 @@ pub fn read_standard_input(most: Bytes, progress: &dyn Progress) -> Result<Strin
     files::read_standard_input(most, progress)
 }
 
-/// Refuses to write over a file that was read.
+/// Refuses to write to one file what two flags name files for.
+pub fn keep_apart<'a, const N: usize>(outputs: [(&str, Option<&'a Path>); N]) -> Result<()> {
+    let named: Vec<(&str, &Path)> = outputs.into_iter().filter_map(|(flag, path)| Some((flag, path?))).collect();
+    for (n, (flag, path)) in named.iter().enumerate() {
+        let same = |(_, other): &&(&str, &Path)| is_one_target(other, path) || is_same(other, path);
+        let other = named[..n].iter().find(same);
+        ensure!(other.is_none(), "{} and {flag}: name the same file", other.map_or("", |(other, _)| other));
+    }
+    Ok(())
+}
+
+/// Refuses to write over a file that was read, be it one of `inputs` or a text such as a grammar.
 pub fn keep_inputs<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-    for input in inputs {
+    let read = READ.lock().map(|read| read.clone()).unwrap_or_default();
+    let inputs: Vec<&Path> = inputs.into_iter().collect();
+    for input in inputs.into_iter().chain(read.iter().map(PathBuf::as_path)) {
         // Of a model in several files each is read, whichever was named.
         let mut parts: Vec<PathBuf> = PartNames::of(input).iter().flat_map(PartNames::paths).collect();
         parts.push(input.to_owned());
-        let same = parts.iter().any(|part| files::is_same(output, part));
+        let same = parts.iter().any(|part| is_same(output, part));
         ensure!(!same, "{}: is an input and would be overwritten; give another output name", output.display());
     }
     Ok(())

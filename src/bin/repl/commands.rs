@@ -1,12 +1,14 @@
 //! Commands of a conversation.
 
 use super::said::Said;
+use super::settings::Changed;
 use super::turn::Repl;
 use crate::common::terminal::{Bar, clear_stop, tell};
 use anyhow::{Context, Result, ensure};
 use powerinfer::chat::Message;
 use powerinfer::conversation::{load, save};
 use powerinfer::files::{MOST_PROMPT, read_text};
+use powerinfer::grammar::Grammar;
 use powerinfer::sampler::Sampler;
 use std::env;
 use std::path::PathBuf;
@@ -89,17 +91,23 @@ impl Repl<'_, '_> {
     }
 
     fn set(&mut self, text: &str) -> Result<()> {
-        let text = text.replacen('=', " ", 1);
-        let Some((name, value)) = text.split_once(char::is_whitespace) else {
-            match text.as_str() {
+        // As in temp 0.7, temp=0.7 and temp = 0.7; a grammar has signs of its own.
+        let Some((name, value)) = text.split_once(|c: char| c.is_whitespace() || c == '=') else {
+            match text {
                 "" => tell!("{}", self.settings.list()),
                 name => tell!("{}", self.settings.one(name)?),
             }
             return Ok(());
         };
-        let (params, settings) = self.settings.with(name, value.trim())?;
-        let mut sampler = Sampler::for_tokens(&params, self.setup.tokenizer)?;
-        sampler.set_grammar(self.sampler.take_grammar());
+        let value = value.trim();
+        let value = value.strip_prefix('=').map_or(value, str::trim_start);
+        let Changed { params, grammar, settings } = self.settings.with(name, value)?;
+        let tokenizer = self.setup.tokenizer;
+        let mut sampler = Sampler::for_tokens(&params, tokenizer)?;
+        sampler.set_grammar(match grammar {
+            Some(rules) => rules.map(|rules| Grammar::new(&rules, tokenizer)).transpose()?,
+            None => self.sampler.take_grammar(),
+        });
         *self.sampler = sampler;
         self.settings = settings;
         tell!("{}", self.settings.one(name)?);

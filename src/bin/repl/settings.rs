@@ -4,6 +4,7 @@ use crate::common::line;
 use crate::common::sampling::Sampling;
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Arg, ArgAction, CommandFactory, Parser};
+use powerinfer::grammar::Rules;
 use powerinfer::sampler::SamplerParams;
 
 /// The flags of sampling alone.
@@ -12,6 +13,21 @@ use powerinfer::sampler::SamplerParams;
 struct Flags {
     #[command(flatten)]
     sampling: Sampling,
+}
+
+/// Flags of which the last one says what the grammar is.
+const GRAMMARS: [&str; 4] = ["grammar", "grammar-file", "json-schema", "json-schema-file"];
+/// In the place of a grammar: from now on there is none.
+const NONE: &str = "none";
+
+/// What comes of a change.
+pub struct Changed {
+    /// All parameters.
+    pub params: SamplerParams,
+    /// The rules of the grammar, or none, if that is what has changed.
+    pub grammar: Option<Option<Rules>>,
+    /// All settings.
+    pub settings: Settings,
 }
 
 /// What has been set.
@@ -66,23 +82,28 @@ impl Settings {
         Ok(format!("{} {}", arg.get_long().unwrap_or_default(), if value.is_empty() { "(none)" } else { &value }))
     }
 
-    /// The parameters of sampling with `name` changed to `value`, and these settings.
+    /// What comes of changing `name` to `value`.
     ///
     /// # Errors
     /// In one line: there is none of that name, or it has no such value.
-    pub fn with(&self, name: &str, value: &str) -> Result<(SamplerParams, Self)> {
+    pub fn with(&self, name: &str, value: &str) -> Result<Changed> {
         let arg = found(name)?;
         let name = arg.get_long().context("has no name")?;
+        let is_grammar = GRAMMARS.contains(&name);
         let mut set = self.set.clone();
-        set.retain(|(other, _)| other != name);
-        set.push((name.to_owned(), value.to_owned()));
+        set.retain(|(other, _)| other != name && !(is_grammar && GRAMMARS.contains(&other.as_str())));
+        if !is_grammar || value != NONE {
+            set.push((name.to_owned(), value.to_owned()));
+        }
         let line = set.iter().map(|(name, value)| format!("--{name}={value}"));
         let parsed = Flags::try_parse_from(line).map_err(|error| {
             let text = error.to_string();
             let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
             anyhow!(line)
         });
-        let mut params = parsed?.sampling.params();
+        let sampling = parsed?.sampling;
+        let grammar = is_grammar.then(|| sampling.rules()).transpose()?;
+        let mut params = sampling.params();
         params.validate()?;
         // Without a seed of the user's each reading has another.
         let seeded = set.iter().any(|(name, value)| name == "seed" && !value.starts_with('-'));
@@ -90,7 +111,7 @@ impl Settings {
             params.seed = self.seed;
         }
         let seed = params.seed;
-        Ok((params, Self { set, seed }))
+        Ok(Changed { params, grammar, settings: Self { set, seed } })
     }
 }
 

@@ -39,8 +39,8 @@ on standard error that says why it has no effect, or is refused by name with wha
 | 1 | it could not be done: one line on standard error that begins with `error: ` and names the file or flag and what helps |
 | 2 | the command line is wrong: a flag that is not known or not to be had, a value that is none |
 | 3 | `powerinfer-bench --compare` or `--against` found a slower build |
-| 130 | stopped by Ctrl-C |
-| 129, 143 | ended by SIGHUP or SIGTERM |
+| 130 | stopped by Ctrl-C, SIGHUP or SIGTERM; what was done is written |
+| 129, 143 | ended by SIGHUP or SIGTERM while nothing ran, or when what ran did not stop in time |
 ";
 
 /// The page.
