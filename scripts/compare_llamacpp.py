@@ -5,7 +5,8 @@
     python scripts/compare_llamacpp.py --bench target/release/powerinfer-bench --plain M.gguf --variant V.gguf -t 2
 
 llama.cpp runs the plain file; ours the plain file, and in exact mode the variant that powerinfer-split made of it (give
-both the same type of weights: a note says when their sizes differ). The rows, chosen with --rows:
+both the same type of weights: a note says when their sizes differ). The rows, chosen with --rows (decode behind
+-d tokens, which are computed before and not measured):
 
     decode-dense      tg, --mode dense on the plain file
     decode-exact      tg, --mode exact on the variant, tokens of --text: what fires depends on them
@@ -45,7 +46,7 @@ ROWS = ("decode-dense", "decode-exact", "decode-predicted", "prefill-plain", "pr
 SIDES = ("ours", "llama.cpp")
 N_BATCH = 512
 # The two tokens that start-up decodes: powerinfer-bench runs a test of one once unmeasured and once measured.
-START = {"n_prompt": 0, "n_gen": 1}
+START = {"n_prompt": 0, "n_gen": 1, "n_depth": 0}
 SAMPLE_SECONDS = 0.1
 # Load average from which on the machine was not quiet.
 BUSY_BEFORE = 0.5
@@ -73,7 +74,7 @@ def fail(message):
 # llama.cpp: a child process per measurement.
 
 
-def llama_child(model, n_threads, n_prompt, n_gen):
+def llama_child(model, n_threads, n_prompt, n_gen, n_depth):
     """One measurement, printed as JSON."""
     try:
         import llama_cpp as L
@@ -91,7 +92,7 @@ def llama_child(model, n_threads, n_prompt, n_gen):
         reasons = [line.strip() for line in "".join(log).splitlines() if "error" in line]
         fail(f"{model}: {(reasons or ['llama.cpp cannot load it'])[0]}")
     params = L.llama_context_default_params()
-    params.n_ctx = n_prompt + n_gen
+    params.n_ctx = n_depth + n_prompt + n_gen
     params.n_batch = params.n_ubatch = N_BATCH
     params.n_threads = params.n_threads_batch = n_threads
     ctx = L.llama_init_from_model(llm, params)
@@ -101,20 +102,29 @@ def llama_child(model, n_threads, n_prompt, n_gen):
 
     n_vocab = L.llama_vocab_n_tokens(L.llama_model_get_vocab(llm))
     rng = random.Random(1)
-    tokens = [rng.randrange(n_vocab) for _ in range(n_prompt + n_gen)]
+    tokens = [rng.randrange(n_vocab) for _ in range(n_depth + n_prompt + n_gen)]
+    before, tokens = tokens[:n_depth], tokens[n_depth:]
     prompt, generated = tokens[:n_prompt], tokens[n_prompt:]
-    # The same batches as llama-bench: the prompt in parts, then tokens one by one, each waited for.
-    parts = [prompt[i : i + N_BATCH] for i in range(0, n_prompt, N_BATCH)] + [[token] for token in generated]
-    parts = [((L.llama_token * len(part))(*part), len(part)) for part in parts]
 
-    def run():
-        L.llama_memory_clear(L.llama_get_memory(ctx), True)
-        begin = time.perf_counter()
+    def in_parts(prompt, generated):
+        """The same batches as llama-bench: the prompt in parts, then tokens one by one, each waited for."""
+        parts = [prompt[i : i + N_BATCH] for i in range(0, len(prompt), N_BATCH)] + [[token] for token in generated]
+        return [((L.llama_token * len(part))(*part), len(part)) for part in parts]
+
+    def decode(parts):
         for part, n in parts:
             status = L.llama_decode(ctx, L.llama_batch_get_one(part, n))
             if status:
                 fail(f"{model}: llama_decode: status {status}")
             L.llama_synchronize(ctx)
+
+    decode(in_parts(before, []))
+    parts = in_parts(prompt, generated)
+
+    def run():
+        L.llama_memory_seq_rm(L.llama_get_memory(ctx), 0, n_depth, -1)
+        begin = time.perf_counter()
+        decode(parts)
         return len(tokens) / (time.perf_counter() - begin)
 
     run()
@@ -217,9 +227,9 @@ def busy_neighbour(cpu):
 # Measurements.
 
 
-def ours(args, file, mode, text, n_prompt, n_gen):
+def ours(args, file, mode, text, n_prompt, n_gen, n_depth):
     command = [str(args.bench.resolve()), "-m", str(getattr(args, file)), "-p", str(n_prompt), "-n", str(n_gen)]
-    command += ["-r", "1", "-t", str(args.threads), "--mode", mode, "--text", text, "-o", "json"]
+    command += ["-d", str(n_depth), "-r", "1", "-t", str(args.threads), "--mode", mode, "--text", text, "-o", "json"]
     printed, used = run_measured(command, "powerinfer-bench")
     try:
         (row,) = printed
@@ -230,8 +240,9 @@ def ours(args, file, mode, text, n_prompt, n_gen):
     return {**result, **used}
 
 
-def theirs(args, n_prompt, n_gen):
+def theirs(args, n_prompt, n_gen, n_depth):
     asked = {"model": str(args.plain), "n_threads": args.threads, "n_prompt": n_prompt, "n_gen": n_gen}
+    asked["n_depth"] = n_depth
     printed, used = run_measured([sys.executable, __file__, "--child", json.dumps(asked)], "llama.cpp")
     used["own_peak"] = max(used["own_peak"] - printed.pop("own_before"), 0)
     return {**used, **printed}
@@ -239,8 +250,9 @@ def theirs(args, n_prompt, n_gen):
 
 def tests_of(args):
     """What is run, in order: name, states, and what ours is given beside it."""
-    decode = {"n_prompt": 0, "n_gen": args.n_gen}
-    prefills = [{"n_prompt": n, "n_gen": 0} for n in args.n_prompt]
+    decode = {"n_prompt": 0, "n_gen": args.n_gen, "n_depth": args.n_depth}
+    depth = f" at {args.n_depth}" if args.n_depth else ""
+    prefills = [{"n_prompt": n, "n_gen": 0, "n_depth": 0} for n in args.n_prompt]
     plain = {"file": "plain", "mode": "dense", "text": "random"}
     variant = {"file": "variant", "mode": "exact", "text": "random"}
     quiet = ("quiet",)
@@ -251,12 +263,12 @@ def tests_of(args):
     # The quiet runs of the busy row are the dense row.
     if "busy" in args.rows or "decode-dense" in args.rows:
         states = ("quiet", "busy") if "busy" in args.rows else quiet
-        yield f"tg{args.n_gen} dense, plain", states, {**plain, **decode}
+        yield f"tg{args.n_gen}{depth} dense, plain", states, {**plain, **decode}
     if "decode-exact" in args.rows:
-        yield f"tg{args.n_gen} exact, variant", quiet, {**variant, "text": args.text, **decode}
+        yield f"tg{args.n_gen}{depth} exact, variant", quiet, {**variant, "text": args.text, **decode}
     if "decode-predicted" in args.rows:
         predicted = {**variant, "mode": "predicted", "text": args.text}
-        yield f"tg{args.n_gen} predicted, variant", quiet, {**predicted, **decode}
+        yield f"tg{args.n_gen}{depth} predicted, variant", quiet, {**predicted, **decode}
     for file in (plain, variant):
         if f"prefill-{file['file']}" in args.rows:
             for prefill in prefills:
@@ -268,7 +280,7 @@ def measure(args, pairs):
     for path in filter(None, (args.plain, args.variant)):
         read_once(path)
     for test, states, given in tests_of(args):
-        lengths = {key: given[key] for key in ("n_prompt", "n_gen")}
+        lengths = {key: given[key] for key in ("n_prompt", "n_gen", "n_depth")}
         for n in range(args.pairs):
             for state in states:
                 with busy_neighbour(args.cpu) if state == "busy" else nullcontext():
@@ -444,6 +456,7 @@ def parse_args():
     ap.add_argument("--variant", type=Path, metavar="V.gguf", help="variant of the same weights, for ours")
     ap.add_argument("-t", "--threads", type=int, default=2, metavar="N", help="threads of both sides (default: 2)")
     ap.add_argument("-n", "--n-gen", type=int, default=64, metavar="N", help="tokens decoded (default: 64)")
+    ap.add_argument("-d", "--n-depth", type=int, default=0, metavar="N", help="tokens before those (default: none)")
     ap.add_argument("-p", "--n-prompt", type=counts, default=[128, 512], metavar="N,N", help="default: 128,512")
     ap.add_argument("--pairs", type=int, default=5, metavar="N", help="pairs of runs per row (default: 5)")
     ap.add_argument("--rows", metavar="ROW,ROW", help="default: all that the files allow")
@@ -467,6 +480,8 @@ def parse_args():
     for flag, n in (("-t", args.threads), ("-n", args.n_gen), ("-p", min(args.n_prompt)), ("--pairs", args.pairs)):
         if n < 1:
             fail(f"{flag} {n}: has to be at least 1")
+    if args.n_depth < 0:
+        fail(f"-d {args.n_depth}: has to be at least 0")
     if args.cpu not in cores:
         fail(f"--cpu {args.cpu}: not one of {sorted(cores)}")
     for path in (args.bench, args.plain, *([args.variant] if args.variant else [])):

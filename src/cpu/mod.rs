@@ -1,11 +1,13 @@
 //! Computing on the CPU: kernels per tensor type and instruction set, prepared activations, the thread pool.
 
 pub mod activations;
+pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub mod cores;
+mod exp;
 mod fetch;
 pub mod gemm;
 pub mod isa;

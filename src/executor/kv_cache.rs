@@ -2,16 +2,18 @@
 
 mod rows;
 mod shift;
+mod store;
 
-use crate::cpu::Rows;
 use crate::model::{KvType, Model};
 use crate::quant::GgmlType;
 use crate::quant::convert::{Quantize, quantizer};
 use anyhow::{Context, Result, bail, ensure};
 use std::ops::Range;
+use store::{Layout, Store};
 
 pub(super) use rows::Plane;
 pub(super) use shift::Turn;
+pub(super) use store::{HeadCache, Loan};
 
 /// Where a layer's keys and values are: `[n_head_kv][n_rows]`, from row `first` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,14 +44,7 @@ pub(super) struct KvCache {
     places: Vec<Place>,
     /// By layer: positions below it are not there, beside those that rows have been given up for.
     lost: Vec<usize>,
-    keys: Vec<u8>,
-    values: Vec<u8>,
-}
-
-/// Zeros, or `None` when the system has not that much memory. Asked first, because a zeroed vector, whose pages cost
-/// nothing until they are used, cannot be asked for in a way that may fail.
-fn zeros(n: usize) -> Option<Vec<u8>> {
-    Vec::<u8>::new().try_reserve_exact(n).ok().map(|()| vec![0; n])
+    store: Store,
 }
 
 impl KvCache {
@@ -79,9 +74,10 @@ impl KvCache {
             places.push(Place { first: n_rows.unwrap_or(0), n_rows: of_layer, window });
             n_rows = n_rows.and_then(|n| n.checked_add(of_layer.checked_mul(n_head_kv)?));
         }
-        let store = |row_bytes: usize| n_rows.and_then(|n| zeros(n.checked_mul(row_bytes)?));
-        let stores = store(key_bytes).and_then(|keys| Some((keys, store(value_bytes)?)));
-        let Some((keys, values)) = stores else { bail!("-c {n_ctx}: the KV cache does not fit in memory; lower it") };
+        let bytes = |row_bytes: usize| n_rows.and_then(|n| n.checked_mul(row_bytes));
+        let store = bytes(key_bytes).zip(bytes(value_bytes));
+        let store = store.and_then(|(keys, values)| Store::new(keys, values, layers.len()));
+        let Some(store) = store else { bail!("-c {n_ctx}: the KV cache does not fit in memory; lower it") };
         let (write_key, write_value) = (quantizer(kind.k)?, quantizer(kind.v)?);
         let (n_past, n_stored, lost) = (0, 0, vec![0; places.len()]);
         Ok(Self {
@@ -98,8 +94,7 @@ impl KvCache {
             value_bytes,
             places,
             lost,
-            keys,
-            values,
+            store,
         })
     }
 
@@ -116,7 +111,7 @@ impl KvCache {
 
     /// Bytes of the whole cache.
     pub fn n_bytes(&self) -> usize {
-        self.keys.len() + self.values.len()
+        self.store.n_bytes()
     }
 
     /// Tokens that fit.
@@ -185,58 +180,30 @@ impl KvCache {
         self.places[layer].first + head * self.places[layer].n_rows
     }
 
+    fn layout(&self, layer: usize) -> Layout {
+        let Place { first, n_rows, .. } = self.places[layer];
+        Layout { first, n_rows, key_bytes: self.key_bytes, value_bytes: self.value_bytes }
+    }
+
     /// Stores `[n_head_kv][head_dim]` keys and `[n_head_kv][value_dim]` values of one token.
     pub(super) fn store(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) {
-        let row = position % self.places[layer].n_rows;
-        let heads = k.chunks_exact(self.head_dim).zip(v.chunks_exact(self.value_dim));
-        for (head, (k, v)) in heads.enumerate() {
-            let at = self.head(layer, head) + row;
-            (self.write_key)(k, &mut self.keys[at * self.key_bytes..][..self.key_bytes]);
-            (self.write_value)(v, &mut self.values[at * self.value_bytes..][..self.value_bytes]);
-        }
+        let heads = (self.layout(layer), self.n_head_kv);
+        let (write_key, write_value) = (self.write_key, self.write_value);
+        let (head_dim, value_dim) = (self.head_dim, self.value_dim);
+        self.store.write((layer, position), heads, |head, key, value| {
+            write_key(&k[head * head_dim..][..head_dim], key);
+            write_value(&v[head * value_dim..][..value_dim], value);
+        });
         self.n_stored = self.n_stored.max(position + 1);
     }
 
     /// Keys and values of one head.
     pub(super) fn of_head(&self, layer: usize, head: usize) -> HeadCache<'_> {
-        let (from, n_rows) = (self.head(layer, head), self.places[layer].n_rows);
-        let keys = &self.keys[from * self.key_bytes..][..n_rows * self.key_bytes];
-        let values = &self.values[from * self.value_bytes..][..n_rows * self.value_bytes];
-        HeadCache { keys, values, key_bytes: self.key_bytes, value_bytes: self.value_bytes, n_rows }
-    }
-}
-
-/// Keys and values of one head in one layer.
-#[derive(Clone, Copy)]
-pub(super) struct HeadCache<'a> {
-    keys: &'a [u8],
-    values: &'a [u8],
-    key_bytes: usize,
-    value_bytes: usize,
-    n_rows: usize,
-}
-
-impl<'a> HeadCache<'a> {
-    /// Of keys and values that are alike, in rows of `row_bytes`.
-    #[cfg(test)]
-    pub fn new(keys: &'a [u8], values: &'a [u8], row_bytes: usize) -> Self {
-        Self { keys, values, key_bytes: row_bytes, value_bytes: row_bytes, n_rows: keys.len() / row_bytes }
+        self.store.of_head(self.layout(layer), head)
     }
 
-    /// `positions`, no more than there are rows, in stretches whose rows lie one behind the other.
-    pub fn stretches(&self, positions: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
-        let end_of_rows = (positions.start / self.n_rows + 1) * self.n_rows;
-        let middle = end_of_rows.min(positions.end);
-        [positions.start..middle, middle..positions.end].into_iter().filter(|stretch| !stretch.is_empty())
-    }
-
-    /// Keys of a stretch.
-    pub fn keys(&self, stretch: &Range<usize>) -> Rows<'a> {
-        Rows::range(self.keys, self.key_bytes, stretch.start % self.n_rows, stretch.len())
-    }
-
-    /// Values of a stretch.
-    pub fn values(&self, stretch: &Range<usize>) -> Rows<'a> {
-        Rows::range(self.values, self.value_bytes, stretch.start % self.n_rows, stretch.len())
+    /// Keys and values of all heads at these positions, for threads that may be late.
+    pub(super) fn lend(&self, layer: usize, positions: Range<usize>) -> Loan {
+        self.store.lend(layer, self.layout(layer), positions)
     }
 }

@@ -33,6 +33,7 @@ mod json_written;
 mod kernels;
 mod keys;
 mod layers;
+mod long_prompts;
 mod memory;
 mod model_types;
 mod names;

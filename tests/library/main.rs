@@ -16,6 +16,7 @@ mod hostile_gguf;
 mod large_profiles;
 mod kv_types;
 mod latent;
+mod long_prompts;
 mod long_rope;
 mod mixed_groups;
 mod model_kinds;

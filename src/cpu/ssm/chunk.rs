@@ -9,8 +9,8 @@
 //!
 //! Sums run in another order than token by token, so that results differ by rounding.
 
-use super::exp::exp;
 use super::{Kernels, Product, Sizes};
+use crate::cpu::exp::exp;
 
 /// Tokens of a chunk: more make the sums over states rarer, and those over pairs of tokens longer.
 pub const TOKENS: usize = 32;

@@ -1,8 +1,8 @@
 //! The same in blocks of columns that stay in registers; generic over how many, and over whether products and sums are
 //! rounded once. Every element is one sum in its natural order, so that neither changes with the block that it is in.
 
-use super::exp::{add_product, silu};
 use super::kernels::{Convolution, Product, Token};
+use crate::cpu::exp::{add_product, silu};
 
 /// Columns that are left over when blocks of `W` are done go in halves of it, and at last one by one.
 macro_rules! by_blocks {

@@ -15,7 +15,6 @@
 #[cfg(target_arch = "x86_64")]
 mod blocks;
 pub mod chunk;
-mod exp;
 mod fused;
 mod kernels;
 pub mod plain;

@@ -1,6 +1,6 @@
 //! One pass over layers: the steps, done at once.
 
-use super::attention::Query;
+use super::attention::{Layer as AttentionLayer, Query};
 use super::audit::AuditWork;
 use super::buffers::Buffers;
 use super::choice::ChosenGroup;
@@ -230,7 +230,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
                 let entry = &entries[token];
                 Query { kv: sequences[entry.sequence].memory.kv(), position: entry.position }
             };
-            b.attention.of(cx, config, i, sinks, q, query, &mut b.attn);
+            b.attention.of(cx, how, &AttentionLayer { config, number: i, sinks }, q, query, &mut b.attn);
         }
         load(cx, how, &mut b.forms, (&b.attn, config.n_attended()), [cx.isa.kernels(output.matrix().dtype()).act]);
         b.products.of(cx, how, [output], &b.forms, [&mut b.streams[to.index()]]);

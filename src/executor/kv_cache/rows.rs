@@ -54,12 +54,9 @@ impl KvCache {
     /// Appends the rows of `positions`, which the layer has, to `out`.
     pub fn copy_rows(&self, layer: usize, head: usize, plane: Plane, positions: Range<usize>, out: &mut Vec<u8>) {
         let n = self.row_bytes(plane);
-        let from = match plane {
-            Plane::Keys => &self.keys,
-            Plane::Values => &self.values,
-        };
         for position in positions {
-            out.extend_from_slice(&from[self.row_at(layer, head, position) * n..][..n]);
+            let row = self.row_at(layer, head, position);
+            out.extend_from_slice(self.store.get(plane, row * n..(row + 1) * n));
         }
     }
 
@@ -68,11 +65,7 @@ impl KvCache {
         let n = self.row_bytes(plane);
         for (i, row) in rows.chunks_exact(n).enumerate() {
             let at = self.row_at(layer, head, first + i) * n;
-            let to = match plane {
-                Plane::Keys => &mut self.keys,
-                Plane::Values => &mut self.values,
-            };
-            to[at..][..n].copy_from_slice(row);
+            self.store.get_mut(plane, at..at + n).copy_from_slice(row);
         }
     }
 

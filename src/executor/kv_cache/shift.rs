@@ -1,6 +1,6 @@
 //! Making room in a full cache: what stays moves to earlier positions, and its keys are turned by the difference.
 
-use super::KvCache;
+use super::{KvCache, Plane};
 use crate::executor::cpu::Rotation;
 use crate::quant::convert::{Dequantize, dequantizer};
 use anyhow::{Result, ensure};
@@ -112,10 +112,12 @@ impl KvCache {
         for head in 0..self.n_head_kv {
             let at = self.head(layer, head);
             let (key_bytes, value_bytes) = (self.key_bytes, self.value_bytes);
-            let keys = &mut self.keys[at * key_bytes..][..n_rows * key_bytes];
-            let values = &mut self.values[at * value_bytes..][..n_rows * value_bytes];
             // A row may take the place of one that has yet to move: where a window goes round.
-            let (old_keys, old_values) = (keys.to_vec(), values.to_vec());
+            let (of_keys, of_values) =
+                (at * key_bytes..(at + n_rows) * key_bytes, at * value_bytes..(at + n_rows) * value_bytes);
+            let mut keys = self.store.get(Plane::Keys, of_keys.clone()).to_vec();
+            let mut values = self.store.get(Plane::Values, of_values.clone()).to_vec();
+            let (old_keys, old_values) = (keys.clone(), values.clone());
             for position in moved.clone() {
                 let (from, to) = (position % n_rows, (position - n_drop) % n_rows);
                 let (old, new) = (&old_keys[from * key_bytes..][..key_bytes], &mut keys[to * key_bytes..][..key_bytes]);
@@ -130,6 +132,8 @@ impl KvCache {
                 values[to * value_bytes..][..value_bytes]
                     .copy_from_slice(&old_values[from * value_bytes..][..value_bytes]);
             }
+            self.store.get_mut(Plane::Keys, of_keys).copy_from_slice(&keys);
+            self.store.get_mut(Plane::Values, of_values).copy_from_slice(&values);
         }
     }
 }

@@ -12,7 +12,7 @@ const POLYNOMIAL: [f32; 6] = [0.5, 0.166_666_65, 0.041_665_796, 8.333_452e-3, 1.
 
 /// `exp(x)` to about two units of the last place; of arguments beyond -87.3 and 88.3, that of these.
 #[inline(always)]
-pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
+pub(in crate::cpu) fn exp<const FMA: bool>(x: f32) -> f32 {
     // Keeps what is not a number.
     let x = if x < LEAST { LEAST } else { x };
     let x = if x > MOST { MOST } else { x };
@@ -30,15 +30,27 @@ pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
     p * f32::from_bits((rounded.to_bits() << 23).wrapping_add(1.0f32.to_bits()))
 }
 
+/// The same, but 0 below -87.3: what a softmax gives to what it does not see.
+#[inline(always)]
+pub(in crate::cpu) fn exp_or_zero<const FMA: bool>(x: f32) -> f32 {
+    if x < LEAST { 0.0 } else { exp::<FMA>(x) }
+}
+
+/// The hyperbolic tangent to about 2e-7, absolutely: near 0 it has fewer digits than its argument.
+#[inline(always)]
+pub(in crate::cpu) fn tanh<const FMA: bool>(x: f32) -> f32 {
+    (1.0 - 2.0 / (exp::<FMA>(2.0 * x.abs()) + 1.0)).copysign(x)
+}
+
 /// `a * b + c`, in one rounding where the processor can.
 #[inline(always)]
-pub(super) fn add_product<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+pub(in crate::cpu) fn add_product<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FMA { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// `x * sigmoid(x)`.
 #[inline(always)]
-pub(super) fn silu<const FMA: bool>(x: f32) -> f32 {
+pub(in crate::cpu) fn silu<const FMA: bool>(x: f32) -> f32 {
     x / (1.0 + exp::<FMA>(-x))
 }
 
@@ -56,6 +68,26 @@ mod tests {
                 assert!(error < 4e-7, "exp({x}) = {found}, not {exact}");
             }
         }
+    }
+
+    #[test]
+    fn the_hyperbolic_tangent_is_one_to_its_absolute_error() {
+        for i in -50_000..=50_000 {
+            let x = i as f32 * 4e-4;
+            for found in [tanh::<false>(x), tanh::<true>(x)] {
+                let error = (f64::from(found) - f64::from(x).tanh()).abs();
+                assert!(error < 2e-7, "tanh({x}) is {error:e} off");
+            }
+        }
+        assert_eq!((tanh::<true>(f32::INFINITY), tanh::<true>(f32::NEG_INFINITY)), (1.0, -1.0));
+        assert!(tanh::<true>(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn one_is_exact_and_zero_is_zero() {
+        assert_eq!((exp::<false>(0.0), exp::<true>(0.0)), (1.0, 1.0));
+        assert_eq!((exp_or_zero::<true>(f32::NEG_INFINITY), exp_or_zero::<false>(-88.0)), (0.0, 0.0));
+        assert!(exp_or_zero::<true>(f32::NAN).is_nan());
     }
 
     #[test]
