@@ -85,9 +85,8 @@ fn string(schema: &Json) -> Result<Expr> {
 
 /// The strings that `not` excludes.
 fn excluded(not: &Json) -> Result<Vec<&str>> {
-    let of = |values: &'_ [Json]| values.len();
     let texts: Vec<&str> = match (not.get("enum"), not.get("const")) {
-        (Some(Json::Array(values)), None) if of(values) > 0 => values.iter().filter_map(Json::text).collect(),
+        (Some(Json::Array(values)), None) if !values.is_empty() => values.iter().filter_map(Json::text).collect(),
         (None, Some(value)) => value.text().into_iter().collect(),
         _ => bail!("not is known of strings in an enum or a const; say what is allowed instead"),
     };

@@ -15,6 +15,9 @@ const MOST_COUNTED: usize = 500;
 /// Rules of one object at most.
 const MOST_STATES: usize = 20_000;
 
+/// Names, or patterns of names, with their schemas.
+type Entries<'a> = &'a [(String, Json)];
+
 /// What is known between two properties: which is next, how many have come (as far as that matters), and which of those that
 /// others depend on or that depend on others.
 type At = (usize, usize, u32);
@@ -194,7 +197,7 @@ impl Converter<'_> {
         &mut self,
         schema: &Json,
         path: &str,
-        (properties, patterns): (&[(String, Json)], &[(String, Json)]),
+        (properties, patterns): (Entries, Entries),
         is_open: bool,
     ) -> Result<Option<Expr>> {
         let others = others_of(schema);
@@ -241,7 +244,7 @@ impl Converter<'_> {
     }
 
     /// `patternProperties`: keys that match one of them each.
-    fn of_patterns(&mut self, path: &str, properties: &[(String, Json)], patterns: &[(String, Json)]) -> Result<Expr> {
+    fn of_patterns(&mut self, path: &str, properties: Entries, patterns: Entries) -> Result<Expr> {
         let mut keys = Vec::new();
         for (text, _) in patterns {
             let shown: String = text.chars().take(60).collect();
