@@ -1,41 +1,13 @@
 //! Generating text: prefill, then decode, sample, print, token by token.
 
-use crate::context::Shift;
+use crate::answer::{Answer, Drawn};
+pub use crate::answer::{Limits, Stop};
 use crate::executor::Executor;
 use crate::progress::Progress;
 use crate::sampler::Sampler;
-use crate::stop_strings::StopStrings;
-use crate::tokenizer::{TextStream, Tokenizer};
+use crate::tokenizer::Tokenizer;
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
-
-/// Why a generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
-    /// The model ended its text, or the grammar came to its end.
-    EndOfText,
-    /// One of [`Limits::stop_strings`], by its place there.
-    StopString(usize),
-    /// As many tokens as asked for.
-    Length,
-    /// No room in the context.
-    ContextFull,
-    /// The user.
-    Interrupted,
-}
-
-impl Stop {
-    /// Name in JSON.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::EndOfText => "eos",
-            Self::StopString(_) => "stop_string",
-            Self::Length => "length",
-            Self::ContextFull => "context",
-            Self::Interrupted => "interrupted",
-        }
-    }
-}
 
 /// What a generation did.
 #[derive(Debug, Clone)]
@@ -56,21 +28,6 @@ pub struct Generated {
     pub n_dropped: usize,
     /// Why it ended.
     pub stop: Stop,
-}
-
-/// Settings of one generation.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits<'a> {
-    /// Tokens at most; `None` is until the text or the context ends.
-    pub n_predict: Option<usize>,
-    /// Never end the text.
-    pub ignore_eos: bool,
-    /// Print special tokens as the vocabulary spells them, with the one that ends the text.
-    pub show_special: bool,
-    /// Texts before which the generation ends, also where they come in several tokens or are the spelling of a special one.
-    pub stop_strings: &'a [String],
-    /// Where the context is full, goes on; `None` is to end there.
-    pub shift: Option<Shift>,
 }
 
 /// Finds out whether a prompt of `n` tokens can follow what `executor` holds.
@@ -144,54 +101,15 @@ pub fn generate(
 
     let start = Instant::now();
     sampler.begin_answer()?;
-    let mut stream = TextStream::new();
-    let mut stops = StopStrings::new(limits.stop_strings);
-    let mut end = None;
+    let mut answer = Answer::new(limits);
     out.stop = loop {
         if user.cancelled() {
             break Stop::Interrupted;
         }
-        if sampler.is_over() {
-            break Stop::EndOfText;
-        }
-        if limits.n_predict == Some(out.tokens.len()) {
-            break Stop::Length;
-        }
-        if limits.ignore_eos {
-            let ends = (0..logits.len() as u32).filter(|t| tokenizer.is_end_of_generation(*t));
-            ends.for_each(|t| logits[t as usize] = f32::NEG_INFINITY);
-        }
-        let token = sampler.sample(&logits)?;
-        if tokenizer.is_end_of_generation(token) {
-            end = Some(token);
-            break Stop::EndOfText;
-        }
-        let accepted = sampler.accept_answer(token);
-        out.tokens.push(token);
-        let piece = stops.push(&stream.push(tokenizer.token_bytes(token)));
-        out.text += &piece.text;
-        print(&piece.text)?;
-        if let Some(stop) = piece.stop {
-            // What the token goes on with belongs to nothing.
-            stream = TextStream::new();
-            break Stop::StopString(stop);
-        }
-        let special = tokenizer.unprinted_text(token);
-        if let Some(stop) = limits.stop_strings.iter().position(|stop| !stop.is_empty() && *stop == special) {
-            break Stop::StopString(stop);
-        }
-        if limits.show_special && !special.is_empty() {
-            let held = stops.finish();
-            out.text += &held;
-            print(&(held + &special))?;
-        }
-        accepted?;
-        if sampler.is_over() {
-            break Stop::EndOfText;
-        }
-        if limits.n_predict == Some(out.tokens.len()) {
-            break Stop::Length;
-        }
+        let token = match answer.next(&mut logits, sampler, tokenizer, print)? {
+            Drawn::Token(token) => token,
+            Drawn::End(stop) => break stop,
+        };
         if executor.n_past() == n_ctx {
             match limits.shift.and_then(|shift| shift.make_room(executor).ok()) {
                 Some(n) => out.n_dropped += n,
@@ -202,12 +120,8 @@ pub fn generate(
         logits.extend_from_slice(&executor.decode(token)?[..n_tokens]);
         out.n_decoded += 1;
     };
-    let rest = stops.push(&stream.finish()).text + &stops.finish();
-    out.text += &rest;
-    print(&rest)?;
-    if let Some(end) = end.filter(|_| limits.show_special) {
-        print(&tokenizer.unprinted_text(end))?;
-    }
+    answer.finish(tokenizer, print)?;
+    (out.tokens, out.text) = (answer.tokens, answer.text);
     out.decode = start.elapsed();
     Ok(out)
 }

@@ -27,7 +27,7 @@ use kl::KlArgs;
 use powerinfer::executor::{KvType, Mode};
 use powerinfer::files::{check_new, check_writable};
 use powerinfer::gpu::Chosen;
-use powerinfer::measure::columns::{BATCH, CACHE, KL, PREDICTED, UBATCH, USUAL_BATCH, USUAL_UBATCH};
+use powerinfer::measure::columns::{BATCH, CACHE, KL, PARALLEL, PREDICTED, UBATCH, USUAL_BATCH, USUAL_UBATCH};
 use powerinfer::measure::export::render;
 use powerinfer::measure::machine::measure;
 use powerinfer::model::Model;
@@ -51,6 +51,7 @@ Examples:
   powerinfer-bench --synthetic 7b -p 0 --mode dense,exact    random weights, 10 % of neurons fire
   powerinfer-bench --synthetic 70b-40:q4_0:0.05 -p 0 -n 16   half the layers of a 70B, 5 % fire
   powerinfer-bench --synthetic nemotron-3-nano-9:q4_k -p 64  nine layers with Mamba-2, attention and experts
+  powerinfer-bench -m model.gguf -p 0 -np 1,2,4,8 --mode dense,exact    several sequences at once
   powerinfer-bench --measure-hardware this-machine.toml      measure this machine for the planner
   powerinfer-bench --synthetic 7b-2 --kernels                each kernel of a token on the card: microseconds and GB/s
   powerinfer-bench --synthetic 1b-8 -p 0 -n 32 --predict     the planner's prediction next to the measurement
@@ -183,6 +184,7 @@ fn expected(cases: &[Case]) -> Vec<&'static str> {
         any(UBATCH, &|(setting, _)| setting.n_ubatch != USUAL_UBATCH),
         any(CACHE, &|(setting, _)| setting.kv_type != KvType::F16),
         any(PREDICTED, &|(setting, _)| setting.mode == Mode::Predicted),
+        any(PARALLEL, &|(_, what)| matches!(what, What::Speed(test) if test.n_parallel > 1)),
         any(KL, &|(_, what)| *what == What::Kl),
     ];
     wanted.into_iter().flatten().collect()

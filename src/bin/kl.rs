@@ -70,7 +70,7 @@ impl Comparison {
         let (executor, card) = (&placed.executor, placed.used_card());
         let n_tokens = compared.perplexity.n_windows * n_ctx;
         let timing = Timing::of(n_tokens, vec![compared.decoding.as_nanos() as u64]);
-        let decoded = Test { n_prompt: 0, n_gen: n_ctx, n_depth: 0 };
+        let decoded = Test { n_prompt: 0, n_gen: n_ctx, n_depth: 0, n_parallel: 1 };
         let (stats, n_ubatch) = (executor.stats(), bench.setting.at_once());
         let row = Row {
             n_gen: n_tokens,

@@ -7,7 +7,8 @@ use powerinfer::measure::doubt;
 use powerinfer::model::{Layer, Model};
 use std::ops::Range;
 
-fn per_second(n: usize, seconds: f64) -> f64 {
+/// Tokens per second; 0 where no time passed.
+pub fn per_second(n: usize, seconds: f64) -> f64 {
     if n == 0 || seconds == 0.0 { 0.0 } else { n as f64 / seconds }
 }
 

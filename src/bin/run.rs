@@ -4,6 +4,7 @@ mod chat;
 mod common;
 mod recording;
 mod grammar_cost;
+mod lines;
 mod repl;
 mod report;
 mod room;
@@ -25,6 +26,7 @@ use common::progress_lines::{ProgressArgs, Span};
 use common::sampling::Sampling;
 use common::terminal::{Again, Bar, be_quiet, catch_ctrl_c, print, print_generated, print_json, tell};
 use common::which::Which;
+use lines::LineArgs;
 use powerinfer::chat::contained;
 use powerinfer::conversation::Prompt;
 use powerinfer::executor::{ExecutorParams, Mode, Worker};
@@ -133,6 +135,8 @@ struct Args {
     #[arg(long, hide = true)]
     grammar_cost: bool,
     #[command(flatten)]
+    lines: LineArgs,
+    #[command(flatten)]
     context: ContextArgs,
     #[command(flatten)]
     session: SessionArgs,
@@ -177,8 +181,9 @@ fn run(args: Args) -> Result<()> {
     params.validate()?;
     let seed = params.seed;
     let rules = args.sampling.rules()?;
-    let chosen = args.compute.choose_device()?;
+    let chosen = args.lines.place(args.compute.choose_device()?, &args.compute)?;
     let prompt = if args.chat.reads_lines() { given_prompt(&args)? } else { prompt(&args)? };
+    let lines = args.lines.prompts(prompt.as_deref(), args.file.as_deref())?;
     let talk = args.chat.reads_lines() || prompt.is_none();
     // At a terminal Ctrl-C never ends a conversation; Ctrl-D does.
     catch_ctrl_c(if talk && stdin().is_terminal() { Again::Waits } else { Again::Exits })?;
@@ -211,7 +216,7 @@ fn run(args: Args) -> Result<()> {
         executor.watch_gates();
     }
     let mut sampler = Sampler::for_tokens(&params, &tokenizer)?;
-    sampler.set_grammar(rules.map(|rules| Grammar::new(&rules, &tokenizer)).transpose()?);
+    sampler.set_grammar(rules.as_ref().map(|rules| Grammar::new(rules, &tokenizer)).transpose()?);
     loading.end();
     let load = start.elapsed().as_secs_f64();
     let by_columns = |group: &NeuronGroup| matches!(group.ffn_down(), Down::Columns(_));
@@ -230,6 +235,24 @@ fn run(args: Args) -> Result<()> {
         stop_strings: &args.chat.reverse_prompt,
         shift: None,
     };
+    if let Some(lines) = lines {
+        let setup = lines::Setup {
+            tokenizer: &tokenizer,
+            limits,
+            sampler: &params,
+            rules: rules.as_ref(),
+            special: special(&args),
+            display_prompt: !args.no_display_prompt,
+            json: args.json,
+            times: !args.quiet,
+        };
+        let result = lines::run(&setup, &mut executor, &lines);
+        args.trace.end(trace.as_deref())?;
+        if args.stats {
+            report::layers(&model, &executor);
+        }
+        return result;
+    }
     let (form, chat) = args.chat.open(&model.gguf, &tokenizer, prompt.is_some())?;
     if form != Form::Once {
         let setup = repl::Setup {

@@ -1,5 +1,6 @@
 //! Executors: a model ready to be computed, with a sequence of its own.
 
+mod several;
 mod shift;
 mod stored;
 

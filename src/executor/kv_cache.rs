@@ -1,5 +1,6 @@
 //! Keys and values of the tokens seen so far.
 
+mod copy;
 mod rows;
 mod shift;
 mod store;
@@ -112,6 +113,12 @@ impl KvCache {
     /// Bytes of the whole cache.
     pub fn n_bytes(&self) -> usize {
         self.store.n_bytes()
+    }
+
+    /// Bytes of the rows that `n_tokens` write.
+    pub fn n_bytes_for(&self, n_tokens: usize) -> usize {
+        let rows: usize = self.places.iter().map(|place| place.n_rows.min(n_tokens)).sum();
+        rows * self.n_head_kv * (self.key_bytes + self.value_bytes)
     }
 
     /// Tokens that fit.

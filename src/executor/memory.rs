@@ -110,6 +110,11 @@ impl Memory {
         self.kv.n_bytes() + self.recurrent.as_ref().map_or(0, Recurrent::n_bytes)
     }
 
+    /// Bytes that it takes once it has `n_tokens`, of which rows that were never written take none.
+    pub fn n_bytes_for(&self, n_tokens: usize) -> usize {
+        self.kv.n_bytes_for(n_tokens) + self.recurrent.as_ref().map_or(0, Recurrent::n_bytes)
+    }
+
     /// Tokens that fit.
     pub fn n_ctx(&self) -> usize {
         self.kv.n_ctx()
@@ -126,6 +131,19 @@ impl Memory {
         if let Some(recurrent) = &mut self.recurrent {
             recurrent.clear();
         }
+    }
+
+    /// Holds the first `n` tokens of `other`, which is like it and has as many, and nothing else. `false` where that has given up
+    /// what these need; then it holds nothing.
+    pub(super) fn copy_from(&mut self, other: &Self, n: usize) -> bool {
+        self.clear();
+        let recurrent = self.recurrent.as_mut().zip(other.recurrent.as_ref());
+        let copied = self.kv.copy_from(&other.kv, n)
+            && recurrent.is_none_or(|(own, of_other)| own.copy_from(of_other, n, other.kv.n_past()));
+        if !copied {
+            self.clear();
+        }
+        copied
     }
 
     /// Whether it must be told of the places that it is to go back to: [`Memory::remember`].

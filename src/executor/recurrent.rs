@@ -151,6 +151,15 @@ impl Recurrent {
         }
     }
 
+    /// Makes the states those of `other` behind `n` tokens, of which it has `n_past`; `false` where it does not have them.
+    pub fn copy_from(&mut self, other: &Self, n: usize, n_past: usize) -> bool {
+        let kept = other.copies.iter().find(|(at, _)| *at == n).map(|(_, states)| states);
+        let Some(states) = kept.or((n == n_past).then_some(&other.live)) else { return false };
+        self.live.clone_from(states);
+        self.copies.clear();
+        true
+    }
+
     /// Makes the states those of no tokens.
     pub fn clear(&mut self) {
         self.copies.clear();

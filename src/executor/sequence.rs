@@ -48,6 +48,16 @@ impl Sequence {
         self.memory.truncate(n_past)
     }
 
+    /// Holds the first `n` tokens of `other`, and nothing else. `false` where it is of another model or set-up, has fewer tokens or
+    /// has given up what is needed to go on behind these: then it holds nothing. Counts stay.
+    pub fn copy_from(&mut self, other: &Self, n: usize) -> bool {
+        if !self.is_like(other) || n > other.n_past() {
+            self.clear();
+            return false;
+        }
+        self.memory.copy_from(&other.memory, n)
+    }
+
     /// Makes it possible to go back to where it is now: [`Memory::remember`].
     pub fn remember(&mut self) {
         self.memory.remember();

@@ -20,6 +20,17 @@ pub struct Computed {
     pub predictor_time: Duration,
 }
 
+/// What the tokens of one pass have in common: neurons of a shard, each counted once, whichever of them it is of.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct United {
+    /// Neurons whose row of the mask matrix was read.
+    pub masked: usize,
+    /// Neurons whose row of `up` was read, where there is a gate.
+    pub opened: usize,
+    /// Neurons that fired.
+    pub fired: usize,
+}
+
 impl Computed {
     /// So many gates are above zero. All of their neurons fire, as long as `up` has no mask of its own.
     pub(super) fn opens(&mut self, n: usize) {
@@ -79,6 +90,11 @@ struct GroupStats {
     predictor_bytes: u64,
     predictor_time: Duration,
     recall: Recall,
+    /// Passes that computed it for any token, and what their tokens had in common.
+    passes: u64,
+    united_masked: u64,
+    united_opened: u64,
+    united_fired: u64,
 }
 
 /// Counts over all tokens decoded so far.
@@ -86,13 +102,33 @@ struct GroupStats {
 pub struct FfnStats {
     groups: Vec<GroupStats>,
     n_tokens: u64,
+    n_passes: u64,
 }
 
 impl FfnStats {
     /// Nothing counted yet, for groups of `n_ff` neurons.
     pub fn new(n_ff: &[usize]) -> Self {
         let groups = n_ff.iter().map(|n_ff| GroupStats { n_ff: *n_ff, ..GroupStats::default() }).collect();
-        Self { groups, n_tokens: 0 }
+        Self { groups, n_tokens: 0, n_passes: 0 }
+    }
+
+    /// Adds what `other`, of groups of the same sizes, has counted.
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (own, other) in self.groups.iter_mut().zip(&other.groups) {
+            own.chosen += other.chosen;
+            own.fired += other.fired;
+            own.opened += other.opened;
+            own.masked += other.masked;
+            own.predictor_bytes += other.predictor_bytes;
+            own.predictor_time += other.predictor_time;
+            own.recall.merge(other.recall);
+            own.passes += other.passes;
+            own.united_masked += other.united_masked;
+            own.united_opened += other.united_opened;
+            own.united_fired += other.united_fired;
+        }
+        self.n_tokens += other.n_tokens;
+        self.n_passes += other.n_passes;
     }
 
     /// Whether it counts groups of the same sizes.
@@ -121,6 +157,48 @@ impl FfnStats {
 
     pub(super) fn end_token(&mut self) {
         self.n_tokens += 1;
+    }
+
+    /// Adds what the tokens of a pass have in common in a shard of a group; `is_first` is whether it is the first shard of it.
+    pub(super) fn unite(&mut self, group: usize, united: United, is_first: bool) {
+        let group = &mut self.groups[group];
+        group.passes += u64::from(is_first);
+        group.united_masked += united.masked as u64;
+        group.united_opened += united.opened as u64;
+        group.united_fired += united.fired as u64;
+    }
+
+    pub(super) fn end_pass(&mut self) {
+        self.n_passes += 1;
+    }
+
+    /// Passes in which tokens were decoded; one in which tokens of several sequences were is counted by one of them.
+    pub fn n_passes(&self) -> u64 {
+        self.n_passes
+    }
+
+    /// Share of all neurons that fired for any token of a pass; `None` before the first pass. In
+    /// [`Mode::Dense`](crate::model::Mode::Dense) nobody looks.
+    pub fn union_density(&self) -> Option<f64> {
+        let possible = self.n_passes * self.groups.iter().map(|g| g.n_ff as u64).sum::<u64>();
+        (possible > 0).then(|| self.groups.iter().map(|g| g.united_fired).sum::<u64>() as f64 / possible as f64)
+    }
+
+    /// Mean bytes of weights that one decoded token touched where each row that several tokens of a pass need is counted once.
+    pub fn shared_bytes_per_token(&self, model: &Model) -> Option<f64> {
+        let n_passes = self.n_passes as f64;
+        (self.n_passes > 0 && self.n_tokens > 0).then(|| {
+            let of_group = |((_, weights), stats): ((usize, &NeuronGroup), &GroupStats)| {
+                let [masked, opened, fired, passes] =
+                    [stats.united_masked, stats.united_opened, stats.united_fired, stats.passes]
+                        .map(|n| n as f64 / n_passes);
+                let mask = masked * weights.mask_matrix().row_bytes() as f64;
+                mask + passes * weights.bytes_always() as f64 + weights.bytes_for_active(opened, fired)
+            };
+            let ffn: f64 = model.weights.groups().zip(&self.groups).map(of_group).sum();
+            let per_pass = ffn + outside_ffn(model) as f64;
+            per_pass * n_passes / self.n_tokens as f64 + self.predictor_bytes_per_token()
+        })
     }
 
     /// Tokens decoded.

@@ -15,6 +15,8 @@ pub const UBATCH: &str = "n_ubatch";
 pub const CACHE: &str = "cache";
 /// Group of the columns of rows in mode `predicted`.
 pub const PREDICTED: &str = "predicted";
+/// Group of the columns of rows of several sequences.
+pub const PARALLEL: &str = "parallel";
 /// Group of the columns of `kl` rows.
 pub const KL: &str = "kl";
 
@@ -65,7 +67,7 @@ impl Tabled for Row {
 
 /// All columns, in order: first those of llama-bench by its names and with its types, then those that it does not have. What
 /// there is no choice of here has the value that llama-bench has by default.
-static GROUPS: [Group<Row>; 10] = [
+static GROUPS: [Group<Row>; 11] = [
     Group {
         name: "llama-bench: build and model",
         needed: None,
@@ -249,6 +251,16 @@ static GROUPS: [Group<Row>; 10] = [
             number("dp_rms", |r| kl(r, |d| d.dp_rms))
                 .shown("RMS Δp", |r| percent_of(r, |d| (d.dp_rms, d.dp_rms_stderr))),
             number("dp_rms_stderr", |r| kl(r, |d| d.dp_rms_stderr)),
+        ],
+    },
+    Group {
+        name: PARALLEL,
+        needed: Some(|row| row.parallel.is_some()),
+        columns: &[
+            count("n_parallel", |r| r.parallel.as_ref().map(|p| p.n_parallel).into())
+                .shown("sequences", |r| Some(r.parallel.as_ref().map_or(1, |p| p.n_parallel).to_string())),
+            number("union_density", |r| r.parallel.as_ref().and_then(|p| p.union_density).into())
+                .shown("density of union", |r| Some(percent(r.parallel.as_ref()?.union_density?, 2))),
         ],
     },
 ];

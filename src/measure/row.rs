@@ -100,6 +100,9 @@ pub struct Row {
     /// What the predictors did, in mode `predicted`; tables without such a row have no columns for it.
     #[cfg_attr(test, serde(flatten))]
     pub predicted: Option<Predicted>,
+    /// Sequences at once, where there are several; tables without such a row have no columns for it.
+    #[cfg_attr(test, serde(flatten))]
+    pub parallel: Option<Parallel>,
     /// What the card did, where one computed; tables without such a row have no columns for it.
     #[cfg_attr(test, serde(flatten))]
     pub card: Option<OnCard>,
@@ -172,6 +175,7 @@ impl Row {
             perplexity: None,
             stderr: None,
             predicted: None,
+            parallel: None,
             card: None,
             kl: None,
         }
@@ -190,6 +194,16 @@ impl Row {
             ..self
         }
     }
+}
+
+/// The columns of rows of several sequences.
+#[derive(Debug, Clone)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub struct Parallel {
+    /// Sequences at once. Tokens, bytes and speeds of the row are those of all of them.
+    pub n_parallel: usize,
+    /// Share of neurons that fired for any token of a pass, where somebody looked.
+    pub union_density: Option<f64>,
 }
 
 /// The columns of rows in mode `predicted`.

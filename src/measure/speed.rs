@@ -1,5 +1,7 @@
 //! Speed tests with llama-bench's conventions: prompt processing (pp) and text generation (tg).
 
+pub mod parallel;
+
 use super::density::Density;
 use super::timing::Timing;
 use crate::executor::{Executor, FfnStats, Mode, dense_bytes, dense_bytes_per_token};
@@ -17,27 +19,30 @@ pub struct Test {
     pub n_gen: usize,
     /// Tokens that are in the context before the clock starts.
     pub n_depth: usize,
+    /// Sequences at once, each of so many tokens.
+    pub n_parallel: usize,
 }
 
 impl Test {
-    /// llama-bench's name: `pp512`, `tg128`, `pp512+tg128`, `tg128 @ d4096`.
+    /// llama-bench's name: `pp512`, `tg128`, `pp512+tg128`, `tg128 @ d4096`; of several sequences `tg128 x4`.
     pub fn name(self) -> String {
         let name = match (self.n_prompt, self.n_gen) {
             (p, 0) => format!("pp{p}"),
             (0, n) => format!("tg{n}"),
             (p, n) => format!("pp{p}+tg{n}"),
         };
+        let name = if self.n_parallel == 1 { name } else { format!("{name} x{}", self.n_parallel) };
         if self.n_depth == 0 { name } else { format!("{name} @ d{}", self.n_depth) }
     }
 
-    /// Tokens that are timed.
+    /// Tokens that are timed, of all sequences.
     pub fn n_timed(self) -> usize {
-        self.n_prompt + self.n_gen
+        (self.n_prompt + self.n_gen) * self.n_parallel
     }
 
     /// Tokens that the context must hold.
     pub fn n_ctx(self) -> usize {
-        self.n_depth + self.n_timed()
+        self.n_depth + self.n_prompt + self.n_gen
     }
 }
 
@@ -50,8 +55,10 @@ pub struct Speed {
     pub ffn_density: Option<f64>,
     /// Share of neurons whose gate was above zero, likewise.
     pub ffn_opened: Option<f64>,
-    /// Mean bytes of weights touched per token.
+    /// Mean bytes of weights touched per token; what several sequences touch at once is counted once.
     pub bytes_per_token: f64,
+    /// Share of neurons that fired for any sequence of a pass, where there are several and somebody looked.
+    pub union_density: Option<f64>,
 }
 
 /// What is measured, and how often.
@@ -73,6 +80,9 @@ pub struct Repeated<'a> {
 /// When the tokens do not fit in the context, or the user stops it.
 pub fn speed(model: &Model, executor: &mut Executor, what: Repeated, progress: &dyn Progress) -> Result<Speed> {
     let Repeated { test, tokens, repetitions, warmup } = what;
+    if test.n_parallel > 1 {
+        return parallel::speed(model, executor, what, progress);
+    }
     ensure!(test.n_timed() > 0, "a test needs at least one token");
     ensure!(!tokens.is_empty(), "no tokens to feed");
     let feed: Vec<u32> = tokens.iter().copied().cycle().take(test.n_ctx()).collect();
@@ -113,7 +123,8 @@ pub fn speed(model: &Model, executor: &mut Executor, what: Repeated, progress: &
     let stats = executor.stats();
     let bytes_per_token = bytes_per_token(model, stats, test, params.mode, params.n_ubatch);
     let (ffn_density, ffn_opened) = (stats.density().or(density.share()), stats.opened().or(density.opened()));
-    Ok(Speed { timing: Timing::of(timed.len(), samples), ffn_density, ffn_opened, bytes_per_token })
+    let timing = Timing::of(timed.len(), samples);
+    Ok(Speed { timing, ffn_density, ffn_opened, bytes_per_token, union_density: None })
 }
 
 /// Has exactly `before` in the context: what is there of it from the repetition before stays, where the memory can go back.
@@ -156,7 +167,9 @@ mod tests {
 
     #[test]
     fn tests_are_named_as_llama_bench_names_them() {
-        let name = |n_prompt, n_gen, n_depth| Test { n_prompt, n_gen, n_depth }.name();
+        let of = |n_prompt, n_gen, n_depth, n_parallel| Test { n_prompt, n_gen, n_depth, n_parallel }.name();
+        let name = |n_prompt, n_gen, n_depth| of(n_prompt, n_gen, n_depth, 1);
+        assert_eq!([of(0, 128, 0, 4), of(8, 4, 64, 2)], ["tg128 x4", "pp8+tg4 x2 @ d64"]);
         assert_eq!([name(512, 0, 0), name(0, 128, 0), name(8, 4, 0)], ["pp512", "tg128", "pp8+tg4"]);
         assert_eq!([name(512, 0, 64), name(0, 1, 4096)], ["pp512 @ d64", "tg1 @ d4096"]);
     }

@@ -26,7 +26,7 @@ fn recorded_are_the_parts_of_the_cpu_and_its_waiting_for_the_card() -> Result<()
     real::decode(&mut both, &real::story(3)?)?;
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("trace.json");
-    recorder.write(&path)?;
+    recorder.write(&path, &powerinfer::progress::Silent)?;
     let trace: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
     let spans: Vec<&Value> = trace["traceEvents"].as_array().into_iter().flatten().filter(|e| e["ph"] == "X").collect();
     let named = |name: &str| spans.iter().filter(|span| span["name"] == name && span["tid"] == 0).collect::<Vec<_>>();

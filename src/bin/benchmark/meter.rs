@@ -5,12 +5,12 @@ use super::texts::Scored;
 use crate::Args;
 use crate::common::card::{Placed, Where};
 use crate::common::terminal::tell;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use powerinfer::executor::{ExecutorParams, FfnStats, Mode, Worker};
-use powerinfer::gpu::Chosen;
+use powerinfer::gpu::{Chosen, DeviceChoice};
 use powerinfer::measure::perplexity::perplexity;
 use powerinfer::measure::roofline::Limit;
-use powerinfer::measure::row::{self, Predicted, Row};
+use powerinfer::measure::row::{self, Parallel, Predicted, Row};
 use powerinfer::measure::speed::{Repeated, Test, bytes_per_token, speed};
 use powerinfer::measure::timing::Timing;
 use powerinfer::model::Model;
@@ -88,7 +88,15 @@ impl Bench<'_> {
     /// The row of a speed test that feeds `tokens`.
     pub fn speed(&self, test: Test, tokens: &[u32], progress: &dyn Progress) -> Result<Row> {
         let row = self.row(test.name(), self.args.text());
-        let mut placed = self.executor(test.n_ctx())?;
+        let cpu = Chosen::Cpu { why: None };
+        let mut place = *self;
+        if test.n_parallel > 1 && matches!(self.chosen, Chosen::Cuda(_)) {
+            let (device, why) = (self.args.compute.device, "a card has room for one sequence");
+            ensure!(device == DeviceChoice::Auto, "-np {}: {why}; --device cpu computes several", test.n_parallel);
+            tell!("note: -np {}: computing on the CPU: {why}", test.n_parallel);
+            place.chosen = &cpu;
+        }
+        let mut placed = place.executor(test.n_ctx())?;
         let (repetitions, warmup) = (self.args.speed.repetitions(), !self.args.speed.no_warmup);
         let what = Repeated { test, tokens, repetitions, warmup };
         let speed = placed.measure(|executor| speed(self.model, executor, what, progress))?;
@@ -97,6 +105,8 @@ impl Bench<'_> {
         let card = placed.used_card();
         // The limit is that of the CPU's memory.
         let limit = self.limit.filter(|_| test.n_prompt == 0 && card.is_none());
+        let union_density = if test.n_parallel > 1 { speed.union_density } else { speed.ffn_density };
+        let parallel = Parallel { n_parallel: test.n_parallel, union_density };
         let avg_ts = speed.timing.avg_ts;
         let row = Row {
             n_prompt: test.n_prompt,
@@ -109,6 +119,7 @@ impl Bench<'_> {
             ffn_density: speed.ffn_density,
             ffn_up_density: speed.ffn_opened.filter(|_| self.model.has_two_masks()),
             predicted: self.predicted(executor.stats(), avg_ts),
+            parallel: (test.n_parallel > 1 || self.args.speed.is_parallel()).then_some(parallel),
             timing: speed.timing,
             ..row
         };
@@ -131,8 +142,10 @@ impl Bench<'_> {
         let timing = Timing::of(n_tokens, vec![time]);
         let n_ubatch = self.setting.at_once();
         let computed = match mode {
-            Mode::Dense => Test { n_prompt: n_ctx, n_gen: 0, n_depth: 0 },
-            Mode::Exact | Mode::Predicted | Mode::Thresholded => Test { n_prompt: 0, n_gen: n_ctx, n_depth: 0 },
+            Mode::Dense => Test { n_prompt: n_ctx, n_gen: 0, n_depth: 0, n_parallel: 1 },
+            Mode::Exact | Mode::Predicted | Mode::Thresholded => {
+                Test { n_prompt: 0, n_gen: n_ctx, n_depth: 0, n_parallel: 1 }
+            }
         };
         let row = Row {
             n_prompt: n_tokens,

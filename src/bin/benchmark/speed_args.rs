@@ -24,6 +24,10 @@ pub struct SpeedArgs {
     /// Tokens that are in the context before the clock starts
     #[arg(short = 'd', long, value_name = "N,N")]
     pub n_depth: Vec<Numbers>,
+    /// Sequences at once (-np): each test is of so many, with a text of its own for each; tokens and speeds are those of all
+    /// of them together [default: 1]
+    #[arg(long, value_name = "N,N")]
+    pub parallel: Vec<Numbers>,
     /// Repetitions of each speed test [default: 5]
     #[arg(short, long, value_name = "N")]
     pub repetitions: Option<usize>,
@@ -52,6 +56,8 @@ pub struct SpeedArgs {
 
 /// How often a test is timed where nothing is said.
 const REPETITIONS: usize = 5;
+/// Sequences at once.
+const MOST_PARALLEL: usize = 1024;
 /// Longest wait.
 const LONGEST_DELAY: f64 = 86_400.0;
 
@@ -96,9 +102,22 @@ impl Setting {
 impl SpeedArgs {
     /// Whether it says which tests, or how to run them, and not only how often.
     pub fn names_tests(&self) -> bool {
-        let lists = [&self.n_prompt, &self.n_gen, &self.n_depth, &self.threads, &self.ubatch_size, &self.batch_size];
+        let lists = [
+            &self.n_prompt,
+            &self.n_gen,
+            &self.n_depth,
+            &self.threads,
+            &self.ubatch_size,
+            &self.batch_size,
+            &self.parallel,
+        ];
         let given = lists.iter().any(|list| !list.is_empty()) || !self.pg.is_empty();
         given || self.cache.is_given() || !self.mode.is_empty()
+    }
+
+    /// Whether several sequences at once are asked for.
+    pub fn is_parallel(&self) -> bool {
+        self.parallel.iter().any(|numbers| numbers.0.iter().any(|n| *n != 1))
     }
 
     /// How often each test is timed.
@@ -117,12 +136,20 @@ impl SpeedArgs {
         let gens = gens.iter().map(|n| (0, *n));
         let both = self.pg.iter().map(|pair| (pair.0, pair.1));
         let lengths: Vec<_> = prompts.chain(gens).chain(both).filter(|lengths| *lengths != (0, 0)).collect();
-        let tests = list(&self.n_depth, vec![0]).into_iter().flat_map(|n_depth| {
-            lengths.iter().map(move |(n_prompt, n_gen)| Test { n_prompt: *n_prompt, n_gen: *n_gen, n_depth })
-        });
-        let tests: Vec<Test> = tests.collect();
-        for Test { n_prompt, n_gen, n_depth } in &tests {
+        let parallel = list(&self.parallel, vec![1]);
+        let mut tests = Vec::new();
+        for n_depth in list(&self.n_depth, vec![0]) {
+            for (n_prompt, n_gen) in lengths.iter().copied() {
+                tests.extend(parallel.iter().map(|n| Test { n_prompt, n_gen, n_depth, n_parallel: *n }));
+            }
+        }
+        for Test { n_prompt, n_gen, n_depth, n_parallel } in &tests {
+            ensure!(
+                (1..=MOST_PARALLEL).contains(n_parallel),
+                "-np {n_parallel}: 1 to {MOST_PARALLEL} sequences can be measured"
+            );
             let sum = n_prompt.checked_add(*n_gen).and_then(|n| n.checked_add(*n_depth));
+            let sum = sum.and_then(|n| n.checked_mul(*n_parallel));
             ensure!(sum.is_some(), "-p {n_prompt} -n {n_gen} -d {n_depth}: more tokens than any context has");
         }
         ensure!(self.repetitions() > 0, "-r 0: nothing to measure");

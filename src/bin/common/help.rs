@@ -71,7 +71,7 @@ const OF_ONE: &[(&str, Headings)] = &[
     (
         "powerinfer-bench",
         &[
-            ("Tests", &["n_prompt", "n_gen", "pg", "n_depth", "repetitions", "no_warmup", "delay"]),
+            ("Tests", &["n_prompt", "n_gen", "pg", "n_depth", "parallel", "repetitions", "no_warmup", "delay"]),
             ("Texts", &["parse_special"]),
             ("Synthetic models", &["synthetic", "synthetic_plain", "synthetic_layers", "synthetic_seed", "cache_dir"]),
             ("Processor", &["hot", "predictor"]),

@@ -403,6 +403,10 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         for i in 0..2 * choice.len() {
             let Share { at, group, tokens, weights, .. } = share(i);
             let first = i % 2 == 0;
+            if let Some(one) = tokens.first() {
+                let stats = &mut sequences[entries[*one as usize].sequence].stats;
+                stats.unite(at.number, few.united(i), first);
+            }
             for (token, computed) in tokens.iter().zip(few.computed(i)) {
                 let stats = &mut sequences[entries[*token as usize].sequence].stats;
                 stats.add(at.number, *computed);

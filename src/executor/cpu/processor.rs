@@ -130,6 +130,9 @@ impl Backend for Cpu<'_> {
         pass.head_of_stream(logits);
         drop(hands);
         if phase == Phase::Decode {
+            if let Some(entry) = tokens.batch.entries().first() {
+                tokens.sequences[entry.sequence].stats.end_pass();
+            }
             for entry in tokens.batch.entries() {
                 tokens.sequences[entry.sequence].stats.end_token();
             }

@@ -20,7 +20,7 @@ const MOST_TOKENS: u64 = 1 << 32;
 const FASTEST: f64 = 1e15;
 
 /// Fields that say what was measured. The file's folder is not among them: it may lie elsewhere.
-const SAME: [&str; 20] = [
+const SAME: [&str; 21] = [
     "model_size",
     "model_n_params",
     "backends",
@@ -33,6 +33,7 @@ const SAME: [&str; 20] = [
     "n_prompt",
     "n_gen",
     "n_depth",
+    "n_parallel",
     "mode",
     "hot",
     "text",
@@ -102,7 +103,8 @@ impl Case {
     pub fn test(&self) -> Result<Option<Same>> {
         let number = |name: &str| self.0.get(name).and_then(|text| text.parse::<usize>().ok());
         let (n_prompt, n_gen) = (number("n_prompt").unwrap_or(0), number("n_gen").unwrap_or(0));
-        let test = Test { n_prompt, n_gen, n_depth: number("n_depth").unwrap_or(0) };
+        let (n_depth, n_parallel) = (number("n_depth").unwrap_or(0), number("n_parallel").unwrap_or(1).max(1));
+        let test = Test { n_prompt, n_gen, n_depth, n_parallel };
         if self.0.contains_key("n_ctx") || n_prompt + n_gen == 0 {
             return Ok(None);
         }
@@ -161,10 +163,12 @@ impl Measured {
         // Where it was measured folders may be written in another way.
         case.insert("model", file.rsplit(['/', '\\']).next().unwrap_or_default().to_owned());
         let depth = case.entry("n_depth").or_insert_with(|| "0".to_owned()).clone();
+        case.entry("n_parallel").or_insert_with(|| "1".to_owned());
         if !case.contains_key("test") {
             let number = |name: &str| case.get(name).and_then(|n| n.parse().ok()).unwrap_or(0);
             let n_depth = depth.parse().unwrap_or(0);
-            case.insert("test", Test { n_prompt: number("n_prompt"), n_gen: number("n_gen"), n_depth }.name());
+            let (n_prompt, n_gen, n_parallel) = (number("n_prompt"), number("n_gen"), number("n_parallel").max(1));
+            case.insert("test", Test { n_prompt, n_gen, n_depth, n_parallel }.name());
         }
         if let (Some(old), false) = (text("backend")?, case.contains_key("backends")) {
             case.insert("backends", old);

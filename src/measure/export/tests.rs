@@ -56,6 +56,7 @@ fn row() -> Row {
         perplexity: None,
         stderr: None,
         predicted: None,
+        parallel: None,
         card: None,
         kl: None,
     }

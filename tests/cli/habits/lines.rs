@@ -3,7 +3,7 @@
 use super::Means::{self, Noted, Refused, Set, So};
 
 /// Of llama-cli and llama-completion.
-pub const RUN: [(&str, Means); 213] = [
+pub const RUN: [(&str, Means); 217] = [
     ("-m model.gguf", Set("model=model.gguf")),
     ("--model model.gguf", Set("model=model.gguf")),
     ("-hf owner/model-GGUF:Q4_K_M", Set("hf_repo=owner/model-GGUF:Q4_K_M")),
@@ -66,8 +66,12 @@ pub const RUN: [(&str, Means); 213] = [
     ("--cache-type-k f16 --cache-type-v f16", Set("cache_type_k=f16 cache_type_v=f16")),
     ("-ctk q8_0 -ctv f16", Set("cache_type_k=q8_0 cache_type_v=f16")),
     ("-dt 0.1", So),
-    ("-np 1", So),
-    ("-np 4", Refused),
+    ("-np 1", Set("parallel=1")),
+    ("-np -1", So),
+    ("-np 4", Set("parallel=4")),
+    ("--parallel 8", Set("parallel=8")),
+    ("-ns 4", Refused),
+    ("-nocb", Noted),
     ("-gan 1", So),
     ("-gan 4", Refused),
     ("-ngl 0", Set("n_gpu_layers=0")),
@@ -220,7 +224,7 @@ pub const RUN: [(&str, Means); 213] = [
 ];
 
 /// Of llama-bench and llama-perplexity.
-pub const BENCH: [(&str, Means); 66] = [
+pub const BENCH: [(&str, Means); 67] = [
     ("-m model.gguf", Set("model=model.gguf")),
     ("-hf owner/model:Q4_0", Set("hf_repo=owner/model:Q4_0")),
     ("-p 512", Set("n_prompt=512")),
@@ -287,6 +291,7 @@ pub const BENCH: [(&str, Means); 66] = [
     ("--hellaswag", Refused),
     ("--winogrande", Refused),
     ("-npp 128", Refused),
+    ("-np 1,2,4", Set("parallel=1|2|4")),
 ];
 
 /// Of llama-imatrix.

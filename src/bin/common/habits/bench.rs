@@ -81,9 +81,14 @@ pub const PERPLEXITY: Group = Group {
             ],
             "of what llama-perplexity measures, --perplexity and --kl are here",
         ),
+        same_but(
+            &["-np", "--parallel"],
+            "parallel",
+            "Each test with so many sequences at once; a list, as all of them.",
+        ),
         refused(
-            &["-np", "--parallel", "-npp", "-ntg", "-npl", "-pps", "-tgs"],
-            "sequences are measured one at a time; -p, -n and -pg give their lengths",
+            &["-npp", "-ntg", "-npl", "-pps", "-tgs"],
+            "-p, -n and -pg give the lengths of tests, and -np how many sequences are computed at once",
         ),
     ],
 };

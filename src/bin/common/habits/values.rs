@@ -86,10 +86,7 @@ pub fn load_mode(value: &str) -> Reading {
 
 /// `-np`.
 pub fn parallel(value: &str) -> Reading {
-    if ["1", "-1"].contains(&value) {
-        return Reading::Already;
-    }
-    Reading::Refused("one text is generated at a time; start the command several times".to_owned())
+    if value == "-1" { Reading::Already } else { Reading::Flag("parallel", value.to_owned()) }
 }
 
 /// `--color`.

@@ -6,7 +6,7 @@ use super::super::predict::Predictions;
 use super::super::sum::{Added, NeuronSum};
 use super::shard::{FewWork, Shard, Share};
 use crate::cpu::Activations;
-use crate::executor::stats::Computed;
+use crate::executor::stats::{Computed, United};
 use crate::model::{Activation, Down, Matrix, Mode};
 use crate::trace::What;
 use std::ops::Range;
@@ -78,6 +78,11 @@ impl Few {
     /// What each token of shard `i` took.
     pub fn computed(&self, i: usize) -> &[Computed] {
         self.shards[i].computed()
+    }
+
+    /// What the tokens of shard `i` have in common.
+    pub fn united(&self, i: usize) -> United {
+        self.shards[i].united()
     }
 
     fn add_rows<'a>(

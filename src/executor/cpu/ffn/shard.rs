@@ -9,7 +9,7 @@ use super::super::predict::Predictions;
 use super::super::sum::Neurons;
 use crate::cpu::{Activations, Which};
 use crate::executor::mask::MaskSource;
-use crate::executor::stats::Computed;
+use crate::executor::stats::{Computed, United};
 use crate::model::{Activation, GroupAt, Mode, NeuronGroup, Predictor, Slot, rest};
 use std::time::Instant;
 
@@ -70,6 +70,8 @@ pub(in crate::executor::cpu) struct Shard {
     look: Look,
     /// By token.
     computed: Vec<Computed>,
+    /// Of all tokens.
+    united: United,
     /// `[n_tokens][slots]`.
     act: Vec<f32>,
     /// Active ones of one token.
@@ -101,6 +103,7 @@ impl Shard {
         self.computed.clear();
         self.computed.resize(share.tokens.len(), Computed::default());
         self.look = Look::Nothing;
+        self.united = United::default();
         if share.slots.is_empty() {
             return;
         }
@@ -156,10 +159,17 @@ impl Shard {
     pub fn take_masked(&mut self, work: &FewWork, share: &Share, products: &[f32]) {
         match self.look {
             Look::Nothing => {}
-            Look::Slots => self.select(work, share, products),
-            Look::Named => self.keep_named(products),
+            Look::Slots => {
+                self.united.masked = share.slots.len();
+                self.select(work, share, products);
+            }
+            Look::Named => {
+                self.united.masked = self.active.union().len();
+                self.keep_named(products);
+            }
         }
         self.active.unite();
+        self.united.opened = self.active.union().len();
     }
 
     /// Of all slots the active ones.
@@ -229,6 +239,7 @@ impl Shard {
         if work.activation.has_two_masks() {
             self.keep_fired(work, share);
         }
+        self.united.fired = self.active.union().len();
         let Some(weights) = share.weights else { return };
         for (token, weight) in weights.iter().enumerate() {
             let range = match work.mode {
@@ -286,6 +297,11 @@ impl Shard {
                 }
             }
         }
+    }
+
+    /// What its tokens have in common; nothing in [`Mode::Dense`], where nobody looks.
+    pub fn united(&self) -> United {
+        self.united
     }
 
     /// What it took, by token.
