@@ -5,6 +5,7 @@ pub use crate::answer::{Limits, Stop};
 use crate::executor::Executor;
 use crate::progress::Progress;
 use crate::sampler::Sampler;
+use crate::speculation::Target;
 use crate::tokenizer::Tokenizer;
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
@@ -49,15 +50,15 @@ pub fn check_room(executor: &Executor, n: usize) -> Result<()> {
     Ok(())
 }
 
-/// Continues what `executor` holds by `prompt` and then by generated tokens. `print` gets the text as it comes, whole
+/// Continues what the executor of `target` holds by `prompt` and then by generated tokens. `print` gets the text as it comes, whole
 /// characters only, and nothing that may become a stop string. Tokens are fed back as soon as they are sampled, so the executor holds all of them afterwards,
 /// except for the last one.
 ///
 /// # Errors
 /// When the prompt is empty or does not fit in the context, when no token can follow as the sampler's grammar wants, or `print`
 /// fails.
-pub fn generate(
-    executor: &mut Executor,
+pub fn generate<'a, 'm: 'a, 'd: 'a>(
+    target: impl Into<Target<'a, 'm, 'd>>,
     tokenizer: &Tokenizer,
     sampler: &mut Sampler,
     prompt: &[u32],
@@ -65,6 +66,22 @@ pub fn generate(
     user: &dyn Progress,
     print: &mut dyn FnMut(&str) -> Result<()>,
 ) -> Result<Generated> {
+    let mut target = target.into();
+    let result = generate_tokens(&mut target, tokenizer, sampler, prompt, limits, user, print);
+    target.settle()?;
+    result
+}
+
+fn generate_tokens(
+    target: &mut Target,
+    tokenizer: &Tokenizer,
+    sampler: &mut Sampler,
+    prompt: &[u32],
+    limits: Limits<'_>,
+    user: &dyn Progress,
+    print: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<Generated> {
+    let executor = target.executor()?;
     check_room(executor, prompt.len())?;
     let n_ctx = executor.params().n_ctx;
     let start = Instant::now();
@@ -97,6 +114,7 @@ pub fn generate(
         user.advance(chunk.len() as u64);
     }
     user.end();
+    target.read(prompt);
     out.prefill = start.elapsed();
 
     let start = Instant::now();
@@ -110,14 +128,16 @@ pub fn generate(
             Drawn::Token(token) => token,
             Drawn::End(stop) => break stop,
         };
-        if executor.n_past() == n_ctx {
+        if target.n_past() == n_ctx {
+            let executor = target.executor()?;
             match limits.shift.and_then(|shift| shift.make_room(executor).ok()) {
                 Some(n) => out.n_dropped += n,
                 None => break Stop::ContextFull,
             }
         }
         logits.clear();
-        logits.extend_from_slice(&executor.decode(token)?[..n_tokens]);
+        let n_more = limits.n_predict.map_or(usize::MAX, |n| n - answer.tokens.len() - 1);
+        logits.extend_from_slice(&target.decode(token, n_more)?[..n_tokens]);
         out.n_decoded += 1;
     };
     answer.finish(tokenizer, print)?;

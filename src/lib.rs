@@ -44,6 +44,7 @@ pub mod sampler;
 pub mod stop_strings;
 pub mod context;
 pub mod answer;
+pub mod speculation;
 pub mod generate;
 pub mod several;
 pub mod chat;

@@ -11,6 +11,7 @@ use ablation::Ablation;
 use anyhow::{Result, ensure};
 use benchmark::against;
 use benchmark::compare::{self, CompareArgs};
+use benchmark::drafts::DraftArgs;
 use benchmark::output::{Output, OutputArgs, Rows};
 use benchmark::speed_args::SpeedArgs;
 use benchmark::work::{Case, What, Work, cases};
@@ -99,6 +100,8 @@ struct Args {
     #[arg(long, value_name = "OUT", conflicts_with = "hardware")]
     measure_hardware: Option<PathBuf>,
     #[command(flatten)]
+    drafts: DraftArgs,
+    #[command(flatten)]
     kernels: KernelsArgs,
     #[command(flatten)]
     vram: Vram,
@@ -139,6 +142,9 @@ fn run(args: Args) -> Result<()> {
     }
     if args.kernels.kernels {
         return write_kernels(&args);
+    }
+    if !args.drafts.draft.is_empty() {
+        return write_drafts(&args);
     }
     // Where the CPU computes alone it is not needed; a wrong one is not passed over.
     args.hardware.as_deref().map(Hardware::read).transpose()?;
@@ -210,6 +216,18 @@ fn open(args: &Args, bar: &Bar) -> Result<Vec<Model>> {
         Ok(model)
     });
     opened.collect()
+}
+
+/// `--draft`.
+fn write_drafts(args: &Args) -> Result<()> {
+    let bar = Bar::new();
+    let models = open(args, &bar)?;
+    let rows: Vec<Vec<_>> = models.iter().map(|model| args.drafts.measure(args, model, &bar)).collect::<Result<_>>()?;
+    drop(bar);
+    match args.out.output.0 {
+        Some(format) => print(render(&rows.concat(), format)?),
+        None => Ok(()),
+    }
 }
 
 /// `--kernels`.

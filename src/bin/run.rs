@@ -8,6 +8,7 @@ mod lines;
 mod repl;
 mod report;
 mod room;
+mod speculate;
 mod stored;
 mod template;
 
@@ -39,8 +40,10 @@ use powerinfer::placement::plan::Planner;
 use powerinfer::placement::workload::Workload;
 use powerinfer::progress::{Interrupted, Silent};
 use powerinfer::sampler::Sampler;
+use powerinfer::speculation::Target;
 use powerinfer::tokenizer::{Special, Tokenizer};
 use room::ContextArgs;
+use speculate::SpeculationArgs;
 use std::ffi::OsString;
 use std::io::{IsTerminal, stdin};
 use std::path::PathBuf;
@@ -141,6 +144,8 @@ struct Args {
     #[command(flatten)]
     session: SessionArgs,
     #[command(flatten)]
+    speculation: SpeculationArgs,
+    #[command(flatten)]
     plan: PlanArgs,
     #[command(flatten)]
     batches: Batches,
@@ -204,6 +209,8 @@ fn run(args: Args) -> Result<()> {
     let (vram, hardware) = (&args.plan.vram, args.plan.hardware.as_deref());
     let place = Where { compute: &args.compute, chosen: &chosen, vram, hardware };
     let setup = executor_params(&args, &model)?;
+    args.speculation.check(&model, &setup)?;
+    let draft_model = args.speculation.model(&args.which, &tokenizer)?;
     let worker = Worker::new(setup.n_threads, setup.isa)?;
     let trace = args.trace.begin(&worker);
     let placed = place.executor(&model, Placement::all_cold(&model), setup, &worker)?;
@@ -215,6 +222,7 @@ fn run(args: Args) -> Result<()> {
     if !model.is_synthetic() && !args.session.is_named() {
         executor.watch_gates();
     }
+    let mut speculation = args.speculation.open(&executor, draft_model.as_ref(), &worker)?;
     let mut sampler = Sampler::for_tokens(&params, &tokenizer)?;
     sampler.set_grammar(rules.as_ref().map(|rules| Grammar::new(rules, &tokenizer)).transpose()?);
     loading.end();
@@ -271,7 +279,8 @@ fn run(args: Args) -> Result<()> {
         };
         let stored = args.session.open(&mut executor, None)?;
         let sampling = (&mut sampler, repl::Settings::new::<Args>(seed));
-        let result = repl::run(&setup, &mut executor, sampling, chat, prompt, stored);
+        let decoder = (&mut executor, speculation);
+        let result = repl::run(&setup, decoder, sampling, chat, prompt, stored);
         args.trace.end(trace.as_deref())?;
         return result;
     }
@@ -303,13 +312,17 @@ fn run(args: Args) -> Result<()> {
         print_generated(piece)
     };
     let rest = &tokens[n_held..];
-    let result = generate(&mut executor, &tokenizer, &mut sampler, rest, limits, &Bar::new(), &mut show);
+    speculation.iter_mut().for_each(|speculation| speculation.set_text(&tokens[..n_held]));
+    let target = Target::new(&mut executor, speculation.as_mut());
+    let result = generate(target, &tokenizer, &mut sampler, rest, limits, &Bar::new(), &mut show);
     args.trace.end(trace.as_deref())?;
     let mut result = result?;
     result.n_prompt += n_computed;
     result.prefill += ahead;
     if args.json {
-        print_json(report::json(&model, &executor, (&text, &shown), &result, limits.stop_strings, seed))?;
+        let mut object = report::json(&model, &executor, (&text, &shown), &result, limits.stop_strings, seed);
+        object["speculation"] = speculate::json(speculation.as_ref());
+        print_json(object)?;
     } else {
         print("\n")?;
     }
@@ -324,6 +337,7 @@ fn run(args: Args) -> Result<()> {
     }
     if args.stats {
         report::layers(&model, &executor);
+        speculate::report(speculation.as_ref(), &executor);
     }
     if result.stop == Stop::Interrupted {
         return Err(Interrupted.into());

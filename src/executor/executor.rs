@@ -3,6 +3,7 @@
 mod several;
 mod shift;
 mod stored;
+mod tentative;
 
 use super::batch::{Batch, Entry};
 use super::cpu::{Cpu, Worker};
@@ -38,6 +39,8 @@ pub struct Executor<'m> {
     /// Where a prompt stops for a moment.
     remember_at: Option<usize>,
     batch: Batch,
+    /// Tokens of the last batch that may be taken back.
+    n_tentative: usize,
     logits: Vec<f32>,
     /// Where they are watched.
     gates: Option<Gates>,
@@ -98,7 +101,20 @@ impl<'m> Executor<'m> {
         let sequence = new_sequence(model, &params)?;
         let (batch, logits) = (Batch::default(), Vec::new());
         let (fallback, n_dropped, n_unmoved, remember_at, gates) = (None, 0, usize::MAX, None, None);
-        Ok(Self { model, params, device, fallback, sequence, n_dropped, n_unmoved, remember_at, batch, logits, gates })
+        Ok(Self {
+            model,
+            params,
+            device,
+            fallback,
+            sequence,
+            n_dropped,
+            n_unmoved,
+            remember_at,
+            batch,
+            n_tentative: 0,
+            logits,
+            gates,
+        })
     }
 
     /// When the card fails from now on, `tell` gets to know why, and the CPU goes on: it computes the tokens of the

@@ -4,6 +4,7 @@ mod copy;
 mod rows;
 mod shift;
 mod store;
+mod tentative;
 
 use crate::model::{KvType, Model};
 use crate::quant::GgmlType;
@@ -15,6 +16,7 @@ use store::{Layout, Store};
 pub(super) use rows::Plane;
 pub(super) use shift::Turn;
 pub(super) use store::{HeadCache, Loan};
+use tentative::Overwritten;
 
 /// Where a layer's keys and values are: `[n_head_kv][n_rows]`, from row `first` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +48,7 @@ pub(super) struct KvCache {
     /// By layer: positions below it are not there, beside those that rows have been given up for.
     lost: Vec<usize>,
     store: Store,
+    overwritten: Overwritten,
 }
 
 impl KvCache {
@@ -96,6 +99,7 @@ impl KvCache {
             places,
             lost,
             store,
+            overwritten: Overwritten::default(),
         })
     }
 

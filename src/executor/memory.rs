@@ -96,6 +96,22 @@ impl Memory {
         self.kv.advance(n_tokens);
     }
 
+    /// The next `n_tokens` tokens may be taken back.
+    pub(super) fn mark(&mut self, n_tokens: usize) {
+        self.kv.mark(n_tokens);
+        self.recurrent.iter_mut().for_each(Recurrent::mark);
+    }
+
+    /// Of the tokens since the mark, those before `n_past` stay, but none where layers recur and some are to go: their states
+    /// are known before the first and behind the last. All is as if the others had never been there.
+    pub(super) fn take_back(&mut self, first: usize, n_past: usize) {
+        // None are there where the pass has ended in its middle.
+        let stay = n_past == self.n_past() && n_past > first;
+        let n_past = if self.recurs() && !stay { first } else { n_past };
+        self.recurrent.iter_mut().for_each(|recurrent| recurrent.leave_mark(stay));
+        self.kv.take_back(n_past);
+    }
+
     /// Whether it has room for the same as `other`.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         let recurrent = match (&self.recurrent, &other.recurrent) {

@@ -9,6 +9,7 @@ mod executor;
 mod fallback;
 mod gates;
 mod hybrid;
+mod journal;
 mod kv_cache;
 mod mask;
 mod memory;

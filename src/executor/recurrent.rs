@@ -34,6 +34,8 @@ pub(super) struct Recurrent {
     live: States,
     /// With the number of tokens that they are behind, the oldest first.
     copies: Vec<(usize, States)>,
+    /// Those before tokens that may be taken back.
+    mark: Option<States>,
     most_copies: usize,
 }
 
@@ -54,7 +56,7 @@ impl Recurrent {
         let live = layers.iter().map(|layer| recurs(layer).then(|| Arc::new(State::new(sizes)))).collect();
         let n_bytes = (n_floats * size_of::<f32>()).max(1);
         let most_copies = (MOST_BYTES / n_bytes).clamp(1, MOST_COPIES);
-        Ok(Some(Self { sizes, live, copies: Vec::new(), most_copies }))
+        Ok(Some(Self { sizes, live, copies: Vec::new(), mark: None, most_copies }))
     }
 
     /// Whether they are of the same layers and sizes.
@@ -66,7 +68,7 @@ impl Recurrent {
     /// Bytes of all states, each counted once.
     pub fn n_bytes(&self) -> usize {
         let mut seen: Vec<*const State> = Vec::new();
-        let all = self.copies.iter().map(|(_, states)| states).chain([&self.live]);
+        let all = self.copies.iter().map(|(_, states)| states).chain(&self.mark).chain([&self.live]);
         all.flatten().flatten().for_each(|state| seen.push(Arc::as_ptr(state)));
         seen.sort_unstable();
         seen.dedup();
@@ -158,6 +160,18 @@ impl Recurrent {
         self.live.clone_from(states);
         self.copies.clear();
         true
+    }
+
+    /// The next tokens may be taken back.
+    pub fn mark(&mut self) {
+        self.mark = Some(self.live.clone());
+    }
+
+    /// The tokens since the mark stay, or all of them go.
+    pub fn leave_mark(&mut self, stay: bool) {
+        if let Some(states) = self.mark.take().filter(|_| !stay) {
+            self.live = states;
+        }
     }
 
     /// Makes the states those of no tokens.

@@ -1,6 +1,7 @@
 //! What fired while decoding, and what it cost in bytes.
 
 use super::bytes::outside_ffn;
+use super::journal::Journal;
 use crate::model::{Model, NeuronGroup};
 use std::ops::Range;
 use std::time::Duration;
@@ -97,19 +98,30 @@ struct GroupStats {
     united_fired: u64,
 }
 
+/// Something that was counted of a group, by its number.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Computed(usize, Computed),
+    Chosen(usize),
+    /// What predictors miss of it was looked at.
+    Audited(usize, Recall),
+}
+
 /// Counts over all tokens decoded so far.
 #[derive(Debug, Clone)]
 pub struct FfnStats {
     groups: Vec<GroupStats>,
     n_tokens: u64,
     n_passes: u64,
+    /// Of tokens that may be taken back.
+    journal: Journal<Event>,
 }
 
 impl FfnStats {
     /// Nothing counted yet, for groups of `n_ff` neurons.
     pub fn new(n_ff: &[usize]) -> Self {
         let groups = n_ff.iter().map(|n_ff| GroupStats { n_ff: *n_ff, ..GroupStats::default() }).collect();
-        Self { groups, n_tokens: 0, n_passes: 0 }
+        Self { groups, n_tokens: 0, n_passes: 0, journal: Journal::default() }
     }
 
     /// Adds what `other`, of groups of the same sizes, has counted.
@@ -136,8 +148,36 @@ impl FfnStats {
         self.groups.iter().map(|g| g.n_ff).eq(other.groups.iter().map(|g| g.n_ff))
     }
 
+    /// What is added next is of this token of the batch.
+    pub(super) fn turn_to(&mut self, token: u32) {
+        self.journal.token = token;
+    }
+
+    /// The tokens of the next batch may be taken back.
+    pub(super) fn begin_journal(&mut self) {
+        self.journal.is_open = true;
+    }
+
+    /// Counts the first `n` of the batch's `n_tokens`, and not the others.
+    pub(super) fn end_journal(&mut self, n: usize, n_tokens: usize) {
+        let mut journal = std::mem::take(&mut self.journal);
+        for (_, event) in journal.events.drain(..).filter(|(token, _)| (*token as usize) < n) {
+            match event {
+                Event::Computed(group, computed) => self.add(group, computed),
+                Event::Chosen(group) => self.choose(group),
+                Event::Audited(group, recall) => self.add_recall(group, recall),
+            }
+        }
+        journal.is_open = false;
+        self.journal = journal;
+        self.n_tokens -= (n_tokens - n) as u64;
+    }
+
     /// Adds what was computed of a group, by its number.
     pub(super) fn add(&mut self, group: usize, computed: Computed) {
+        if self.journal.takes(Event::Computed(group, computed)) {
+            return;
+        }
         let group = &mut self.groups[group];
         group.fired += computed.fired as u64;
         group.opened += computed.opened as u64;
@@ -148,11 +188,15 @@ impl FfnStats {
 
     /// A group is computed for a token.
     pub(super) fn choose(&mut self, group: usize) {
-        self.groups[group].chosen += 1;
+        if !self.journal.takes(Event::Chosen(group)) {
+            self.groups[group].chosen += 1;
+        }
     }
 
     pub(super) fn add_recall(&mut self, group: usize, recall: Recall) {
-        self.groups[group].recall.merge(recall);
+        if !self.journal.takes(Event::Audited(group, recall)) {
+            self.groups[group].recall.merge(recall);
+        }
     }
 
     pub(super) fn end_token(&mut self) {

@@ -5,6 +5,7 @@ pub mod compare;
 pub mod density;
 pub mod divergence;
 pub mod doubt;
+pub mod drafted;
 pub mod export;
 pub mod kernels;
 pub mod kl;

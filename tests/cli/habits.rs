@@ -180,8 +180,8 @@ fn letters_behind_one_dash_are_never_taken_apart() {
 #[test]
 fn what_is_refused_ends_with_code_2_before_anything_is_done() {
     usage_error("run", &["--lora", "x.gguf", "-p", "x"], "error: --lora: ");
-    usage_error("run", &["-p", "x", "-md", "a", "--rpc", "b"], "error: -md: ");
-    usage_error("run", &["-p", "x", "-md", "a", "--rpc", "b"], "--rpc");
+    usage_error("run", &["-p", "x", "-lcs", "a", "--rpc", "b"], "error: -lcs: ");
+    usage_error("run", &["-p", "x", "-lcs", "a", "--rpc", "b"], "--rpc");
     usage_error("run", &["-ctk", "q4_0", "-p", "x"], "f16, q8_0 and f32");
     usage_error("run", &["--mlock=yes", "-p", "x"], "--mlock");
     usage_error("run", &["-numa", "x"], "error: -numa: ");

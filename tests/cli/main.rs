@@ -66,6 +66,7 @@ mod self_test;
 mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
+mod speculation;
 mod synthetic;
 mod templates;
 mod terminal;

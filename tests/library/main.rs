@@ -33,6 +33,7 @@ mod recurrent;
 mod registry;
 mod routed_profiles;
 mod sessions;
+mod speculation;
 #[path = "../support/mod.rs"]
 mod support;
 mod synthetic_experts;

@@ -3,6 +3,7 @@
 pub mod against;
 mod cache_types;
 pub mod compare;
+pub mod drafts;
 pub mod meter;
 pub mod output;
 pub mod speed_args;

@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod compute;
+mod drafts;
 mod elsewhere;
 mod escapes;
 mod loading;
@@ -102,7 +103,7 @@ pub const TOOLS: [Tool; 4] = [
             &chat::OUTPUT,
             &messages::MESSAGES,
             &elsewhere::CHANGED_MODELS,
-            &elsewhere::DRAFTS,
+            &drafts::DRAFTS,
             &servers::FINER_DRAFTS,
             &servers::REUSE,
             &elsewhere::OTHERS,

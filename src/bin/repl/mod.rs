@@ -24,6 +24,7 @@ use powerinfer::model::Model;
 use powerinfer::progress::Interrupted;
 use powerinfer::sampler::Sampler;
 use powerinfer::session::Session;
+use powerinfer::speculation::Speculation;
 use powerinfer::tokenizer::{Special, Tokenizer};
 use said::{Said, Text};
 pub use settings::Settings;
@@ -61,9 +62,9 @@ pub struct Setup<'a> {
 /// Reads lines and answers them until the input ends, with the template of `chat`; without one the text goes on with each line.
 /// `sampling` is the sampler, and what it was made of. `first` is said before the first line is read. `stored` is a session file,
 /// and the tokens that it has given the executor.
-pub fn run(
+pub fn run<'m>(
     setup: &Setup,
-    executor: &mut Executor,
+    (executor, speculation): (&mut Executor<'m>, Option<Speculation<'m>>),
     sampling: (&mut Sampler, Settings),
     chat: Option<Chat>,
     first: Option<String>,
@@ -78,7 +79,9 @@ pub fn run(
     let (sampler, settings) = sampling;
     let room = Room::new(setup.kept);
     let unsaid = String::new();
-    let mut repl = Repl { setup, executor, sampler, settings, chat, said, cached, unsaid, room, session, n_turns: 0 };
+    let n_turns = 0;
+    let mut repl =
+        Repl { setup, executor, speculation, sampler, settings, chat, said, cached, unsaid, room, session, n_turns };
     if !setup.single && !is_quiet() {
         tell!("/help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves");
     }

@@ -5,13 +5,14 @@ use super::{Settings, Setup};
 use crate::common::terminal::{Bar, print, print_generated, print_json, tell};
 use crate::room::Room;
 use crate::template::{self, Chat};
-use crate::{report, stored};
+use crate::{report, speculate, stored};
 use anyhow::Result;
 use powerinfer::executor::Executor;
 use powerinfer::generate::{Generated, Limits, Stop, generate};
 use powerinfer::progress::Interrupted;
 use powerinfer::sampler::Sampler;
 use powerinfer::session::Session;
+use powerinfer::speculation::{Speculation, Target};
 
 /// Tokens at the end of a prompt that the next one may have others in place of: templates open an answer in other words than
 /// they tell of it.
@@ -21,6 +22,8 @@ const OPENING: usize = 16;
 pub struct Repl<'a, 'm> {
     pub setup: &'a Setup<'a>,
     pub executor: &'a mut Executor<'m>,
+    /// What guesses ahead for it, if anything does.
+    pub speculation: Option<Speculation<'m>>,
     pub sampler: &'a mut Sampler,
     /// What the sampler was made of.
     pub settings: Settings,
@@ -96,6 +99,7 @@ impl<'a> Repl<'a, '_> {
             let mut object =
                 report::json(setup.model, self.executor, texts, &answer, stop_strings, self.settings.seed());
             object["turn"] = self.n_turns.into();
+            object["speculation"] = speculate::json(self.speculation.as_ref());
             print_json(object)?;
         } else {
             print("\n")?;
@@ -152,9 +156,10 @@ impl<'a> Repl<'a, '_> {
         self.executor.remember_at(wanted.len().saturating_sub(OPENING).max(common));
         self.sampler.forget();
         wanted[..common].iter().for_each(|t| self.sampler.accept(*t));
-        let (executor, sampler) = (&mut *self.executor, &mut *self.sampler);
-        let tokenizer = self.setup.tokenizer;
-        let result = generate(executor, tokenizer, sampler, &wanted[common..], limits, &Bar::new(), show);
+        self.speculation.iter_mut().for_each(|speculation| speculation.set_text(&wanted[..common]));
+        let (sampler, tokenizer) = (&mut *self.sampler, self.setup.tokenizer);
+        let target = Target::new(self.executor, self.speculation.as_mut());
+        let result = generate(target, tokenizer, sampler, &wanted[common..], limits, &Bar::new(), show);
         // Whatever went wrong, the executor then holds nothing but what `cached` says: less of it where it cannot forget just
         // the last ones, and then the next line computes them again.
         match &result {
@@ -179,6 +184,7 @@ impl<'a> Repl<'a, '_> {
         if self.setup.stats {
             report::timings(self.executor, answer, self.settings.seed());
             report::layers(self.setup.model, self.executor);
+            speculate::report(self.speculation.as_ref(), self.executor);
         }
         match answer.stop {
             Stop::EndOfText if self.chat.is_none() && !self.setup.single => {

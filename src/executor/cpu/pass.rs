@@ -409,6 +409,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
             }
             for (token, computed) in tokens.iter().zip(few.computed(i)) {
                 let stats = &mut sequences[entries[*token as usize].sequence].stats;
+                stats.turn_to(*token);
                 stats.add(at.number, *computed);
                 // What another device has a part of, it counts.
                 if first && part.is_none_or(|part| part.has_all_of(at.group)) {
@@ -451,6 +452,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
                     let other = predictor.reads == PredictorInput::Residual;
                     let predictor_x = if other { of(Vector::Residual, cpu.model.config.n_embd) } else { x };
                     let work = AuditWork { group, predictor, slots: cold, x, predictor_x, activation, cx };
+                    stats.turn_to(*token);
                     stats.add_recall(at.number, b.audit.recall(&work));
                 }
             }

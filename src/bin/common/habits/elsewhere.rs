@@ -3,7 +3,6 @@
 use super::{Group, refused};
 
 const ROPE: &str = "RoPE is computed as the file's keys say; gguf_set_metadata.py of llama.cpp changes them";
-const DRAFT: &str = "there is no speculative decoding; leave it out, the text is the same";
 const MEDIA: &str = "only text is read; leave it out";
 const SERVER: &str = "there is no server here; -cnv chats at the terminal";
 
@@ -27,92 +26,6 @@ pub const CHANGED_MODELS: Group = Group {
         refused(
             &["--yarn-orig-ctx", "--yarn-ext-factor", "--yarn-attn-factor", "--yarn-beta-slow", "--yarn-beta-fast"],
             ROPE,
-        ),
-    ],
-};
-
-/// Speculative decoding.
-pub const DRAFTS: Group = Group {
-    heading: "Speculative decoding",
-    habits: &[
-        refused(
-            &["-md", "--model-draft", "--spec-draft-model", "-hfd", "-hfrd", "--hf-repo-draft", "--spec-draft-hf"],
-            DRAFT,
-        ),
-        refused(
-            &[
-                "--draft",
-                "--draft-n",
-                "--draft-max",
-                "--draft-min",
-                "--draft-n-min",
-                "--spec-draft-n-max",
-                "--spec-draft-n-min",
-            ],
-            DRAFT,
-        ),
-        refused(&["--draft-p-min", "--draft-p-split", "--spec-draft-p-min", "--spec-draft-p-split"], DRAFT),
-        refused(
-            &[
-                "-ngld",
-                "--gpu-layers-draft",
-                "--n-gpu-layers-draft",
-                "--spec-draft-ngl",
-                "-devd",
-                "--device-draft",
-                "--spec-draft-device",
-            ],
-            DRAFT,
-        ),
-        refused(
-            &[
-                "-cd",
-                "--ctx-size-draft",
-                "-td",
-                "--threads-draft",
-                "--spec-draft-threads",
-                "-tbd",
-                "--threads-batch-draft",
-                "--spec-draft-threads-batch",
-            ],
-            DRAFT,
-        ),
-        refused(
-            &[
-                "-ctkd",
-                "--cache-type-k-draft",
-                "--spec-draft-type-k",
-                "-ctvd",
-                "--cache-type-v-draft",
-                "--spec-draft-type-v",
-            ],
-            DRAFT,
-        ),
-        refused(
-            &[
-                "-Cd",
-                "--cpu-mask-draft",
-                "-Crd",
-                "--cpu-range-draft",
-                "-Cbd",
-                "--cpu-mask-batch-draft",
-                "-otd",
-                "--override-tensor-draft",
-            ],
-            DRAFT,
-        ),
-        refused(&["-cmoed", "--cpu-moe-draft", "-ncmoed", "--n-cpu-moe-draft"], DRAFT),
-        refused(
-            &[
-                "--spec-type",
-                "--spec-default",
-                "--spec-replace",
-                "-lcs",
-                "--lookup-cache-static",
-                "-lcd",
-                "--lookup-cache-dynamic",
-            ],
-            DRAFT,
         ),
     ],
 };

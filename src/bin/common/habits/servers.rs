@@ -4,7 +4,7 @@ use super::Takes::Value;
 use super::{Group, note, refused};
 
 const SERVER: &str = "only llama-server takes it, and there is no server here; leave it out";
-const DRAFT: &str = "there is no speculative decoding; leave it out, the text is the same";
+const DRAFT: &str = "how drafts are made is not chosen here; leave it out, the text is the same";
 const REUSED: &str = "what was computed of a conversation is used again in any case";
 
 /// What llama-cli has from its server, and has an effect on speed alone.
@@ -131,7 +131,6 @@ pub const FINER_DRAFTS: Group = Group {
         ),
         refused(
             &[
-                "--spec-draft-ctx-size",
                 "--spec-draft-replace",
                 "--spec-draft-backend-sampling",
                 "--no-spec-draft-backend-sampling",

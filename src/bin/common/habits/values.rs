@@ -56,6 +56,16 @@ pub fn main_gpu(value: &str) -> Reading {
     if value == "0" { Reading::Already } else { Reading::Flag("device", format!("cuda:{value}")) }
 }
 
+/// `--spec-type`.
+pub fn speculation(value: &str) -> Reading {
+    match value {
+        "none" => Reading::Flag("draft-max", "0".to_owned()),
+        ngram if ngram.starts_with("ngram-") => Reading::Already,
+        "draft" | "draft-simple" => Reading::Already,
+        other => Reading::Refused(format!("{other:?} is not drafted with; there are n-grams of the text, and -md")),
+    }
+}
+
 /// `-sm`.
 pub fn split_mode(value: &str) -> Reading {
     if value == "none" { Reading::Already } else { Reading::Note("one card is used at most".to_owned()) }
