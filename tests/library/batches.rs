@@ -105,10 +105,7 @@ fn each_number_of_tokens_up_to_16_gives_the_bits_of_single_ones() -> Result<()> 
     let folder = tempfile::tempdir()?;
     let model = variant(GgmlType::Q4_0, &folder)?;
     let sizes: Vec<usize> = (2..=16).filter(|n| !SIZES.contains(n)).collect();
-    for mode in [Mode::Dense, Mode::Exact] {
-        agree(&model, &params(mode, 2), &sizes)?;
-    }
-    Ok(())
+    agree(&model, &params(Mode::Exact, 2), &sizes)
 }
 
 #[test]
