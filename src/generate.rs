@@ -110,7 +110,7 @@ fn generate_tokens(
         }
         out.n_prompt += chunk.len();
         logits.clear();
-        logits.extend_from_slice(&executor.prefill(chunk)?[..n_tokens]);
+        logits.extend_from_slice(&executor.prefill_part(chunk, prompt.len())?[..n_tokens]);
         user.advance(chunk.len() as u64);
     }
     user.end();

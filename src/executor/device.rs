@@ -17,6 +17,8 @@ pub(super) enum Phase {
     Decode,
     /// Many tokens of one sequence.
     Prefill,
+    /// A prompt of few tokens: they are computed as in decode, but for what is not exact there, and not counted.
+    ShortPrompt,
 }
 
 /// The tokens of a pass, the sequences that they belong to, and the observer.

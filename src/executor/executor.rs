@@ -36,6 +36,8 @@ pub struct Executor<'m> {
     n_dropped: usize,
     /// Tokens at the beginning that none of them has moved.
     n_unmoved: usize,
+    /// Tokens of the prompt that is being taken in, as far as is known.
+    n_prompt: usize,
     /// Where a prompt stops for a moment.
     remember_at: Option<usize>,
     batch: Batch,
@@ -47,6 +49,11 @@ pub struct Executor<'m> {
 }
 
 impl<'m> Executor<'m> {
+    /// Tokens of the longest prompt that is computed row by row on the CPU: for more, tiles take less time, although they have
+    /// to be unpacked. On Zen 4 cores with AVX-512 the two meet between 5 (Q6_K, Q8_0, F16) and 12 tokens (Q3_K), but at 3 for
+    /// Q4_1, Q5_0 and Q5_1.
+    pub const SHORT_PROMPT: usize = 6;
+
     /// Sets up a run of `model` under `placement`, with threads of its own.
     ///
     /// # Errors
@@ -100,7 +107,7 @@ impl<'m> Executor<'m> {
     fn on(model: &'m Model, device: Box<dyn Backend + 'm>, params: ExecutorParams) -> Result<Self> {
         let sequence = new_sequence(model, &params)?;
         let (batch, logits) = (Batch::default(), Vec::new());
-        let (fallback, n_dropped, n_unmoved, remember_at, gates) = (None, 0, usize::MAX, None, None);
+        let (fallback, n_dropped, n_unmoved, n_prompt, remember_at, gates) = (None, 0, usize::MAX, 0, None, None);
         Ok(Self {
             model,
             params,
@@ -109,6 +116,7 @@ impl<'m> Executor<'m> {
             sequence,
             n_dropped,
             n_unmoved,
+            n_prompt,
             remember_at,
             batch,
             n_tentative: 0,
@@ -142,7 +150,7 @@ impl<'m> Executor<'m> {
         self.device.set_audit(every);
     }
 
-    /// Looks at the gates of prefills, as far as the CPU does them, until there are enough.
+    /// Looks at the gates of [`Executor::prefill`], as far as the CPU does it, until there are enough.
     pub fn watch_gates(&mut self) {
         self.gates = Some(Gates::default());
     }
@@ -170,7 +178,7 @@ impl<'m> Executor<'m> {
     /// Forgets all tokens of its own sequence.
     pub fn clear(&mut self) {
         self.sequence.clear();
-        (self.n_dropped, self.n_unmoved) = (0, usize::MAX);
+        (self.n_dropped, self.n_unmoved, self.n_prompt) = (0, usize::MAX, 0);
         if let Some(fallback) = &mut self.fallback {
             fallback.tokens.clear();
         }
@@ -258,6 +266,31 @@ impl<'m> Executor<'m> {
         new_sequence(self.model, &self.params)
     }
 
+    /// What is taken in until the next token is decoded is of a prompt of `n` tokens, of which some may be there already: so
+    /// that [`Executor::prefill_part`] computes the rest as it would have computed all of it.
+    pub fn expect_prompt(&mut self, n: usize) {
+        self.n_prompt = self.n_prompt.max(n);
+    }
+
+    /// Takes in `tokens`, which are some or all of a prompt of `whole` tokens, and returns the logits after the last one
+    /// (`[n_vocab]`). A short prompt is computed as [`Executor::decode`] computes tokens, which takes less time, and a longer
+    /// one as [`Executor::prefill`] does: no bit depends on the parts.
+    ///
+    /// # Errors
+    /// As [`Executor::prefill`].
+    pub fn prefill_part(&mut self, tokens: &[u32], whole: usize) -> Result<&[f32]> {
+        match Self::phase(self.n_prompt.max(whole)) {
+            Phase::ShortPrompt => self.prefill_as(Phase::ShortPrompt, tokens, &mut Unobserved)?,
+            Phase::Prefill | Phase::Decode => return self.prefill(tokens),
+        }
+        Ok(&self.logits)
+    }
+
+    /// How a prompt of `whole` tokens is computed.
+    fn phase(whole: usize) -> Phase {
+        if whole > Self::SHORT_PROMPT { Phase::Prefill } else { Phase::ShortPrompt }
+    }
+
     /// Takes in `tokens` at once and returns the logits after the last one (`[n_vocab]`).
     ///
     /// # Errors
@@ -277,6 +310,11 @@ impl<'m> Executor<'m> {
     /// # Errors
     /// As [`Executor::prefill`].
     pub fn prefill_observed(&mut self, tokens: &[u32], observer: &mut dyn Observer) -> Result<&[f32]> {
+        self.prefill_as(Phase::Prefill, tokens, observer)?;
+        Ok(&self.logits)
+    }
+
+    fn prefill_as(&mut self, phase: Phase, tokens: &[u32], observer: &mut dyn Observer) -> Result<()> {
         // All of them before the first is computed.
         self.own_batch(tokens, false);
         self.check_batch()?;
@@ -285,7 +323,7 @@ impl<'m> Executor<'m> {
             let chunk;
             (chunk, rest) = rest.split_at(self.chunk(rest.len()));
             let first = self.own_batch(chunk, observer.wants_logits());
-            self.run_own(Phase::Prefill, observer)?;
+            self.run_own(phase, observer)?;
             if self.remember_at.take_if(|at| *at <= first + chunk.len()) == Some(first + chunk.len()) {
                 self.remember();
             }
@@ -297,7 +335,7 @@ impl<'m> Executor<'m> {
                 self.logits.drain(..self.logits.len() - n_vocab);
             }
         }
-        Ok(&self.logits)
+        Ok(())
     }
 
     /// Takes in one token and returns the logits after it (`[n_vocab]`).
@@ -305,6 +343,7 @@ impl<'m> Executor<'m> {
     /// # Errors
     /// When it is not in the vocabulary or the context is full.
     pub fn decode(&mut self, token: u32) -> Result<&[f32]> {
+        self.n_prompt = 0;
         self.own_batch(&[token], false);
         self.check_batch()?;
         self.run_own(Phase::Decode, &mut Unobserved)?;
@@ -317,6 +356,7 @@ impl<'m> Executor<'m> {
     /// # Errors
     /// As [`Executor::prefill`].
     pub fn decode_several(&mut self, tokens: &[u32]) -> Result<&[f32]> {
+        self.n_prompt = 0;
         self.own_batch(tokens, true);
         self.check_batch()?;
         self.run_own(Phase::Decode, &mut Unobserved)?;

@@ -107,7 +107,7 @@ pub fn speed(model: &Model, executor: &mut Executor, what: Repeated, progress: &
             // Watching takes time.
             match is_warmup {
                 true => executor.prefill_observed(chunk, &mut density)?,
-                false => executor.prefill(chunk)?,
+                false => executor.prefill_part(chunk, prompt.len())?,
             };
         }
         for token in decoded {

@@ -95,7 +95,13 @@ impl Session {
     /// When they cannot be computed; [`progress::Interrupted`].
     pub fn prompt(&mut self, executor: &mut Executor, tokens: &[u32], progress: &dyn Progress) -> Result<usize> {
         let begins = executor.n_past();
-        if self.how == Use::ReadOnly || self.prompt != Prompt::Unknown {
+        if self.prompt != Prompt::Unknown {
+            return Ok(begins);
+        }
+        // Its end gets the bits that it gets behind a beginning that was not in a file.
+        executor.expect_prompt(tokens.len());
+        if self.how == Use::ReadOnly {
+            self.prompt = Prompt::Known;
             return Ok(begins);
         }
         let cut = match executor.sequence().memory().recurs() {

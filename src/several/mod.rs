@@ -237,7 +237,7 @@ fn begin<'a>(
     for part in [before, behind] {
         for chunk in part.chunks(executor.params().n_ubatch).take_while(|_| !user.cancelled()) {
             logits.clear();
-            logits.extend_from_slice(&executor.prefill_sequence(sequence, chunk)?[..n_tokens]);
+            logits.extend_from_slice(&executor.prefill_sequence(sequence, chunk, tokens.len())?[..n_tokens]);
             n_prompt += chunk.len();
         }
         if place > 0 && sequence.n_past() == place {

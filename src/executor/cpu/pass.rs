@@ -25,6 +25,7 @@ pub(super) struct Pass<'a, 'm, 't> {
     cpu: &'a Setup<'m>,
     hands: &'a mut Hands,
     how: How,
+    mode: Mode,
     tokens: &'a mut Tokens<'t>,
 }
 
@@ -54,7 +55,14 @@ impl Divided<'_> {
 
 impl<'a, 'm, 't> Pass<'a, 'm, 't> {
     pub fn new(cpu: &'a Setup<'m>, hands: &'a mut Hands, how: How, tokens: &'a mut Tokens<'t>) -> Self {
-        Self { cpu, hands, how, tokens }
+        Self { cpu, hands, how, mode: cpu.params.mode, tokens }
+    }
+
+    /// From now on predictors are not asked: what they miss is missing from decode only.
+    pub fn predict_nothing(&mut self) {
+        if self.mode == Mode::Predicted {
+            self.mode = Mode::Exact;
+        }
     }
 
     fn split(&mut self) -> (Compute<'_>, &mut Buffers) {
@@ -325,7 +333,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
     fn load(&mut self, layer: usize, from: Vector) {
         let (model, how) = (self.cpu.model, self.how);
         let groups = &model.weights.layers[layer].groups;
-        let predicted = how == How::Rows && self.cpu.params.mode == Mode::Predicted;
+        let predicted = how == How::Rows && self.mode == Mode::Predicted;
         let (cx, b) = self.split();
         let kind = |m: &Matrix| cx.isa.kernels(m.dtype()).act;
         let chosen = || b.choice.iter().map(|chosen| &groups[chosen.group]);
@@ -346,7 +354,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
 
     /// The groups that are computed, for many tokens, added to `to`.
     fn groups_by_tiles(&mut self, layer: usize, to: Vector) {
-        let (model, mode) = (self.cpu.model, self.cpu.params.mode);
+        let (model, mode) = (self.cpu.model, self.mode);
         let weights = &model.weights.layers[layer];
         let Hands { pool, isa, buffers: b } = &mut *self.hands;
         let Buffers { choice, many, products, streams, forms, .. } = b;
@@ -367,7 +375,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
     /// The groups that are computed, for one token or a few, added to `to`: both shards, or where `part` says so just
     /// the neurons from there on.
     fn groups_by_rows(&mut self, layer: usize, from: Vector, to: Vector, part: Option<Divided>) {
-        let (cpu, mode) = (self.cpu, self.cpu.params.mode);
+        let (cpu, mode) = (self.cpu, self.mode);
         let weights = &cpu.model.weights.layers[layer];
         let Hands { pool, isa, buffers: b } = &mut *self.hands;
         let Buffers { choice, few, streams, forms, predictor_forms, .. } = b;
@@ -429,7 +437,7 @@ impl<'a, 'm, 't> Pass<'a, 'm, 't> {
         let (cpu, every) = (self.cpu, self.cpu.audit_every);
         // Where somebody else knows which neurons fire, none is missed.
         let fired = part.is_some_and(|part| matches!(part.given, Given::Fired(..)));
-        if every == 0 || fired || cpu.params.mode != Mode::Predicted {
+        if every == 0 || fired || self.mode != Mode::Predicted {
             return;
         }
         let weights = &cpu.model.weights.layers[layer];

@@ -116,19 +116,27 @@ impl<'m> Cpu<'m> {
 impl Backend for Cpu<'_> {
     fn run(&mut self, phase: Phase, tokens: &mut Tokens, logits: &mut Vec<f32>) -> Result<()> {
         let how = match phase {
-            Phase::Decode => How::Rows,
+            Phase::Decode | Phase::ShortPrompt => How::Rows,
             Phase::Prefill => How::Tiles,
         };
         let mut hands = self.worker.lock();
         let what = if phase == Phase::Decode { What::Token } else { What::Prompt };
         let _span = hands.pool.pass(what, tokens.batch.len());
+        let kept = (phase == Phase::ShortPrompt).then(|| tokens.sequences[0].stats.clone());
         let mut x = std::mem::take(&mut hands.buffers.streams[Vector::Residual.index()]);
         self.embed(tokens.batch, &mut x)?;
         hands.buffers.streams[Vector::Residual.index()] = x;
         let mut pass = Pass::new(&self.setup, &mut hands, how, tokens);
+        if phase == Phase::ShortPrompt {
+            pass.predict_nothing();
+        }
         pass.layers(0..self.setup.model.config.n_layer);
         pass.head_of_stream(logits);
         drop(hands);
+        // Only what is decoded counts.
+        if let Some(stats) = kept {
+            tokens.sequences[0].stats = stats;
+        }
         if phase == Phase::Decode {
             if let Some(entry) = tokens.batch.entries().first() {
                 tokens.sequences[entry.sequence].stats.end_pass();

@@ -9,15 +9,16 @@ use crate::units::Bytes;
 use anyhow::{Result, ensure};
 
 impl Executor<'_> {
-    /// [`Executor::prefill`] of another sequence, which gets the bits that the executor's own would.
+    /// [`Executor::prefill_part`] of another sequence, which gets the bits that the executor's own would: `tokens` are some or all of
+    /// a prompt of `whole` tokens.
     ///
     /// # Errors
     /// As [`Executor::prefill`]; when the sequence is not one of [`Executor::new_sequence`], or the device has room for one only.
-    pub fn prefill_sequence(&mut self, sequence: &mut Sequence, tokens: &[u32]) -> Result<&[f32]> {
+    pub fn prefill_sequence(&mut self, sequence: &mut Sequence, tokens: &[u32], whole: usize) -> Result<&[f32]> {
         self.device.further_sequences()?;
         ensure!(sequence.is_like(&self.sequence), "the sequence is of another model or of another set-up");
         let mut batch = std::mem::take(&mut self.batch);
-        let done = self.prefill_batches(&mut batch, sequence, tokens);
+        let done = self.prefill_batches(Self::phase(whole), &mut batch, sequence, tokens);
         self.batch = batch;
         done.map(|()| &*self.logits)
     }
@@ -34,7 +35,13 @@ impl Executor<'_> {
         Bytes(self.sequence.memory.n_bytes_for(n_tokens) as u64)
     }
 
-    fn prefill_batches(&mut self, batch: &mut Batch, sequence: &mut Sequence, tokens: &[u32]) -> Result<()> {
+    fn prefill_batches(
+        &mut self,
+        phase: Phase,
+        batch: &mut Batch,
+        sequence: &mut Sequence,
+        tokens: &[u32],
+    ) -> Result<()> {
         fill(batch, sequence.n_past(), tokens);
         let n_past = sequence.n_past();
         batch.check(|of| (of == 0).then_some(n_past), self.params.n_ctx, self.model.config.n_vocab)?;
@@ -42,7 +49,7 @@ impl Executor<'_> {
             fill(batch, sequence.n_past(), chunk);
             let sequences = std::slice::from_mut(&mut *sequence);
             let mut tokens = Tokens { batch, sequences, observer: &mut Unobserved };
-            self.device.run(Phase::Prefill, &mut tokens, &mut self.logits)?;
+            self.device.run(phase, &mut tokens, &mut self.logits)?;
             self.scale_logits();
             sequence.memory.advance(chunk.len());
         }

@@ -440,11 +440,12 @@ impl Backend for Hybrid<'_> {
         let Tokens { batch, sequences, .. } = tokens;
         let tokens = &mut Tokens { batch, sequences, observer: &mut Unobserved };
         // What a predictor misses is missing from decode only.
-        let many = phase == Phase::Prefill && (tokens.batch.len() >= FEW || self.cpu.params().mode == Mode::Predicted);
+        let prompt = phase != Phase::Decode;
+        let many = prompt && (tokens.batch.len() >= FEW || self.cpu.params().mode == Mode::Predicted);
         if many {
             return self.working(|hybrid| hybrid.prefill(tokens, logits));
         }
-        let kept = (phase == Phase::Prefill).then(|| (tokens.sequences[0].stats.clone(), self.times));
+        let kept = prompt.then(|| (tokens.sequences[0].stats.clone(), self.times));
         // One by one, as a token is written down.
         let (whole, mut all) = (tokens.batch, Vec::new());
         let mut one = Batch::default();

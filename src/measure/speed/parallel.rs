@@ -30,7 +30,7 @@ pub fn sequences(executor: &Executor, n: usize) -> Result<Vec<Sequence>> {
 pub fn prefill(executor: &mut Executor, to: &mut Sequence, tokens: &[u32], progress: &dyn Progress) -> Result<()> {
     for chunk in tokens.chunks(executor.params().n_ubatch) {
         progress::check(progress)?;
-        executor.prefill_sequence(to, chunk)?;
+        executor.prefill_sequence(to, chunk, tokens.len())?;
     }
     Ok(())
 }
