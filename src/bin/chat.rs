@@ -2,6 +2,7 @@
 
 use crate::common::models;
 use crate::common::terminal::tell;
+use crate::repl::Around;
 use crate::template::{Chat, Template};
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -34,6 +35,12 @@ pub struct ChatArgs {
     /// Keep the text going: each line that you type continues it, until the model ends it
     #[arg(short, long, conflicts_with_all = ["tokenize", "no_display_prompt"])]
     interactive: bool,
+    /// With -i: put TEXT before each line that is typed
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    in_prefix: Option<String>,
+    /// With -i: put TEXT behind each line that is typed, on the next line
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    in_suffix: Option<String>,
     /// What the model is told before all messages (-sys); asks for a chat
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "system_prompt_file")]
     system_prompt: Option<String>,
@@ -104,6 +111,11 @@ impl ChatArgs {
     /// Whether what is typed is kept for the next time.
     pub fn keeps_history(&self) -> bool {
         !self.no_history
+    }
+
+    /// What is put around lines of plain text.
+    pub fn around(&self) -> Around<'_> {
+        Around { before: self.in_prefix.as_deref(), after: self.in_suffix.as_deref() }
     }
 
     /// Whether there is but one turn.
@@ -192,6 +204,9 @@ impl ChatArgs {
     /// When a chat was asked for and cannot be held. Where it was not, a template that cannot be used leaves plain text.
     pub fn open<'t>(&self, gguf: &Gguf, tokenizer: &'t Tokenizer, given: bool) -> Result<(Form, Option<Chat<'t>>)> {
         let form = self.form(gguf, given)?;
+        if form != Form::Text && (self.in_prefix.is_some() || self.in_suffix.is_some()) {
+            tell!("note: --in-prefix and --in-suffix have no effect but on lines of plain text (-i)");
+        }
         if form != Form::Chat {
             let given =
                 [(self.reasoning_budget == Some(0), NO_THINKING), (!self.chat_template_kwargs.is_empty(), VARIABLES)];

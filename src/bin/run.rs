@@ -272,6 +272,7 @@ fn run(args: Args) -> Result<()> {
             goes_on: args.session.goes_on(),
             special: special(&args),
             verbose: args.verbose_prompt,
+            around: args.chat.around(),
             single: args.chat.is_single(),
             json: args.json,
             history: args.chat.keeps_history(),

@@ -2,6 +2,7 @@
 
 mod activations;
 mod architectures;
+mod around;
 mod bench;
 mod bench_lists;
 mod bench_outputs;

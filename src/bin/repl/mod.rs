@@ -26,6 +26,7 @@ use powerinfer::sampler::Sampler;
 use powerinfer::session::Session;
 use powerinfer::speculation::Speculation;
 use powerinfer::tokenizer::{Special, Tokenizer};
+pub use said::Around;
 use said::{Said, Text};
 pub use settings::Settings;
 use std::io;
@@ -49,6 +50,8 @@ pub struct Setup<'a> {
     pub special: Special,
     /// Show prompts and their tokens.
     pub verbose: bool,
+    /// What is put around lines of plain text that are typed.
+    pub around: Around<'a>,
     /// Leave after one answer.
     pub single: bool,
     /// Print one JSON object for each turn instead of text.
@@ -79,9 +82,22 @@ pub fn run<'m>(
     let (sampler, settings) = sampling;
     let room = Room::new(setup.kept);
     let unsaid = String::new();
-    let n_turns = 0;
-    let mut repl =
-        Repl { setup, executor, speculation, sampler, settings, chat, said, cached, unsaid, room, session, n_turns };
+    let (around, n_turns) = (Around::default(), 0);
+    let mut repl = Repl {
+        setup,
+        executor,
+        speculation,
+        sampler,
+        settings,
+        chat,
+        said,
+        cached,
+        around,
+        unsaid,
+        room,
+        session,
+        n_turns,
+    };
     if !setup.single && !is_quiet() {
         tell!("/help lists the commands; Ctrl-C stops an answer, Ctrl-D leaves");
     }
@@ -89,6 +105,8 @@ pub fn run<'m>(
     if let Some(text) = first {
         repl.answer(&text)?;
     }
+    // What is said first is as it is.
+    repl.around = setup.around;
     while !(setup.single && repl.n_turns > 0) {
         let Some(typed) = ending::while_waiting(|| input.read())? else { break };
         match typed {

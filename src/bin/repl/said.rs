@@ -45,6 +45,29 @@ enum End {
     Stopped(String),
 }
 
+/// What is put around a line of plain text.
+#[derive(Clone, Copy, Default)]
+pub struct Around<'a> {
+    /// Before it, in place of the space that separates it from a stop string.
+    pub before: Option<&'a str>,
+    /// Behind it, on the next line.
+    pub after: Option<&'a str>,
+}
+
+impl Around<'_> {
+    /// `line` as it goes on with a text that stands like `end`.
+    fn dressed(self, line: &str, end: &End) -> String {
+        let own_line = if *end == End::Open { "\n" } else { "" };
+        // Behind a stop string, which is what asks for the line, it stands on the same line.
+        let asked = matches!(end, End::Stopped(_));
+        let space = matches!(end, End::Stopped(by) if !by.ends_with(char::is_whitespace));
+        let before = self.before.unwrap_or(if space { " " } else { "" });
+        let after = self.after.unwrap_or_default();
+        let break_behind = if asked || self.after.is_some() { "\n" } else { "" };
+        format!("{own_line}{before}{line}{break_behind}{after}")
+    }
+}
+
 impl Text {
     /// A text that has begun in another run.
     pub fn begun(tokens: Vec<u32>) -> Self {
@@ -52,16 +75,9 @@ impl Text {
     }
 
     /// The text with a further line.
-    fn add(&mut self, line: &str, tokenizer: &Tokenizer, special: Special) -> Result<Prompt> {
+    fn add(&mut self, line: &str, around: Around, tokenizer: &Tokenizer, special: Special) -> Result<Prompt> {
         let end = self.turns.last().map_or(&End::Open, |turn| &turn.end);
-        // Behind a stop string, which is what asks for the line, it stands on the same line.
-        let text = match end {
-            _ if self.tokens.is_empty() => line.to_owned(),
-            End::Ended => line.to_owned(),
-            End::Open => format!("\n{line}"),
-            End::Stopped(by) if by.ends_with(char::is_whitespace) => format!("{line}\n"),
-            End::Stopped(_) => format!(" {line}\n"),
-        };
+        let text = around.dressed(line, if self.tokens.is_empty() { &End::Ended } else { end });
         if *end == End::Ended {
             *self = Self::default();
         }
@@ -86,13 +102,19 @@ impl Said {
     ///
     /// # Errors
     /// When it cannot be tokenized.
-    pub fn add(&mut self, text: &str, tokenizer: &Tokenizer, special: Special) -> Result<Option<Prompt>> {
+    pub fn add(
+        &mut self,
+        text: &str,
+        around: Around,
+        tokenizer: &Tokenizer,
+        special: Special,
+    ) -> Result<Option<Prompt>> {
         match self {
             Self::Messages(messages) => {
                 messages.push(user(text));
                 Ok(None)
             }
-            Self::Text(said) => said.add(text, tokenizer, special).map(Some),
+            Self::Text(said) => said.add(text, around, tokenizer, special).map(Some),
         }
     }
 

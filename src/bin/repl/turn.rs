@@ -1,6 +1,6 @@
 //! A turn of a conversation: the prompt, as much of it as is new, and the answer.
 
-use super::said::Said;
+use super::said::{Around, Said};
 use super::{Settings, Setup};
 use crate::common::terminal::{Bar, print, print_generated, print_json, tell};
 use crate::room::Room;
@@ -33,6 +33,8 @@ pub struct Repl<'a, 'm> {
     pub said: Said,
     /// What the executor holds, token by token; it may hold less.
     pub cached: Vec<u32>,
+    /// What is put around a line of plain text.
+    pub around: Around<'a>,
     /// Texts of files that go before what the user says next.
     pub unsaid: String,
     /// What is done where the context is full.
@@ -52,7 +54,9 @@ impl<'a> Repl<'a, '_> {
         }
         let tokenizer = self.setup.tokenizer;
         let mut turn = || {
-            if let Some(line) = self.said.add(text, tokenizer, self.setup.special)?.filter(|_| self.setup.verbose) {
+            if let Some(line) =
+                self.said.add(text, self.around, tokenizer, self.setup.special)?.filter(|_| self.setup.verbose)
+            {
                 template::show(&line, tokenizer);
             }
             self.respond(text)

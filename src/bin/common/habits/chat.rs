@@ -4,8 +4,6 @@ use super::Takes::{Maybe, Nothing, Value};
 use super::values::SWITCH;
 use super::{Group, already, by, note, refused, same, same_but, values};
 
-const TURNS: &str = "what stands before and after a turn is the chat template's; --chat-template names another";
-
 /// What is said first.
 pub const PROMPT: Group = Group {
     heading: "Prompt",
@@ -39,7 +37,9 @@ pub const CONVERSATION: Group = Group {
         same_but(&["-if", "--interactive-first"], "interactive", "With `-p`, that is said first."),
         note(&["-mli", "--multiline-input"], Nothing, "lines between two lines of \"\"\" are one message"),
         same(&["-r", "--reverse-prompt"], "reverse-prompt"),
-        refused(&["--in-prefix", "--in-suffix", "--in-prefix-bos"], TURNS),
+        same_but(&["--in-prefix"], "in-prefix", "Of lines of plain text (`-i`)."),
+        same_but(&["--in-suffix"], "in-suffix", "Of lines of plain text (`-i`)."),
+        refused(&["--in-prefix-bos"], "no token begins a line; leave it out"),
         refused(&["-ins", "--instruct", "-cml", "--chatml"], "-cnv chats with the file's chat template"),
         already(&["--jinja"], Nothing, "Chat templates are Jinja."),
         note(&["--no-jinja"], Nothing, "chat templates are Jinja in any case"),
@@ -58,7 +58,7 @@ pub const CONVERSATION: Group = Group {
             &["--reasoning-effort"],
             Value,
             values::reasoning_effort,
-            "`--chat-template-kwargs` with `reasoning_effort`; default is so.",
+            "`--chat-template-kwargs` with `reasoning_effort`; `default` leaves it to the template.",
         ),
         refused(
             &["--reasoning-budget-message"],

@@ -9,7 +9,8 @@ const HEAD: &str = "\
 <!-- Made from the table of flags in src/bin/common/habits; scripts/release_docs.sh --page writes it anew. -->
 
 What you type for llama.cpp you can type here. Each of its flags means the same, has a name of its own here, is accepted with a line
-on standard error that says why it has no effect, or is refused by name with what helps. None is ever taken for another flag.
+on standard error that says why it has no effect, or is refused by name with what helps. None is ever taken for another flag. What is
+*always so* is accepted in silence: it asks for what is done in any case.
 
 - Values follow as `--flag value` or `--flag=value`; `--n_predict` is `--n-predict`. Of a flag that is given twice, the last counts;
   lists of `powerinfer-bench`, `-r` and `--logit-bias` add up.
@@ -69,19 +70,22 @@ fn row(tool: &Tool, habit: &Habit) -> Option<String> {
     let here = match habit.here {
         Here::Same(ours) => format!("`--{ours}`"),
         Here::Undo(ours) => format!("undoes `--{ours}`"),
-        Here::Already => "is so".to_owned(),
+        Here::Already => "always so".to_owned(),
         Here::Note(_) => "no effect".to_owned(),
         Here::Refused(_) => "refused".to_owned(),
-        Here::By(_) => "by its value".to_owned(),
+        Here::By(_) => "depends on its value".to_owned(),
     };
     let remark = sentence(habit.remark).replace('|', "\\|");
     (!flags.is_empty()).then(|| format!("| {} | {here} | {remark} |\n", flags.join(" ")))
 }
 
-/// `text`, which may be a part of a message, as a sentence; what begins with a flag stays so.
+/// `text`, which may be a part of a message, as a sentence; names of commands and flags stay as they are.
 fn sentence(text: &str) -> String {
     let mut letters = text.chars();
     let Some(first) = letters.next() else { return String::new() };
     let end = if text.ends_with('.') { "" } else { "." };
+    if text.starts_with("powerinfer-") || text.starts_with("llama-") {
+        return format!("{text}{end}");
+    }
     format!("{}{}{end}", first.to_uppercase(), letters.as_str())
 }

@@ -72,7 +72,11 @@ pub const PROCESSOR: Group = Group {
         note(&["-dio", "--direct-io", "--repack", "--no-host"], Nothing, "files are mapped, and computed as they are"),
         note(&["-b", "--batch-size", "-ub", "--ubatch-size"], Value, "a window of -c tokens is computed at once"),
         refused(&["--rpc", "-rpc"], "other machines are not used; leave it out"),
-        already(&["--mmap", "-nr", "--no-repack", "--no-warmup"], Nothing, "It is so."),
+        already(
+            &["--mmap", "-nr", "--no-repack", "--no-warmup"],
+            Nothing,
+            "Files are mapped, and computed as they are.",
+        ),
         note(&["--no-mmap", "--mlock"], Nothing, "files are always mapped"),
     ],
 };

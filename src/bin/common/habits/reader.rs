@@ -7,7 +7,8 @@ use std::ffi::{OsStr, OsString};
 use std::iter::Peekable;
 
 /// Flags of texts that people write escapes in.
-const ESCAPED: [&str; 4] = ["prompt", "system-prompt", "reverse-prompt", "dry-sequence-breaker"];
+const ESCAPED: [&str; 6] =
+    ["prompt", "system-prompt", "reverse-prompt", "in-prefix", "in-suffix", "dry-sequence-breaker"];
 
 /// A command line as clap may have it.
 #[derive(Debug, Default)]
