@@ -3,11 +3,14 @@
 use super::skipped;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tempfile::TempDir;
 
-/// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How often the screen is looked at before something is late: a minute or more, in which time that the tests themselves are stopped for
+/// does not count.
+const LOOKS: usize = 6000;
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(5);
 /// A variable that has a missing tmux fail the test.
 const REQUIRED: &str = "REQUIRE_TMUX";
 /// The status line would take one of the screen's; what has ended is to be seen all the same.
@@ -110,15 +113,14 @@ impl Tmux {
     /// Waits for a screen of which `holds` is true.
     #[track_caller]
     pub fn waits(&self, holds: impl Fn(&[String]) -> bool) -> Vec<String> {
-        let start = Instant::now();
-        loop {
+        for _ in 0..LOOKS {
             let screen = self.screen();
             if holds(&screen) {
                 return screen;
             }
-            assert!(start.elapsed() < PATIENCE, "{}", screen.join("\n"));
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(PAUSE);
         }
+        panic!("{}", self.screen().join("\n"))
     }
 
     /// Waits for a screen whose last lines are these.
@@ -139,15 +141,14 @@ impl Tmux {
     /// Waits until the command has ended, and returns its exit code.
     #[track_caller]
     pub fn ends(&self) -> i32 {
-        let start = Instant::now();
-        loop {
+        for _ in 0..LOOKS {
             let told = self.tells("display-message", &["-p", "#{pane_dead} #{pane_dead_status}"]);
             if let Some(code) = told.trim().strip_prefix("1 ") {
                 return code.parse().unwrap();
             }
-            assert!(start.elapsed() < PATIENCE, "{}", self.screen().join("\n"));
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(PAUSE);
         }
+        panic!("it has not ended: {}", self.screen().join("\n"))
     }
 }
 
