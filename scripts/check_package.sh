@@ -12,6 +12,8 @@ cd "$(dirname "$0")/.."
 quick=
 if [ "${1:-}" = --quick ]; then
   quick=1
+  # What has been built needs nothing from elsewhere.
+  export CARGO_NET_OFFLINE=true
 fi
 profile=debug
 flags=()
@@ -42,7 +44,7 @@ if [ -n "$quick" ]; then
   # Cargo writes down what a build has read, the files that are part of a program among it.
   cargo build --locked --bins --quiet
   read=$(cat "$target"/debug/powerinfer-{run,profile,split,bench}.d)
-  missing=$(sed 's/^[^:]*: *//' <<<"$read" | sed 's/\\ /\n/g' | tr ' ' '\n' | sort -u | while read -r path; do
+  missing=$(sed 's/^[^:]*: *//' <<<"$read" | sed 's/\\ /\x01/g' | tr ' \001' '\n ' | sort -u | while read -r path; do
     case $path in
       "$PWD/.git"/*) ;;
       "$PWD"/*) [ -e "$source/${path#"$PWD"/}" ] || echo "${path#"$PWD"/}" ;;
