@@ -93,7 +93,7 @@ pub fn read_standard_input(most: Bytes, progress: &dyn Progress) -> Result<Strin
 }
 
 /// Refuses to write to one file what two flags name files for.
-pub fn keep_apart<'a, const N: usize>(outputs: [(&str, Option<&'a Path>); N]) -> Result<()> {
+pub fn keep_apart<const N: usize>(outputs: [(&str, Option<&Path>); N]) -> Result<()> {
     let named: Vec<(&str, &Path)> = outputs.into_iter().filter_map(|(flag, path)| Some((flag, path?))).collect();
     for (n, (flag, path)) in named.iter().enumerate() {
         let same = |(_, other): &&(&str, &Path)| is_one_target(other, path) || is_same(other, path);

@@ -8,6 +8,9 @@ use crate::cpu::Isa;
 use crate::quant::GgmlType;
 use crate::quant::convert::{self, Dequantize};
 
+/// Of a scale, a cap, the largest score so far and the scores.
+type Weigh = fn(f32, Option<f32>, f32, &mut [f32]) -> (f32, f32);
+
 /// What the processor does with strips of queries. What becomes of a lane depends on that lane only.
 pub struct Kernels {
     /// Adds a product to some rows.
@@ -18,7 +21,7 @@ pub struct Kernels {
     pub soften: fn(&Soften, &mut [Lanes], &mut Running, &mut [Lanes]),
     /// Scores of one query, times a scale and below a cap, become weights, relative to the largest of them and of those
     /// before: that, and their sum.
-    pub weigh: fn(f32, Option<f32>, f32, &mut [f32]) -> (f32, f32),
+    pub weigh: Weigh,
     /// Reads floats of 16 bits.
     read_f16: Dequantize,
 }
