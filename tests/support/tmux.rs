@@ -1,6 +1,7 @@
 //! tmux, which draws what a command writes as a terminal would: tests see its screen.
 
 use super::skipped;
+use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -16,6 +17,9 @@ const REQUIRED: &str = "REQUIRE_TMUX";
 /// The status line would take one of the screen's; what has ended is to be seen all the same.
 const SETTINGS: &str =
     "set -gq status off\nset -gq remain-on-exit on\nset -gq remain-on-exit-format ''\nset -gq escape-time 0\n";
+
+/// Runs its arguments, of which the one before them is the file for the exit code. Ctrl-C is for the command alone.
+const WRITES_CODE: &str = r#"trap : INT; "$@"; echo "$?" >"$0""#;
 
 /// A server of tmux with one window, in which one command runs.
 pub struct Tmux {
@@ -39,6 +43,8 @@ impl Tmux {
         let tmux = Self { name, folder };
         let mut start = tmux.command("-f");
         start.arg(&settings).args(["new-session", "-d", "-x", &columns.to_string(), "-y", &rows.to_string()]);
+        // tmux may miss that a command has ended, so a shell writes its exit code down.
+        start.args(["sh", "-c", WRITES_CODE]).arg(tmux.code());
         // `env` gives the variables to the command alone: tmux gives its windows a TERM of its own.
         start.arg("env").arg("-u").arg("NO_COLOR");
         for (variable, value) in command.get_envs() {
@@ -49,6 +55,11 @@ impl Tmux {
         let started = start.output().unwrap();
         assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
         Some(tmux)
+    }
+
+    /// Where the exit code is written.
+    fn code(&self) -> PathBuf {
+        self.folder.path().join("code")
     }
 
     fn command(&self, argument: &str) -> Command {
@@ -142,8 +153,8 @@ impl Tmux {
     #[track_caller]
     pub fn ends(&self) -> i32 {
         for _ in 0..LOOKS {
-            let told = self.tells("display-message", &["-p", "#{pane_dead} #{pane_dead_status}"]);
-            if let Some(code) = told.trim().strip_prefix("1 ") {
+            let told = std::fs::read_to_string(self.code()).unwrap_or_default();
+            if let Some(code) = told.strip_suffix('\n') {
                 return code.parse().unwrap();
             }
             std::thread::sleep(PAUSE);
