@@ -46,7 +46,7 @@ fn flags_stand_under_the_heading_that_they_belong_to() {
     holds("run", "Context", "context-shift no-context-shift keep");
     holds("run", "Plan", "dry-run hardware explain plot");
     holds("run", "Graphics card", "vram-budget vram-total device card-limit n-gpu-layers list-devices");
-    holds("run", "Processor", "threads mode ubatch-size batch-size cache-type isa");
+    holds("run", "Processor", "threads mode ubatch-size batch-size cache-type cache-type-k cache-type-v isa");
     holds("bench", "Comparing builds (exit code 3: slower)", "compare against turns fail-below");
     holds("bench", "Machine", "hardware measure-hardware kernels types predict");
     holds("bench", "Perplexity and KL divergence", "perplexity kl kl-base ctx-size chunks");

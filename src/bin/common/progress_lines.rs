@@ -37,14 +37,19 @@ struct Stage {
     total: u64,
     /// What it is at, where it says so.
     at: Option<String>,
+    /// Of the test that it belongs to.
+    test: Option<(usize, usize)>,
     begun: Instant,
     told: Instant,
+    /// Steps that were done when it was told last.
+    told_done: u64,
 }
 
 impl Stage {
     fn new(what: &str, total: u64) -> Self {
         let now = Instant::now();
-        Self { what: what.to_owned(), done: 0, total, at: None, begun: now, told: now }
+        let test = *TEST.lock().unwrap_or_else(PoisonError::into_inner);
+        Self { what: what.to_owned(), done: 0, total, at: None, test, begun: now, told: now, told_done: 0 }
     }
 
     fn tell_now_and_then(&mut self) {
@@ -54,15 +59,14 @@ impl Stage {
     }
 
     fn tell(&mut self) {
-        self.told = Instant::now();
+        (self.told, self.told_done) = (Instant::now(), self.done);
         let seconds = (1e3 * self.begun.elapsed().as_secs_f64()).round() / 1e3;
         let (done, total) = (self.done, self.total);
         let mut line = json!({"progress": printable(&self.what), "done": done, "total": total, "seconds": seconds});
         if let Some(at) = &self.at {
             line["at"] = printable(at).into();
         }
-        let test = TEST.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((n, of)) = *test {
+        if let Some((n, of)) = self.test {
             line["test"] = n.into();
             line["tests"] = of.into();
         }
@@ -84,6 +88,10 @@ pub fn are_wanted() -> bool {
 /// A stage of `total` steps begins.
 pub fn begin(what: &str, total: u64) {
     with(|stage| {
+        // One that is complete ends here, where nobody has said so.
+        if let Some(mut last) = stage.take().filter(|last| last.done >= last.total && last.told_done < last.done) {
+            last.tell();
+        }
         let mut new = Stage::new(what, total);
         new.tell();
         *stage = Some(new);
