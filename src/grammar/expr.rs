@@ -1,5 +1,7 @@
 //! What a grammar is made of, whichever language it was written in.
 
+use std::collections::BTreeSet;
+
 /// Any scalar value of Unicode that is none of the surrogates.
 const ALL: [(u32, u32); 2] = [(0, 0xd7ff), (0xe000, 0x0010_ffff)];
 
@@ -115,6 +117,8 @@ pub struct Rules {
     pub list: Vec<(String, Expr)>,
     /// What messages call it: a flag or a file.
     pub source: String,
+    /// Keys of a schema that are not known: they may be a slip, and restrict nothing.
+    pub unknown: BTreeSet<String>,
 }
 
 impl Rules {

@@ -20,7 +20,7 @@ pub fn read(text: &str, source: &str) -> Result<Rules> {
         let line = 1 + text[..reader.at.min(text.len())].matches('\n').count();
         bail!("{source}: line {line}: {error}");
     }
-    let mut rules = Rules { list: Vec::new(), source: source.to_owned() };
+    let mut rules = Rules { source: source.to_owned(), ..Rules::default() };
     for (name, expr) in reader.rules {
         let expr = expr.ok_or_else(|| match name.as_str() {
             "root" => anyhow!("{source}: no rule is called root, which the text begins with"),

@@ -156,7 +156,7 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     fn node(&mut self) -> Result<u32> {
-        ensure!(self.graph.edges.len() < MOST_NODES, "the grammar is too large: it repeats too much");
+        ensure!(self.graph.edges.len() < MOST_NODES, "the grammar is too large: shorten it, or let it repeat less");
         self.graph.edges.push(Vec::new());
         Ok(self.graph.edges.len() as u32 - 1)
     }

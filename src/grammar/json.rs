@@ -45,6 +45,19 @@ impl Json {
         value.as_bool()
     }
 
+    /// Whether both are the same value: objects whatever the order of their keys, numbers however they are written.
+    pub fn is_equal(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Array(a), Self::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_equal(b)),
+            (Self::Object(a), Self::Object(b)) => {
+                a.len() == b.len()
+                    && a.iter().all(|(key, value)| other.get(key).is_some_and(|held| held.is_equal(value)))
+            }
+            (a, b) if a.number().is_some() => a.number() == b.number(),
+            (a, b) => a == b,
+        }
+    }
+
     /// As it is written without white space.
     pub fn written(&self) -> String {
         match self {

@@ -9,13 +9,19 @@
 //! The automaton is exact: a text is accepted if and only if the grammar describes it. It keeps the states that it has found, so a
 //! token costs a walk through the vocabulary at most, and nothing where the same state has been there before.
 
+mod admits;
 mod automaton;
+#[cfg(test)]
+mod combined;
+mod decimals;
 mod expr;
+mod formats;
 mod gbnf;
 #[cfg(test)]
 mod golden;
 mod graph;
 mod json;
+mod keywords;
 mod mask;
 mod merge;
 mod multiples;

@@ -1,6 +1,7 @@
 //! Multiples of a number, digit by digit.
 
 use super::expr::{Expr, Rules};
+use super::json::Json;
 use super::numbers::{Bounds, DIGITS, digit, integer};
 use anyhow::{Result, bail, ensure};
 
@@ -31,6 +32,21 @@ fn step(of: f64) -> Option<Step> {
     })
 }
 
+/// Whether a number is a multiple of another, both as they are written in decimals; `None` where they have too many digits to tell.
+pub fn is_multiple(number: &Json, of: &Json) -> Option<bool> {
+    let digits = |number: &Json| {
+        // Whole numbers have all their digits so; others are written without exponents.
+        let text = number.written();
+        let is_whole = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+        Some(if is_whole { text } else { number.number()?.to_string() })
+    };
+    let (number, of) = (digits(number)?, digits(of)?);
+    let decimals = |text: &str| text.split_once('.').map_or(0, |(_, decimals)| decimals.len());
+    let most = decimals(&number).max(decimals(&of));
+    let units = |text: &str| format!("{}{}", text.replace('.', ""), "0".repeat(most - decimals(text))).parse::<i128>();
+    units(&number).ok()?.checked_rem(units(&of).ok()?).map(|rest| rest == 0)
+}
+
 /// Multiples of `of` within `bounds`, whole ones where that is asked for.
 ///
 /// # Errors
@@ -58,11 +74,11 @@ pub fn multiples(of: f64, bounds: Option<Bounds>, whole: bool, rules: &mut Rules
 
 /// One by one.
 fn within(n: u64, bounds: Bounds, help: &str) -> Result<Expr> {
-    let (least, most) = bounds.whole();
+    let (least, most) = bounds.whole()?;
     let n = n as i64;
     let first = least.div_euclid(n) + i64::from(least.rem_euclid(n) != 0);
     let last = most.div_euclid(n);
-    ensure!(first <= last, "no multiple of {n} is at least {} and at most {}", bounds.least, bounds.most);
+    ensure!(first <= last, "no multiple of {n} is {bounds}");
     ensure!(last - first < MOST_WRITTEN, "{help}; here there are more than {MOST_WRITTEN}");
     Ok(Expr::Choice((first..=last).map(|times| Expr::text(&(times * n).to_string())).collect()))
 }
@@ -126,5 +142,22 @@ mod tests {
         assert_eq!(step(0.25), Some(Step::Part(25, 2)));
         assert_eq!(step(0.3), None);
         assert_eq!(step(1.5), None);
+    }
+
+    #[test]
+    fn numbers_are_multiples_as_they_are_written() {
+        let is = |number: &str, of: &str| {
+            let [number, of] = [number, of].map(|text| serde_json::from_str::<Json>(text).unwrap());
+            is_multiple(&number, &of)
+        };
+        for (number, of) in [("0.3", "0.1"), ("-1.15", "0.05"), ("7.5", "1.5"), ("0", "3"), ("1e3", "8"), ("14.0", "7")]
+        {
+            assert_eq!(is(number, of), Some(true), "{number} {of}");
+        }
+        for (number, of) in [("0.35", "0.1"), ("1", "1.5"), ("9007199254740993", "2"), ("1e-3", "0.01")] {
+            assert_eq!(is(number, of), Some(false), "{number} {of}");
+        }
+        assert_eq!(is("1e300", "3"), None);
+        assert_eq!(is("1", "0"), None);
     }
 }

@@ -1,13 +1,15 @@
 //! Numbers of JSON within bounds, digit by digit.
 
+use super::decimals::{End, between};
 use super::expr::Expr;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use std::fmt::{self, Display};
 
 /// Digits of whole numbers and of fractions: a model that goes on and on with them would never end.
-pub const DIGITS: usize = 15;
+pub(super) const DIGITS: usize = 15;
 
 /// One digit of this range.
-pub fn digit(from: u64, to: u64) -> Expr {
+pub(super) fn digit(from: u64, to: u64) -> Expr {
     let char = |n: u64| char::from(b'0' + (n % 10) as u8);
     Expr::chars(&[(char(from), char(to))])
 }
@@ -21,7 +23,8 @@ fn natural() -> Expr {
     Expr::Choice(vec![Expr::text("0"), Expr::Sequence(vec![digit(1, 9), digit(0, 9).times(0, DIGITS - 1)])])
 }
 
-fn fraction() -> Expr {
+/// The point and what stands behind it.
+pub(super) fn fraction() -> Expr {
     Expr::Sequence(vec![Expr::text("."), digit(0, 9).times(1, DIGITS)])
 }
 
@@ -66,7 +69,7 @@ fn equally_long(from: u64, to: u64, digits: usize) -> Expr {
 }
 
 /// The natural numbers from one to another; none where that is less.
-fn naturals(from: u64, to: u64) -> Option<Expr> {
+pub(super) fn naturals(from: u64, to: u64) -> Option<Expr> {
     let to = to.min(nines(DIGITS));
     let mut options = Vec::new();
     for digits in 1..=DIGITS {
@@ -79,21 +82,47 @@ fn naturals(from: u64, to: u64) -> Option<Expr> {
     (!options.is_empty()).then_some(Expr::Choice(options))
 }
 
-/// Bounds of a number, both ends included.
+/// Bounds of a number.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// The least.
-    pub least: f64,
-    /// The greatest.
-    pub most: f64,
+    /// The least, and whether it is allowed itself.
+    pub least: (f64, bool),
+    /// The greatest, and whether it is allowed itself.
+    pub most: (f64, bool),
+}
+
+impl Display for Bounds {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let (least, most) = (self.least, self.most);
+        let above = if least.1 { "at least" } else { "above" };
+        let below = if most.1 { "at most" } else { "below" };
+        write!(f, "{above} {} and {below} {}", least.0, most.0)
+    }
 }
 
 impl Bounds {
-    /// The whole numbers within.
-    pub fn whole(self) -> (i64, i64) {
-        // No more digits than are written.
+    /// No more digits than are written.
+    ///
+    /// # Errors
+    /// When all numbers within have more.
+    fn checked(self) -> Result<Self> {
         let limit = nines(DIGITS) as f64;
-        (self.least.ceil().clamp(-limit, limit) as i64, self.most.floor().clamp(-limit, limit) as i64)
+        let reaches = self.least.0 <= limit && self.most.0 >= -limit;
+        ensure!(reaches, "a bound of more than {DIGITS} digits, which is the most that are written, cannot be kept to");
+        let clamped = |(bound, included): (f64, bool)| (bound.clamp(-limit, limit), included || bound.is_infinite());
+        Ok(Self { least: clamped(self.least), most: clamped(self.most) })
+    }
+
+    /// The least and the greatest whole number within; where there is none, the first is greater.
+    ///
+    /// # Errors
+    /// When all numbers within have too many digits.
+    pub fn whole(self) -> Result<(i64, i64)> {
+        let checked = self.checked()?;
+        let next = |(bound, included): (f64, bool), way: f64| {
+            if bound.fract() == 0.0 && !included { bound + way } else { bound }
+        };
+        Ok((next(checked.least, 1.0).ceil() as i64, next(checked.most, -1.0).floor() as i64))
     }
 
     /// Whole numbers within.
@@ -101,36 +130,38 @@ impl Bounds {
     /// # Errors
     /// When there are none.
     pub fn integers(self) -> Result<Expr> {
-        let (least, most) = self.whole();
-        ensure!(
-            self.least.ceil() <= self.most.floor(),
-            "no whole number is at least {} and at most {}",
-            self.least,
-            self.most
-        );
+        let (least, most) = self.whole()?;
+        ensure!(least <= most, "no whole number is {self}");
         let negative = (least < 0).then(|| naturals((-most).max(1) as u64, least.unsigned_abs())).flatten();
         let positive = (most >= 0).then(|| naturals(least.max(0) as u64, most as u64)).flatten();
         let negative = negative.map(|number| Expr::Sequence(vec![Expr::text("-"), number]));
         Ok(Expr::Choice(negative.into_iter().chain(positive).collect()))
     }
 
-    /// Numbers between the whole numbers within, with a fraction or without.
+    /// Numbers within, with a fraction or without.
     ///
     /// # Errors
-    /// When there is no whole number within.
+    /// When there are none, and when a bound has too many digits.
     pub fn numbers(self) -> Result<Expr> {
-        let mut options = vec![self.integers()?];
-        let (least, most) = self.whole();
-        if most > 0
-            && let Some(number) = naturals(least.max(0) as u64, most as u64 - 1)
-        {
-            options.push(Expr::Sequence(vec![number, fraction()]));
+        let Self { least, most } = self.checked()?;
+        let end = |(bound, included): (f64, bool)| {
+            End::new(bound.abs(), included).with_context(|| {
+                format!("a bound of more than {DIGITS} digits, which is the most that are written, cannot be kept to")
+            })
+        };
+        let zero = |included: bool| End { whole: 0, digits: vec![], included };
+        let mut options = Vec::new();
+        if least.0 < 0.0 {
+            // Zero is no negative number.
+            let low = if most.0 < 0.0 { end(most)? } else { zero(false) };
+            let numbers = between(&low, &end(least)?);
+            options.extend(numbers.map(|numbers| Expr::Sequence(vec![Expr::text("-"), numbers])));
         }
-        if least < 0
-            && let Some(number) = naturals((-most).max(0) as u64, least.unsigned_abs() - 1)
-        {
-            options.push(Expr::Sequence(vec![Expr::text("-"), number, fraction()]));
+        if most.0 >= 0.0 {
+            let low = if least.0 >= 0.0 { end(least)? } else { zero(true) };
+            options.extend(between(&low, &end(most)?));
         }
+        ensure!(!options.is_empty(), "no number is {self}");
         Ok(Expr::Choice(options))
     }
 }

@@ -39,7 +39,7 @@ pub fn overlap(a: &Expr, b: &Expr) -> Result<bool> {
 }
 
 fn start(expr: &Expr) -> Result<(Automaton, State)> {
-    let rules = Rules { list: vec![("root".to_owned(), expr.clone())], source: String::new() };
+    let rules = Rules { list: vec![("root".to_owned(), expr.clone())], ..Rules::default() };
     Automaton::new(Graph::new(&rules, 0, &|_| bail!("a token"))?)
 }
 

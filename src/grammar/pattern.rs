@@ -2,7 +2,7 @@
 
 use super::expr::{Chars, Expr};
 use super::strings::character;
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
@@ -11,10 +11,7 @@ use regex_syntax::hir::{Class, Hir, HirKind, Look};
 /// # Errors
 /// When it is no regular expression, or has what looks around.
 pub fn content(pattern: &str) -> Result<Expr> {
-    let hir = ParserBuilder::new().build().parse(&ascii(pattern)).map_err(|error| {
-        let message = error.to_string();
-        anyhow!("pattern: {}", message.lines().last().unwrap_or_default().trim_start_matches("error: "))
-    })?;
+    let hir = parsed(pattern)?;
     let branches = match hir.kind() {
         HirKind::Alternation(branches) => branches.iter().map(branch).collect::<Result<_>>()?,
         _ => vec![branch(&hir)?],
@@ -22,13 +19,38 @@ pub fn content(pattern: &str) -> Result<Expr> {
     Ok(Expr::Choice(branches))
 }
 
-/// JSON schemas mean the digits and letters of ASCII by `\d` and `\w`.
-fn ascii(pattern: &str) -> String {
+/// Whether `pattern` matches `text`, somewhere unless it has `^` and `$`.
+///
+/// # Errors
+/// As [`content`].
+pub fn fits(pattern: &str, text: &str) -> Result<bool> {
+    parsed(pattern)?;
+    let regex = fancy_regex::Regex::new(&ascii(pattern)?).context("pattern")?;
+    regex.is_match(text).context("pattern")
+}
+
+fn parsed(pattern: &str) -> Result<Hir> {
+    ParserBuilder::new().build().parse(&ascii(pattern)?).map_err(|error| {
+        let message = error.to_string();
+        anyhow!("pattern: {}", message.lines().last().unwrap_or_default().trim_start_matches("error: "))
+    })
+}
+
+/// The same in the syntax of regex-syntax: JSON schemas mean the digits and letters of ASCII by `\d` and `\w`, and know neither
+/// classes within classes nor what two of `&`, `~` and `-` ask for there.
+fn ascii(pattern: &str) -> Result<String> {
     let (mut out, mut in_class, mut chars) = (String::new(), false, pattern.chars());
     while let Some(c) = chars.next() {
         match c {
-            '[' => in_class = true,
+            '[' if !in_class => {
+                in_class = true;
+                let rest = chars.as_str();
+                let is_empty = rest.strip_prefix('^').unwrap_or(rest).starts_with(']');
+                ensure!(!is_empty, "pattern: a class begins with ], which means several things; \\] is a bracket");
+            }
             ']' => in_class = false,
+            '[' | '&' | '~' if in_class => out.push('\\'),
+            '-' if in_class && out.ends_with('-') && !out.ends_with("\\-") => out.push('\\'),
             '\\' => {
                 let next = chars.next();
                 let short = match next {
@@ -52,7 +74,7 @@ fn ascii(pattern: &str) -> String {
         }
         out.push(c);
     }
-    out
+    Ok(out)
 }
 
 /// One that need not match from the beginning and to the end, unless it says so.

@@ -7,61 +7,21 @@
 mod array;
 mod object;
 
+use super::admits::admits;
 use super::expr::{Expr, Rules};
+use super::formats::format;
 use super::json::Json;
+use super::keywords::{check, count, is_known};
 use super::merge::merged;
 use super::multiples::multiples;
 use super::numbers::{self, Bounds};
 use super::{pattern, strings};
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::{self, Display};
 
-/// What restricts a text, but not here, and what helps.
-const REFUSED: [(&str, &str); 4] = [
-    ("dependentSchemas", "write them as anyOf"),
-    ("$dynamicRef", "give a $ref"),
-    ("$recursiveRef", "give a $ref"),
-    ("contentSchema", "describe the string by a pattern"),
-];
-const DATE: &str = "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])";
-const TIME: &str = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{3})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])";
-
-const UUID: &str = "[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}";
-
-/// A number from 0 to 255.
-const BYTE: &str = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
-/// A label of a host's name.
-const LABEL: &str = "[a-zA-Z0-9]([-a-zA-Z0-9]{0,28}[a-zA-Z0-9])?";
-
-/// What a format looks like, or a part of all that it allows; those that are not known say something about a text, and no more.
-fn format(name: &str) -> Option<String> {
-    let host = || format!("{LABEL}(\\.{LABEL}){{0,3}}");
-    Some(match name {
-        "date" => format!("^{DATE}$"),
-        "time" => format!("^{TIME}$"),
-        "date-time" => format!("^{DATE}T{TIME}$"),
-        "uuid" => format!("^{UUID}$"),
-        "uuid1" | "uuid2" | "uuid3" | "uuid4" | "uuid5" => {
-            let version = &name[4..];
-            format!("^[0-9a-fA-F]{{8}}-[0-9a-fA-F]{{4}}-{version}[0-9a-fA-F]{{3}}-[89abAB][0-9a-fA-F]{{3}}-[0-9a-fA-F]{{12}}$")
-        }
-        "duration" => "^P([0-9]{1,4}W|[0-9]{1,4}Y([0-9]{1,4}M([0-9]{1,4}D)?)?(T[0-9]{1,4}H([0-9]{1,4}M([0-9]{1,4}S)?)?)?|\
-             [0-9]{1,4}M([0-9]{1,4}D)?(T[0-9]{1,4}H([0-9]{1,4}M([0-9]{1,4}S)?)?)?|[0-9]{1,4}D(T[0-9]{1,4}H([0-9]{1,4}M([0-9]{1,4}S)?)?)?|\
-             T([0-9]{1,4}H([0-9]{1,4}M([0-9]{1,4}S)?)?|[0-9]{1,4}M([0-9]{1,4}S)?|[0-9]{1,4}S))$"
-            .to_owned(),
-        "ipv4" => format!("^{BYTE}(\\.{BYTE}){{3}}$"),
-        "ipv6" => "^[0-9a-fA-F]{1,4}(:[0-9a-fA-F]{1,4}){7}$".to_owned(),
-        "hostname" => format!("^{}$", host()),
-        "email" => format!("^[a-zA-Z0-9_+-]{{1,20}}(\\.[a-zA-Z0-9_+-]{{1,20}}){{0,2}}@{}$", host()),
-        _ => return None,
-    })
-}
-
 fn string(schema: &Json) -> Result<Expr> {
-    let length =
-        |key: &str| schema.get(key).map(|n| n.count().with_context(|| format!("{key} must be a number of characters")));
-    let (least, most) = (length("minLength").transpose()?, length("maxLength").transpose()?);
+    let (least, most) = (count(schema, "minLength", "characters")?, count(schema, "maxLength", "characters")?);
     let pattern = match schema.get("pattern") {
         Some(pattern) => Some(pattern.text().context("pattern must be a string")?.to_owned()),
         None => schema.get("format").and_then(Json::text).and_then(format),
@@ -95,24 +55,59 @@ fn excluded(not: &Json) -> Result<Vec<&str>> {
     Ok(texts)
 }
 
+/// The values that `enum` and `const` leave, where there is one of them.
+fn listed(schema: &Json) -> Result<Option<Vec<&Json>>> {
+    let one = schema.get("const");
+    let Some(values) = schema.get("enum") else { return Ok(one.map(|one| vec![one])) };
+    let Json::Array(values) = values else { bail!("enum must be an array") };
+    ensure!(!values.is_empty(), "enum is empty");
+    Ok(Some(values.iter().filter(|value| one.is_none_or(|one| one.is_equal(value))).collect()))
+}
+
+/// Whether other schemas stand in this one: such a one is converted once, however often it comes.
+fn is_nested(schema: &Json) -> bool {
+    const KEYS: [&str; 14] = [
+        "properties",
+        "additionalProperties",
+        "unevaluatedProperties",
+        "patternProperties",
+        "propertyNames",
+        "items",
+        "prefixItems",
+        "additionalItems",
+        "unevaluatedItems",
+        "contains",
+        "anyOf",
+        "oneOf",
+        "allOf",
+        "$ref",
+    ];
+    KEYS.iter().any(|key| schema.get(key).is_some())
+}
+
 /// Where a number may be, if anywhere in particular.
-fn bounds(schema: &Json, whole: bool) -> Result<Option<Bounds>> {
+fn bounds(schema: &Json) -> Result<Option<Bounds>> {
     let of =
         |key: &str| schema.get(key).map(|n| n.number().with_context(|| format!("{key} must be a number"))).transpose();
-    let (least, above) = (of("minimum")?, of("exclusiveMinimum")?);
-    let (most, below) = (of("maximum")?, of("exclusiveMaximum")?);
-    if [least, above, most, below].iter().all(Option::is_none) {
+    let all = [of("minimum")?, of("exclusiveMinimum")?, of("maximum")?, of("exclusiveMaximum")?];
+    if all.iter().all(Option::is_none) {
         return Ok(None);
     }
-    // Of numbers with a fraction, the whole one beside the bound is far enough.
-    let step = |bound: f64, way: f64| if bound.fract() == 0.0 || !whole { bound + way } else { bound };
-    let least = least.into_iter().chain(above.map(|bound| step(bound, 1.0))).fold(f64::NEG_INFINITY, f64::max);
-    let most = most.into_iter().chain(below.map(|bound| step(bound, -1.0))).fold(f64::INFINITY, f64::min);
+    let [least, above, most, below] = all;
+    // Of two bounds the narrower one counts, and at the same number the one that does not allow it.
+    let least = match (least.unwrap_or(f64::NEG_INFINITY), above) {
+        (least, Some(above)) if above >= least => (above, false),
+        (least, _) => (least, true),
+    };
+    let most = match (most.unwrap_or(f64::INFINITY), below) {
+        (most, Some(below)) if below <= most => (below, false),
+        (most, _) => (most, true),
+    };
     Ok(Some(Bounds { least, most }))
 }
 
 /// Keywords of objects alone.
-const OF_OBJECTS: [&str; 9] = [
+const OF_OBJECTS: [&str; 10] = [
     "properties",
     "required",
     "additionalProperties",
@@ -122,9 +117,11 @@ const OF_OBJECTS: [&str; 9] = [
     "maxProperties",
     "dependentRequired",
     "dependencies",
+    "unevaluatedProperties",
 ];
 /// Keywords of arrays alone.
-const OF_ARRAYS: [&str; 6] = ["items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains"];
+const OF_ARRAYS: [&str; 7] =
+    ["items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains", "unevaluatedItems"];
 /// References to references at most.
 const MOST_REFERENCES: usize = 32;
 /// Schemas within schemas at most, once references and parts are put together.
@@ -148,8 +145,13 @@ impl std::error::Error for Placed {}
 /// In one line that names the place in the schema.
 pub fn read(text: &str, source: &str) -> Result<Rules> {
     let root: Json = serde_json::from_str(text)?;
-    let rules = Rules { list: vec![("root".to_owned(), Expr::Sequence(vec![]))], source: source.to_owned() };
-    let mut converter = Converter { rules, root: &root, references: HashMap::new(), any: None, depth: 0 };
+    let rules = Rules {
+        list: vec![("root".to_owned(), Expr::Sequence(vec![]))],
+        source: source.to_owned(),
+        unknown: BTreeSet::new(),
+    };
+    let mut converter =
+        Converter { rules, root: &root, references: HashMap::new(), converted: HashMap::new(), any: None, depth: 0 };
     // An empty schema stands for any object, as in llama.cpp.
     let expr = match &root {
         Json::Object(entries) if entries.is_empty() => converter.any_object(),
@@ -164,6 +166,8 @@ struct Converter<'a> {
     root: &'a Json,
     /// The rule of each place that was referred to.
     references: HashMap<String, usize>,
+    /// The rule of each schema in which others stand, by what is written there.
+    converted: HashMap<String, usize>,
     any: Option<Expr>,
     depth: usize,
 }
@@ -206,6 +210,8 @@ impl<'a> Converter<'a> {
                 self.depth += 1;
                 let expr = if self.depth > DEEPEST {
                     Err(anyhow!("more than {DEEPEST} schemas within each other"))
+                } else if is_nested(schema) {
+                    self.once(schema, path)
                 } else {
                     self.object_schema(schema, path)
                 };
@@ -223,25 +229,56 @@ impl<'a> Converter<'a> {
         }
     }
 
-    fn object_schema(&mut self, schema: &Json, path: &str) -> Result<Expr> {
-        for (key, help) in REFUSED {
-            ensure!(schema.get(key).is_none(), "{key} cannot be kept to; {help}");
+    /// The rule of a schema, which is converted where none like it has been. Without this what refers to a schema twice, and that
+    /// to another twice, would be converted 2, 4, 8, ... times.
+    fn once(&mut self, schema: &Json, path: &str) -> Result<Expr> {
+        let written = schema.written();
+        if let Some(number) = self.converted.get(&written) {
+            return Ok(Expr::Rule(*number));
         }
-        // Alone neither says anything.
-        let cases = schema.get("if").is_some() && (schema.get("then").is_some() || schema.get("else").is_some());
-        ensure!(!cases, "if cannot be kept to; write the cases as anyOf");
+        let number = self.rules.list.len();
+        self.rules.add(path, Expr::Sequence(vec![]));
+        self.converted.insert(written, number);
+        let expr = self.object_schema(schema, path)?;
+        self.rules.list[number].1 = expr;
+        Ok(Expr::Rule(number))
+    }
+
+    /// Remembers the keys of a schema that are not known.
+    fn note_unknown(&mut self, schema: &Json) {
+        let Json::Object(entries) = schema else { return };
+        let names = entries.iter().map(|(name, _)| name.as_str());
+        self.rules.unknown.extend(names.filter(|name| !is_known(name)).map(str::to_owned));
+    }
+
+    /// The values that a schema lists, as far as the rest of it allows them; `None` where it lists none.
+    fn values(&self, schema: &Json) -> Result<Option<Vec<Json>>> {
+        let Some(values) = listed(schema)? else { return Ok(None) };
+        let rest = schema.without("enum").without("const");
+        let mut allowed = Vec::new();
+        for value in values {
+            if admits(&rest, value, &|schema| self.resolved(schema))? {
+                allowed.push(value.clone());
+            }
+        }
+        ensure!(!allowed.is_empty(), "no value of enum or const is what the rest of the schema allows");
+        Ok(Some(allowed))
+    }
+
+    fn object_schema(&mut self, schema: &Json, path: &str) -> Result<Expr> {
+        self.note_unknown(schema);
+        check(schema)?;
         if let Some(Json::Array(parts)) = schema.get("allOf") {
             let mut all = schema.without("allOf");
             for part in parts {
-                all = merged(&all, self.resolved(part)?)?;
+                all = merged(&all, &self.resolved(part)?)?;
             }
             return self.value(&all, path);
         }
         if let Some(reference) = schema.get("$ref") {
             let reference = reference.text().context("$ref must be a string")?;
-            let rest = schema.without("$ref");
-            if rest.restricts() {
-                return self.value(&merged(&rest, self.resolved(schema)?)?, path);
+            if schema.without("$ref").restricts() {
+                return self.value(&self.resolved(schema)?, path);
             }
             return self.reference(reference);
         }
@@ -253,7 +290,7 @@ impl<'a> Converter<'a> {
                 for (number, option) in options.iter().enumerate() {
                     let path = format!("{path}/{key}/{number}");
                     exprs.push(if rest.restricts() {
-                        self.value(&merged(&rest, self.resolved(option)?)?, &path)?
+                        self.value(&merged(&rest, &self.resolved(option)?)?, &path)?
                     } else {
                         self.value(option, &path)?
                     });
@@ -261,23 +298,21 @@ impl<'a> Converter<'a> {
                 return Ok(Expr::Choice(exprs));
             }
         }
-        let is_string = schema.get("type").and_then(Json::text) == Some("string");
-        ensure!(
-            schema.get("not").is_none() || is_string && schema.get("enum").is_none() && schema.get("const").is_none(),
-            "not is known of strings in an enum or a const, beside \"type\": \"string\"; say what is allowed instead"
-        );
-        if let Some(value) = schema.get("const") {
-            return Ok(Expr::text(&value.written()));
-        }
-        if let Some(values) = schema.get("enum") {
-            let Json::Array(values) = values else { bail!("enum must be an array") };
-            ensure!(!values.is_empty(), "enum is empty");
+        if let Some(values) = self.values(schema)? {
             return Ok(Expr::Choice(values.iter().map(|value| Expr::text(&value.written())).collect()));
         }
+        let is_string = schema.get("type").and_then(Json::text) == Some("string");
+        ensure!(
+            schema.get("not").is_none() || is_string,
+            "not is known of strings in an enum or a const, beside \"type\": \"string\"; say what is allowed instead"
+        );
         match schema.get("type") {
             Some(Json::Array(types)) => {
                 let types: Option<Vec<&str>> = types.iter().map(Json::text).collect();
-                let types = types.context("type must be a name, or an array of names")?;
+                let mut types = types.context("type must be a name, or an array of names")?;
+                let mut seen = HashSet::new();
+                types.retain(|kind| seen.insert(*kind));
+                ensure!(!types.is_empty(), "type is empty");
                 Ok(Expr::Choice(types.into_iter().map(|kind| self.of_type(kind, schema, path)).collect::<Result<_>>()?))
             }
             Some(kind) => self.of_type(kind.text().context("type must be a name, or an array of names")?, schema, path),
@@ -306,7 +341,7 @@ impl<'a> Converter<'a> {
             "integer" | "number" => {
                 let whole = kind == "integer";
                 let step = schema.get("multipleOf").map(|of| of.number().context("multipleOf must be a number"));
-                match (step.transpose()?, bounds(schema, whole)?) {
+                match (step.transpose()?, bounds(schema)?) {
                     (Some(step), bounds) => multiples(step, bounds, whole, &mut self.rules)?,
                     (None, Some(bounds)) if whole => bounds.integers()?,
                     (None, Some(bounds)) => bounds.numbers()?,
@@ -358,14 +393,14 @@ impl<'a> Converter<'a> {
         Ok(at)
     }
 
-    /// The schema itself, or what it refers to.
-    fn resolved<'s>(&self, mut schema: &'s Json) -> Result<&'s Json>
-    where
-        'a: 's,
-    {
+    /// The schema with what it refers to in it.
+    fn resolved(&self, schema: &Json) -> Result<Json> {
+        let mut all = schema.clone();
         for _ in 0..MOST_REFERENCES {
-            let Some(reference) = schema.get("$ref") else { return Ok(schema) };
-            schema = self.pointed(reference.text().context("$ref must be a string")?)?;
+            let Some(reference) = all.get("$ref") else { return Ok(all) };
+            let target = self.pointed(reference.text().context("$ref must be a string")?)?;
+            let rest = all.without("$ref");
+            all = if rest.restricts() { merged(&rest, target)? } else { target.clone() };
         }
         bail!("$ref leads from one to another without end")
     }

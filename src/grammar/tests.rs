@@ -7,7 +7,7 @@ use super::graph::Graph;
 use super::*;
 use serde_json::{Value, json};
 
-fn start(rules: &Rules) -> (Automaton, State) {
+pub(super) fn start(rules: &Rules) -> (Automaton, State) {
     Graph::new(rules, 10, &|text| bail!("{text}?")).and_then(Automaton::new).unwrap()
 }
 
@@ -193,7 +193,6 @@ fn schemas_that_cannot_be_kept_to_are_refused_with_their_place() {
         (json!(false), "false allows nothing"),
         (json!({"$ref": "#/nowhere"}), "$ref #/nowhere: there is no such place"),
         (json!({"$ref": "http://x/y"}), "only places in the same schema"),
-        (json!({"allOf": [{"$ref": "#"}]}), "more than 200 schemas within each other"),
         (json!({"pattern": "a(?=b)"}), "pattern: look-around"),
         (json!({"pattern": "a^b"}), "pattern: ^, $ and \\b"),
         (json!({"pattern": "("}), "pattern: unclosed group"),

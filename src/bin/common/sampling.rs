@@ -1,9 +1,11 @@
 //! Arguments that say how tokens are drawn.
 
 use super::models;
+use super::terminal::tell;
 use anyhow::Result;
 use clap::Args;
 use powerinfer::grammar::Rules;
+use powerinfer::printable::printable;
 use powerinfer::progress::Silent;
 use powerinfer::sampler::{Kind, LogitBias, SamplerParams};
 use powerinfer::units::Bytes;
@@ -124,6 +126,8 @@ impl Chain {
 
 /// Bytes of a grammar or a schema at most.
 const MOST_GRAMMAR: Bytes = Bytes(16 << 20);
+/// Keys that are told of at most.
+const MOST_TOLD: usize = 5;
 
 impl Sampling {
     /// The grammar that answers must follow, if any.
@@ -143,7 +147,14 @@ impl Sampling {
         } else {
             return Ok(None);
         };
-        rules.map(Some)
+        let rules = rules?;
+        if !rules.unknown.is_empty() {
+            let keys: Vec<&str> = rules.unknown.iter().take(MOST_TOLD).map(String::as_str).collect();
+            let more = if rules.unknown.len() > MOST_TOLD { " and others" } else { "" };
+            let keys = printable(&format!("{}{more}", keys.join(", "))).into_owned();
+            tell!("note: {}: restricts nothing here, as it is not known: {keys}", printable(&rules.source));
+        }
+        Ok(Some(rules))
     }
 
     /// The settings of the sampler, with a seed of their own where none is given.

@@ -2,6 +2,7 @@
 
 use super::super::expr::Expr;
 use super::super::json::Json;
+use super::super::keywords::{count, items_of};
 use super::super::merge::merged;
 use super::{Converter, comma, in_brackets, list, space};
 use anyhow::{Context, Result, bail, ensure};
@@ -25,17 +26,9 @@ fn with_space(value: Expr) -> Expr {
 
 impl Converter<'_> {
     pub(super) fn array(&mut self, schema: &Json, path: &str) -> Result<Expr> {
-        let count =
-            |key: &str| schema.get(key).map(|n| n.count().with_context(|| format!("{key} must be a number of items")));
-        let (least, most) = (count("minItems").transpose()?.unwrap_or(0), count("maxItems").transpose()?);
+        let (least, most) = (count(schema, "minItems", "items")?.unwrap_or(0), count(schema, "maxItems", "items")?);
         ensure!(most.is_none_or(|most| most >= least), "maxItems is less than minItems");
-        let (first, rest) = match (schema.get("prefixItems"), schema.get("items")) {
-            (Some(Json::Array(first)), rest) => (&first[..], rest.or_else(|| schema.get("unevaluatedItems"))),
-            // As drafts before 2020 have it.
-            (None, Some(Json::Array(first))) => (&first[..], schema.get("additionalItems")),
-            (None, rest) => (&[][..], rest),
-            _ => bail!("prefixItems must be an array"),
-        };
+        let (first, rest) = items_of(schema)?;
         let unique = schema.get("uniqueItems").is_some_and(|unique| unique.truth() != Some(false));
         if unique && most.is_none_or(|most| most > 1) {
             ensure!(
@@ -47,7 +40,7 @@ impl Converter<'_> {
         if let Some(wanted) = schema.get("contains") {
             ensure!(first.is_empty(), "contains beside prefixItems cannot be kept to; describe the items one by one");
             ensure!(schema.get("maxContains").is_none(), "maxContains cannot be kept to; leave it out");
-            let n = count("minContains").transpose()?.unwrap_or(1);
+            let n = count(schema, "minContains", "items")?.unwrap_or(1);
             return self.containing(rest, wanted, n, Count { least, most }, path);
         }
         let rest = match rest {
@@ -76,15 +69,20 @@ impl Converter<'_> {
     fn distinct(&mut self, items: Option<&Json>, count: Count, path: &str) -> Result<Expr> {
         let help = "uniqueItems can be kept to where items have an enum of few values; give one, or maxItems 1, or leave it out";
         let items = self.resolved(items.context(help)?)?;
-        let mut values: Vec<String> =
-            match (items.get("enum"), items.get("const"), items.get("type").and_then(Json::text)) {
-                (Some(Json::Array(values)), _, _) => values.iter().map(Json::written).collect(),
-                (None, Some(value), _) => vec![value.written()],
-                (None, None, Some("boolean")) => vec!["true".to_owned(), "false".to_owned()],
-                _ => bail!("{help}"),
-            };
-        values.sort_unstable();
-        values.dedup();
+        self.note_unknown(&items);
+        let booleans = || Json::Array([true, false].map(|truth| Json::Plain(truth.into())).to_vec());
+        let is_boolean = items.get("type").and_then(Json::text) == Some("boolean");
+        let held = match self.values(&items)? {
+            Some(values) => values,
+            None if is_boolean => self.values(&items.with("enum", booleans()))?.unwrap_or_default(),
+            None => bail!("{help}"),
+        };
+        let mut values: Vec<Json> = Vec::new();
+        for value in held {
+            if !values.iter().any(|known| known.is_equal(&value)) {
+                values.push(value);
+            }
+        }
         let n = values.len();
         ensure!(n <= MOST_DISTINCT, "uniqueItems: of {n} values; those of {MOST_DISTINCT} at most can be kept apart");
         ensure!(count.least <= n, "minItems {}: there are only {n} different items", count.least);
@@ -99,7 +97,7 @@ impl Converter<'_> {
             for (bit, value) in values.iter().enumerate().filter(|(bit, _)| set & (1 << bit) == 0) {
                 let rest = known.get(&(set | 1 << bit)).filter(|_| count.most.is_none_or(|most| held < most));
                 let Some(rest) = rest else { continue };
-                let item = with_space(Expr::text(value));
+                let item = with_space(Expr::text(&value.written()));
                 let mut all = if held > 0 { vec![comma()] } else { Vec::new() };
                 all.extend([item, rest.clone()]);
                 options.push(Expr::Sequence(all));
@@ -124,7 +122,7 @@ impl Converter<'_> {
         let (any, both) = match items {
             Some(items) if items.truth() == Some(false) => bail!("contains: there can be no items"),
             Some(items) => {
-                let both = merged(self.resolved(items)?, self.resolved(wanted)?)?;
+                let both = merged(&self.resolved(items)?, &self.resolved(wanted)?)?;
                 (self.named(items, &format!("{path}/items"))?, self.named(&both, &format!("{path}/contains"))?)
             }
             None => (self.any_value(), self.named(wanted, &format!("{path}/contains"))?),

@@ -2,10 +2,11 @@
 
 use super::super::expr::{Expr, Rules};
 use super::super::json::Json;
+use super::super::keywords::{count, entries, names, needs, others_of};
 use super::super::overlap::overlap;
 use super::super::{pattern, strings};
 use super::{Converter, comma, entry, in_brackets, list, string};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use std::collections::HashMap;
 
 /// Keys that may depend on each other at most: of each, whether it has come must be known.
@@ -103,25 +104,15 @@ impl Object {
 
 impl Converter<'_> {
     pub(super) fn object(&mut self, schema: &Json, path: &str) -> Result<Expr> {
-        let mut properties: Vec<(String, Json)> = match schema.get("properties") {
-            Some(Json::Object(properties)) => properties.clone(),
-            Some(_) => bail!("properties must be an object"),
-            None => Vec::new(),
-        };
+        let mut properties = entries(schema, "properties")?.to_vec();
         let required = names(schema.get("required"), "required")?;
         let needs = needs(schema)?;
-        let count = |key: &str| {
-            schema.get(key).map(|n| n.count().with_context(|| format!("{key} must be a number of keys"))).transpose()
-        };
-        let (least, most) = (count("minProperties")?.unwrap_or(0), count("maxProperties")?);
+        let (least, most) =
+            (count(schema, "minProperties", "keys")?.unwrap_or(0), count(schema, "maxProperties", "keys")?);
         ensure!(most.is_none_or(|most| most >= least), "maxProperties is less than minProperties");
         let others = others_of(schema);
         let only_named = others.is_some_and(|others| others.truth() == Some(false));
-        let patterns = match schema.get("patternProperties") {
-            Some(Json::Object(patterns)) => patterns.clone(),
-            Some(_) => bail!("patternProperties must be an object"),
-            None => Vec::new(),
-        };
+        let patterns = entries(schema, "patternProperties")?;
         let is_open = properties.is_empty()
             && required.is_empty()
             && others.is_none()
@@ -147,9 +138,14 @@ impl Converter<'_> {
                 }
             }
         }
+        // A property that may be nothing must not be there; its name is none of other properties either.
+        let forbidden = |(_, value): &&(String, Json)| value.truth() == Some(false);
+        for (name, _) in properties.iter().filter(forbidden) {
+            ensure!(!required.contains(name), "required \"{name}\" is allowed nothing");
+        }
         let all_names: Vec<String> = properties.iter().map(|(name, _)| name.clone()).collect();
         ensure!(all_names.iter().all(|name| name.len() <= 1000), "a name of more than 1000 bytes");
-        let other = self.other_entry(schema, path, (&properties, &patterns), is_open)?;
+        let other = self.other_entry(schema, path, (&properties, patterns), is_open)?;
         let tracked: Vec<&str> = all_names.iter().map(String::as_str).filter(|name| involved(&needs, name)).collect();
         ensure!(tracked.len() <= MOST_TRACKED, "dependentRequired names more than {MOST_TRACKED} keys");
         let bit = |name: &str| tracked.iter().position(|known| *known == name).map_or(0, |at| 1 << at);
@@ -165,14 +161,14 @@ impl Converter<'_> {
             !counted || properties.len() <= MOST_COUNTED,
             "more than {MOST_COUNTED} keys, whose number or company is prescribed"
         );
-        let mut entries = Vec::new();
-        for (name, value) in &properties {
+        let mut written = Vec::new();
+        for (name, value) in properties.iter().filter(|property| !forbidden(property)) {
             let path = format!("{path}/properties/{name}");
             let value = self.named(value, &path)?;
             let key = Expr::text(&serde_json::Value::String(name.clone()).to_string());
-            entries.push(Property { entry: entry(key, value), required: required.contains(name), bit: bit(name) });
+            written.push(Property { entry: entry(key, value), required: required.contains(name), bit: bit(name) });
         }
-        let mut object = Object { properties: entries, other, least, most, needs, known: HashMap::new() };
+        let mut object = Object { properties: written, other, least, most, needs, known: HashMap::new() };
         let attainable = object.properties.len() + usize::from(object.other.is_some());
         ensure!(
             least <= attainable,
@@ -209,7 +205,7 @@ impl Converter<'_> {
                 "patternProperties beside additionalProperties cannot be kept to; make that false"
             );
             ensure!(schema.get("propertyNames").is_none(), "patternProperties beside propertyNames cannot be kept to");
-            return self.of_patterns(path, properties, patterns).map(Some);
+            return self.of_patterns(path, properties, patterns);
         }
         let key = match schema.get("propertyNames") {
             None => strings::other_than(&names),
@@ -222,16 +218,10 @@ impl Converter<'_> {
                 match of.truth() {
                     Some(true) => strings::other_than(&[]),
                     Some(false) => return Ok(None),
-                    None => match of.get("enum").filter(|_| known_of_names(of).is_ok()) {
-                        Some(Json::Array(values)) => {
-                            let texts = values.iter().filter(|value| value.text().is_some());
-                            Expr::Choice(texts.map(|value| Expr::text(&value.written())).collect())
-                        }
-                        _ => {
-                            known_of_names(of)?;
-                            string(of)?
-                        }
-                    },
+                    None => {
+                        let Some(key) = self.key_of(&of)? else { return Ok(None) };
+                        key
+                    }
                 }
             }
         };
@@ -243,8 +233,22 @@ impl Converter<'_> {
         Ok(Some(entry(key, value)))
     }
 
-    /// `patternProperties`: keys that match one of them each.
-    fn of_patterns(&mut self, path: &str, properties: Entries, patterns: Entries) -> Result<Expr> {
+    /// A key of which `propertyNames` says this; `None` where there is no such.
+    fn key_of(&mut self, names: &Json) -> Result<Option<Expr>> {
+        self.note_unknown(names);
+        if names.get("enum").is_none() && names.get("const").is_none() {
+            known_of_names(names)?;
+            return string(names).map(Some);
+        }
+        // Names are strings, whatever else is listed.
+        let values = self.values(names).context("propertyNames")?.unwrap_or_default();
+        let texts: Vec<Expr> =
+            values.iter().filter(|value| value.text().is_some()).map(|value| Expr::text(&value.written())).collect();
+        Ok((!texts.is_empty()).then_some(Expr::Choice(texts)))
+    }
+
+    /// `patternProperties`: keys that match one of them each; `None` where there may be no such.
+    fn of_patterns(&mut self, path: &str, properties: Entries, patterns: Entries) -> Result<Option<Expr>> {
         let mut keys = Vec::new();
         for (text, _) in patterns {
             let shown: String = text.chars().take(60).collect();
@@ -268,58 +272,23 @@ impl Converter<'_> {
             }
         }
         let mut options = Vec::new();
-        for ((key, _), (text, schema)) in keys.into_iter().zip(patterns) {
+        let allowed = |(_, (_, schema)): &(_, &(String, Json))| schema.truth() != Some(false);
+        for ((key, _), (text, schema)) in keys.into_iter().zip(patterns).filter(allowed) {
             let value = self.named(schema, &format!("{path}/patternProperties/{text}"))?;
             options.push(entry(key, value));
         }
-        Ok(Expr::Choice(options))
+        Ok((!options.is_empty()).then_some(Expr::Choice(options)))
     }
-}
-
-/// What further keys have. All that a schema says of an object stands side by side here, so that what is not evaluated is what is
-/// not named.
-fn others_of(schema: &Json) -> Option<&Json> {
-    schema.get("additionalProperties").or_else(|| schema.get("unevaluatedProperties"))
 }
 
 /// Whether all that `propertyNames` says is known.
 fn known_of_names(schema: &Json) -> Result<()> {
-    const KNOWN: [&str; 7] = ["type", "pattern", "minLength", "maxLength", "format", "not", "enum"];
+    const KNOWN: [&str; 6] = ["type", "pattern", "minLength", "maxLength", "format", "not"];
     let rest = KNOWN.iter().fold(schema.clone(), |rest, key| rest.without(key));
     ensure!(!rest.restricts(), "propertyNames: only pattern, format, lengths, not and enum are known");
     let kind = schema.get("type").and_then(Json::text);
     ensure!(kind.is_none_or(|kind| kind == "string"), "propertyNames: names are strings");
     Ok(())
-}
-
-fn names(list: Option<&Json>, key: &str) -> Result<Vec<String>> {
-    match list {
-        Some(Json::Array(names)) => {
-            let names: Option<_> = names.iter().map(|name| name.text().map(str::to_owned)).collect();
-            names.with_context(|| format!("{key} must be an array of names"))
-        }
-        Some(_) => bail!("{key} must be an array of names"),
-        None => Ok(Vec::new()),
-    }
-}
-
-/// What `dependentRequired` says, and `dependencies` where they name keys: which keys need which.
-fn needs(schema: &Json) -> Result<Vec<(String, Vec<String>)>> {
-    let mut all = Vec::new();
-    for key in ["dependentRequired", "dependencies"] {
-        match schema.get(key) {
-            Some(Json::Object(entries)) => {
-                for (name, needed) in entries {
-                    let is_schema = key == "dependencies" && !matches!(needed, Json::Array(_));
-                    ensure!(!is_schema, "dependencies cannot be kept to where they are schemas; write them as anyOf");
-                    all.push((name.clone(), names(Some(needed), key)?));
-                }
-            }
-            Some(_) => bail!("{key} must be an object"),
-            None => {}
-        }
-    }
-    Ok(all)
 }
 
 fn involved(needs: &[(String, Vec<String>)], name: &str) -> bool {
