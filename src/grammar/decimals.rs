@@ -1,7 +1,7 @@
 //! Decimal numbers between two ends, digit by digit.
 
+use super::digits::{DIGITS, digit, fraction, naturals};
 use super::expr::Expr;
-use super::numbers::{DIGITS, digit, fraction, naturals};
 
 /// An end of a range of numbers that are 0 or more.
 #[derive(Debug, Clone, PartialEq, Eq)]

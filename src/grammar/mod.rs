@@ -14,6 +14,7 @@ mod automaton;
 #[cfg(test)]
 mod combined;
 mod decimals;
+mod digits;
 mod expr;
 mod formats;
 mod gbnf;
