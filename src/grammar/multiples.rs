@@ -1,8 +1,9 @@
 //! Multiples of a number, digit by digit.
 
+use super::digits::{DIGITS, digit};
 use super::expr::{Expr, Rules};
 use super::json::Json;
-use super::numbers::{Bounds, DIGITS, digit, integer};
+use super::numbers::{Bounds, integer};
 use anyhow::{Result, bail, ensure};
 
 /// Numbers whose multiples are known by what is left of them.
