@@ -48,7 +48,9 @@ macro_rules! row_kernels {
         row_kernels!(@ $dot_features, $add_features, $dtype, $act, 4, $add, {
             #[target_feature(enable = $dot_features)]
             fn times<const N: usize>(rows: Rows, range: Range<usize>, x: [&ActRow; N], out: &mut [f32], stride: usize) {
-                let start = range.start;
+                // Copies, which a request for memory ahead cannot change: else each step would look again where they lie.
+                let (start, own) = (range.start, x.map(|x| *x));
+                let x = own.each_ref();
                 for i in range {
                     out[(i - start) * stride..][..N].copy_from_slice(&$dot(rows.get(i), rows.ahead(i), x));
                 }
@@ -59,7 +61,8 @@ macro_rules! row_kernels {
         row_kernels!(@ $dot_features, $add_features, $dtype, $act, $most, $add, {
             #[target_feature(enable = $dot_features)]
             fn times<const N: usize>(rows: Rows, range: Range<usize>, x: [&ActRow; N], out: &mut [f32], stride: usize) {
-                let (start, mut next) = (range.start, range.start);
+                let (start, mut next, own) = (range.start, range.start, x.map(|x| *x));
+                let x = own.each_ref();
                 // With one vector, memory is what they wait for.
                 while N > 1 && next + 2 <= range.end {
                     let both = $dot([next, next + 1].map(|i| rows.get(i)), [next, next + 1].map(|i| rows.ahead(i)), x);
