@@ -27,7 +27,7 @@ pub const LANES: usize = 16;
 
 /// Quantized activations in groups of four blocks: the first halves of all four, then the second halves, as the low
 /// and high halves of the bytes of four `Q4_0` blocks are. The last group is padded with zeros.
-#[derive(Clone, Copy)]
+#[derive(Default, Clone, Copy)]
 pub struct Halves<'a> {
     /// Bytes of the group in that order.
     pub q: &'a [[i8; GROUP]],
@@ -43,7 +43,7 @@ pub const SUPER: usize = 256;
 /// Quantized activations in groups of eight blocks. A super-block of half-bytes has four runs of 32 bytes, whose low
 /// halves are the even blocks and whose high halves are the odd ones. So a group holds the first 16 elements of the
 /// even blocks, the first 16 of the odd ones, the last 16 of the even ones and the last 16 of the odd ones.
-#[derive(Clone, Copy)]
+#[derive(Default, Clone, Copy)]
 pub struct Supers<'a> {
     /// Bytes of the group in that order.
     pub q: &'a [[i8; SUPER]],
@@ -54,7 +54,7 @@ pub struct Supers<'a> {
 }
 
 /// One vector of activations in all its forms. Those that were not asked for are empty.
-#[derive(Clone, Copy)]
+#[derive(Default, Clone, Copy)]
 pub struct ActRow<'a> {
     /// The values; always present.
     pub f32: &'a [f32],

@@ -23,7 +23,7 @@ pub struct Kernels {
     /// Dot products of a range of the rows with 1, 2 or 4 vectors of activations, each with the bits of `dot`: row `i` of
     /// the range writes to the first elements of number `i` of the pieces of so many that the last two arguments are.
     /// [`Kernels::dots`] takes any number of vectors.
-    pub dot_some: fn(Rows, Range<usize>, &[ActRow], &mut [f32], usize),
+    pub dot_some: fn(Rows, Range<usize>, &[&ActRow], &mut [f32], usize),
     /// `y += a[i] * row[i]` for each row in order, where 0 times anything is 0 (infinities too), so that adding a
     /// neuron that has not fired changes nothing.
     pub add_scaled: fn(Rows, &[f32], &mut [f32]),
@@ -89,8 +89,8 @@ macro_rules! row_kernels {
             times(rows, 0..rows.len(), [&x], out, 1);
         }
         #[target_feature(enable = $dot_features)]
-        fn dot_some(rows: Rows, range: Range<usize>, x: &[ActRow], out: &mut [f32], stride: usize) {
-            match x {
+        fn dot_some(rows: Rows, range: Range<usize>, x: &[&ActRow], out: &mut [f32], stride: usize) {
+            match *x {
                 [a] => times(rows, range, [a], out, stride),
                 [a, b] => times(rows, range, [a, b], out, stride),
                 [a, b, c, d] if $most == 4 => times(rows, range, [a, b, c, d], out, stride),

@@ -12,6 +12,7 @@ mod fetch;
 pub mod gemm;
 pub mod isa;
 pub mod kernels;
+pub mod ordered;
 pub mod plain;
 pub mod pool;
 #[cfg(target_arch = "x86_64")]
@@ -27,6 +28,7 @@ mod testing;
 pub use activations::{ActKind, ActRow, Activations};
 pub use isa::Isa;
 pub use kernels::{Kernels, check_supported};
+pub use ordered::Ordered;
 pub use pool::{Pool, Region, Work};
 pub use rows::{Rows, Which};
 pub use shared_scales::Quants;

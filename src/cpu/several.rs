@@ -21,43 +21,49 @@ fn width(n: usize) -> usize {
     }
 }
 
+/// Up to [`CHOICE`] vectors that rows meet.
+pub struct Vectors<'a> {
+    all: [ActRow<'a>; CHOICE],
+    n: usize,
+}
+
+impl<'a> Vectors<'a> {
+    /// `n` vectors, at most [`CHOICE`], which `x` gives by number.
+    pub fn of(n: usize, x: impl Fn(usize) -> ActRow<'a>) -> Self {
+        let mut all = [ActRow::default(); CHOICE];
+        all[..n].iter_mut().enumerate().for_each(|(i, own)| *own = x(i));
+        Self { all, n }
+    }
+}
+
 impl Kernels {
-    /// The products of a range of `rows` with each of `n` vectors, which `x` gives by number: `out` becomes `[range][n]`.
-    /// Each has the bits that [`Kernels::dot`] gives it.
-    pub fn dots<'a>(
-        &self,
-        rows: Rows,
-        range: Range<usize>,
-        n: usize,
-        x: impl Fn(usize) -> ActRow<'a>,
-        out: &mut [f32],
-    ) {
-        assert_eq!(out.len(), range.len() * n);
+    /// The products of a range of `rows` with each of the vectors `x`: those of row `i` of the range become the first elements
+    /// of number `i` of the pieces of `stride` elements that `out` is. Each has the bits that [`Kernels::dot`] gives it.
+    pub fn dots(&self, rows: Rows, range: Range<usize>, x: &Vectors, out: &mut [f32], stride: usize) {
         if range.is_empty() {
             return;
         }
         let mut first = 0;
-        while first < n {
-            let width = width(n - first);
-            let some: [_; AT_ONCE] = std::array::from_fn(|i| x((first + i).min(n - 1)));
-            (self.dot_some)(rows, range.clone(), &some[..width], &mut out[first..], n);
+        while first < x.n {
+            let width = width(x.n - first);
+            let some: [_; AT_ONCE] = std::array::from_fn(|i| &x.all[(first + i).min(x.n - 1)]);
+            (self.dot_some)(rows, range.clone(), &some[..width], &mut out[first..], stride);
             first += width;
         }
     }
 
-    /// The products of each row of a range of `rows` with those of [`CHOICE`] vectors, which `x` gives by number, whose bits
-    /// are set in its element of `wanted`: `put` gets the number of the row in the range, that of the vector, and the
-    /// product, which has the bits that [`Kernels::dot`] gives it.
-    pub fn wanted_dots<'a>(
+    /// The products of each row of a range of `rows` with those of the vectors `x` whose bits are set in its element of
+    /// `wanted`: `put` gets the number of the row in the range, that of the vector, and the product, which has the bits that
+    /// [`Kernels::dot`] gives it.
+    pub fn wanted_dots(
         &self,
         rows: Rows,
         range: Range<usize>,
-        x: impl Fn(usize) -> ActRow<'a>,
+        x: &Vectors,
         wanted: &[u16],
         mut put: impl FnMut(usize, usize, f32),
     ) {
         assert_eq!(wanted.len(), range.len());
-        let vectors: [_; CHOICE] = std::array::from_fn(x);
         let mut first = 0;
         for alike in wanted.chunk_by(|a, b| a == b).flat_map(|alike| alike.chunks(ALIKE)) {
             let rows_alike = range.start + first..range.start + first + alike.len();
@@ -69,7 +75,7 @@ impl Kernels {
                     *number = left.trailing_zeros() as usize;
                     left &= left - 1;
                 }
-                let some = numbers.map(|number| vectors[number]);
+                let some = numbers.map(|number| &x.all[number]);
                 let mut products = [0.0; ALIKE * AT_ONCE];
                 (self.dot_some)(rows, rows_alike.clone(), &some[..width], &mut products, width);
                 for (i, products) in products[..alike.len() * width].chunks_exact(width).enumerate() {

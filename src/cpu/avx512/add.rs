@@ -116,25 +116,54 @@ const fn place(i: usize) -> usize {
     (byte % 4 * 2 + high) * 16 + block * 4 + byte / 4
 }
 
+/// Brings groups of sums into the order of the words.
+pub(super) fn order(y: &mut [f32]) {
+    for y in y.as_chunks_mut::<GROUP>().0 {
+        let own = *y;
+        own.iter().enumerate().for_each(|(i, own)| y[place(i)] = *own);
+    }
+}
+
+/// Brings them back into that of the columns.
+pub(super) fn restore(y: &mut [f32]) {
+    for y in y.as_chunks_mut::<GROUP>().0 {
+        let own = *y;
+        y.iter_mut().enumerate().for_each(|(i, y)| *y = own[place(i)]);
+    }
+}
+
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 pub(super) fn q4_0(rows: Rows, a: &[f32], y: &mut [f32]) {
     /// Groups of columns whose sums are kept in the order of the words.
     const PIECE: usize = 32;
     assert!(y.len().is_multiple_of(QK) && rows.bytes() == y.len() / QK * Q4_0_BYTES);
-    let mut sums = [[0.0; GROUP]; PIECE];
+    let mut sums = [0.0; PIECE * GROUP];
     for (i, y) in y.chunks_mut(PIECE * GROUP).enumerate() {
-        let sums = &mut sums[..y.len().div_ceil(GROUP)];
-        for (sums, y) in sums.iter_mut().zip(y.chunks(GROUP)) {
-            y.iter().enumerate().for_each(|(i, y)| sums[place(i)] = *y);
-        }
+        let sums = &mut sums[..y.len().next_multiple_of(GROUP)];
+        sums[..y.len()].copy_from_slice(y);
+        order(sums);
         let rows = rows.piece(i * PIECE * GROUP / QK * Q4_0_BYTES, y.len() / QK * Q4_0_BYTES);
-        for start in (0..a.len()).step_by(AT_ONCE) {
-            q4_0_group(&RowGroup::new(rows, a, start), sums);
-        }
-        for (sums, y) in sums.iter().zip(y.chunks_mut(GROUP)) {
-            y.iter_mut().enumerate().for_each(|(i, y)| *y = sums[place(i)]);
-        }
+        add_ordered(rows, a, sums);
+        restore(sums);
+        y.copy_from_slice(&sums[..y.len()]);
+    }
+}
+
+/// The same to sums in the order of the words, whole groups of them.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+pub(super) fn q4_0_ordered(rows: Rows, a: &[f32], y: &mut [f32]) {
+    assert!(y.len().is_multiple_of(GROUP) && rows.bytes() == y.len() / QK * Q4_0_BYTES);
+    add_ordered(rows, a, y);
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+fn add_ordered(rows: Rows, a: &[f32], y: &mut [f32]) {
+    let sums = y.as_chunks_mut().0;
+    for start in (0..a.len()).step_by(AT_ONCE) {
+        q4_0_group(&RowGroup::new(rows, a, start), sums);
     }
 }
 

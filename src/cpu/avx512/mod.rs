@@ -9,8 +9,11 @@ mod dot;
 mod k_add;
 mod k_dot;
 
+use super::activations::GROUP;
 use super::kernels::{Kernels, row_kernels};
+use super::ordered::Ordered;
 use super::row_group::fetch;
+use super::rows::Rows;
 use std::arch::x86_64::*;
 
 /// See [`row_kernels`].
@@ -39,6 +42,22 @@ pub(super) static TABLE: [Kernels; 12] = [
     kernels!(Q6_K, Q8, k_dot::q6_k, k_add::q6_k),
     kernels!(IQ4_XS, Q8Halves, k_dot::iq4_xs, simpler::iq4_xs),
 ];
+
+/// Scaled additions of Q4_0 to several vectors of sums.
+pub(super) static Q4_0_ORDERED: Ordered = {
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+    fn add(rows: Rows, a: &[f32], y: &mut [f32]) {
+        assert_eq!(rows.len(), a.len());
+        add::q4_0_ordered(rows, a, y);
+    }
+    Ordered {
+        columns: GROUP,
+        begin: add::order,
+        // SAFETY: `Isa::ordered` gave this out, so the processor has the features.
+        add: |rows, a, y| unsafe { add(rows, a, y) },
+        end: add::restore,
+    }
+};
 
 /// Scaled additions that are as fast on the next simpler instruction set.
 mod simpler {

@@ -26,7 +26,7 @@ macro_rules! kernels {
             dot: |rows, x, out| out.iter_mut().enumerate().for_each(|(i, o)| *o = $dot(rows.get(i), x)),
             dot_some: |rows, range, x, out, stride| {
                 for (i, out) in range.zip(out.chunks_mut(stride)) {
-                    out.iter_mut().zip(x).for_each(|(o, x)| *o = $dot(rows.get(i), *x));
+                    out.iter_mut().zip(x).for_each(|(o, x)| *o = $dot(rows.get(i), **x));
                 }
             },
             add_scaled: |rows, a, y| {

@@ -3,7 +3,7 @@
 use super::compute::Compute;
 use super::matvec::{MOST_ROWS, block_rows, chunk_bytes, chunks};
 use crate::cpu::pool::{Region, Work};
-use crate::cpu::several::AT_ONCE;
+use crate::cpu::several::{CHOICE, Vectors};
 use crate::cpu::{Activations, Isa};
 use crate::model::Matrix;
 
@@ -93,13 +93,13 @@ impl Work for Terms {
             let Some(down) = &term.down else { continue };
             let kernels = isa.kernels(down.dtype());
             let (rows, block) = (down.rows(first, out.len() / n), block_rows(down.row_bytes()));
-            let mut products = [0.0; MOST_ROWS * AT_ONCE];
-            for (i, out) in out.chunks_mut(block * n).enumerate() {
-                let range = i * block..i * block + out.len() / n;
-                for (h, tokens) in term.tokens.chunks(AT_ONCE).enumerate() {
+            let mut products = [0.0; MOST_ROWS * CHOICE];
+            for (h, tokens) in term.tokens.chunks(CHOICE).enumerate() {
+                let x = Vectors::of(tokens.len(), |token| term.h.row(h * CHOICE + token));
+                for (i, out) in out.chunks_mut(block * n).enumerate() {
+                    let range = i * block..i * block + out.len() / n;
                     let products = &mut products[..range.len() * tokens.len()];
-                    let x = |token: usize| term.h.row(h * AT_ONCE + token);
-                    kernels.dots(rows, range.clone(), tokens.len(), x, products);
+                    kernels.dots(rows, range, &x, products, tokens.len());
                     for (out, products) in out.chunks_exact_mut(n).zip(products.chunks_exact(tokens.len())) {
                         tokens.iter().zip(products).for_each(|(token, product)| out[*token as usize] += product);
                     }

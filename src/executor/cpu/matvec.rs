@@ -4,7 +4,7 @@ use super::active::{Active, Wanted, WantedBy};
 use super::compute::Compute;
 use super::followed::{Followed, Kept, NEAR};
 use crate::cpu::pool::{Region, Work};
-use crate::cpu::several::CHOICE;
+use crate::cpu::several::{CHOICE, Vectors};
 use crate::cpu::{Activations, Isa, Which};
 use crate::model::{Activation, Matrix, Part};
 use std::sync::Arc;
@@ -185,9 +185,12 @@ impl ProductWork {
         }
         let n = vectors.len();
         let block = block_rows(matrix.row_bytes());
-        for (i, out) in out.chunks_mut(block * n).enumerate() {
-            let range = i * block..i * block + out.len() / n;
-            kernels.dots(rows, range, n, |token| self.x.row(vectors[token] as usize), out);
+        for (first, vectors) in choices(vectors) {
+            let x = self.vectors(vectors);
+            for (i, out) in out.chunks_mut(block * n).enumerate() {
+                let range = i * block..i * block + out.len() / n;
+                kernels.dots(rows, range, &x, &mut out[first..], n);
+            }
         }
     }
 
@@ -203,19 +206,28 @@ impl ProductWork {
         let (vectors, kernels) = (&piece.vectors, isa.kernels(matrix.dtype()));
         let (n, rows) = (vectors.len(), matrix.which(Which::List(union)));
         out.fill(0.0);
-        for (i, (block, out)) in union.chunks(MOST_ROWS).zip(out.chunks_mut(MOST_ROWS * n)).enumerate() {
-            let range = i * MOST_ROWS..i * MOST_ROWS + block.len();
-            for (first, vectors) in vectors.chunks(CHOICE).enumerate().map(|(i, vectors)| (i * CHOICE, vectors)) {
+        for (first, vectors) in choices(vectors) {
+            let x = self.vectors(vectors);
+            for (i, (block, out)) in union.chunks(MOST_ROWS).zip(out.chunks_mut(MOST_ROWS * n)).enumerate() {
+                let range = i * MOST_ROWS..i * MOST_ROWS + block.len();
                 let mut wanted = [0; MOST_ROWS];
                 for token in 0..vectors.len() {
                     each.mark(first + token, block, |row| wanted[row] |= 1 << token);
                 }
-                let x = |token: usize| self.x.row(vectors[token.min(vectors.len() - 1)] as usize);
                 let put = |row: usize, token: usize, product| out[row * n + first + token] = product;
-                kernels.wanted_dots(rows, range.clone(), x, &wanted[..block.len()], put);
+                kernels.wanted_dots(rows, range, &x, &wanted[..block.len()], put);
             }
         }
     }
+
+    fn vectors(&self, numbers: &[u32]) -> Vectors<'_> {
+        Vectors::of(numbers.len(), |i| self.x.row(numbers[i] as usize))
+    }
+}
+
+/// `vectors` in pieces that rows meet at once, each with the place at which it begins.
+fn choices(vectors: &[u32]) -> impl Iterator<Item = (usize, &[u32])> {
+    vectors.chunks(CHOICE).enumerate().map(|(i, vectors)| (i * CHOICE, vectors))
 }
 
 impl OwnedPiece {

@@ -7,6 +7,7 @@ mod audit;
 mod buffers;
 mod choice;
 mod column_sum;
+mod columns;
 mod compute;
 mod ffn;
 mod followed;

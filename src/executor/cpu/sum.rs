@@ -1,6 +1,7 @@
 //! Adding up the output vectors of neurons, divided among the threads by columns.
 
 use super::active::{Active, Wanted, WantedBy, within};
+use super::columns::Columns;
 use super::compute::Compute;
 use crate::cpu::pool::{Region, Work};
 use crate::cpu::{Isa, Which};
@@ -59,7 +60,7 @@ const GRAIN: usize = 128;
 const LEAST: usize = 256;
 /// Neurons that are added to all tokens before the next ones are read: what a thread has of them should stay in its
 /// caches.
-const BLOCK: usize = 16;
+const BLOCK: usize = 64;
 
 impl NeuronSum {
     /// Adds to `y` (`[n_tokens][width]`) the neurons of `all`, one after another, each times its `h`.
@@ -106,25 +107,27 @@ impl Term {
     }
 
     /// The same neurons for every token, some at a time.
-    fn add_all(&self, isa: Isa, down: &Down, which: Which, (first, width): (usize, usize), out: &mut [f32]) {
+    fn add_all(&self, columns: &Columns, which: Which, out: &mut [f32]) {
         let block = if self.tokens.len() == 1 { which.len().max(1) } else { BLOCK };
         for start in (0..which.len()).step_by(block) {
             let len = block.min(which.len() - start);
             for (token, h) in self.tokens.iter().zip(self.h.chunks_exact(which.len())) {
-                let out = &mut out[*token as usize * width..][..width];
-                add_columns(isa, down, which.part(start, len), &h[start..start + len], first, out);
+                columns.add(which.part(start, len), &h[start..start + len], columns.of(*token, out));
             }
         }
     }
 
-    fn add_each(&self, isa: Isa, down: &Down, each: &Active, (first, width): (usize, usize), out: &mut [f32]) {
-        for block in each.union().chunks(BLOCK) {
+    /// For each token its own, those among some of the union at a time.
+    fn add_each(&self, columns: &Columns, each: &Active, out: &mut [f32]) {
+        let (union, n) = (each.union(), self.tokens.len());
+        for (start, block) in union.chunks(BLOCK).enumerate().map(|(i, block)| (i * BLOCK, block)) {
+            let next = &union[start + block.len()..union.len().min(start + block.len() + BLOCK)];
             for (i, token) in self.tokens.iter().enumerate() {
+                columns.fetch(&next[next.len() * i / n..next.len() * (i + 1) / n]);
                 let (own, range) = (each.of(i), each.range(i));
                 let these = within(own, block);
                 let h = &self.h[range][these.clone()];
-                let out = &mut out[*token as usize * width..][..width];
-                add_columns(isa, down, Which::List(&own[these]), h, first, out);
+                columns.add(Which::List(&own[these]), h, columns.of(*token, out));
             }
         }
     }
@@ -140,23 +143,13 @@ impl Work for Terms {
         }
         for term in &self.terms[..self.n] {
             let Some(down) = &term.down else { continue };
+            let columns = Columns::new(isa, down, first, width, term.tokens.len());
+            columns.begin(&term.tokens, out);
             match term.neurons.get() {
-                WantedBy::All(which) => term.add_all(isa, down, which, columns, out),
-                WantedBy::Each(each) => term.add_each(isa, down, each, columns, out),
+                WantedBy::All(which) => term.add_all(&columns, which, out),
+                WantedBy::Each(each) => term.add_each(&columns, each, out),
             }
-        }
-    }
-}
-
-/// Adds to `y`, the columns from `first` on, what neurons of `down`, stored by rows, have there, each times its `h`, in
-/// rising order.
-pub(super) fn add_columns(isa: Isa, down: &Down, which: Which, h: &[f32], first: usize, y: &mut [f32]) {
-    match down {
-        Down::Lossless(down) => down.add(isa, which, h, first, y),
-        Down::Rows(down) | Down::Columns(down) => {
-            let dtype = down.dtype();
-            let bytes = |columns: usize| columns / dtype.block_len() * dtype.block_bytes();
-            (isa.kernels(dtype).add_scaled)(down.which(which).piece(bytes(first), bytes(y.len())), h, y);
+            columns.end(&term.tokens, out);
         }
     }
 }

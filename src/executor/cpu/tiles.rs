@@ -1,7 +1,7 @@
 //! Matrices times the activations of many tokens, tile by tile: what prefill consists of.
 
+use super::columns::add_columns;
 use super::compute::Compute;
-use super::sum::add_columns;
 use crate::cpu::gemm::sparse::Factors;
 use crate::cpu::gemm::{self, Packed};
 use crate::cpu::{Activations, Which};
