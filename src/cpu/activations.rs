@@ -25,16 +25,23 @@ pub const GROUP: usize = 4 * QK;
 /// 32-bit lanes of the vectors that [`Halves`] is laid out for.
 pub const LANES: usize = 16;
 
-/// Quantized activations in groups of four blocks: the first halves of all four, then the second halves, as the low
-/// and high halves of the bytes of four `Q4_0` blocks are. The last group is padded with zeros.
-#[derive(Default, Clone, Copy)]
-pub struct Halves<'a> {
+/// Four blocks of quantized activations: the first halves of all four, then the second halves, as the low and high halves of
+/// the bytes of four `Q4_0` blocks are. What belongs together lies together, so that a kernel needs one address for each vector.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Halves {
     /// Bytes of the group in that order.
-    pub q: &'a [[i8; GROUP]],
+    pub q: [i8; GROUP],
     /// Scale of the block to which each lane belongs.
-    pub d: &'a [[f32; LANES]],
+    pub d: [f32; LANES],
     /// The negated sum of the eight bytes that meet in each lane.
-    pub neg_sums: &'a [[i32; LANES]],
+    pub neg_sums: [i32; LANES],
+}
+
+impl Default for Halves {
+    fn default() -> Self {
+        Self { q: [0; GROUP], d: [0.0; LANES], neg_sums: [0; LANES] }
+    }
 }
 
 /// Elements in a group of [`Supers`]: a super-block.
@@ -66,8 +73,8 @@ pub struct ActRow<'a> {
     pub ds: &'a [f32],
     /// The negated sum of every [`SUM_LEN`] elements of `q`: where a weight type with an offset starts its sums.
     pub neg_sums: &'a [i32],
-    /// The same for [`ActKind::Q8Halves`].
-    pub halves: Halves<'a>,
+    /// The same for [`ActKind::Q8Halves`]; the last group is padded with zeros.
+    pub halves: &'a [Halves],
     /// The same for [`ActKind::Q8Supers`].
     pub supers: Supers<'a>,
 }
@@ -123,9 +130,7 @@ pub struct Activations {
     d: Buffer<f32>,
     ds: Buffer<f32>,
     neg_sums: Buffer<i32>,
-    halves_q: Buffer<i8>,
-    halves_d: Buffer<f32>,
-    halves_neg_sums: Buffer<i32>,
+    halves: Buffer<Halves>,
     n_groups: usize,
     supers_q: Buffer<i8>,
     supers_factors: Buffer<f32>,
@@ -225,21 +230,16 @@ impl Activations {
 
     fn load_halves(&mut self) {
         self.n_groups = self.n.div_ceil(GROUP);
-        let (n_tokens, n_groups) = (self.n_tokens(), self.n_groups * self.n_tokens());
-        self.halves_q.resize(n_groups * GROUP);
-        self.halves_d.resize(n_groups * LANES);
-        self.halves_neg_sums.resize(n_groups * LANES);
-        let (halves_q, halves_d) = (self.halves_q.as_chunks_mut().0, self.halves_d.as_chunks_mut().0);
-        let halves_neg_sums = self.halves_neg_sums.as_chunks_mut().0;
+        let n_tokens = self.n_tokens();
+        self.halves.resize(n_tokens * self.n_groups);
         for token in 0..n_tokens {
             for group in 0..self.n_groups {
-                let to = token * self.n_groups + group;
-                let (q, d, sums): (&mut [i8; GROUP], &mut [f32; LANES], &mut [i32; LANES]) =
-                    (&mut halves_q[to], &mut halves_d[to], &mut halves_neg_sums[to]);
+                let to = &mut self.halves[token * self.n_groups + group];
                 let n_blocks = ((self.n - group * GROUP) / QK).min(GROUP / QK);
                 if n_blocks < GROUP / QK {
-                    (*q, *d, *sums) = ([0; GROUP], [0.0; LANES], [0; LANES]);
+                    *to = Halves::default();
                 }
+                let Halves { q, d, neg_sums: sums } = to;
                 for block in 0..n_blocks {
                     const HALF: usize = QK / 2;
                     const LANES_OF_BLOCK: usize = LANES * QK / GROUP;
@@ -269,9 +269,7 @@ impl Activations {
             self.neg_sums.copy_from(&other.neg_sums);
         }
         if other.n_groups > 0 {
-            self.halves_q.copy_from(&other.halves_q);
-            self.halves_d.copy_from(&other.halves_d);
-            self.halves_neg_sums.copy_from(&other.halves_neg_sums);
+            self.halves.copy_from(&other.halves);
         }
         if other.n_supers > 0 {
             self.supers_q.copy_from(&other.supers_q);
@@ -294,11 +292,7 @@ impl Activations {
             d: &self.d[token * n / QK..][..n / QK],
             ds: &self.ds[token * n / QK..][..n / QK],
             neg_sums: &self.neg_sums[token * n / SUM_LEN..][..n / SUM_LEN],
-            halves: Halves {
-                q: &self.halves_q.as_chunks().0[token * self.n_groups..][..self.n_groups],
-                d: &self.halves_d.as_chunks().0[token * self.n_groups..][..self.n_groups],
-                neg_sums: &self.halves_neg_sums.as_chunks().0[token * self.n_groups..][..self.n_groups],
-            },
+            halves: &self.halves[token * self.n_groups..][..self.n_groups],
             supers: Supers {
                 q: &self.supers_q.as_chunks().0[token * self.n_supers..][..self.n_supers],
                 factors: &self.supers_factors.as_chunks().0[token * self.n_supers..][..self.n_supers],

@@ -342,7 +342,7 @@ pub(super) fn q2_k<const N: usize>(row: &[u8], ahead: &[u8], x: [&ActRow; N]) ->
 pub(super) fn iq4_xs<const N: usize>(row: &[u8], ahead: &[u8], x: [&ActRow; N]) -> [f32; N] {
     let (blocks, x) = (row.as_chunks::<IQ4_XS_BYTES>().0, x.map(|x| x.halves));
     for x in x {
-        assert!(x.q.len() == 2 * blocks.len() && x.d.len() == x.q.len() && x.neg_sums.len() == x.q.len());
+        assert_eq!(x.len(), 2 * blocks.len());
     }
     let of_lane = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
     let of_lane = [of_lane, _mm512_add_epi32(of_lane, _mm512_set1_epi32(4))];
@@ -360,12 +360,12 @@ pub(super) fn iq4_xs<const N: usize>(row: &[u8], ahead: &[u8], x: [&ActRow; N]) 
             let high = _mm512_shuffle_epi8(levels, _mm512_and_si512(_mm512_srli_epi16::<4>(bytes), mask));
             let scale = _mm512_permutexvar_ps(of_lane[half], scales);
             for v in 0..N {
-                let (x, at) = (&x[v], 2 * i + half);
-                let (q_low, q_high) = super::dot::bytes(&x.q[at]);
+                let x = &x[v][2 * i + half];
+                let (q_low, q_high) = super::dot::bytes(&x.q);
                 // Weights are offset by 128.
-                let products = _mm512_slli_epi32::<7>(super::i32x16(&x.neg_sums[at]));
+                let products = _mm512_slli_epi32::<7>(super::i32x16(&x.neg_sums));
                 let products = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(products, low, q_low), high, q_high);
-                let scale = _mm512_mul_ps(scale, f32x16(&x.d[at]));
+                let scale = _mm512_mul_ps(scale, f32x16(&x.d));
                 sums[half][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scale, sums[half][v]);
             }
         }
