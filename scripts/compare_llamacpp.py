@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare the speed of powerinfer-bench with that of llama.cpp, on the same weights with the same threads.
 
-    pip install llama-cpp-python
+    pip install llama-cpp-python (or xllamacpp, whose wheels are built for AVX2)
     python scripts/compare_llamacpp.py --bench target/release/powerinfer-bench --plain M.gguf --variant V.gguf -t 2
 
 llama.cpp runs the plain file; ours the plain file, and in exact mode the variant that powerinfer-split made of it (give
@@ -42,6 +42,8 @@ import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import llama_library
+
 ROWS = ("decode-dense", "decode-exact", "decode-predicted", "prefill-plain", "prefill-variant", "busy")
 SIDES = ("ours", "llama.cpp")
 N_BATCH = 512
@@ -74,10 +76,10 @@ def fail(message):
 # llama.cpp: a child process per measurement.
 
 
-def llama_child(model, n_threads, n_prompt, n_gen, n_depth):
-    """One measurement, printed as JSON."""
+def llama_child(model, n_threads, n_prompt, n_gen, n_depth, n_runs=1):
+    """One measurement, printed as JSON: the mean speed of some runs."""
     try:
-        import llama_cpp as L
+        L = llama_library.load()
     except ImportError as e:
         fail(f"{e} (pip install llama-cpp-python)")
     own_before = rss_anon(os.getpid())
@@ -94,10 +96,10 @@ def llama_child(model, n_threads, n_prompt, n_gen, n_depth):
     params = L.llama_context_default_params()
     params.n_ctx = n_depth + n_prompt + n_gen
     params.n_batch = params.n_ubatch = N_BATCH
-    params.n_threads = params.n_threads_batch = n_threads
     ctx = L.llama_init_from_model(llm, params)
     if not ctx:
         fail(f"{model}: llama.cpp cannot make a context of {params.n_ctx}")
+    L.llama_set_n_threads(ctx, n_threads, n_threads)
     load_s = time.perf_counter() - start
 
     n_vocab = L.llama_vocab_n_tokens(L.llama_model_get_vocab(llm))
@@ -128,7 +130,7 @@ def llama_child(model, n_threads, n_prompt, n_gen, n_depth):
         return len(tokens) / (time.perf_counter() - begin)
 
     run()
-    speed = run()
+    speed = statistics.mean(run() for _ in range(n_runs))
     start_s = time.perf_counter() - start
     result = {
         "tokens_per_second": speed,
@@ -136,7 +138,7 @@ def llama_child(model, n_threads, n_prompt, n_gen, n_depth):
         "start_s": start_s,
         "own_before": own_before or 0,
         "model_size": L.llama_model_size(llm),
-        "version": L.__version__,
+        "version": f"{getattr(L, 'package', 'llama-cpp-python')} {L.__version__}",
         "system_info": L.llama_print_system_info().decode().strip(),
         "buffers": sorted({line.strip() for line in "".join(log).splitlines() if "buffer size" in line}),
     }
@@ -207,7 +209,9 @@ def check_exit(code, stderr, who):
         why = " (out of memory?)" if code == -signal.SIGKILL else ""
         fail(f"{who} died of {signal.Signals(-code).name}{why}")
     if code:
-        said = stderr.strip().splitlines() or [f"exit status {code}"]
+        lines = stderr.strip().splitlines() or [f"exit status {code}"]
+        # Of wrong usage, what helps stands behind.
+        said = [line for line in lines if line.startswith("error: ")] or lines
         fail(f"{who}: {said[-1].removeprefix('error: ')}")
 
 
@@ -227,9 +231,9 @@ def busy_neighbour(cpu):
 # Measurements.
 
 
-def ours(args, file, mode, text, n_prompt, n_gen, n_depth):
+def ours(args, file, mode, text, n_prompt, n_gen, n_depth, n_runs=1):
     command = [str(args.bench.resolve()), "-m", str(getattr(args, file)), "-p", str(n_prompt), "-n", str(n_gen)]
-    command += ["-d", str(n_depth), "-r", "1", "-t", str(args.threads), "--mode", mode, "--text", text, "-o", "json"]
+    command += ["-d", str(n_depth), "-r", str(n_runs), "-t", str(args.threads), "--mode", mode, "--text", text, "-o", "json"]
     printed, used = run_measured(command, "powerinfer-bench")
     try:
         (row,) = printed
@@ -240,9 +244,9 @@ def ours(args, file, mode, text, n_prompt, n_gen, n_depth):
     return {**result, **used}
 
 
-def theirs(args, n_prompt, n_gen, n_depth):
+def theirs(args, n_prompt, n_gen, n_depth, n_runs=1):
     asked = {"model": str(args.plain), "n_threads": args.threads, "n_prompt": n_prompt, "n_gen": n_gen}
-    asked["n_depth"] = n_depth
+    asked |= {"n_depth": n_depth, "n_runs": n_runs}
     printed, used = run_measured([sys.executable, __file__, "--child", json.dumps(asked)], "llama.cpp")
     used["own_peak"] = max(used["own_peak"] - printed.pop("own_before"), 0)
     return {**used, **printed}
@@ -389,7 +393,7 @@ def markdown(report):
         f"`{report['command']}`",
         "",
         f"{report['cpu']}, {report['n_cores']} cores, load average {load:.2f} before; {report['n_threads']} threads; "
-        f"powerinfer-bench {report['ours']['version']}, llama-cpp-python {report['llama.cpp']['version']}. "
+        f"powerinfer-bench {report['ours']['version']}, llama.cpp of {report['llama.cpp']['version']}. "
         "Tokens per second, medians; ratios ours / llama.cpp: median of the pairs (smallest to largest).",
         "",
     ]
