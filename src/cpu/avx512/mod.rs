@@ -6,6 +6,7 @@
 
 mod add;
 mod dot;
+mod half_dot;
 mod k_add;
 mod k_dot;
 
@@ -28,12 +29,16 @@ macro_rules! kernels {
 }
 
 /// The types that have kernels of their own here.
-pub(super) static TABLE: [Kernels; 12] = [
+pub(super) static TABLE: [Kernels; 16] = [
     kernels!(F32, F32, pairs 2 dot::f32, add::f32),
     kernels!(F16, F32, pairs 2 dot::f16, add::f16),
     kernels!(BF16, F32, pairs 2 dot::bf16, add::bf16),
     kernels!(Q8_0, Q8Halves, pairs 4 dot::q8_0, add::q8_0),
     kernels!(Q4_0, Q8Halves, pairs 4 dot::q4_0, add::q4_0),
+    kernels!(Q4_1, Q8Halves, half_dot::q4_1, simpler::q4_1),
+    kernels!(Q5_0, Q8Halves, half_dot::q5_0, simpler::q5_0),
+    kernels!(Q5_1, Q8Halves, half_dot::q5_1, simpler::q5_1),
+    kernels!(MXFP4, Q8Halves, half_dot::mxfp4, simpler::mxfp4),
     kernels!(IQ4_NL, Q8Halves, pairs 4 dot::iq4_nl, simpler::iq4_nl),
     kernels!(Q2_K, Q8Supers, k_dot::q2_k, simpler::q2_k),
     kernels!(Q3_K, Q8, k_dot::q3_k, simpler::q3_k),
@@ -63,6 +68,22 @@ pub(super) static Q4_0_ORDERED: Ordered = {
 mod simpler {
     use crate::cpu::{Isa, Rows};
     use crate::quant::GgmlType;
+
+    pub fn q4_1(rows: Rows, a: &[f32], y: &mut [f32]) {
+        (Isa::Avx2.kernels(GgmlType::Q4_1).add_scaled)(rows, a, y);
+    }
+
+    pub fn q5_0(rows: Rows, a: &[f32], y: &mut [f32]) {
+        (Isa::Avx2.kernels(GgmlType::Q5_0).add_scaled)(rows, a, y);
+    }
+
+    pub fn q5_1(rows: Rows, a: &[f32], y: &mut [f32]) {
+        (Isa::Avx2.kernels(GgmlType::Q5_1).add_scaled)(rows, a, y);
+    }
+
+    pub fn mxfp4(rows: Rows, a: &[f32], y: &mut [f32]) {
+        (Isa::Avx2.kernels(GgmlType::MXFP4).add_scaled)(rows, a, y);
+    }
 
     pub fn iq4_nl(rows: Rows, a: &[f32], y: &mut [f32]) {
         (Isa::Avx2.kernels(GgmlType::IQ4_NL).add_scaled)(rows, a, y);
