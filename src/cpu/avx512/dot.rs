@@ -100,7 +100,7 @@ fn add_group<const OFFSET: u32, const R: usize, const N: usize>(
 /// The levels that half-bytes of IQ4_NL and IQ4_XS stand for, offset by 128, in each quarter.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-pub(super) fn levels() -> __m512i {
+pub(in crate::cpu) fn levels() -> __m512i {
     // SAFETY: the array has 16 bytes.
     _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(LEVELS.as_ptr().cast()) })
 }

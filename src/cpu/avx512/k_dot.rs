@@ -7,23 +7,23 @@ use crate::quant::blocks::QK;
 use std::arch::x86_64::*;
 
 /// Bytes of a `Q2_K` block: the scales and minima; from 16 on the pairs of bits, at 80 the factors of both.
-const Q2_K_BYTES: usize = 84;
+pub(in crate::cpu) const Q2_K_BYTES: usize = 84;
 /// Bytes of a `Q3_K` block: the third bits; from 32 on the pairs of bits, from 96 on the scales and their factor.
-const Q3_K_BYTES: usize = 110;
+pub(in crate::cpu) const Q3_K_BYTES: usize = 110;
 /// Bytes of an `IQ4_XS` block; its half-bytes begin at 8.
-const IQ4_XS_BYTES: usize = 136;
+pub(in crate::cpu) const IQ4_XS_BYTES: usize = 136;
 /// Bytes of a `Q4_K` block; its half-bytes begin at 16.
-pub(super) const Q4_K_BYTES: usize = 144;
+pub(in crate::cpu) const Q4_K_BYTES: usize = 144;
 /// Bytes of a `Q5_K` block; its fifth bits begin at 16, its half-bytes at 48.
-pub(super) const Q5_K_BYTES: usize = 176;
+pub(in crate::cpu) const Q5_K_BYTES: usize = 176;
 /// Bytes of a `Q6_K` block: the lower four bits; from 128 on the upper two, from 192 on the scales, at 208 their
 /// factor.
-pub(super) const Q6_K_BYTES: usize = 210;
+pub(in crate::cpu) const Q6_K_BYTES: usize = 210;
 
 /// The eight scales and minima at the start of a `Q4_K` or `Q5_K` block: scale, minimum, scale and so on.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-pub(super) fn scales_and_minima(block: &[u8; 16]) -> __m512 {
+pub(in crate::cpu) fn scales_and_minima(block: &[u8; 16]) -> __m512 {
     // What `quant::k_quants::scale_and_min` reads, 8 bits from any bit of each 64 at a time.
     let low_bits = _mm_set_epi8(28, 24, 20, 16, 12, 8, 4, 0, 56, 24, 48, 16, 40, 8, 32, 0);
     let top_bits = _mm_set_epi8(58, 26, 50, 18, 42, 10, 34, 2, 0, 0, 0, 0, 0, 0, 0, 0);
@@ -140,7 +140,7 @@ fn read_q5_k(block: &[u8; Q5_K_BYTES]) -> [__m512i; 4] {
 /// The unsigned values of a `Q6_K` block, 64 at a time.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-pub(super) fn read_q6_k(block: &[u8; Q6_K_BYTES]) -> [__m512i; 4] {
+pub(in crate::cpu) fn read_q6_k(block: &[u8; Q6_K_BYTES]) -> [__m512i; 4] {
     let mut q = [_mm512_setzero_si512(); 4];
     let shift_low = _mm512_set_epi64(2, 2, 2, 2, 4, 4, 4, 4);
     let shift_high = _mm512_set_epi64(2, 2, 2, 2, 0, 0, 0, 0);
@@ -164,7 +164,7 @@ pub(super) fn read_q6_k(block: &[u8; Q6_K_BYTES]) -> [__m512i; 4] {
 /// The 16 scales of a `Q6_K` block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-pub(super) fn scales_of_q6_k(block: &[u8; Q6_K_BYTES]) -> __m512 {
+pub(in crate::cpu) fn scales_of_q6_k(block: &[u8; Q6_K_BYTES]) -> __m512 {
     // SAFETY: 16 bytes from 192 on.
     let scales = unsafe { _mm_loadu_si128(block.as_ptr().add(192).cast()) };
     let d = _mm512_cvtph_ps(_mm256_set1_epi16(i16::from_le_bytes([block[208], block[209]])));
@@ -237,7 +237,7 @@ signed!(q3_k, Q3_K_BYTES, 2, read_q3_k, scales_of_q3_k);
 /// The values of a `Q3_K` block, offset by 4, 64 at a time.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-fn read_q3_k(block: &[u8; Q3_K_BYTES]) -> [__m512i; 4] {
+pub(in crate::cpu) fn read_q3_k(block: &[u8; Q3_K_BYTES]) -> [__m512i; 4] {
     let mut q = [_mm512_setzero_si512(); 4];
     // SAFETY: 32 bytes; then 32 more for each half.
     let bits = |at: usize| _mm512_broadcast_i64x4(unsafe { _mm256_loadu_si256(block.as_ptr().add(at).cast()) });
@@ -259,7 +259,7 @@ fn read_q3_k(block: &[u8; Q3_K_BYTES]) -> [__m512i; 4] {
 /// The 16 scales of a `Q3_K` block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-fn scales_of_q3_k(block: &[u8; Q3_K_BYTES]) -> __m512 {
+pub(in crate::cpu) fn scales_of_q3_k(block: &[u8; Q3_K_BYTES]) -> __m512 {
     let Some([low @ .., t0, t1, t2, t3, d0, d1]) = block.last_chunk::<14>() else { unreachable!() };
     let (low, top) = (i64::from_le_bytes(*low), i32::from_le_bytes([*t0, *t1, *t2, *t3]));
     let low = _mm_and_si128(_mm_set_epi64x(low >> 4, low), _mm_set1_epi8(15));
@@ -376,7 +376,7 @@ pub(super) fn iq4_xs<const N: usize>(row: &[u8], ahead: &[u8], x: [&ActRow; N]) 
 /// The eight scales of an `IQ4_XS` block, and eight that have no meaning.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-fn scales_of_iq4_xs(block: &[u8; IQ4_XS_BYTES]) -> __m512 {
+pub(in crate::cpu) fn scales_of_iq4_xs(block: &[u8; IQ4_XS_BYTES]) -> __m512 {
     let [d0, d1, top0, top1, low0, low1, low2, low3, ..] = block;
     let low = _mm256_set1_epi32(i32::from_le_bytes([*low0, *low1, *low2, *low3]));
     let low = _mm256_srlv_epi32(low, _mm256_set_epi32(28, 24, 20, 16, 12, 8, 4, 0));

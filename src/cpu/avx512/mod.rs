@@ -5,10 +5,10 @@
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
 mod add;
-mod dot;
+pub(super) mod dot;
 mod half_dot;
 mod k_add;
-mod k_dot;
+pub(super) mod k_dot;
 
 use super::activations::GROUP;
 use super::kernels::{Kernels, row_kernels};

@@ -22,6 +22,8 @@ mod sparse512;
 mod tile;
 #[cfg(target_arch = "x86_64")]
 mod unpack512;
+#[cfg(target_arch = "x86_64")]
+mod unpack_k;
 
 pub use packed::{Packed, PackedTokens};
 

@@ -5,10 +5,11 @@
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
 use super::tile::{Floats, Line, TILE_ROWS, TileLines, WORD};
+use super::unpack_k;
 use crate::cpu::Rows;
 use crate::quant::blocks::QK;
 use crate::quant::decoded::BlockFormat;
-use crate::quant::{GgmlType, iq4, k_quants};
+use crate::quant::{GgmlType, iq4, mxfp4};
 use std::arch::x86_64::*;
 
 /// Columns unpacked at a time.
@@ -68,46 +69,43 @@ fn unpack(format: &BlockFormat, rows: Rows, n_cols: usize, to: TileLines) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 fn read(format: &BlockFormat, row: &[u8], q: &mut [u8], scales: &mut [f32], mins: &mut [f32]) {
-    // What is called by name here is compiled for this instruction set.
     match format.dtype {
         GgmlType::Q4_0 => with_heads::<18>(row, q, scales, mins, |block| nibbles(&block[2..])),
         GgmlType::Q4_1 => with_heads::<20>(row, q, scales, mins, |block| nibbles(&block[4..])),
         GgmlType::Q5_0 => with_heads::<22>(row, q, scales, mins, |block| fifth_bits(&block[2..], nibbles(&block[6..]))),
         GgmlType::Q5_1 => with_heads::<24>(row, q, scales, mins, |block| fifth_bits(&block[4..], nibbles(&block[8..]))),
         GgmlType::Q8_0 => with_heads::<34>(row, q, scales, mins, |block| raised(&block[2..])),
-        GgmlType::IQ4_NL => with_heads::<18>(row, q, scales, mins, |block| levels(nibbles(&block[2..]))),
-        GgmlType::Q2_K => by_block(format, row, q, scales, mins, k_quants::decode_q2_k),
-        GgmlType::Q3_K => by_block(format, row, q, scales, mins, k_quants::decode_q3_k),
-        GgmlType::Q4_K => by_block(format, row, q, scales, mins, k_quants::decode_q4_k),
-        GgmlType::Q5_K => by_block(format, row, q, scales, mins, k_quants::decode_q5_k),
-        GgmlType::Q6_K => by_block(format, row, q, scales, mins, k_quants::decode_q6_k),
-        GgmlType::IQ4_XS => by_block(format, row, q, scales, mins, |block, q, scales, _| {
-            iq4::scales_of_iq4_xs(block, scales);
-            let halves = block[8..].as_chunks::<16>().0;
-            for (q, halves) in q.as_chunks_mut::<QK>().0.iter_mut().zip(halves) {
-                // SAFETY: 32 bytes.
-                unsafe { _mm256_storeu_si256(q.as_mut_ptr().cast(), levels(nibbles(halves))) };
-            }
-        }),
-        _ => by_block(format, row, q, scales, mins, format.decode),
+        GgmlType::IQ4_NL => with_heads::<18>(row, q, scales, mins, |block| levels(&iq4::LEVELS, nibbles(&block[2..]))),
+        GgmlType::MXFP4 => mxfp4(row, q, scales),
+        GgmlType::Q2_K => unpack_k::q2_k(row, q, scales, mins),
+        GgmlType::Q3_K => unpack_k::q3_k(row, q, scales, mins),
+        GgmlType::Q4_K => unpack_k::q4_k(row, q, scales, mins),
+        GgmlType::Q5_K => unpack_k::q5_k(row, q, scales, mins),
+        GgmlType::Q6_K => unpack_k::q6_k(row, q, scales, mins),
+        GgmlType::IQ4_XS => unpack_k::iq4_xs(row, q, scales, mins),
+        _ => by_block(format, row, q, scales, mins),
     }
 }
 
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-fn by_block(
-    format: &BlockFormat,
-    row: &[u8],
-    q: &mut [u8],
-    scales: &mut [f32],
-    mins: &mut [f32],
-    decode: impl Fn(&[u8], &mut [u8], &mut [f32], &mut [f32]),
-) {
+/// A block at a time, in plain Rust.
+fn by_block(format: &BlockFormat, row: &[u8], q: &mut [u8], scales: &mut [f32], mins: &mut [f32]) {
     let n_sub = format.n_sub();
     let blocks = row.chunks_exact(format.dtype.block_bytes()).zip(q.chunks_exact_mut(format.dtype.block_len()));
     let subs = scales.chunks_exact_mut(n_sub).zip(mins.chunks_exact_mut(n_sub));
     for ((block, q), (scales, mins)) in blocks.zip(subs) {
-        decode(block, q, scales, mins);
+        (format.decode)(block, q, scales, mins);
+    }
+}
+
+/// Blocks of MXFP4.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+fn mxfp4(row: &[u8], q: &mut [u8], scales: &mut [f32]) {
+    let blocks = row.as_chunks::<{ mxfp4::BYTES }>().0.iter().zip(q.as_chunks_mut::<QK>().0);
+    for ((block, q), scale) in blocks.zip(scales) {
+        *scale = mxfp4::scale(block[0]);
+        // SAFETY: 32 bytes.
+        unsafe { _mm256_storeu_si256(q.as_mut_ptr().cast(), levels(&mxfp4::LEVELS, nibbles(&block[1..]))) };
     }
 }
 
@@ -175,9 +173,9 @@ fn raised(bytes: &[u8]) -> __m256i {
 /// The levels that the half-bytes stand for.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-fn levels(q: __m256i) -> __m256i {
+fn levels(levels: &[u8; 16], q: __m256i) -> __m256i {
     // SAFETY: 16 bytes.
-    let levels = unsafe { _mm_loadu_si128(iq4::LEVELS.as_ptr().cast()) };
+    let levels = unsafe { _mm_loadu_si128(levels.as_ptr().cast()) };
     _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(levels), q)
 }
 
