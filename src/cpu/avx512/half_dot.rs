@@ -39,10 +39,7 @@ macro_rules! half_bytes {
             let (n_groups, n_tail) = (groups.len(), tail.len() / $bytes);
             let (halves, ds) = (x.map(|x| x.halves), x.map(|x| x.ds.as_chunks::<GROUP_BLOCKS>()));
             for v in 0..N {
-                let n = halves[v].q.len();
-                assert!(
-                    n == n_groups + usize::from(n_tail > 0) && halves[v].d.len() == n && halves[v].neg_sums.len() == n
-                );
+                assert_eq!(halves[v].len(), n_groups + usize::from(n_tail > 0));
                 assert!(ds[v].0.len() == n_groups && ds[v].1.len() == n_tail);
             }
             let mut sums = [_mm512_setzero_ps(); N];
@@ -85,16 +82,16 @@ macro_rules! half_bytes {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
 fn add<const OFFSET: u32, const HAS_MIN: bool, const N: usize>(
     w: &Unpacked,
-    x: &[Halves; N],
+    x: &[&[Halves]; N],
     i: usize,
     sums: &mut [__m512; N],
 ) {
     for v in 0..N {
-        let (q_low, q_high) = bytes(&x[v].q[i]);
-        let start =
-            if HAS_MIN { _mm512_setzero_si512() } else { _mm512_slli_epi32::<OFFSET>(i32x16(&x[v].neg_sums[i])) };
+        let x = &x[v][i];
+        let (q_low, q_high) = bytes(&x.q);
+        let start = if HAS_MIN { _mm512_setzero_si512() } else { _mm512_slli_epi32::<OFFSET>(i32x16(&x.neg_sums)) };
         let products = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(start, w.low, q_low), w.high, q_high);
-        let scale = _mm512_mul_ps(w.scale, f32x16(&x[v].d[i]));
+        let scale = _mm512_mul_ps(w.scale, f32x16(&x.d));
         sums[v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), scale, sums[v]);
     }
 }
