@@ -21,7 +21,7 @@ use powerinfer::printable::printable;
 use powerinfer::profile::checkpoint::Checkpoint;
 use powerinfer::profile::collect::{CollectParams, Collected, CorpusPart, Profiling, Text};
 use powerinfer::profile::samples::Samples;
-use powerinfer::profile::{Profile, compare, corpus, experts, json, plot, report};
+use powerinfer::profile::{Profile, compare, corpus, experts, json, plot, report, together};
 use powerinfer::progress::{Interrupted, Silent};
 use powerinfer::tokenizer::Special;
 use powerinfer::units::Bytes;
@@ -208,11 +208,12 @@ fn run(args: Args) -> Result<()> {
     args.page.write(&profile, made_of, args.threads.unwrap_or_else(common::default_threads))?;
     let (texts, n_tokens) = (profile.texts_in_words(), profile.n_tokens());
     let (name, activation, table) = (&profile.name, &profile.activation, report::table(&profile));
-    let more = if args.show.is_some() { report::cold_table(&profile) } else { String::new() };
-    let more = more + &experts::table(&profile);
     if args.json {
         return print_json(json(&profile));
     }
+    let more =
+        if args.show.is_some() { report::cold_table(&profile) + &together::table(&profile) } else { String::new() };
+    let more = more + &experts::table(&profile);
     print_table(format_args!(
         "{}: {n_tokens} tokens of {texts}, activation {activation}\n{table}{more}",
         printable(name)

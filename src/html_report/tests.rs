@@ -25,6 +25,7 @@ fn profile(name: &str, n_layer: u32) -> Profile {
         reuse: None,
         routers: vec![],
         fired_sets: None,
+        unions: None,
         thresholds: None,
     }
 }

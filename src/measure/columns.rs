@@ -1,7 +1,7 @@
 //! The columns of a table of measurements. A new one is a line here.
 
 use super::divergence::Divergence;
-use super::row::{Kl, OnCard, Predicted, Row};
+use super::row::{Kl, OnCard, Parallel, Predicted, Row};
 use super::table::{Column, Group, Tabled, fields, groups_of};
 use crate::units::Bytes;
 use serde_json::{Map, Value};
@@ -261,9 +261,17 @@ static GROUPS: [Group<Row>; 11] = [
                 .shown("sequences", |r| Some(r.parallel.as_ref().map_or(1, |p| p.n_parallel).to_string())),
             number("union_density", |r| r.parallel.as_ref().and_then(|p| p.union_density).into())
                 .shown("density of union", |r| Some(percent(r.parallel.as_ref()?.union_density?, 2))),
+            number("union_predicted", |r| r.parallel.as_ref().and_then(|p| p.union_predicted).into())
+                .shown("predicted (off)", |r| predicted_union(r.parallel.as_ref()?)),
         ],
     },
 ];
+
+/// With how far it is from what was measured.
+fn predicted_union(of: &Parallel) -> Option<String> {
+    let (predicted, measured) = (of.union_predicted?, of.union_density?);
+    Some(format!("{} ({:+.1} %)", percent(predicted, 2), 100.0 * (predicted / measured - 1.0)))
+}
 
 fn predicted<T: Into<Value>>(row: &Row, of: fn(&Predicted) -> T) -> Value {
     row.predicted.as_ref().map(of).into()

@@ -204,6 +204,8 @@ pub struct Parallel {
     pub n_parallel: usize,
     /// Share of neurons that fired for any token of a pass, where somebody looked.
     pub union_density: Option<f64>,
+    /// The same as the file predicts it of tokens that have nothing to do with each other, where a profile has counted.
+    pub union_predicted: Option<f64>,
 }
 
 /// The columns of rows in mode `predicted`.

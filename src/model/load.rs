@@ -1,6 +1,7 @@
 //! Taking the tensors of a file, as the architecture names them.
 
 mod chosen;
+mod consecutive;
 mod experts;
 mod fused;
 
@@ -10,7 +11,7 @@ use super::group::{Chosen, NeuronGroup};
 use super::layer::Layer;
 use super::lossless::LosslessDown;
 use super::matrix::Matrix;
-use super::neurons::NeuronIndex;
+use super::neurons::{CONSECUTIVE_SIZES, NeuronIndex};
 use super::part::{Access, Part, Role, Tensor};
 use super::predictor::{ActiveShare, Predictor, PredictorInput, Scores, Signs};
 use super::pwri;
@@ -34,6 +35,8 @@ pub(super) struct Loader<'a> {
     n_hot: Vec<usize>,
     /// Shares of tokens that groups are computed for, where the file says.
     shares: Option<Vec<f32>>,
+    /// Shares of neurons that fire for any of some consecutive tokens, by group, where the file says.
+    consecutive: Option<Vec<[f32; CONSECUTIVE_SIZES.len()]>>,
     /// Kinds of the predictors, by group, where the file says.
     kinds: Option<Vec<String>>,
     /// Of predictors, by group.
@@ -87,11 +90,25 @@ impl<'a> Loader<'a> {
         let measured = ActiveShare::read(gguf, n_groups)?;
         let kinds = stored_kinds(gguf, n_groups)?;
         let n_hot = planned_n_hot(gguf, n_groups)?;
-        let shares = chosen::shares(gguf, n_groups)?;
+        let (shares, consecutive) = (chosen::shares(gguf, n_groups)?, consecutive::shares(gguf, n_groups)?);
         let reads = PredictorInput::read(gguf.metadata())?;
         let threshold = pwri::threshold(gguf)?;
         let (taken, decoded, n_groups) = (HashSet::new(), HashMap::new(), 0);
-        Ok(Self { gguf, arch, n_embd, n_hot, shares, kinds, measured, reads, threshold, taken, decoded, n_groups })
+        Ok(Self {
+            gguf,
+            arch,
+            n_embd,
+            n_hot,
+            shares,
+            consecutive,
+            kinds,
+            measured,
+            reads,
+            threshold,
+            taken,
+            decoded,
+            n_groups,
+        })
     }
 
     fn has(&self, name: &str) -> bool {
@@ -271,6 +288,9 @@ impl<'a> Loader<'a> {
         };
         if let Some((index, shares)) = index.as_mut().zip(self.shares.as_ref()) {
             chosen::note(index, chosen, shares[self.n_groups], self.n_groups)?;
+        }
+        if let Some((index, shares)) = index.as_mut().zip(self.consecutive.as_ref()) {
+            index.consecutive = Some(shares[self.n_groups]);
         }
         let access = match &down {
             Down::Columns(_) => Access::Whole,

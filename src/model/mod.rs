@@ -55,7 +55,7 @@ pub use layer::Layer;
 pub use lossless::LosslessDown;
 pub use matrix::Matrix;
 pub use mode::Mode;
-pub use neurons::{NeuronId, NeuronIndex, Slot};
+pub use neurons::{CONSECUTIVE_KEY, CONSECUTIVE_SIZES, NeuronId, NeuronIndex, Slot};
 pub use part::{Access, Part, Role, SMALL_ALIGN, Tensor};
 pub use positions::Positions;
 pub use predictor::{ALWAYS, ActiveShare, INPUT_KEY, Predictor, PredictorInput, Scores, Signs};
@@ -73,6 +73,9 @@ use anyhow::{Context, Result, ensure};
 
 /// True in files whose weights are random: their speed means something, their text does not.
 pub const SYNTHETIC_KEY: &str = "powerinfer.synthetic";
+
+/// SHA-256 of the profile that a variant was made with.
+pub const PROFILE_KEY: &str = "powerinfer.profile_sha256";
 
 /// A model that is ready to run: file, configuration and weights agree with each other.
 pub struct Model {
@@ -148,6 +151,12 @@ impl Model {
     pub fn has_predictor(&self) -> bool {
         self.gguf.metadata().has("powerinfer.predictor.kinds")
             || self.weights.groups().any(|(_, group)| group.predictor.is_some())
+    }
+
+    /// Whether a profile has counted how often the neurons of this variant fire, or a synthetic model was made so that they fire
+    /// as often as it says.
+    pub fn has_counted_rates(&self) -> bool {
+        self.is_variant() && (self.is_synthetic() || self.gguf.metadata().has(PROFILE_KEY))
     }
 
     /// Whether it has a context of `n_ctx` tokens: with learned positions none is longer than their table.

@@ -11,6 +11,11 @@ pub struct NeuronId(pub u32);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(pub u32);
 
+/// Numbers of consecutive tokens for which it is told how many neurons fire for any of them.
+pub const CONSECUTIVE_SIZES: [usize; 4] = [2, 4, 8, 16];
+/// Key of the array that tells it.
+pub const CONSECUTIVE_KEY: &str = "powerinfer.consecutive_unions";
+
 /// What a variant knows of one group's neurons.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NeuronIndex {
@@ -24,6 +29,8 @@ pub struct NeuronIndex {
     /// Share of tokens that the group is computed for, where a router chooses it and somebody has counted. Rates and mass are
     /// of all tokens, whether it was chosen or not.
     pub chosen: Option<f32>,
+    /// Mean shares of its neurons that fire for any of [`CONSECUTIVE_SIZES`] tokens, where somebody has counted.
+    pub consecutive: Option<[f32; CONSECUTIVE_SIZES.len()]>,
     /// Planned size of the hot prefix.
     pub n_hot: usize,
     /// How many neurons behind a prefix fire for a token, where tokens were counted one by one.
@@ -48,7 +55,7 @@ impl NeuronIndex {
         Self::check_rates(&rates)?;
         Self::check_mass(&mass)?;
         let ids = ids.into_iter().map(|i| NeuronId(i as u32)).collect();
-        Ok(Self { ids, rates, mass, open_rates: None, chosen: None, n_hot, cold: None })
+        Ok(Self { ids, rates, mass, open_rates: None, chosen: None, consecutive: None, n_hot, cold: None })
     }
 
     /// Whether these may be the rates of neurons, by slot.

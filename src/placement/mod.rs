@@ -16,6 +16,7 @@ pub mod rates;
 mod relaxation;
 mod shaped;
 pub mod solve;
+pub mod union;
 pub mod workload;
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::routers::RouterCounts;
 use super::samples::{Samples, put_halves};
 use super::sections::{self, Reader, Section, SectionFile, Sink, Tag, put_string};
 use super::setup::{Setup, State};
+use super::unions::{UNIONS, UnionCounts};
 use super::{GroupCounts, MASS_ONE};
 use crate::files::remove_leftovers;
 use crate::progress::Silent;
@@ -19,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub(super) const MAGIC: &[u8; 8] = b"PWRPART\n";
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 const WHAT: &str = "a checkpoint of powerinfer-profile";
 /// Checkpoints take at most one part in this many of the time; samples can make them a gigabyte each.
 const RARELY: u32 = 20;
@@ -67,15 +68,22 @@ fn write(path: &Path, setup: &Setup, state: &State) -> Result<()> {
     setup.about.iter().flat_map(|(name, value)| [name, value]).for_each(|text| put_string(&mut about, text));
     let done_bytes = done.iter().map(|d| u8::from(*d)).collect();
     let counts = &gathered.counts;
-    let (mut reuse, mut routers) = (Vec::new(), Vec::new());
+    let (mut reuse, mut routers, mut unions) = (Vec::new(), Vec::new(), Vec::new());
+    counts.unions.put(&mut unions);
     ReuseCounts::put(counts.reuse.iter(), &mut reuse);
     RouterCounts::put(&counts.routers, &mut routers);
     let (sets, samples) = (setup.filled(done, |m| &m.fired_sets), setup.filled(done, |m| &m.samples));
     let width = token_bytes(&sizes_computed_always(setup.model));
     let bits = sets.iter().flat_map(|i| &gathered.fired_sets.bits[i * width..(i + 1) * width]);
     let bits = bits.copied().collect();
-    let parts: [(Tag, Vec<u8>); 5] =
-        [(*b"JOBD", about), (*b"DONE", done_bytes), (ROUTERS, routers), (*b"LRUD", reuse), (*b"FSET", bits)];
+    let parts: [(Tag, Vec<u8>); 6] = [
+        (*b"JOBD", about),
+        (*b"DONE", done_bytes),
+        (ROUTERS, routers),
+        (*b"LRUD", reuse),
+        (*b"FSET", bits),
+        (UNIONS, unions),
+    ];
     let mut list: Vec<_> = parts.into_iter().map(|(tag, bytes)| Section::of_bytes(tag, bytes)).collect();
     list.push(counts_file::section(*b"FIRE", &counts.groups, |g| &g.fired, Packing::Fewest));
     list.push(counts_file::section(*b"MASS", &counts.groups, |g| &g.mass, Packing::Fewest));
@@ -149,6 +157,7 @@ fn read_into(file: &mut SectionFile, setup: &Setup, gathered: &mut Gathered) -> 
     let chooses = |all: &[RouterCounts]| all.iter().map(|r| r.groups.clone()).collect::<Vec<_>>();
     ensure!(chooses(&routers) == chooses(&gathered.counts.routers), "its routers are not those of this run");
     let reuse = ReuseCounts::read(&required(file, b"LRUD")?, n_ff.len())?;
+    let unions = UnionCounts::read(&required(file, &UNIONS)?, n_ff.len(), routers.len())?;
     let n_tokens: u64 = setup.windows.iter().zip(&done).filter(|(_, d)| **d).map(|(w, _)| w.n_counted()).sum();
     let most = (MAX_MASS * MASS_ONE) as u64;
     // Sums that continue from these then stay within their type.
@@ -163,6 +172,9 @@ fn read_into(file: &mut SectionFile, setup: &Setup, gathered: &mut Gathered) -> 
     let sums = sums.all(|((l, r), _)| l.fired.sum() == r.total())
         && routers.iter().all(|r| r.n_chosen().iter().all(|n| *n <= n_tokens));
     ensure!(groups.iter().all(possible) && sums, "its counts are impossible");
+    let fired: Vec<_> = groups.iter().map(|group| (group.fired.len(), group.fired.sum())).collect();
+    let chosen: Vec<_> = routers.iter().map(|router| (router.groups.len(), router.total())).collect();
+    unions.check(n_tokens, &fired, &chosen)?;
     let width = token_bytes(&always);
     let mut bits = required(file, b"FSET")?;
     let sets = setup.filled(&done, |m| &m.fired_sets);
@@ -174,7 +186,7 @@ fn read_into(file: &mut SectionFile, setup: &Setup, gathered: &mut Gathered) -> 
     if let Some(samples) = &mut gathered.samples {
         read_samples(file, &setup.filled(&done, |m| &m.samples), setup.model.config.n_embd, samples)?;
     }
-    gathered.counts = Counts { groups, reuse, routers };
+    gathered.counts = Counts { groups, reuse, routers, unions };
     Ok(done)
 }
 

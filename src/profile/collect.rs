@@ -8,6 +8,7 @@ use super::fingerprint::{Fingerprint, hex};
 use super::fired_sets::{self, FiredSets};
 use super::samples::Samples;
 use super::setup::{Setup, State};
+use super::unions::{Counted, SIZES};
 use super::windows::{self, Cut, Window};
 use crate::cpu::Isa;
 use crate::executor::{Executor, ExecutorParams, KvType, Mode};
@@ -28,6 +29,8 @@ pub use super::windows::{CorpusPart, Text};
 const N_UBATCH: usize = 64;
 /// The same where routers choose: the more tokens there are, the more of them share what is read of a group.
 const N_UBATCH_ROUTED: usize = 512;
+// No block of consecutive tokens is divided between batches.
+const _: () = assert!(N_UBATCH.is_multiple_of(SIZES[SIZES.len() - 1]) && N_UBATCH_ROUTED.is_multiple_of(N_UBATCH));
 
 /// A profile over `texts`, without checkpoints.
 ///
@@ -168,6 +171,7 @@ impl<'m> Profiling<'m> {
             reuse: Some(counts.reuse),
             routers: counts.routers,
             fired_sets: Some(fired_sets),
+            unions: Some(counts.unions),
             thresholds: None,
         };
         Ok(Collected { profile, samples })
@@ -231,7 +235,8 @@ impl Setup<'_> {
             let window = &self.windows[*i];
             progress::check(progress)?;
             executor.clear();
-            counter.begin(window.skipped, window.second_half, &self.marks[*i]);
+            let counted = Counted { first: window.skipped, end: window.tokens.len() };
+            counter.begin(counted, window.second_half, &self.marks[*i]);
             counter.go_on_from(&mut shared.lock().unwrap_or_else(PoisonError::into_inner).state.gathered);
             for chunk in window.tokens.chunks(n_ubatch) {
                 progress::check(progress)?;

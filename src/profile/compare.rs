@@ -216,6 +216,7 @@ mod tests {
             reuse: Some(vec![reuse]),
             routers: vec![],
             fired_sets: None,
+            unions: None,
             thresholds: None,
         }
     }

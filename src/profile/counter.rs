@@ -4,6 +4,7 @@ use super::fired_sets::{FiredSets, token_bytes};
 use super::reuse::{ReuseCounts, Stack};
 use super::routers::{Follower, RouterCounts};
 use super::samples::Samples;
+use super::unions::{Counted, Firsts, UnionCounts};
 use super::{GroupCounts, MASS_ONE};
 use crate::executor::{FfnAt, Observer};
 use crate::model::{Activation, Model, NeuronId};
@@ -29,16 +30,18 @@ pub(super) struct Counts {
     pub(super) reuse: Vec<ReuseCounts>,
     /// Layer by layer, where there are any.
     pub(super) routers: Vec<RouterCounts>,
+    pub(super) unions: UnionCounts,
 }
 
 impl Counts {
     fn new(model: &Model) -> Self {
         let two_masks = model.has_two_masks();
-        let n_ff = model.weights.group_sizes();
+        let (n_ff, routers) = (model.weights.group_sizes(), RouterCounts::of_model(model));
         Self {
             groups: n_ff.iter().map(|n| GroupCounts::new(*n, two_masks)).collect(),
             reuse: vec![ReuseCounts::default(); n_ff.len()],
-            routers: RouterCounts::of_model(model),
+            unions: UnionCounts::new(n_ff.len(), routers.len()),
+            routers,
         }
     }
 
@@ -46,12 +49,14 @@ impl Counts {
         self.groups.iter_mut().for_each(GroupCounts::clear);
         self.reuse.fill(ReuseCounts::default());
         self.routers.iter_mut().for_each(RouterCounts::clear);
+        self.unions.clear();
     }
 
     fn add(&mut self, other: &Self) -> Result<()> {
         self.groups.iter_mut().zip(&other.groups).try_for_each(|(a, b)| a.add(b))?;
         self.reuse.iter_mut().zip(&other.reuse).try_for_each(|(a, b)| a.merge(b))?;
-        self.routers.iter_mut().zip(&other.routers).try_for_each(|(a, b)| a.merge(b))
+        self.routers.iter_mut().zip(&other.routers).try_for_each(|(a, b)| a.merge(b))?;
+        self.unions.merge(&other.unions)
     }
 }
 
@@ -92,6 +97,9 @@ impl Gathered {
     /// # Errors
     /// When a count overflows.
     pub(super) fn add(&mut self, window: &mut Counter) -> Result<()> {
+        for (sum, n) in window.counts.unions.blocks.iter_mut().zip(window.counted.blocks()) {
+            *sum += n;
+        }
         match window.goes_on {
             true => (self.counts, self.taken) = (std::mem::take(&mut window.counts), false),
             false => self.counts.add(&window.counts)?,
@@ -146,8 +154,8 @@ pub(super) struct Counter<'j> {
     n_embd: usize,
     activation: Activation,
     marks: &'j Marks,
-    /// Leading tokens of the window that are not counted.
-    skipped: usize,
+    /// Which tokens of the window are counted.
+    counted: Counted,
     /// Tokens of the window before the batch that is being computed.
     base: usize,
     second_half: bool,
@@ -158,6 +166,7 @@ pub(super) struct Counter<'j> {
     /// By router.
     followers: Vec<Follower>,
     batch: OfBatch,
+    firsts: Firsts,
     /// Counts of this window, or also of those before it.
     counts: Counts,
     /// Whether `counts` are those of all windows so far: a second set of them would take too much memory.
@@ -196,13 +205,14 @@ impl<'j> Counter<'j> {
             n_embd: model.config.n_embd,
             activation: model.config.activation.activation,
             marks,
-            skipped: 0,
+            counted: Counted::default(),
             base: 0,
             second_half: false,
             stacks: stacks.collect(),
             rows,
             followers: routers.iter().map(|router| Follower::new(router.groups.len())).collect(),
             batch: OfBatch::default(),
+            firsts: Firsts::default(),
             counts: if goes_on { Counts::default() } else { Counts::new(model) },
             goes_on,
             n_ff,
@@ -213,9 +223,9 @@ impl<'j> Counter<'j> {
         }
     }
 
-    /// Forgets the last window and begins another, of which the first `skipped` tokens are not counted.
-    pub(super) fn begin(&mut self, skipped: usize, second_half: bool, marks: &'j Marks) {
-        (self.skipped, self.second_half, self.marks, self.base) = (skipped, second_half, marks, 0);
+    /// Forgets the last window and begins another.
+    pub(super) fn begin(&mut self, counted: Counted, second_half: bool, marks: &'j Marks) {
+        (self.counted, self.second_half, self.marks, self.base) = (counted, second_half, marks, 0);
         self.stacks.iter_mut().flatten().for_each(Stack::reset);
         self.followers.iter_mut().for_each(Follower::reset);
         self.counts.clear();
@@ -234,8 +244,9 @@ impl<'j> Counter<'j> {
 
     /// A batch of `n` tokens is over.
     pub(super) fn advance(&mut self, n: usize) {
-        for (follower, counts) in self.followers.iter_mut().zip(&mut self.counts.routers) {
-            follower.end_batch(counts, self.second_half);
+        let Counts { routers, unions, .. } = &mut self.counts;
+        for ((follower, counts), unions) in self.followers.iter_mut().zip(routers).zip(&mut unions.chosen) {
+            follower.end_batch(counts, self.second_half, (self.base, self.counted), unions);
         }
         self.base += n;
     }
@@ -244,7 +255,7 @@ impl<'j> Counter<'j> {
 impl Observer for Counter<'_> {
     fn ffn_input(&mut self, layer: usize, x: &[f32]) {
         for (token, place) in &self.marks.samples {
-            let Some(at) = (token + self.skipped).checked_sub(self.base) else { continue };
+            let Some(at) = (token + self.counted.first).checked_sub(self.base) else { continue };
             let Some(x) = x.chunks_exact(self.n_embd).nth(at) else { continue };
             self.not_finite |= !x.iter().all(|v| v.is_finite());
             // What a half cannot hold becomes its largest value, not infinity.
@@ -257,12 +268,15 @@ impl Observer for Counter<'_> {
         let (group, activation) = (at.group.number, self.activation);
         let (n_ff, ids) = (self.n_ff[group], self.ids[group]);
         let id = |slot: usize| ids.map_or(slot, |ids| ids[slot].0 as usize);
-        let skipped = self.skipped.saturating_sub(self.base);
+        let skipped = self.counted.first.saturating_sub(self.base);
         // A group is computed for some of the tokens of a batch only.
         let skipped = at.tokens.iter().take_while(|token| (**token as usize) < skipped).count();
-        let (batch, stack) = (&mut self.batch, &mut self.stacks[group]);
+        let (batch, firsts, stack) = (&mut self.batch, &mut self.firsts, &mut self.stacks[group]);
         batch.begin(n_ff);
-        for (act, h) in act.chunks_exact(n_ff).zip(h.chunks_exact(n_ff)).skip(skipped) {
+        firsts.begin(n_ff);
+        let rows = act.chunks_exact(n_ff).zip(h.chunks_exact(n_ff)).zip(at.tokens);
+        for ((act, h), position) in rows.skip(skipped) {
+            let mut first = firsts.token(self.base + *position as usize);
             for (slot, a) in act.iter().enumerate().filter(|(_, a)| activation.has_two_masks() && **a != 0.0) {
                 self.not_finite |= !a.is_finite();
                 batch.opened[id(slot)] += 1;
@@ -275,8 +289,10 @@ impl Observer for Counter<'_> {
                     batch.fired[id] += 1;
                     batch.mass[id] += (f64::from(h.abs()).min(MAX_MASS) * MASS_ONE).round() as u64;
                     token.iter_mut().for_each(|token| token.fires(slot));
+                    first.fires(slot);
                 }
             }
+            first.count(self.counted, &mut self.counts.unions.fired[group]);
             if let Some(stack) = stack {
                 let reuse = &mut self.counts.reuse[group];
                 stack.count(&mut reuse.buckets, &mut reuse.first);
@@ -289,7 +305,7 @@ impl Observer for Counter<'_> {
         }
         let computed = at.tokens;
         for ((token, _), (_, bits)) in self.marks.fired_sets.iter().zip(&mut self.fired_sets) {
-            let Some(at) = (token + self.skipped).checked_sub(self.base) else { continue };
+            let Some(at) = (token + self.counted.first).checked_sub(self.base) else { continue };
             let Ok(row) = computed.binary_search(&(at as u32)) else { continue };
             let of_row = act.chunks_exact(n_ff).zip(h.chunks_exact(n_ff)).nth(row);
             let Some((act, h)) = of_row else { continue };

@@ -11,6 +11,7 @@ use super::routers::RouterCounts;
 use super::samples::Samples;
 use super::sections::{self, Reader, Section, SectionFile, Sink, Tag, put_string};
 use super::tally::Tally;
+use super::unions::{UNIONS, UnionCounts};
 use super::{GroupCounts, MASS_ONE};
 use crate::model::{NeuronId, Thresholds};
 use crate::progress::{Progress, Silent};
@@ -53,6 +54,8 @@ pub struct Profile {
     pub routers: Vec<RouterCounts>,
     /// Which neurons fired for some of the tokens; files of version 1 do not say.
     pub fired_sets: Option<FiredSets>,
+    /// How many neurons fire for any of a few consecutive tokens; files made before that was counted do not say.
+    pub unions: Option<UnionCounts>,
     /// Below which activations neurons may be skipped, where that was searched for.
     pub thresholds: Option<Thresholds>,
 }
@@ -212,6 +215,10 @@ impl Profile {
             (Some(ours), Some(theirs)) => ours.merge(theirs, &sizes)?,
             _ => self.fired_sets = None,
         }
+        match (&mut self.unions, &other.unions) {
+            (Some(ours), Some(theirs)) => ours.merge(theirs)?,
+            _ => self.unions = None,
+        }
         match (&self.thresholds, &other.thresholds) {
             (Some(ours), Some(theirs)) => ensure!(ours == theirs, "has thresholds of another search"),
             (None, theirs) => self.thresholds.clone_from(theirs),
@@ -322,6 +329,11 @@ impl Profile {
             sets.put(&mut bytes);
             sections.push((*b"FSET", bytes));
         }
+        if let Some(unions) = &self.unions {
+            let mut bytes = Vec::new();
+            unions.put(&mut bytes);
+            sections.push((UNIONS, bytes));
+        }
         if let Some(thresholds) = &self.thresholds {
             sections.push((*b"THRS", thresholds.by_group().iter().flat_map(|t| t.to_le_bytes()).collect()));
         }
@@ -346,7 +358,7 @@ impl Profile {
         let groups = read_counts(file, &n_ff, if routers.is_empty() { Packing::Words } else { Packing::Fewest })?;
         let n_tokens = texts.iter().try_fold(0u64, |n, t| n.checked_add(t.n_tokens));
         n_tokens.filter(|n| *n > 0).context("counts no tokens, or too many")?;
-        let (reuse, fired_sets, thresholds) = (None, None, None);
+        let (reuse, fired_sets, unions, thresholds) = (None, None, None, None);
         let mut profile = Self {
             fingerprint,
             arch,
@@ -358,6 +370,7 @@ impl Profile {
             reuse,
             routers,
             fired_sets,
+            unions,
             thresholds,
         };
         profile.check_counts()?;
@@ -373,8 +386,17 @@ impl Profile {
         }
         let sizes = profile.sizes_computed_always();
         profile.fired_sets = file.section(b"FSET")?.map(|bytes| FiredSets::read(&bytes, &sizes)).transpose()?;
+        profile.unions = file.section(&UNIONS)?.map(|bytes| profile.read_unions(&bytes)).transpose()?;
         profile.thresholds = file.section(b"THRS")?.map(|bytes| read_thresholds(&bytes, n_ff.len())).transpose()?;
         Ok(profile)
+    }
+
+    fn read_unions(&self, bytes: &[u8]) -> Result<UnionCounts> {
+        let unions = UnionCounts::read(bytes, self.groups.len(), self.routers.len())?;
+        let fired: Vec<_> = self.groups.iter().map(|group| (group.fired.len(), group.fired.sum())).collect();
+        let chosen: Vec<_> = self.routers.iter().map(|router| (router.groups.len(), router.total())).collect();
+        unions.check(self.n_tokens(), &fired, &chosen)?;
+        Ok(unions)
     }
 
     /// Refuses counts that contradict each other.

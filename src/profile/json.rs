@@ -5,9 +5,11 @@ use super::file::Profile;
 use super::pools::Pool;
 use super::report;
 use super::routers::RouterCounts;
+use super::together::Together;
 use serde_json::{Value, json};
 
-/// One object: the figures of [`report::table`] and of [`experts::table`], and how often each expert was chosen.
+/// One object: the figures of [`report::table`], of [`experts::table`] and of [`super::together::table`], and how often each
+/// expert was chosen.
 pub fn json(profile: &Profile) -> Value {
     let layers = Pool::all(profile).into_iter().map(|pool| {
         let figures = report::pool(profile, &pool);
@@ -21,15 +23,17 @@ pub fn json(profile: &Profile) -> Value {
             "gate_sparsity": figures.closed,
             "share_covering_80_percent": figures.skew,
             "dead": figures.dead,
+            "unions": Together::of_pool(profile, &pool).json(),
         })
     });
-    let routers = profile.routers.iter().map(|router| {
+    let routers = profile.routers.iter().enumerate().map(|(number, router)| {
         json!({
             "layer": router.layer,
             "experts": router.groups.len(),
             "experts_per_token": per_token(profile, router),
             "chosen": router.n_chosen(),
             "hits": hits(std::slice::from_ref(router)),
+            "unions": Together::of_router(profile, number).json(),
         })
     });
     json!({
@@ -40,6 +44,7 @@ pub fn json(profile: &Profile) -> Value {
         "texts": profile.texts.len(),
         "sparsity": report::sparsity(profile),
         "gate_sparsity": report::closed(profile),
+        "unions": Together::of_all(profile).json(),
         "layers": layers.collect::<Vec<_>>(),
         "routers": routers.collect::<Vec<_>>(),
         "hits": hits(&profile.routers),

@@ -22,6 +22,8 @@ pub mod samples;
 mod sections;
 mod setup;
 mod tally;
+pub mod together;
+mod unions;
 mod windows;
 
 pub use file::{Profile, ProfiledText};
@@ -32,6 +34,7 @@ pub use pools::Pool;
 pub use reuse::{N_BUCKETS, ReuseCounts};
 pub use routers::RouterCounts;
 pub use tally::Tally;
+pub use unions::UnionCounts;
 
 use anyhow::Result;
 

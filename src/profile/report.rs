@@ -144,6 +144,7 @@ mod tests {
             reuse: None,
             routers: vec![],
             fired_sets: None,
+            unions: None,
             thresholds: None,
         };
         let no_tokens = Profile { groups: vec![GroupCounts::new(4, false)], layer_of: vec![0], ..empty.clone() };

@@ -2,6 +2,7 @@
 
 use super::reuse::Stack;
 use super::sections::{Reader, put_u64s};
+use super::unions::{BySize, Counted, Firsts};
 use crate::model::Model;
 use anyhow::{Context, Result, ensure};
 
@@ -142,6 +143,7 @@ fn hits_of(of: &[u64], learned: &[u64], n: usize) -> u64 {
 /// Follows one router through the tokens of a window.
 pub(super) struct Follower {
     stack: Stack,
+    firsts: Firsts,
     /// Token of the batch and row, of all that were chosen in the batch.
     choices: Vec<(u32, u32)>,
 }
@@ -149,7 +151,7 @@ pub(super) struct Follower {
 impl Follower {
     /// Of a router with `n` rows.
     pub(super) fn new(n: usize) -> Self {
-        Self { stack: Stack::new(n), choices: Vec::new() }
+        Self { stack: Stack::new(n), firsts: Firsts::default(), choices: Vec::new() }
     }
 
     /// Begins a window.
@@ -163,15 +165,26 @@ impl Follower {
         self.choices.extend(tokens.iter().map(|token| (*token, row as u32)));
     }
 
-    /// Ends a batch: adds its choices to `counts`.
-    pub(super) fn end_batch(&mut self, counts: &mut RouterCounts, second_half: bool) {
+    /// Ends a batch, which begins at `base` in its window: adds its choices to `counts`, and those that are the first of a block
+    /// of tokens to `unions`.
+    pub(super) fn end_batch(
+        &mut self,
+        counts: &mut RouterCounts,
+        second_half: bool,
+        (base, counted): (usize, Counted),
+        unions: &mut BySize,
+    ) {
         self.choices.sort_unstable();
+        self.firsts.begin(counts.groups.len());
         for of_token in self.choices.chunk_by(|a, b| a.0 == b.0) {
             let mut token = self.stack.token();
+            let mut first = self.firsts.token(base + of_token[0].0 as usize);
             for (_, row) in of_token {
                 counts.chosen[usize::from(second_half)][*row as usize] += 1;
                 token.fires(*row as usize);
+                first.fires(*row as usize);
             }
+            first.count(counted, unions);
             self.stack.count(&mut counts.again, &mut counts.first);
         }
         self.choices.clear();
@@ -192,7 +205,8 @@ mod tests {
                     (0..).zip(batch).filter(|(_, rows)| rows.contains(&row)).map(|(token, _)| token).collect();
                 follower.chose(row, &chosen);
             }
-            follower.end_batch(&mut counts, i > 0);
+            let counted = Counted { first: 0, end: tokens.len() };
+            follower.end_batch(&mut counts, i > 0, (i * batch.len(), counted), &mut BySize::default());
         }
         counts
     }

@@ -1,7 +1,7 @@
 //! What a variant's order of neurons comes from: a profile, or what stands for one.
 
 use super::gpu_index::GpuIndex;
-use crate::model::{ColdQuantiles, Model, NeuronId};
+use crate::model::{CONSECUTIVE_SIZES, ColdQuantiles, Model, NeuronId};
 use crate::parallel;
 use crate::placement::covering_prefix;
 use crate::profile::experts::{Hits, ONE_IN};
@@ -35,6 +35,9 @@ pub struct GroupDraft {
     pub open_rates: Option<Vec<f32>>,
     /// Share of tokens that the group is computed for, where a router chooses it; rates and mass are of all tokens.
     pub chosen: Option<f32>,
+    /// Mean shares of its neurons that fire for any of [`CONSECUTIVE_SIZES`] tokens; old profiles, and those of windows that are
+    /// shorter, cannot tell.
+    pub consecutive: Option<[f32; CONSECUTIVE_SIZES.len()]>,
     /// Planned size of the hot prefix.
     pub n_hot: usize,
     /// How many neurons behind a prefix fire for a token; profiles of version 1 cannot tell, and nothing is told of groups
@@ -120,7 +123,16 @@ impl Counted {
                 let (rates, mass) = (vec![rate; n_ff], vec![rate; n_ff]);
                 let open_rates = open_rate.map(|rate| vec![rate; n_ff]);
                 let number_of_all = groups.len();
-                groups.push(GroupDraft { order, rates, mass, open_rates, chosen, n_hot, cold: None });
+                groups.push(GroupDraft {
+                    order,
+                    rates,
+                    mass,
+                    open_rates,
+                    chosen,
+                    consecutive: None,
+                    n_hot,
+                    cold: None,
+                });
                 let label = if layer.groups.len() > 1 { format!("{i}.{number}") } else { i.to_string() };
                 match group.is_routed() {
                     true => routed.groups.push(number_of_all),
@@ -154,12 +166,25 @@ fn plan_group(profile: &Profile, group: usize) -> GroupDraft {
         mass: by_slot(&mass),
         open_rates: profile.open_rates(group).map(|rates| by_slot(&rates)),
         chosen: chosen.map(|share| share as f32),
+        consecutive: consecutive(profile, group),
         n_hot: covering_prefix(&falling, HOT_SHARE),
         cold: ColdQuantiles::of_counts(order.len(), COLD_SIZES, COLD_QUANTILES, &|n_hot| {
             profile.cold_histogram(group, &order, n_hot)
         }),
         order,
     }
+}
+
+fn consecutive(profile: &Profile, group: usize) -> Option<[f32; CONSECUTIVE_SIZES.len()]> {
+    let (unions, n_ff) = (profile.unions.as_ref()?, profile.groups[group].fired.len().max(1) as f64);
+    let mut shares = [0.0; CONSECUTIVE_SIZES.len()];
+    let mut most: f64 = 0.0;
+    for (size, share) in shares.iter_mut().enumerate() {
+        // Of short texts not all tokens are in the larger blocks.
+        most = most.max(unions.mean(&[group], size)? / n_ff);
+        *share = most.min(1.0) as f32;
+    }
+    Some(shares)
 }
 
 /// Of groups whose neurons fire as often as these falling counts say, how many of each are among the fewest neurons of all

@@ -11,7 +11,8 @@ use super::transpose;
 use crate::gguf::write::{MetadataBuilder, PlannedTensor, Value, Writer};
 use crate::gguf::{Gguf, TensorInfo};
 use crate::model::{
-    CHOSEN_KEY, ColdQuantiles, Down, Model, NeuronId, Role, SYNTHETIC_KEY, THRESHOLD, THRESHOLDS_KEY, Tensor,
+    CHOSEN_KEY, CONSECUTIVE_KEY, ColdQuantiles, Down, Model, NeuronId, PROFILE_KEY, Role, SYNTHETIC_KEY, THRESHOLD,
+    THRESHOLDS_KEY, Tensor,
 };
 use crate::profile::experts::Hits;
 use crate::progress::{self, Progress};
@@ -355,7 +356,7 @@ fn metadata(model: &Model, draft: &Draft, predictor: Option<&Gguf>) -> Result<Me
     }
     out.add("powerinfer.source_fingerprint", &Value::Str(draft.fingerprint.clone()));
     if let Some((sha256, n_tokens)) = &draft.profile {
-        out.add("powerinfer.profile_sha256", &Value::Str(sha256.clone()));
+        out.add(PROFILE_KEY, &Value::Str(sha256.clone()));
         out.add("powerinfer.profile_tokens", &Value::U64(*n_tokens));
     }
     let n_hot = draft.groups.iter().map(|g| g.n_hot as u32).collect();
@@ -363,6 +364,10 @@ fn metadata(model: &Model, draft: &Draft, predictor: Option<&Gguf>) -> Result<Me
     if draft.groups.iter().any(|g| g.chosen.is_some()) {
         let chosen = draft.groups.iter().map(|g| g.chosen.unwrap_or(1.0)).collect();
         out.add(CHOSEN_KEY, &Value::ArrayF32(chosen));
+    }
+    let consecutive: Option<Vec<_>> = draft.groups.iter().map(|g| g.consecutive).collect();
+    if let Some(consecutive) = consecutive.filter(|all| !all.is_empty()) {
+        out.add(CONSECUTIVE_KEY, &Value::ArrayF32(consecutive.into_flattened()));
     }
     for (name, of) in HITS {
         if !draft.hits.is_empty() {

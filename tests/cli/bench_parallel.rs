@@ -25,7 +25,10 @@ fn tokens_are_those_of_all_sequences_and_what_they_share_is_read_once() {
         let (speed, seconds) = (four["avg_ts"].as_f64().unwrap(), four["avg_ns"].as_f64().unwrap() / 1e9);
         assert!((speed * seconds - 12.0).abs() < 1e-3, "{four}");
     }
-    assert!(named("tg3 x4", "dense")["union_density"].is_null());
+    assert!(["union_density", "union_predicted"].iter().all(|of| named("tg3 x4", "dense")[of].is_null()));
+    // The embedded variant knows how often its neurons fire.
+    let predicted = ["tg3", "tg3 x4"].map(|test| named(test, "exact")["union_predicted"].as_f64().unwrap());
+    assert!((0.08..0.1).contains(&predicted[0]) && (0.25..0.35).contains(&predicted[1]), "{predicted:?}");
     let [one, four] = ["tg3", "tg3 x4"].map(|test| named(test, "exact")["union_density"].as_f64().unwrap());
     let density = named("tg3 x4", "exact")["ffn_density"].as_f64().unwrap();
     assert!(density < four && four < 4.0 * density && one < four, "{density} {one} {four}");
@@ -39,9 +42,12 @@ fn every_format_has_the_columns_and_an_earlier_run_is_measured_again() {
     let out = |format: &str| bench(&[&tests[..], &["-o", format]].concat());
     let csv = out("csv");
     let cells: Vec<usize> = csv.lines().map(|line| line.split(',').count()).collect();
-    assert!(csv.lines().next().unwrap().ends_with(",n_parallel,union_density") && cells.len() == 3, "{csv}");
+    assert!(
+        csv.lines().next().unwrap().ends_with(",n_parallel,union_density,union_predicted") && cells.len() == 3,
+        "{csv}"
+    );
     let md = out("md");
-    assert!(md.contains(" tg2 x3 |") && md.contains("density of union"), "{md}");
+    assert!(md.contains(" tg2 x3 |") && md.contains("density of union") && md.contains("predicted (off)"), "{md}");
     let columns = |line: &str| line.matches('|').count();
     assert!(md.lines().all(|line| columns(line) == columns(md.lines().next().unwrap())), "{md}");
     assert!(out("sql").contains("n_parallel INTEGER"));

@@ -82,6 +82,7 @@ impl Place {
             texts: vec![ProfiledText { sha256: [1; 32], n_tokens: N_TOKENS, n_ctx: 64 }],
             routers: Vec::new(),
             fired_sets: Some(sets(&layers)),
+            unions: None,
             thresholds: None,
             layer_of: (0..layers.len() as u32).collect(),
             groups: layers,

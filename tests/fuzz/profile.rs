@@ -8,8 +8,8 @@ use half::f16;
 use powerinfer::model::Model;
 use powerinfer::profile::samples::{SampleKey, Samples};
 use powerinfer::profile::{
-    Fingerprint, FiredSets, GroupCounts, Profile, ProfiledText, ReuseCounts, RouterCounts, Tally, compare, experts,
-    report,
+    Fingerprint, FiredSets, GroupCounts, Profile, ProfiledText, ReuseCounts, RouterCounts, Tally, UnionCounts, compare,
+    experts, json, report, together,
 };
 use powerinfer::variant::{Draft, Options};
 
@@ -36,6 +36,7 @@ pub fn counts(model: &Model) -> Profile {
         reuse: None,
         routers: Vec::new(),
         fired_sets: None,
+        unions: None,
         thresholds: None,
     }
 }
@@ -46,6 +47,10 @@ pub fn whole(model: &Model) -> Profile {
     let keys: Vec<_> = keys();
     let reuse = profile.groups.iter().map(|group| ReuseCounts { first: group.fired.sum(), ..Default::default() });
     profile.reuse = Some(reuse.collect());
+    let mut unions = UnionCounts::new(profile.groups.len(), 0);
+    unions.blocks = [40, 16, 8, 4];
+    unions.fired.iter_mut().for_each(|sums| *sums = [7, 6, 5, 4]);
+    profile.unions = Some(unions);
     profile.fired_sets = Some(FiredSets { seed: 1, capacity: 8, bits: vec![0x35; keys.len() * 2], keys });
     profile
 }
@@ -74,7 +79,10 @@ impl Profiles {
         let mut router = RouterCounts::new(0, (0..n as u32).collect());
         router.chosen.iter_mut().for_each(|half| half.fill(50));
         router.first = router.total();
-        let routed = Profile { routers: vec![router], reuse: None, fired_sets: None, ..groups.clone() };
+        let mut unions = UnionCounts { chosen: vec![[20, 15, 8, 4]], ..whole.unions.clone().expect("unions") };
+        unions.fired.truncate(n);
+        let routed =
+            Profile { unions: Some(unions), routers: vec![router], reuse: None, fired_sets: None, ..groups.clone() };
         let seeds = vec![
             Sections::of(&counts(&model).to_bytes()),
             Sections::of(&groups.to_bytes()),
@@ -99,7 +107,7 @@ impl Target for Profiles {
     }
 
     fn words(&self) -> &[&str] {
-        &["GRPS", "LRUD", "FSET", "samp", "relu"]
+        &["GRPS", "LRUD", "FSET", "unio", "samp", "relu"]
     }
 
     fn run(&self, input: &[u8]) -> Result<()> {
@@ -108,7 +116,7 @@ impl Target for Profiles {
         let again = Profile::from_bytes(&profile.to_bytes()).expect("what was read can be read again");
         assert_eq!(again.to_bytes(), profile.to_bytes());
         let _ = (report::table(&profile), report::cold_table(&profile), experts::table(&profile), profile.sha256());
-        let _ = compare::table(&profile, &again);
+        let _ = (compare::table(&profile, &again), together::table(&profile), json(&profile));
         for group in 0..profile.groups.len() {
             let _ = (profile.label(group), profile.mean_mass(group));
             assert!(profile.rates(group).iter().all(|rate| (0.0..=1.0).contains(rate)), "a rate is no share");

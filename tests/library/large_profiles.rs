@@ -53,6 +53,7 @@ fn profile() -> Profile {
         reuse: None,
         routers,
         fired_sets: None,
+        unions: None,
         thresholds: None,
     }
 }

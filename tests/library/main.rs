@@ -40,5 +40,6 @@ mod support;
 mod synthetic_experts;
 mod templates;
 mod tokenizer;
+mod unions;
 mod versions;
 mod windows;

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use powerinfer::model::Model;
 use powerinfer::profile::checkpoint::Checkpoint;
 use powerinfer::profile::collect::{CollectParams, Collected, Profiling};
+use powerinfer::profile::together::Together;
 use powerinfer::profile::{Pool, Profile, RouterCounts, compare, experts, report};
 use powerinfer::progress::{Interrupted, Progress, Silent};
 use std::path::Path;
@@ -86,6 +87,17 @@ fn counts_agree_with_each_other() -> Result<()> {
             assert!((0.35..0.65).contains(&(fired / possible)), "{}", fired / possible);
         }
     }
+    // Twelve windows of 16 tokens, and one of 8. Of two experts both are chosen sooner or later.
+    let unions = profile.unions.as_ref().context("no unions")?;
+    assert_eq!((unions.blocks, unions.fired.len(), unions.chosen.len()), ([100, 50, 25, 12], 4, 2));
+    for router in 0..2 {
+        let together = Together::of_router(&profile, router);
+        let chosen = together.consecutive.map(|share| share.unwrap_or(0.0));
+        assert!(together.alone == Some(0.5) && chosen[0] > 0.5 && chosen[3] > 0.99, "{together:?}");
+    }
+    let all = Together::of_all(&profile);
+    let rising = [all.alone].into_iter().chain(all.consecutive).collect::<Option<Vec<_>>>().context("no blocks")?;
+    assert!(rising.is_sorted_by(|few, many| few < many) && rising[4] < 1.0, "{rising:?}");
     let pools = Pool::all(&profile);
     assert_eq!(pools.iter().map(|pool| &*pool.label).collect::<Vec<_>>(), ["1x2", "3x2"]);
     let sparsity = report::pool(&profile, &pools[0]).sparsity.context("no tokens")?;

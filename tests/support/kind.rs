@@ -222,6 +222,7 @@ pub fn split(model: &Model, to: &Path) -> Result<()> {
         reuse: None,
         routers,
         fired_sets: None,
+        unions: None,
         thresholds: None,
     };
     variant::write(model, &Draft::new(model, &profile, Options::default())?, None, to, &Silent)

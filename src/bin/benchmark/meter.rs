@@ -16,6 +16,7 @@ use powerinfer::measure::timing::Timing;
 use powerinfer::model::Model;
 use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::plan::Planner;
+use powerinfer::placement::union::{self, Tokens};
 use powerinfer::placement::workload::Workload;
 use powerinfer::progress::Progress;
 use std::time::Instant;
@@ -106,7 +107,10 @@ impl Bench<'_> {
         // The limit is that of the CPU's memory.
         let limit = self.limit.filter(|_| test.n_prompt == 0 && card.is_none());
         let union_density = if test.n_parallel > 1 { speed.union_density } else { speed.ffn_density };
-        let parallel = Parallel { n_parallel: test.n_parallel, union_density };
+        // Other modes compute less than what fires, or all, whatever fires.
+        let exact = self.setting.mode == Mode::Exact;
+        let union_predicted = union::of_model(self.model, Tokens::Unrelated(test.n_parallel)).filter(|_| exact);
+        let parallel = Parallel { n_parallel: test.n_parallel, union_density, union_predicted };
         let avg_ts = speed.timing.avg_ts;
         let row = Row {
             n_prompt: test.n_prompt,

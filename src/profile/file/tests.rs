@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::profile::samples::SampleKey;
+use crate::profile::together::{self, Together};
 
 fn profile(seed: u64) -> Profile {
     let layer = |n: u64| GroupCounts {
@@ -20,6 +21,7 @@ fn profile(seed: u64) -> Profile {
         reuse: Some(vec![reuse(seed, 4), reuse(seed, 6)]),
         routers: Vec::new(),
         fired_sets: Some(fired_sets(seed)),
+        unions: Some(unions(seed)),
         thresholds: None,
     }
 }
@@ -29,6 +31,16 @@ fn reuse(seed: u64, n_ff: u64) -> ReuseCounts {
     let mut counts = ReuseCounts { first: fired / 3, ..Default::default() };
     counts.buckets[seed as usize] = fired - fired / 3;
     counts
+}
+
+/// Of ten tokens or more, of which each fires what no other does.
+fn unions(seed: u64) -> UnionCounts {
+    let n_ff = [4u64, 6];
+    let fired = n_ff.map(|n| {
+        let fired: u64 = (0..n).map(|i| (i * seed) % 10).sum();
+        [fired / 2, fired / 3, fired / 4, 0].map(|sum| sum.min(n))
+    });
+    UnionCounts { blocks: [5, 2, 1, 0], fired: fired.to_vec(), chosen: Vec::new() }
 }
 
 fn fired_sets(seed: u64) -> FiredSets {
@@ -151,7 +163,7 @@ fn sections_in_lower_case_are_skipped_and_others_refused() {
 
 #[test]
 fn version_1_is_read_and_every_damage_to_it_refused() {
-    let without = Profile { reuse: None, fired_sets: None, ..profile(3) };
+    let without = Profile { reuse: None, fired_sets: None, unions: None, ..profile(3) };
     let bytes = version_1(&profile(3), Some(b"hist"));
     assert_eq!(Profile::from_bytes(&bytes).unwrap(), without);
     assert!(Profile::from_bytes(&version_1(&profile(3), Some(b"HIST"))).is_err());
@@ -163,7 +175,7 @@ fn version_1_is_read_and_every_damage_to_it_refused() {
     }
     let mut merged = without;
     merged.merge(&profile(4)).unwrap();
-    assert_eq!((merged.reuse, merged.fired_sets), (None, None));
+    assert_eq!((merged.reuse, merged.fired_sets, merged.unions), (None, None, None));
     let mut newer = bytes;
     newer[8] = 4;
     let error = Profile::from_bytes(&newer).unwrap_err().to_string();
@@ -195,6 +207,32 @@ fn samples_are_read_by_who_asks_only() {
     assert!(Profile::read(&path).is_err() && Samples::read(&path).is_err());
     profile(3).write(&path).unwrap();
     assert!(format!("{:#}", Samples::read(&path).unwrap_err()).contains("--samples"));
+}
+
+#[test]
+fn unions_are_optional_and_held_against_the_other_counts() {
+    let old = Profile { unions: None, ..profile(3) };
+    let read = Profile::from_bytes(&old.to_bytes()).unwrap();
+    assert_eq!(read, old);
+    let of = Together::of_all(&read);
+    assert!(of.consecutive == [None; 4] && of.unrelated[1].unwrap() > of.alone.unwrap(), "{of:?}");
+    let mut merged = profile(1);
+    merged.merge(&Profile { unions: None, ..profile(2) }).unwrap();
+    assert_eq!(merged.unions, None);
+    let mut whole = profile(1);
+    whole.merge(&profile(2)).unwrap();
+    assert_eq!(whole.unions.as_ref().unwrap().blocks, [10, 4, 2, 0]);
+    let table = together::table(&whole);
+    assert!(!table.contains("NaN") && table.lines().count() == 6, "{table}");
+    let wrong = |change: fn(&mut UnionCounts)| {
+        let mut p = profile(3);
+        p.unions.iter_mut().for_each(change);
+        Profile::from_bytes(&p.to_bytes()).unwrap_err().to_string()
+    };
+    assert!(wrong(|u| u.blocks[0] = 7).contains("more blocks than 13 tokens"));
+    assert!(wrong(|u| u.fired[1][0] = 31).contains("more in blocks"));
+    assert!(wrong(|u| u.fired.truncate(1)).contains("cut short"));
+    assert!(wrong(|u| u.chosen.push([0; 4])).contains("unio"));
 }
 
 #[test]

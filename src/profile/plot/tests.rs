@@ -20,6 +20,7 @@ fn profile(fired: &[Vec<u64>]) -> Profile {
         reuse: None,
         routers: vec![],
         fired_sets: None,
+        unions: None,
         thresholds: None,
     }
 }
