@@ -1,19 +1,22 @@
 //! `powerinfer-run --lines`: the lines of a file as prompts, several at once.
 
 use crate::common::args::Compute;
+use crate::common::card::several_leave;
 use crate::common::models::text_name;
 use crate::common::terminal::{Bar, print, print_generated, print_json, tell};
 use crate::report;
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use powerinfer::executor::{Executor, Sequence};
+use powerinfer::executor::{Executor, KvPages, Sequence};
 use powerinfer::files::free_memory;
 use powerinfer::generate::{Limits, Stop, check_room};
-use powerinfer::gpu::{Chosen, DeviceChoice};
+use powerinfer::gpu::Chosen;
 use powerinfer::grammar::{Grammar, Rules};
 use powerinfer::progress::{Interrupted, Progress};
 use powerinfer::sampler::{Sampler, SamplerParams};
-use powerinfer::several::{self, Format, InOrder, LinePrompt, Outcome, Task, Totals, generate_several};
+use powerinfer::several::{
+    self, Format, InOrder, LinePrompt, Outcome, SHARED_STEP, Task, Totals, generate_several, lacking,
+};
 use powerinfer::tokenizer::{Special, Tokenizer};
 use powerinfer::units::Bytes;
 use std::path::Path;
@@ -82,15 +85,8 @@ impl LineArgs {
     /// # Errors
     /// When a card was asked for by name.
     pub fn place(&self, chosen: Chosen, compute: &Compute) -> Result<Chosen> {
-        if !self.are_asked_for() || !matches!(chosen, Chosen::Cuda(_)) {
-            return Ok(chosen);
-        }
-        let why = "a card has room for one sequence, and --lines computes several";
-        if compute.device != DeviceChoice::Auto {
-            bail!("--device {}: {why}; --device cpu computes them", compute.device);
-        }
-        tell!("note: computing on the CPU: {why}");
-        Ok(Chosen::Cpu { why: None })
+        let leaves = self.are_asked_for() && several_leave(&chosen, compute, "--lines")?;
+        Ok(if leaves { Chosen::Cpu { why: None } } else { chosen })
     }
 }
 
@@ -159,7 +155,9 @@ pub fn run(setup: &Setup, executor: &mut Executor, prompts: &Prompts) -> Result<
         longest = longest.max(of_prompt.len() + setup.limits(prompt).n_predict.map_or(room, |n| n.min(room)));
         tokens.push(of_prompt);
     }
-    check_memory(*n_parallel, longest, executor.sequence_bytes(longest), free_memory().map(Bytes))?;
+    let n_common = common_to_all(&tokens) / SHARED_STEP * SHARED_STEP;
+    let (each, shared) = (executor.sequence_bytes(longest), executor.shared_bytes(n_common));
+    check_memory(*n_parallel, longest, (each, shared), free_memory().map(Bytes))?;
     let sequences: Result<Vec<Sequence>> = (0..*n_parallel).map(|_| executor.new_sequence()).collect();
     let mut sequences = sequences.with_context(|| format!("-np {n_parallel}; lower it or -c"))?;
 
@@ -207,17 +205,25 @@ pub fn run(setup: &Setup, executor: &mut Executor, prompts: &Prompts) -> Result<
     Ok(())
 }
 
-/// Whether so many sequences of `longest` tokens fit.
-fn check_memory(n: usize, longest: usize, each: Bytes, free: Option<Bytes>) -> Result<()> {
-    let needed = Bytes(each.0.saturating_mul(n as u64));
-    let Some(free) = free.filter(|free| *free < needed) else { return Ok(()) };
+/// Tokens that all prompts begin with, but for the last one of each, which is computed in any case.
+fn common_to_all(prompts: &[Vec<u32>]) -> usize {
+    let of_first = |prompt: &Vec<u32>| {
+        let most = prompt.len().saturating_sub(1);
+        prompts[0].iter().zip(&prompt[..most]).take_while(|(a, b)| a == b).count()
+    };
+    prompts.iter().map(of_first).min().unwrap_or(0)
+}
+
+/// Whether so many sequences of `longest` tokens fit, of which all but the first have what is `shared` from another one.
+fn check_memory(n: usize, longest: usize, (each, shared): (Bytes, Bytes), free: Option<Bytes>) -> Result<()> {
+    let (Some(needed), Some(free)) = (lacking(n, each, shared, free), free) else { return Ok(()) };
     bail!(
         "-np {n} needs {needed} for the contexts of {n} texts of up to {longest} tokens, {free} available; lower -np, -n or -c"
     )
 }
 
 fn tell_times(executor: &Executor, totals: &Totals, n: usize, seed: u64) {
-    let Totals { n_prompt, n_shared, prefill, n_decoded, n_passes, decode } = *totals;
+    let Totals { n_prompt, n_shared, prefill, n_decoded, n_passes, decode, pages } = *totals;
     let (prefill, decode) = (prefill.as_secs_f64(), decode.as_secs_f64());
     tell!("prefill {prefill:>8.3} s  {n_prompt:>5} tokens  {:>8.2} tokens/s", report::per_second(n_prompt, prefill));
     if n_shared > 0 {
@@ -228,6 +234,9 @@ fn tell_times(executor: &Executor, totals: &Totals, n: usize, seed: u64) {
         report::per_second(n_decoded, decode),
         n_decoded as f64 / n_passes.max(1) as f64
     );
+    let KvPages { taken, shared, held } = pages;
+    let without = if shared.0 == 0 { String::new() } else { format!(", {shared} of it shared: {held} otherwise") };
+    tell!("KV pages took {taken} at the most{without}");
     let density = executor.stats().density();
     let sparsity = density.map_or_else(String::new, |d| format!("FFN sparsity {:.2} %, ", 100.0 * (1.0 - d)));
     let params = executor.params();
@@ -237,7 +246,7 @@ fn tell_times(executor: &Executor, totals: &Totals, n: usize, seed: u64) {
 
 impl Setup<'_> {
     fn print(&self, prompt: &LinePrompt, outcome: &Outcome) -> Result<()> {
-        let Outcome { index, shown, generated, n_shared, error } = outcome;
+        let Outcome { index, shown, generated, n_shared, pages, error } = outcome;
         if !self.json {
             if self.display_prompt {
                 print_generated(&prompt.prompt)?;
@@ -259,6 +268,8 @@ impl Setup<'_> {
             "n_prompt": generated.n_prompt,
             "n_shared": n_shared,
             "n_gen": generated.tokens.len(),
+            "kv_bytes": pages.taken.0,
+            "kv_shared_bytes": pages.shared.0,
             "prefill_s": prefill,
             "decode_s": decode,
             "decode_ts": report::per_second(generated.n_decoded, decode),
@@ -276,7 +287,8 @@ mod tests {
 
     #[test]
     fn more_sequences_than_the_memory_holds_are_refused_by_name() {
-        let check = |n, free: Option<u64>| check_memory(n, 100, Bytes(1 << 20), free.map(|mib| Bytes(mib << 20)));
+        let mib = |n: u64| Bytes(n << 20);
+        let check = |n, free: Option<u64>| check_memory(n, 100, (mib(1), mib(0)), free.map(mib));
         assert!(check(4, Some(4)).is_ok() && check(1 << 20, None).is_ok());
         let error = check(64, Some(5)).unwrap_err().to_string();
         assert!(

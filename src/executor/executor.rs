@@ -375,6 +375,9 @@ impl<'m> Executor<'m> {
         batch.check(n_past, self.params.n_ctx, self.model.config.n_vocab)?;
         let fit = sequences.iter().all(|sequence| sequence.is_like(&self.sequence));
         ensure!(fit, "a sequence is of another model or of another set-up");
+        for Entry { sequence, position, .. } in batch.entries() {
+            sequences[*sequence].memory.reserve(*position..position + 1)?;
+        }
         let mut tokens = Tokens { batch, sequences, observer: &mut Unobserved };
         self.device.run(Phase::Decode, &mut tokens, &mut self.logits)?;
         self.scale_logits();
@@ -465,6 +468,7 @@ impl<'m> Executor<'m> {
     }
 
     fn run_batch(&mut self, phase: Phase, observer: &mut dyn Observer) -> Result<()> {
+        self.sequence.memory.reserve(self.n_past()..self.n_past() + self.batch.len())?;
         let sequences = std::slice::from_mut(&mut self.sequence);
         let mut tokens = Tokens { batch: &self.batch, sequences, observer };
         self.device.run(phase, &mut tokens, &mut self.logits)?;

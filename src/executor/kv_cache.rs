@@ -1,24 +1,32 @@
 //! Keys and values of the tokens seen so far.
 
 mod copy;
+mod head;
+mod page;
+mod pages;
 mod rows;
 mod shift;
 mod store;
 mod tentative;
+#[cfg(test)]
+pub(super) mod testing;
 
 use crate::model::{KvType, Model};
 use crate::quant::GgmlType;
 use crate::quant::convert::{Quantize, quantizer};
 use anyhow::{Context, Result, bail, ensure};
+use page::{Layout, PAGE};
 use std::ops::Range;
-use store::{Layout, Store};
+use store::Store;
 
+pub(super) use head::HeadCache;
+pub use pages::KvPages;
 pub(super) use rows::Plane;
 pub(super) use shift::Turn;
-pub(super) use store::{HeadCache, Loan};
+pub(super) use store::Loan;
 use tentative::Overwritten;
 
-/// Where a layer's keys and values are: `[n_head_kv][n_rows]`, from row `first` on.
+/// Where a layer's keys and values are: in pages from number `first` on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Place {
     first: usize,
@@ -70,18 +78,21 @@ impl KvCache {
         };
         let (key_bytes, value_bytes) = (row_bytes(kind.k, head_dim)?, row_bytes(kind.v, value_dim)?);
         let n_head_kv = config.n_head_kv;
-        let (mut n_rows, mut places) = (Some(0usize), Vec::with_capacity(layers.len()));
+        let (mut n_pages, mut n_rows, mut places) = (0, Some(0usize), Vec::with_capacity(layers.len()));
         for (layer, window) in layers.iter().zip(&config.windows) {
             let window = window.unwrap_or(n_ctx).min(n_ctx);
             let of_layer =
                 if layer.has_attention() { n_ctx.min((window - 1).saturating_add(n_batch.max(1))) } else { 0 };
-            places.push(Place { first: n_rows.unwrap_or(0), n_rows: of_layer, window });
+            places.push(Place { first: n_pages, n_rows: of_layer, window });
+            n_pages += of_layer.div_ceil(PAGE);
             n_rows = n_rows.and_then(|n| n.checked_add(of_layer.checked_mul(n_head_kv)?));
         }
-        let bytes = |row_bytes: usize| n_rows.and_then(|n| n.checked_mul(row_bytes));
-        let store = bytes(key_bytes).zip(bytes(value_bytes));
-        let store = store.and_then(|(keys, values)| Store::new(keys, values, layers.len()));
-        let Some(store) = store else { bail!("-c {n_ctx}: the KV cache does not fit in memory; lower it") };
+        let n_bytes = n_rows.and_then(|n| n.checked_mul(key_bytes + value_bytes));
+        // Pages are taken as they are needed; what the system could never give is known now.
+        if n_bytes.and_then(|n| Vec::<u8>::new().try_reserve_exact(n).ok()).is_none() {
+            bail!("-c {n_ctx}: the KV cache does not fit in memory; lower it")
+        }
+        let store = Store::new(n_pages, layers.len());
         let (write_key, write_value) = (quantizer(kind.k)?, quantizer(kind.v)?);
         let (n_past, n_stored, lost) = (0, 0, vec![0; places.len()]);
         Ok(Self {
@@ -114,9 +125,9 @@ impl KvCache {
         self.kind
     }
 
-    /// Bytes of the whole cache.
+    /// Bytes of all of its rows, once it is full.
     pub fn n_bytes(&self) -> usize {
-        self.store.n_bytes()
+        self.n_bytes_for(self.n_ctx)
     }
 
     /// Bytes of the rows that `n_tokens` write.
@@ -139,6 +150,43 @@ impl KvCache {
     pub fn clear(&mut self) {
         (self.n_past, self.n_stored) = (0, 0);
         self.lost.fill(0);
+        self.store.give_up_shared();
+    }
+
+    /// Has the pages that rows of `positions` are in, and each of them alone: where another cache holds one, a copy of it.
+    ///
+    /// # Errors
+    /// When the system has not that much memory.
+    pub fn reserve(&mut self, positions: Range<usize>) -> Result<()> {
+        for layer in (0..self.places.len()).filter(|layer| self.places[*layer].n_rows > 0) {
+            let layout = self.layout(layer);
+            let first = positions.end.saturating_sub(layout.n_rows).max(positions.start);
+            for stretch in layout.stretches(first..positions.end) {
+                let (page, _) = layout.at(stretch.start);
+                let made = self.store.make_own(&layout, page, self.n_used(layer, page));
+                ensure!(made, "no memory for keys and values of {} tokens; lower -c or -np", positions.end);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up the pages that hold nothing which is still needed.
+    pub fn give_up_unused(&mut self) {
+        for layer in (0..self.places.len()).filter(|layer| self.places[*layer].n_rows > 0) {
+            for page in self.layout(layer).pages() {
+                if self.n_used(layer, page) == 0 {
+                    self.store.give_up(page);
+                }
+            }
+        }
+    }
+
+    /// First rows of a page that hold what is still needed.
+    fn n_used(&self, layer: usize, page: usize) -> usize {
+        let rows = self.layout(layer).rows_of(page);
+        let is_ring = self.places[layer].n_rows < self.n_ctx;
+        let n = if is_ring { self.n_stored } else { self.n_past };
+        n.clamp(rows.start, rows.end) - rows.start
     }
 
     /// The first position of a layer that it still has.
@@ -186,22 +234,20 @@ impl KvCache {
         (position + 1).saturating_sub(self.places[layer].window)..position + 1
     }
 
-    /// First row of a head in a layer.
-    fn head(&self, layer: usize, head: usize) -> usize {
-        self.places[layer].first + head * self.places[layer].n_rows
-    }
-
     fn layout(&self, layer: usize) -> Layout {
         let Place { first, n_rows, .. } = self.places[layer];
-        Layout { first, n_rows, key_bytes: self.key_bytes, value_bytes: self.value_bytes }
+        let (key_bytes, value_bytes) = (self.key_bytes, self.value_bytes);
+        Layout { first, n_rows, n_heads: self.n_head_kv, key_bytes, value_bytes }
     }
 
-    /// Stores `[n_head_kv][head_dim]` keys and `[n_head_kv][value_dim]` values of one token.
+    /// Stores `[n_head_kv][head_dim]` keys and `[n_head_kv][value_dim]` values of one token, for which there is a page since
+    /// [`KvCache::reserve`].
     pub(super) fn store(&mut self, layer: usize, position: usize, k: &[f32], v: &[f32]) {
-        let heads = (self.layout(layer), self.n_head_kv);
+        let layout = self.layout(layer);
         let (write_key, write_value) = (self.write_key, self.write_value);
         let (head_dim, value_dim) = (self.head_dim, self.value_dim);
-        self.store.write((layer, position), heads, |head, key, value| {
+        let n_used = self.n_used(layer, layout.at(position).0);
+        self.store.write((layer, position), &layout, n_used, |head, key, value| {
             write_key(&k[head * head_dim..][..head_dim], key);
             write_value(&v[head * value_dim..][..value_dim], value);
         });

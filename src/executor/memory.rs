@@ -5,6 +5,7 @@ use super::params::ExecutorParams;
 use super::recurrent::{Recurrent, State};
 use crate::model::Model;
 use anyhow::Result;
+use std::ops::Range;
 
 /// The memory of one sequence.
 pub struct Memory {
@@ -121,7 +122,15 @@ impl Memory {
         recurrent && self.kv.is_like(&other.kv)
     }
 
-    /// Bytes that it takes, copies of earlier states among them.
+    /// Has room for the rows of further tokens: pages that no other memory holds.
+    ///
+    /// # Errors
+    /// When the system has not that much memory.
+    pub(super) fn reserve(&mut self, positions: Range<usize>) -> Result<()> {
+        self.kv.reserve(positions)
+    }
+
+    /// Bytes that it takes once it is full, copies of earlier states among them.
     pub fn n_bytes(&self) -> usize {
         self.kv.n_bytes() + self.recurrent.as_ref().map_or(0, Recurrent::n_bytes)
     }
@@ -129,6 +138,12 @@ impl Memory {
     /// Bytes that it takes once it has `n_tokens`, of which rows that were never written take none.
     pub fn n_bytes_for(&self, n_tokens: usize) -> usize {
         self.kv.n_bytes_for(n_tokens) + self.recurrent.as_ref().map_or(0, Recurrent::n_bytes)
+    }
+
+    /// Bytes of them that it has together with others for certain, once all of them hold the same `n` tokens.
+    pub(super) fn n_bytes_shared(&self, n: usize) -> usize {
+        // States are copied, where there are such of these tokens.
+        if self.recurs() { 0 } else { self.kv.n_bytes_shared(n) }
     }
 
     /// Tokens that fit.
@@ -149,12 +164,18 @@ impl Memory {
         }
     }
 
-    /// Holds the first `n` tokens of `other`, which is like it and has as many, and nothing else. `false` where that has given up
+    /// Gives up room that its tokens do not need.
+    pub fn give_up_unused(&mut self) {
+        self.kv.give_up_unused();
+    }
+
+    /// Holds the first `n` tokens of `other`, which is like it and has as many, and nothing else; the pages of their keys and values
+    /// are those of both until one of them writes there. `false` where that has given up
     /// what these need; then it holds nothing.
     pub(super) fn copy_from(&mut self, other: &Self, n: usize) -> bool {
         self.clear();
         let recurrent = self.recurrent.as_mut().zip(other.recurrent.as_ref());
-        let copied = self.kv.copy_from(&other.kv, n)
+        let copied = self.kv.share_with(&other.kv, n)
             && recurrent.is_none_or(|(own, of_other)| own.copy_from(of_other, n, other.kv.n_past()));
         if !copied {
             self.clear();

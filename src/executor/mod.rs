@@ -29,6 +29,7 @@ pub use executor::{Executor, Put, Take};
 pub use fallback::CardFailed;
 pub use gates::Gates;
 pub use hybrid::check_card;
+pub use kv_cache::KvPages;
 pub use mask::{Fired, MaskSource};
 pub use memory::Memory;
 pub use observer::{FfnAt, Observer};

@@ -1,5 +1,6 @@
 //! Sequences: tokens that belong together, with what a model remembers of them.
 
+use super::kv_cache::KvPages;
 use super::memory::Memory;
 use super::stats::FfnStats;
 use anyhow::Result;
@@ -25,6 +26,11 @@ impl Sequence {
         &self.memory
     }
 
+    /// Pages of the keys and values of some sequences, which have them with each other only.
+    pub fn kv_pages(sequences: &[Self]) -> KvPages {
+        KvPages::of(sequences.iter().map(|sequence| sequence.memory.kv()))
+    }
+
     /// Tokens that are in.
     pub fn n_past(&self) -> usize {
         self.memory.n_past()
@@ -40,6 +46,11 @@ impl Sequence {
         self.memory.clear();
     }
 
+    /// Gives up room that its tokens do not need: it has had more.
+    pub fn give_up_unused(&mut self) {
+        self.memory.give_up_unused();
+    }
+
     /// Forgets everything after the first `n_past` tokens.
     ///
     /// # Errors
@@ -48,7 +59,8 @@ impl Sequence {
         self.memory.truncate(n_past)
     }
 
-    /// Holds the first `n` tokens of `other`, and nothing else. `false` where it is of another model or set-up, has fewer tokens or
+    /// Holds the first `n` tokens of `other`, and nothing else: the pages of their keys and values are those of both until one of
+    /// them writes there. `false` where it is of another model or set-up, has fewer tokens or
     /// has given up what is needed to go on behind these: then it holds nothing. Counts stay.
     pub fn copy_from(&mut self, other: &Self, n: usize) -> bool {
         if !self.is_like(other) || n > other.n_past() {

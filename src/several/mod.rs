@@ -2,9 +2,10 @@
 
 mod in_order;
 mod prompts;
+mod room;
 
 use crate::answer::{Answer, Drawn, Limits, Stop};
-use crate::executor::{Batch, Entry, Executor, Sequence};
+use crate::executor::{Batch, Entry, Executor, KvPages, Sequence};
 use crate::generate::Generated;
 use crate::progress::Progress;
 use crate::sampler::Sampler;
@@ -12,11 +13,13 @@ use crate::tokenizer::Tokenizer;
 use anyhow::{Error, Result};
 pub use in_order::InOrder;
 pub use prompts::{Format, LinePrompt, read};
+pub use room::lacking;
+use std::slice;
 use std::time::{Duration, Instant};
 
 /// What texts have in common is taken over in steps of so many tokens: layers that recur add up in such chunks, and a prompt that
 /// is shorter may be computed in another way than a longer one.
-const SHARED_STEP: usize = 32;
+pub const SHARED_STEP: usize = 32;
 
 /// A text to be continued.
 pub struct Task<'a> {
@@ -40,6 +43,8 @@ pub struct Outcome {
     pub generated: Generated,
     /// Tokens of its prompt that another text had computed.
     pub n_shared: usize,
+    /// The pages of its keys and values when it ended.
+    pub pages: KvPages,
     /// Why it could not go on, where something went wrong.
     pub error: Option<Error>,
 }
@@ -59,6 +64,18 @@ pub struct Totals {
     pub n_passes: usize,
     /// Time of these, and of sampling.
     pub decode: Duration,
+    /// Pages of all sequences when these took most.
+    pub pages: KvPages,
+}
+
+impl Totals {
+    /// Pages are given up from here on.
+    fn count_pages(&mut self, sequences: &[Sequence]) {
+        let pages = Sequence::kv_pages(sequences);
+        if pages.taken > self.pages.taken {
+            self.pages = pages;
+        }
+    }
 }
 
 /// A task that has a sequence.
@@ -93,8 +110,8 @@ impl<'a> Running<'a> {
         })
     }
 
-    /// Ends it, for a reason or an error.
-    fn end(mut self, why: Result<Stop>, tokenizer: &Tokenizer) -> Outcome {
+    /// Ends it, for a reason or an error; `sequence` is its own.
+    fn end(mut self, why: Result<Stop>, sequence: &Sequence, tokenizer: &Tokenizer) -> Outcome {
         let shown = &mut self.shown;
         let mut show = |piece: &str| {
             shown.push_str(piece);
@@ -115,13 +132,14 @@ impl<'a> Running<'a> {
             n_dropped: 0,
             stop,
         };
-        Outcome { index: self.index, shown: self.shown, generated, n_shared: self.n_shared, error }
+        let pages = Sequence::kv_pages(slice::from_ref(sequence));
+        Outcome { index: self.index, shown: self.shown, generated, n_shared: self.n_shared, pages, error }
     }
 }
 
 /// Continues the text of each of `tasks`, as many at once as there are `sequences`: when one ends, the prompt of the next is
-/// computed, but for what its beginning has in common with the prompt of one that is still there. `done` gets what became of each, in the order in which they end. Where the user wants to stop, those that have
-/// begun are given as far as they are, and no others.
+/// computed, but for what its beginning has in common with the prompt of one that is still there. `done` gets what became of each,
+/// in the order in which they end. Where the user wants to stop, those that have begun are given as far as they are, and no others.
 ///
 /// # Errors
 /// When a task cannot be made or computed, or `done` fails. What goes wrong while a token is drawn is that task's own.
@@ -146,12 +164,14 @@ pub fn generate_several<'a>(
             while slot.is_none() && !user.cancelled() {
                 let Some((index, task)) = tasks.next() else { break };
                 let task = task?;
+                totals.count_pages(sequences);
                 totals.n_shared += take_over(sequences, &mut held, number, &task.tokens);
+                sequences[number].give_up_unused();
                 let sequence = &mut sequences[number];
                 let (task, end) = begin(executor, (index, task), sequence, (tokenizer, user), &mut totals)?;
                 match end {
                     None => *slot = Some(task),
-                    Some(why) => done(task.end(why, tokenizer))?,
+                    Some(why) => done(task.end(why, &sequences[number], tokenizer))?,
                 }
             }
         }
@@ -178,13 +198,16 @@ pub fn generate_several<'a>(
             let is_full = sequences[entry.sequence].n_past() == n_ctx;
             let end = task.draw(&mut logits, tokenizer, is_full).transpose();
             if let Some((task, why)) = end.and_then(|why| Some((slot.take()?, why))) {
-                done(task.end(why, tokenizer))?;
+                done(task.end(why, &sequences[entry.sequence], tokenizer))?;
             }
         }
         totals.decode += start.elapsed();
     }
-    for task in running.into_iter().flatten() {
-        done(task.end(Ok(Stop::Interrupted), tokenizer))?;
+    totals.count_pages(sequences);
+    for (sequence, task) in sequences.iter().zip(running) {
+        if let Some(task) = task {
+            done(task.end(Ok(Stop::Interrupted), sequence, tokenizer))?;
+        }
     }
     Ok(totals)
 }

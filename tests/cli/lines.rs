@@ -1,6 +1,7 @@
 //! `powerinfer-run --lines`: several texts at once, each of which is what it is alone.
 
 use crate::support::{ModelFile, Outcome, refused, tool, usage_error};
+use powerinfer::units::Bytes;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -110,6 +111,60 @@ fn a_common_beginning_is_computed_once_and_changes_no_text() {
             assert_eq!(all, other);
         }
     }
+}
+
+#[test]
+fn pages_of_a_common_beginning_are_held_once_and_counted() {
+    const PAGE: u64 = 128;
+    let folder = tempfile::tempdir().unwrap();
+    let common = "Once upon a time there was a little girl named Lily, who liked to play in the park. ".repeat(14);
+    let ends = ["The dog", "One day", "Her mom said", "x"];
+    let lines: Vec<String> = ends.iter().map(|end| format!("{common}{end}")).chain(["Tom".to_owned()]).collect();
+    let file = written(folder.path(), "prompts.txt", &lines.join("\n"));
+    let model = crate::support::real::repository("models/tiny-stories-relu2-f16.gguf");
+    let output = |n_parallel: &str| {
+        let mut command = tool("run");
+        command.args([
+            "-t",
+            "1",
+            "--lines",
+            "-np",
+            n_parallel,
+            "-n",
+            "3",
+            "-c",
+            "512",
+            "--temp",
+            "0",
+            "--ignore-eos",
+            "--json",
+        ]);
+        Outcome::from(command.arg("-m").arg(&model).arg("-f").arg(&file).output().unwrap()).ok()
+    };
+    let (all, one) = (output("5"), output("1"));
+    let (got, alone) = (objects(&all.stdout), objects(&one.stdout));
+    let of = |object: &Value, key: &str| object[key].as_u64().unwrap();
+    let n_shared = of(&got[1], "n_shared");
+    assert!(n_shared >= 2 * PAGE && got[1..4].iter().all(|object| of(object, "n_shared") == n_shared), "{got:?}");
+    // A short text takes one page in each layer.
+    let page = of(&got[4], "kv_bytes");
+    assert_eq!(of(&got[4], "kv_shared_bytes"), 0);
+    // Also where a longer one was before it.
+    assert_eq!(of(&alone[4], "kv_bytes"), page);
+    let (whole, mut held) = (n_shared / PAGE, page);
+    for (object, alone) in got.iter().zip(&alone).take(4) {
+        assert_eq!((&object["text"], &object["tokens"]), (&alone["text"], &alone["tokens"]));
+        // The last token is not fed back.
+        let n_tokens = of(object, "n_prompt") + of(object, "n_shared") + of(object, "n_gen") - 1;
+        assert_eq!(of(object, "kv_bytes"), n_tokens.div_ceil(PAGE) * page, "{object}");
+        assert_eq!(of(object, "kv_shared_bytes"), whole * page, "{object}");
+        assert_eq!(of(alone, "kv_shared_bytes"), 0);
+        held += of(object, "kv_bytes");
+    }
+    let (shared, taken) = (Bytes(whole * page), Bytes(held - 3 * whole * page));
+    let line = format!("KV pages took {taken} at the most, {shared} of it shared: {} otherwise", Bytes(held));
+    assert!(all.stderr.contains(&line), "{line}: {}", all.stderr);
+    assert!(one.stderr.contains("KV pages took") && !one.stderr.contains("shared:"), "{}", one.stderr);
 }
 
 #[test]

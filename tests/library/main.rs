@@ -33,6 +33,7 @@ mod recurrent;
 mod registry;
 mod routed_profiles;
 mod sessions;
+mod shared_pages;
 mod short_prompts;
 mod speculation;
 #[path = "../support/mod.rs"]

@@ -61,6 +61,22 @@ enum Asked<'m> {
     Useless(String),
 }
 
+/// Whether several sequences, which `what` computes, leave the card that was chosen: that has room for one. Says so.
+///
+/// # Errors
+/// When a card was asked for by name.
+pub fn several_leave(chosen: &Chosen, compute: &Compute, what: &str) -> Result<bool> {
+    if !matches!(chosen, Chosen::Cuda(_)) {
+        return Ok(false);
+    }
+    let why = format!("a card has room for one sequence, and {what} computes several");
+    if compute.device != DeviceChoice::Auto {
+        bail!("--device {}: {why}; --device cpu computes them", compute.device);
+    }
+    tell!("note: computing on the CPU: {why}");
+    Ok(true)
+}
+
 impl Where<'_> {
     /// An executor of `model` on the card that was chosen, as far as there is one; else on the CPU under `placement`. With
     /// `--device auto` the CPU also takes over whatever the card fails to do, now or later, and that is told in one line.

@@ -35,6 +35,12 @@ impl Executor<'_> {
         Bytes(self.sequence.memory.n_bytes_for(n_tokens) as u64)
     }
 
+    /// Memory that each further sequence does not take for certain, where all begin with the same `n_common` tokens and one has taken
+    /// them over from another: [`Sequence::copy_from`].
+    pub fn shared_bytes(&self, n_common: usize) -> Bytes {
+        Bytes(self.sequence.memory.n_bytes_shared(n_common) as u64)
+    }
+
     fn prefill_batches(
         &mut self,
         phase: Phase,
@@ -47,6 +53,7 @@ impl Executor<'_> {
         batch.check(|of| (of == 0).then_some(n_past), self.params.n_ctx, self.model.config.n_vocab)?;
         for chunk in tokens.chunks(self.params.n_ubatch) {
             fill(batch, sequence.n_past(), chunk);
+            sequence.memory.reserve(sequence.n_past()..sequence.n_past() + chunk.len())?;
             let sequences = std::slice::from_mut(&mut *sequence);
             let mut tokens = Tokens { batch, sequences, observer: &mut Unobserved };
             self.device.run(phase, &mut tokens, &mut self.logits)?;

@@ -17,6 +17,7 @@ impl Hybrid<'_> {
     pub(super) fn save_rows(&self, kv: &mut KvCache) -> Result<()> {
         let (mut rows, n_past) = (Vec::new(), kv.n_past());
         kv.count_stored();
+        kv.reserve(0..n_past)?;
         for (layer, attention) in self.attentive() {
             for head in 0..kv.n_head_kv() {
                 for (plane, of) in Plane::BOTH.into_iter().enumerate() {

@@ -46,26 +46,21 @@ impl KvCache {
         n_past.saturating_sub(self.places[layer].n_rows)..n_past
     }
 
-    /// Where the row of a position of a head begins.
-    fn row_at(&self, layer: usize, head: usize, position: usize) -> usize {
-        self.head(layer, head) + position % self.places[layer].n_rows
-    }
-
     /// Appends the rows of `positions`, which the layer has, to `out`.
     pub fn copy_rows(&self, layer: usize, head: usize, plane: Plane, positions: Range<usize>, out: &mut Vec<u8>) {
-        let n = self.row_bytes(plane);
-        for position in positions {
-            let row = self.row_at(layer, head, position);
-            out.extend_from_slice(self.store.get(plane, row * n..(row + 1) * n));
-        }
+        let cache = self.of_head(layer, head);
+        cache.stretches(positions).for_each(|stretch| out.extend_from_slice(cache.stored(plane, &stretch)));
     }
 
-    /// Writes rows of the positions from `first` on, of which the layer has room for all.
+    /// Writes rows of the positions from `first` on, of which the layer has room for all, and pages since [`KvCache::reserve`].
     pub fn put_rows(&mut self, layer: usize, head: usize, plane: Plane, first: usize, rows: &[u8]) {
-        let n = self.row_bytes(plane);
-        for (i, row) in rows.chunks_exact(n).enumerate() {
-            let at = self.row_at(layer, head, first + i) * n;
-            self.store.get_mut(plane, at..at + n).copy_from_slice(row);
+        let (layout, row_bytes) = (self.layout(layer), self.row_bytes(plane));
+        let mut rest = rows;
+        for stretch in layout.stretches(first..first + rows.len() / row_bytes) {
+            let own;
+            (own, rest) = rest.split_at(stretch.len() * row_bytes);
+            let n_used = self.n_used(layer, layout.at(stretch.start).0);
+            self.store.get_mut(&layout, (plane, head), &stretch, n_used).copy_from_slice(own);
         }
     }
 

@@ -81,9 +81,10 @@ impl KvCache {
     /// places, with keys turned as `turn` says of each layer; where it says nothing, bytes move as they are.
     ///
     /// # Errors
-    /// When the type of the cache cannot be read.
+    /// When the type of the cache cannot be read, or there is no memory for a copy of what another cache holds, too.
     pub fn shift<'a>(&mut self, n_keep: usize, n_drop: usize, turn: impl Fn(usize) -> Option<&'a Turn>) -> Result<()> {
         let dequantize = dequantizer(self.kind.k)?;
+        self.reserve(n_keep..self.n_past)?;
         let lost: Vec<_> = (0..self.places.len()).map(|i| self.first_kept_after(i, n_keep, n_drop)).collect();
         for (layer, lost) in lost.iter().enumerate() {
             if self.places[layer].n_rows > 0 {
@@ -107,33 +108,21 @@ impl KvCache {
         turn: Option<&Turn>,
         dequantize: Dequantize,
     ) {
-        let n_rows = self.places[layer].n_rows;
-        let mut key = vec![0.0; self.head_dim];
+        let (mut key, mut rows) = (vec![0.0; self.head_dim], Vec::new());
         for head in 0..self.n_head_kv {
-            let at = self.head(layer, head);
-            let (key_bytes, value_bytes) = (self.key_bytes, self.value_bytes);
-            // A row may take the place of one that has yet to move: where a window goes round.
-            let (of_keys, of_values) =
-                (at * key_bytes..(at + n_rows) * key_bytes, at * value_bytes..(at + n_rows) * value_bytes);
-            let mut keys = self.store.get(Plane::Keys, of_keys.clone()).to_vec();
-            let mut values = self.store.get(Plane::Values, of_values.clone()).to_vec();
-            let (old_keys, old_values) = (keys.clone(), values.clone());
-            for position in moved.clone() {
-                let (from, to) = (position % n_rows, (position - n_drop) % n_rows);
-                let (old, new) = (&old_keys[from * key_bytes..][..key_bytes], &mut keys[to * key_bytes..][..key_bytes]);
-                match turn {
-                    Some(turn) => {
-                        dequantize(old, &mut key);
+            for plane in Plane::BOTH {
+                // All of them first: a row may take the place of one that has yet to move, where a window goes round.
+                rows.clear();
+                self.copy_rows(layer, head, plane, moved.clone(), &mut rows);
+                if let Some(turn) = turn.filter(|_| plane == Plane::Keys) {
+                    for (position, row) in moved.clone().zip(rows.chunks_exact_mut(self.key_bytes)) {
+                        dequantize(row, &mut key);
                         turn.apply(position - first, &mut key);
-                        (self.write_key)(&key, new);
+                        (self.write_key)(&key, row);
                     }
-                    None => new.copy_from_slice(old),
                 }
-                values[to * value_bytes..][..value_bytes]
-                    .copy_from_slice(&old_values[from * value_bytes..][..value_bytes]);
+                self.put_rows(layer, head, plane, moved.start - n_drop, &rows);
             }
-            self.store.get_mut(Plane::Keys, of_keys).copy_from_slice(&keys);
-            self.store.get_mut(Plane::Values, of_values).copy_from_slice(&values);
         }
     }
 }

@@ -1,31 +1,30 @@
-//! The bytes of a cache. Threads that were held up may still look at rows while others go on: a row that one of them may see
-//! is not written before it has left.
+//! Which pages a cache holds, alone or with others. Threads that were held up may still look at rows while others go on: a row
+//! that one of them may see is not written before it has left, and a page that another cache holds is copied before it is written.
 #![allow(unsafe_code, reason = "late threads read rows while others are written; counting readers keeps them apart")]
 
 use super::Plane;
-use crate::cpu::Rows;
-use std::cell::UnsafeCell;
+use super::head::HeadCache;
+use super::page::{Layout, Page, Slot, write};
+use std::alloc::handle_alloc_error;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Weak};
-
-/// Bytes that the owner of the store writes, and that others read while they may.
-type Cells = Box<[UnsafeCell<u8>]>;
 
 /// What readers share with the owner.
 struct Shared {
-    keys: Cells,
-    values: Cells,
+    /// The pages of all layers.
+    slots: Box<[Slot]>,
     /// Threads that are reading what they were lent.
     readers: AtomicUsize,
     /// What was lent before may be read by those only who have begun.
     generation: AtomicU64,
 }
 
-// SAFETY: bytes are written through `&mut Store` only, of which there is one for each `Shared`, and only when no reader may
-// see them: see `Store::wait_for_all` and `Store::wait_for`.
+// SAFETY: slots are changed through `&mut Store` only, of which there is one for each `Shared`, and only when there are no
+// readers: see `Store::replace`. Bytes are written by a store that alone holds their page, and only when no reader of its own
+// may see them: see `Store::wait_for_all` and `Store::wait_for`.
 unsafe impl Sync for Shared {}
-// SAFETY: bytes have no thread.
+// SAFETY: pages may be sent.
 unsafe impl Send for Shared {}
 
 /// Positions of a layer that were lent since nobody was reading. Only the owner looks at them.
@@ -40,83 +39,129 @@ impl Lent {
     }
 }
 
-/// Where a layer's heads are: `[n_heads][n_rows]`, from row `first` on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Layout {
-    pub first: usize,
-    pub n_rows: usize,
-    pub key_bytes: usize,
-    pub value_bytes: usize,
-}
-
-/// The one owner of the bytes of a cache.
+/// The one owner of what a cache holds.
 pub(super) struct Store {
     shared: Arc<Shared>,
     lent: Vec<Lent>,
 }
 
-/// Zeros, or `None` when the system has not that much memory. Asked first, because a zeroed vector, whose pages cost
-/// nothing until they are used, cannot be asked for in a way that may fail.
-fn zeros(n: usize) -> Option<Cells> {
-    Vec::<u8>::new().try_reserve_exact(n).ok()?;
-    let bytes = Box::into_raw(vec![0u8; n].into_boxed_slice());
-    // SAFETY: the same allocation; UnsafeCell<u8> has the layout of u8.
-    Some(unsafe { Box::from_raw(bytes as *mut [UnsafeCell<u8>]) })
-}
-
 impl Store {
-    /// Zeros: so many bytes of keys and of values, of so many layers. `None` when the system has not that much memory.
-    pub fn new(n_keys: usize, n_values: usize, n_layers: usize) -> Option<Self> {
-        let (keys, values) = (zeros(n_keys)?, zeros(n_values)?);
-        let shared = Shared { keys, values, readers: AtomicUsize::new(0), generation: AtomicU64::new(0) };
-        Some(Self { shared: Arc::new(shared), lent: (0..n_layers).map(|_| Lent::nothing()).collect() })
+    /// Room for so many pages, of so many layers.
+    pub fn new(n_pages: usize, n_layers: usize) -> Self {
+        let slots = (0..n_pages).map(|_| Slot::default()).collect();
+        let shared = Shared { slots, readers: AtomicUsize::new(0), generation: AtomicU64::new(0) };
+        Self { shared: Arc::new(shared), lent: (0..n_layers).map(|_| Lent::nothing()).collect() }
     }
 
-    /// Bytes of both planes.
-    pub fn n_bytes(&self) -> usize {
-        self.shared.keys.len() + self.shared.values.len()
+    fn page(&self, number: usize) -> Option<&Arc<Page>> {
+        // SAFETY: slots are changed through `&mut self` only.
+        unsafe { &*self.shared.slots[number].get() }.as_ref()
     }
 
-    /// Some bytes of a plane.
-    pub fn get(&self, plane: Plane, bytes: Range<usize>) -> &[u8] {
-        // SAFETY: they are written through `&mut self` only.
-        unsafe { read(&self.cells(plane)[bytes]) }
+    /// The pages that it holds, and how many hold each of them.
+    pub fn pages(&self) -> impl Iterator<Item = (&Page, usize)> {
+        let pages = (0..self.shared.slots.len()).filter_map(|number| self.page(number));
+        pages.map(|page| (&**page, Arc::strong_count(page)))
     }
 
-    fn cells(&self, plane: Plane) -> &[UnsafeCell<u8>] {
-        self.shared.cells(plane)
+    /// A page that nobody else holds.
+    fn own(&self, number: usize) -> Option<&Page> {
+        let page = self.page(number).filter(|page| Arc::strong_count(page) == 1)?;
+        // What others did with it before they gave it up has been done.
+        fence(Ordering::Acquire);
+        Some(page)
+    }
+
+    /// Makes a page one that nobody else holds: a new one, or a copy with the first `n_used` of its rows. `false`, with nothing
+    /// changed, when the system has not that much memory.
+    #[must_use]
+    pub fn make_own(&mut self, layout: &Layout, number: usize, n_used: usize) -> bool {
+        if self.own(number).is_some() {
+            return true;
+        }
+        let Some(mut page) = Page::new(layout, number) else { return false };
+        if let Some(held) = self.page(number) {
+            page.take_rows(held, n_used);
+        }
+        self.replace(number, Some(Arc::new(page)));
+        true
+    }
+
+    /// Holds what `other` holds in this place.
+    pub fn share(&mut self, number: usize, other: &Self) {
+        self.replace(number, other.page(number).cloned());
+    }
+
+    /// Holds nothing there.
+    pub fn give_up(&mut self, number: usize) {
+        if self.page(number).is_some() {
+            self.replace(number, None);
+        }
+    }
+
+    /// Gives up what others hold, too.
+    pub fn give_up_shared(&mut self) {
+        for number in 0..self.shared.slots.len() {
+            if self.page(number).is_some_and(|page| Arc::strong_count(page) > 1) {
+                self.replace(number, None);
+            }
+        }
+    }
+
+    fn replace(&mut self, number: usize, page: Option<Arc<Page>>) {
+        self.wait_for_all();
+        // SAFETY: nobody is reading, nor begins to: what was lent has been called in.
+        unsafe { *self.shared.slots[number].get() = page };
     }
 
     /// Keys and values of a head.
     pub fn of_head(&self, layout: Layout, head: usize) -> HeadCache<'_> {
-        // All of it: nothing is written while `self` is borrowed.
-        self.shared.of_head(layout, head, 0..usize::MAX)
+        // SAFETY: nothing is written while `self` is borrowed.
+        unsafe { HeadCache::new(&self.shared.slots, layout, head, 0..usize::MAX) }
     }
 
-    /// Some bytes of a plane, to be written. Waits for late readers.
-    pub fn get_mut(&mut self, plane: Plane, bytes: Range<usize>) -> &mut [u8] {
+    /// Keys or values of a head at a stretch of positions, to be written. Waits for late readers. Of a page that others hold the
+    /// first `n_used` rows stay.
+    pub fn get_mut(
+        &mut self,
+        layout: &Layout,
+        (plane, head): (Plane, usize),
+        stretch: &Range<usize>,
+        n_used: usize,
+    ) -> &mut [u8] {
         self.wait_for_all();
-        // SAFETY: nobody is reading, nor begins to: what was lent has been called in.
-        unsafe { write(&self.cells(plane)[bytes]) }
+        let (number, row) = layout.at(stretch.start);
+        let page = self.own_or_end(layout, number, n_used);
+        // SAFETY: nobody is reading, nor begins to: what was lent has been called in; nobody else holds the page.
+        unsafe { write(page.cells(plane, head, row..row + stretch.len())) }
     }
 
     /// Calls `put` with the keys and the values of a position, head by head, once no late reader may see them or what their
-    /// rows hold now.
+    /// rows hold now. Of a page that others hold the first `n_used` rows stay.
     pub fn write(
         &mut self,
         (layer, position): (usize, usize),
-        (layout, n_heads): (Layout, usize),
+        layout: &Layout,
+        n_used: usize,
         mut put: impl FnMut(usize, &mut [u8], &mut [u8]),
     ) {
-        let Layout { first, n_rows, key_bytes, value_bytes } = layout;
-        self.wait_for(layer, position, n_rows);
-        for head in 0..n_heads {
-            let row = first + head * n_rows + position % n_rows;
-            let keys = &self.shared.keys[row * key_bytes..][..key_bytes];
-            let values = &self.shared.values[row * value_bytes..][..value_bytes];
-            // SAFETY: no reader has been lent the position, nor the one that has had its row.
+        self.wait_for(layer, position, layout.n_rows);
+        let (number, row) = layout.at(position);
+        let page = self.own_or_end(layout, number, n_used);
+        for head in 0..layout.n_heads {
+            let [keys, values] = Plane::BOTH.map(|plane| page.cells(plane, head, row..row + 1));
+            // SAFETY: no reader has been lent the position, nor the one that has had its row; nobody else holds the page.
             let (keys, values) = unsafe { (write(keys), write(values)) };
             put(head, keys, values);
+        }
+    }
+
+    /// A page that nobody else holds. Where there is no memory for it, which those find out who ask before, the process ends.
+    fn own_or_end(&mut self, layout: &Layout, number: usize, n_used: usize) -> &Page {
+        let made = self.make_own(layout, number, n_used);
+        match self.own(number).filter(|_| made) {
+            Some(page) => page,
+            None => handle_alloc_error(std::alloc::Layout::new::<Page>()),
         }
     }
 
@@ -156,23 +201,6 @@ impl Store {
     }
 }
 
-impl Shared {
-    fn cells(&self, plane: Plane) -> &[UnsafeCell<u8>] {
-        match plane {
-            Plane::Keys => &self.keys,
-            Plane::Values => &self.values,
-        }
-    }
-
-    fn of_head(&self, layout: Layout, head: usize, lent: Range<usize>) -> HeadCache<'_> {
-        let Layout { first, n_rows, key_bytes, value_bytes } = layout;
-        let first = first + head * n_rows;
-        let keys = &self.keys[first * key_bytes..][..n_rows * key_bytes];
-        let values = &self.values[first * value_bytes..][..n_rows * value_bytes];
-        HeadCache { keys, values, key_bytes, value_bytes, n_rows, lent }
-    }
-}
-
 /// The right to look at positions of a layer until they are called in. It does not keep the cache.
 pub(in crate::executor) struct Loan {
     shared: Weak<Shared>,
@@ -200,85 +228,15 @@ impl Loan {
 impl Reader<'_> {
     /// Keys and values of a head, at the positions that were lent.
     pub fn of_head(&self, head: usize) -> HeadCache<'_> {
-        self.shared.of_head(self.loan.layout, head, self.loan.seen.clone())
+        let Loan { layout, seen, .. } = self.loan;
+        // SAFETY: while it reads, nobody changes slots or writes what was lent.
+        unsafe { HeadCache::new(&self.shared.slots, *layout, head, seen.clone()) }
     }
 }
 
 impl Drop for Reader<'_> {
     fn drop(&mut self) {
         self.shared.readers.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// # Safety
-/// Nobody may write these cells while the bytes are used.
-unsafe fn read(cells: &[UnsafeCell<u8>]) -> &[u8] {
-    // SAFETY: the caller's; UnsafeCell<u8> has the layout of u8.
-    unsafe { std::slice::from_raw_parts(cells.as_ptr().cast(), cells.len()) }
-}
-
-/// # Safety
-/// Nobody may read or write these cells while the bytes are used.
-#[allow(clippy::mut_from_ref, reason = "cells may be written through a shared reference")]
-unsafe fn write(cells: &[UnsafeCell<u8>]) -> &mut [u8] {
-    // SAFETY: the caller's; UnsafeCell<u8> has the layout of u8.
-    unsafe { std::slice::from_raw_parts_mut(UnsafeCell::raw_get(cells.as_ptr()), cells.len()) }
-}
-
-/// Keys and values of one head in one layer.
-#[derive(Clone)]
-pub(in crate::executor) struct HeadCache<'a> {
-    keys: &'a [UnsafeCell<u8>],
-    values: &'a [UnsafeCell<u8>],
-    key_bytes: usize,
-    value_bytes: usize,
-    n_rows: usize,
-    /// Positions that nobody writes as long as this is there.
-    lent: Range<usize>,
-}
-
-impl<'a> HeadCache<'a> {
-    /// Of keys and values in rows of so many bytes.
-    #[cfg(test)]
-    pub fn of(keys: &'a [u8], values: &'a [u8], key_bytes: usize, value_bytes: usize) -> Self {
-        // SAFETY: UnsafeCell<u8> has the layout of u8, and nobody writes these cells.
-        let cells = |bytes: &'a [u8]| unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len()) };
-        let (n_rows, lent) = (keys.len() / key_bytes, 0..usize::MAX);
-        Self { keys: cells(keys), values: cells(values), key_bytes, value_bytes, n_rows, lent }
-    }
-
-    /// `positions`, no more than there are rows, in stretches whose rows lie one behind the other.
-    pub fn stretches(&self, positions: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
-        let end_of_rows = (positions.start / self.n_rows + 1) * self.n_rows;
-        let middle = end_of_rows.min(positions.end);
-        [positions.start..middle, middle..positions.end].into_iter().filter(|stretch| !stretch.is_empty())
-    }
-
-    /// Keys of a stretch.
-    pub fn keys(&self, stretch: &Range<usize>) -> Rows<'a> {
-        Rows::range(self.stored_keys(stretch), self.key_bytes, 0, stretch.len())
-    }
-
-    /// Values of a stretch.
-    pub fn values(&self, stretch: &Range<usize>) -> Rows<'a> {
-        Rows::range(self.stored_values(stretch), self.value_bytes, 0, stretch.len())
-    }
-
-    /// Keys of a stretch as bytes, one behind the other.
-    pub fn stored_keys(&self, stretch: &Range<usize>) -> &'a [u8] {
-        self.rows(self.keys, self.key_bytes, stretch)
-    }
-
-    /// Values of a stretch as bytes, one behind the other.
-    pub fn stored_values(&self, stretch: &Range<usize>) -> &'a [u8] {
-        self.rows(self.values, self.value_bytes, stretch)
-    }
-
-    fn rows(&self, cells: &'a [UnsafeCell<u8>], row_bytes: usize, stretch: &Range<usize>) -> &'a [u8] {
-        assert!(self.lent.start <= stretch.start && stretch.end <= self.lent.end, "rows that were not lent");
-        let first = stretch.start % self.n_rows;
-        // SAFETY: positions that were lent are not written, and no others are looked at.
-        unsafe { read(&cells[first * row_bytes..][..stretch.len() * row_bytes]) }
     }
 }
 

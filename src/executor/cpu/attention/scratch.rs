@@ -1,7 +1,7 @@
 //! Strips of queries that meet the keys and values of one head, block by block.
 
 use crate::cpu::attention::{Block, KEYS, Kernels, LANES, Lanes, Strip};
-use crate::executor::kv_cache::HeadCache;
+use crate::executor::kv_cache::{HeadCache, Plane};
 use crate::quant::convert::Dequantize;
 use std::sync::{Mutex, PoisonError};
 
@@ -48,8 +48,11 @@ impl Scratch {
             values.resize(positions.len() * value_dim, 0.0);
             for stretch in cache.stretches(positions.clone()) {
                 let own = stretch.start - positions.start..stretch.end - positions.start;
-                read_key(cache.stored_keys(&stretch), &mut keys[own.start * head_dim..own.end * head_dim]);
-                read_value(cache.stored_values(&stretch), &mut values[own.start * value_dim..own.end * value_dim]);
+                read_key(cache.stored(Plane::Keys, &stretch), &mut keys[own.start * head_dim..own.end * head_dim]);
+                read_value(
+                    cache.stored(Plane::Values, &stretch),
+                    &mut values[own.start * value_dim..own.end * value_dim],
+                );
             }
             let finite = values.iter().fold(true, |all, value| all & value.is_finite());
             let block = Block { first: positions.start, keys, values, finite };

@@ -3,6 +3,7 @@
 use super::super::testing::{CASE, Case, Made, bits};
 use super::*;
 use crate::cpu::Isa;
+use crate::executor::kv_cache::testing::OneHead;
 use crate::quant::GgmlType;
 
 /// `[tokens][group][value_dim]`.
@@ -19,13 +20,13 @@ fn spans(made: &Made, isa: Isa, tokens: Range<usize>) -> Vec<f32> {
     (work.n_head, work.group, work.head_dim, work.value_dim) = (group, group, head_dim, value_dim);
     (work.scale, work.cap) = (made.scale(), cap);
     let row_bytes = |width: usize| dtype.row_bytes(width).unwrap();
-    let cache = HeadCache::of(&made.keys.0, &made.values.0, row_bytes(head_dim), row_bytes(value_dim));
+    let held = OneHead::of(&made.keys.0, &made.values.0, row_bytes(head_dim), row_bytes(value_dim));
     let width = group * (value_dim + STATE);
     let mut states = vec![[f32::NEG_INFINITY, 0.0]; tokens.len() * group];
     let mut out = vec![f32::NAN; tokens.len() * group * value_dim];
     for pieces in all.pieces.chunk_by(|a, b| a.positions.start / SPAN == b.positions.start / SPAN) {
         let mut parts = vec![f32::NAN; pieces.len() * width];
-        work.span(pieces, &cache, &mut parts);
+        work.span(pieces, &held.head(), &mut parts);
         for (piece, part) in pieces.iter().zip(parts.chunks_exact(width)) {
             for (i, part) in part.chunks_exact(value_dim + STATE).enumerate() {
                 let at = piece.token * group + i;

@@ -5,7 +5,7 @@ use super::super::testing::{CASE, Case, Made, bits};
 use super::*;
 use crate::cpu::Isa;
 use crate::cpu::check_supported;
-use crate::executor::kv_cache::HeadCache;
+use crate::executor::kv_cache::testing::OneHead;
 use crate::quant::GgmlType;
 use crate::quant::convert::quantizer;
 
@@ -21,8 +21,14 @@ fn strips(made: &Made, isa: Isa, tokens: Range<usize>) -> Vec<f32> {
         scratch.strips[row / LANES].push(q, made.scale(), made.seen(token), made.sink(head));
     }
     let row_bytes = |width: usize| dtype.row_bytes(width).unwrap();
-    let cache = HeadCache::of(&made.keys.0, &made.values.0, row_bytes(head_dim), row_bytes(value_dim));
-    scratch.attend(Kernels::of(isa), &cache, [Kernels::of(isa).reader(dtype).unwrap(); 2], cap, (head_dim, value_dim));
+    let held = OneHead::of(&made.keys.0, &made.values.0, row_bytes(head_dim), row_bytes(value_dim));
+    scratch.attend(
+        Kernels::of(isa),
+        &held.head(),
+        [Kernels::of(isa).reader(dtype).unwrap(); 2],
+        cap,
+        (head_dim, value_dim),
+    );
     let mut out = vec![f32::NAN; n * value_dim];
     for (strip, out) in scratch.strips.iter().zip(out.chunks_mut(LANES * value_dim)) {
         strip.finish(out);
