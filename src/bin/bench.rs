@@ -10,6 +10,7 @@ mod synthetic;
 use ablation::Ablation;
 use anyhow::{Result, ensure};
 use benchmark::against;
+use benchmark::batched::BatchedArgs;
 use benchmark::compare::{self, CompareArgs};
 use benchmark::drafts::DraftArgs;
 use benchmark::output::{Output, OutputArgs, Rows};
@@ -53,6 +54,7 @@ Examples:
   powerinfer-bench --synthetic 70b-40:q4_0:0.05 -p 0 -n 16   half the layers of a 70B, 5 % fire
   powerinfer-bench --synthetic nemotron-3-nano-9:q4_k -p 64  nine layers with Mamba-2, attention and experts
   powerinfer-bench -m model.gguf -p 0 -np 1,2,4,8 --mode dense,exact    several sequences at once
+  powerinfer-bench -m model.gguf --batched -npp 128 -ntg 64 -npl 1,2,4,8 -pps    one prompt of them all, then 64 tokens each
   powerinfer-bench --measure-hardware this-machine.toml      measure this machine for the planner
   powerinfer-bench --synthetic 7b-2 --kernels                each kernel of a token on the card: microseconds and GB/s
   powerinfer-bench --synthetic 1b-8 -p 0 -n 32 --predict     the planner's prediction next to the measurement
@@ -102,6 +104,8 @@ struct Args {
     #[command(flatten)]
     drafts: DraftArgs,
     #[command(flatten)]
+    batched: BatchedArgs,
+    #[command(flatten)]
     kernels: KernelsArgs,
     #[command(flatten)]
     vram: Vram,
@@ -145,6 +149,9 @@ fn run(args: Args) -> Result<()> {
     }
     if !args.drafts.draft.is_empty() {
         return write_drafts(&args);
+    }
+    if args.batched.are_asked_for() {
+        return write_batched(&args);
     }
     // Where the CPU computes alone it is not needed; a wrong one is not passed over.
     args.hardware.as_deref().map(Hardware::read).transpose()?;
@@ -216,6 +223,14 @@ fn open(args: &Args, bar: &Bar) -> Result<Vec<Model>> {
         Ok(model)
     });
     opened.collect()
+}
+
+/// `--batched`.
+fn write_batched(args: &Args) -> Result<()> {
+    let chosen = args.compute.choose_device()?;
+    let bar = Bar::new();
+    let models = open(args, &bar)?;
+    args.batched.write(args, &chosen, &models, &bar)
 }
 
 /// `--draft`.

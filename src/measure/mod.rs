@@ -1,5 +1,6 @@
 //! Measuring a model (perplexity, divergence from another one, speed) and the machine.
 
+pub mod batched;
 pub mod columns;
 pub mod compare;
 pub mod density;

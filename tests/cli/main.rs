@@ -4,6 +4,7 @@ mod activations;
 mod architectures;
 mod around;
 mod bench;
+mod bench_batched;
 mod bench_lists;
 mod bench_outputs;
 mod bench_parallel;

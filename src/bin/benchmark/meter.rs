@@ -3,11 +3,12 @@
 use super::speed_args::Setting;
 use super::texts::Scored;
 use crate::Args;
-use crate::common::card::{Placed, Where};
+use crate::common::card::{Placed, Where, several_leave};
 use crate::common::terminal::tell;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use powerinfer::executor::{ExecutorParams, FfnStats, Mode, Worker};
-use powerinfer::gpu::{Chosen, DeviceChoice};
+use powerinfer::gpu::Chosen;
+use powerinfer::measure::batched::{Batched, BatchedRow};
 use powerinfer::measure::perplexity::perplexity;
 use powerinfer::measure::roofline::Limit;
 use powerinfer::measure::row::{self, Parallel, Predicted, Row};
@@ -46,6 +47,14 @@ impl Bench<'_> {
         let place = Where { compute: &args.compute, chosen: self.chosen, vram: &args.vram, hardware };
         let placement = args.ablation.placement(self.setting.mode, self.model)?;
         place.executor(self.model, placement, self.params(n_ctx), self.worker)
+    }
+
+    /// The row of `--batched` of one test, which feeds `tokens`.
+    pub fn batched(&self, what: Batched, tokens: &[u32], progress: &dyn Progress) -> Result<BatchedRow> {
+        let mut executor = self.executor(what.n_ctx().unwrap_or(0))?.executor;
+        let row = BatchedRow::measure(&mut executor, what, tokens, self.setting.n_batch, progress)?;
+        self.args.synthetic.tell_density(executor.stats(), self.model);
+        Ok(row)
     }
 
     fn params(&self, n_ctx: usize) -> ExecutorParams {
@@ -91,10 +100,7 @@ impl Bench<'_> {
         let row = self.row(test.name(), self.args.text());
         let cpu = Chosen::Cpu { why: None };
         let mut place = *self;
-        if test.n_parallel > 1 && matches!(self.chosen, Chosen::Cuda(_)) {
-            let (device, why) = (self.args.compute.device, "a card has room for one sequence");
-            ensure!(device == DeviceChoice::Auto, "-np {}: {why}; --device cpu computes several", test.n_parallel);
-            tell!("note: -np {}: computing on the CPU: {why}", test.n_parallel);
+        if test.n_parallel > 1 && several_leave(self.chosen, &self.args.compute, &format!("-np {}", test.n_parallel))? {
             place.chosen = &cpu;
         }
         let mut placed = place.executor(test.n_ctx())?;

@@ -1,6 +1,7 @@
 //! The parts of `powerinfer-bench`.
 
 pub mod against;
+pub mod batched;
 mod cache_types;
 pub mod compare;
 pub mod drafts;

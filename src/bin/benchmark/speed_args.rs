@@ -56,8 +56,8 @@ pub struct SpeedArgs {
 
 /// How often a test is timed where nothing is said.
 const REPETITIONS: usize = 5;
-/// Sequences at once.
-const MOST_PARALLEL: usize = 1024;
+/// Most sequences at once.
+pub const MOST_PARALLEL: usize = 1024;
 /// Longest wait.
 const LONGEST_DELAY: f64 = 86_400.0;
 

@@ -112,7 +112,7 @@ pub const TOOLS: [Tool; 4] = [
     },
     Tool {
         name: "powerinfer-bench",
-        programs: "llama-bench, llama-perplexity",
+        programs: "llama-bench, llama-batched-bench, llama-perplexity",
         groups: &[
             &bench::TESTS,
             &bench::PERPLEXITY,

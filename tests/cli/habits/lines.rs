@@ -224,7 +224,7 @@ pub const RUN: [(&str, Means); 217] = [
 ];
 
 /// Of llama-bench and llama-perplexity.
-pub const BENCH: [(&str, Means); 67] = [
+pub const BENCH: [(&str, Means); 69] = [
     ("-m model.gguf", Set("model=model.gguf")),
     ("-hf owner/model:Q4_0", Set("hf_repo=owner/model:Q4_0")),
     ("-p 512", Set("n_prompt=512")),
@@ -290,7 +290,9 @@ pub const BENCH: [(&str, Means); 67] = [
     ("--kl-divergence-base logits.bin", Refused),
     ("--hellaswag", Refused),
     ("--winogrande", Refused),
-    ("-npp 128", Refused),
+    ("--batched -npp 128,256 -ntg 64 -npl 1-4 -pps", Set("batched=true npl=1-4 npp=128|256 ntg=64 pps=true")),
+    ("-tgs", Refused),
+    ("--batched --output-format jsonl", Set("batched=true output=jsonl")),
     ("-np 1,2,4", Set("parallel=1|2|4")),
 ];
 

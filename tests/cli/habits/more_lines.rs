@@ -53,7 +53,7 @@ pub const RUN: [(&str, Means); 46] = [
 ];
 
 /// Of llama-bench and llama-perplexity.
-pub const BENCH: [(&str, Means); 22] = [
+pub const BENCH: [(&str, Means); 21] = [
     ("--n-gen-warmup 8", Noted),
     ("--moe-cache off,4096", Noted),
     ("-lzm on", Noted),
@@ -62,7 +62,6 @@ pub const BENCH: [(&str, Means); 22] = [
     ("-ngl -1", Set("n_gpu_layers=-1")),
     ("-ngl all", Set("n_gpu_layers=all")),
     ("-lm mmap,dio", Noted),
-    ("-pps", Refused),
     ("-s 1", Noted),
     ("--seed 1", Noted),
     ("--temp 0", Noted),

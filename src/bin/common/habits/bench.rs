@@ -86,9 +86,11 @@ pub const PERPLEXITY: Group = Group {
             "parallel",
             "Each test with so many sequences at once; a list, as all of them.",
         ),
-        refused(
-            &["-npp", "-ntg", "-npl", "-pps", "-tgs"],
-            "-p, -n and -pg give the lengths of tests, and -np how many sequences are computed at once",
-        ),
+        same(&["-npp"], "npp"),
+        same(&["-ntg"], "ntg"),
+        same(&["-npl"], "npl"),
+        same(&["-pps"], "pps"),
+        refused(&["-tgs"], "sequences are decoded together; -npl 1 measures one alone"),
+        same_but(&["--output-format"], "output", "One of five."),
     ],
 };
