@@ -1,8 +1,5 @@
 //! What attention reads: keys and values of one head in one layer.
-#![allow(
-    unsafe_code,
-    reason = "rows are read while others of the same page are written; positions that were lent are not"
-)]
+#![allow(unsafe_code, reason = "rows are read while other rows of their page are written")]
 
 use super::Plane;
 use super::page::{Layout, Slot, read};

@@ -1,8 +1,5 @@
 //! Pages: keys and values of some rows of a layer, of all of its heads.
-#![allow(
-    unsafe_code,
-    reason = "late threads read rows while others are written; whoever holds a page keeps them apart"
-)]
+#![allow(unsafe_code, reason = "late threads read rows while others are written; stores keep them apart")]
 
 use super::Plane;
 use std::cell::UnsafeCell;
