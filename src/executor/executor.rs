@@ -50,8 +50,7 @@ pub struct Executor<'m> {
 
 impl<'m> Executor<'m> {
     /// Tokens of the longest prompt that is computed row by row on the CPU: for more, tiles take less time, although they have
-    /// to be unpacked. On Zen 4 cores with AVX-512 the two meet between 5 (Q6_K, Q8_0, F16) and 12 tokens (Q3_K), but at 3 for
-    /// Q4_1, Q5_0 and Q5_1.
+    /// to be unpacked. On Zen 5 cores with AVX-512 the two meet between 5 (Q3_K) and 8 tokens, but at 10 for floats.
     pub const SHORT_PROMPT: usize = 6;
 
     /// Sets up a run of `model` under `placement`, with threads of its own.
