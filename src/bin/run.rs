@@ -222,7 +222,7 @@ fn run(args: Args) -> Result<()> {
     if !model.is_synthetic() && !args.session.is_named() {
         executor.watch_gates();
     }
-    let mut speculation = args.speculation.open(&executor, draft_model.as_ref(), &worker)?;
+    let mut speculation = args.speculation.open(&executor, draft_model.as_ref(), &worker, lines.is_some())?;
     let mut sampler = Sampler::for_tokens(&params, &tokenizer)?;
     sampler.set_grammar(rules.as_ref().map(|rules| Grammar::new(rules, &tokenizer)).transpose()?);
     loading.end();

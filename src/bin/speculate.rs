@@ -53,6 +53,7 @@ impl SpeculationArgs {
     pub fn check(&self, model: &Model, run: &ExecutorParams) -> Result<()> {
         self.lengths().check(run.n_ctx)?;
         ensure!((0.0..=1.0).contains(&self.draft_p_min), "--draft-p-min {}: must be from 0 to 1", self.draft_p_min);
+        ensure!(self.ctx_size_draft != Some(0), "--ctx-size-draft 0: the draft model would see nothing");
         ensure!(
             self.ctx_size_draft.is_none() || self.model_draft.is_some(),
             "--ctx-size-draft: there is no draft model; -md names one"
@@ -80,7 +81,8 @@ impl SpeculationArgs {
         Ok(Some(model))
     }
 
-    /// Speculation for what `executor` computes, with the threads of `worker`; `None` where there is to be none.
+    /// Speculation for what `executor` computes, with the threads of `worker`; `None` where there is to be none, as for several
+    /// texts `in_lines`.
     ///
     /// # Errors
     /// When there is no memory for it.
@@ -89,11 +91,16 @@ impl SpeculationArgs {
         executor: &Executor<'m>,
         draft: Option<&'m Model>,
         worker: &Worker,
+        in_lines: bool,
     ) -> Result<Option<Speculation<'m>>> {
         let asked = self.model_draft.is_some() || self.draft_mode.is_some();
-        if self.draft_max == 0 || !executor.can_take_back() {
+        let why_not = match (self.draft_max, executor.can_take_back()) {
+            (0, _) => Some("--draft-max is 0"),
+            (_, false) => Some(ON_A_CARD),
+            _ => in_lines.then_some("--lines computes texts side by side"),
+        };
+        if let Some(why) = why_not {
             if asked {
-                let why = if self.draft_max == 0 { "--draft-max is 0" } else { ON_A_CARD };
                 tell!("note: no speculation: {why}");
             }
             return Ok(None);
@@ -111,7 +118,8 @@ impl SpeculationArgs {
         if let Some(draft) = draft {
             let n_ctx = self.ctx_size_draft.unwrap_or(run.n_ctx.min(draft.config.n_ctx_train));
             let run = ExecutorParams { n_ctx, mode: Mode::Exact, ..run.clone() };
-            drafters.push(drafter(draft, run, "model").context("-md")?);
+            let what = format!("-md with a context of {n_ctx} (-cd)");
+            drafters.push(drafter(draft, run, "model").context(what)?);
         }
         if let Some(mode) = self.draft_mode {
             drafters.push(drafter(model, ExecutorParams { mode, ..run.clone() }, mode.name()).context("--draft-mode")?);

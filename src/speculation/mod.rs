@@ -8,6 +8,7 @@ mod drafter;
 mod economy;
 mod lookup;
 mod model;
+mod pace;
 mod plan;
 mod scripted;
 mod source;
@@ -120,7 +121,7 @@ impl<'d> Speculation<'d> {
             sources: drafters.into_iter().map(Source::new).collect(),
             lengths,
             text: Vec::new(),
-            economy: Economy::default(),
+            economy: Economy::new(lengths.most),
             draft: Vec::new(),
             from: 0,
             drafting: Duration::ZERO,
@@ -148,6 +149,7 @@ impl<'d> Speculation<'d> {
         }
         self.text.truncate(same);
         self.text.extend_from_slice(&text[same..]);
+        self.sources.iter_mut().for_each(|source| source.has_read = false);
         self.watched.clear();
     }
 
@@ -185,11 +187,15 @@ impl<'d> Speculation<'d> {
         let start = Instant::now();
         let guess = drafter.guess(&self.text, draft)?;
         let time = start.elapsed();
+        let source = &mut self.sources[source];
         // The first one of a draft may have to catch up with a text.
         if !draft.is_empty() {
-            self.sources[source].took(time);
+            source.took(time);
         }
-        self.drafting += time;
+        // To read a prompt is what any draft of such a source costs, whether it is right or not.
+        if std::mem::replace(&mut source.has_read, true) {
+            self.drafting += time;
+        }
         Ok(guess)
     }
 }

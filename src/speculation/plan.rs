@@ -10,8 +10,11 @@ const LEAST_REACH: f64 = 0.04;
 /// What a source would draft.
 #[derive(Default)]
 struct Offer {
+    /// Its first guess, also where nothing is drafted.
+    first: Option<Guess>,
     guesses: Vec<Guess>,
-    /// How many times as fast as single tokens it is expected to be.
+    /// How many times as fast as single tokens it is hoped to be, and expected to be.
+    hope: f64,
     gain: f64,
 }
 
@@ -27,20 +30,22 @@ impl Speculation<'_> {
         if most == 0 || most < self.lengths.least || self.text.is_empty() {
             return Ok(());
         }
+        let compares = self.lengths.least == 0 && self.economy.must_compare();
         let mut best = Offer::default();
         for source in 0..self.sources.len() {
-            if !self.is_worth_asking(source, most, best.gain) {
+            let is_free = self.sources[source].drafter.is_free();
+            if !is_free && (compares || !self.is_worth_asking(source, most, best.hope)) {
                 continue;
             }
             let offer = self.offer(source, most)?;
-            if self.sources[source].drafter.is_free() {
-                self.watched.extend(offer.guesses.first().map(|guess| (source, *guess)));
+            if is_free {
+                self.watched.extend(offer.first.map(|guess| (source, guess)));
             }
-            if !offer.guesses.is_empty() && (best.guesses.is_empty() || offer.gain > best.gain) {
+            if !offer.guesses.is_empty() && (best.guesses.is_empty() || offer.hope > best.hope) {
                 (best, self.from) = (offer, source);
             }
         }
-        if self.accepts(&best) {
+        if !compares && self.accepts(&best) {
             let from = self.from;
             self.watched.retain(|(source, _)| *source != from);
             self.draft = best.guesses;
@@ -49,27 +54,19 @@ impl Speculation<'_> {
     }
 
     /// Whether a draft is made of what was offered.
-    fn accepts(&mut self, offer: &Offer) -> bool {
+    fn accepts(&self, offer: &Offer) -> bool {
         let n = offer.guesses.len();
         if self.lengths.least > 0 {
             return n >= self.lengths.least;
         }
-        n > 0
-            && self.economy.is_ready()
-            && self.economy.can_lose(n, self.drafting.as_secs_f64())
-            && (self.economy.pays(offer.gain) || self.is_likely(offer) && self.economy.tries())
-    }
-
-    /// Whether what is offered comes true so often that it would pay if passes were what they may be: of the times of passes,
-    /// a few that were disturbed may be all that is known.
-    fn is_likely(&self, offer: &Offer) -> bool {
-        offer.guesses.first().is_some_and(|guess| self.sources[self.from].share(*guess) > 0.5)
+        let is_tried = self.economy.is_steady() && self.economy.pays(offer.hope);
+        n > 0 && (self.economy.pays(offer.gain) || is_tried) && self.economy.can_lose(n, self.drafting.as_secs_f64())
     }
 
     /// Whether a source's guesses, which cost something, are likely to be better than a gain of `than`.
     fn is_worth_asking(&mut self, source: usize, most: usize, than: f64) -> bool {
         let known = &self.sources[source];
-        if known.drafter.is_free() || self.lengths.least > 0 {
+        if self.lengths.least > 0 {
             return true;
         }
         if !self.economy.is_ready() || !self.economy.can_lose(1, known.seconds(1)) {
@@ -90,14 +87,15 @@ impl Speculation<'_> {
         let is_free = self.sources[source].drafter.is_free();
         let forced = self.lengths.least > 0;
         let (mut guesses, mut tokens, mut reach) = (Vec::new(), 1.0, 1.0);
-        let (mut draft, mut best, mut n_best) = (Vec::new(), 0.0f64, 0);
+        let (mut draft, mut best, mut n_best) = (Vec::new(), Offer::default(), 0);
         while guesses.len() < most && (forced || reach >= LEAST_REACH) {
             let n = guesses.len() + 1;
             // A further guess costs time: is it likely to be worth that?
             if !is_free && !forced && n > 1 {
                 let known = &self.sources[source];
                 let further = tokens + reach * known.share_of_all();
-                if self.economy.gain(n, known.seconds(n), further) < best {
+                let drafting = known.seconds(n);
+                if self.economy.gain(n, drafting, further) < best.gain || !self.economy.can_lose(n, drafting) {
                     break;
                 }
             }
@@ -106,12 +104,15 @@ impl Speculation<'_> {
             draft.push(guess.token);
             reach *= self.sources[source].share(guess);
             tokens += reach;
-            let gain = self.economy.gain(n, self.sources[source].seconds(n), tokens);
-            if gain > best || forced {
-                (best, n_best) = (gain.max(best), n);
+            let drafting = self.sources[source].seconds(n);
+            let hope = self.economy.hope(n, drafting, tokens);
+            if forced || hope > best.hope && self.economy.can_lose(n, drafting) {
+                (best.hope, best.gain) = (hope, self.economy.gain(n, drafting, tokens));
+                n_best = n;
             }
         }
+        best.first = guesses.first().copied();
         guesses.truncate(n_best);
-        Ok(Offer { guesses, gain: best })
+        Ok(Offer { guesses, ..best })
     }
 }

@@ -33,6 +33,8 @@ pub struct Source<'d> {
     all: Class,
     /// Seconds that a guess takes.
     seconds: Option<f64>,
+    /// Whether it has guessed behind the prompt, which it has to read for that.
+    pub has_read: bool,
     /// What it has done.
     pub drafted: Drafted,
 }
@@ -50,7 +52,7 @@ impl<'d> Source<'d> {
         let class = |class: usize| Class { share: drafter.expected(class), n_seen: 0.0 };
         let classes = std::array::from_fn(class);
         let all = Class { share: 0.6, n_seen: 0.0 };
-        Self { drafter, classes, all, seconds: None, drafted: Drafted::default() }
+        Self { drafter, classes, all, seconds: None, has_read: false, drafted: Drafted::default() }
     }
 
     /// The share of guesses of the class of `guess` that come true.

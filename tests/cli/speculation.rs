@@ -101,7 +101,7 @@ fn bench_measures_drafts_next_to_none() {
     let folder = tempfile::tempdir().unwrap();
     let model = tiny(folder.path());
     let mut command = tool("bench");
-    command.arg("-m").arg(&model).args(["-n", "40", "-t", "1", "-o", "json", "--draft"]);
+    command.arg("-m").arg(&model).args(["-n", "40", "-p", "8", "-r", "2", "-t", "1", "-o", "json", "--draft"]);
     command.arg(format!("lookup,0.8,{}", model.display()));
     let rows = Outcome::from(command.output().unwrap()).ok().stdout;
     let rows: Vec<serde_json::Value> = serde_json::from_str(&rows).unwrap();
@@ -109,10 +109,14 @@ fn bench_measures_drafts_next_to_none() {
     for (row, draft) in rows.iter().zip(["lookup", "scripted 0.8", model.to_str().unwrap()]) {
         assert_eq!((row["draft"].as_str(), row["n_gen"].as_u64()), (Some(draft), Some(40)));
         assert!(row["plain_ts"].as_f64() > Some(0.0) && row["drafted_ts"].as_f64() > Some(0.0), "{row}");
-        assert_eq!(row["formula_ts"].is_null(), draft != "scripted 0.8", "{row}");
+        for field in ["formula_ts", "deviation"] {
+            assert_eq!(row[field].is_null(), draft != "scripted 0.8", "{row}");
+        }
+        assert!(row["n_rounds"].as_u64() >= Some(2) && row["passes"].as_array().unwrap().len() == 17, "{row}");
     }
     usage_error("bench", &["--draft", "1.5"], "a probability is from 0 to 1");
     refused_by("bench", &[&"--draft", &"missing.gguf"], &["missing.gguf"]);
+    refused_by("bench", &[&"--draft", &"0.5", &"-p", &"1000000"], &["-p 1000000", "tokens to begin with"]);
 }
 
 #[test]
@@ -198,6 +202,7 @@ fn what_cannot_be_drafted_with_is_refused_by_name() {
         (&["--draft-max", "5000"][..], "--draft-max 5000"),
         (&["--draft-max", "40", "-c", "32"], "does not fit into the context of 32"),
         (&["--draft-min", "20"], "--draft-min 20 is more than --draft-max 16"),
+        (&["-cd", "0"], "--ctx-size-draft 0"),
         (&["-cd", "64"], "--ctx-size-draft: there is no draft model"),
         (&["--draft-p-min", "1.5"], "--draft-p-min 1.5"),
         (&["--draft-mode", "dense"], "--draft-mode dense"),
@@ -210,4 +215,9 @@ fn what_cannot_be_drafted_with_is_refused_by_name() {
     let told =
         said(&["-m", model.to_str().unwrap(), "-p", "x", "-n", "2", "-md", model.to_str().unwrap()], &OFF).stderr;
     assert!(told.contains("note: no speculation: --draft-max is 0"), "{told}");
+    let lines = folder.path().join("lines.txt");
+    std::fs::write(&lines, "ab\ncd\n").unwrap();
+    let (model, lines) = (model.to_str().unwrap(), lines.to_str().unwrap());
+    let told = said(&["-m", model, "-f", lines, "--lines", "-n", "2", "-md", model], &[]).stderr;
+    assert!(told.contains("note: no speculation: --lines"), "{told}");
 }

@@ -139,6 +139,26 @@ fn nothing_but_the_speed_changes_in_models_of_all_kinds() -> Result<()> {
 }
 
 #[test]
+fn nothing_changes_with_drafts_of_up_to_15_tokens_in_models_of_all_kinds() -> Result<()> {
+    for name in MODELS {
+        let model = open(name)?;
+        for (n_threads, isa) in (1..=3).zip(Isa::ALL.into_iter().filter(|isa| isa.is_available()).cycle()) {
+            let params = ExecutorParams { n_ubatch: 16, n_threads, isa, ..params(64, Mode::Exact) };
+            let plain = run(&model, &params, &PROMPT, None, 1.0)?;
+            for (most, share) in [(15, 1.0), (15, 0.9), (9, 0.9), (6, 0.8)] {
+                let drafter = Box::new(Scripted::new(plain.text.clone(), share, 3));
+                let mut speculation = Speculation::new(Lengths { most, least: 1 }, vec![drafter]);
+                let seen = run(&model, &params, &PROMPT, Some(&mut speculation), 1.0)?;
+                plain.agrees(&seen).with_context(|| format!("{name}, drafts of {most}, -t {n_threads}, {isa}"))?;
+                let counts = speculation.counts();
+                ensure!(share < 1.0 || counts.tokens_per_pass() > 10.0, "{name}: {counts:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn nothing_changes_where_the_context_is_shifted() -> Result<()> {
     for name in ["llama", "gpt-oss", "plm"] {
         agree(&open(name)?, &params(20, Mode::Exact), &PROMPT, &[0.0, 1.0]).with_context(|| name.to_owned())?;

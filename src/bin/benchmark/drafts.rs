@@ -6,19 +6,25 @@ use crate::common::models;
 use crate::common::terminal::Bar;
 use anyhow::{Context, Result, ensure};
 use powerinfer::executor::{Executor, ExecutorParams, Worker};
-use powerinfer::measure::drafted::{DraftedRow, Source, drafted};
+use powerinfer::measure::drafted::{DraftedRow, Source, Work, drafted};
+use powerinfer::measure::lists::Numbers;
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
-use powerinfer::speculation::{Lookup, ModelDrafter, check_vocabulary};
+use powerinfer::speculation::{Drafter, Lookup, ModelDrafter, check_vocabulary};
 use std::path::PathBuf;
 use std::str::FromStr;
+
+/// Tokens of a prompt, and of the context behind what is decoded.
+const PROMPT: usize = 32;
+const ROOM: usize = 64;
 
 /// Who drafts.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Speculation")]
 pub struct DraftArgs {
-    /// Measure greedy decoding with drafts, next to decoding without, and exit: lookup (what the text has said before), a draft
-    /// model, or a number: scripted drafts, each token of which is right with that probability
+    /// Measure greedy decoding of -n tokens behind the first -p [default: 32] of the text with drafts, next to decoding without, and
+    /// exit: lookup (what the text has said before), a draft model, or a number: scripted drafts, each token of which is right with that
+    /// probability, next to what a formula says of such drafts
     #[arg(long, value_name = "lookup|MODEL|P,...", value_delimiter = ',', conflicts_with_all = ["measure_hardware", "kernels", "perplexity", "kl", "predict", "compare", "against"])]
     pub draft: Vec<Kind>,
 }
@@ -52,11 +58,20 @@ impl DraftArgs {
     /// # Errors
     /// When a draft model cannot be read or has another vocabulary; when there is no memory for what is measured.
     pub fn measure(&self, args: &Args, model: &Model, bar: &Bar) -> Result<Vec<DraftedRow>> {
-        let n = args.speed.n_gen.first().and_then(|numbers| numbers.0.first()).copied().unwrap_or(128);
+        let first = |of: &[Numbers]| of.first().and_then(|numbers| numbers.0.first()).copied();
+        let n = first(&args.speed.n_gen).unwrap_or(128);
+        let n_prompt = first(&args.speed.n_prompt).unwrap_or(PROMPT);
         let (n_threads, kv_type) = args.speed.first();
         let setting = args.speed.settings().first().copied().context("nothing to measure")?;
         let tokens = Texts::read(args, true, bar)?.tokens(args, model)?;
-        let n_ctx = n.checked_add(128).context("-n: more tokens than any context has")?;
+        let n_ctx = n.checked_add(n_prompt).and_then(|n| n.checked_add(ROOM));
+        let n_ctx = n_ctx.with_context(|| format!("-p {n_prompt} -n {n}: more tokens than any context has"))?;
+        ensure!(
+            (1..=tokens.len()).contains(&n_prompt),
+            "-p {n_prompt}: {} has 1 to {} tokens to begin with",
+            args.text(),
+            tokens.len()
+        );
         let isa = args.compute.isa();
         let params = ExecutorParams { n_threads, n_ctx, kv_type, mode: setting.mode, n_ubatch: setting.at_once(), isa };
         let worker = Worker::new(n_threads, isa)?;
@@ -76,13 +91,17 @@ impl DraftArgs {
             sources.push(match (kind, draft) {
                 (Kind::Scripted(share), _) => Source::Scripted(*share),
                 (Kind::Model(name), Some(draft)) => {
-                    let of = Executor::with_worker(draft, Placement::all_cold(draft), params.clone(), &worker)?;
-                    let drafter = ModelDrafter::new(of, "model", n_tokens, 0.0);
-                    Source::Drafter(name.display().to_string(), Box::new(drafter))
+                    let (params, worker) = (&params, &worker);
+                    let open = move || -> Result<Box<dyn Drafter>> {
+                        let of = Executor::with_worker(draft, Placement::all_cold(draft), params.clone(), worker)?;
+                        Ok(Box::new(ModelDrafter::new(of, "model", n_tokens, 0.0)))
+                    };
+                    Source::Drafter(name.display().to_string(), Box::new(open))
                 }
-                _ => Source::Drafter("lookup".to_owned(), Box::<Lookup>::default()),
+                _ => Source::Drafter("lookup".to_owned(), Box::new(|| Ok(Box::<Lookup>::default()))),
             });
         }
-        drafted(&mut executor, &tokens, n, sources, bar)
+        let work = Work { prompt: &tokens[..n_prompt], n, n_rounds: args.speed.repetitions() };
+        drafted(&mut executor, &work, sources, bar)
     }
 }
