@@ -1,11 +1,12 @@
-// Attention of one token to everything in the cache up to itself (layout of the cache: kv.cuh).
+// Attention of a token, or of each of a few, to everything in the cache of its sequence up to itself (layout of the cache: kv.cuh).
 //
 // attention_<type>_g<G>   out[n_head][head_dim] = softmax(q . keys / sqrt(head_dim)) values, for q[n_head][head_dim], over
 //     the positions up to that of `token`: all of them, or the last `window`. Query head h reads the key/value head h / (n_head / n_head_kv); G of them share
 //     its loads. x8 (null: not wanted): the quantized form of out, for head_dim a multiple of 32. With a q8_0 cache q is
 //     quantized, too, and keys meet it in integers, as on the CPU. f32 comes with
 //     G = 1 only. head_dim is a multiple of 16 (of 32 for q8_0), at most
-//     256. Grid: (n_splits, n_head_kv * (n_head / n_head_kv, divided by G and rounded up)), n_splits at most 64.
+//     256. Grid: (n_splits, n_head_kv * (n_head / n_head_kv, divided by G and rounded up), tokens), n_splits at most 64. Tokens have
+//     their q, out and x8 one behind the other, and a scratch each; the cache is that of the first sequence.
 //
 // Blocks of one row of the grid divide the positions between them, in pieces of at least 64; those that get none end at
 // once, so one grid serves every length of the context. Each has a largest score, a sum and a vector (online softmax,
@@ -176,7 +177,13 @@ DEVICE void attend(const float* q, const unsigned char* cache, const Token* toke
     __shared__ float final_total[G];
     __shared__ int is_last;
 
-    int n_past = token->position + 1, n_splits = gridDim.x;
+    int t = blockIdx.z;
+    size_t n_rows = (size_t)n_head_kv * n_ctx;
+    q += (size_t)t * n_head * head_dim, out += (size_t)t * n_head * head_dim;
+    if (x8) x8 += t * x8_bytes(n_head * head_dim);
+    scratch += t * ((size_t)n_head * gridDim.x * (head_dim + 2) + gridDim.y);
+    cache += kv_of_sequence(token, t, TYPE, n_rows, head_dim);
+    int n_past = token->positions[t] + 1, n_splits = gridDim.x;
     if (n_past > n_ctx) n_past = n_ctx;
     int n = min(n_past, window), begin_of_all = n_past - n;
     int piece = ((n + n_splits - 1) / n_splits + 31) & ~31;
@@ -188,7 +195,7 @@ DEVICE void attend(const float* q, const unsigned char* cache, const Token* toke
     int group = n_head / n_head_kv, rows_of_kv = (group + G - 1) / G;
     int head_kv = blockIdx.y / rows_of_kv, in_group = blockIdx.y % rows_of_kv * G;
     int head = head_kv * group + in_group, n_here = min(G, group - in_group);
-    size_t n_rows = (size_t)n_head_kv * n_ctx, first_row = (size_t)head_kv * n_ctx;
+    size_t first_row = (size_t)head_kv * n_ctx;
 
     // Lanes of a row: the next power of two, so some may be idle.
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, lanes = 2;

@@ -81,13 +81,18 @@ DEVICE const float* x8_ds(const signed char* x8, int n) { return (const float*)(
 #define MAILBOX_POST_N 768
 #define MAILBOX_WAITED 896
 
-// State of the token that is being computed: one in device memory, 256 bytes, filled by begin_token.
+// Tokens that are computed at once at the most.
+#define MAX_TOKENS 8
+
+// State of the tokens that are being computed together: one in device memory, 256 bytes, filled by begin_token.
 struct Token {
-    unsigned first_ticket; // job j has the ticket first_ticket + j
-    int position;          // of the token in the context
-    unsigned dead;         // a wait ran out: all later ones return at once
-    unsigned skip;         // the current job was not posted: there is nothing to wait for
-    unsigned spare[60];
+    unsigned first_ticket;      // job j has the ticket first_ticket + j
+    int position;               // of the first token in the context of its sequence
+    unsigned dead;              // a wait ran out: all later ones return at once
+    unsigned skip;              // the current job was not posted: there is nothing to wait for
+    int positions[MAX_TOKENS];  // of each token
+    int sequences[MAX_TOKENS];  // which of the sequences in device memory each is of
+    unsigned spare[60 - 2 * MAX_TOKENS];
 };
 static_assert(sizeof(Token) == 256, "mirrored by the host");
 

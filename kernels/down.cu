@@ -6,6 +6,8 @@
 //   all      not 0: rows whose h is 0 are read, too, which changes nothing but the time
 //   scratch  first 1024 ints, which are 0 before the first launch and after each, then floats for gridDim.x * gridDim.y
 //            tiles of 8 units
+// For several tokens, along z of the grid, the same for each: h is h_stride floats apart, y n_embd, scratch scratch_stride words. They
+// meet in rows that the nearest caches have, as each has an order of sums of its own.
 //
 // experts_down_<type>: the same for the groups that a router has chosen, all in one launch: y[c] = sum over the n_chosen
 // groups j of the sum over r < n_hot of h[j * stride + r] * w[r][c], of group experts[chosen[j]]. Grid: x tiles, y splits
@@ -365,7 +367,9 @@ DEVICE void down(const unsigned char* w, int n_stored, int n, const float* h, in
 #define DOWN(name, TYPE, DEPTH)                                                                                          \
     extern "C" __global__ void __launch_bounds__(THREADS, 3)                                                             \
         down_##name(const unsigned char* w, int n_stored, int n, const float* h, int all, int n_embd, float* y,          \
-                    int* scratch) {                                                                                      \
+                    int* scratch, int h_stride, int scratch_stride) {                                                    \
+        size_t t = blockIdx.z;                                                                                           \
+        h += t * h_stride, y += t * n_embd, scratch += t * scratch_stride;                                               \
         down<TYPE, DEPTH>(w, n_stored, n, h, all, n_embd, y, scratch, blockIdx.y, gridDim.y);                            \
     }                                                                                                                    \
     extern "C" __global__ void __launch_bounds__(THREADS, 3)                                                             \

@@ -5,7 +5,8 @@
 //   q8_0       quants of the keys [n_rows][head_dim] signed bytes, quants of the values, scales of the keys
 //              [n_rows][head_dim / 32] f16, scales of the values
 //
-// head_dim is a multiple of 16, of 32 for q8_0; so eight neighbouring elements can be loaded at once.
+// head_dim is a multiple of 16, of 32 for q8_0; so eight neighbouring elements can be loaded at once. Those of several sequences
+// follow each other, each at a multiple of 256 bytes.
 #pragma once
 #include "common.cuh"
 
@@ -22,4 +23,12 @@ template <int TYPE> DEVICE size_t kv_rows(size_t n_rows, int head_dim, int plane
 // Where the scales of a plane of q8_0 begin.
 DEVICE size_t kv_scales(size_t n_rows, int head_dim, int plane) {
     return 2 * n_rows * head_dim + plane * n_rows * (head_dim / QK) * 2;
+}
+
+// Where the keys and values of token t's sequence begin, counted from those of the first one; token may be null.
+DEVICE size_t kv_of_sequence(const Token* token, int t, int kv_type, size_t n_rows, int head_dim) {
+    if (!token) return 0;
+    size_t row = kv_type == TYPE_F32 ? 4 * (size_t)head_dim
+               : kv_type == TYPE_F16 ? 2 * (size_t)head_dim : (size_t)head_dim + head_dim / QK * 2;
+    return token->sequences[t] * ((2 * n_rows * row + 255) & ~(size_t)255);
 }

@@ -6,8 +6,8 @@
 // merge_norm   x = (x + a_scale * a) + b_scale * ((b + shift) + reply), each of a, b, shift and the reply to `job` (reply
 //              null: none is due) left out where there is none, then norm of the new x where weight is not null. Waits for
 //              the reply at most limit_ms; it is left out when nothing was posted or it does not come. Where x is null it
-//              counts as 0, and is not stored; out may be b. x, a, b, out and x8 are of n_tokens, shift[n] and the
-//              reply[n] of one. One block per token, which is one alone where a reply is due.
+//              counts as 0, and is not stored; out may be b. x, a, b, reply, out and x8 are of n_tokens, shift[n] of all of
+//              them. One block per token.
 // quantize     x[n_tokens][n] to x8[n_tokens]. Grid: (n / 4096 rounded up, n_tokens).
 //
 // n is a multiple of 32, at most 16384 for the norms. Sums are of pairs of floats (pairs.cuh); their order depends on n only.
@@ -157,7 +157,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) merge_norm(
     for (int k = 0; k < QUADS; k++) {
         int i = k * THREADS + threadIdx.x;
         if (i < n / 4) {
-            if (came) part[k] = sum_of(part[k], ((const float4*)reply)[i]);
+            if (came) part[k] = sum_of(part[k], ((const float4*)(reply + at))[i]);
             if (came || b || shift) v[k] = sum_of(v[k], b_scale, part[k]);
             if (x) ((float4*)(x + at))[i] = v[k];
         }

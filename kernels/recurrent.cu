@@ -14,6 +14,8 @@
 // recurrent_norm       each n values of x[n_tokens][G * n] divided by their root mean square and times weight[G * n], to out (may be x)
 //                      and to the quantized form x8[n_tokens] (null: not wanted) of all G * n. n is a multiple of 32. Sums are of pairs of
 //                      floats. Grid: (G, n_tokens).
+//
+// What is remembered of the sequences of `token` lies `apart` bytes apart; conv and state are those of the first one.
 #include "pairs.cuh"
 
 #define CHANNELS 128
@@ -23,9 +25,15 @@
 
 DEVICE bool begins(const Token* token, int first) { return (token ? token->position : 0) + first == 0; }
 
+// Floats from what is remembered of the first sequence to that of the token's.
+DEVICE size_t of_sequence(const Token* token, int apart) {
+    return token ? (size_t)token->sequences[0] * ((unsigned)apart / 4) : 0;
+}
+
 extern "C" __global__ void __launch_bounds__(CHANNELS) recurrent_convolve(
     float* u, int stride, int n_channels, int n_conv, const float* taps, const float* bias, float* conv, const Token* token,
-    int first, int n_tokens) {
+    int first, int n_tokens, int apart) {
+    conv += of_sequence(token, apart);
     int c = blockIdx.x * CHANNELS + threadIdx.x;
     if (c >= n_channels) return;
     bool empty = begins(token, first);
@@ -71,7 +79,8 @@ extern "C" __global__ void __launch_bounds__(CHANNELS) recurrent_convolve(
 
 extern "C" __global__ void __launch_bounds__(THREADS) recurrent_scan(
     const float* projected, int stride, int n_heads, int head_dim, int n_groups, int n_state, const float* dt_bias,
-    const float* rates, const float* past, float* state, float* y, const Token* token, int first, int n_tokens) {
+    const float* rates, const float* past, float* state, float* y, const Token* token, int first, int n_tokens,
+    int apart) {
     __shared__ float4 into[TOKENS][OF_BLOCK / 4], out_of[TOKENS][OF_BLOCK / 4];
     __shared__ float partial[WARPS][TOKENS][32];
     __shared__ float xs[TOKENS][32], delta[TOKENS], decay[TOKENS];
@@ -84,7 +93,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) recurrent_scan(
     const float* dt = u + n_inner + 2 * (size_t)n_groups * n_state + head;
     for (int n = 0; n < n_state; n += OF_BLOCK) {
         float s[OF_WARP];
-        float* own = state + ((size_t)head * n_state + n + warp * OF_WARP) * head_dim + p;
+        // Asked for again rather than kept.
+        float* own = state + of_sequence(token, apart) + ((size_t)head * n_state + n + warp * OF_WARP) * head_dim + p;
         int n_own = inside ? n_state - n - warp * OF_WARP : 0;
 #pragma unroll
         for (int i = 0; i < OF_WARP; i++) s[i] = i < n_own && !empty ? own[(size_t)i * head_dim] : 0.0f;

@@ -1,8 +1,8 @@
 // Rotary embedding of queries and keys, and the write of keys and values into the cache (layout: kv.cuh).
 //
 // rope_store   q[n_tokens][n_head][head_dim] is rotated in place; k, v[n_tokens][n_head_kv][head_dim] go, k rotated, into
-//              the rows of their positions. The position of token t is that of `token` (null: 0) + first + t; nothing is
-//              stored beyond n_ctx. frequencies[n_dims / 2], n_dims <= head_dim. kind: 0 no rotation, 1 elements 2i and
+//              the rows of their positions. The position of token t is first + the one that `token` has for it, or
+//              first + t where `token` is null; nothing is stored beyond n_ctx. The cache is that of the first sequence. frequencies[n_dims / 2], n_dims <= head_dim. kind: 0 no rotation, 1 elements 2i and
 //              2i + 1, 2 elements i and i + n_dims / 2. kv_type: 0 f32, 1 f16, 8 q8_0 (as src/quant/blocks.rs quantizes:
 //              half away from zero). head_dim is a multiple of 16, of 32 for q8_0, at most 256.
 //              Before that each head of q and of k is normalised as norm.cu does it, with q_norm[head_dim] and
@@ -75,8 +75,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) rope_store(
     const float* k_norm, int layer_kind, float eps, float q_scale, float sharpening, int period, float magnitude) {
     __shared__ float rows[WARPS][MAX_HEAD_DIM];
     __shared__ float sines[MAX_HEAD_DIM / 2], cosines[MAX_HEAD_DIM / 2];
-    int position = (token ? token->position : 0) + first + (int)blockIdx.y;
     size_t t = blockIdx.y;
+    int position = first + (token ? token->positions[t] : (int)t);
     if (kind != 0 && (int)threadIdx.x < n_dims / 2) {
         float s, c;
         sincosf(mul_rounded((float)position, frequencies[threadIdx.x]), &s, &c);
@@ -114,6 +114,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) rope_store(
         float* to = q + (t * n_head + head) * head_dim;
         for (int i = lane; i < head_dim; i += 32) to[i] = row[i];
     } else if (position < n_ctx) {
-        store_row(row, head_dim, kv_type, cache, (size_t)n_head_kv * n_ctx, (size_t)head_kv * n_ctx + position, plane);
+        size_t n_rows = (size_t)n_head_kv * n_ctx;
+        cache += kv_of_sequence(token, (int)t, kv_type, n_rows, head_dim);
+        store_row(row, head_dim, kv_type, cache, n_rows, (size_t)head_kv * n_ctx + position, plane);
     }
 }

@@ -1,9 +1,9 @@
-// Beginning and end of a token, and the vectors that cross between device and host. `mailbox` is the base of the mapped
+// Beginning and end of a token, or of a few that are computed together, and the vectors that cross between device and host. `mailbox` is the base of the mapped
 // host memory, its arrays are passed as pointers into it; all vectors begin at multiples of 16 bytes. n is a multiple of 4,
 // but for finish.
 //
-// begin_token   copies the host's token (first ticket, position) into the state, which begins alive and with nothing
-//               posted, and in_x[n] (null: nothing) into x[n]. One block.
+// begin_token   copies what the host says of the tokens (first ticket, positions, sequences) into the state, which begins alive
+//               and with nothing posted, and in_x[n] (null: nothing) into x[n]. One block.
 // post_x        src[n] into post_x[n], then raises `posted` for `job`. Nothing once a wait has run out. One block.
 // take_reply    waits for the answer to `job`, at most limit_ms, then copies reply[n] into dst[n]. Without an answer dst
 //               stays as it is. One block.
@@ -22,6 +22,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) begin_token(
     if (threadIdx.x == 0) {
         token->first_ticket = *mailbox_word(mailbox, MAILBOX_TOKEN);
         token->position = (int)*mailbox_word(mailbox, MAILBOX_TOKEN + 4);
+        for (int t = 0; t < MAX_TOKENS; t++) {
+            token->positions[t] = (int)*mailbox_word(mailbox, MAILBOX_TOKEN + 4 + 4 * t);
+            token->sequences[t] = (int)*mailbox_word(mailbox, MAILBOX_TOKEN + 4 + 4 * MAX_TOKENS + 4 * t);
+        }
         token->dead = 0;
         token->skip = 1;
         token->spare[SPARE_WAITED] = 0;

@@ -29,7 +29,8 @@ DEVICE bool wait_for_reply(unsigned char* mailbox, Token* token, int job, int li
     long long begin = (long long)global_time(), limit = (long long)limit_ms * 1000000ll;
     for (unsigned n = 1;; n++) {
         if ((int)(load_acquire_system(replied) - ticket) >= 0) {
-            token->spare[SPARE_WAITED] += (unsigned)(((long long)global_time() - begin) >> 6);
+            // Blocks that wait for one answer wait together.
+            if (blockIdx.x == 0) token->spare[SPARE_WAITED] += (unsigned)(((long long)global_time() - begin) >> 6);
             return true;
         }
         if (n % 16 == 0) {

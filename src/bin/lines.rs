@@ -1,7 +1,5 @@
 //! `powerinfer-run --lines`: the lines of a file as prompts, several at once.
 
-use crate::common::args::Compute;
-use crate::common::card::several_leave;
 use crate::common::models::text_name;
 use crate::common::terminal::{Bar, print, print_generated, print_json, tell};
 use crate::report;
@@ -10,8 +8,8 @@ use clap::{Args, ValueEnum};
 use powerinfer::executor::{Executor, KvPages, Sequence};
 use powerinfer::files::free_memory;
 use powerinfer::generate::{Limits, Stop, check_room};
-use powerinfer::gpu::Chosen;
 use powerinfer::grammar::{Grammar, Rules};
+use powerinfer::placement::plan::Room;
 use powerinfer::progress::{Interrupted, Progress};
 use powerinfer::sampler::{Sampler, SamplerParams};
 use powerinfer::several::{
@@ -49,9 +47,9 @@ enum Lines {
 }
 
 impl LineArgs {
-    /// Whether there may be several texts.
-    pub fn are_asked_for(&self) -> bool {
-        self.lines.is_some()
+    /// What a card is to have room for where as many texts are computed at once as there may be; `None` for one text.
+    pub fn room(&self) -> Option<Room> {
+        self.lines.map(|_| Room::of_sequences(self.parallel.into()))
     }
 
     /// The prompts of the file, whose contents are `text`; `None` where it is one prompt.
@@ -79,15 +77,6 @@ impl LineArgs {
         let n_parallel = usize::from(self.parallel).min(prompts.len());
         Ok(Some(Prompts { name, prompts, n_parallel }))
     }
-
-    /// Where several texts are computed: not on a card, which has room for one sequence.
-    ///
-    /// # Errors
-    /// When a card was asked for by name.
-    pub fn place(&self, chosen: Chosen, compute: &Compute) -> Result<Chosen> {
-        let leaves = self.are_asked_for() && several_leave(&chosen, compute, "--lines")?;
-        Ok(if leaves { Chosen::Cpu { why: None } } else { chosen })
-    }
 }
 
 /// What a file of prompts has.
@@ -95,6 +84,13 @@ pub struct Prompts {
     name: String,
     prompts: Vec<LinePrompt>,
     n_parallel: usize,
+}
+
+impl Prompts {
+    /// What a card is to have room for.
+    pub fn room(&self) -> Room {
+        Room::of_sequences(self.n_parallel)
+    }
 }
 
 /// What is the same for all texts.

@@ -14,7 +14,7 @@ use powerinfer::gpu::DeviceChoice;
 use powerinfer::html_report::Report;
 use powerinfer::model::{Mode, Model};
 use powerinfer::placement::explain::Explained;
-use powerinfer::placement::plan::{Planner, Run};
+use powerinfer::placement::plan::{Planner, Room, Run};
 use powerinfer::placement::workload::Workload;
 use powerinfer::profile::Profile;
 use powerinfer::variant::{self, Draft, Options};
@@ -77,7 +77,14 @@ impl PageArgs {
         let name = || model.gguf.source().name().to_owned();
         let work = workload(&model, profile).with_context(name)?;
         let n_ctx = model.config.n_ctx_train.min(N_CTX);
-        let run = Run { n_ctx, n_past: n_ctx, kv_type: KvType::F16, n_ubatch: N_UBATCH, mode: Mode::Exact };
+        let run = Run {
+            n_ctx,
+            n_past: n_ctx,
+            kv_type: KvType::F16,
+            n_ubatch: N_UBATCH,
+            mode: Mode::Exact,
+            room: Room::default(),
+        };
         let given = self.hardware.as_deref();
         let hardware = hardware_to_show(given, DeviceChoice::Auto, &work, &run, n_threads, Isa::detect(), &bar)?;
         let prepared = Planner { hardware: &hardware, work: &work, run: &run }.prepare();

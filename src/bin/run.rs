@@ -36,7 +36,7 @@ use powerinfer::generate::{Limits, Stop, check_room, generate};
 use powerinfer::grammar::Grammar;
 use powerinfer::model::{Down, Model, NeuronGroup};
 use powerinfer::placement::Placement;
-use powerinfer::placement::plan::Planner;
+use powerinfer::placement::plan::{Planner, Run};
 use powerinfer::placement::workload::Workload;
 use powerinfer::progress::{Interrupted, Silent};
 use powerinfer::sampler::Sampler;
@@ -186,7 +186,7 @@ fn run(args: Args) -> Result<()> {
     params.validate()?;
     let seed = params.seed;
     let rules = args.sampling.rules()?;
-    let chosen = args.lines.place(args.compute.choose_device()?, &args.compute)?;
+    let chosen = args.compute.choose_device()?;
     let prompt = if args.chat.reads_lines() { given_prompt(&args)? } else { prompt(&args)? };
     let lines = args.lines.prompts(prompt.as_deref(), args.file.as_deref())?;
     let talk = args.chat.reads_lines() || prompt.is_none();
@@ -207,7 +207,8 @@ fn run(args: Args) -> Result<()> {
     let tokenizer = models::tokenizer(&model.gguf)?;
     drop(bar);
     let (vram, hardware) = (&args.plan.vram, args.plan.hardware.as_deref());
-    let place = Where { compute: &args.compute, chosen: &chosen, vram, hardware };
+    let room = lines.as_ref().map_or_else(|| args.speculation.room(), lines::Prompts::room);
+    let place = Where { compute: &args.compute, chosen: &chosen, vram, hardware, room };
     let setup = executor_params(&args, &model)?;
     args.speculation.check(&model, &setup)?;
     let draft_model = args.speculation.model(&args.which, &tokenizer)?;
@@ -355,7 +356,8 @@ fn dry_run(args: &Args) -> Result<()> {
     model.check_mode(params.mode)?;
     model.check_context(params.n_ctx)?;
     let work = Workload::of(&model);
-    let run = params.run(params.n_ctx);
+    let room = args.lines.room().unwrap_or_else(|| args.speculation.room());
+    let run = Run { room, ..params.run(params.n_ctx) };
     let given = args.plan.hardware.as_deref();
     let choice = args.compute.device_choice()?;
     let hardware = hardware_to_show(given, choice, &work, &run, params.n_threads, params.isa, &Bar::new())?;

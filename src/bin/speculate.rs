@@ -8,6 +8,7 @@ use clap::Args;
 use powerinfer::executor::{Executor, ExecutorParams, Mode, Worker};
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
+use powerinfer::placement::plan::Room;
 use powerinfer::speculation::{Drafter, LONGEST_DRAFT, Lengths, Lookup, ModelDrafter, Speculation, check_vocabulary};
 use powerinfer::tokenizer::Tokenizer;
 use serde_json::Value;
@@ -65,6 +66,11 @@ impl SpeculationArgs {
             model.check_mode(mode).context("--draft-mode")?;
         }
         Ok(())
+    }
+
+    /// What a card is to have room for.
+    pub fn room(&self) -> Room {
+        if self.draft_max > 0 && self.has_source() { Room::of_guesses() } else { Room::default() }
     }
 
     /// The draft model, if there is to be one.
@@ -132,12 +138,14 @@ impl SpeculationArgs {
     }
 }
 
-const ON_A_CARD: &str = "a card computes one token after the other";
+const ON_A_CARD: &str = "a card computes one token of such a model after the other";
 
 /// What speculation did, for people.
 pub fn report(speculation: Option<&Speculation>, executor: &Executor) {
     let Some(counts) = speculation.map(Speculation::counts) else {
-        let why = if executor.can_take_back() { "switched off" } else { ON_A_CARD };
+        // Where none was wanted no room was asked for.
+        let wanted = executor.card().is_none_or(|card| card.plan.room.n_at_once > 1);
+        let why = if executor.can_take_back() || !wanted { "switched off" } else { ON_A_CARD };
         tell!("speculation: none: {why}");
         return;
     };

@@ -21,7 +21,7 @@ use powerinfer::measure::{STORY, kl::mean_kl};
 use powerinfer::model::{Activation, Model};
 use powerinfer::placement::Placement;
 use powerinfer::placement::hardware::Hardware;
-use powerinfer::placement::plan::Run;
+use powerinfer::placement::plan::{Room, Run};
 use powerinfer::placement::workload::Workload;
 use powerinfer::predictor::{Predictors, left_out};
 use powerinfer::profile::{Kinship, Profile};
@@ -313,7 +313,8 @@ fn assume_predictors(args: &Args, work: &mut Workload) {
 fn setting(args: &Args, work: &Workload, n_threads: usize, bar: &Bar) -> Result<(Hardware, Run)> {
     let n_ctx = args.ctx_size;
     ensure!(n_ctx > 0, "-c 0: a context needs at least one token");
-    let run = Run { n_ctx, n_past: n_ctx, kv_type: KvType::F16, n_ubatch: N_UBATCH, mode: args.mode };
+    let run =
+        Run { n_ctx, n_past: n_ctx, kv_type: KvType::F16, n_ubatch: N_UBATCH, mode: args.mode, room: Room::default() };
     let given = args.plan.hardware.as_deref();
     let hardware = hardware_to_show(given, DeviceChoice::Auto, work, &run, n_threads, Isa::detect(), bar)?;
     Ok((hardware, run))

@@ -2,8 +2,8 @@
 
 use super::batch::Batch;
 use super::mask::MaskSource;
-use super::memory::Memory;
 use super::observer::Observer;
+use super::seat::Seat;
 use super::sequence::Sequence;
 use crate::placement::plan::Plan;
 use crate::units::Bytes;
@@ -36,43 +36,63 @@ pub(super) trait Backend {
     /// When the device fails.
     fn run(&mut self, phase: Phase, tokens: &mut Tokens, logits: &mut Vec<f32>) -> Result<()>;
 
-    /// Has `memory` know the states of recurrent layers that the device has, so that it can keep them.
+    /// Has the memory of a sequence know the states of recurrent layers that the device has, so that it can keep them.
     ///
     /// # Errors
     /// When the device fails.
-    fn save(&mut self, _memory: &mut Memory) -> Result<()> {
+    fn save(&mut self, _sequence: &mut Sequence) -> Result<()> {
         Ok(())
     }
 
-    /// Takes over the states of recurrent layers that `memory` has gone back to.
+    /// Takes over the states of recurrent layers that the memory of a sequence has gone back to.
     ///
     /// # Errors
     /// When the device fails.
-    fn restore(&mut self, _memory: &Memory) -> Result<()> {
+    fn restore(&mut self, _sequence: &Sequence) -> Result<()> {
         Ok(())
     }
 
-    /// Has `memory` hold the keys and values that the device has.
+    /// Has the memory of a sequence hold the keys and values that the device has.
     ///
     /// # Errors
     /// When the device fails.
-    fn save_cache(&mut self, _memory: &mut Memory) -> Result<()> {
+    fn save_cache(&mut self, _sequence: &mut Sequence) -> Result<()> {
         Ok(())
     }
 
-    /// Takes over the keys and values that `memory` holds of layers that are the device's.
+    /// Takes over the keys and values that the memory of a sequence holds of layers that are the device's.
     ///
     /// # Errors
     /// When the device fails.
-    fn restore_cache(&mut self, _memory: &Memory) -> Result<()> {
+    fn restore_cache(&mut self, _sequence: &Sequence) -> Result<()> {
         Ok(())
     }
 
-    /// Whether it computes other sequences than the executor's own.
+    /// Gives the keys and values that it has of the tokens that are in `to` to that sequence, from those of `from`.
     ///
     /// # Errors
-    /// Says why not.
-    fn further_sequences(&self) -> Result<()>;
+    /// When the device fails.
+    fn copy_cache(&mut self, _from: &Sequence, _to: &Sequence) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether keys and values of a layer are the device's, and not in the memory of sequences.
+    fn has_cache(&self, _layer: usize) -> bool {
+        false
+    }
+
+    /// A place for what it remembers of a further sequence; `None` where that is nothing.
+    ///
+    /// # Errors
+    /// When there is no room.
+    fn seat(&self) -> Result<Option<Seat>> {
+        Ok(None)
+    }
+
+    /// Tokens of decode that it computes at once.
+    fn at_once(&self) -> usize {
+        usize::MAX
+    }
 
     /// Replaces the source of masks in exact mode.
     fn set_mask(&mut self, mask: Box<dyn MaskSource>);

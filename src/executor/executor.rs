@@ -1,5 +1,6 @@
 //! Executors: a model ready to be computed, with a sequence of its own.
 
+mod running;
 mod several;
 mod shift;
 mod stored;
@@ -7,7 +8,7 @@ mod tentative;
 
 use super::batch::{Batch, Entry};
 use super::cpu::{Cpu, Worker};
-use super::device::{Backend, CardReport, Phase, Tokens};
+use super::device::{Backend, CardReport, Phase};
 use super::fallback::Fallback;
 use super::gates::Gates;
 use super::hybrid::Hybrid;
@@ -15,6 +16,7 @@ use super::mask::MaskSource;
 use super::memory::Memory;
 use super::observer::{Observer, Unobserved};
 use super::params::ExecutorParams;
+use super::seat::Seat;
 use super::sequence::Sequence;
 use super::stats::FfnStats;
 use crate::gpu;
@@ -41,8 +43,9 @@ pub struct Executor<'m> {
     /// Where a prompt stops for a moment.
     remember_at: Option<usize>,
     batch: Batch,
-    /// Tokens of the last batch that may be taken back.
+    /// Tokens of the last batch that may be taken back, and whether those that are being computed may.
     n_tentative: usize,
+    is_tentative: bool,
     logits: Vec<f32>,
     /// Where they are watched.
     gates: Option<Gates>,
@@ -104,7 +107,8 @@ impl<'m> Executor<'m> {
     }
 
     fn on(model: &'m Model, device: Box<dyn Backend + 'm>, params: ExecutorParams) -> Result<Self> {
-        let sequence = new_sequence(model, &params)?;
+        // A place on the device is taken with the first token: where there are other sequences it may never have one.
+        let sequence = new_sequence(model, &params, None)?;
         let (batch, logits) = (Batch::default(), Vec::new());
         let (fallback, n_dropped, n_unmoved, n_prompt, remember_at, gates) = (None, 0, usize::MAX, 0, None, None);
         Ok(Self {
@@ -119,6 +123,7 @@ impl<'m> Executor<'m> {
             remember_at,
             batch,
             n_tentative: 0,
+            is_tentative: false,
             logits,
             gates,
         })
@@ -178,9 +183,6 @@ impl<'m> Executor<'m> {
     pub fn clear(&mut self) {
         self.sequence.clear();
         (self.n_dropped, self.n_unmoved, self.n_prompt) = (0, usize::MAX, 0);
-        if let Some(fallback) = &mut self.fallback {
-            fallback.tokens.clear();
-        }
     }
 
     /// Forgets everything after the first `n_past` tokens of its own sequence.
@@ -209,19 +211,16 @@ impl<'m> Executor<'m> {
         if n_past <= self.n_unmoved {
             self.n_unmoved = usize::MAX;
         }
-        if let Some(fallback) = &mut self.fallback {
-            fallback.tokens.truncate(n_past);
-        }
         if n_past == 0 || n_past >= before || !self.sequence.memory().recurs() {
             return Ok(());
         }
-        self.device.restore(self.sequence.memory()).inspect_err(|_| self.clear())
+        self.device.restore(&self.sequence).inspect_err(|_| self.clear())
     }
 
     /// Makes it possible to go back to where its own sequence is now: [`Memory::remember`].
     pub fn remember(&mut self) {
         // A device that fails here is no reason to stop: what comes next says so.
-        if self.device.save(&mut self.sequence.memory).is_ok() {
+        if self.device.save(&mut self.sequence).is_ok() {
             self.sequence.remember();
         }
     }
@@ -259,10 +258,9 @@ impl<'m> Executor<'m> {
     /// A further sequence, with nothing in it.
     ///
     /// # Errors
-    /// When the device has room for one only, or memory cannot be had.
+    /// When a card has no room for it, or memory cannot be had.
     pub fn new_sequence(&self) -> Result<Sequence> {
-        self.device.further_sequences()?;
-        new_sequence(self.model, &self.params)
+        new_sequence(self.model, &self.params, self.device.seat()?)
     }
 
     /// What is taken in until the next token is decoded is of a prompt of `n` tokens, of which some may be there already: so
@@ -367,22 +365,13 @@ impl<'m> Executor<'m> {
     ///
     /// # Errors
     /// When there are none, one is not in the vocabulary, does not fit in the context or does not go on where its sequence
-    /// was, a sequence is not one of [`Executor::new_sequence`], or the device has room for one sequence only.
+    /// was, or a sequence is not one of [`Executor::new_sequence`]; when a card fails, and nothing is to go on without it.
     pub fn decode_batch(&mut self, batch: &Batch, sequences: &mut [Sequence]) -> Result<&[f32]> {
-        self.device.further_sequences()?;
         let n_past = |sequence: usize| sequences.get(sequence).map(Sequence::n_past);
         batch.check(n_past, self.params.n_ctx, self.model.config.n_vocab)?;
         let fit = sequences.iter().all(|sequence| sequence.is_like(&self.sequence));
         ensure!(fit, "a sequence is of another model or of another set-up");
-        for Entry { sequence, position, .. } in batch.entries() {
-            sequences[*sequence].memory.reserve(*position..position + 1)?;
-        }
-        let mut tokens = Tokens { batch, sequences, observer: &mut Unobserved };
-        self.device.run(Phase::Decode, &mut tokens, &mut self.logits)?;
-        self.scale_logits();
-        for entry in batch.entries() {
-            sequences[entry.sequence].memory.advance(1);
-        }
+        self.run_others(Phase::Decode, batch, sequences)?;
         Ok(&self.logits)
     }
 
@@ -409,52 +398,6 @@ impl<'m> Executor<'m> {
         self.batch.check(n_past, self.params.n_ctx, self.model.config.n_vocab)
     }
 
-    /// Runs the batch, on the CPU where the card fails.
-    fn run_own(&mut self, phase: Phase, observer: &mut dyn Observer) -> Result<()> {
-        // What a token has added to before it failed is added again.
-        let stats = self.fallback.as_ref().map(|_| self.sequence.stats.clone());
-        if let Err(why) = self.run_batch(phase, observer) {
-            let Some(mut fallback) = self.fallback.take() else { return Err(why) };
-            if let Some(stats) = stats {
-                self.sequence.stats = stats;
-            }
-            match fallback.replaces(&mut *self.device, self.model, &self.params, why) {
-                Ok(cpu) => self.device = Box::new(cpu),
-                Err(why) => {
-                    self.fallback = Some(fallback);
-                    self.recover();
-                    return Err(why);
-                }
-            }
-            self.compute_again(&fallback.tokens, phase, observer)?;
-        }
-        if let Some(fallback) = &mut self.fallback {
-            fallback.tokens.extend(self.batch.entries().iter().map(|entry| entry.token));
-        }
-        Ok(())
-    }
-
-    /// After a pass that has ended in its middle: states of recurrent layers have taken tokens up that the sequence has not.
-    fn recover(&mut self) {
-        if self.sequence.memory().recurs() {
-            self.sequence.memory.recover();
-            // Anything but nothing is to be restored. Where that fails nothing is left.
-            drop(self.gone_back(usize::MAX));
-        }
-    }
-
-    /// Takes in `before`, which the sequence holds on a device that has failed, and then the batch that failed there.
-    fn compute_again(&mut self, before: &[u32], phase: Phase, observer: &mut dyn Observer) -> Result<()> {
-        let failed = std::mem::take(&mut self.batch);
-        self.sequence.clear();
-        for chunk in before.chunks(self.params.n_ubatch) {
-            self.own_batch(chunk, false);
-            self.run_batch(Phase::Prefill, &mut Unobserved)?;
-        }
-        self.batch = failed;
-        self.run_batch(phase, observer)
-    }
-
     /// What a device leaves of the head.
     fn scale_logits(&mut self) {
         let scale = self.model.config.scales.logits;
@@ -465,16 +408,6 @@ impl<'m> Executor<'m> {
             Caps::apply(cap, &mut self.logits);
         }
     }
-
-    fn run_batch(&mut self, phase: Phase, observer: &mut dyn Observer) -> Result<()> {
-        self.sequence.memory.reserve(self.n_past()..self.n_past() + self.batch.len())?;
-        let sequences = std::slice::from_mut(&mut self.sequence);
-        let mut tokens = Tokens { batch: &self.batch, sequences, observer };
-        self.device.run(phase, &mut tokens, &mut self.logits)?;
-        self.scale_logits();
-        self.sequence.memory.advance(self.batch.len());
-        Ok(())
-    }
 }
 
 fn check(model: &Model, params: &ExecutorParams) -> Result<()> {
@@ -483,7 +416,7 @@ fn check(model: &Model, params: &ExecutorParams) -> Result<()> {
     model.check_mode(params.mode)
 }
 
-fn new_sequence(model: &Model, params: &ExecutorParams) -> Result<Sequence> {
+fn new_sequence(model: &Model, params: &ExecutorParams, seat: Option<Seat>) -> Result<Sequence> {
     let memory = Memory::new(model, params)?;
-    Ok(Sequence::new(memory, FfnStats::new(&model.weights.group_sizes())))
+    Ok(Sequence::new(memory, FfnStats::new(&model.weights.group_sizes()), seat))
 }

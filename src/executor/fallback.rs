@@ -29,14 +29,12 @@ pub(super) struct Fallback<'m> {
     pub worker: Worker,
     /// `None` where a failure is to be an error.
     pub tell: Option<Tell<'m>>,
-    /// What is in the executor's own sequence: keys and values on the card are lost with it.
-    pub tokens: Vec<u32>,
 }
 
 impl<'m> Fallback<'m> {
-    /// Of an executor with the threads of `worker`, whose sequence is empty.
+    /// Of an executor with the threads of `worker`.
     pub fn new(worker: &Worker) -> Self {
-        Self { worker: worker.clone(), tell: None, tokens: Vec::new() }
+        Self { worker: worker.clone(), tell: None }
     }
 
     /// The CPU, with what was set on `failed`, and `why` is told; or the error that it is where nobody wants to be told, or

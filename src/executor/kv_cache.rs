@@ -127,12 +127,13 @@ impl KvCache {
 
     /// Bytes of all of its rows, once it is full.
     pub fn n_bytes(&self) -> usize {
-        self.n_bytes_for(self.n_ctx)
+        self.n_bytes_for(self.n_ctx, |_| false)
     }
 
-    /// Bytes of the rows that `n_tokens` write.
-    pub fn n_bytes_for(&self, n_tokens: usize) -> usize {
-        let rows: usize = self.places.iter().map(|place| place.n_rows.min(n_tokens)).sum();
+    /// Bytes of the rows that `n_tokens` write in layers that are not `elsewhere`.
+    pub fn n_bytes_for(&self, n_tokens: usize, elsewhere: impl Fn(usize) -> bool) -> usize {
+        let here = self.places.iter().enumerate().filter(|(layer, _)| !elsewhere(*layer));
+        let rows: usize = here.map(|(_, place)| place.n_rows.min(n_tokens)).sum();
         rows * self.n_head_kv * (self.key_bytes + self.value_bytes)
     }
 

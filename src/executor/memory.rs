@@ -135,9 +135,10 @@ impl Memory {
         self.kv.n_bytes() + self.recurrent.as_ref().map_or(0, Recurrent::n_bytes)
     }
 
-    /// Bytes that it takes once it has `n_tokens`, of which rows that were never written take none.
-    pub fn n_bytes_for(&self, n_tokens: usize) -> usize {
-        self.kv.n_bytes_for(n_tokens) + self.recurrent.as_ref().map_or(0, Recurrent::n_bytes)
+    /// Bytes that it takes once it has `n_tokens`, of which rows that were never written take none, as those of layers that are
+    /// `elsewhere`.
+    pub(super) fn n_bytes_for(&self, n_tokens: usize, elsewhere: impl Fn(usize) -> bool) -> usize {
+        self.kv.n_bytes_for(n_tokens, elsewhere) + self.recurrent.as_ref().map_or(0, Recurrent::n_bytes)
     }
 
     /// Bytes of them that it has together with others for certain, once all of them hold the same `n` tokens.
@@ -170,12 +171,12 @@ impl Memory {
     }
 
     /// Holds the first `n` tokens of `other`, which is like it and has as many, and nothing else; the pages of their keys and values
-    /// are those of both until one of them writes there. `false` where that has given up
-    /// what these need; then it holds nothing.
-    pub(super) fn copy_from(&mut self, other: &Self, n: usize) -> bool {
+    /// are those of both until one of them writes there. Those of layers that are `elsewhere` are of no use, and not taken. `false`
+    /// where that has given up what these need; then it holds nothing.
+    pub(super) fn copy_from(&mut self, other: &Self, n: usize, elsewhere: impl Fn(usize) -> bool) -> bool {
         self.clear();
         let recurrent = self.recurrent.as_mut().zip(other.recurrent.as_ref());
-        let copied = self.kv.share_with(&other.kv, n)
+        let copied = self.kv.share_with(&other.kv, n, elsewhere)
             && recurrent.is_none_or(|(own, of_other)| own.copy_from(of_other, n, other.kv.n_past()));
         if !copied {
             self.clear();

@@ -17,6 +17,7 @@ mod observer;
 mod params;
 mod program;
 mod recurrent;
+mod seat;
 mod sequence;
 mod stats;
 

@@ -2,7 +2,7 @@
 
 use crate::cpu::Isa;
 use crate::model::{KvType, Mode};
-use crate::placement::plan::Run;
+use crate::placement::plan::{Room, Run};
 
 /// How a model is to be run.
 #[derive(Debug, Clone)]
@@ -22,9 +22,9 @@ pub struct ExecutorParams {
 }
 
 impl ExecutorParams {
-    /// What is planned for such a run, timed when `n_past` tokens are in the context.
+    /// What is planned for such a run of one sequence, token by token, timed when `n_past` tokens are in the context.
     pub fn run(&self, n_past: usize) -> Run {
         let Self { n_ctx, kv_type, n_ubatch, mode, .. } = *self;
-        Run { n_ctx, n_past, kv_type, n_ubatch, mode }
+        Run { n_ctx, n_past, kv_type, n_ubatch, mode, room: Room::default() }
     }
 }

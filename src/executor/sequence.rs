@@ -2,6 +2,7 @@
 
 use super::kv_cache::KvPages;
 use super::memory::Memory;
+use super::seat::Seat;
 use super::stats::FfnStats;
 use anyhow::Result;
 
@@ -9,11 +10,16 @@ use anyhow::Result;
 pub struct Sequence {
     pub(super) memory: Memory,
     pub(super) stats: FfnStats,
+    /// Those that are in.
+    pub(super) tokens: Vec<u32>,
+    /// Where a device remembers what is not in `memory`.
+    pub(super) seat: Option<Seat>,
 }
 
 impl Sequence {
-    pub(super) fn new(memory: Memory, stats: FfnStats) -> Self {
-        Self { memory, stats }
+    pub(super) fn new(memory: Memory, stats: FfnStats, seat: Option<Seat>) -> Self {
+        let tokens = Vec::with_capacity(memory.n_ctx());
+        Self { memory, stats, tokens, seat }
     }
 
     /// Whether it was made for a model of the same sizes, with as much room.
@@ -44,6 +50,13 @@ impl Sequence {
     /// Forgets all tokens; counts stay.
     pub fn clear(&mut self) {
         self.memory.clear();
+        self.tokens.clear();
+    }
+
+    /// Further tokens have gone through all layers.
+    pub(super) fn advance(&mut self, tokens: impl ExactSizeIterator<Item = u32>) {
+        self.memory.advance(tokens.len());
+        self.tokens.extend(tokens);
     }
 
     /// Gives up room that its tokens do not need: it has had more.
@@ -55,28 +68,45 @@ impl Sequence {
     ///
     /// # Errors
     /// When its memory cannot forget just these: then [`Sequence::clear`] it and compute the others again.
-    pub fn truncate(&mut self, n_past: usize) -> Result<()> {
-        self.memory.truncate(n_past)
+    pub(super) fn truncate(&mut self, n_past: usize) -> Result<()> {
+        self.memory.truncate(n_past)?;
+        self.forget_tokens();
+        Ok(())
     }
 
-    /// Holds the first `n` tokens of `other`, and nothing else: the pages of their keys and values are those of both until one of
-    /// them writes there. `false` where it is of another model or set-up, has fewer tokens or
-    /// has given up what is needed to go on behind these: then it holds nothing. Counts stay.
-    pub fn copy_from(&mut self, other: &Self, n: usize) -> bool {
-        if !self.is_like(other) || n > other.n_past() {
-            self.clear();
-            return false;
+    /// Holds the first `n` tokens of `other` as far as they are in memory, but for the keys and values of layers that are
+    /// `elsewhere`, and nothing else: the pages of keys and values are those of both until one of them writes there. `false` where it
+    /// is of another model or set-up, has fewer tokens or has given up what is needed to go on behind these: then it holds nothing.
+    /// Counts stay.
+    pub(super) fn copy_from(&mut self, other: &Self, n: usize, elsewhere: impl Fn(usize) -> bool) -> bool {
+        self.clear();
+        let copied = self.is_like(other) && n <= other.n_past() && self.memory.copy_from(&other.memory, n, elsewhere);
+        if copied {
+            self.tokens.extend_from_slice(&other.tokens[..n]);
         }
-        self.memory.copy_from(&other.memory, n)
+        copied
     }
 
     /// Makes it possible to go back to where it is now: [`Memory::remember`].
-    pub fn remember(&mut self) {
+    pub(super) fn remember(&mut self) {
         self.memory.remember();
     }
 
     /// Forgets everything after the first `n_past` tokens, and as few of these as it must. Returns how many are left.
-    pub fn keep(&mut self, n_past: usize) -> usize {
-        self.memory.keep(n_past)
+    pub(super) fn keep(&mut self, n_past: usize) -> usize {
+        self.memory.keep(n_past);
+        self.forget_tokens();
+        self.n_past()
+    }
+
+    /// Goes back to where states of recurrent layers are whole, after a pass that has ended in its middle.
+    pub(super) fn recover(&mut self) {
+        self.memory.recover();
+        self.forget_tokens();
+    }
+
+    /// Its memory has gone back.
+    pub(super) fn forget_tokens(&mut self) {
+        self.tokens.truncate(self.memory.n_past());
     }
 }

@@ -170,7 +170,8 @@ impl FfnStats {
         }
         journal.is_open = false;
         self.journal = journal;
-        self.n_tokens -= (n_tokens - n) as u64;
+        // With a card tokens of mode dense are not counted.
+        self.n_tokens = self.n_tokens.saturating_sub((n_tokens - n) as u64);
     }
 
     /// Adds what was computed of a group, by its number.

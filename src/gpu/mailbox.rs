@@ -15,6 +15,7 @@ mod stand_in;
 
 use super::memory::{Mapped, Ptr};
 use crate::placement::budget::aligned;
+use crate::placement::plan::Room;
 use anyhow::{Result, bail, ensure};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -36,14 +37,25 @@ pub const REPLIED: usize = 2 * LINE;
 pub const STOP: usize = 3 * LINE;
 /// Card: a wait ran out; 1 + number of its job.
 pub const FAILED: usize = 4 * LINE;
-/// Processor, before the launch: `{u32 first_ticket; i32 position}`.
+/// Processor, before the launch: `{u32 first_ticket; i32 position[MAX_TOKENS]; i32 sequence[MAX_TOKENS]}`.
 pub const TOKEN: usize = 5 * LINE;
-/// Card: numbers in the list that is posted.
+/// Card: numbers in the list that is posted, token by token.
 pub const POST_N: usize = 6 * LINE;
 /// Card, at the end of a token: how long it has waited for replies, in units of 64 ns.
 pub const WAITED: usize = 7 * LINE;
+/// Tokens that are computed at once at the most.
+pub const MAX_TOKENS: usize = Room::MOST_AT_ONCE;
 /// Behind the words.
 const WORDS: u64 = 8 * LINE as u64;
+
+/// Where a token belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TokenAt {
+    /// Its position in its sequence.
+    pub position: usize,
+    /// Which of the sequences that the card remembers that is.
+    pub sequence: usize,
+}
 
 /// Sizes of the model that the arrays are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,6 +68,8 @@ pub struct Sizes {
     pub n_vocab: usize,
     /// Groups of neurons in all layers.
     pub n_groups: usize,
+    /// Tokens that are computed at once, at most [`MAX_TOKENS`]: of each array there are as many, one behind the other.
+    pub n_tokens: usize,
 }
 
 /// Where the arrays begin: offsets in bytes, multiples of 256.
@@ -80,17 +94,17 @@ impl Layout {
         let mut end = aligned(WORDS) as usize;
         let mut next = |n: usize| {
             let at = end;
-            end += aligned((n * WORD) as u64) as usize;
+            end += aligned((n * sizes.n_tokens * WORD) as u64) as usize;
             at
         };
-        let Sizes { n_embd, n_ff, n_vocab, n_groups } = sizes;
+        let Sizes { n_embd, n_ff, n_vocab, n_groups, .. } = sizes;
         let (in_x, post_x, post_list, post_act) = (next(n_embd), next(n_embd), next(n_ff), next(n_ff));
         let (reply, logits, counts) = (next(n_embd), next(n_vocab), next(2 * n_groups));
         Self { sizes, in_x, post_x, post_list, post_act, reply, logits, counts, bytes: end }
     }
 }
 
-/// The same places as kernels see them.
+/// The same places as kernels see them: those of the first token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
     /// Where the words begin.
@@ -109,6 +123,8 @@ pub struct Addresses {
     pub logits: Ptr,
     /// `u32[2 * n_groups]`, from the card: what the kernels counted.
     pub counts: Ptr,
+    /// Words from a token's list, or its activations, to those of the next one.
+    pub list_stride: usize,
 }
 
 /// How long to wait for the other side, and what to ask meanwhile.
@@ -145,9 +161,10 @@ enum State {
 pub struct Mailbox {
     shared: Arc<Mapped>,
     layout: Layout,
-    /// First ticket and jobs of the token that runs, or ran last.
+    /// First ticket and jobs of the token that runs, or ran last, and how many tokens that is.
     first: u32,
     n_jobs: u32,
+    n_tokens: usize,
     state: State,
 }
 
@@ -163,10 +180,12 @@ impl Mailbox {
     /// The same, where the token before the first had ticket `last`.
     fn starting_at(memory: Mapped, layout: Layout, last: u32) -> Result<Self> {
         ensure!(memory.len() >= layout.bytes, "mailbox: {} bytes for {}", memory.len(), layout.bytes);
+        let n_tokens = layout.sizes.n_tokens;
+        ensure!((1..=MAX_TOKENS).contains(&n_tokens), "mailbox: {n_tokens} tokens at once");
         for word in [POSTED, DONE, REPLIED] {
             memory.word(word).store(last, Relaxed);
         }
-        Ok(Self { shared: Arc::new(memory), layout, first: last, n_jobs: 0, state: State::Idle })
+        Ok(Self { shared: Arc::new(memory), layout, first: last, n_jobs: 0, n_tokens: 1, state: State::Idle })
     }
 
     /// Where everything is, as kernels see it.
@@ -182,6 +201,7 @@ impl Mailbox {
             reply: at(l.reply),
             logits: at(l.logits),
             counts: at(l.counts),
+            list_stride: l.sizes.n_ff,
         }
     }
 
@@ -195,23 +215,37 @@ impl Mailbox {
         self.shared.word(word).load(Acquire)
     }
 
-    /// Writes down the token that is launched next: its number of jobs, its position, and its embedding, `[n_embd]`, or
-    /// nothing where the card has it.
+    /// Writes down the token that is launched next, of the first sequence: its number of jobs, its position, and its embedding,
+    /// `[n_embd]`, or nothing where the card has it.
     ///
     /// # Errors
     /// When the token before has not finished, a wait of it failed, or sizes are wrong.
     pub fn begin_token(&mut self, n_jobs: u32, position: usize, in_x: &[f32]) -> Result<()> {
+        self.begin_tokens(n_jobs, &[TokenAt { position, sequence: 0 }], in_x)
+    }
+
+    /// The same of tokens that are launched together, which share their jobs; `in_x` is `[n_tokens][n_embd]`.
+    ///
+    /// # Errors
+    /// As [`Mailbox::begin_token`].
+    pub fn begin_tokens(&mut self, n_jobs: u32, tokens: &[TokenAt], in_x: &[f32]) -> Result<()> {
         ensure!(self.state == State::Idle, "mailbox: the token before has not finished");
         self.other_side()?;
-        let n_embd = self.layout.sizes.n_embd;
-        ensure!(in_x.is_empty() || in_x.len() == n_embd, "mailbox: {} numbers for n_embd = {n_embd}", in_x.len());
-        let position = i32::try_from(position)?;
+        let (n_embd, n_tokens) = (self.layout.sizes.n_embd, tokens.len());
+        ensure!((1..=self.layout.sizes.n_tokens).contains(&n_tokens), "mailbox: {n_tokens} tokens");
+        let fits = in_x.is_empty() || in_x.len() == n_tokens * n_embd;
+        ensure!(fits, "mailbox: {} numbers for n_embd = {n_embd}, {n_tokens} tokens", in_x.len());
         // One further than `done`.
         self.first = self.first.wrapping_add(self.n_jobs).wrapping_add(1);
-        self.n_jobs = n_jobs;
+        (self.n_jobs, self.n_tokens) = (n_jobs, n_tokens);
         // SAFETY: the card reads this between its launch, which follows, and the end of the token.
         unsafe { self.shared.store(self.layout.in_x, in_x) };
-        self.shared.word(TOKEN + 4).store(position as u32, Relaxed);
+        for (t, token) in tokens.iter().enumerate() {
+            let (position, sequence) = (i32::try_from(token.position)?, i32::try_from(token.sequence)?);
+            let word = |number: usize| self.shared.word(TOKEN + size_of::<u32>() * (1 + number));
+            word(t).store(position.cast_unsigned(), Relaxed);
+            word(MAX_TOKENS + t).store(sequence.cast_unsigned(), Relaxed);
+        }
         self.shared.word(TOKEN).store(self.first, Release);
         self.state = State::Running;
         Ok(())
@@ -283,23 +317,23 @@ impl Mailbox {
         unsafe { self.shared.values(offset, n) }
     }
 
-    /// `[n_embd]` that was posted.
+    /// `[n_tokens][n_embd]` that was posted.
     ///
     /// # Panics
     /// When no job is posted.
     pub fn post_x(&self) -> &[f32] {
-        self.posted(self.layout.post_x, self.layout.sizes.n_embd)
+        self.posted(self.layout.post_x, self.n_tokens * self.layout.sizes.n_embd)
     }
 
-    /// The slots that were posted, in rising order.
+    /// The slots that were posted for token number `token`, in rising order.
     ///
     /// # Errors
     /// When there are more than a layer has.
     ///
     /// # Panics
     /// When no job is posted.
-    pub fn post_list(&self) -> Result<&[u32]> {
-        Ok(self.posted(self.layout.post_list, self.post_n()?))
+    pub fn post_list(&self, token: usize) -> Result<&[u32]> {
+        Ok(self.posted(self.layout.post_list + self.list_bytes(token), self.post_n(token)?))
     }
 
     /// The activations of these slots.
@@ -309,24 +343,31 @@ impl Mailbox {
     ///
     /// # Panics
     /// When no job is posted.
-    pub fn post_act(&self) -> Result<&[f32]> {
-        Ok(self.posted(self.layout.post_act, self.post_n()?))
+    pub fn post_act(&self, token: usize) -> Result<&[f32]> {
+        Ok(self.posted(self.layout.post_act + self.list_bytes(token), self.post_n(token)?))
     }
 
-    fn post_n(&self) -> Result<usize> {
-        let (n, n_ff) = (self.load(POST_N) as usize, self.layout.sizes.n_ff);
+    /// Bytes from the first token's list to that of another.
+    fn list_bytes(&self, token: usize) -> usize {
+        size_of::<u32>() * token * self.layout.sizes.n_ff
+    }
+
+    fn post_n(&self, token: usize) -> Result<usize> {
+        ensure!(token < self.n_tokens, "the list of token {token} of {}", self.n_tokens);
+        let (n, n_ff) = (self.load(POST_N + size_of::<u32>() * token) as usize, self.layout.sizes.n_ff);
         ensure!(n <= n_ff, "the card posted {n} slots of {n_ff}");
         Ok(n)
     }
 
-    /// Answers job `job` with `[n_embd]`, or fewer values where the card waits for fewer.
+    /// Answers job `job` with `[n_tokens][n_embd]`, or fewer values where the card waits for fewer.
     ///
     /// # Errors
     /// When this job is not posted, or there are too many values.
     pub fn reply(&mut self, job: u32, values: &[f32]) -> Result<()> {
         ensure!(self.state == State::Holding(job), "mailbox: reply to job {job} while {:?}", self.state);
-        let n_embd = self.layout.sizes.n_embd;
-        ensure!(values.len() <= n_embd, "mailbox: {} numbers for n_embd = {n_embd}", values.len());
+        let (n_embd, n_tokens) = (self.layout.sizes.n_embd, self.n_tokens);
+        let fits = values.len() <= n_tokens * n_embd;
+        ensure!(fits, "mailbox: {} numbers for n_embd = {n_embd}, {n_tokens} tokens", values.len());
         // SAFETY: the card reads this after `replied` has the job's ticket only, and it waits for that.
         unsafe { self.shared.store(self.layout.reply, values) };
         self.shared.word(REPLIED).store(self.first.wrapping_add(job), Release);
@@ -353,12 +394,12 @@ impl Mailbox {
         unsafe { self.shared.values(offset, n) }
     }
 
-    /// `[n_vocab]` of the token that is finished: logits, or what the kernels put there.
+    /// `[n_tokens][n_vocab]` of what is finished: logits, or what the kernels put there.
     ///
     /// # Panics
     /// When a token runs.
     pub fn logits(&self) -> &[f32] {
-        self.result(self.layout.logits, self.layout.sizes.n_vocab)
+        self.result(self.layout.logits, self.n_tokens * self.layout.sizes.n_vocab)
     }
 
     /// How long the card has waited for replies in the token that is finished.
@@ -370,12 +411,12 @@ impl Mailbox {
         Duration::from_nanos(64 * u64::from(self.load(WAITED)))
     }
 
-    /// `[2 * n_groups]` of the token that is finished: what the kernels counted.
+    /// `[n_tokens][2 * n_groups]` of what is finished: what the kernels counted.
     ///
     /// # Panics
     /// When a token runs.
     pub fn counts(&self) -> &[u32] {
-        self.result(self.layout.counts, 2 * self.layout.sizes.n_groups)
+        self.result(self.layout.counts, self.n_tokens * 2 * self.layout.sizes.n_groups)
     }
 }
 

@@ -105,7 +105,7 @@ impl Meter {
         const LIMIT: Duration = Duration::from_secs(10);
         let n_jobs = self.effort.n_jobs;
         ensure!(n_jobs > 1, "measuring: {n_jobs} jobs are too few");
-        let layout = Layout::new(Sizes { n_embd: N, n_ff: 0, n_vocab: N, n_groups: 0 });
+        let layout = Layout::new(Sizes { n_embd: N, n_ff: 0, n_vocab: N, n_groups: 0, n_tokens: 1 });
         let mut mailbox = Mailbox::new(Mapped::new(self.device(), layout.bytes, "measuring")?, layout)?;
         let mut memory = Arena::new(self.device(), 1024, "measuring")?;
         let state = memory.take(token::TOKEN_BYTES, "state")?;

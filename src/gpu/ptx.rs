@@ -66,6 +66,7 @@ pub const FILES: &[File] = &[
     file!("rope": 75),
     file!("route": 75),
     file!("select": 75),
+    file!("several": 75),
     file!("token": 75),
 ];
 

@@ -172,7 +172,8 @@ impl Meter {
     pub fn vectors(&self, token: &Token, progress: &dyn Progress) -> Result<Vec<Timed>> {
         let n_embd = token.config.n_embd;
         let n_used = token.router.map_or(0, |(router, _)| router.n_used);
-        let sizes = Sizes { n_embd, n_ff: token.n_ff.max(n_used), n_vocab: token.config.n_vocab, n_groups: 1 };
+        let (n_ff, n_vocab) = (token.n_ff.max(n_used), token.config.n_vocab);
+        let sizes = Sizes { n_embd, n_ff, n_vocab, n_groups: 1, n_tokens: 1 };
         let layout = Layout::new(sizes);
         let mut mailbox = Mailbox::new(Mapped::new(self.device(), layout.bytes, "measuring")?, layout)?;
         let at = Places::new(self, token)?;
@@ -283,7 +284,7 @@ impl Vectors<'_> {
         let stored = Timed { kernel: "rope_store", part, dtype, bytes, times, n_copies: caches.n };
 
         let out = Acts { f32: at.attn, x8: Ptr::NULL };
-        let work = Attend { q: at.q, n_head, token: at.state, window: None, scratch: at.scratch, out };
+        let work = Attend { q: at.q, n_head, n_tokens: 1, token: at.state, window: None, scratch: at.scratch, out };
         let times = meter.per_launch(|i| attention(kernels, stream, &work, &token.cache(caches.at(i))))?;
         // Keys and values of all positions.
         let bytes = token.cache(Ptr::NULL).n_bytes()?;

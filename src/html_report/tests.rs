@@ -3,7 +3,7 @@
 use super::*;
 use crate::model::{KvType, Mode};
 use crate::placement::hardware::Hardware;
-use crate::placement::plan::{Planner, Run};
+use crate::placement::plan::{Planner, Room, Run};
 use crate::placement::workload::Workload;
 use crate::profile::{Fingerprint, GroupCounts, ProfiledText};
 use crate::shapes::Sized;
@@ -82,7 +82,14 @@ fn a_plan_is_told_and_drawn_and_pages_repeat() {
     let hardware = Hardware::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("hardware/rtx-4090-ddr5.toml")).unwrap();
     let sized: Sized = "mistral-7b".parse().unwrap();
     let work = Workload::of_shape(&sized).unwrap();
-    let run = Run { n_ctx: 2048, n_past: 2048, kv_type: KvType::F16, n_ubatch: 512, mode: Mode::Exact };
+    let run = Run {
+        n_ctx: 2048,
+        n_past: 2048,
+        kv_type: KvType::F16,
+        n_ubatch: 512,
+        mode: Mode::Exact,
+        room: Room::default(),
+    };
     let prepared = Planner { hardware: &hardware, work: &work, run: &run }.prepare();
     let plan = prepared.plan(None).unwrap();
     let explained = Explained::new(&prepared, &plan);

@@ -103,7 +103,7 @@ impl BatchedRow {
             progress.advance(what.n_prompt as u64);
         }
         if let (true, Some((first, others))) = (what.is_shared, sequences.split_first_mut()) {
-            let shared = others.iter_mut().all(|sequence| sequence.copy_from(first, what.n_prompt));
+            let shared = others.iter_mut().all(|sequence| executor.copy_sequence(first, sequence, what.n_prompt));
             ensure!(shared, "a prompt of {} tokens cannot be shared", what.n_prompt);
         }
         let prompt_s = start.elapsed().as_secs_f64();

@@ -4,9 +4,10 @@
 //! An allocation is a whole number of [`GRANULE`]s, which is what the driver hands out; inside it every part begins at a
 //! multiple of [`ALIGN`]. So accounted is allocated, and a plan is within its budget exactly when the sum is.
 
-use super::choice::{GroupChoice, LayerChoice, Run};
+use super::choice::{GroupChoice, LayerChoice, Room, Run};
 use super::workload::{GroupWork, LayerWork, Workload};
-use crate::model::Role;
+use crate::model::{Mode, Role};
+use crate::quant::GgmlType;
 use crate::units::Bytes;
 
 /// Parts of an allocation begin at multiples of this.
@@ -34,7 +35,7 @@ pub fn capacity(budget: Bytes) -> u64 {
 pub struct Account {
     /// Matrices of mixers and routers, norms and biases.
     pub attention: u64,
-    /// Keys and values of the whole context, and what recurrent layers remember.
+    /// Keys and values of the whole context, and what recurrent layers remember, of all sequences.
     pub kv_cache: u64,
     /// Mask matrices, or the hot rows of them.
     pub mask: u64,
@@ -88,9 +89,9 @@ pub enum Piece {
     Whole(Role),
     /// Norms and biases, one behind the other.
     Small,
-    /// Keys, then values, of the whole context.
+    /// Keys, then values, of the whole context: sequence by sequence, each from a multiple of [`ALIGN`] on.
     Cache,
-    /// What a recurrent mixer remembers of a sequence.
+    /// What a recurrent mixer remembers of each sequence, laid out likewise.
     State,
     /// Where the card finds what it has of each group that a router chooses.
     Index,
@@ -132,10 +133,11 @@ fn pieces_beside<'a>(
 ) -> impl Iterator<Item = (Piece, u64)> + 'a {
     let n_head_kv = (layer.n_kv / layer.head_dim) as u64;
     let row = run.kv_type.row_bytes(layer.head_dim, layer.head_dim) as u64;
-    let cache = given(mixer, run.n_ctx as u64 * n_head_kv * row);
+    let n_sequences = run.room.n_sequences as u64;
+    let cache = given(mixer, n_sequences * aligned(run.n_ctx as u64 * n_head_kv * row));
     let blocks = layer.blocks.iter().map(move |(role, block)| (Piece::Whole(*role), given(mixer, block.bytes)));
     let small = given(mixer || ffn, layer.small_bytes);
-    let state = given(mixer, layer.recurrence.map_or(0, |r| r.state_bytes));
+    let state = given(mixer, n_sequences * aligned(layer.recurrence.map_or(0, |r| r.state_bytes)));
     let index = given(ffn && layer.is_routed(), INDEX_ENTRY * layer.groups.len() as u64);
     blocks.chain([(Piece::Small, small), (Piece::Cache, cache), (Piece::State, state), (Piece::Index, index)])
 }
@@ -213,7 +215,7 @@ const TILES: u64 = 3;
 /// A part of the memory that is needed as soon as anything is computed on the card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScratchPart {
-    /// State of the token.
+    /// State of the tokens of a pass of decode.
     Token,
     /// Frequencies of the rotary embedding, and of that of layers with a window.
     Frequencies,
@@ -221,7 +223,7 @@ pub enum ScratchPart {
     X,
     /// The same, normalised.
     Normed,
-    /// The same of one token, quantized.
+    /// The same of the tokens of a pass of decode, quantized.
     Normed8,
     /// What attention adds.
     AttnOut,
@@ -235,19 +237,19 @@ pub enum ScratchPart {
     V,
     /// See above.
     Attn,
-    /// What attention made of one token's queries, or a recurrent mixer of its values, quantized.
+    /// What attention made of the queries of such tokens, or a recurrent mixer of its values, quantized.
     Attn8,
     /// Partial results of attention.
     AttnPartial,
     /// Activations of neurons, then what their vectors are multiplied with.
     Act,
-    /// Hot slots that are active for a token, and how many they are.
+    /// Hot slots that are active for such a token, and how many they are.
     List,
     /// See above.
     ListLen,
-    /// Partial sums of neurons.
+    /// Partial sums of neurons, token by token.
     DownPartial,
-    /// Neurons that were active for a token, by group.
+    /// Neurons that were active for each of them, by group.
     Counts,
     /// Scores of a predictor.
     Scores,
@@ -255,7 +257,7 @@ pub enum ScratchPart {
     Hidden,
     /// The same, quantized.
     Hidden8,
-    /// Logits of a token.
+    /// Logits of each of them.
     Logits,
     /// Activations of a batch, as products read them.
     Packed,
@@ -267,6 +269,71 @@ pub enum ScratchPart {
     Latent8,
     /// Values of a batch between the matrices of a recurrent mixer: first what the second one reads.
     Recurrent,
+}
+
+/// How attention of a token is divided among blocks of threads. The same for all cards, so that they all sum in the same order.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionGrid {
+    /// Query heads.
+    pub n_head: usize,
+    /// Query heads that share loads.
+    pub sharing: usize,
+    /// Rows of the grid.
+    pub n_rows: usize,
+    /// Blocks that share the positions of a row.
+    pub n_splits: usize,
+}
+
+impl AttentionGrid {
+    /// That of so many heads over a cache of `dtype` with `n_ctx` positions; query heads are a multiple of the others.
+    pub fn new(n_head: usize, n_head_kv: usize, dtype: GgmlType, n_ctx: usize) -> Self {
+        /// The most blocks that share the positions of a head, and the fewest positions of one.
+        const MAX_SPLITS: usize = 64;
+        const MIN_PIECE: usize = 64;
+        /// Blocks that fill a large card.
+        const BLOCKS: usize = 512;
+        let group = n_head / n_head_kv.max(1);
+        // 32-bit floats are for comparison, not for speed.
+        let most_sharing = if dtype == GgmlType::F32 { 1 } else { 8 };
+        let sharing = group.next_power_of_two().min(most_sharing);
+        let n_rows = n_head_kv * group.div_ceil(sharing);
+        let n_splits = (BLOCKS / n_rows.max(1)).clamp(1, MAX_SPLITS).min(n_ctx.div_ceil(MIN_PIECE));
+        Self { n_head, sharing, n_rows, n_splits }
+    }
+}
+
+/// Bytes of what the blocks of a token's attention hand to each other.
+pub fn attention_bytes(grid: &AttentionGrid, head_dim: usize) -> u64 {
+    (size_of::<f32>() * (grid.n_head * grid.n_splits * (head_dim + 2) + grid.n_rows)) as u64
+}
+
+/// Bytes of the partial sums of a token's hot neurons, where there may be those of several: a bound for all layers.
+pub fn down_bytes(work: &Workload) -> u64 {
+    /// Blocks of a launch, columns of the longest tile, rows of a part at the least, and counters.
+    const SUMS: usize = 384 * 256;
+    const TILE: usize = 256;
+    const ROWS: usize = 64;
+    const COUNTERS: usize = 1024;
+    let n_ff = work.groups().map(GroupWork::n_ff).max().unwrap_or(0);
+    let columns = work.n_embd + TILE;
+    let words = COUNTERS + (n_ff.div_ceil(ROWS).max(1) * columns).min(SUMS.max(columns));
+    aligned((size_of::<f32>() * words) as u64)
+}
+
+/// What rows of quantized activations are multiples of where several tokens are computed at once.
+pub const WIDTH_STEP: usize = 64;
+
+/// Tokens that decode computes at once on a card, where `run` asks for as many: 1 where anything in the model has kernels for one
+/// alone.
+pub fn tokens_at_once(work: &Workload, run: &Run) -> usize {
+    let guesses = matches!(run.mode, Mode::Predicted | Mode::Thresholded);
+    let alone = |layer: &LayerWork| layer.is_routed() || layer.recurrence.is_some();
+    let odd = |layer: &LayerWork| !layer.n_q.is_multiple_of(WIDTH_STEP);
+    if guesses || !work.n_embd.is_multiple_of(WIDTH_STEP) || work.layers.iter().any(|layer| alone(layer) || odd(layer))
+    {
+        return 1;
+    }
+    run.room.n_at_once.min(run.n_ubatch).clamp(1, Room::MOST_AT_ONCE)
 }
 
 /// What is needed as soon as anything is computed on the card, in the order in which it lies in its allocation: bytes of
@@ -285,6 +352,10 @@ pub fn scratch_parts(work: &Workload, run: &Run) -> [(ScratchPart, u64); 27] {
     let n_mixed = n_q.max(most(|l| l.recurrence.map_or(0, |r| r.n_inner)));
     let head_dim = most(|l| l.head_dim);
     let n_head = n_q / head_dim.max(1);
+    let n_head_kv = n_kv / head_dim.max(1);
+    let grid = AttentionGrid::new(n_head as usize, n_head_kv as usize, run.kv_type.k, run.n_ctx);
+    let at_once_tokens = tokens_at_once(work, run) as u64;
+    let few = |bytes: u64| bytes * at_once_tokens;
     let batch = |n: u64| FLOAT * n * run.n_ubatch as u64;
     let quantized = |n: u64| n + n / 4;
     // Halves, and a scale for each 32 of them.
@@ -298,25 +369,25 @@ pub fn scratch_parts(work: &Workload, run: &Run) -> [(ScratchPart, u64); 27] {
         (P::Frequencies, FLOAT * head_dim),
         (P::X, batch(n_embd)),
         (P::Normed, batch(n_embd)),
-        (P::Normed8, quantized(n_embd)),
+        (P::Normed8, few(quantized(n_embd))),
         (P::AttnOut, batch(n_embd)),
         (P::FfnOut, batch(n_embd)),
         (P::Q, batch(n_q)),
         (P::K, batch(n_kv)),
         (P::V, batch(n_kv)),
         (P::Attn, batch(n_q)),
-        (P::Attn8, quantized(n_mixed)),
-        (P::AttnPartial, attention),
+        (P::Attn8, few(quantized(n_mixed))),
+        (P::AttnPartial, attention.max(few(attention_bytes(&grid, head_dim as usize)))),
         // A prompt is computed group by group.
         (P::Act, batch(n_ff).max(FLOAT * at_once)),
         (P::List, FLOAT * at_once),
         (P::ListLen, FLOAT),
-        (P::DownPartial, down),
-        (P::Counts, 2 * FLOAT * work.groups().count() as u64),
+        (P::DownPartial, down.max(few(down_bytes(work)))),
+        (P::Counts, few(2 * FLOAT * work.groups().count() as u64)),
         (P::Scores, FLOAT * at_once),
         (P::Hidden, FLOAT * hidden),
         (P::Hidden8, quantized(hidden)),
-        (P::Logits, FLOAT * work.n_vocab as u64),
+        (P::Logits, few(FLOAT * work.n_vocab as u64)),
         (P::Packed, packed),
         (P::Routes, batch(n_routed)),
         (P::Latent, batch(2 * n_latent)),

@@ -15,6 +15,38 @@ pub struct Run {
     pub n_ubatch: usize,
     /// What is computed of the FFN.
     pub mode: Mode,
+    /// What there is to be room for on a card.
+    pub room: Room,
+}
+
+/// How much a card is to have room for beside one token after the other of one sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Sequences whose keys, values and states it has.
+    pub n_sequences: usize,
+    /// Tokens that decode computes at once, where it can: [`tokens_at_once`](super::budget::tokens_at_once).
+    pub n_at_once: usize,
+}
+
+impl Room {
+    /// Tokens that kernels compute at once at the most.
+    pub const MOST_AT_ONCE: usize = 8;
+
+    /// For so many sequences, a token of each of which is computed in a pass.
+    pub fn of_sequences(n: usize) -> Self {
+        Self { n_sequences: n.max(1), n_at_once: n.clamp(1, Self::MOST_AT_ONCE) }
+    }
+
+    /// For one sequence, several tokens of which are computed in a pass.
+    pub fn of_guesses() -> Self {
+        Self { n_sequences: 1, n_at_once: Self::MOST_AT_ONCE }
+    }
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        Self::of_sequences(1)
+    }
 }
 
 /// Where something is.

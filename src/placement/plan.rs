@@ -15,7 +15,7 @@ use crate::units::Bytes;
 use anyhow::{Result, bail, ensure};
 use std::sync::Arc;
 
-pub use super::choice::{GroupChoice, LayerChoice, Place, Run};
+pub use super::choice::{GroupChoice, LayerChoice, Place, Room, Run};
 
 /// One layer of a plan.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +53,8 @@ pub struct Plan {
     pub budgets: Vec<Bytes>,
     /// What decides, batch by batch, where experts are computed; `None` without a card.
     pub batch: Option<BatchCost>,
+    /// What there is room for on the card.
+    pub room: Room,
 }
 
 impl Plan {
@@ -274,7 +276,7 @@ impl<'a> Planner<'a> {
         let objective = sum + picoseconds(cost.head(head.is_card(), home)) + picoseconds(cost.token(home));
         let (accounts, budgets) = (vec![account], budget.into_iter().collect());
         let batch = BatchCost::of(self.hardware);
-        Plan { layers, head, home, objective, bound: objective, accounts, budgets, batch }
+        Plan { layers, head, home, objective, bound: objective, accounts, budgets, batch, room: self.run.room }
     }
 
     /// llama.cpp's way, for comparison: as many whole layers as fit are on the card, the last ones and the head first;

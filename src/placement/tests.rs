@@ -7,7 +7,7 @@ mod window;
 
 use super::explain::Explained;
 use super::hardware::{Bandwidth, Bandwidths, Bus, Cpu, Device, Gpu, Hardware};
-use super::plan::{Place, Plan, Planner, Run};
+use super::plan::{Place, Plan, Planner, Room, Run};
 use super::workload::{GroupWork, LayerWork, NeuronRows, NeuronStats, Whole, Workload};
 use super::{budget, rates};
 use crate::model::{KvType, Mode, Role};
@@ -32,7 +32,7 @@ fn machine() -> Hardware {
 }
 
 fn run(mode: Mode) -> Run {
-    Run { n_ctx: 512, n_past: 512, kv_type: KvType::F16, n_ubatch: 64, mode }
+    Run { n_ctx: 512, n_past: 512, kv_type: KvType::F16, n_ubatch: 64, mode, room: Room::default() }
 }
 
 fn random(rng: &mut ChaCha8Rng, low: f64, high: f64) -> f64 {

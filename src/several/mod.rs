@@ -165,7 +165,7 @@ pub fn generate_several<'a>(
                 let Some((index, task)) = tasks.next() else { break };
                 let task = task?;
                 totals.count_pages(sequences);
-                totals.n_shared += take_over(sequences, &mut held, number, &task.tokens);
+                totals.n_shared += take_over(executor, sequences, &mut held, number, &task.tokens);
                 sequences[number].give_up_unused();
                 let sequence = &mut sequences[number];
                 let (task, end) = begin(executor, (index, task), sequence, (tokenizer, user), &mut totals)?;
@@ -214,7 +214,13 @@ pub fn generate_several<'a>(
 
 /// Has sequence `number` hold the beginning of `prompt` as far as the prompt of any sequence begins so, which `held` has, and nothing
 /// else. Returns how many tokens that is.
-fn take_over(sequences: &mut [Sequence], held: &mut [Vec<u32>], number: usize, prompt: &[u32]) -> usize {
+fn take_over(
+    executor: &mut Executor,
+    sequences: &mut [Sequence],
+    held: &mut [Vec<u32>],
+    number: usize,
+    prompt: &[u32],
+) -> usize {
     // The last token is computed in any case: its logits are wanted.
     let most = prompt.len().saturating_sub(1);
     let common = |of: &Vec<u32>| {
@@ -228,9 +234,9 @@ fn take_over(sequences: &mut [Sequence], held: &mut [Vec<u32>], number: usize, p
         return 0;
     };
     let taken = if from == number {
-        sequences[number].truncate(n).is_ok()
+        executor.truncate_sequence(&mut sequences[number], n).is_ok()
     } else if let Ok([to, from]) = sequences.get_disjoint_mut([number, from]) {
-        to.copy_from(from, n)
+        executor.copy_sequence(from, to, n)
     } else {
         false
     };
@@ -264,7 +270,7 @@ fn begin<'a>(
             n_prompt += chunk.len();
         }
         if place > 0 && sequence.n_past() == place {
-            sequence.remember();
+            executor.remember_sequence(sequence);
         }
     }
     let prefill = start.elapsed();

@@ -90,7 +90,7 @@ impl<'a, 'm, 'd> Target<'a, 'm, 'd> {
         speculation.push(token);
         let params = self.executor.params();
         let room = params.n_ctx.saturating_sub(self.executor.n_past() + 1);
-        speculation.plan(n_more.min(room).min(params.n_ubatch - 1))?;
+        speculation.plan(n_more.min(room).min(self.executor.most_tentative() - 1))?;
         let tokens: Vec<u32> = [token].into_iter().chain(speculation.draft.iter().map(|guess| guess.token)).collect();
         (self.n_pass, self.n_come) = (0, 0);
         let start = Instant::now();

@@ -115,7 +115,7 @@ impl Setup {
 }
 
 /// A model whose neurons can be divided.
-fn variant(folder: &Path) -> PathBuf {
+pub fn variant(folder: &Path) -> PathBuf {
     let plain = ModelFile::layered(4, 64, 96).written(folder, "plain.gguf");
     let (text, profile, model) = (folder.join("text"), folder.join("profile"), folder.join("tiny.gguf"));
     std::fs::write(&text, "once upon a time there was a dog").unwrap();

@@ -75,6 +75,7 @@ mod terminal;
 mod thresholds;
 mod tmux;
 mod token_ids;
+mod together_on_card;
 mod trace;
 mod trained;
 mod two_masks;

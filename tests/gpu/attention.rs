@@ -65,13 +65,13 @@ fn check(card: &Card, random: &mut Random, n_head: usize, mut cache: KvLayer, po
         // Scores of a few units, so that some positions matter more than others.
         let q: Vec<f32> = random.values(n).iter().map(|v| v * 4.0).collect();
         let mut state = vec![0u32; TOKEN_BYTES as usize / 4];
-        state[1] = *position as u32;
+        (state[1], state[4]) = (*position as u32, *position as u32);
         let (q_on_card, state) = (card.put(&q), card.put(&state));
         let (out, again, x8) = (card.room::<f32>(n), card.room::<f32>(n), card.room::<u8>(x8_bytes(n) as usize));
         let x8_wanted = if d.is_multiple_of(32) { x8.ptr() } else { Ptr::NULL };
         for out in [Acts { f32: out.ptr(), x8: x8_wanted }, Acts { f32: again.ptr(), x8: Ptr::NULL }] {
             let (q, window) = (q_on_card.ptr(), *window);
-            let work = Attend { q, n_head, token: state.ptr(), window, scratch: scratch.ptr(), out };
+            let work = Attend { q, n_head, n_tokens: 1, token: state.ptr(), window, scratch: scratch.ptr(), out };
             attention(card.kernels, &card.stream, &work, &cache).unwrap();
         }
         let got = card.get::<f32>(out.ptr(), n);
@@ -132,10 +132,10 @@ fn a_key_that_is_no_number_is_not_hidden() {
         let (q, out) = (card.put(&random.values(32)), card.room::<f32>(32));
         for (position, broken) in [(n_ctx / 2 - 1, false), (n_ctx / 2, true), (n_ctx - 1, true)] {
             let mut state = vec![0u32; TOKEN_BYTES as usize / 4];
-            state[1] = position as u32;
+            (state[1], state[4]) = (position as u32, position as u32);
             let (state, acts) = (card.put(&state), Acts { f32: out.ptr(), x8: Ptr::NULL });
             let (token, scratch) = (state.ptr(), scratch.ptr());
-            let work = Attend { q: q.ptr(), n_head: 1, token, window: None, scratch, out: acts };
+            let work = Attend { q: q.ptr(), n_head: 1, n_tokens: 1, token, window: None, scratch, out: acts };
             attention(card.kernels, &card.stream, &work, &layer).unwrap();
             let got = card.get::<f32>(out.ptr(), 32);
             assert!(got.iter().all(|v| v.is_nan() == broken), "{dtype} {n_ctx} {position}: {got:?}");

@@ -203,7 +203,7 @@ fn a_launch_that_does_not_fit_its_kernel_is_refused_by_name() {
     assert!(format!("{error:#}").starts_with("kernels of odd.cu: "), "{error:#}");
 }
 
-const SIZES: Sizes = Sizes { n_embd: 96, n_ff: 200, n_vocab: 100, n_groups: 2 };
+const SIZES: Sizes = Sizes { n_embd: 96, n_ff: 200, n_vocab: 100, n_groups: 2, n_tokens: 1 };
 
 /// A token of one job that is posted: the processor gets the embedding, and its answer is what the token ends with.
 struct Token {

@@ -10,7 +10,7 @@ use powerinfer::gguf::TensorInfo;
 use powerinfer::gpu::Device;
 use powerinfer::model::Model;
 use powerinfer::placement::hardware::Hardware;
-use powerinfer::placement::plan::{GroupChoice, LayerChoice, Place, Planner, Run};
+use powerinfer::placement::plan::{GroupChoice, LayerChoice, Place, Planner, Room, Run};
 use powerinfer::placement::workload::Workload;
 use powerinfer::quant::GgmlType;
 
@@ -39,8 +39,14 @@ fn params(mode: Mode) -> ExecutorParams {
 /// Logits after a prompt and after each token behind it, as bits.
 fn logits(model: &Model, device: &Device, mode: Mode, choice: &LayerChoice) -> Result<Vec<u32>> {
     let params = params(mode);
-    let run =
-        Run { n_ctx: params.n_ctx, n_past: params.n_ctx, kv_type: params.kv_type, n_ubatch: params.n_ubatch, mode };
+    let run = Run {
+        n_ctx: params.n_ctx,
+        n_past: params.n_ctx,
+        kv_type: params.kv_type,
+        n_ubatch: params.n_ubatch,
+        mode,
+        room: Room::default(),
+    };
     let hardware = Hardware::parse(include_str!("../../hardware/rtx-4090-ddr5.toml"))?;
     let work = Workload::of(model);
     let choices = vec![choice.clone(); model.config.n_layer];

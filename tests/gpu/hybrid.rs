@@ -11,7 +11,7 @@ use powerinfer::gpu::{Device, Kernels};
 use powerinfer::model::{ALWAYS, Model};
 use powerinfer::placement::Placement;
 use powerinfer::placement::hardware::Hardware;
-use powerinfer::placement::plan::{GroupChoice, LayerChoice, Place, Plan, PlannedLayer, Planner, Run};
+use powerinfer::placement::plan::{GroupChoice, LayerChoice, Place, Plan, PlannedLayer, Planner, Room, Run};
 use powerinfer::placement::workload::Workload;
 use powerinfer::quant::GgmlType;
 use powerinfer::variant::Options;
@@ -42,7 +42,8 @@ pub(super) fn params(mode: Mode) -> ExecutorParams {
 /// A plan with the same choice for all layers but those that `other` names.
 pub(super) fn plan(model: &Model, mode: Mode, head: Place, choice: impl Fn(usize) -> LayerChoice) -> Result<Plan> {
     let p = params(mode);
-    let run = Run { n_ctx: p.n_ctx, n_past: p.n_ctx, kv_type: p.kv_type, n_ubatch: p.n_ubatch, mode };
+    let run =
+        Run { n_ctx: p.n_ctx, n_past: p.n_ctx, kv_type: p.kv_type, n_ubatch: p.n_ubatch, mode, room: Room::default() };
     let work = Workload::of(model);
     let choices: Vec<_> = (0..model.config.n_layer).map(choice).collect();
     Planner { hardware: &hardware(), work: &work, run: &run }.of_choices(&choices, head)

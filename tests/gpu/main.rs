@@ -7,6 +7,7 @@
 mod architectures;
 mod attention;
 mod attention_prefill;
+mod batches;
 mod card;
 mod context_shift;
 mod device;
@@ -31,6 +32,7 @@ mod rope;
 mod route;
 mod select;
 mod self_test;
+mod several;
 #[path = "../support/mod.rs"]
 mod support;
 mod tiles;

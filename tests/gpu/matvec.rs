@@ -101,7 +101,7 @@ fn three_matrices_in_one_launch_with_biases_and_rows_from_the_middle() {
         for ((w, (_, first, n_rows)), bias) in weights.iter().zip(shapes).zip(&biases) {
             // The last one has no bias.
             let bias = if parts.len() == 2 { Ptr::NULL } else { bench.floats(bias) };
-            parts.push(Rows { matrix: &w.matrix, first, n_rows, bias, y: bench.room_for(n_rows) });
+            parts.push(Rows { first, n_rows, bias, ..Rows::all(&w.matrix, bench.room_for(n_rows)) });
         }
         let relu = Some(Activation::Relu);
         matvec(&bench.kernels, &bench.stream, &parts, on_device, relu).unwrap();

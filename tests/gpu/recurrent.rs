@@ -47,7 +47,8 @@ impl Layer {
         let at = |i: usize| self.on_card[i].ptr();
         let (conv, heads) = (memory.conv.ptr(), memory.states.ptr());
         let sizes = self.sizes;
-        let mixer = Mixer { sizes, taps: at(0), bias: at(1), dt_bias: at(2), rates: at(3), past: at(4), conv, heads };
+        let mixer =
+            Mixer { sizes, taps: at(0), bias: at(1), dt_bias: at(2), rates: at(3), past: at(4), conv, heads, apart: 0 };
         let (there, y) = (card.put(projected), card.room::<f32>(n_tokens * sizes.n_inner()));
         // The position is the sum of both.
         let token = card.put(&[0u32, first as u32 / 2].into_iter().chain([0; 62]).collect::<Vec<u32>>());

@@ -60,6 +60,7 @@ fn check(card: &Card, random: &mut Random, case: &Case, kind: RopeKind, dtype: G
     cache.ptr = memory.ptr();
     let mut state = vec![0u32; TOKEN_BYTES as usize / 4];
     state[1] = first as u32;
+    (0..n_tokens).for_each(|t| state[4 + t] = (first + t) as u32);
     let (state, rest) = if by_token { (card.put(&state), 0) } else { (card.put::<u32>(&[]), first) };
     let on_card = [&q, &k, &v, &frequencies].map(|x| card.put(x));
     let [q_ptr, k_ptr, v_ptr, f_ptr] = [0, 1, 2, 3].map(|i| on_card[i].ptr());

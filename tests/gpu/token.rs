@@ -238,7 +238,7 @@ fn answer(x: &[f32], list: &[u32], act: &[f32]) -> Vec<f32> {
 fn one_graph_serves_all_tokens() {
     let Some(card) = Card::open() else { return };
     let mut random = Random::anew();
-    let sizes = Sizes { n_embd: N_EMBD, n_ff: N_FF, n_vocab: N_EMBD, n_groups: N_LAYER };
+    let sizes = Sizes { n_embd: N_EMBD, n_ff: N_FF, n_vocab: N_EMBD, n_groups: N_LAYER, n_tokens: 1 };
     let layout = Layout::new(sizes);
     let mut mailbox = Mailbox::new(card.mapped(layout.bytes), layout).unwrap();
     let hot_part = random.values(N_EMBD);
@@ -283,8 +283,8 @@ fn one_graph_serves_all_tokens() {
             assert_eq!(came == Came::Posted, !list.is_empty(), "layer {layer}: {came:?}");
             let mut part = hot_part.clone();
             if came == Came::Posted {
-                assert_eq!((mailbox.post_x(), mailbox.post_list().unwrap()), (&*x, &*list));
-                assert_eq!(mailbox.post_act().unwrap(), cold);
+                assert_eq!((mailbox.post_x(), mailbox.post_list(0).unwrap()), (&*x, &*list));
+                assert_eq!(mailbox.post_act(0).unwrap(), cold);
                 let reply = answer(&x, &list, &cold);
                 mailbox.reply(layer as u32, &reply).unwrap();
                 part.iter_mut().zip(&reply).for_each(|(p, r)| *p += r);
@@ -305,7 +305,7 @@ fn all_logits_arrive_before_the_end_is_told() {
     let Some(card) = Card::open() else { return };
     let mut random = Random::anew();
     for n_vocab in [1, 7, 4099, 151_936] {
-        let sizes = Sizes { n_embd: 32, n_ff: 32, n_vocab, n_groups: 40 };
+        let sizes = Sizes { n_embd: 32, n_ff: 32, n_vocab, n_groups: 40, n_tokens: 1 };
         let layout = Layout::new(sizes);
         let mut mailbox = Mailbox::new(card.mapped(layout.bytes), layout).unwrap();
         let to = mailbox.addresses();

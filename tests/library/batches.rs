@@ -153,7 +153,7 @@ fn each_sequence_counts_its_own_and_forgets_its_own() -> Result<()> {
     assert_eq!(sequences[0].stats().density(), one.stats().density());
     assert_eq!(sequences[0].stats().bytes_per_token(model), one.stats().bytes_per_token(model));
     assert_ne!(sequences[1].stats().density(), one.stats().density());
-    sequences[0].truncate(2)?;
+    executor.truncate_sequence(&mut sequences[0], 2)?;
     assert_eq!((sequences[0].n_past(), sequences[1].n_past(), executor.n_past()), (2, N_TOKENS, 0));
     batch.clear();
     batch.push(Entry { sequence: 0, position: N_TOKENS, token: 1, wants_logits: true });

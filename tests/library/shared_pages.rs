@@ -67,9 +67,9 @@ fn whoever_shares_a_beginning_gets_the_bits_that_it_gets_alone() -> Result<()> {
         prefill(&mut executor, first)?;
         // It has gone on when the others begin, the last of which has it from another one.
         decode(&mut executor, std::slice::from_mut(first), N_COMMON + 5, &mut got[..1])?;
-        assert!(others[0].copy_from(first, N_COMMON), "{name}");
+        assert!(executor.copy_sequence(first, &mut others[0], N_COMMON), "{name}");
         let [second, third] = others else { unreachable!() };
-        assert!(third.copy_from(second, N_COMMON), "{name}");
+        assert!(executor.copy_sequence(second, third, N_COMMON), "{name}");
         let KvPages { taken, shared, held } = Sequence::kv_pages(&together);
         assert!(taken == shared && held == Bytes(3 * taken.0), "{name}: {taken} {shared} {held}");
 

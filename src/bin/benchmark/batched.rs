@@ -5,7 +5,6 @@ use super::output::{Output, Told};
 use super::speed_args::MOST_PARALLEL;
 use super::texts::Texts;
 use crate::Args;
-use crate::common::card::several_leave;
 use crate::common::terminal::{Bar, print, print_error};
 use anyhow::{Result, bail, ensure};
 use powerinfer::executor::Worker;
@@ -98,8 +97,6 @@ impl BatchedArgs {
     /// name; when the user stops it.
     pub fn write(&self, args: &Args, chosen: &Chosen, models: &[Model], bar: &Bar) -> Result<()> {
         let (all, settings) = (self.all()?, args.speed.settings());
-        let cpu = Chosen::Cpu { why: None };
-        let chosen = if several_leave(chosen, &args.compute, "--batched")? { &cpu } else { chosen };
         let texts = Texts::read(args, true, bar)?;
         let tokens: Vec<_> = models.iter().map(|model| texts.tokens(args, model)).collect::<Result<_>>()?;
         let expected = if models.len() > 1 { vec![MODELS] } else { Vec::new() };

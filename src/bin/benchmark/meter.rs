@@ -3,7 +3,7 @@
 use super::speed_args::Setting;
 use super::texts::Scored;
 use crate::Args;
-use crate::common::card::{Placed, Where, several_leave};
+use crate::common::card::{Placed, Where};
 use crate::common::terminal::tell;
 use anyhow::{Context, Result};
 use powerinfer::executor::{ExecutorParams, FfnStats, Mode, Worker};
@@ -16,7 +16,7 @@ use powerinfer::measure::speed::{Repeated, Test, bytes_per_token, speed};
 use powerinfer::measure::timing::Timing;
 use powerinfer::model::Model;
 use powerinfer::placement::hardware::Hardware;
-use powerinfer::placement::plan::Planner;
+use powerinfer::placement::plan::{Planner, Room};
 use powerinfer::placement::union::{self, Tokens};
 use powerinfer::placement::workload::Workload;
 use powerinfer::progress::Progress;
@@ -42,16 +42,22 @@ pub struct Bench<'a> {
 impl Bench<'_> {
     /// An executor with a context of so many tokens.
     pub fn executor(&self, n_ctx: usize) -> Result<Placed<'_>> {
+        self.executor_for(n_ctx, Room::default())
+    }
+
+    /// The same, where a card is to have this room.
+    fn executor_for(&self, n_ctx: usize, room: Room) -> Result<Placed<'_>> {
         let args = self.args;
         let hardware = args.hardware.as_deref();
-        let place = Where { compute: &args.compute, chosen: self.chosen, vram: &args.vram, hardware };
+        let place = Where { compute: &args.compute, chosen: self.chosen, vram: &args.vram, hardware, room };
         let placement = args.ablation.placement(self.setting.mode, self.model)?;
         place.executor(self.model, placement, self.params(n_ctx), self.worker)
     }
 
     /// The row of `--batched` of one test, which feeds `tokens`.
     pub fn batched(&self, what: Batched, tokens: &[u32], progress: &dyn Progress) -> Result<BatchedRow> {
-        let mut executor = self.executor(what.n_ctx().unwrap_or(0))?.executor;
+        let room = Room::of_sequences(what.n_parallel);
+        let mut executor = self.executor_for(what.n_ctx().unwrap_or(0), room)?.executor;
         let row = BatchedRow::measure(&mut executor, what, tokens, self.setting.n_batch, progress)?;
         self.args.synthetic.tell_density(executor.stats(), self.model);
         Ok(row)
@@ -98,12 +104,7 @@ impl Bench<'_> {
     /// The row of a speed test that feeds `tokens`.
     pub fn speed(&self, test: Test, tokens: &[u32], progress: &dyn Progress) -> Result<Row> {
         let row = self.row(test.name(), self.args.text());
-        let cpu = Chosen::Cpu { why: None };
-        let mut place = *self;
-        if test.n_parallel > 1 && several_leave(self.chosen, &self.args.compute, &format!("-np {}", test.n_parallel))? {
-            place.chosen = &cpu;
-        }
-        let mut placed = place.executor(test.n_ctx())?;
+        let mut placed = self.executor_for(test.n_ctx(), Room::of_sequences(test.n_parallel))?;
         let (repetitions, warmup) = (self.args.speed.repetitions(), !self.args.speed.no_warmup);
         let what = Repeated { test, tokens, repetitions, warmup };
         let speed = placed.measure(|executor| speed(self.model, executor, what, progress))?;

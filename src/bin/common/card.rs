@@ -11,7 +11,7 @@ use powerinfer::measure::row::OnCard;
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
 use powerinfer::placement::hardware::Hardware;
-use powerinfer::placement::plan::{Plan, PlannedLayer, Planner};
+use powerinfer::placement::plan::{Plan, PlannedLayer, Planner, Room, Run};
 use powerinfer::placement::workload::Workload;
 use powerinfer::progress::Interrupted;
 use powerinfer::units::Bytes;
@@ -28,6 +28,8 @@ pub struct Where<'a> {
     pub vram: &'a Vram,
     /// `--hardware`.
     pub hardware: Option<&'a Path>,
+    /// What a card is to have room for.
+    pub room: Room,
 }
 
 /// Memory that is left alone where the user gives no budget: for modules, and for what others do with the card.
@@ -59,22 +61,6 @@ enum Asked<'m> {
     Placed(Box<Placed<'m>>),
     /// It would be of no use, for this reason.
     Useless(String),
-}
-
-/// Whether several sequences, which `what` computes, leave the card that was chosen: that has room for one. Says so.
-///
-/// # Errors
-/// When a card was asked for by name.
-pub fn several_leave(chosen: &Chosen, compute: &Compute, what: &str) -> Result<bool> {
-    if !matches!(chosen, Chosen::Cuda(_)) {
-        return Ok(false);
-    }
-    let why = format!("a card has room for one sequence, and {what} computes several");
-    if compute.device != DeviceChoice::Auto {
-        bail!("--device {}: {why}; --device cpu computes them", compute.device);
-    }
-    tell!("note: computing on the CPU: {why}");
-    Ok(true)
 }
 
 impl Where<'_> {
@@ -140,7 +126,7 @@ impl Where<'_> {
     ) -> Result<Asked<'m>> {
         check_card(model, &params)?;
         let work = Workload::of(model);
-        let run = params.run(params.n_ctx);
+        let run = Run { room: self.room, ..params.run(params.n_ctx) };
         let choice = self.compute.device_choice()?;
         let hardware = hardware(self.hardware, choice, &work, &run, params.n_threads, params.isa, &Bar::new())?;
         if hardware.device.is_none() && !self.vram.is_given() {
@@ -156,7 +142,8 @@ impl Where<'_> {
                 }
                 some => {
                     let (name, least) = (device.name(), planner.least());
-                    bail!("{some} of {name} is free, and {least} is needed; lower -ub or -c")
+                    let fewer = if self.room.n_sequences > 1 { "-np, " } else { "" };
+                    bail!("{some} of {name} is free, and {least} is needed; lower {fewer}-ub or -c")
                 }
             },
         };

@@ -148,10 +148,6 @@ impl Backend for Cpu<'_> {
         Ok(())
     }
 
-    fn further_sequences(&self) -> Result<()> {
-        Ok(())
-    }
-
     fn set_mask(&mut self, mask: Box<dyn MaskSource>) {
         self.setup.mask = mask;
     }

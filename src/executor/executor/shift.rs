@@ -41,7 +41,7 @@ impl Executor<'_> {
     pub fn shift(&mut self, n_keep: usize, wanted: usize) -> Result<usize> {
         self.check_shift()?;
         // A device that fails here is no reason to stop: what comes next says so.
-        let is_there = self.device.save_cache(&mut self.sequence.memory).is_ok();
+        let is_there = self.device.save_cache(&mut self.sequence).is_ok();
         let n_drop = self.sequence.memory.kv().droppable(n_keep, wanted)?;
         let (model, n_past, n_ctx) = (self.model, self.n_past(), self.params.n_ctx);
         let config = &model.config;
@@ -55,14 +55,11 @@ impl Executor<'_> {
             let windowed = turns.1.as_ref().filter(|_| config.windows[layer].is_some());
             rotated.then(|| windowed.unwrap_or(&turns.0))
         };
-        let memory = &mut self.sequence.memory;
-        memory.shift(n_keep, n_drop, of_layer)?;
+        self.sequence.memory.shift(n_keep, n_drop, of_layer)?;
         if is_there {
-            drop(self.device.restore_cache(memory));
+            drop(self.device.restore_cache(&self.sequence));
         }
-        if let Some(fallback) = &mut self.fallback {
-            fallback.tokens.drain(n_keep..n_keep + n_drop);
-        }
+        self.sequence.tokens.drain(n_keep..n_keep + n_drop);
         self.n_dropped += n_drop;
         self.n_unmoved = self.n_unmoved.min(n_keep);
         Ok(n_drop)

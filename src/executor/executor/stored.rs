@@ -126,8 +126,9 @@ impl Executor<'_> {
     /// When there are fewer that no shift has moved; when a card fails; those of `put`.
     pub fn write_memory(&mut self, n: usize, put: &mut Put) -> Result<()> {
         ensure!(n <= self.n_unmoved(), "{n} tokens of {}", self.n_unmoved());
+        self.sit()?;
         self.remember();
-        self.device.save_cache(&mut self.sequence.memory)?;
+        self.device.save_cache(&mut self.sequence)?;
         let memory = &self.sequence.memory;
         memory.kv().write_to(self.model.config.n_layer, n, put)?;
         memory.recurrent().map_or(Ok(()), |recurrent| recurrent.write_to(n, put))
@@ -142,11 +143,11 @@ impl Executor<'_> {
         self.clear();
         let n = n_wanted.min(tokens.len()).min(self.params.n_ctx);
         self.read_parts(tokens.len(), n, take).inspect_err(|_| self.clear())?;
-        if let Some(fallback) = &mut self.fallback {
-            fallback.tokens = tokens[..n].to_vec();
-        }
+        self.sit()?;
+        self.sequence.tokens.extend_from_slice(&tokens[..n]);
         self.sequence.memory.settle();
-        self.device.restore_cache(&self.sequence.memory).inspect_err(|_| self.clear())?;
+        self.sequence.forget_tokens();
+        self.device.restore_cache(&self.sequence).inspect_err(|_| self.clear())?;
         // Wherever it is now, the device has not been.
         self.gone_back(usize::MAX)?;
         Ok(self.n_past())

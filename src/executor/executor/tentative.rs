@@ -4,21 +4,25 @@ use super::Executor;
 use anyhow::{Result, ensure};
 
 impl Executor<'_> {
-    /// Whether it can take tokens back, and computes several of them in less time than one after the other.
+    /// Whether it computes several tokens at once and can take them back: not where a card computes one after the other.
     pub fn can_take_back(&self) -> bool {
-        self.device.card().is_none()
+        self.device.at_once() > 1
+    }
+
+    /// Tokens at the most that it computes at once and can take back.
+    pub fn most_tentative(&self) -> usize {
+        self.device.at_once().min(self.params.n_ubatch)
     }
 
     /// Takes in several tokens of its own sequence as [`Executor::decode_several`] does. Until [`Executor::settle`] says how
     /// many of them stay, nothing else may be done with the sequence. [`Executor::logits_of`] has the logits.
     ///
     /// # Errors
-    /// As [`Executor::prefill`]; when they are more than a prompt's tokens that are computed at once, or a card has a part.
-    /// None of them is there then.
+    /// As [`Executor::prefill`]; when they are more than [`Executor::most_tentative`]. None of them is there then.
     pub fn decode_tentatively(&mut self, tokens: &[u32]) -> Result<()> {
-        ensure!(self.can_take_back(), "a card computes one token after the other");
-        let most = self.params.n_ubatch;
-        ensure!(tokens.len() <= most, "{} tokens at once are more than -ub {most}", tokens.len());
+        let (n, most) = (tokens.len(), self.most_tentative());
+        let by = if most == self.params.n_ubatch { "-ub" } else { "a card's" };
+        ensure!(n <= most, "{n} tokens at once are more than {by} {most}");
         self.settle(usize::MAX)?;
         self.own_batch(tokens, true);
         self.check_batch()?;
@@ -26,11 +30,14 @@ impl Executor<'_> {
         self.sequence.memory.mark(tokens.len());
         self.sequence.stats.begin_journal();
         let first = self.n_past();
+        self.is_tentative = true;
         let done = self.decode_several(tokens).map(drop);
+        self.is_tentative = false;
         match &done {
             Ok(()) => self.n_tentative = tokens.len(),
             Err(_) => {
                 self.sequence.memory.take_back(first, first);
+                self.sequence.forget_tokens();
                 self.sequence.stats.end_journal(0, 0);
             }
         }
@@ -50,6 +57,7 @@ impl Executor<'_> {
         let n = n.min(n_tentative);
         let first = self.n_past() - n_tentative;
         self.sequence.memory.take_back(first, first + n);
+        self.sequence.forget_tokens();
         self.sequence.stats.end_journal(n, n_tentative);
         if self.n_past() < first + n {
             let stays: Vec<u32> = self.batch.entries()[..n].iter().map(|entry| entry.token).collect();

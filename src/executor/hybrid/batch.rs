@@ -39,6 +39,8 @@ pub(super) struct Many<'a, 'm, 't> {
     pub x: Vec<f32>,
     /// Position of the first token.
     pub first: usize,
+    /// Number of the sequence on the card.
+    pub sequence: usize,
     /// Number of tokens.
     pub n: usize,
 }
@@ -124,14 +126,15 @@ impl Many<'_, '_, '_> {
         }
         let (kernels, stream, n_head) = (self.card.kernels, self.card.stream, config.n_head);
         let (first, n_tokens) = (self.first, self.n);
-        let heads = Heads { q: q.ptr, k: k.ptr, v: v.ptr, n_tokens, token: Ptr::NULL, first };
+        let (token, sequence) = (Ptr::NULL, self.sequence);
+        let heads = Heads { q: q.ptr, k: k.ptr, v: v.ptr, n_tokens, token, first, sequence };
         self.card.store(block.layer, layer, heads)?;
         let out = self.tokens(S::Attn, n_q);
         attention_prefill(
             kernels,
             stream,
             &AttendMany { q, n_head, first, n_tokens, window: config.windows[block.layer], out },
-            &layer.cache,
+            &layer.cache.of_sequence(sequence)?,
         )?;
         let attn = self.pack(out, n_q)?;
         self.joined(&layer.output, block, &attn)
@@ -144,7 +147,8 @@ impl Many<'_, '_, '_> {
         let x = self.pack(self.tokens(read(block)?, self.n_embd()), self.n_embd())?;
         let projected = Vectors { ptr: places.projected, stride: sizes.n_projected() };
         self.gemm(&Product { bias: layer.input.bias, ..Product::all(&layer.input.matrix, projected) }, &x)?;
-        self.card.recur(layer, Taken { n_tokens: self.n, token: Ptr::NULL, first: self.first }, Ptr::NULL)?;
+        let (first, sequence) = (self.first, self.sequence);
+        self.card.recur(layer, Taken { n_tokens: self.n, token: Ptr::NULL, first, sequence }, Ptr::NULL)?;
         let mixed = self.pack(Vectors { ptr: places.mixed, stride: sizes.n_inner() }, sizes.n_inner())?;
         self.joined(&layer.output, block, &mixed)
     }

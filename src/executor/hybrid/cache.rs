@@ -2,7 +2,9 @@
 
 use super::Hybrid;
 use super::resident::CardAttention;
-use crate::executor::kv_cache::{KvCache, Plane};
+use super::seat_of;
+use crate::executor::kv_cache::Plane;
+use crate::executor::sequence::Sequence;
 use crate::gpu::ops::kv_rows::HeadRows;
 use anyhow::Result;
 
@@ -13,17 +15,20 @@ impl Hybrid<'_> {
         layers.filter_map(|(i, layer)| Some((i, layer.attention.as_ref()?)))
     }
 
-    /// The card's keys and values into `kv`, as far as that has room for them.
-    pub(super) fn save_rows(&self, kv: &mut KvCache) -> Result<()> {
+    /// The card's keys and values of `sequence` into its memory, as far as that has room for them.
+    pub(super) fn save_rows(&self, sequence: &mut Sequence) -> Result<()> {
+        let seat = seat_of(sequence)?;
+        let kv = sequence.memory.kv_mut();
         let (mut rows, n_past) = (Vec::new(), kv.n_past());
         kv.count_stored();
         kv.reserve(0..n_past)?;
         for (layer, attention) in self.attentive() {
+            let cache = attention.cache.of_sequence(seat)?;
             for head in 0..kv.n_head_kv() {
                 for (plane, of) in Plane::BOTH.into_iter().enumerate() {
                     let positions = kv.held(layer, n_past);
                     let first = positions.start;
-                    attention.cache.read_rows(&self.stream, &HeadRows { plane, head, positions }, &mut rows)?;
+                    cache.read_rows(&self.stream, &HeadRows { plane, head, positions }, &mut rows)?;
                     kv.put_rows(layer, head, of, first, &rows);
                 }
             }
@@ -31,16 +36,31 @@ impl Hybrid<'_> {
         Ok(())
     }
 
-    /// Those of `kv` to the card.
-    pub(super) fn restore_rows(&self, kv: &KvCache) -> Result<()> {
-        let mut rows = Vec::new();
+    /// Those of its memory to the card.
+    pub(super) fn restore_rows(&self, sequence: &Sequence) -> Result<()> {
+        let (seat, kv, mut rows) = (seat_of(sequence)?, sequence.memory.kv(), Vec::new());
         for (layer, attention) in self.attentive() {
+            let cache = attention.cache.of_sequence(seat)?;
             for head in 0..kv.n_head_kv() {
                 for (plane, of) in Plane::BOTH.into_iter().enumerate() {
                     let positions = kv.held(layer, kv.n_past());
                     rows.clear();
                     kv.copy_rows(layer, head, of, positions.clone(), &mut rows);
-                    attention.cache.write_rows(&self.stream, &HeadRows { plane, head, positions }, &rows)?;
+                    cache.write_rows(&self.stream, &HeadRows { plane, head, positions }, &rows)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Those of the tokens that are in `to`, from where `from` has them on the card.
+    pub(super) fn copy_rows(&self, from: &Sequence, to: &Sequence) -> Result<()> {
+        let (seats, kv) = ((seat_of(from)?, seat_of(to)?), to.memory.kv());
+        for (_, attention) in self.attentive() {
+            let (from, to) = (attention.cache.of_sequence(seats.0)?, attention.cache.of_sequence(seats.1)?);
+            for head in 0..kv.n_head_kv() {
+                for plane in 0..Plane::BOTH.len() {
+                    from.copy_rows(&self.stream, &HeadRows { plane, head, positions: 0..kv.n_past() }, &to)?;
                 }
             }
         }

@@ -13,7 +13,7 @@ impl Card<'_> {
     /// and values.
     pub fn store(&self, layer: usize, attention: &CardAttention, heads: Heads) -> Result<()> {
         let config = &self.model.config;
-        let Heads { q, k, v, n_tokens, token, first } = heads;
+        let Heads { q, k, v, n_tokens, token, first, sequence } = heads;
         // A norm of each head comes with the rotation; one of all heads needs the sum over them before.
         let of_heads = |found: &Option<CardNorm>, at: Ptr| match found {
             Some(found) if found.n == config.head_dim => Ok(found.norm.weight),
@@ -37,6 +37,6 @@ impl Card<'_> {
         let (n_dims, magnitude) = (of_layer.n_dims, of_layer.magnitude);
         let rope = Rope { kind, n_dims, frequencies: self.scratch.frequencies(config, layer), magnitude };
         let stored = RopeStore { q, k, v, n_head: config.n_head, n_tokens, token, first, prepare };
-        rope_store(self.kernels, self.stream, &stored, &rope, &attention.cache)
+        rope_store(self.kernels, self.stream, &stored, &rope, &attention.cache.of_sequence(sequence)?)
     }
 }

@@ -1,7 +1,8 @@
 //! Tokens that a card and the CPU compute together, as a plan divides them.
 //!
 //! The card has the residual stream. A token is one graph, launched once; in its middle the card hands pieces to the
-//! CPU through the mailbox, goes on with its own part, and waits for the answer only where it is to be added.
+//! CPU through the mailbox, goes on with its own part, and waits for the answer only where it is to be added. Several tokens, of one
+//! sequence or of several, are another graph, with as many answers.
 
 mod batch;
 mod cache;
@@ -16,19 +17,20 @@ use super::batch::Batch;
 use super::cpu::{Choice, Cpu, Found, Given, How, Request};
 use super::device::{Backend, CardReport, CardTimes, Handed, Phase, Tokens};
 use super::mask::MaskSource;
-use super::memory::Memory;
 use super::observer::Unobserved;
 use super::program::{Instruction, for_many, fuse_merges, of_layer, output_norm};
+use super::seat::{Seat, Seats};
+use super::sequence::Sequence;
 use super::stats::Computed;
-use crate::gpu::mailbox::{Arrival, Layout, Mailbox, Sizes, Wait};
+use crate::gpu::mailbox::{Arrival, Layout, MAX_TOKENS, Mailbox, Sizes, TokenAt, Wait};
 use crate::gpu::memory::SHORT_OF_MEMORY;
 use crate::gpu::ops::route::NOT_CHOSEN;
 use crate::gpu::tiles::Tiles;
 use crate::gpu::waiting;
 use crate::gpu::{Device, Graph, Kernels, Mapped, Stream};
 use crate::model::{Layer, Mode, Model, NeuronGroup};
-use crate::placement::budget::tile_bytes;
-use crate::placement::plan::{Plan, PlannedLayer};
+use crate::placement::budget::{tile_bytes, tokens_at_once};
+use crate::placement::plan::{Plan, PlannedLayer, Run};
 use crate::placement::workload::Workload;
 use crate::progress::Interrupted;
 use crate::trace::{Span, What};
@@ -96,19 +98,27 @@ pub(super) struct Hybrid<'m> {
     behind: Option<Range<usize>>,
     /// What a token asks of the CPU, in order.
     requests: Vec<Request>,
+    /// What a token goes through, and several in decode.
+    few: Vec<Instruction>,
     /// What many tokens go through.
     many: Vec<Instruction>,
+    /// Where it has what it remembers of sequences.
+    seats: Seats,
+    /// Tokens that are decoded at once.
+    n_at_once: usize,
     /// The residual streams of tokens that the CPU has.
     x: Vec<f32>,
-    /// What the CPU answers last.
+    /// What the CPU answers last, and the logits that it computes.
     reply: Vec<f32>,
+    logits: Vec<f32>,
     plan: Plan,
     work: Workload,
     times: CardTimes,
     /// Why it cannot go on.
     failed: Option<String>,
     // What others work on comes behind them, so that it is dropped later.
-    graph: Graph,
+    /// By number of tokens, from one on: written down when they are first wanted.
+    graphs: Vec<Option<Graph>>,
     tiles: Tiles,
     mailbox: Mailbox,
     scratch: Scratch,
@@ -122,8 +132,9 @@ impl<'m> Hybrid<'m> {
     pub fn new(cpu: Cpu<'m>, device: &Device, plan: Plan) -> Result<Self> {
         let (model, params) = (cpu.model(), cpu.params());
         check_card(model, params).with_context(|| model.gguf.source().name().to_owned())?;
-        let run = params.run(params.n_ctx);
+        let run = Run { room: plan.room, ..params.run(params.n_ctx) };
         let work = Workload::of(model);
+        let n_at_once = tokens_at_once(&work, &run);
         ensure!(plan.layers.len() == work.layers.len(), "a plan of {} layers", plan.layers.len());
         let config = &model.config;
         let stream = Stream::new(device)?;
@@ -140,7 +151,8 @@ impl<'m> Hybrid<'m> {
         let chosen = model.weights.layers.iter().map(n_used);
         // A list of neurons, or of groups.
         let n_ff = groups.iter().copied().chain(chosen).max().unwrap_or(0);
-        let sizes = Sizes { n_embd: config.n_embd, n_ff, n_vocab: config.n_vocab, n_groups: groups.len() };
+        let (n_embd, n_vocab, n_groups, n_tokens) = (config.n_embd, config.n_vocab, groups.len(), n_at_once);
+        let sizes = Sizes { n_embd, n_ff, n_vocab, n_groups, n_tokens };
         let layout = Layout::new(sizes);
         let mailbox = Mailbox::new(Mapped::new(device, layout.bytes, "the mailbox")?, layout)?;
 
@@ -156,57 +168,78 @@ impl<'m> Hybrid<'m> {
             *behind = last.clone();
             route.pop();
         }
-        let addresses = mailbox.addresses();
-        let card = Card {
-            model,
-            kernels: &kernels,
-            stream: &stream,
-            resident: &resident,
-            scratch: &scratch,
-            mailbox: addresses,
-            mode: params.mode,
-            n_ubatch: params.n_ubatch,
-        };
         let plain = program(&cpu, &route);
         let many = for_many(plain.clone());
-        let fused = fuse_merges(plain.into_iter().chain(behind.is_none().then(output_norm)).collect());
-        let mut requests = Vec::new();
-        let graph = stream.capture(|| {
-            requests = Recorder::begin(card, &fused)?.record(behind.is_some())?;
-            Ok(())
-        })?;
-        graph.upload(&stream)?;
-        stream.synchronize()?;
+        let few = fuse_merges(plain.into_iter().chain(behind.is_none().then(output_norm)).collect());
         let (times, failed, x) = (CardTimes::default(), None, Vec::new());
-        Ok(Self {
+        let (seats, graphs) = (Seats::new(run.room.n_sequences), (0..n_at_once).map(|_| None).collect());
+        let mut hybrid = Self {
             cpu,
             before,
             behind,
-            requests,
+            requests: Vec::new(),
+            few,
             many,
+            seats,
+            n_at_once,
             x,
             reply: Vec::new(),
+            logits: Vec::new(),
             mailbox,
             plan,
             work,
             times,
             failed,
-            graph,
+            graphs,
             tiles,
             scratch,
             resident,
             kernels,
             stream,
-        })
+        };
+        hybrid.write_down(1)?;
+        Ok(hybrid)
     }
 
-    /// Counts what the card did for the token that is finished. In dense mode it does not look which neurons fire.
+    /// Writes `n` tokens down that are computed together, if that has not been done.
+    fn write_down(&mut self, n: usize) -> Result<()> {
+        if self.graphs[n - 1].is_some() {
+            return Ok(());
+        }
+        let (model, params) = (self.cpu.model(), self.cpu.params());
+        let (mode, n_ubatch, tail) = (params.mode, params.n_ubatch, self.behind.is_some());
+        let Self { kernels, stream, resident, scratch, few, .. } = &*self;
+        let mailbox = self.mailbox.addresses();
+        let card = Card { model, kernels, stream, resident, scratch, mailbox, mode, n_ubatch };
+        let mut requests = Vec::new();
+        let graph = stream.capture(|| {
+            requests = Recorder::begin(card, few, n)?.record(tail)?;
+            Ok(())
+        })?;
+        graph.upload(stream)?;
+        stream.synchronize()?;
+        ensure!(n == 1 || requests == self.requests, "{n} tokens ask for something else than one");
+        self.requests = requests;
+        self.graphs[n - 1] = Some(graph);
+        Ok(())
+    }
+
+    /// Counts what the card did for the tokens that are finished. In dense mode it does not look which neurons fire.
     fn count(&self, tokens: &mut Tokens) {
-        let Some(sequence) = tokens.sequences.first_mut() else { return };
+        let n_counts = self.mailbox.counts().len() / tokens.batch.len();
+        let of_tokens = self.mailbox.counts().chunks_exact(n_counts.max(1));
+        for (i, (entry, counts)) in tokens.batch.entries().iter().zip(of_tokens).enumerate() {
+            let sequence = &mut tokens.sequences[entry.sequence];
+            sequence.stats.turn_to(i as u32);
+            self.count_token(sequence, counts);
+        }
+    }
+
+    fn count_token(&self, sequence: &mut Sequence, counts: &[u32]) {
         let two_masks = self.cpu.model().config.activation.activation.has_two_masks();
         let on_card =
             self.resident.layers.iter().flat_map(|layer| layer.groups.iter().map(move |group| (layer, group)));
-        let groups = self.cpu.model().weights.groups().zip(on_card).zip(self.mailbox.counts().chunks_exact(2));
+        let groups = self.cpu.model().weights.groups().zip(on_card).zip(counts.chunks_exact(2));
         for (number, (((_, group), (layer, on_card)), counts)) in groups.enumerate() {
             let n_hot = on_card.choice.n_hot;
             let is_left_out = group.is_routed() && counts[0] == NOT_CHOSEN;
@@ -246,8 +279,11 @@ impl<'m> Hybrid<'m> {
         let (model, mode, n_ubatch) = (cpu.model(), cpu.params().mode, cpu.params().n_ubatch);
         let card = Card { model, kernels, stream, resident, scratch, mailbox, mode, n_ubatch };
         let (first, n) = (tokens.batch.first(), tokens.batch.len());
+        // They are of one sequence.
+        let sequence =
+            tokens.batch.entries().first().map_or(Ok(0), |entry| seat_of(&tokens.sequences[entry.sequence]))?;
         let (costs, chosen, choice) = (plan.batch.as_ref(), Vec::new(), Choice::default());
-        let mut many = Many { card, cpu, tokens, tiles, work, costs, chosen, choice, x, first, n };
+        let mut many = Many { card, cpu, tokens, tiles, work, costs, chosen, choice, x, first, sequence, n };
         if !self.before.is_empty() {
             many.on_cpu(&Request::Layers(self.before.clone()))?;
         }
@@ -293,10 +329,16 @@ impl<'m> Hybrid<'m> {
         done
     }
 
-    /// Takes in one token.
-    fn token(&mut self, tokens: &mut Tokens, logits: &mut Vec<f32>) -> Result<()> {
+    /// Takes in a token, or several at once; the logits of those that want them are added to `logits`.
+    fn decode(&mut self, tokens: &mut Tokens, logits: &mut Vec<f32>) -> Result<()> {
+        let n = tokens.batch.len();
+        self.write_down(n)?;
+        let mut places = [TokenAt { position: 0, sequence: 0 }; MAX_TOKENS];
+        for (place, entry) in places.iter_mut().zip(tokens.batch.entries()) {
+            *place = TokenAt { position: entry.position, sequence: seat_of(&tokens.sequences[entry.sequence])? };
+        }
         let trace = self.cpu.worker().trace().cloned();
-        let _span = Span::pass(trace.as_ref(), What::Token, 1);
+        let _span = Span::pass(trace.as_ref(), What::Token, n);
         let begin = Instant::now();
         let mut cpu_time = Duration::ZERO;
         let mut on_cpu = |begin: Instant| cpu_time += begin.elapsed();
@@ -307,8 +349,8 @@ impl<'m> Hybrid<'m> {
             layers_on_cpu(&self.cpu, &self.before, &mut x, &mut self.reply, tokens)?;
             on_cpu(begin);
         }
-        self.mailbox.begin_token(self.requests.len() as u32, tokens.batch.first(), &x)?;
-        self.graph.launch(&self.stream)?;
+        self.mailbox.begin_tokens(self.requests.len() as u32, &places[..n], &x)?;
+        self.graphs[n - 1].as_ref().context("a graph that was not written down")?.launch(&self.stream)?;
         // On Windows, and in Linux under it, a launch may lie in a queue until somebody asks.
         self.stream.query()?;
         let stream = &self.stream;
@@ -344,19 +386,23 @@ impl<'m> Hybrid<'m> {
             Some(behind) => {
                 let begin = Instant::now();
                 layers_on_cpu(&self.cpu, behind, &mut x, &mut self.reply, tokens)?;
-                self.cpu.head(How::Rows, &x, tokens, logits);
+                let mut own = std::mem::take(&mut self.logits);
+                self.cpu.head(How::Rows, &x, tokens, &mut own);
+                logits.extend_from_slice(&own);
+                self.logits = own;
                 on_cpu(begin);
             }
             None => {
-                logits.clear();
-                logits.extend_from_slice(self.mailbox.logits());
+                let rows = self.mailbox.logits().chunks_exact(self.cpu.model().config.n_vocab);
+                let wanted = tokens.batch.entries().iter().zip(rows).filter(|(entry, _)| entry.wants_logits);
+                wanted.for_each(|(_, row)| logits.extend_from_slice(row));
             }
         }
         self.x = x;
         if self.cpu.params().mode != Mode::Dense {
             self.count(tokens);
         }
-        self.times.n_tokens += 1;
+        self.times.n_tokens += n as u64;
         self.times.waited += self.mailbox.waited();
         self.times.total += begin.elapsed();
         self.times.cpu += cpu_time;
@@ -364,7 +410,7 @@ impl<'m> Hybrid<'m> {
     }
 }
 
-/// Takes the residual stream `x` of one token through layers that are the CPU's; `spare` is kept for its memory only.
+/// Takes the residual streams `x` of tokens that are decoded through layers that are the CPU's; `spare` is kept for its memory only.
 fn layers_on_cpu(
     cpu: &Cpu,
     layers: &Range<usize>,
@@ -381,6 +427,12 @@ fn layers_on_cpu(
     Ok(())
 }
 
+/// Where the card has what it remembers of `sequence`.
+fn seat_of(sequence: &Sequence) -> Result<usize> {
+    let seat = sequence.seat.as_ref().context("a sequence that has no place on the card")?;
+    Ok(seat.number())
+}
+
 /// The layer of what is waited for, where it is in one.
 fn layer_of(request: &Request) -> Option<usize> {
     match request {
@@ -395,7 +447,7 @@ fn layer_of(request: &Request) -> Option<usize> {
     }
 }
 
-/// Elements of what `request` reads and of its answer.
+/// Elements of what `request` reads and of its answer, of one token.
 fn width(model: &Model, request: &Request) -> usize {
     let chosen = match request {
         Request::Routed { layer, .. } => model.weights.layers[*layer].groups.iter().find(|group| group.is_routed()),
@@ -413,10 +465,17 @@ fn answer(
     request: &Request,
     tokens: &mut Tokens,
 ) -> Result<()> {
+    let n = tokens.batch.len();
+    let mut fired: [(&[u32], &[f32]); MAX_TOKENS] = [(&[], &[]); MAX_TOKENS];
     let given = match request {
-        Request::Cold { found: Found::Fired, .. } => Given::Fired(mailbox.post_list()?, mailbox.post_act()?),
-        Request::Cold { found: Found::Named, .. } => Given::Named(mailbox.post_list()?),
-        Request::Routed { .. } => Given::Chosen(mailbox.post_list()?, mailbox.post_act()?),
+        Request::Cold { found: Found::Fired, .. } => {
+            for (token, fired) in fired[..n].iter_mut().enumerate() {
+                *fired = (mailbox.post_list(token)?, mailbox.post_act(token)?);
+            }
+            Given::Fired(&fired[..n])
+        }
+        Request::Cold { found: Found::Named, .. } => Given::Named(mailbox.post_list(0)?),
+        Request::Routed { .. } => Given::Chosen(mailbox.post_list(0)?, mailbox.post_act(0)?),
         Request::Cold { found: Found::Nothing, .. }
         | Request::Router { .. }
         | Request::Named { .. }
@@ -425,7 +484,7 @@ fn answer(
         | Request::Layers(_)
         | Request::Tail => Given::Nothing,
     };
-    let x = &mailbox.post_x()[..width(cpu.model(), request)];
+    let x = &mailbox.post_x()[..n * width(cpu.model(), request)];
     cpu.ask(request, given, How::Rows, x, tokens, |answer| {
         reply.clear();
         reply.extend_from_slice(answer);
@@ -446,20 +505,13 @@ impl Backend for Hybrid<'_> {
             return self.working(|hybrid| hybrid.prefill(tokens, logits));
         }
         let kept = prompt.then(|| (tokens.sequences[0].stats.clone(), self.times));
-        // One by one, as a token is written down.
-        let (whole, mut all) = (tokens.batch, Vec::new());
-        let mut one = Batch::default();
-        for entry in whole.entries() {
-            one.clear();
-            one.push(*entry);
-            let mut tokens = Tokens { batch: &one, sequences: tokens.sequences, observer: tokens.observer };
-            self.working(|hybrid| hybrid.token(&mut tokens, logits))?;
-            if whole.len() > 1 && entry.wants_logits {
-                all.extend_from_slice(logits);
-            }
-        }
-        if whole.len() > 1 {
-            *logits = all;
+        logits.clear();
+        let (whole, mut few) = (tokens.batch, Batch::default());
+        for entries in whole.entries().chunks(self.n_at_once) {
+            few.clear();
+            entries.iter().for_each(|entry| few.push(*entry));
+            let mut tokens = Tokens { batch: &few, sequences: tokens.sequences, observer: tokens.observer };
+            self.working(|hybrid| hybrid.decode(&mut tokens, logits))?;
         }
         // Only what is decoded counts.
         if let Some((stats, times)) = kept {
@@ -468,24 +520,37 @@ impl Backend for Hybrid<'_> {
         Ok(())
     }
 
-    fn save(&mut self, memory: &mut Memory) -> Result<()> {
-        self.working(|hybrid| hybrid.save_states(memory))
+    fn save(&mut self, sequence: &mut Sequence) -> Result<()> {
+        self.working(|hybrid| hybrid.save_states(sequence))
     }
 
-    fn restore(&mut self, memory: &Memory) -> Result<()> {
-        self.working(|hybrid| hybrid.restore_states(memory))
+    fn restore(&mut self, sequence: &Sequence) -> Result<()> {
+        self.working(|hybrid| hybrid.restore_states(sequence))
     }
 
-    fn save_cache(&mut self, memory: &mut Memory) -> Result<()> {
-        self.working(|hybrid| hybrid.save_rows(memory.kv_mut()))
+    fn save_cache(&mut self, sequence: &mut Sequence) -> Result<()> {
+        self.working(|hybrid| hybrid.save_rows(sequence))
     }
 
-    fn restore_cache(&mut self, memory: &Memory) -> Result<()> {
-        self.working(|hybrid| hybrid.restore_rows(memory.kv()))
+    fn restore_cache(&mut self, sequence: &Sequence) -> Result<()> {
+        self.working(|hybrid| hybrid.restore_rows(sequence))
     }
 
-    fn further_sequences(&self) -> Result<()> {
-        bail!("a graphics card has the keys and values of one sequence only; compute several with --device cpu")
+    fn copy_cache(&mut self, from: &Sequence, to: &Sequence) -> Result<()> {
+        self.working(|hybrid| hybrid.copy_rows(from, to))
+    }
+
+    fn has_cache(&self, layer: usize) -> bool {
+        self.resident.layers[layer].attention.is_some()
+    }
+
+    fn seat(&self) -> Result<Option<Seat>> {
+        let n = self.seats.n();
+        self.seats.take().map(Some).with_context(|| format!("the card was planned with room for {n} sequences"))
+    }
+
+    fn at_once(&self) -> usize {
+        self.n_at_once
     }
 
     fn set_mask(&mut self, mask: Box<dyn MaskSource>) {

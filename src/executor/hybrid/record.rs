@@ -1,9 +1,10 @@
-//! A token on the card, written down once: instructions become kernels in a stream, and what the CPU has of them becomes
-//! requests in a list.
+//! A token on the card, or a few that are computed together, written down once: instructions become kernels in a stream, and what
+//! the CPU has of them becomes requests in a list.
 
 mod experts;
 mod latent;
 mod recurrent;
+mod several;
 
 use super::resident::{CardGroup, CardLayer, CardPredictor, CardScores, Resident};
 use super::scratch::Scratch;
@@ -12,12 +13,12 @@ use crate::executor::program::{Added, Block, Instruction, NormOf};
 use crate::gpu::mailbox::Addresses;
 use crate::gpu::matrix::takes_floats;
 use crate::gpu::ops::attention::{Attend, attention};
-use crate::gpu::ops::down::{Factors, down};
-use crate::gpu::ops::ffn::{List, gate_up, up};
-use crate::gpu::ops::matvec::{Rows, matvec};
+use crate::gpu::ops::down::{Factors, Together, down_of};
+use crate::gpu::ops::ffn::{List, gate_up_of, up_of};
+use crate::gpu::ops::matvec::{Rows, matvec, matvec_of};
 use crate::gpu::ops::norm::{self, Acts, Merge, Norm, merge_norm};
 use crate::gpu::ops::predict::{hidden, sign_scores};
-use crate::gpu::ops::select::{HotAndCold, HotList, Posting, Scored, select_act, select_hot, select_score};
+use crate::gpu::ops::select::{HotAndCold, HotList, Posting, Scored, select_act_of, select_hot_of, select_score};
 use crate::gpu::ops::token::{Answer, Copied, Job, begin_token, finish, post_x, take_reply};
 use crate::gpu::{Kernels, Ptr, Stream};
 use crate::model::{Activation, Mode, Model, Vector};
@@ -39,10 +40,12 @@ pub(super) struct Heads {
     pub k: Ptr,
     pub v: Ptr,
     pub n_tokens: usize,
-    /// State of the token, or [`Ptr::NULL`].
+    /// State of the tokens, or [`Ptr::NULL`].
     pub token: Ptr,
     /// Position of the first one, behind that of `token`.
     pub first: usize,
+    /// Number of the sequence, behind that of `token`.
+    pub sequence: usize,
 }
 
 /// What kernels are enqueued with.
@@ -59,10 +62,10 @@ pub(super) struct Card<'a> {
     pub n_ubatch: usize,
 }
 
-/// Where a vector is: the sum of what is there of it.
+/// Where a vector of each token is: the sum of what is there of it.
 #[derive(Clone, Copy)]
 struct Source {
-    /// `[n_embd]` on the card, or [`Ptr::NULL`].
+    /// `[n_tokens][n_embd]` on the card, or [`Ptr::NULL`].
     ptr: Ptr,
     /// A bias, `[n_embd]` on the card, or [`Ptr::NULL`].
     shift: Ptr,
@@ -87,9 +90,10 @@ pub(super) fn from_slot(bias: Ptr, slot: usize) -> Ptr {
     if bias.is_null() { bias } else { bias.offset(4 * slot as u64) }
 }
 
-/// Writes a token down.
+/// Writes tokens down that are computed together.
 pub(super) struct Recorder<'a> {
     card: Card<'a>,
+    n_tokens: usize,
     program: &'a [Instruction],
     requests: Vec<Request>,
     /// What attention and the FFN gave, until it is added to the residual stream.
@@ -100,13 +104,13 @@ pub(super) struct Recorder<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    /// Begins a token: the residual stream comes from the mailbox.
-    pub fn begin(card: Card<'a>, program: &'a [Instruction]) -> Result<Self> {
+    /// Begins `n_tokens` tokens: their residual streams come from the mailbox.
+    pub fn begin(card: Card<'a>, program: &'a [Instruction], n_tokens: usize) -> Result<Self> {
         let (mail, n_embd) = (card.mailbox, card.model.config.n_embd);
         let (token, x) = (card.scratch.at(S::Token), card.scratch.at(S::X));
-        begin_token(card.kernels, card.stream, mail.base, token, mail.in_x, x, n_embd)?;
+        begin_token(card.kernels, card.stream, mail.base, token, mail.in_x, x, n_tokens * n_embd)?;
         let nothing = Source::there(Ptr::NULL);
-        Ok(Self { card, program, requests: Vec::new(), mixed: nothing, fed: nothing, narrow: nothing })
+        Ok(Self { card, n_tokens, program, requests: Vec::new(), mixed: nothing, fed: nothing, narrow: nothing })
     }
 
     /// Writes the whole program down, and what ends a token. Whether the logits are the CPU's to compute is for `tail` to
@@ -249,7 +253,7 @@ impl<'a> Recorder<'a> {
         };
         let source = |add: &Added| Ok((self.source(add.from)?, add.scale));
         let sources = adds.iter().map(source).collect::<Result<Vec<_>>>()?;
-        let nothing = Merge::nothing(x, n);
+        let nothing = Merge { n_tokens: self.n_tokens, ..Merge::nothing(x, n) };
         // The kernel takes one vector alone, then one with what belongs to it.
         let alone = |(source, a_scale): (Source, f32), rest: Merge| Merge { a: source.ptr, a_scale, ..rest };
         let with_rest = |(source, b_scale): (Source, f32)| {
@@ -268,7 +272,7 @@ impl<'a> Recorder<'a> {
         };
         let adds_nothing = sources.iter().all(|(source, _)| source.ptr.is_null() && source.is_there());
         match norm {
-            Some(norm) if adds_nothing => norm::norm(kernels, stream, x, n, 1, norm, out),
+            Some(norm) if adds_nothing => norm::norm(kernels, stream, x, n, self.n_tokens, norm, out),
             None if adds_nothing => Ok(()),
             _ => merge_norm(kernels, stream, &merge, norm, out),
         }
@@ -288,10 +292,10 @@ impl<'a> Recorder<'a> {
         };
         let out = Acts { f32: to, x8: Ptr::NULL };
         if source.is_there() {
-            norm::norm(kernels, stream, source.ptr, n, 1, weights, out)?;
+            norm::norm(kernels, stream, source.ptr, n, self.n_tokens, weights, out)?;
         } else {
             let Source { ptr: b, shift, answer } = source;
-            let sum = Merge { b, shift, answer, ..Merge::nothing(Ptr::NULL, n) };
+            let sum = Merge { n_tokens: self.n_tokens, b, shift, answer, ..Merge::nothing(Ptr::NULL, n) };
             merge_norm(kernels, stream, &sum, Some(weights), out)?;
         }
         self.keep(of.to, Source::there(to))
@@ -306,7 +310,7 @@ impl<'a> Recorder<'a> {
                 let Card { kernels, stream, model, .. } = self.card;
                 let acts = Acts { f32: self.at(S::X), x8: self.at(S::Normed8) };
                 if quantized {
-                    norm::quantize(kernels, stream, acts.f32, model.config.n_embd, 1, acts.x8)?;
+                    norm::quantize(kernels, stream, acts.f32, model.config.n_embd, self.n_tokens, acts.x8)?;
                 }
                 Ok(acts)
             }
@@ -318,7 +322,7 @@ impl<'a> Recorder<'a> {
 
     /// Has the CPU answer `request`, for which the vector at `from` comes along; the answer becomes `to`.
     fn hand_over(&mut self, request: Request, from: Ptr, to: Ptr) -> Result<()> {
-        let n = self.card.model.config.n_embd;
+        let n = self.n_tokens * self.card.model.config.n_embd;
         let job = self.post(request, from)?;
         take_reply(self.card.kernels, self.card.stream, to, n, &self.answer(job))
     }
@@ -333,7 +337,7 @@ impl<'a> Recorder<'a> {
     fn post(&mut self, request: Request, from: Ptr) -> Result<Job> {
         let Card { kernels, stream, model, mailbox, .. } = self.card;
         let job = self.job(request);
-        post_x(kernels, stream, from, mailbox.post_x, model.config.n_embd, &job)?;
+        post_x(kernels, stream, from, mailbox.post_x, self.n_tokens * model.config.n_embd, &job)?;
         Ok(job)
     }
 
@@ -345,12 +349,12 @@ impl<'a> Recorder<'a> {
         match &resident.head {
             Some(head) if !tail => {
                 let rows = Rows { bias: head.bias, ..Rows::all(&head.matrix, self.at(S::Logits)) };
-                matvec(kernels, stream, &[rows], self.normed(), None)?;
-                logits = Copied { from: self.at(S::Logits), n: n_vocab, ..logits };
+                matvec_of(kernels, stream, &[rows], self.normed(), self.n_tokens, None)?;
+                logits = Copied { from: self.at(S::Logits), n: self.n_tokens * n_vocab, ..logits };
             }
             _ => self.hand_over(Request::Tail, self.at(S::X), self.at(S::AttnOut))?,
         }
-        let n_counts = 2 * model.weights.groups().count();
+        let n_counts = self.n_tokens * self.n_counts();
         let counts = Copied { from: self.at(S::Counts), to: mailbox.counts, n: n_counts };
         let job = Job { mailbox: mailbox.base, token: self.at(S::Token), number: self.requests.len() as u32 };
         finish(kernels, stream, &logits, &counts, &job)?;
@@ -366,7 +370,7 @@ impl<'a> Recorder<'a> {
         let mut left = parts;
         while let Some(first) = left.first() {
             let alike = left.iter().take_while(|p| p.matrix.dtype() == first.matrix.dtype()).count();
-            matvec(self.card.kernels, self.card.stream, &left[..alike], x, None)?;
+            matvec_of(self.card.kernels, self.card.stream, &left[..alike], x, self.n_tokens, None)?;
             left = &left[alike..];
         }
         Ok(())
@@ -397,8 +401,8 @@ impl<'a> Recorder<'a> {
         let slots = HotAndCold { n_hot, n_ff, counts: Ptr::NULL };
         let mask = |m: &Option<_>| m.context("the mask matrix is not on the card");
         let cold = |found| Request::Cold { layer: i, group: g, n_hot, found };
-        // By slot: activations, then what the neurons' vectors are multiplied with.
-        let act = self.at(S::Act);
+        // By slot, token by token: activations, then what the neurons' vectors are multiplied with.
+        let (act, several) = (self.at(S::Act), self.several(n_ff));
         // The cold neurons come first, so that the CPU works on them while the card does the hot ones.
         let mut job = None;
         if n_hot < n_ff {
@@ -406,18 +410,20 @@ impl<'a> Recorder<'a> {
                 let rows = mask(&group.mask)?;
                 let y = act.offset(4 * n_hot as u64);
                 let (n_rows, bias) = (n_ff - n_hot, from_slot(group.biases.mask, n_hot));
-                let cold_rows = Rows { first: n_hot, n_rows, bias, ..Rows::all(&rows, y) };
-                matvec(kernels, stream, &[cold_rows], x, Some(activation))?;
+                let cold_rows = Rows { first: n_hot, n_rows, bias, stride: n_ff, ..Rows::all(&rows, y) };
+                matvec_of(kernels, stream, &[cold_rows], x, self.n_tokens, Some(activation))?;
                 let posting = self.posting(cold(Found::Fired), x.f32);
-                select_act(kernels, stream, act, dense, slots, &posting)?;
+                select_act_of(kernels, stream, act, dense, slots, &posting, several)?;
                 posting
             } else if let Some(predictor) = &group.predictor {
+                ensure!(self.n_tokens == 1, "predictors of several tokens");
                 let posting = self.posting(cold(Found::Named), x.f32);
                 self.scores(predictor, slots, x, &posting)?;
                 posting
             } else {
                 let posting = self.posting(cold(Found::Nothing), x.f32);
-                post_x(kernels, stream, posting.x, mailbox.post_x, posting.n_embd, &posting.job)?;
+                let n = self.n_tokens * posting.n_embd;
+                post_x(kernels, stream, posting.x, mailbox.post_x, n, &posting.job)?;
                 posting
             };
             job = Some(posting.job);
@@ -439,7 +445,9 @@ impl<'a> Recorder<'a> {
         }
         let Some(matrix) = &group.down else { return Ok(Ptr::NULL) };
         let (factors, y) = (Factors { h: self.at(S::Act), n: n_hot, all: mode == Mode::Dense }, self.at(S::FfnOut));
-        down(kernels, stream, matrix, &factors, y, self.at(S::DownPartial))?;
+        let scratch_bytes = self.card.scratch.down_bytes();
+        let of = Together { n_tokens: self.n_tokens, factors: weights.n_ff(), scratch_bytes };
+        down_of(kernels, stream, matrix, &factors, y, self.at(S::DownPartial), of)?;
         Ok(y)
     }
 
@@ -448,7 +456,8 @@ impl<'a> Recorder<'a> {
     fn hot(&self, group: &CardGroup, slots: HotAndCold, activation: Activation, x: Acts) -> Result<()> {
         let Card { kernels, stream, mode, .. } = self.card;
         let (act, n_hot, dense) = (self.at(S::Act), slots.n_hot, mode == Mode::Dense);
-        let two_masks = activation.has_two_masks();
+        let (two_masks, n_ff) = (activation.has_two_masks(), slots.n_ff);
+        let several = self.several(n_ff);
         let rows = group.mask.as_ref().context("the mask matrix is not on the card")?;
         let list = HotList { list: self.at(S::List), n: self.at(S::ListLen) };
         match &group.up {
@@ -456,18 +465,19 @@ impl<'a> Recorder<'a> {
             Some(up)
                 if !group.choice.mask && up.dtype() == rows.dtype() && group.biases.none_of_rows() && !two_masks =>
             {
-                gate_up(kernels, stream, rows, up, n_hot, x, activation, act)?;
-                select_hot(kernels, stream, act, dense, slots, &list)
+                gate_up_of(kernels, stream, rows, up, n_hot, x, activation, act, several)?;
+                select_hot_of(kernels, stream, act, dense, slots, &list, several)
             }
             matrix => {
-                let hot_rows = Rows { n_rows: n_hot, bias: group.biases.mask, ..Rows::all(rows, act) };
-                matvec(kernels, stream, &[hot_rows], x, Some(activation))?;
+                let bias = group.biases.mask;
+                let hot_rows = Rows { n_rows: n_hot, bias, stride: n_ff, ..Rows::all(rows, act) };
+                matvec_of(kernels, stream, &[hot_rows], x, self.n_tokens, Some(activation))?;
                 let opened = HotAndCold { counts: slots.counts.offset(if two_masks { FLOAT } else { 0 }), ..slots };
-                select_hot(kernels, stream, act, dense, opened, &list)?;
+                select_hot_of(kernels, stream, act, dense, opened, &list, several)?;
                 let Some(matrix) = matrix else { return Ok(()) };
                 let hot = List { slots: list.list, count: list.n, n: n_hot };
-                up(kernels, stream, matrix, group.biases.up, &hot, act, x, activation, act)?;
-                if two_masks { select_hot(kernels, stream, act, dense, slots, &list) } else { Ok(()) }
+                up_of(kernels, stream, matrix, group.biases.up, &hot, act, x, activation, act, several)?;
+                if two_masks { select_hot_of(kernels, stream, act, dense, slots, &list, several) } else { Ok(()) }
             }
         }
     }
@@ -496,7 +506,7 @@ impl<'a> Recorder<'a> {
                 } else if !x8.is_null() {
                     norm::quantize(kernels, stream, h, n, 1, x8)?;
                 }
-                let rows = Rows { matrix: output, first, n_rows, bias: Ptr::NULL, y };
+                let rows = Rows { first, n_rows, ..Rows::all(output, y) };
                 matvec(kernels, stream, &[rows], Acts { f32: h, x8 }, None)?;
             }
         }
@@ -522,8 +532,8 @@ impl<'a> Recorder<'a> {
         let parts = linears.map(|(l, y)| Rows { bias: l.bias, ..Rows::all(&l.matrix, y) });
         let quantized = linears.iter().any(|(l, _)| !takes_floats(l.matrix.dtype()));
         self.products(&parts, self.acts(block.from, quantized)?)?;
-        let token = self.at(S::Token);
-        self.card.store(block.layer, layer, Heads { q, k, v, n_tokens: 1, token, first: 0 })?;
+        let (token, n_tokens) = (self.at(S::Token), self.n_tokens);
+        self.card.store(block.layer, layer, Heads { q, k, v, n_tokens, token, first: 0, sequence: 0 })?;
         let (n_q, attn) = (config.n_q(), self.at(S::Attn));
         let x8 = if takes_floats(layer.output.matrix.dtype()) { Ptr::NULL } else { self.at(S::Attn8) };
         let at_once = config.head_dim.is_multiple_of(32);
@@ -532,11 +542,19 @@ impl<'a> Recorder<'a> {
         attention(
             kernels,
             stream,
-            &Attend { q, n_head: config.n_head, token, window: config.windows[block.layer], scratch, out: acts },
+            &Attend {
+                q,
+                n_head: config.n_head,
+                n_tokens,
+                token,
+                window: config.windows[block.layer],
+                scratch,
+                out: acts,
+            },
             &layer.cache,
         )?;
         if !at_once && !x8.is_null() {
-            norm::quantize(kernels, stream, attn, n_q, 1, x8)?;
+            norm::quantize(kernels, stream, attn, n_q, n_tokens, x8)?;
         }
         let output = Rows { bias: layer.output.bias, ..Rows::all(&layer.output.matrix, out) };
         self.products(&[output], Acts { f32: attn, x8 })

@@ -3,7 +3,8 @@
 use super::Hybrid;
 use super::record::Card;
 use super::resident::CardRecurrent;
-use crate::executor::memory::Memory;
+use super::seat_of;
+use crate::executor::sequence::Sequence;
 use crate::gpu::Ptr;
 use crate::gpu::ops::norm::Acts;
 use crate::gpu::ops::recurrent::{Tokens, convolve, group_norm, scan};
@@ -19,7 +20,7 @@ pub(super) struct Places {
     pub mixed: Ptr,
 }
 
-/// Some tokens of the card's sequence.
+/// Some tokens of a sequence.
 #[derive(Clone, Copy)]
 pub(super) struct Taken {
     pub n_tokens: usize,
@@ -27,6 +28,8 @@ pub(super) struct Taken {
     pub token: Ptr,
     /// Position of the first one, behind that of `token`.
     pub first: usize,
+    /// Number of the sequence, behind that of `token`.
+    pub sequence: usize,
 }
 
 impl Card<'_> {
@@ -41,10 +44,11 @@ impl Card<'_> {
     /// `x8`, unless that is [`Ptr::NULL`].
     pub fn recur(&self, layer: &CardRecurrent, taken: Taken, x8: Ptr) -> Result<()> {
         let Places { projected, mixed } = self.recurrent_places(layer);
-        let Taken { n_tokens, token, first } = taken;
+        let Taken { n_tokens, token, first, sequence } = taken;
+        let mixer = layer.mixer.of_sequence(sequence);
         let tokens = Tokens { projected, n_tokens, token, first };
-        convolve(self.kernels, self.stream, &layer.mixer, &tokens)?;
-        scan(self.kernels, self.stream, &layer.mixer, &tokens, mixed)?;
+        convolve(self.kernels, self.stream, &mixer, &tokens)?;
+        scan(self.kernels, self.stream, &mixer, &tokens, mixed)?;
         group_norm(self.kernels, self.stream, &layer.norm, mixed, n_tokens, Acts { f32: mixed, x8 })
     }
 }
@@ -56,13 +60,15 @@ impl Hybrid<'_> {
         layers.filter_map(|(i, layer)| Some((i, layer.recurrent.as_ref()?)))
     }
 
-    /// The card's states into `memory`.
-    pub(super) fn save_states(&self, memory: &mut Memory) -> Result<()> {
-        self.recurrent().try_for_each(|(i, layer)| layer.save(&self.stream, memory.replaced_state(i)))
+    /// The card's states of `sequence` into its memory.
+    pub(super) fn save_states(&self, sequence: &mut Sequence) -> Result<()> {
+        let seat = seat_of(sequence)?;
+        self.recurrent().try_for_each(|(i, layer)| layer.save(&self.stream, seat, sequence.memory.replaced_state(i)))
     }
 
-    /// Those of `memory` to the card.
-    pub(super) fn restore_states(&self, memory: &Memory) -> Result<()> {
-        self.recurrent().try_for_each(|(i, layer)| layer.restore(&self.stream, memory.kept_state(i)))
+    /// Those of its memory to the card.
+    pub(super) fn restore_states(&self, sequence: &Sequence) -> Result<()> {
+        let seat = seat_of(sequence)?;
+        self.recurrent().try_for_each(|(i, layer)| layer.restore(&self.stream, seat, sequence.memory.kept_state(i)))
     }
 }

@@ -6,7 +6,7 @@ use crate::gpu::ops::down;
 use crate::gpu::ops::rope::KvLayer;
 use crate::gpu::{Arena, Ptr, Stream};
 use crate::model::{Config, Down, Model, Rope};
-use crate::placement::budget::{ScratchPart, aligned, scratch_parts};
+use crate::placement::budget::{ScratchPart, aligned, down_bytes, scratch_parts, tokens_at_once};
 use crate::placement::plan::Run;
 use crate::placement::workload::Workload;
 use anyhow::{Result, ensure};
@@ -14,6 +14,8 @@ use anyhow::{Result, ensure};
 /// Where everything is.
 pub(super) struct Scratch {
     parts: Vec<(ScratchPart, Ptr)>,
+    /// From the sums of a token's neurons to the next one's.
+    down_bytes: u64,
     arena: Arena,
 }
 
@@ -27,10 +29,11 @@ impl Scratch {
         for (part, bytes) in planned {
             parts.push((part, arena.take(bytes, &format!("{part:?}"))?));
         }
-        let scratch = Self { parts, arena };
+        let bytes = |part: ScratchPart| planned.iter().find(|(p, _)| *p == part).map_or(0, |(_, n)| *n);
+        let n_at_once = tokens_at_once(work, run) as u64;
+        let scratch = Self { parts, down_bytes: down_bytes(work), arena };
         // Counters and states begin at 0.
         stream.fill(scratch.arena.buffer().ptr(), 0, scratch.arena.buffer().len())?;
-        let bytes = |part: ScratchPart| planned.iter().find(|(p, _)| *p == part).map_or(0, |(_, n)| *n);
         let config = &model.config;
         let frequencies =
             |rope: &Rope| Rotation::new(rope, model.weights.rope_divisors(rope, run.n_ctx)).frequencies().to_vec();
@@ -50,7 +53,10 @@ impl Scratch {
             head_dim: config.head_dim,
         };
         let attention = attention_scratch(config.n_head, &cache)?;
-        ensure!(attention <= bytes(ScratchPart::AttnPartial), "attention takes more memory than was planned for");
+        ensure!(
+            n_at_once * attention <= bytes(ScratchPart::AttnPartial),
+            "attention takes more memory than was planned for"
+        );
         for (_, group) in model.weights.groups() {
             if let Down::Rows(down) = group.ffn_down() {
                 let sums = down::scratch_bytes(down.dtype(), down.n_cols)?;
@@ -63,6 +69,11 @@ impl Scratch {
     /// Where a part begins.
     pub fn at(&self, part: ScratchPart) -> Ptr {
         self.parts.iter().find(|(p, _)| *p == part).map_or(Ptr::NULL, |(_, ptr)| *ptr)
+    }
+
+    /// Bytes from the sums of a token's neurons to those of the next one's.
+    pub fn down_bytes(&self) -> u64 {
+        self.down_bytes
     }
 
     /// The frequencies by which a layer rotates: those of layers with a window lie behind the others, where they have some of

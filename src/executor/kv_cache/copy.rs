@@ -5,9 +5,9 @@ use super::page::PAGE;
 
 impl KvCache {
     /// Holds the first `n` tokens of `other`, which is laid out alike and has as many, and nothing else: the pages that they are in
-    /// are those of both until one of them writes there. `false`, with nothing changed, where a layer with a window has given up
-    /// what the next token would look back on.
-    pub fn share_with(&mut self, other: &Self, n: usize) -> bool {
+    /// are those of both until one of them writes there. Of layers that are `elsewhere` none are taken. `false`, with nothing
+    /// changed, where a layer with a window has given up what the next token would look back on.
+    pub fn share_with(&mut self, other: &Self, n: usize, elsewhere: impl Fn(usize) -> bool) -> bool {
         let with_rows = || other.places.iter().enumerate().filter(|(_, place)| place.n_rows > 0);
         if with_rows().any(|(layer, place)| other.first_kept(layer) > (n + 1).saturating_sub(place.window)) {
             return false;
@@ -17,7 +17,7 @@ impl KvCache {
             let first = other.first_kept(layer).max(n.saturating_sub(place.n_rows)).min(n);
             let layout = other.layout(layer);
             layout.pages().for_each(|page| self.store.give_up(page));
-            for stretch in layout.stretches(first..n) {
+            for stretch in layout.stretches(first..n).filter(|_| !elsewhere(layer)) {
                 self.store.share(layout.at(stretch.start).0, &other.store);
             }
             lost[layer] = first;

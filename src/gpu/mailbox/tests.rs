@@ -4,7 +4,7 @@ use super::*;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc;
 
-const SIZES: Sizes = Sizes { n_embd: 96, n_ff: 260, n_vocab: 100, n_groups: 3 };
+const SIZES: Sizes = Sizes { n_embd: 96, n_ff: 260, n_vocab: 100, n_groups: 3, n_tokens: 1 };
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(20);
 
@@ -83,8 +83,8 @@ fn tokens(last: u32, posted: &'static [u32]) {
             if posted.contains(&job) {
                 assert_eq!(found, Arrival::Posted);
                 assert_eq!((host.post_x()[0], host.post_x()[95]), (token as f32, job as f32));
-                assert_eq!(host.post_list().unwrap(), (0..job + 5).collect::<Vec<_>>());
-                assert_eq!(host.post_act().unwrap()[4], 4.5);
+                assert_eq!(host.post_list(0).unwrap(), (0..job + 5).collect::<Vec<_>>());
+                assert_eq!(host.post_act(0).unwrap()[4], 4.5);
                 let value = (100 * token) as f32 + job as f32;
                 sum += value;
                 host.reply(job, &[value; 96]).unwrap();
@@ -201,7 +201,7 @@ fn what_makes_no_sense_is_refused() {
     assert_eq!(host.wait_job(0, patient()).unwrap(), Arrival::Posted);
     assert!(host.reply(0, &[0.0; 97]).is_err() && host.reply(1, &[0.0; 96]).is_err());
     host.shared.word(POST_N).store(261, Relaxed);
-    assert!(host.post_list().unwrap_err().to_string().contains("261 slots of 260"));
+    assert!(host.post_list(0).unwrap_err().to_string().contains("261 slots of 260"));
     let layout = Layout::new(SIZES);
     assert!(Mailbox::new(Mapped::plain(layout.bytes - 1).unwrap(), layout).is_err());
 }

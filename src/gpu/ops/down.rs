@@ -90,12 +90,43 @@ pub fn down(
     y: Ptr,
     scratch: Ptr,
 ) -> Result<()> {
+    let alone = Together { n_tokens: 1, factors: 0, scratch_bytes: 0 };
+    down_of(kernels, stream, down, factors, y, scratch, alone)
+}
+
+/// Tokens whose sums are computed in one launch.
+#[derive(Debug, Clone, Copy)]
+pub struct Together {
+    /// How many they are.
+    pub n_tokens: usize,
+    /// Floats from one's factors to the next one's.
+    pub factors: usize,
+    /// Bytes of scratch memory of each: the same in all launches that share it, and a multiple of 4.
+    pub scratch_bytes: u64,
+}
+
+/// [`down`] of several tokens: `y` is `[n_tokens][n_embd]`, and each has scratch memory of its own, one behind the other.
+///
+/// # Errors
+/// As [`down`].
+pub fn down_of(
+    kernels: &Kernels,
+    stream: &Stream,
+    down: &DeviceMatrix,
+    factors: &Factors,
+    y: Ptr,
+    scratch: Ptr,
+    of: Together,
+) -> Result<()> {
     let Factors { h, n, all } = *factors;
     ensure!(n <= down.n_stored(), "{n} neurons, and the matrix has {}", down.n_stored());
     let (n_tiles, most) = grid(down.dtype(), down.n_cols())?;
+    let needed = scratch_of(down.dtype(), down.n_cols(), splits(most, n))?;
+    ensure!(of.n_tokens == 1 || of.scratch_bytes >= needed, "{} bytes for sums of {needed}", of.scratch_bytes);
     let args = Args::new().ptr(down.ptr()).n(down.n_stored()).n(n).ptr(h).i32(all.into());
-    let args = args.n(down.n_cols()).ptr(y).ptr(scratch);
-    let grid = [n_tiles as u32, splits(most, n) as u32, 1];
+    let words = usize::try_from(of.scratch_bytes)? / size_of::<f32>();
+    let args = args.n(down.n_cols()).ptr(y).ptr(scratch).n(of.factors).n(words);
+    let grid = [n_tiles as u32, splits(most, n) as u32, u32::try_from(of.n_tokens)?];
     kernels.launch(stream, &format!("down_{}", down.kernel()), grid, [THREADS as u32, 1, 1], args)
 }
 

@@ -1,6 +1,7 @@
 //! `kernels/ffn.cu`: the first half of an FFN.
 
 use super::norm::Acts;
+use super::several::{Several, check_several};
 use super::{THREADS, activation_code, resident};
 use crate::gpu::matrix::DeviceMatrix;
 use crate::gpu::{Args, Kernels, Ptr, Stream};
@@ -55,15 +56,39 @@ pub fn up(
     activation: Activation,
     h: Ptr,
 ) -> Result<()> {
+    up_of(kernels, stream, up, bias, list, act, x, activation, h, Several::ONE)
+}
+
+/// The same for several tokens, one behind the other in `x`: the list has the slots at which any of them has an `act`, and each
+/// row is read once.
+///
+/// # Errors
+/// As [`up`].
+#[allow(clippy::too_many_arguments, reason = "one per operand")]
+pub fn up_of(
+    kernels: &Kernels,
+    stream: &Stream,
+    up: &DeviceMatrix,
+    bias: Ptr,
+    list: &List,
+    act: Ptr,
+    x: Acts,
+    activation: Activation,
+    h: Ptr,
+    of: Several,
+) -> Result<()> {
     list.check(up)?;
+    check_several(up, of.n_tokens)?;
     if list.n == 0 {
         return Ok(());
     }
     let args = Args::new().ptr(up.ptr()).n(up.n_stored()).ptr(list.slots).ptr(list.count).n(list.n);
-    let args = args.ptr(act).ptr(up.input(x)?).n(up.n_cols()).ptr(bias);
-    let args = args.i32(activation_code(Some(activation))?).ptr(h);
+    let args = args.ptr(act).ptr(up.input(x)?);
+    let (args, name) = if of.n_tokens > 1 { (args.n(of.n_tokens), "up_several") } else { (args, "up") };
+    let args = args.n(up.n_cols()).ptr(bias).i32(activation_code(Some(activation))?).ptr(h);
+    let args = if of.n_tokens > 1 { args.n(of.acts) } else { args };
     let grid = resident(stream.device()).min(list.n.div_ceil(WARPS) as u32);
-    kernels.launch(stream, &format!("up_{}", up.kernel()), [grid, 1, 1], [THREADS as u32, 1, 1], args)
+    kernels.launch(stream, &format!("{name}_{}", up.kernel()), [grid, 1, 1], [THREADS as u32, 1, 1], args)
 }
 
 /// Enqueues `a = activation(gate[i] . x)`, `h[i] = a * (up[i] . x)`, exactly 0 where [`up`] has it so, for slots 0 to `n - 1`.
@@ -83,6 +108,26 @@ pub fn gate_up(
     activation: Activation,
     h: Ptr,
 ) -> Result<()> {
+    gate_up_of(kernels, stream, gate, up, n, x, activation, h, Several::ONE)
+}
+
+/// The same for several tokens, one behind the other in `x`: each row is read once.
+///
+/// # Errors
+/// As [`gate_up`].
+#[allow(clippy::too_many_arguments, reason = "one per operand")]
+pub fn gate_up_of(
+    kernels: &Kernels,
+    stream: &Stream,
+    gate: &DeviceMatrix,
+    up: &DeviceMatrix,
+    n: usize,
+    x: Acts,
+    activation: Activation,
+    h: Ptr,
+    of: Several,
+) -> Result<()> {
+    check_several(gate, of.n_tokens)?;
     ensure!(gate.dtype() == up.dtype(), "gate is {} and up {}: not in one kernel", gate.dtype(), up.dtype());
     ensure!(gate.n_cols() == up.n_cols(), "gate has {} columns and up {}", gate.n_cols(), up.n_cols());
     List::all(n).check(gate)?;
@@ -91,7 +136,10 @@ pub fn gate_up(
         return Ok(());
     }
     let args = Args::new().ptr(gate.ptr()).n(gate.n_stored()).ptr(up.ptr()).n(up.n_stored()).n(n);
-    let args = args.ptr(gate.input(x)?).n(gate.n_cols()).i32(activation_code(Some(activation))?).ptr(h);
+    let args = args.ptr(gate.input(x)?);
+    let (args, name) = if of.n_tokens > 1 { (args.n(of.n_tokens), "gate_up_several") } else { (args, "gate_up") };
+    let args = args.n(gate.n_cols()).i32(activation_code(Some(activation))?).ptr(h);
+    let args = if of.n_tokens > 1 { args.n(of.acts) } else { args };
     let grid = n.div_ceil(WARPS * ROWS) as u32;
-    kernels.launch(stream, &format!("gate_up_{}", gate.kernel()), [grid, 1, 1], [THREADS as u32, 1, 1], args)
+    kernels.launch(stream, &format!("{name}_{}", gate.kernel()), [grid, 1, 1], [THREADS as u32, 1, 1], args)
 }

@@ -82,4 +82,21 @@ impl KvLayer {
         stream.write(at, &quants)?;
         stream.write(scales_at, &scales)
     }
+
+    /// Enqueues a copy of rows to where `to`, of the same sizes, has them.
+    ///
+    /// # Errors
+    /// When they are not inside, or the card has failed.
+    pub fn copy_rows(&self, stream: &Stream, rows: &HeadRows, to: &Self) -> Result<()> {
+        let (first, n, bytes) = (self.first_row(rows)?, rows.positions.len(), self.row()?);
+        let shape = |cache: &Self| (cache.dtype, cache.n_ctx, cache.n_head_kv, cache.head_dim);
+        ensure!(shape(self) == shape(to), "rows of one cache for another");
+        if self.dtype != GgmlType::Q8_0 {
+            let at = (first * bytes) as u64;
+            return stream.copy(to.ptr.offset(at), self.ptr.offset(at), (n * bytes) as u64);
+        }
+        let ((at, scales_at), (to_at, to_scales)) = (self.places(first), to.places(first));
+        stream.copy(to_at, at, (n * self.head_dim) as u64)?;
+        stream.copy(to_scales, scales_at, (n * self.head_dim / QK * SCALE) as u64)
+    }
 }

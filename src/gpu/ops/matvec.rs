@@ -1,6 +1,7 @@
 //! `kernels/matvec.cu`: matrix times vector.
 
 use super::norm::Acts;
+use super::several::check_several;
 use super::{THREADS, activation_code};
 use crate::gpu::matrix::{DeviceMatrix, takes_floats};
 use crate::gpu::{Args, Kernels, Ptr, Stream};
@@ -31,12 +32,14 @@ pub struct Rows<'a> {
     pub bias: Ptr,
     /// `f32[n_rows]` for the products.
     pub y: Ptr,
+    /// Floats from a token's products to those of the next one.
+    pub stride: usize,
 }
 
 impl<'a> Rows<'a> {
     /// All rows of `matrix`, without a bias.
     pub fn all(matrix: &'a DeviceMatrix, y: Ptr) -> Self {
-        Self { matrix, first: 0, n_rows: matrix.n_stored(), bias: Ptr::NULL, y }
+        Self { matrix, first: 0, n_rows: matrix.n_stored(), bias: Ptr::NULL, y, stride: matrix.n_stored() }
     }
 }
 
@@ -51,9 +54,26 @@ pub fn matvec(
     x: Acts,
     activation: Option<Activation>,
 ) -> Result<()> {
+    matvec_of(kernels, stream, parts, x, 1, activation)
+}
+
+/// The same for `n_tokens` vectors, one behind the other in `x`: each row is read once, and each vector gets the bits that it gets
+/// alone.
+///
+/// # Errors
+/// As [`matvec`]; when vectors of several are no multiples of 64.
+pub fn matvec_of(
+    kernels: &Kernels,
+    stream: &Stream,
+    parts: &[Rows],
+    x: Acts,
+    n_tokens: usize,
+    activation: Option<Activation>,
+) -> Result<()> {
     ensure!((1..=MAX_PARTS).contains(&parts.len()), "{} matrices in one launch", parts.len());
     let like = parts[0].matrix;
-    let x = like.input(x)?;
+    let (x, several) = (like.input(x)?, n_tokens > 1);
+    check_several(like, n_tokens)?;
     let lanes_log2 = lanes_log2(like.dtype(), like.n_cols(), parts.iter().map(|p| p.n_rows).sum());
     let rows_per_block = ROWS * (THREADS >> lanes_log2);
     let mut args = Args::new();
@@ -61,21 +81,27 @@ pub fn matvec(
     for i in 0..MAX_PARTS {
         let Some(part) = parts.get(i) else {
             args = args.ptr(Ptr::NULL).n(0).n(0).n(0).ptr(Ptr::NULL).ptr(Ptr::NULL);
+            args = if several { args.n(0) } else { args };
             continue;
         };
-        let Rows { matrix, first, n_rows, bias, y } = *part;
+        let Rows { matrix, first, n_rows, bias, y, stride } = *part;
         let same = matrix.dtype() == like.dtype() && matrix.n_cols() == like.n_cols();
         ensure!(same, "matrices of different types or widths in one launch");
         let inside = first.checked_add(n_rows).is_some_and(|end| end <= matrix.n_stored());
         ensure!(inside, "{n_rows} rows from {first} on, of {}", matrix.n_stored());
         grid += n_rows.div_ceil(rows_per_block) as u32;
         args = args.ptr(matrix.ptr()).n(matrix.n_stored()).n(first).n(n_rows).ptr(bias).ptr(y);
+        args = if several { args.n(stride) } else { args };
     }
     if grid == 0 {
         return Ok(());
     }
-    let args = args.ptr(x).n(like.n_cols()).n(lanes_log2).i32(activation_code(activation)?);
-    kernels.launch(stream, &format!("matvec_{}", like.kernel()), [grid, 1, 1], [THREADS as u32, 1, 1], args)
+    let (args, name) = match several {
+        true => (args.ptr(x).n(n_tokens), "matvec_several"),
+        false => (args.ptr(x), "matvec"),
+    };
+    let args = args.n(like.n_cols()).n(lanes_log2).i32(activation_code(activation)?);
+    kernels.launch(stream, &format!("{name}_{}", like.kernel()), [grid, 1, 1], [THREADS as u32, 1, 1], args)
 }
 
 /// Elements of a row that a thread reads at a time.

@@ -15,6 +15,7 @@ pub mod repack;
 pub mod rope;
 pub mod route;
 pub mod select;
+pub mod several;
 pub mod token;
 
 use super::device::Device;

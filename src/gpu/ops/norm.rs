@@ -94,7 +94,7 @@ pub struct Merge {
     pub shift: Ptr,
     /// What these three are multiplied by.
     pub b_scale: f32,
-    /// The processor's part, if one may be due: of one token.
+    /// The processor's part, if one may be due: `[n_tokens][n]`.
     pub answer: Option<Answer>,
 }
 
@@ -111,11 +111,10 @@ impl Merge {
 /// time.
 ///
 /// # Errors
-/// As [`norm`]; when several tokens want an answer.
+/// As [`norm`].
 pub fn merge_norm(kernels: &Kernels, stream: &Stream, merge: &Merge, norm: Option<&Norm>, out: Acts) -> Result<()> {
     check(merge.n)?;
     let n_tokens = merge.n_tokens;
-    ensure!(n_tokens == 1 || merge.answer.is_none(), "an answer for {n_tokens} tokens");
     let args = Args::new().ptr(merge.x).ptr(merge.a).f32(merge.a_scale);
     let args = args.ptr(merge.b).ptr(merge.shift).f32(merge.b_scale);
     let args = match &merge.answer {

@@ -36,6 +36,16 @@ pub struct Mixer {
     pub conv: Ptr,
     /// `[M][N][P]`: what it remembers of states.
     pub heads: Ptr,
+    /// Bytes from what is remembered of the first sequence, above, to that of the next one.
+    pub apart: u64,
+}
+
+impl Mixer {
+    /// That of sequence number `sequence`, where tokens do not say which they are of.
+    pub fn of_sequence(&self, sequence: usize) -> Self {
+        let offset = sequence as u64 * self.apart;
+        Self { conv: self.conv.offset(offset), heads: self.heads.offset(offset), ..*self }
+    }
 }
 
 /// Some tokens of one sequence on their way through a mixer.
@@ -45,7 +55,8 @@ pub struct Tokens {
     pub projected: Ptr,
     /// How many they are.
     pub n_tokens: usize,
-    /// State of the token whose position is that of the first one, or [`Ptr::NULL`] for position 0.
+    /// State of the token whose position is that of the first one, and whose sequence it is, or [`Ptr::NULL`] for position 0 of
+    /// the sequence that the mixer is of.
     pub token: Ptr,
     /// Added to that position. At position 0 nothing is remembered, whatever is there.
     pub first: usize,
@@ -88,7 +99,7 @@ pub fn convolve(kernels: &Kernels, stream: &Stream, mixer: &Mixer, tokens: &Toke
     let (n, stride) = (sizes.n_channels(), sizes.n_projected());
     let channels = tokens.projected.offset((size_of::<f32>() * sizes.n_inner()) as u64);
     let args = Args::new().ptr(channels).n(stride).n(n).n(sizes.n_conv).ptr(taps).ptr(bias).ptr(conv);
-    let args = args.ptr(tokens.token).n(tokens.first).n(tokens.n_tokens);
+    let args = args.ptr(tokens.token).n(tokens.first).n(tokens.n_tokens).u32(u32::try_from(mixer.apart)?);
     let grid = [u32::try_from(n.div_ceil(CHANNELS))?, 1, 1];
     kernels.launch(stream, "recurrent_convolve", grid, [CHANNELS as u32, 1, 1], args)
 }
@@ -104,7 +115,7 @@ pub fn scan(kernels: &Kernels, stream: &Stream, mixer: &Mixer, tokens: &Tokens, 
     let Sizes { n_heads, head_dim, n_groups, n_state, .. } = sizes;
     let args = Args::new().ptr(tokens.projected).n(sizes.n_projected()).n(n_heads).n(head_dim).n(n_groups).n(n_state);
     let args = args.ptr(dt_bias).ptr(rates).ptr(past).ptr(heads).ptr(y);
-    let args = args.ptr(tokens.token).n(tokens.first).n(tokens.n_tokens);
+    let args = args.ptr(tokens.token).n(tokens.first).n(tokens.n_tokens).u32(u32::try_from(mixer.apart)?);
     let grid = [u32::try_from(head_dim.div_ceil(ELEMENTS))?, u32::try_from(n_heads)?, 1];
     kernels.launch(stream, "recurrent_scan", grid, [THREADS, 1, 1], args)
 }

@@ -3,6 +3,7 @@
 use super::norm;
 use crate::gpu::{Args, Kernels, Ptr, Stream};
 use crate::model::{NormKind, RopeKind, Temperature};
+use crate::placement::budget::aligned;
 use crate::quant::GgmlType;
 use crate::quant::blocks::QK;
 use anyhow::{Result, bail, ensure};
@@ -16,7 +17,8 @@ pub const MAX_HEAD_DIM: usize = 256;
 /// The keys and values of one layer on the card; `kernels/kv.cuh` has the layout.
 #[derive(Debug, Clone, Copy)]
 pub struct KvLayer {
-    /// Where it begins: a multiple of 16.
+    /// Where it begins, that of the first sequence where there are several: a multiple of 16. Others follow, each at a multiple
+    /// of 256 bytes.
     pub ptr: Ptr,
     /// `F32`, `F16` or `Q8_0`.
     pub dtype: GgmlType,
@@ -37,6 +39,14 @@ impl KvLayer {
         self.code()?;
         let row = self.dtype.row_bytes(self.head_dim).unwrap_or_default();
         Ok(2 * (self.n_head_kv * self.n_ctx) as u64 * row as u64)
+    }
+
+    /// That of sequence number `sequence`.
+    ///
+    /// # Errors
+    /// As [`KvLayer::n_bytes`].
+    pub fn of_sequence(&self, sequence: usize) -> Result<Self> {
+        Ok(Self { ptr: self.ptr.offset(sequence as u64 * aligned(self.n_bytes()?)), ..*self })
     }
 
     /// The kernels' code for its type.
@@ -103,9 +113,10 @@ pub struct RopeStore {
     pub n_head: usize,
     /// Number of tokens.
     pub n_tokens: usize,
-    /// State of the token whose position is that of the first one, or [`Ptr::NULL`] for position 0.
+    /// State of the tokens, which has their positions and sequences, or [`Ptr::NULL`] for positions 0, 1, 2 and so on of the
+    /// sequence whose cache is given.
     pub token: Ptr,
-    /// Added to that position.
+    /// Added to these positions.
     pub first: usize,
     /// What comes before the rotation.
     pub prepare: Prepare,

@@ -1,5 +1,6 @@
 //! Ordered lists of active slots; the cold ones are posted.
 
+use super::several::Several;
 use super::token::Job;
 use crate::gpu::{Args, Kernels, Ptr, Stream};
 use anyhow::{Result, ensure};
@@ -19,7 +20,7 @@ pub struct HotList {
 /// Where the active cold slots go, and what goes with them.
 #[derive(Debug, Clone, Copy)]
 pub struct Posting {
-    /// The normalised input `[n_embd]` on the card.
+    /// The normalised input `[n_embd]` on the card, of each token.
     pub x: Ptr,
     /// A multiple of 4.
     pub n_embd: usize,
@@ -68,8 +69,28 @@ pub fn select_hot(
     slots: HotAndCold,
     hot: &HotList,
 ) -> Result<()> {
+    select_hot_of(kernels, stream, act, dense, slots, hot, Several::ONE)
+}
+
+/// The same of several tokens: the list has those that are active for any of them, and each has how many are for it counted.
+///
+/// # Errors
+/// As [`select_hot`].
+pub fn select_hot_of(
+    kernels: &Kernels,
+    stream: &Stream,
+    act: Ptr,
+    dense: bool,
+    slots: HotAndCold,
+    hot: &HotList,
+    of: Several,
+) -> Result<()> {
     let args = Args::new().ptr(act).i32(dense.into()).n(slots.n_hot).ptr(hot.list).ptr(hot.n).ptr(slots.counts);
-    kernels.launch(stream, "select_hot", grid(slots.n_hot)?, [THREADS, 1, 1], args)
+    let args = args.n(of.acts).n(of.counts);
+    let [x, ..] = grid(slots.n_hot)?;
+    // One row of the grid is for what they have together.
+    let y = if of.n_tokens > 1 { of.n_tokens + 1 } else { 1 };
+    kernels.launch(stream, "select_hot", [x, u32::try_from(y)?, 1], [THREADS, 1, 1], args)
 }
 
 /// Enqueues the selection of cold slots by activations `act` (`[n_ff]`, by slot), as [`select_hot`] does it, and posts the
@@ -85,12 +106,31 @@ pub fn select_act(
     slots: HotAndCold,
     posting: &Posting,
 ) -> Result<()> {
+    select_act_of(kernels, stream, act, dense, slots, posting, Several::ONE)
+}
+
+/// The same of several tokens: each has a list of its own, and all are posted at once.
+///
+/// # Errors
+/// As [`select_act`].
+pub fn select_act_of(
+    kernels: &Kernels,
+    stream: &Stream,
+    act: Ptr,
+    dense: bool,
+    slots: HotAndCold,
+    posting: &Posting,
+    of: Several,
+) -> Result<()> {
     check(slots, posting)?;
     let HotAndCold { n_hot, n_ff, counts } = slots;
     let args = Args::new().ptr(act).i32(dense.into()).n(n_hot).n(n_ff).ptr(counts);
-    let args = args.ptr(posting.x).n(posting.n_embd).ptr(posting.post_x).ptr(posting.post_list).ptr(posting.post_act);
+    let n_x = of.n_tokens * posting.n_embd;
+    let args = args.ptr(posting.x).n(n_x).ptr(posting.post_x).ptr(posting.post_list).ptr(posting.post_act);
     let args = args.ptr(posting.job.mailbox).ptr(posting.job.token).u32(posting.job.number);
-    kernels.launch(stream, "select_act", grid(n_ff - n_hot)?, [THREADS, 1, 1], args)
+    let [x, ..] = grid(n_ff - n_hot)?;
+    let args = args.n(of.acts).n(of.lists);
+    kernels.launch(stream, "select_act", [x, u32::try_from(of.n_tokens)?, 1], [THREADS, 1, 1], args)
 }
 
 /// What a predictor says about the slots.

@@ -5,6 +5,7 @@ use super::cache::{filled, row_of, values_of};
 use super::memory::{Memory, SLACK, near};
 use crate::cpu::{ActKind, Activations};
 use crate::gpu::Ptr;
+use crate::gpu::mailbox::MAX_TOKENS;
 use crate::gpu::ops::attention::{Attend, attention, attention_scratch};
 use crate::gpu::ops::attention_prefill::{AttendMany, attention_prefill};
 use crate::gpu::ops::gemm::Tokens;
@@ -61,6 +62,8 @@ pub(super) fn all(test: &mut Test) -> Result<()> {
 fn token_at(m: &mut Memory, position: usize) -> Result<Ptr> {
     let mut state = vec![0u32; TOKEN_BYTES as usize / size_of::<u32>()];
     state[1] = position as u32;
+    // Of this token and of those behind it, which are of one sequence.
+    (0..MAX_TOKENS).for_each(|t| state[4 + t] = (position + t) as u32);
     m.put(&state)
 }
 
@@ -196,7 +199,8 @@ fn attended(m: &mut Memory, dtype: GgmlType, group: usize, window: Option<usize>
     // Scores of a few units, so that some positions matter more than others.
     let q: Vec<f32> = m.random.values(n).iter().map(|v| v * 4.0).collect();
     let out = Acts { f32: m.room_of::<f32>(n)?, x8: m.room(x8_bytes(n))? };
-    let work = Attend { q: m.put(&q)?, n_head, token: token_at(m, POSITION)?, window, scratch, out };
+    let token = token_at(m, POSITION)?;
+    let work = Attend { q: m.put(&q)?, n_head, n_tokens: 1, token, window, scratch, out };
     attention(&m.kernels, &m.stream, &work, &cache)?;
     let got = m.get::<f32>(out.f32, n)?;
     // For a quantized cache the query is quantized, too.

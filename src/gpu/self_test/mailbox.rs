@@ -75,7 +75,7 @@ fn answered(x: &[f32], job: u32) -> Vec<f32> {
 
 /// Two tokens through a mailbox, in a graph.
 fn rendezvous(m: &mut Memory) -> Result<()> {
-    let layout = Layout::new(Sizes { n_embd: N, n_ff: 0, n_vocab: N, n_groups: 0 });
+    let layout = Layout::new(Sizes { n_embd: N, n_ff: 0, n_vocab: N, n_groups: 0, n_tokens: 1 });
     let mut mailbox = Mailbox::new(Mapped::new(m.stream.device(), layout.bytes, "the self-test")?, layout)?;
     let (state, x) = (m.zeros(TOKEN_BYTES)?, m.room_of::<f32>(N)?);
     let graph = jobs(m, &mailbox, state, x)?;

@@ -15,6 +15,7 @@ mod products;
 mod random;
 mod recurrent;
 mod select;
+mod several;
 mod vectors;
 pub mod weights;
 
@@ -52,6 +53,7 @@ impl Test<'_, '_> {
         recurrent::all(self)?;
         gemm::all(self)?;
         select::all(self)?;
+        several::all(self)?;
         mailbox::all(self)?;
         graph::all(self)
     }

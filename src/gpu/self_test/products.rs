@@ -77,7 +77,8 @@ fn product(m: &mut Memory, dtype: GgmlType, activation: Option<Activation>) -> R
     let (acts, on_card) = m.acts(dtype, &x)?;
     let n_rows = N_FF - 2 * FIRST;
     let bias = m.random.values(n_rows);
-    let part = Rows { matrix: &a.matrix, first: FIRST, n_rows, bias: m.put(&bias)?, y: m.room_of::<f32>(n_rows)? };
+    let (bias_at, y) = (m.put(&bias)?, m.room_of::<f32>(n_rows)?);
+    let part = Rows { first: FIRST, n_rows, bias: bias_at, ..Rows::all(&a.matrix, y) };
     let parts = [part, Rows::all(&b.matrix, m.room_of::<f32>(9)?)];
     matvec(&m.kernels, &m.stream, &parts, on_card, activation)?;
     for (w, part) in [&a, &b].into_iter().zip(&parts) {

@@ -54,6 +54,7 @@ impl Mixed {
             past: m.put(&past)?,
             conv: m.put(&conv)?,
             heads: m.put(&states)?,
+            apart: 0,
         };
         let tokens = Tokens { projected: m.put(&projected)?, n_tokens: N_TOKENS, token: Ptr::NULL, first: 5 };
         Ok(Self { mixer, tokens, projected, weights: [taps, bias, dt_bias, rates, past], conv, states })

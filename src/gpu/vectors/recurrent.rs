@@ -24,7 +24,7 @@ impl Vectors<'_> {
         let (rates, past, conv) = (take(n_heads)?, take(n_heads)?, take(sizes.n_conv_state())?);
         let (projected, y, weight) = (take(sizes.n_projected())?, take(n_inner)?, take(n_inner)?);
         let x8 = memory.take(x8_bytes(n_inner), "a recurrent layer")?;
-        let mixer = Mixer { sizes, taps, bias, dt_bias, rates, past, conv, heads: Ptr::NULL };
+        let mixer = Mixer { sizes, taps, bias, dt_bias, rates, past, conv, heads: Ptr::NULL, apart: 0 };
         let tokens = Tokens { projected, n_tokens: 1, token: Ptr::NULL, first: 1 };
         // Taps, what is remembered both ways, channels both ways.
         let bytes = FLOAT * (n * sizes.n_conv + 2 * sizes.n_conv_state() + 2 * n) as u64;

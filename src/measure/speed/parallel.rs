@@ -95,7 +95,8 @@ pub(super) fn speed(model: &Model, executor: &mut Executor, what: Repeated, prog
     let (stats, params) = (executor.stats(), executor.params());
     let sparse = params.mode != Mode::Dense;
     let per_decoded = match sparse {
-        true => stats.shared_bytes_per_token(model).unwrap_or(0.0),
+        // Nobody looks what tokens have in common on a card.
+        true => stats.shared_bytes_per_token(model).or_else(|| stats.bytes_per_token(model)).unwrap_or(0.0),
         false => dense_bytes_per_token(model) / n as f64,
     };
     let prefill = dense_bytes(model) as f64 * (test.n_prompt.div_ceil(params.n_ubatch) * n) as f64;

@@ -13,16 +13,16 @@ use crate::executor::stats::{Computed, United};
 use crate::model::{Activation, GroupAt, Mode, NeuronGroup, Predictor, Slot, rest};
 use std::time::Instant;
 
-/// What is known of a shard's neurons before it begins: of one token.
+/// What is known of a shard's neurons before it begins.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::executor) enum Given<'a> {
     /// Nothing: the shard looks for itself.
     Nothing,
-    /// These fire, with these activations; in rising order.
-    Fired(&'a [u32], &'a [f32]),
-    /// A predictor named these, in rising order.
+    /// Of each token these fire, with these activations; in rising order.
+    Fired(&'a [(&'a [u32], &'a [f32])]),
+    /// A predictor named these of the one token, in rising order.
     Named(&'a [u32]),
-    /// A router has chosen these of its rows, with these weights.
+    /// A router has chosen these of its rows for the one token, with these weights.
     Chosen(&'a [u32], &'a [f32]),
 }
 
@@ -108,10 +108,12 @@ impl Shard {
             return;
         }
         match (share.given, share.predictor) {
-            (Given::Fired(rows, act), _) => {
-                self.active.push(rows.iter().copied());
-                self.h.extend_from_slice(act);
-                self.computed[0].opens(act.iter().filter(|a| **a != 0.0).count());
+            (Given::Fired(of_tokens), _) => {
+                for ((rows, act), computed) in of_tokens.iter().zip(&mut self.computed) {
+                    self.active.push(rows.iter().copied());
+                    self.h.extend_from_slice(act);
+                    computed.opens(act.iter().filter(|a| **a != 0.0).count());
+                }
             }
             (Given::Named(rows), _) => {
                 self.active.push(rows.iter().copied());

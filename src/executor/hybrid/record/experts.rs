@@ -11,7 +11,7 @@ use crate::gpu::ops::experts::{Activated, experts, experts_down};
 use crate::gpu::ops::matvec::{Rows, matvec};
 use crate::gpu::ops::route::{Counted, PostChosen, Routes, Scored, post_chosen, route};
 use crate::model::{Groups, Mode, Vector};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 impl Recorder<'_> {
     /// Where it is which groups of layer number `i` are chosen, behind the scores of all of them.
@@ -30,6 +30,7 @@ impl Recorder<'_> {
     /// The scores of a layer's router, and what it chooses by them.
     pub(super) fn router(&mut self, i: usize, from: Vector) -> Result<()> {
         let Card { model, kernels, stream, .. } = self.card;
+        ensure!(self.n_tokens == 1, "a router's choice for several tokens");
         let routed = self.layer(i).routed.as_ref().context("a router that is not on the card")?;
         let router = model.weights.layers[i].router.context("a layer without a router")?;
         let (matrix, scores) = (&routed.router.matrix, self.at(S::Routes));

@@ -6,6 +6,7 @@ use crate::executor::recurrent::State;
 use crate::gpu::ops::recurrent::{GroupNorm, Mixer};
 use crate::gpu::{Ptr, Stream};
 use crate::model::{Config, Role};
+use crate::placement::budget::aligned;
 use anyhow::{Context, Result};
 
 /// Where the floats of a part are.
@@ -26,7 +27,7 @@ pub(in crate::executor::hybrid) struct CardRecurrent {
 }
 
 impl CardRecurrent {
-    /// Puts together what was loaded of a layer; what a sequence remembers of it is at `state`.
+    /// Puts together what was loaded of a layer; what sequences remember of it begins at `state`.
     pub(super) fn new(
         config: &Config,
         floats: &[Floats],
@@ -48,21 +49,24 @@ impl CardRecurrent {
             past: part(Role::SsmD)?.weight,
             conv: state,
             heads: state.offset((size_of::<f32>() * sizes.n_conv_state()) as u64),
+            apart: aligned((size_of::<f32>() * (sizes.n_conv_state() + sizes.n_states())) as u64),
         };
         let Sizes { n_groups, .. } = sizes;
         let norm = GroupNorm { n_groups, n: sizes.n_inner() / n_groups, weight: norm.weight, eps: config.norm_eps };
         Ok(Self { input: linear(Role::SsmIn)?, output: linear(Role::SsmOut)?, mixer, norm })
     }
 
-    /// What the sequence remembers of the layer, into `state`, which is of the same sizes.
-    pub fn save(&self, stream: &Stream, state: &mut State) -> Result<()> {
-        stream.read(self.mixer.conv, &mut state.conv)?;
-        stream.read(self.mixer.heads, &mut state.heads)
+    /// What sequence number `sequence` remembers of the layer, into `state`, which is of the same sizes.
+    pub fn save(&self, stream: &Stream, sequence: usize, state: &mut State) -> Result<()> {
+        let mixer = self.mixer.of_sequence(sequence);
+        stream.read(mixer.conv, &mut state.conv)?;
+        stream.read(mixer.heads, &mut state.heads)
     }
 
-    /// Makes what the sequence remembers of the layer `state`.
-    pub fn restore(&self, stream: &Stream, state: &State) -> Result<()> {
-        stream.write(self.mixer.conv, &state.conv)?;
-        stream.write(self.mixer.heads, &state.heads)
+    /// Makes what it remembers of the layer `state`.
+    pub fn restore(&self, stream: &Stream, sequence: usize, state: &State) -> Result<()> {
+        let mixer = self.mixer.of_sequence(sequence);
+        stream.write(mixer.conv, &state.conv)?;
+        stream.write(mixer.heads, &state.heads)
     }
 }
