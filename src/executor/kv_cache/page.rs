@@ -137,7 +137,7 @@ mod tests {
         assert_eq!((layout.pages(), layout.rows_of(4)), (3..5, PAGE..PAGE + 10));
         let cut = |positions| layout.stretches(positions).collect::<Vec<_>>();
         assert!(cut(5..5).is_empty());
-        assert_eq!(cut(0..PAGE), [0..PAGE]);
+        assert_eq!((cut(0..PAGE).len(), cut(0..PAGE + 1)), (1, vec![0..PAGE, PAGE..PAGE + 1]));
         assert_eq!(cut(5..PAGE + 12), [5..PAGE, PAGE..PAGE + 10, PAGE + 10..PAGE + 12]);
         assert_eq!((layout.at(PAGE + 9), layout.at(PAGE + 10)), ((4, 9), (3, 0)));
     }
