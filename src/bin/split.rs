@@ -50,6 +50,7 @@ Examples:
   powerinfer-split --quantize-only model-f16.gguf model-q4_k_m.gguf q4_k_m
   powerinfer-split -m model.gguf --profile model.profile --dry-run --hardware hardware/rtx-4090-ddr5.toml --explain
   powerinfer-split --shape llama-70b:q4_0 --dry-run --hardware hardware/rtx-4090-ddr5.toml --vram-budget 20GiB
+  powerinfer-split --shape mistral-7b:q4_0 --dry-run --parallel 8 --hardware hardware/rtx-3060-ddr4.toml --vram-budget 6GiB
   powerinfer-split --shape nemotron-3-nano:q4_0:0.1:0.5 --dry-run --hardware hardware/rtx-3060-ddr4.toml --vram-budget 8GiB
 
 Only powerinfer's tools open a variant: llama.cpp cannot, because ffn_down is transposed.
@@ -112,6 +113,9 @@ struct Args {
     /// Context size in tokens to plan for
     #[arg(short, long, value_name = "N", default_value_t = 4096)]
     ctx_size: usize,
+    /// Sequences to plan for, of each of which a token is computed in a pass (-np): what any of them fires is read once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    parallel: u16,
     /// One JSON object instead of tables: what is written, or with --dry-run the plan
     #[arg(long)]
     json: bool,
@@ -313,8 +317,8 @@ fn assume_predictors(args: &Args, work: &mut Workload) {
 fn setting(args: &Args, work: &Workload, n_threads: usize, bar: &Bar) -> Result<(Hardware, Run)> {
     let n_ctx = args.ctx_size;
     ensure!(n_ctx > 0, "-c 0: a context needs at least one token");
-    let run =
-        Run { n_ctx, n_past: n_ctx, kv_type: KvType::F16, n_ubatch: N_UBATCH, mode: args.mode, room: Room::default() };
+    let room = Room::of_sequences(args.parallel.into());
+    let run = Run { n_ctx, n_past: n_ctx, kv_type: KvType::F16, n_ubatch: N_UBATCH, mode: args.mode, room };
     let given = args.plan.hardware.as_deref();
     let hardware = hardware_to_show(given, DeviceChoice::Auto, work, &run, n_threads, Isa::detect(), bar)?;
     Ok((hardware, run))

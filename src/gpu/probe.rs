@@ -62,6 +62,7 @@ impl Meter {
             gather: least(|b| b.gather),
             add_stream: least(|b| b.add_stream),
             add_gather: least(|b| b.add_gather),
+            several: f64::INFINITY,
         };
         let bandwidth = self.bus_bandwidth()?;
         step()?;
@@ -86,6 +87,8 @@ impl Meter {
             gather: rate(Reader::Up, true)?,
             add_stream: rate(Reader::Down, false)?,
             add_gather: rate(Reader::Down, true)?,
+            // Rows that it reads for one vector take the time of reading them; so they are taken to do for a few.
+            several: f64::INFINITY,
         })
     }
 

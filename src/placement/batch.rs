@@ -75,7 +75,8 @@ mod tests {
     /// An expert of 1024 neurons of 6 KiB.
     fn group() -> GroupWork {
         let rows = NeuronRows { row_bytes: 2048, dtype: GgmlType::Q8_0 };
-        let stats = NeuronStats { rates: vec![0.1; N_FF], mass: vec![0.1; N_FF], open_rates: None, cold: None };
+        let stats =
+            NeuronStats { rates: vec![0.1; N_FF], mass: vec![0.1; N_FF], open_rates: None, wanted: None, cold: None };
         GroupWork {
             mask: rows,
             up: Some(rows),

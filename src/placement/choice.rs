@@ -15,7 +15,8 @@ pub struct Run {
     pub n_ubatch: usize,
     /// What is computed of the FFN.
     pub mode: Mode,
-    /// What there is to be room for on a card.
+    /// What is computed at once, and what there is to be room for on a card. Where sequences are several, what is planned for is
+    /// what [`Workload::at_once`](super::workload::Workload::at_once) makes of the model.
     pub room: Room,
 }
 

@@ -96,36 +96,39 @@ impl GroupKernels {
     }
 }
 
-/// Seconds for reading `bytes` of `dtype` in one of four ways.
+/// Ways of reading weights.
 #[derive(Clone, Copy)]
 enum Way {
     Dot { listed: bool },
     Add { listed: bool },
 }
 
-fn seconds(bandwidths: &Bandwidths, dtype: GgmlType, way: Way, bytes: f64) -> f64 {
+/// Seconds for reading `bytes` of `dtype` in one of four ways, each of which `tokens` tokens want: with more than one, reading or
+/// the arithmetic of all of them, whichever takes longer.
+fn seconds(bandwidths: &Bandwidths, dtype: GgmlType, way: Way, bytes: f64, tokens: f64) -> f64 {
     let b = bandwidths.of(dtype);
-    bytes
+    let reading = bytes
         / match way {
             Way::Dot { listed: false } => b.stream,
             Way::Dot { listed: true } => b.gather,
             Way::Add { listed: false } => b.add_stream,
             Way::Add { listed: true } => b.add_gather,
-        }
+        };
+    if tokens > 1.0 { reading.max(bytes * tokens / b.several) } else { reading }
 }
 
-fn all_of(bandwidths: &Bandwidths, block: Whole) -> f64 {
-    seconds(bandwidths, block.dtype, Way::Dot { listed: false }, block.bytes as f64)
+fn all_of(bandwidths: &Bandwidths, block: Whole, tokens: f64) -> f64 {
+    seconds(bandwidths, block.dtype, Way::Dot { listed: false }, block.bytes as f64, tokens)
 }
 
-fn rows(bandwidths: &Bandwidths, rows: NeuronRows, way: Way, n: f64) -> f64 {
-    seconds(bandwidths, rows.dtype, way, n * rows.row_bytes as f64)
+fn rows(bandwidths: &Bandwidths, rows: NeuronRows, way: Way, n: f64, tokens: f64) -> f64 {
+    seconds(bandwidths, rows.dtype, way, n * rows.row_bytes as f64, tokens)
 }
 
-/// Seconds per neuron for so many rows of up and one of down.
-fn per_neuron(bandwidths: &Bandwidths, group: &GroupWork, opened: f64, listed: bool) -> f64 {
-    let up = group.up.map_or(0.0, |up| rows(bandwidths, up, Way::Dot { listed }, opened));
-    up + rows(bandwidths, group.down, Way::Add { listed }, 1.0)
+/// Seconds per neuron that `tokens` tokens want, for so many rows of up and one of down.
+fn per_neuron(bandwidths: &Bandwidths, group: &GroupWork, opened: f64, listed: bool, tokens: f64) -> f64 {
+    let up = group.up.map_or(0.0, |up| rows(bandwidths, up, Way::Dot { listed }, opened, tokens));
+    up + rows(bandwidths, group.down, Way::Add { listed }, 1.0, tokens)
 }
 
 impl<'a> Cost<'a> {
@@ -149,14 +152,19 @@ impl<'a> Cost<'a> {
         &self.hardware.cpu
     }
 
+    /// Tokens of a pass.
+    fn tokens(&self) -> f64 {
+        self.run.room.n_sequences as f64
+    }
+
     /// Seconds of a crossing there and back with `bytes` in all; 0 where there is nothing to cross to.
     fn crossing(&self, bytes: f64) -> f64 {
         self.hardware.device.as_ref().map_or(0.0, |d| d.bus.rendezvous + bytes / d.bus.bandwidth)
     }
 
-    /// Bytes of a vector as long as the residual stream, there and back.
+    /// Bytes of vectors as long as the residual stream, one of each token, there and back.
     fn vectors(&self) -> f64 {
-        8.0 * self.work.n_embd as f64
+        8.0 * self.work.n_embd as f64 * self.tokens()
     }
 
     /// Seconds of layer `i` under `choice` when the residual stream lives at `home`. `scratch` is kept for its memory
@@ -209,55 +217,56 @@ impl<'a> Cost<'a> {
         let n_cold = n_ff - n_hot;
         let dense = self.run.mode == Mode::Dense;
         let predictor = group.predictor.filter(|_| self.run.mode == Mode::Predicted && !choice.mask && n_cold > 0.0);
-        let stream = Way::Dot { listed: false };
+        let (stream, n) = (Way::Dot { listed: false }, self.tokens());
 
         let kernels = GroupKernels::of(group, choice);
         let (mut before, mut gpu_part) = (kernels.before * gpu.kernel, kernels.hot * gpu.kernel);
         if choice.mask {
-            before += rows(&gpu.bandwidth, group.mask, stream, n_cold);
+            before += rows(&gpu.bandwidth, group.mask, stream, n_cold, n);
         }
-        gpu_part += rows(&gpu.bandwidth, group.mask, stream, n_hot);
+        gpu_part += rows(&gpu.bandwidth, group.mask, stream, n_hot, n);
+        let wanted = if dense { n } else { fired.wanted_per_cold(choice.n_hot) };
         let (hot_fired, hot_opened, cold_opened) = match dense {
             true => (n_hot, 1.0, 1.0),
             false => (fired.hot(choice.n_hot), fired.opened_per_hot(choice.n_hot), fired.opened_per_cold(choice.n_hot)),
         };
-        gpu_part += hot_fired * per_neuron(&gpu.bandwidth, group, hot_opened, !dense);
+        gpu_part += hot_fired * per_neuron(&gpu.bandwidth, group, hot_opened, !dense, n);
         let (mut cpu_fixed, mut per_active, mut ratio) = (0.0, 0.0, 0.0);
         if let Some(p) = predictor {
             let scored = p.bytes(group.n_ff(), choice.n_hot) as f64;
             if choice.predictor {
-                before += seconds(&gpu.bandwidth, p.dtype, stream, scored) + p.regions() * gpu.kernel;
+                before += seconds(&gpu.bandwidth, p.dtype, stream, scored, n) + p.regions() * gpu.kernel;
             } else {
-                cpu_fixed += seconds(&cpu.bandwidth, p.dtype, stream, scored) + p.regions() * cpu.region;
+                cpu_fixed += seconds(&cpu.bandwidth, p.dtype, stream, scored, n) + p.regions() * cpu.region;
             }
-            (ratio, per_active) =
-                (p.active_per_fired, rows(&cpu.bandwidth, group.mask, Way::Dot { listed: true }, 1.0));
+            let each = rows(&cpu.bandwidth, group.mask, Way::Dot { listed: true }, 1.0, wanted);
+            (ratio, per_active) = (p.active_per_fired, each);
         } else if !choice.mask {
-            cpu_fixed += rows(&cpu.bandwidth, group.mask, stream, n_cold);
+            cpu_fixed += rows(&cpu.bandwidth, group.mask, stream, n_cold, n);
         }
         let mut time = GroupTime { before, gpu: gpu_part, ..GroupTime::default() };
         if n_cold > 0.0 {
             let regions = f64::from(u8::from(!choice.mask)) + f64::from(u8::from(group.up.is_some())) + 1.0;
             let looked_at = if choice.mask || choice.predictor { 0.0 } else { 3.0 * n_cold };
-            cpu_fixed += regions * cpu.region + (3.0 * self.work.n_embd as f64 + looked_at) * cpu.value;
-            let each = per_neuron(&cpu.bandwidth, group, cold_opened, !dense);
+            cpu_fixed += regions * cpu.region + n * (3.0 * self.work.n_embd as f64 + looked_at) * cpu.value;
+            let each = per_neuron(&cpu.bandwidth, group, cold_opened, !dense, wanted);
             if dense {
                 scratch.clear();
                 scratch.push(n_cold);
             } else {
                 fired.cold_quantiles(choice.n_hot, scratch);
             }
-            let n = scratch.len() as f64;
+            let n_quantiles = scratch.len() as f64;
             let cpu_at = |q: f64| cpu_fixed + q * each + (q * ratio).min(n_cold) * per_active;
             let listed = match () {
-                () if choice.mask => LIST_ENTRY * cold_opened,
-                () if choice.predictor => LIST_ENTRY * ratio,
+                () if choice.mask => LIST_ENTRY * cold_opened * wanted,
+                () if choice.predictor => LIST_ENTRY * ratio * wanted,
                 () => 0.0,
             };
             // The CPU has the input, and the list, after a while, and the card its answer.
             let away_at = |q: f64| cpu_at(q) + self.crossing(self.vectors() + q * listed);
-            time.cpu = scratch.iter().map(|q| cpu_at(*q)).sum::<f64>() / n;
-            time.together = scratch.iter().map(|q| away_at(*q).max(gpu_part)).sum::<f64>() / n;
+            time.cpu = scratch.iter().map(|q| cpu_at(*q)).sum::<f64>() / n_quantiles;
+            time.together = scratch.iter().map(|q| away_at(*q).max(gpu_part)).sum::<f64>() / n_quantiles;
         } else {
             time.together = gpu_part;
         }
@@ -294,28 +303,30 @@ impl<'a> Cost<'a> {
         let predictor = group.predictor.filter(|_| mode == Mode::Predicted);
         let regions = 2.0 + f64::from(u8::from(group.up.is_some())) + predictor.map_or(0.0, |p| p.regions());
         let looked_at = if mode == Mode::Dense { 1.0 } else { 3.0 };
-        let mut ffn = regions * cpu.region + (3.0 * self.work.n_embd as f64 + looked_at * n_ff) * cpu.value;
+        let n = self.tokens();
+        let wanted = if mode == Mode::Dense { n } else { fired.wanted_per_cold(0) };
+        let mut ffn = regions * cpu.region + n * (3.0 * self.work.n_embd as f64 + looked_at * n_ff) * cpu.value;
         let active = match (mode, predictor) {
             (Mode::Dense, _) => n_ff,
             (_, Some(p)) => {
-                ffn += seconds(bandwidth, p.dtype, Way::Dot { listed: false }, p.bytes(group.n_ff(), 0) as f64);
+                ffn += seconds(bandwidth, p.dtype, Way::Dot { listed: false }, p.bytes(group.n_ff(), 0) as f64, n);
                 fired.cold_quantiles(0, scratch);
                 let active: f64 = scratch.iter().map(|q| (q * p.active_per_fired).min(n_ff)).sum();
-                ffn += rows(bandwidth, group.mask, Way::Dot { listed: true }, active / scratch.len() as f64);
+                ffn += rows(bandwidth, group.mask, Way::Dot { listed: true }, active / scratch.len() as f64, wanted);
                 fired.cold(0)
             }
             (_, None) => fired.cold(0),
         };
         if predictor.is_none() {
-            ffn += rows(bandwidth, group.mask, Way::Dot { listed: false }, n_ff);
+            ffn += rows(bandwidth, group.mask, Way::Dot { listed: false }, n_ff, n);
         }
         let listed = mode != Mode::Dense;
         let opened = if mode == Mode::Dense { 1.0 } else { fired.opened_per_cold(0) };
-        let up = group.up.map_or(0.0, |up| rows(bandwidth, up, Way::Dot { listed }, active * opened));
+        let up = group.up.map_or(0.0, |up| rows(bandwidth, up, Way::Dot { listed }, active * opened, wanted));
         let down = if group.down_by_columns {
-            rows(bandwidth, group.down, Way::Dot { listed: false }, n_ff)
+            rows(bandwidth, group.down, Way::Dot { listed: false }, n_ff, n)
         } else {
-            rows(bandwidth, group.down, Way::Add { listed }, active)
+            rows(bandwidth, group.down, Way::Add { listed }, active, wanted)
         };
         ffn + (up + down)
     }
@@ -338,7 +349,7 @@ impl<'a> Cost<'a> {
         let cpu = &self.cpu().bandwidth;
         let gpu = self.hardware.device.as_ref().map_or(cpu, |d| &d.gpu.bandwidth);
         let side = if choice.attention { gpu } else { cpu };
-        let attention = layer.blocks.iter().map(|(_, b)| all_of(side, *b)).sum::<f64>();
+        let attention = layer.blocks.iter().map(|(_, b)| all_of(side, *b, 1.0)).sum::<f64>();
         let (mut on_gpu, mut on_cpu) = if choice.attention { (attention, 0.0) } else { (0.0, attention) };
         if layer.is_routed() {
             let (gpu, cpu) = Routed::with(self, i, &choice.groups).reading(choice.attention);
@@ -352,7 +363,7 @@ impl<'a> Cost<'a> {
             let (hot, all) = if dense { (choice.n_hot as f64, n_ff) } else { (fired.hot(choice.n_hot), fired.cold(0)) };
             let cold = all - hot;
             let of = |side: &Bandwidths, n: f64, rows: NeuronRows| {
-                seconds(side, rows.dtype, stream, n * rows.row_bytes as f64)
+                seconds(side, rows.dtype, stream, n * rows.row_bytes as f64, 1.0)
             };
             let neurons = |side: &Bandwidths, n: f64, opened: f64| {
                 let opened = if dense { 1.0 } else { opened };
@@ -366,7 +377,7 @@ impl<'a> Cost<'a> {
             match group.predictor.filter(|_| self.run.mode == Mode::Predicted && !choice.mask && n_cold > 0.0) {
                 Some(p) => {
                     let side = if choice.predictor { gpu } else { cpu };
-                    let scored = seconds(side, p.dtype, stream, p.bytes(group.n_ff(), choice.n_hot) as f64);
+                    let scored = seconds(side, p.dtype, stream, p.bytes(group.n_ff(), choice.n_hot) as f64, 1.0);
                     *(if choice.predictor { &mut on_gpu } else { &mut on_cpu }) += scored;
                     on_cpu += of(cpu, (cold * p.active_per_fired).min(n_cold), group.mask);
                 }
@@ -379,24 +390,26 @@ impl<'a> Cost<'a> {
     /// The same for the head.
     pub fn reading_head(&self, on_gpu: bool) -> (f64, f64) {
         match self.hardware.device.as_ref().filter(|_| on_gpu) {
-            Some(device) => (all_of(&device.gpu.bandwidth, self.work.head) + HEAD_KERNELS * device.gpu.kernel, 0.0),
-            None => (0.0, all_of(&self.cpu().bandwidth, self.work.head)),
+            Some(device) => {
+                (all_of(&device.gpu.bandwidth, self.work.head, 1.0) + HEAD_KERNELS * device.gpu.kernel, 0.0)
+            }
+            None => (0.0, all_of(&self.cpu().bandwidth, self.work.head, 1.0)),
         }
     }
 
     /// Seconds of the head, on the card or not, with what brings the residual stream there and the logits back.
     pub fn head(&self, on_gpu: bool, home: Place) -> f64 {
         let cpu = self.cpu();
-        let away = on_gpu != home.is_card();
+        let (away, n) = (on_gpu != home.is_card(), self.tokens());
         let crossing = if away { self.crossing(self.vectors()) } else { 0.0 };
         match &self.hardware.device {
             Some(device) if on_gpu => {
-                let logits = 4.0 * self.work.n_vocab as f64 / device.bus.bandwidth;
-                all_of(&device.gpu.bandwidth, self.work.head) + HEAD_KERNELS * device.gpu.kernel + logits + crossing
+                let logits = n * 4.0 * self.work.n_vocab as f64 / device.bus.bandwidth;
+                all_of(&device.gpu.bandwidth, self.work.head, n) + HEAD_KERNELS * device.gpu.kernel + logits + crossing
             }
             _ => {
                 let values = 3.0 * self.work.n_embd as f64 + self.work.n_vocab as f64;
-                all_of(&cpu.bandwidth, self.work.head) + cpu.region + values * cpu.value + crossing
+                all_of(&cpu.bandwidth, self.work.head, n) + cpu.region + n * values * cpu.value + crossing
             }
         }
     }

@@ -1,5 +1,6 @@
 //! A plan in words: a table for people and JSON for programs.
 
+mod at_once;
 mod experts;
 mod favours;
 mod rows;
@@ -7,6 +8,7 @@ mod rows;
 use super::plan::{Place, Plan, PlannedLayer, Planner, Prepared};
 use super::workload::LayerWork;
 use crate::units::Bytes;
+use at_once::AtOnce;
 use experts::Experts;
 use serde_json::{Value, json};
 
@@ -85,18 +87,22 @@ impl<'a> Explained<'a> {
             () if work.layers.iter().any(LayerWork::is_routed) => "proved by a relaxation",
             () => "the search was cut off",
         };
+        let at_once = AtOnce::of(&self.planner);
+        let unit = if run.room.n_sequences > 1 { "pass" } else { "token" };
         line(format_args!(
-            "time      {:.3} ms per token; no plan is below {:.3} ms: gap {:.4} % ({proof})",
+            "time      {:.3} ms per {unit}; no plan is below {:.3} ms: gap {:.4} % ({proof})",
             ms(plan.objective),
             ms(plan.bound),
             100.0 * plan.gap()
         ));
         line(format_args!("{}", self.where_time_goes()));
-        let (speed, limit) = (plan.tokens_per_second(), 1.0 / self.planner.least_seconds(plan));
+        let n = run.room.n_sequences as f64;
+        let (speed, limit) = (plan.tokens_per_second(), n / self.planner.least_seconds(plan));
         line(format_args!(
             "speed     {speed:.2} tokens/s predicted, {:.0} % of what both memories and the kernels allow at once ({limit:.2})",
             100.0 * speed / limit
         ));
+        at_once.iter().flat_map(AtOnce::lines).for_each(|text| line(format_args!("{text}")));
         let (n_gpu, offload) = &self.offload;
         if plan.budget().is_some() {
             line(format_args!(
@@ -165,7 +171,9 @@ impl<'a> Explained<'a> {
             "gap": plan.gap(),
             "optimal": plan.objective == plan.bound,
             "tokens_per_second": plan.tokens_per_second(),
-            "limit_tokens_per_second": 1.0 / self.planner.least_seconds(plan),
+            "n_parallel": run.room.n_sequences,
+            "at_once": AtOnce::of(&self.planner).map(|at_once| at_once.json()),
+            "limit_tokens_per_second": run.room.n_sequences as f64 / self.planner.least_seconds(plan),
             "offload_layers": self.offload.0,
             "offload_tokens_per_second": self.offload.1.tokens_per_second(),
             "expert_offload_layers": self.expert_offload.as_ref().map(|(n_cpu, _)| n_cpu),

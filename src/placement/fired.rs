@@ -27,6 +27,8 @@ pub struct Sums {
     pub hot_opened: f64,
     /// The same of those behind it.
     pub cold_opened: f64,
+    /// Tokens of a pass that want a neuron behind the prefix which any of them wants: 1 and more.
+    pub cold_wanted: f64,
     /// Mean activation mass of the prefix, and of all neurons.
     pub mass: (f64, f64),
 }
@@ -47,27 +49,28 @@ impl Sums {
     fn between(stats: &NeuronStats, prefixes: impl Iterator<Item = usize>) -> Vec<Self> {
         let n_ff = stats.rates.len();
         let open = stats.open_rates.as_ref().filter(|open| open.len() == n_ff);
-        // Mean and variance of what fires, then rows that are opened, then mass, of the first neurons.
-        let mut sum = [0.0; 4];
+        // Mean and variance of what fires, then rows that are opened, mass, and what tokens want, of the first neurons.
+        let mut sum = [0.0; 5];
         let mut next = 0;
-        let mut add_up_to = |sum: &mut [f64; 4], end: usize| {
+        let mut add_up_to = |sum: &mut [f64; 5], end: usize| {
             for i in next..end {
                 let rate = f64::from(stats.rates[i]);
                 sum[0] += rate;
                 sum[1] += rate * (1.0 - rate);
                 sum[2] += open.map_or(rate, |open| f64::from(open[i]));
                 sum[3] += f64::from(stats.mass[i]);
+                sum[4] += stats.wanted.as_ref().map_or(rate, |wanted| f64::from(wanted[i]));
             }
             next = next.max(end);
         };
-        let mut at: Vec<(usize, [f64; 4])> = Vec::new();
+        let mut at: Vec<(usize, [f64; 5])> = Vec::new();
         for n_hot in prefixes {
             add_up_to(&mut sum, n_hot);
             at.push((n_hot, sum));
         }
         add_up_to(&mut sum, n_ff);
         let all = sum;
-        let of_prefix = |(n_hot, hot): (usize, [f64; 4])| {
+        let of_prefix = |(n_hot, hot): (usize, [f64; 5])| {
             let cold = all[0] - hot[0];
             Self {
                 hot: hot[0],
@@ -75,6 +78,7 @@ impl Sums {
                 variance: variance(cold, all[1] - hot[1], (n_ff - n_hot) as f64),
                 hot_opened: ratio(hot[2], hot[0]),
                 cold_opened: ratio(all[2] - hot[2], cold),
+                cold_wanted: ratio(all[4] - hot[4], cold),
                 mass: (hot[3], all[3]),
             }
         };
@@ -96,6 +100,8 @@ pub(super) struct Fired<'a> {
     sums: Vec<(f64, f64)>,
     /// Sums of the first rates at which rows of `up` are read; empty where these are the same.
     open_sums: Vec<f64>,
+    /// Sums of how many tokens of a pass want the first neurons; empty where there is one token.
+    wanted_sums: Vec<f64>,
     cold: Option<&'a ColdQuantiles>,
 }
 
@@ -110,17 +116,19 @@ impl<'a> Fired<'a> {
             variance += rate * (1.0 - rate);
             sums.push((mean, variance));
         }
-        let open = stats.open_rates.iter().filter(|open| open.len() == stats.rates.len()).flatten();
-        let mut open_sums: Vec<f64> = open
-            .scan(0.0, |sum, rate| {
-                *sum += f64::from(*rate);
-                Some(*sum)
-            })
-            .collect();
-        if !open_sums.is_empty() {
-            open_sums.insert(0, 0.0);
-        }
-        Self { sums, open_sums, cold: stats.cold.as_ref().filter(|c| fits(c, stats.rates.len())) }
+        let sums_of = |values: &Option<Vec<f32>>| {
+            let mut sums: Vec<f64> = Vec::new();
+            for value in values.iter().filter(|values| values.len() == stats.rates.len()).flatten() {
+                let before = sums.last().copied().unwrap_or(0.0);
+                sums.push(before + f64::from(*value));
+            }
+            if !sums.is_empty() {
+                sums.insert(0, 0.0);
+            }
+            sums
+        };
+        let (open_sums, wanted_sums) = (sums_of(&stats.open_rates), sums_of(&stats.wanted));
+        Self { sums, open_sums, wanted_sums, cold: stats.cold.as_ref().filter(|c| fits(c, stats.rates.len())) }
     }
 
     /// Mean number of the first `n_hot` neurons that fire.
@@ -141,6 +149,12 @@ impl<'a> Fired<'a> {
     /// The same of those behind them.
     pub fn opened_per_cold(&self, n_hot: usize) -> f64 {
         let (Some(all), Some(hot)) = (self.open_sums.last(), self.open_sums.get(n_hot)) else { return 1.0 };
+        ratio(all - hot, self.cold(n_hot))
+    }
+
+    /// Tokens of a pass that want a neuron behind the first `n_hot` which any of them wants: 1 and more.
+    pub fn wanted_per_cold(&self, n_hot: usize) -> f64 {
+        let (Some(all), Some(hot)) = (self.wanted_sums.last(), self.wanted_sums.get(n_hot)) else { return 1.0 };
         ratio(all - hot, self.cold(n_hot))
     }
 
@@ -177,7 +191,7 @@ mod tests {
     use super::*;
 
     fn stats(rates: Vec<f32>, cold: Option<ColdQuantiles>) -> NeuronStats {
-        NeuronStats { mass: rates.clone(), rates, open_rates: None, cold }
+        NeuronStats { mass: rates.clone(), rates, open_rates: None, wanted: None, cold }
     }
 
     #[test]
@@ -193,7 +207,8 @@ mod tests {
         }
         fired.cold_quantiles(1000, &mut out);
         assert!(out.iter().all(|q| *q == 0.0), "{out:?}");
-        let always = NeuronStats { rates: vec![1.0; 64], mass: vec![1.0; 64], open_rates: None, cold: None };
+        let always =
+            NeuronStats { rates: vec![1.0; 64], mass: vec![1.0; 64], open_rates: None, wanted: None, cold: None };
         Fired::new(&always).cold_quantiles(24, &mut out);
         assert!(out.iter().all(|q| *q == 40.0), "{out:?}");
     }

@@ -20,6 +20,9 @@ pub struct Bandwidth {
     pub add_stream: f64,
     /// Adding up the rows of a list.
     pub add_gather: f64,
+    /// Bytes times vectors per second, where rows meet several vectors at once and reading them takes no time: what arithmetic
+    /// allows. Infinite where that is not known, or never the limit.
+    pub several: f64,
 }
 
 /// Bandwidths by type of the weights.
@@ -35,7 +38,8 @@ impl Bandwidths {
     /// The same for all types and ways of reading.
     pub fn uniform(bandwidth: f64) -> Self {
         let (stream, gather, add_stream, add_gather) = (bandwidth, bandwidth, bandwidth, bandwidth);
-        Self { other: Bandwidth { stream, gather, add_stream, add_gather }, by_type: BTreeMap::new() }
+        let several = f64::INFINITY;
+        Self { other: Bandwidth { stream, gather, add_stream, add_gather, several }, by_type: BTreeMap::new() }
     }
 
     /// Those of rows of `dtype`.
@@ -148,6 +152,7 @@ struct RawBandwidth {
     gather_gb_s: f64,
     add_stream_gb_s: Option<f64>,
     add_gather_gb_s: Option<f64>,
+    several_gb_s: Option<f64>,
 }
 
 /// A file of this size is no description of a machine.
@@ -174,6 +179,7 @@ impl RawBandwidth {
             gather,
             add_stream: optional("add_stream_gb_s", self.add_stream_gb_s, stream)?,
             add_gather: optional("add_gather_gb_s", self.add_gather_gb_s, gather)?,
+            several: optional("several_gb_s", self.several_gb_s, f64::INFINITY)?,
         })
     }
 }
@@ -299,6 +305,9 @@ fn write_bandwidths(out: &mut String, key: &str, bandwidths: &Bandwidths) {
                 gather / 1e9
             ));
         }
+        if b.several.is_finite() {
+            out.push_str(&format!("several_gb_s = {:.3}\n", b.several / 1e9));
+        }
     };
     write(format!("{key}.bandwidth"), &bandwidths.other);
     bandwidths.by_type.iter().for_each(|(name, b)| write(format!("{key}.types.{name}"), b));
@@ -321,6 +330,7 @@ gather_gb_s = 50
 stream_gb_s = 60.0
 gather_gb_s = 40.0
 add_gather_gb_s = 30.0
+several_gb_s = 180.0
 [gpu]
 vram = \"24GB\"
 context = \"400 MiB\"
@@ -339,6 +349,8 @@ rendezvous_us = 10.0
         assert_eq!(hardware.cpu.bandwidth.of(GgmlType::Q4_0).add_gather, 30e9);
         assert_eq!(hardware.cpu.bandwidth.of(GgmlType::Q4_0).add_stream, 60e9);
         assert_eq!(hardware.cpu.bandwidth.of(GgmlType::F16).gather, 50e9);
+        let several = [GgmlType::Q4_0, GgmlType::F16].map(|dtype| hardware.cpu.bandwidth.of(dtype).several);
+        assert_eq!(several, [180e9, f64::INFINITY]);
         assert_eq!(hardware.device.as_ref().unwrap().gpu.vram, Bytes(24_000_000_000));
         assert_eq!(Hardware::parse(&hardware.to_toml()).unwrap(), hardware);
         assert_eq!(hardware.device.as_ref().unwrap().gpu.data_sheet, None);
@@ -364,6 +376,7 @@ rendezvous_us = 10.0
             ("gather_gb_s = 50", "gather_gb_s = inf", "cpu.bandwidth.gather_gb_s"),
             ("gather_gb_s = 50", "gather_gb_s = 0", "cpu.bandwidth.gather_gb_s"),
             ("stream_gb_s = 60.0", "stream_gb_s = -1", "cpu.types.q4_0.stream_gb_s"),
+            ("several_gb_s = 180.0", "several_gb_s = 0", "cpu.types.q4_0.several_gb_s"),
             ("cpu.types.q4_0", "cpu.types.q4_9", "\"q4_9\" is not known"),
             ("24GB", "24G", "gpu.vram"),
             ("24GB", "0GB", "gpu.vram"),
@@ -374,7 +387,7 @@ rendezvous_us = 10.0
             ("kernel_us = 2.0", "kernel_us = 2.0\ndata_sheet_gb_s = 0", "gpu.data_sheet_gb_s"),
             ("kernel_us = 2.0", "kernel_us = 2.0\ndata_sheet_gb_s = nan", "gpu.data_sheet_gb_s"),
             ("name = \"a machine\"", "name = \"\"", "name"),
-            ("[gpu]", "[gpu", "line 13"),
+            ("[gpu]", "[gpu", "line 14"),
         ] {
             assert!(WHOLE.contains(from));
             let error = format!("{:#}", Hardware::parse(&WHOLE.replacen(from, to, 1)).unwrap_err());

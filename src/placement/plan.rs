@@ -43,7 +43,7 @@ pub struct Plan {
     pub head: Place,
     /// Where the residual stream lives between layers.
     pub home: Place,
-    /// Picoseconds per token: what was minimised.
+    /// Picoseconds per pass, which is a token of each sequence: what was minimised.
     pub objective: u64,
     /// Picoseconds below which no plan of this model comes.
     pub bound: u64,
@@ -58,14 +58,14 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Seconds per token.
+    /// Seconds per pass.
     pub fn seconds(&self) -> f64 {
         self.objective as f64 * 1e-12
     }
 
-    /// Tokens per second.
+    /// Tokens per second, of all sequences.
     pub fn tokens_per_second(&self) -> f64 {
-        1.0 / self.seconds()
+        self.room.n_sequences as f64 / self.seconds()
     }
 
     /// How far the plan may be from the best one, as a share of it; 0 where it is proved to be the best.

@@ -2,6 +2,7 @@
 
 use super::hardware::{Bandwidth, Bandwidths, Cpu};
 use crate::cpu::pool::{Region, Work};
+use crate::cpu::several::Vectors;
 use crate::cpu::{ActKind, Activations, Isa, Pool, Rows};
 use crate::progress::{self, Progress};
 use crate::quant::{GgmlType, convert};
@@ -20,6 +21,9 @@ const REGION_BYTES: usize = 16 << 20;
 const ONE_IN: u64 = 10;
 /// Passes of each kind; the best counts, for others use the memory, too.
 const PASSES: usize = 3;
+/// Vectors that rows meet at once where arithmetic is measured, and bytes of the rows, which stay in the caches.
+const VECTORS: usize = 4;
+const CACHED_BYTES: usize = 256 << 10;
 /// Chunks per thread, as in the executor.
 const CHUNKS_PER_THREAD: usize = 8;
 
@@ -29,6 +33,7 @@ enum Kind {
     #[default]
     Nothing,
     Dot,
+    Several,
     Add,
 }
 
@@ -63,6 +68,10 @@ impl Work for Probe {
         match self.kind {
             Kind::Nothing => out.fill(start as f32),
             Kind::Dot => (kernels.dot)(self.rows().part(start, out.len()), self.x.row(0), out),
+            Kind::Several => {
+                let (first, n) = (start / VECTORS, out.len() / VECTORS);
+                kernels.dots(self.rows(), first..first + n, &Vectors::of(VECTORS, |_| self.x.row(0)), out, VECTORS);
+            }
             Kind::Add => {
                 out.fill(0.0);
                 let bytes = |columns: usize| columns / dtype.block_len() * dtype.block_bytes();
@@ -93,6 +102,7 @@ pub fn measure(pool: &Pool, isa: Isa, types: &[GgmlType], progress: &dyn Progres
             gather: least(|b| b.gather),
             add_stream: least(|b| b.add_stream),
             add_gather: least(|b| b.add_gather),
+            several: least(|b| b.several),
         }
     };
     let (region, value) = (region_seconds(pool, isa), value_seconds());
@@ -142,7 +152,10 @@ fn bandwidth(pool: &Pool, isa: Isa, dtype: GgmlType) -> Result<Bandwidth> {
         for _ in 0..PASSES {
             let start = Instant::now();
             n = 0;
+            // The same rows again, or all of them once.
+            let cached = kind == Kind::Several;
             for first in (0..n_rows - per_region).step_by(per_region) {
+                let (first, per_region) = if cached { (0, CACHED_BYTES / row_bytes) } else { (first, per_region) };
                 let range = first as u32..(first + per_region) as u32;
                 let at = |row: u32| listed.partition_point(|i| *i < row);
                 let list = if gather { &listed[at(range.start)..at(range.end)] } else { &[] };
@@ -150,6 +163,7 @@ fn bandwidth(pool: &Pool, isa: Isa, dtype: GgmlType) -> Result<Bandwidth> {
                 n += len;
                 let threads = pool.n_threads();
                 let (n_out, chunk) = match kind {
+                    Kind::Several => (len * VECTORS, len.div_ceil(threads).next_multiple_of(4) * VECTORS),
                     Kind::Dot => (len, len.div_ceil(threads * CHUNKS_PER_THREAD).next_multiple_of(4)),
                     Kind::Add | Kind::Nothing => (N_COLS, N_COLS.div_ceil(threads).next_multiple_of(256)),
                 };
@@ -173,6 +187,7 @@ fn bandwidth(pool: &Pool, isa: Isa, dtype: GgmlType) -> Result<Bandwidth> {
         gather: best(Kind::Dot, true),
         add_stream: best(Kind::Add, false),
         add_gather: best(Kind::Add, true),
+        several: VECTORS as f64 * best(Kind::Several, false),
     })
 }
 
@@ -219,7 +234,7 @@ mod tests {
         let cpu = measure(&pool, Isa::detect(), &[GgmlType::Q4_0], &Silent).unwrap();
         let b = cpu.bandwidth.of(GgmlType::Q4_0);
         let believable = |x: f64| (1e6..1e13).contains(&x);
-        assert!([b.stream, b.gather, b.add_stream, b.add_gather].into_iter().all(believable), "{b:?}");
+        assert!([b.stream, b.gather, b.add_stream, b.add_gather, b.several].into_iter().all(believable), "{b:?}");
         assert!(cpu.region > 0.0 && cpu.region < 0.1 && cpu.value > 0.0 && cpu.value < 1e-5, "{cpu:?}");
         assert_eq!(cpu.threads, 2);
     }

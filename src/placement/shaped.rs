@@ -50,7 +50,7 @@ impl Workload {
 /// Neurons whose firings count the same, whichever neuron it is.
 fn stats(n_ff: usize, density: f64) -> Arc<NeuronStats> {
     let rates: Vec<f32> = rates::power_law(n_ff, density).iter().map(|r| *r as f32).collect();
-    Arc::new(NeuronStats { mass: rates.clone(), rates, open_rates: None, cold: None })
+    Arc::new(NeuronStats { mass: rates.clone(), rates, open_rates: None, wanted: None, cold: None })
 }
 
 impl Maker<'_> {

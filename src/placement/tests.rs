@@ -1,5 +1,6 @@
 //! Plans of whole models: within the budget, proved, monotone, and each layer by its own statistics.
 
+mod at_once;
 mod experts;
 mod limit;
 mod shapes;
@@ -19,7 +20,13 @@ use std::collections::BTreeMap;
 
 fn machine() -> Hardware {
     let same = |gb: f64| Bandwidths {
-        other: Bandwidth { stream: gb * 1e9, gather: gb * 7e8, add_stream: gb * 1e9, add_gather: gb * 7e8 },
+        other: Bandwidth {
+            stream: gb * 1e9,
+            gather: gb * 7e8,
+            add_stream: gb * 1e9,
+            add_gather: gb * 7e8,
+            several: f64::INFINITY,
+        },
         by_type: BTreeMap::new(),
     };
     let (vram, context, data_sheet) = (Bytes(24 << 30), Bytes(400 << 20), Some(1000e9));
@@ -55,7 +62,7 @@ fn distinct(n_layer: usize, n_embd: usize, n_ff: usize, seed: u64) -> Workload {
             divisible: true,
             routed: false,
             chosen: 1.0,
-            stats: NeuronStats { mass: rates.clone(), rates, open_rates: None, cold: None }.into(),
+            stats: NeuronStats { mass: rates.clone(), rates, open_rates: None, wanted: None, cold: None }.into(),
             predictor: None,
         };
         let attention = [Role::AttnQ, Role::AttnK, Role::AttnV, Role::AttnOutput];

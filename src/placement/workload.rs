@@ -1,5 +1,6 @@
 //! What one decoded token needs of a model, as plain sizes: all that planning must know of it.
 
+use super::union::at_least_once;
 use crate::model::{ColdQuantiles, Down, Layer, Matrix, Model, NeuronGroup, Part, Predictor, Role, SetHits, Step};
 use crate::quant::GgmlType;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct NeuronStats {
     pub mass: Vec<f32>,
     /// Share of these tokens for which the neuron's row of `up` is read; where it is absent, all of these neurons fire.
     pub open_rates: Option<Vec<f32>>,
+    /// How many of the tokens of a pass want the neuron on average, where several are computed at once.
+    pub wanted: Option<Vec<f32>>,
     /// The distribution; where it is absent it follows from the rates.
     pub cold: Option<ColdQuantiles>,
 }
@@ -54,6 +57,27 @@ impl NeuronStats {
             self.cold = None;
         }
         self
+    }
+
+    /// The same for a pass of `n` tokens of different texts at once, of which a share `chosen` each is to compute the group: over
+    /// passes in which any of them is.
+    fn at_once(&self, n: usize, chosen: f64) -> Self {
+        let times = n as f64;
+        let computed = at_least_once(chosen, times);
+        let any = |rate: &f32| match computed > 0.0 {
+            true => (at_least_once(chosen * f64::from(*rate), times) / computed).min(1.0) as f32,
+            false => 0.0,
+        };
+        let each = if computed > 0.0 { times * chosen / computed } else { 0.0 };
+        Self {
+            rates: self.rates.iter().map(any).collect(),
+            // What is covered of it is a share, in which the number of tokens does not count.
+            mass: self.mass.clone(),
+            open_rates: self.open_rates.as_ref().map(|open| open.iter().map(any).collect()),
+            wanted: Some(self.rates.iter().map(|rate| (each * f64::from(*rate)) as f32).collect()),
+            // What was counted is of one token.
+            cold: None,
+        }
     }
 }
 
@@ -170,10 +194,17 @@ impl GroupWork {
                 rates: index.rates.clone(),
                 mass: index.mass.clone(),
                 open_rates: index.open_rates.clone(),
+                wanted: None,
                 cold: index.cold.clone(),
             }
             .of_chosen(chosen),
-            None => NeuronStats { rates: vec![1.0; n_ff], mass: vec![1.0; n_ff], open_rates: None, cold: None },
+            None => NeuronStats {
+                rates: vec![1.0; n_ff],
+                mass: vec![1.0; n_ff],
+                open_rates: None,
+                wanted: None,
+                cold: None,
+            },
         };
         Self {
             mask: row(group.mask_matrix()),
@@ -380,6 +411,28 @@ impl Workload {
         self.layers.iter().map(|l| blocks(l) + l.small_bytes + neurons(l)).sum::<u64>() + self.head.bytes
     }
 
+    /// What a pass needs that computes a token each of `n` texts at once: a neuron that any of them wants is read once. For one it is
+    /// the model as it is.
+    #[must_use]
+    pub fn at_once(&self, n: usize) -> Self {
+        let mut work = self.clone();
+        if n <= 1 {
+            return work;
+        }
+        // Groups that are alike share their statistics, and still do.
+        let mut known: Vec<(*const NeuronStats, f64, Arc<NeuronStats>)> = Vec::new();
+        for group in work.layers.iter_mut().flat_map(|layer| &mut layer.groups) {
+            let key = (Arc::as_ptr(&group.stats), group.chosen);
+            let found = known.iter().rev().take(KNOWN).find(|(of, chosen, _)| (*of, *chosen) == key);
+            let stats = found.map_or_else(|| Arc::new(group.stats.at_once(n, group.chosen)), |(.., s)| Arc::clone(s));
+            if found.is_none() {
+                known.push((key.0, key.1, Arc::clone(&stats)));
+            }
+            (group.stats, group.chosen) = (stats, at_least_once(group.chosen, n as f64));
+        }
+        work
+    }
+
     /// All groups of neurons, by number.
     pub fn groups(&self) -> impl Iterator<Item = &GroupWork> {
         self.layers.iter().flat_map(|l| &l.groups)
@@ -394,3 +447,5 @@ impl Workload {
 /// Neurons that a predictor is assumed to name for each one that fires, where none has been measured. Factors of rank
 /// `n_embd / 8` name 1.4 on synthetic models of 7B, which are made of such, and 1.9 on the embedded one at `n_embd / 2`.
 const ASSUMED_ACTIVE: f64 = 1.5;
+/// Statistics among which is looked for those that a group shares: as many as a layer has experts.
+const KNOWN: usize = 1024;

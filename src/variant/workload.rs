@@ -18,6 +18,7 @@ pub fn workload(model: &Model, draft: &Draft, predictors: Option<&Predictors>) -
             rates: planned.rates.clone(),
             mass: planned.mass.clone(),
             open_rates: planned.open_rates.clone(),
+            wanted: None,
             cold: planned.cold.clone(),
         };
         group.chosen = planned.chosen.map_or(group.chosen, f64::from);

@@ -51,7 +51,7 @@ fn flags_stand_under_the_heading_that_they_belong_to() {
     holds("bench", "Machine", "hardware measure-hardware kernels types predict");
     holds("bench", "Perplexity and KL divergence", "perplexity kl kl-base ctx-size chunks");
     holds("profile", "Report", "report plan-model hardware vram-budget vram-total");
-    holds("split", "Plan", "dry-run hardware explain shape ctx-size mode plot");
+    holds("split", "Plan", "dry-run hardware explain shape ctx-size mode parallel plot");
     let run = headings("run");
     let misplaced = |flag: &str| run["Sampling"].iter().chain(&run["Chat"]).any(|found| found == flag);
     for flag in ["mode", "stats", "json", "quiet", "verbose-prompt", "special", "tokenize", "ignore-eos"] {

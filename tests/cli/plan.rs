@@ -23,6 +23,25 @@ fn a_shape_is_planned_without_a_model_and_without_a_card() {
 }
 
 #[test]
+fn several_sequences_are_planned_by_what_any_of_them_fires() {
+    let plan = |more: &[&str]| {
+        let args =
+            ["--shape", "llama-2-7b-2:q4_0:0.1", "--hardware", CARD, "--vram-budget", "260MiB", "-c", "64", "--json"];
+        let out = dry_run("split", &[&args[..], more].concat()).ok();
+        serde_json::from_str::<Value>(&out.stdout).unwrap()
+    };
+    let (plain, one, eight) = (plan(&[]), plan(&["-np", "1"]), plan(&["-np", "8"]));
+    assert_eq!(plain, one);
+    let of = |plan: &Value, key: &str| plan[key].as_f64().unwrap();
+    assert!((of(&eight["at_once"], "density") - 0.1).abs() < 1e-3, "{eight}");
+    assert!((0.3..0.6).contains(&of(&eight["at_once"], "union")) && one["at_once"].is_null(), "{eight}");
+    let speed = "tokens_per_second";
+    assert!(of(&one, speed) < of(&eight, speed) && of(&eight, speed) < 8.0 * of(&one, speed), "{eight}");
+    assert_ne!(one["hot_share"], eight["hot_share"]);
+    usage_error("split", &["--shape", "llama-2-7b", "--dry-run", "--parallel", "0"], "1..=1024");
+}
+
+#[test]
 fn the_embedded_model_is_planned_by_its_stored_rates() {
     let args = ["--hardware", CARD, "--vram-budget", "64MiB", "-c", "256", "-ub", "16", "--json"];
     let plan: Value = serde_json::from_str(&dry_run("run", &args).ok().stdout).unwrap();

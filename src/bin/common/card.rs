@@ -125,7 +125,7 @@ impl Where<'_> {
         worker: &Worker,
     ) -> Result<Asked<'m>> {
         check_card(model, &params)?;
-        let work = Workload::of(model);
+        let work = Workload::of(model).at_once(self.room.n_sequences);
         let run = Run { room: self.room, ..params.run(params.n_ctx) };
         let choice = self.compute.device_choice()?;
         let hardware = hardware(self.hardware, choice, &work, &run, params.n_threads, params.isa, &Bar::new())?;

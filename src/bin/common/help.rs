@@ -65,7 +65,7 @@ const OF_ONE: &[(&str, Headings)] = &[
         "powerinfer-split",
         &[
             ("Order of neurons", &["profile", "gpu_index", "keep_order", "predictor"]),
-            ("Plan", &["ctx_size", "mode", "plot"]),
+            ("Plan", &["ctx_size", "mode", "parallel", "plot"]),
         ],
     ),
     (

@@ -81,7 +81,7 @@ fn prepare<'a>(hardware: &'a Hardware, work: &'a Workload, run: &'a Run) -> Resu
 
 /// Makes the plan that the flags ask for.
 pub fn plan(args: &PlanArgs, hardware: &Hardware, work: &Workload, run: &Run) -> Result<Plan> {
-    prepare(hardware, work, run)?.plan(args.vram.budget(hardware)?)
+    prepare(hardware, &work.at_once(run.room.n_sequences), run)?.plan(args.vram.budget(hardware)?)
 }
 
 /// Finds out before a plan is made whether it can be drawn, and that the picture is none of `inputs`.
@@ -91,6 +91,7 @@ pub fn check_plot<'a>(args: &'a PlanArgs, inputs: impl IntoIterator<Item = &'a P
 
 /// `--dry-run`: prints the plan.
 pub fn show(args: &PlanArgs, json: bool, hardware: &Hardware, work: &Workload, run: &Run) -> Result<()> {
+    let work = &work.at_once(run.room.n_sequences);
     let prepared = prepare(hardware, work, run)?;
     let plan = prepared.plan(args.vram.budget(hardware)?)?;
     if let Some(path) = &args.plot {

@@ -43,30 +43,31 @@ impl Cost<'_> {
     /// Seconds of what layer `layer` reads as a whole, on the CPU.
     pub(super) fn mixer_on_cpu(&self, layer: &LayerWork) -> f64 {
         let cpu = self.cpu();
-        let weights: f64 = layer.blocks.iter().map(|(_, b)| all_of(&cpu.bandwidth, *b)).sum();
+        let n = self.tokens();
+        let weights: f64 = layer.blocks.iter().map(|(_, b)| all_of(&cpu.bandwidth, *b, n)).sum();
         let attention = if layer.n_q > 0 { 3 * self.work.n_embd + 2 * layer.n_q + 3 * layer.n_kv } else { 0 };
         let recurrent = layer.recurrence.map_or(0, |r| 3 * self.work.n_embd + 2 * r.n_values);
         let memory = self.memory_seconds(&cpu.bandwidth, layer);
-        weights + memory + regions(layer) * cpu.region + (attention + recurrent) as f64 * cpu.value
+        weights + memory + regions(layer) * cpu.region + n * (attention + recurrent) as f64 * cpu.value
     }
 
     /// The same on the card.
     pub(super) fn mixer_on_gpu(&self, device: &Device, layer: &LayerWork) -> f64 {
         let gpu = &device.gpu;
-        let weights: f64 = layer.blocks.iter().map(|(_, b)| all_of(&gpu.bandwidth, *b)).sum();
+        let weights: f64 = layer.blocks.iter().map(|(_, b)| all_of(&gpu.bandwidth, *b, self.tokens())).sum();
         weights + self.memory_seconds(&gpu.bandwidth, layer) + kernels(layer) * gpu.kernel
     }
 
-    /// Seconds for what a sequence remembers: keys and values are read, a state is read and written.
+    /// Seconds for what each sequence remembers: keys and values are read, a state is read and written.
     fn memory_seconds(&self, bandwidths: &Bandwidths, layer: &LayerWork) -> f64 {
         let state = layer.recurrence.map_or(0.0, |r| 2.0 * r.state_bytes as f64);
-        let state = seconds(bandwidths, GgmlType::F32, Way::Add { listed: false }, state);
+        let state = seconds(bandwidths, GgmlType::F32, Way::Add { listed: false }, state, 1.0);
         let KvType { k, v } = self.run.kv_type;
         let n_seen = layer.window.map_or(self.run.n_past, |window| window.min(self.run.n_past));
         let of = |dtype: GgmlType, way| {
             let bytes = dtype.row_bytes(layer.n_kv).unwrap_or(4 * layer.n_kv) as f64 * n_seen as f64;
-            seconds(bandwidths, dtype, way, bytes)
+            seconds(bandwidths, dtype, way, bytes, 1.0)
         };
-        state + of(k, Way::Dot { listed: false }) + of(v, Way::Add { listed: false })
+        self.tokens() * (state + of(k, Way::Dot { listed: false }) + of(v, Way::Add { listed: false }))
     }
 }

@@ -55,13 +55,15 @@ struct Speed {
 }
 
 impl Speed {
-    fn of(bandwidths: &Bandwidths, group: &GroupWork, listed: bool) -> Self {
+    /// Of a group that so many tokens of a pass that computes it have chosen.
+    fn of(bandwidths: &Bandwidths, group: &GroupWork, listed: bool, chosen_by: f64) -> Self {
         let full =
-            |rows: NeuronRows| seconds(bandwidths, rows.dtype, Way::Dot { listed: false }, rows.row_bytes as f64);
-        let down = per_neuron(bandwidths, group, 0.0, listed);
+            |rows: NeuronRows| seconds(bandwidths, rows.dtype, Way::Dot { listed: false }, rows.row_bytes as f64, 1.0);
+        let wanted = if listed { Sums::of(&group.stats, 0).cold_wanted } else { chosen_by };
+        let down = per_neuron(bandwidths, group, 0.0, listed, wanted);
         Self {
-            mask: rows(bandwidths, group.mask, Way::Dot { listed: false }, 1.0),
-            up: per_neuron(bandwidths, group, 1.0, listed) - down,
+            mask: rows(bandwidths, group.mask, Way::Dot { listed: false }, 1.0, chosen_by),
+            up: per_neuron(bandwidths, group, 1.0, listed, wanted) - down,
             down,
             full: (group.up.map_or(0.0, full), full(group.down)),
         }
@@ -71,6 +73,14 @@ impl Speed {
     fn neurons(&self, fired: f64, opened: f64) -> f64 {
         fired * (opened * self.up + self.down)
     }
+}
+
+/// How many of the `n` tokens of a pass have chosen a group on average, in a share `computed` of passes that any of them has.
+fn chosen_by(computed: f64, n: f64) -> f64 {
+    if n == 1.0 || computed <= 0.0 {
+        return 1.0;
+    }
+    n * (1.0 - (1.0 - computed.min(1.0)).powf(1.0 / n)) / computed
 }
 
 /// The FFN of a layer with a router, with what the card has of each group.
@@ -89,13 +99,16 @@ impl<'c, 'a> Routed<'c, 'a> {
         let layer = &cost.work.layers[i];
         let cpu = &cost.cpu().bandwidth;
         let gpu = cost.hardware.device.as_ref().map_or(cpu, |d| &d.gpu.bandwidth);
-        let listed = cost.run.mode != Mode::Dense;
+        let (listed, n) = (cost.run.mode != Mode::Dense, cost.tokens());
         let mut speeds: Vec<(Speed, Speed)> = Vec::with_capacity(layer.groups.len());
         for (at, group) in layer.groups.iter().enumerate() {
             let before = at.checked_sub(1).map(|before| (&layer.groups[before], speeds[before]));
-            let alike = |a: &GroupWork| (a.mask, a.up, a.down) == (group.mask, group.up, group.down);
+            let sizes = |g: &GroupWork| (g.mask, g.up, g.down);
+            // With several tokens at once it hangs on who chooses a group, too.
+            let alike = |a: &GroupWork| sizes(a) == sizes(group) && (n == 1.0 || a.chosen == group.chosen);
             let known = before.filter(|(before, _)| alike(before)).map(|(_, speeds)| speeds);
-            speeds.push(known.unwrap_or_else(|| (Speed::of(gpu, group, listed), Speed::of(cpu, group, listed))));
+            let of = |side| Speed::of(side, group, listed, chosen_by(group.chosen, n));
+            speeds.push(known.unwrap_or_else(|| (of(gpu), of(cpu))));
         }
         let n = layer.groups.len();
         Self { cost, layer, speeds, choices: vec![GroupChoice::default(); n], parts: vec![GroupPart::default(); n] }
@@ -146,9 +159,9 @@ impl<'c, 'a> Routed<'c, 'a> {
         GroupPart {
             before: (masked - n_hot) * gpu.mask,
             gpu: n_hot * gpu.mask + gpu.neurons(hot, hot_opened),
-            cpu: on_cpu + values * value,
+            cpu: on_cpu + chosen_by(group.chosen, self.cost.tokens()) * values * value,
             variance: variance * each * each,
-            listed: if choice.mask { cold * cold_opened * LIST_ENTRY } else { 0.0 },
+            listed: if choice.mask { cold * cold_opened * sums.cold_wanted * LIST_ENTRY } else { 0.0 },
             reading: (
                 full(gpu, masked, hot, hot_opened),
                 (n_ff - masked) * cpu.mask + cold * cold_opened * cpu.full.0 + cold_down * cpu.full.1,
@@ -200,7 +213,7 @@ impl<'c, 'a> Routed<'c, 'a> {
         let cpu = self.cost.cpu();
         let has_up = self.layer.groups.iter().any(|g| g.up.is_some());
         let regions = f64::from(u8::from(!all_masks)) + f64::from(u8::from(has_up)) + 1.0;
-        regions * cpu.region + 3.0 * self.cost.work.n_embd as f64 * cpu.value
+        regions * cpu.region + self.cost.tokens() * 3.0 * self.cost.work.n_embd as f64 * cpu.value
     }
 
     /// Whether the card names all neurons that are cold.

@@ -19,7 +19,7 @@ fn routed(n_layer: usize, n_embd: usize, n_ff: usize, n_experts: usize, seed: u6
         let expert = |chosen: f64| {
             let rates: Vec<f32> =
                 rates::power_law(n_ff, random(&mut rng, 0.05, 0.4)).iter().map(|r| *r as f32).collect();
-            let stats = NeuronStats { mass: rates.clone(), rates, open_rates: None, cold: None }.into();
+            let stats = NeuronStats { mass: rates.clone(), rates, open_rates: None, wanted: None, cold: None }.into();
             GroupWork { routed: true, chosen, stats, ..like.clone() }
         };
         layer.groups = chosen.into_iter().map(expert).chain([like.clone()]).collect();

@@ -9,6 +9,7 @@ pub const TYPES: Group = Group {
         same_but(&["-m", "--model"], "model", "llama-quantize takes it without a flag."),
         same(&["-t", "--threads"], "threads"),
         same(&["--dry-run"], "dry-run"),
+        same_but(&["-np", "--parallel"], "parallel", "Sequences that plans are for."),
         same(&["--imatrix"], "imatrix"),
         refused(
             &["--include-weights", "--exclude-weights"],
