@@ -84,7 +84,7 @@ impl Executor<'_> {
     }
 
     /// Memory that each further sequence does not take for certain, where all begin with the same `n_common` tokens and one has taken
-    /// them over from another: [`Sequence::copy_from`].
+    /// them over from another: [`Executor::copy_sequence`].
     pub fn shared_bytes(&self, n_common: usize) -> Bytes {
         Bytes(self.sequence.memory.n_bytes_shared(n_common) as u64)
     }
