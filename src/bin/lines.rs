@@ -49,7 +49,7 @@ enum Lines {
 impl LineArgs {
     /// What a card is to have room for where as many texts are computed at once as there may be; `None` for one text.
     pub fn room(&self) -> Option<Room> {
-        self.lines.map(|_| Room::of_sequences(self.parallel.into()))
+        (self.lines.is_some() || self.parallel > 1).then(|| Room::of_sequences(self.parallel.into()))
     }
 
     /// The prompts of the file, whose contents are `text`; `None` where it is one prompt.

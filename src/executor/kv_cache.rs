@@ -154,12 +154,13 @@ impl KvCache {
         self.store.give_up_shared();
     }
 
-    /// Has the pages that rows of `positions` are in, and each of them alone: where another cache holds one, a copy of it.
+    /// Has the pages that rows of `positions` are in, and each of them alone: where another cache holds one, a copy of it. Layers
+    /// that are `elsewhere` need none.
     ///
     /// # Errors
     /// When the system has not that much memory.
-    pub fn reserve(&mut self, positions: Range<usize>) -> Result<()> {
-        for layer in (0..self.places.len()).filter(|layer| self.places[*layer].n_rows > 0) {
+    pub fn reserve(&mut self, positions: Range<usize>, elsewhere: impl Fn(usize) -> bool) -> Result<()> {
+        for layer in (0..self.places.len()).filter(|layer| self.places[*layer].n_rows > 0 && !elsewhere(*layer)) {
             let layout = self.layout(layer);
             let first = positions.end.saturating_sub(layout.n_rows).max(positions.start);
             for stretch in layout.stretches(first..positions.end) {

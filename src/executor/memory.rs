@@ -122,12 +122,12 @@ impl Memory {
         recurrent && self.kv.is_like(&other.kv)
     }
 
-    /// Has room for the rows of further tokens: pages that no other memory holds.
+    /// Has room for the rows of further tokens in layers that are not `elsewhere`: pages that no other memory holds.
     ///
     /// # Errors
     /// When the system has not that much memory.
-    pub(super) fn reserve(&mut self, positions: Range<usize>) -> Result<()> {
-        self.kv.reserve(positions)
+    pub(super) fn reserve(&mut self, positions: Range<usize>, elsewhere: impl Fn(usize) -> bool) -> Result<()> {
+        self.kv.reserve(positions, elsewhere)
     }
 
     /// Bytes that it takes once it is full, copies of earlier states among them.
@@ -142,9 +142,9 @@ impl Memory {
     }
 
     /// Bytes of them that it has together with others for certain, once all of them hold the same `n` tokens.
-    pub(super) fn n_bytes_shared(&self, n: usize) -> usize {
+    pub(super) fn n_bytes_shared(&self, n: usize, elsewhere: impl Fn(usize) -> bool) -> usize {
         // States are copied, where there are such of these tokens.
-        if self.recurs() { 0 } else { self.kv.n_bytes_shared(n) }
+        if self.recurs() { 0 } else { self.kv.n_bytes_shared(n, elsewhere) }
     }
 
     /// Tokens that fit.

@@ -336,6 +336,13 @@ pub fn tokens_at_once(work: &Workload, run: &Run) -> usize {
     run.room.n_at_once.min(run.n_ubatch).clamp(1, Room::MOST_AT_ONCE)
 }
 
+/// Tokens that a pass has, one of each of so many sequences: of all of them on the processor alone, and of as many as kernels compute
+/// at once where there is a card.
+pub fn tokens_per_pass(has_card: bool, work: &Workload, run: &Run) -> usize {
+    let n = run.room.n_sequences;
+    if has_card { n.min(tokens_at_once(work, run)) } else { n }
+}
+
 /// What is needed as soon as anything is computed on the card, in the order in which it lies in its allocation: bytes of
 /// each part, before they are rounded up to [`ALIGN`].
 pub fn scratch_parts(work: &Workload, run: &Run) -> [(ScratchPart, u64); 27] {

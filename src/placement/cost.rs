@@ -9,6 +9,7 @@ mod routed;
 
 pub(super) use routed::{Routed, SidesTime};
 
+use super::budget::tokens_per_pass;
 use super::choice::{GroupChoice, LayerChoice, Place, Run};
 use super::fired::{Fired, Sums};
 use super::hardware::{Bandwidths, Cpu, Device, Hardware};
@@ -154,7 +155,7 @@ impl<'a> Cost<'a> {
 
     /// Tokens of a pass.
     fn tokens(&self) -> f64 {
-        self.run.room.n_sequences as f64
+        tokens_per_pass(self.hardware.device.is_some(), self.work, self.run) as f64
     }
 
     /// Seconds of a crossing there and back with `bytes` in all; 0 where there is nothing to cross to.

@@ -88,7 +88,7 @@ impl<'a> Explained<'a> {
             () => "the search was cut off",
         };
         let at_once = AtOnce::of(&self.planner);
-        let unit = if run.room.n_sequences > 1 { "pass" } else { "token" };
+        let unit = if plan.per_pass > 1 { "pass" } else { "token" };
         line(format_args!(
             "time      {:.3} ms per {unit}; no plan is below {:.3} ms: gap {:.4} % ({proof})",
             ms(plan.objective),
@@ -96,7 +96,7 @@ impl<'a> Explained<'a> {
             100.0 * plan.gap()
         ));
         line(format_args!("{}", self.where_time_goes()));
-        let n = run.room.n_sequences as f64;
+        let n = plan.per_pass as f64;
         let (speed, limit) = (plan.tokens_per_second(), n / self.planner.least_seconds(plan));
         line(format_args!(
             "speed     {speed:.2} tokens/s predicted, {:.0} % of what both memories and the kernels allow at once ({limit:.2})",
@@ -173,7 +173,7 @@ impl<'a> Explained<'a> {
             "tokens_per_second": plan.tokens_per_second(),
             "n_parallel": run.room.n_sequences,
             "at_once": AtOnce::of(&self.planner).map(|at_once| at_once.json()),
-            "limit_tokens_per_second": run.room.n_sequences as f64 / self.planner.least_seconds(plan),
+            "limit_tokens_per_second": plan.per_pass as f64 / self.planner.least_seconds(plan),
             "offload_layers": self.offload.0,
             "offload_tokens_per_second": self.offload.1.tokens_per_second(),
             "expert_offload_layers": self.expert_offload.as_ref().map(|(n_cpu, _)| n_cpu),

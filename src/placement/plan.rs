@@ -1,7 +1,7 @@
 //! The plan: what is computed where, so that a token takes least time within a budget of device memory.
 
 use super::batch::BatchCost;
-use super::budget::{self, Account, capacity};
+use super::budget::{self, Account, capacity, tokens_per_pass};
 use super::cost::{Cost, LayerTime};
 use super::fired::Sums;
 use super::hardware::{Bandwidths, Device, Gpu, Hardware};
@@ -55,6 +55,8 @@ pub struct Plan {
     pub batch: Option<BatchCost>,
     /// What there is room for on the card.
     pub room: Room,
+    /// Tokens of a pass, one of each of so many sequences.
+    pub per_pass: usize,
 }
 
 impl Plan {
@@ -65,7 +67,7 @@ impl Plan {
 
     /// Tokens per second, of all sequences.
     pub fn tokens_per_second(&self) -> f64 {
-        self.room.n_sequences as f64 / self.seconds()
+        self.per_pass as f64 / self.seconds()
     }
 
     /// How far the plan may be from the best one, as a share of it; 0 where it is proved to be the best.
@@ -276,7 +278,8 @@ impl<'a> Planner<'a> {
         let objective = sum + picoseconds(cost.head(head.is_card(), home)) + picoseconds(cost.token(home));
         let (accounts, budgets) = (vec![account], budget.into_iter().collect());
         let batch = BatchCost::of(self.hardware);
-        Plan { layers, head, home, objective, bound: objective, accounts, budgets, batch, room: self.run.room }
+        let (room, per_pass) = (self.run.room, tokens_per_pass(self.hardware.device.is_some(), self.work, self.run));
+        Plan { layers, head, home, objective, bound: objective, accounts, budgets, batch, room, per_pass }
     }
 
     /// llama.cpp's way, for comparison: as many whole layers as fit are on the card, the last ones and the head first;

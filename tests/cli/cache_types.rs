@@ -1,5 +1,6 @@
 //! `-ctk` and `-ctv`: keys and values of types of their own.
 
+use crate::support::real::repository;
 use crate::support::{Outcome, refused, tool, usage_error};
 use serde_json::Value as Json;
 use std::process::Command;
@@ -20,7 +21,10 @@ fn either_spelling_means_the_same_and_the_last_counts() {
     assert_eq!(text(&["--cache-type", "q8_0/f16"]), mixed);
     assert_eq!(text(&["-ctk", "f32", "--cache-type", "q8_0", "-ctv", "F16", "-ctk", "q8_0"]), mixed);
     let plan = |args: &[&str]| {
-        let outcome = Outcome::from(run(&["--dry-run", "--json", "--device", "cpu"]).args(args).output().unwrap()).ok();
+        // Nothing is measured where the machine is described.
+        let mut command = run(&["--dry-run", "--json", "--device", "cpu", "--hardware"]);
+        command.arg(repository("hardware/rtx-4090-ddr5.toml")).args(args);
+        let outcome = Outcome::from(command.output().unwrap()).ok();
         serde_json::from_str::<Json>(&outcome.stdout).unwrap()["kv_type"].clone()
     };
     assert_eq!(plan(&[]), "F16");

@@ -278,7 +278,7 @@ fn a_profile_whose_layers_are_not_the_models_is_refused() {
     let n = profile.groups[0].fired.len() - 1;
     profile.groups[0] = powerinfer::profile::GroupCounts::new(n, false);
     // These would contradict the counts, which is found out sooner.
-    (profile.reuse, profile.fired_sets) = (None, None);
+    (profile.reuse, profile.fired_sets, profile.unions) = (None, None, None);
     let short = place.at("short.profile");
     profile.write(&short).unwrap();
     let out = place.at("out.gguf");

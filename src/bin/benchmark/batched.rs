@@ -14,6 +14,7 @@ use powerinfer::measure::batched::{Batched, BatchedRow, MODELS};
 use powerinfer::measure::export::Stream;
 use powerinfer::measure::lists::Numbers;
 use powerinfer::model::Model;
+use powerinfer::placement::plan::Room;
 use powerinfer::several::lacking;
 use powerinfer::units::Bytes;
 
@@ -141,7 +142,7 @@ impl BatchedArgs {
 /// Whether the memory holds so many sequences.
 fn check_memory(bench: &Bench, what: Batched) -> Result<()> {
     let (Some(n_ctx), Batched { n_prompt, n_gen, n_parallel, is_shared }) = (what.n_ctx(), what) else { return Ok(()) };
-    let executor = bench.executor(n_ctx)?.executor;
+    let executor = bench.executor_for(n_ctx, Room::of_sequences(n_parallel))?.executor;
     let (each, shared) = (executor.sequence_bytes(n_ctx), executor.shared_bytes(if is_shared { n_prompt } else { 0 }));
     let free = free_memory().map(Bytes);
     if let (Some(needed), Some(free)) = (lacking(n_parallel, each, shared, free), free) {

@@ -16,7 +16,7 @@ use powerinfer::measure::speed::{Repeated, Test, bytes_per_token, speed};
 use powerinfer::measure::timing::Timing;
 use powerinfer::model::Model;
 use powerinfer::placement::hardware::Hardware;
-use powerinfer::placement::plan::{Planner, Room};
+use powerinfer::placement::plan::{Planner, Room, Run};
 use powerinfer::placement::union::{self, Tokens};
 use powerinfer::placement::workload::Workload;
 use powerinfer::progress::Progress;
@@ -46,7 +46,7 @@ impl Bench<'_> {
     }
 
     /// The same, where a card is to have this room.
-    fn executor_for(&self, n_ctx: usize, room: Room) -> Result<Placed<'_>> {
+    pub fn executor_for(&self, n_ctx: usize, room: Room) -> Result<Placed<'_>> {
         let args = self.args;
         let hardware = args.hardware.as_deref();
         let place = Where { compute: &args.compute, chosen: self.chosen, vram: &args.vram, hardware, room };
@@ -84,8 +84,9 @@ impl Bench<'_> {
         let predicted = match &row.card {
             Some(card) => card.planned_ts,
             None => {
-                let work = &Workload::of(self.model);
-                let run = &self.params(test.n_ctx()).run(test.n_depth + test.n_gen / 2);
+                let work = &Workload::of(self.model).at_once(test.n_parallel);
+                let run = self.params(test.n_ctx()).run(test.n_depth + test.n_gen / 2);
+                let run = &Run { room: Room::of_sequences(test.n_parallel), ..run };
                 Planner { hardware, work, run }.cpu_only(None).tokens_per_second()
             }
         };

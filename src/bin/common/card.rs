@@ -10,6 +10,7 @@ use powerinfer::gpu::{Chosen, Device, DeviceChoice};
 use powerinfer::measure::row::OnCard;
 use powerinfer::model::Model;
 use powerinfer::placement::Placement;
+use powerinfer::placement::budget::tokens_per_pass;
 use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::plan::{Plan, PlannedLayer, Planner, Room, Run};
 use powerinfer::placement::workload::Workload;
@@ -125,8 +126,9 @@ impl Where<'_> {
         worker: &Worker,
     ) -> Result<Asked<'m>> {
         check_card(model, &params)?;
-        let work = Workload::of(model).at_once(self.room.n_sequences);
         let run = Run { room: self.room, ..params.run(params.n_ctx) };
+        let work = Workload::of(model);
+        let work = work.at_once(tokens_per_pass(true, &work, &run));
         let choice = self.compute.device_choice()?;
         let hardware = hardware(self.hardware, choice, &work, &run, params.n_threads, params.isa, &Bar::new())?;
         if hardware.device.is_none() && !self.vram.is_given() {
@@ -152,8 +154,9 @@ impl Where<'_> {
             return Ok(Asked::Useless(format!("with {budget}, {} would not make it faster", device.name())));
         }
         let line = format!("{}: {}", device.name(), described(&plan, budget));
-        let limit_ts = 1.0 / planner.least_seconds(&plan);
-        let sheet_ts = planner.data_sheet_seconds(&plan).map(f64::recip);
+        let per_second = |seconds: f64| plan.per_pass as f64 / seconds;
+        let limit_ts = per_second(planner.least_seconds(&plan));
+        let sheet_ts = planner.data_sheet_seconds(&plan).map(per_second);
         let mut executor = Executor::on_card(model, device, plan, params, worker)?;
         let used = Bytes(free.0.saturating_sub(device.memory()?.0.0));
         tell!("{line}");

@@ -6,6 +6,7 @@ use anyhow::{Result, bail, ensure};
 use clap::Args;
 use powerinfer::executor::{ExecutorParams, Mode, check_card};
 use powerinfer::model::Model;
+use powerinfer::placement::budget::tokens_per_pass;
 use powerinfer::placement::explain::Explained;
 use powerinfer::placement::hardware::Hardware;
 use powerinfer::placement::picture::picture as picture_of;
@@ -73,6 +74,11 @@ pub fn tell_lack(hardware: &Hardware, model: &Model, params: &ExecutorParams) {
     }
 }
 
+/// What a pass of the run needs of the model.
+fn of_pass(hardware: &Hardware, work: &Workload, run: &Run) -> Workload {
+    work.at_once(tokens_per_pass(hardware.device.is_some(), work, run))
+}
+
 /// Makes ready for plans.
 fn prepare<'a>(hardware: &'a Hardware, work: &'a Workload, run: &'a Run) -> Result<Prepared<'a>> {
     ensure!(run.mode != Mode::Thresholded, "mode thresholded is computed on the CPU only; there is nothing to plan");
@@ -81,7 +87,7 @@ fn prepare<'a>(hardware: &'a Hardware, work: &'a Workload, run: &'a Run) -> Resu
 
 /// Makes the plan that the flags ask for.
 pub fn plan(args: &PlanArgs, hardware: &Hardware, work: &Workload, run: &Run) -> Result<Plan> {
-    prepare(hardware, &work.at_once(run.room.n_sequences), run)?.plan(args.vram.budget(hardware)?)
+    prepare(hardware, &of_pass(hardware, work, run), run)?.plan(args.vram.budget(hardware)?)
 }
 
 /// Finds out before a plan is made whether it can be drawn, and that the picture is none of `inputs`.
@@ -91,7 +97,7 @@ pub fn check_plot<'a>(args: &'a PlanArgs, inputs: impl IntoIterator<Item = &'a P
 
 /// `--dry-run`: prints the plan.
 pub fn show(args: &PlanArgs, json: bool, hardware: &Hardware, work: &Workload, run: &Run) -> Result<()> {
-    let work = &work.at_once(run.room.n_sequences);
+    let work = &of_pass(hardware, work, run);
     let prepared = prepare(hardware, work, run)?;
     let plan = prepared.plan(args.vram.budget(hardware)?)?;
     if let Some(path) = &args.plot {

@@ -10,6 +10,10 @@ use anyhow::{Error, Result};
 impl Executor<'_> {
     /// Takes a place on the device for its own sequence, where that has none.
     pub(super) fn sit(&mut self) -> Result<()> {
+        if self.device.card().is_none() && self.sequence.seat.take().is_some() {
+            // What it had there went with a card that failed while it computed others.
+            return self.compute_own_again();
+        }
         if self.sequence.seat.is_none() {
             self.sequence.seat = self.device.seat()?;
         }
@@ -19,6 +23,8 @@ impl Executor<'_> {
     /// Runs the batch, on the CPU where the card fails.
     pub(super) fn run_own(&mut self, phase: Phase, observer: &mut dyn Observer) -> Result<()> {
         self.sit()?;
+        // Where this fails, it is not the card.
+        self.reserve_own(self.batch.len())?;
         // What a token has added to before it failed is added again.
         let stats = self.fallback.as_ref().map(|_| self.sequence.stats.clone());
         let Err(why) = self.run_batch(phase, observer) else { return Ok(()) };
@@ -32,15 +38,8 @@ impl Executor<'_> {
             }
             return Err(why);
         }
-        let failed = std::mem::take(&mut self.batch);
-        let before = self.sequence.tokens.clone();
         self.sequence.seat = None;
-        self.sequence.clear();
-        for chunk in before.chunks(self.params.n_ubatch) {
-            self.own_batch(chunk, false);
-            self.run_batch(Phase::Prefill, &mut Unobserved)?;
-        }
-        self.batch = failed;
+        self.compute_own_again()?;
         if self.is_tentative {
             // What there was before was on the card.
             self.sequence.memory.mark(self.batch.len());
@@ -61,8 +60,27 @@ impl Executor<'_> {
         Ok(())
     }
 
+    /// Computes the tokens of its own sequence again.
+    fn compute_own_again(&mut self) -> Result<()> {
+        let next = std::mem::take(&mut self.batch);
+        let before = self.sequence.tokens.clone();
+        self.sequence.clear();
+        for chunk in before.chunks(self.params.n_ubatch) {
+            self.own_batch(chunk, false);
+            self.run_batch(Phase::Prefill, &mut Unobserved)?;
+        }
+        self.batch = next;
+        Ok(())
+    }
+
+    /// Has memory for the rows of `n` further tokens of its own sequence.
+    pub(super) fn reserve_own(&mut self, n: usize) -> Result<()> {
+        let positions = self.n_past()..self.n_past() + n;
+        self.sequence.memory.reserve(positions, |layer| self.device.has_cache(layer))
+    }
+
     fn run_batch(&mut self, phase: Phase, observer: &mut dyn Observer) -> Result<()> {
-        self.sequence.memory.reserve(self.n_past()..self.n_past() + self.batch.len())?;
+        self.reserve_own(self.batch.len())?;
         let sequences = std::slice::from_mut(&mut self.sequence);
         let mut tokens = Tokens { batch: &self.batch, sequences, observer };
         self.device.run(phase, &mut tokens, &mut self.logits)?;
@@ -75,7 +93,8 @@ impl Executor<'_> {
     pub(super) fn run_others(&mut self, phase: Phase, batch: &Batch, sequences: &mut [Sequence]) -> Result<()> {
         sequences.iter_mut().try_for_each(|sequence| self.move_in(sequence))?;
         for entry in batch.entries() {
-            sequences[entry.sequence].memory.reserve(entry.position..entry.position + 1)?;
+            let elsewhere = |layer| self.device.has_cache(layer);
+            sequences[entry.sequence].memory.reserve(entry.position..entry.position + 1, elsewhere)?;
         }
         let is_in = |i: usize| batch.entries().iter().any(|entry| entry.sequence == i);
         let stats = |(i, sequence): (usize, &Sequence)| is_in(i).then(|| sequence.stats.clone());

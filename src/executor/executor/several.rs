@@ -86,7 +86,7 @@ impl Executor<'_> {
     /// Memory that each further sequence does not take for certain, where all begin with the same `n_common` tokens and one has taken
     /// them over from another: [`Executor::copy_sequence`].
     pub fn shared_bytes(&self, n_common: usize) -> Bytes {
-        Bytes(self.sequence.memory.n_bytes_shared(n_common) as u64)
+        Bytes(self.sequence.memory.n_bytes_shared(n_common, |layer| self.device.has_cache(layer)) as u64)
     }
 
     fn prefill_batches(

@@ -46,7 +46,7 @@ impl KvCache {
     /// Reads those of `n_stored` tokens, of which the first `n` are taken in; it is empty before.
     fn read_from(&mut self, n_layer: usize, n_stored: usize, n: usize, take: &mut Take) -> Result<()> {
         let (mut rows, mut lost) = (Vec::new(), vec![0; n_layer]);
-        self.reserve(0..n)?;
+        self.reserve(0..n, |_| false)?;
         for (layer, lost) in lost.iter_mut().enumerate() {
             if !self.has_rows(layer) {
                 continue;

@@ -26,7 +26,7 @@ impl Executor<'_> {
         self.settle(usize::MAX)?;
         self.own_batch(tokens, true);
         self.check_batch()?;
-        self.sequence.memory.reserve(self.n_past()..self.n_past() + tokens.len())?;
+        self.reserve_own(tokens.len())?;
         self.sequence.memory.mark(tokens.len());
         self.sequence.stats.begin_journal();
         let first = self.n_past();

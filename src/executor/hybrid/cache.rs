@@ -21,7 +21,7 @@ impl Hybrid<'_> {
         let kv = sequence.memory.kv_mut();
         let (mut rows, n_past) = (Vec::new(), kv.n_past());
         kv.count_stored();
-        kv.reserve(0..n_past)?;
+        kv.reserve(0..n_past, |_| false)?;
         for (layer, attention) in self.attentive() {
             let cache = attention.cache.of_sequence(seat)?;
             for head in 0..kv.n_head_kv() {

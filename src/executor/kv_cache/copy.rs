@@ -27,9 +27,10 @@ impl KvCache {
     }
 
     /// Bytes of the pages that caches share for certain once they hold the same `n` tokens, to which they go on to add others: of
-    /// the pages that are full. None where a layer has a window, which may have moved on.
-    pub fn n_bytes_shared(&self, n: usize) -> usize {
-        let n_rows = self.places.iter().map(|place| place.n_rows).filter(|n| *n > 0);
+    /// the pages that are full, in layers that are not `elsewhere`. None where a layer has a window, which may have moved on.
+    pub fn n_bytes_shared(&self, n: usize, elsewhere: impl Fn(usize) -> bool) -> usize {
+        let here = self.places.iter().enumerate().filter(|(layer, _)| !elsewhere(*layer));
+        let n_rows = here.map(|(_, place)| place.n_rows).filter(|n| *n > 0);
         if n_rows.clone().any(|n| n < self.n_ctx) {
             return 0;
         }

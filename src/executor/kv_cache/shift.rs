@@ -84,7 +84,7 @@ impl KvCache {
     /// When the type of the cache cannot be read, or there is no memory for a copy of what another cache holds, too.
     pub fn shift<'a>(&mut self, n_keep: usize, n_drop: usize, turn: impl Fn(usize) -> Option<&'a Turn>) -> Result<()> {
         let dequantize = dequantizer(self.kind.k)?;
-        self.reserve(n_keep..self.n_past)?;
+        self.reserve(n_keep..self.n_past, |_| false)?;
         let lost: Vec<_> = (0..self.places.len()).map(|i| self.first_kept_after(i, n_keep, n_drop)).collect();
         for (layer, lost) in lost.iter().enumerate() {
             if self.places[layer].n_rows > 0 {

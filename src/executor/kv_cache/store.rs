@@ -53,6 +53,11 @@ impl Store {
         Self { shared: Arc::new(shared), lent: (0..n_layers).map(|_| Lent::nothing()).collect() }
     }
 
+    /// Whether it has a page in this place.
+    pub fn has(&self, number: usize) -> bool {
+        self.page(number).is_some()
+    }
+
     fn page(&self, number: usize) -> Option<&Arc<Page>> {
         // SAFETY: slots are changed through `&mut self` only.
         unsafe { &*self.shared.slots[number].get() }.as_ref()

@@ -14,9 +14,10 @@ pub(super) struct Overwritten {
 }
 
 impl KvCache {
-    /// Layers whose rows are used again.
+    /// Layers whose rows are used again, of those that are in memory.
     fn windowed(&self) -> Vec<usize> {
-        let again = |layer: &usize| self.has_rows(*layer) && self.places[*layer].n_rows < self.n_ctx;
+        let is_here = |layer| self.layout(layer).pages().any(|page| self.store.has(page));
+        let again = |layer: &usize| self.has_rows(*layer) && self.places[*layer].n_rows < self.n_ctx && is_here(*layer);
         (0..self.places.len()).filter(again).collect()
     }
 

@@ -1,6 +1,7 @@
 //! What several tokens at once have in common, and where arithmetic takes over from memory.
 
 use super::Planner;
+use crate::placement::budget::tokens_per_pass;
 use crate::placement::workload::GroupWork;
 use crate::quant::GgmlType;
 use serde_json::{Value, json};
@@ -19,7 +20,7 @@ pub(super) struct AtOnce {
 impl AtOnce {
     /// `None` where there is one sequence.
     pub(super) fn of(planner: &Planner) -> Option<Self> {
-        let n = planner.run.room.n_sequences;
+        let n = tokens_per_pass(planner.hardware.device.is_some(), planner.work, planner.run);
         let (mut any, mut each, mut all) = (0.0, 0.0, 0.0);
         let sum = |values: &[f32]| values.iter().map(|value| f64::from(*value)).sum::<f64>();
         for group in planner.work.groups() {
