@@ -91,10 +91,9 @@ impl BatchedRow {
         ensure!(n_kv > 0 && !tokens.is_empty(), "no tokens to compute");
         let feeds: Vec<Vec<u32>> = (0..n).map(|i| feed(tokens, i, n, n_ctx)).collect();
         let decoded: Vec<&[u32]> = feeds.iter().map(|feed| &feed[what.n_prompt..]).collect();
-        let mut sequences = sequences(executor, n)?;
         progress.begin("sequences", (what.n_prompts() + n * what.n_gen) as u64);
-        prefill(executor, &mut sequences[0], &feeds[0][..n_ctx.min(WARMUP)], progress)?;
-        sequences[0].clear();
+        warm_up(executor, &feeds, what.n_gen > 0, progress)?;
+        let mut sequences = sequences(executor, n)?;
         executor.reset_stats();
         let start = Instant::now();
         let n_computed = if what.is_shared { 1 } else { n };
@@ -159,6 +158,18 @@ impl BatchedRow {
     fn all_ts(&self) -> Option<f64> {
         per_second(self.n_kv(), self.seconds())
     }
+}
+
+/// Takes in the beginning of a prompt, and where tokens will be decoded one pass of as many; nothing of it stays.
+fn warm_up(executor: &mut Executor, feeds: &[Vec<u32>], decodes: bool, progress: &dyn Progress) -> Result<()> {
+    let mut sequences = sequences(executor, feeds.len())?;
+    prefill(executor, &mut sequences[0], &feeds[0][..feeds[0].len().min(WARMUP)], progress)?;
+    sequences[0].clear();
+    if decodes {
+        let one: Vec<&[u32]> = feeds.iter().map(|feed| &feed[..1]).collect();
+        decode(executor, &mut sequences, &one, progress)?;
+    }
+    Ok(())
 }
 
 /// Tokens per second, where there are any.

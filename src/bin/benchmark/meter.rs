@@ -57,9 +57,10 @@ impl Bench<'_> {
     /// The row of `--batched` of one test, which feeds `tokens`.
     pub fn batched(&self, what: Batched, tokens: &[u32], progress: &dyn Progress) -> Result<BatchedRow> {
         let room = Room::of_sequences(what.n_parallel);
-        let mut executor = self.executor_for(what.n_ctx().unwrap_or(0), room)?.executor;
-        let row = BatchedRow::measure(&mut executor, what, tokens, self.setting.n_batch, progress)?;
-        self.args.synthetic.tell_density(executor.stats(), self.model);
+        let mut placed = self.executor_for(what.n_ctx().unwrap_or(0), room)?;
+        let n_batch = self.setting.n_batch;
+        let row = placed.measure(|executor| BatchedRow::measure(executor, what, tokens, n_batch, progress))?;
+        self.args.synthetic.tell_density(placed.executor.stats(), self.model);
         Ok(row)
     }
 
