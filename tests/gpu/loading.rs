@@ -33,7 +33,7 @@ fn a_card_has_its_kernels_loaded_once_and_whoever_waits_long_is_told() {
     if emulated() {
         return;
     }
-    for fail in ["cuModuleLoadDataEx@15=999", "cuModuleLoadDataEx@2=stall:700"] {
+    for fail in ["cuModuleLoadDataEx@16=999", "cuModuleLoadDataEx@2=stall:700"] {
         let Some(output) = alone("loading::kernels_are_loaded_once", ("EMU_FAIL", fail)) else { return };
         let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "{fail}: {}{}", said(&output.stdout), said(&output.stderr));
