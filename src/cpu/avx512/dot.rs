@@ -67,7 +67,6 @@ macro_rules! blocks {
     };
 }
 
-blocks!(q8_0, Q8_0_BYTES, 7, unpack_q8_0);
 blocks!(q4_0, Q4_0_BYTES, 3, unpack_q4_0);
 blocks!(iq4_nl, Q4_0_BYTES, 7, unpack_iq4_nl);
 
@@ -170,24 +169,105 @@ pub(super) fn bytes(q: &[i8; GROUP]) -> (__m512i, __m512i) {
     unsafe { (_mm512_loadu_si512(q.as_ptr().cast()), _mm512_loadu_si512(q.as_ptr().add(64).cast())) }
 }
 
-/// Offset by 128.
+/// A [`Q8_0_BYTES`] pair's bytes, and the scale of each lane.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
-fn unpack_q8_0(group: &[u8; GROUP_BLOCKS * Q8_0_BYTES], scale_words: __m512i) -> Unpacked {
+fn unpack_q8_0(pair: &[u8; 2 * Q8_0_BYTES], scale_words: __m512i) -> (__m512i, __m512) {
+    // SAFETY: a pair has 68 bytes.
+    unsafe {
+        let low = _mm512_castsi256_si512(_mm256_loadu_si256(pair.as_ptr().add(2).cast()));
+        let w = _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(pair.as_ptr().add(Q8_0_BYTES + 2).cast()));
+        let words = _mm512_permutexvar_epi16(scale_words, _mm512_loadu_si512(pair.as_ptr().cast()));
+        (w, _mm512_cvtph_ps(_mm512_castsi512_si256(words)))
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
+pub(super) fn q8_0<const R: usize, const N: usize>(
+    rows: [&[u8]; R],
+    ahead: [&[u8]; R],
+    x: [&ActRow; N],
+) -> [[f32; N]; R] {
+    const BYTES: usize = 2 * Q8_0_BYTES;
+    let n_bytes = rows[0].len();
+    let n_blocks = n_bytes / Q8_0_BYTES;
+    let rows = rows.map(|row| row.as_chunks::<BYTES>());
+    let n_pairs = rows[0].0.len();
+    for (pairs, tail) in &rows {
+        assert!(pairs.len() == n_pairs && pairs.len() * BYTES + tail.len() == n_bytes);
+    }
+    for x in x {
+        assert!(x.q.len() == n_blocks * QK && x.d.len() == n_blocks && x.neg_sums.len() == n_blocks * QK / 4);
+    }
+    let first_or_second = _mm512_set_epi32(1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0);
+    let scale_words = _mm512_mullo_epi16(_mm512_set1_epi32(Q8_0_BYTES as i32 / 2), first_or_second);
+    let scale_words = _mm512_castsi256_si512(_mm512_cvtepi32_epi16(scale_words));
     // Flips the sign bit, which is to add 128 modulo 256.
     let raise = _mm512_set1_epi8(-128);
-    // SAFETY: a group has 136 bytes, each block 32 behind its scale.
-    let (pairs, words) = unsafe {
-        let p = group.as_ptr();
-        let block = |i: usize| _mm256_loadu_si256(p.add(i * Q8_0_BYTES + 2).cast());
-        let pair = |i: usize| _mm512_inserti64x4::<1>(_mm512_castsi256_si512(block(i)), block(i + 1));
-        let (first, next) = (_mm512_loadu_si512(p.cast()), _mm512_loadu_si512(p.add(64).cast()));
-        ([pair(0), pair(2)], _mm512_permutex2var_epi16(first, scale_words, next))
-    };
-    let low = _mm512_shuffle_i32x4::<0b10_00_10_00>(pairs[0], pairs[1]);
-    let high = _mm512_shuffle_i32x4::<0b11_01_11_01>(pairs[0], pairs[1]);
-    let scale = _mm512_cvtph_ps(_mm512_castsi512_si256(words));
-    (_mm512_xor_si512(low, raise), _mm512_xor_si512(high, raise), scale)
+    let mut sums = [[[_mm512_setzero_ps(); N]; R]; 2];
+    for i in 0..n_pairs {
+        let zero = _mm512_setzero_si512();
+        let mut w = [(zero, zero, _mm512_setzero_ps()); R];
+        for r in 0..R {
+            fetch(ahead[r], i * 64);
+            let (q, scale) = unpack_q8_0(&rows[r].0[i], scale_words);
+            // One of the two factors is raised to be unsigned: the weights, where there is but one vector, else the
+            // vectors, so that their sums need not be read.
+            w[r] = if N == 1 {
+                (_mm512_xor_si512(q, raise), zero, scale)
+            } else {
+                (q, _mm512_sub_epi32(zero, _mm512_dpbusd_epi32(zero, raise, q)), scale)
+            };
+        }
+        let [mut sum, other] = sums;
+        for v in 0..N {
+            // SAFETY: x has 64 bytes, 16 sums and 2 scales for each pair.
+            let (q, neg_sums, d) = unsafe {
+                let d = x[v].d.as_ptr().add(2 * i).cast::<f64>().read_unaligned();
+                let (q, neg_sums) = (x[v].q.as_ptr().add(64 * i), x[v].neg_sums.as_ptr().add(16 * i));
+                (_mm512_loadu_si512(q.cast()), neg_sums, _mm512_castpd_ps(_mm512_set1_pd(d)))
+            };
+            let d = _mm512_permutexvar_ps(first_or_second, d);
+            for r in 0..R {
+                let (w, start, scale) = w[r];
+                let products = if N == 1 {
+                    // SAFETY: as above.
+                    let neg_sums = unsafe { _mm512_loadu_si512(neg_sums.cast()) };
+                    _mm512_dpbusd_epi32(_mm512_slli_epi32::<7>(neg_sums), w, q)
+                } else {
+                    _mm512_dpbusd_epi32(start, _mm512_xor_si512(q, raise), w)
+                };
+                sum[r][v] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), _mm512_mul_ps(scale, d), sum[r][v]);
+            }
+        }
+        sums = [other, sum];
+    }
+    for line in n_pairs..n_bytes.div_ceil(64) {
+        ahead.iter().for_each(|ahead| fetch(ahead, line * 64));
+    }
+    let mut all = [[0.0; N]; R];
+    for r in 0..R {
+        let (tail, mut sums) = (rows[r].1, [sums[0][r], sums[1][r]]);
+        if !tail.is_empty() {
+            let i = n_blocks - 1;
+            for v in 0..N {
+                let x = x[v];
+                // SAFETY: a block has 34 bytes, and x has 32 bytes and 8 sums for it.
+                unsafe {
+                    let w = _mm256_loadu_si256(tail.as_ptr().add(2).cast());
+                    let products = _mm256_slli_epi32::<7>(_mm256_loadu_si256(x.neg_sums.as_ptr().add(8 * i).cast()));
+                    let (w, q) = (_mm256_xor_si256(w, _mm256_set1_epi8(-128)), x.q.as_ptr().add(32 * i));
+                    let products = _mm256_dpbusd_epi32(products, w, _mm256_loadu_si256(q.cast()));
+                    let scale = _mm256_set1_ps(crate::quant::blocks::scale(tail) * x.d[i]);
+                    let part = _mm512_zextps256_ps512(_mm256_mul_ps(_mm256_cvtepi32_ps(products), scale));
+                    sums[0][v] = _mm512_add_ps(sums[0][v], part);
+                }
+            }
+        }
+        all[r] = total(sums);
+    }
+    all
 }
 
 /// Dot products of rows of floats that `$read` loads 16 at a time; its mask says how many there are.

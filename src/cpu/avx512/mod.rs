@@ -33,7 +33,7 @@ pub(super) static TABLE: [Kernels; 16] = [
     kernels!(F32, F32, pairs 2 dot::f32, add::f32),
     kernels!(F16, F32, pairs 2 dot::f16, add::f16),
     kernels!(BF16, F32, pairs 2 dot::bf16, add::bf16),
-    kernels!(Q8_0, Q8Halves, pairs 4 dot::q8_0, add::q8_0),
+    kernels!(Q8_0, Q8, pairs 4 dot::q8_0, add::q8_0),
     kernels!(Q4_0, Q8Halves, pairs 4 dot::q4_0, add::q4_0),
     kernels!(Q4_1, Q8Halves, half_dot::q4_1, simpler::q4_1),
     kernels!(Q5_0, Q8Halves, half_dot::q5_0, simpler::q5_0),
