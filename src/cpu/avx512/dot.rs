@@ -10,10 +10,10 @@ use std::arch::x86_64::*;
 /// Blocks per step.
 const GROUP_BLOCKS: usize = GROUP / QK;
 
-/// Dot products of blocks of 32 with an F16 scale before them. `$unpack` turns groups of them into values that are offset by 2
+/// Dot products of blocks of half-bytes with an F16 scale before them, which `$unpack` turns into values that are offset by 2
 /// to the power of `$offset`.
-macro_rules! blocks {
-    ($name:ident, $block_bytes:expr, $offset:literal, $unpack:path) => {
+macro_rules! half_bytes {
+    ($name:ident, $offset:literal, $unpack:path) => {
         #[inline]
         #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi,avx512vnni,avx2,fma,f16c")]
         pub(super) fn $name<const R: usize, const N: usize>(
@@ -21,9 +21,7 @@ macro_rules! blocks {
             ahead: [&[u8]; R],
             x: [&ActRow; N],
         ) -> [[f32; N]; R] {
-            const BYTES: usize = GROUP_BLOCKS * $block_bytes;
-            /// Cache lines that each group fetches; groups are a little longer.
-            const LINES: usize = BYTES / 64;
+            const BYTES: usize = GROUP_BLOCKS * Q4_0_BYTES;
             let rows = rows.map(|row| row.as_chunks::<BYTES>());
             let [(first, tail), ..] = rows[..] else { unreachable!() };
             let (n_groups, n_tail) = (first.len(), tail.len());
@@ -34,19 +32,20 @@ macro_rules! blocks {
             for x in &x {
                 assert_eq!(n_groups + usize::from(n_tail > 0), x.len());
             }
-            let scale_words = scales::<{ $block_bytes }>();
+            let scale_words = scales::<Q4_0_BYTES>();
             let mut sums = [[[_mm512_setzero_ps(); N]; R]; 2];
             for i in 0..n_groups {
                 let mut w = [$unpack(&rows[0].0[i], scale_words); R];
-                (0..LINES).for_each(|line| fetch(ahead[0], (LINES * i + line) * 64));
+                fetch(ahead[0], i * 64);
                 for r in 1..R {
                     w[r] = $unpack(&rows[r].0[i], scale_words);
-                    (0..LINES).for_each(|line| fetch(ahead[r], (LINES * i + line) * 64));
+                    fetch(ahead[r], i * 64);
                 }
                 // Taking turns like this keeps both in registers, as an index would not; two groups in one step would not either.
                 sums = [sums[1], add_group::<$offset, R, N>(w, &x, i, sums[0])];
             }
-            for line in LINES * n_groups..(n_groups * BYTES + n_tail).div_ceil(64) {
+            // Groups are a little longer than cache lines.
+            for line in n_groups..(n_groups * BYTES + n_tail).div_ceil(64) {
                 ahead.iter().for_each(|ahead| fetch(ahead, line * 64));
             }
             if n_tail > 0 {
@@ -67,8 +66,8 @@ macro_rules! blocks {
     };
 }
 
-blocks!(q4_0, Q4_0_BYTES, 3, unpack_q4_0);
-blocks!(iq4_nl, Q4_0_BYTES, 7, unpack_iq4_nl);
+half_bytes!(q4_0, 3, unpack_q4_0);
+half_bytes!(iq4_nl, 7, unpack_iq4_nl);
 
 /// What is unpacked of a group: its first and its last halves, and the scale of each lane.
 type Unpacked = (__m512i, __m512i, __m512);
