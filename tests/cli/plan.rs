@@ -23,6 +23,15 @@ fn a_shape_is_planned_without_a_model_and_without_a_card() {
 }
 
 #[test]
+fn a_run_is_planned_for_as_many_texts_as_are_asked_for() {
+    for (n, args) in [(1, &[][..]), (8, &["-np", "8"])] {
+        let out = dry_run("run", &[&["-p", "x", "--hardware", CARD, "--json"][..], args].concat()).ok();
+        let plan: Value = serde_json::from_str(&out.stdout).unwrap();
+        assert_eq!((&plan["n_parallel"], plan["at_once"].is_null()), (&Value::from(n), n == 1), "{}", out.stdout);
+    }
+}
+
+#[test]
 fn several_sequences_are_planned_by_what_any_of_them_fires() {
     let plan = |more: &[&str]| {
         let args =

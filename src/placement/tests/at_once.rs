@@ -1,5 +1,6 @@
 //! Plans for several sequences at once.
 
+use super::super::budget::tokens_per_pass;
 use super::*;
 
 /// Plan for `n` sequences, of a model of which a part fits on the card.
@@ -113,4 +114,17 @@ fn what_is_in_common_and_where_arithmetic_takes_over_is_told() {
     assert_eq!((json["n_parallel"].as_u64(), json["at_once"]["arithmetic_limits_from"].as_f64()), (Some(8), Some(3.0)));
     let of = |key: &str| json["at_once"][key].as_f64().unwrap();
     assert!(of("density") < of("union") && of("union") < 8.0 * of("density"));
+}
+
+#[test]
+fn a_pass_has_as_many_tokens_as_are_computed_at_once_where_there_is_a_card() {
+    let (hardware, work) = (machine(), model());
+    let mut routed = work.clone();
+    routed.layers.iter_mut().for_each(|layer| layer.n_used = 1);
+    let run = |n: usize, mode: Mode| Run { room: Room::of_sequences(n), ..run(mode) };
+    let per_pass = |work: &Workload, run: Run| tokens_per_pass(hardware.device.is_some(), work, &run);
+    assert_eq!([1, 4, 8, 16].map(|n| per_pass(&work, run(n, Mode::Exact))), [1, 4, 8, 8]);
+    assert_eq!((per_pass(&routed, run(8, Mode::Exact)), per_pass(&work, run(8, Mode::Predicted))), (1, 1));
+    assert_eq!(per_pass(&work, Run { n_ubatch: 4, ..run(8, Mode::Exact) }), 4);
+    assert_eq!(tokens_per_pass(false, &routed, &run(16, Mode::Exact)), 16);
 }
