@@ -1,5 +1,5 @@
 //! Fetching into the caches what will be read, without waiting for it.
-#![allow(unsafe_code, reason = "prefetching takes a raw pointer")]
+#![allow(unsafe_code, reason = "prefetching takes a raw pointer, and is an instruction of its own on AArch64")]
 
 /// Bytes that are fetched together.
 pub(super) const LINE: usize = 64;
@@ -24,6 +24,29 @@ pub(super) fn first_of(bytes: &[u8]) {
         // SAFETY: every x86-64 processor has SSE, and a prefetch may name any address: it never faults.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(bytes.as_ptr().cast()) };
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a prefetch may name any address: it never faults, and changes nothing but the caches.
+    unsafe {
+        std::arch::asm!("prfm pldl2keep, [{}]", in(reg) bytes.as_ptr(), options(readonly, nostack, preserves_flags));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let _ = bytes;
+}
+
+/// Fetches the cache line at `offset` of `ahead`, into the first cache.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[inline(always)]
+pub(super) fn near(ahead: &[u8], offset: usize) {
+    let line = ahead.as_ptr().wrapping_add(offset);
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: as above.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) line, options(readonly, nostack, preserves_flags));
+    }
 }

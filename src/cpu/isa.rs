@@ -15,11 +15,18 @@ pub enum Isa {
     AvxVnni,
     /// AVX-512 (F, BW, DQ, VL, VBMI) with VNNI.
     Avx512,
+    /// AArch64 with NEON, which all such processors have.
+    Neon,
+    /// NEON with the 8-bit dot products of Armv8.2 (`FEAT_DotProd`).
+    DotProd,
+    /// The same with the 8-bit products of matrices of Armv8.6 (`FEAT_I8MM`).
+    I8mm,
 }
 
 impl Isa {
     /// All, slowest first.
-    pub const ALL: [Self; 4] = [Self::Plain, Self::Avx2, Self::AvxVnni, Self::Avx512];
+    pub const ALL: [Self; 7] =
+        [Self::Plain, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Neon, Self::DotProd, Self::I8mm];
 
     /// The best that this processor has.
     pub fn detect() -> Self {
@@ -44,11 +51,26 @@ impl Isa {
             Self::Avx2 => avx2(),
             Self::AvxVnni => avx2() && is_x86_feature_detected!("avxvnni"),
             Self::Avx512 => avx2() && avx512(),
+            Self::Neon | Self::DotProd | Self::I8mm => false,
         }
     }
 
     /// Whether this processor can run it.
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(target_arch = "aarch64")]
+    pub fn is_available(self) -> bool {
+        use std::arch::is_aarch64_feature_detected;
+        let dot_products = || is_aarch64_feature_detected!("dotprod");
+        match self {
+            Self::Plain => true,
+            Self::Neon => is_aarch64_feature_detected!("neon"),
+            Self::DotProd => Self::Neon.is_available() && dot_products(),
+            Self::I8mm => Self::DotProd.is_available() && is_aarch64_feature_detected!("i8mm"),
+            Self::Avx2 | Self::AvxVnni | Self::Avx512 => false,
+        }
+    }
+
+    /// Whether this processor can run it.
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     pub fn is_available(self) -> bool {
         self == Self::Plain
     }
@@ -60,6 +82,9 @@ impl Isa {
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
+            Self::Neon => "neon",
+            Self::DotProd => "dotprod",
+            Self::I8mm => "i8mm",
         }
     }
 }
@@ -96,7 +121,9 @@ mod tests {
         for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
             assert_eq!(isa.name().parse::<Isa>().unwrap(), isa);
         }
-        assert!("neon".parse::<Isa>().unwrap_err().to_string().contains("plain, avx2"));
+        assert!("sse".parse::<Isa>().unwrap_err().to_string().contains("plain, avx2"));
+        let foreign = if cfg!(target_arch = "aarch64") { "avx2" } else { "neon" };
+        assert!(foreign.parse::<Isa>().unwrap_err().to_string().contains("does not have"));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use super::activations::{ActKind, ActRow};
 use super::isa::Isa;
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::plain;
 use super::rows::Rows;
 #[cfg(target_arch = "x86_64")]
@@ -42,7 +44,7 @@ impl Isa {
 
 /// The kernels of one type, compiled with `$dot_features` and `$add_features`, from its dot products of a single row with
 /// some vectors, or with `pairs` those of one or two rows with up to so many, and its scaled addition for several rows.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! row_kernels {
     ($dot_features:literal, $add_features:literal, $dtype:ident, $act:ident, $dot:path, $add:path) => {
         row_kernels!(@ $dot_features, $add_features, $dtype, $act, 4, $add, {
@@ -118,7 +120,7 @@ macro_rules! row_kernels {
         }
     }};
 }
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 pub(super) use row_kernels;
 
 /// Tables, best first.
@@ -129,7 +131,14 @@ static TABLES: [(Isa, &[Kernels]); 4] = [
     (Isa::Avx2, &avx2::TABLE),
     (Isa::Plain, &plain::TABLE),
 ];
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+static TABLES: [(Isa, &[Kernels]); 4] = [
+    (Isa::I8mm, &neon::I8MM_TABLE),
+    (Isa::DotProd, &neon::DOTPROD_TABLE),
+    (Isa::Neon, &neon::TABLE),
+    (Isa::Plain, &plain::TABLE),
+];
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 static TABLES: [(Isa, &[Kernels]); 1] = [(Isa::Plain, &plain::TABLE)];
 
 fn find(isa: Isa, dtype: GgmlType) -> Option<&'static Kernels> {

@@ -12,10 +12,12 @@ mod fetch;
 pub mod gemm;
 pub mod isa;
 pub mod kernels;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 pub mod ordered;
 pub mod plain;
 pub mod pool;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod row_group;
 pub mod rows;
 pub mod several;

@@ -1,8 +1,7 @@
 //! Rows that are added together, so that the sums are loaded and stored less often.
-#![allow(unsafe_code, reason = "prefetching takes a raw pointer")]
 
+pub(super) use super::fetch::near as fetch;
 use super::rows::Rows;
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 /// Rows added at a time.
 pub(super) const AT_ONCE: usize = 4;
@@ -32,11 +31,4 @@ impl<'a> RowGroup<'a> {
             fetch(ahead, offset);
         }
     }
-}
-
-/// Fetches the cache line at `offset` of `ahead`.
-#[inline(always)]
-pub(super) fn fetch(ahead: &[u8], offset: usize) {
-    // SAFETY: every x86-64 processor has SSE, and a prefetch may name any address: it never faults.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(offset).cast()) };
 }

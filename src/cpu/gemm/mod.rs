@@ -121,7 +121,6 @@ fn times(isa: Isa, tile: &Tile, x: &TokenPiece, sums: &mut [[f32; TILE_ROWS]]) {
         Isa::AvxVnni => avx2::times(tile, x, sums, true),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::times(tile, x, sums),
-        #[cfg(not(target_arch = "x86_64"))]
         _ => plain::times(tile, x, sums),
     }
 }

@@ -190,7 +190,6 @@ fn add_strip<'a>(isa: Isa, w: &[Strip; NEURONS], x: TokenFactors<'a>, sums: &mut
         Isa::Avx2 | Isa::AvxVnni => sparse256::add_strip(w, x, sums),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => sparse512::add_strip(w, x, sums),
-        #[cfg(not(target_arch = "x86_64"))]
         _ => add_strip_plain(w, x, sums),
     }
 }

@@ -72,8 +72,7 @@ impl Kernels {
             Isa::Avx2 | Isa::AvxVnni => &AVX2,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => &AVX512,
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::AvxVnni | Isa::Avx512 => &PLAIN,
+            _ => &PLAIN,
         }
     }
 }
