@@ -12,6 +12,8 @@ mod ahead;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod packed;
 mod plain;
 pub mod sparse;
@@ -121,6 +123,8 @@ fn times(isa: Isa, tile: &Tile, x: &TokenPiece, sums: &mut [[f32; TILE_ROWS]]) {
         Isa::AvxVnni => avx2::times(tile, x, sums, true),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => avx512::times(tile, x, sums),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon | Isa::DotProd | Isa::I8mm => neon::times(isa, tile, x, sums),
         _ => plain::times(tile, x, sums),
     }
 }

@@ -6,6 +6,8 @@
 
 use super::ahead::Ahead;
 use super::bytes;
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::tile::{Form, Line};
 #[cfg(target_arch = "x86_64")]
 use super::{sparse256, sparse512, unpack512};
@@ -190,6 +192,8 @@ fn add_strip<'a>(isa: Isa, w: &[Strip; NEURONS], x: TokenFactors<'a>, sums: &mut
         Isa::Avx2 | Isa::AvxVnni => sparse256::add_strip(w, x, sums),
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => sparse512::add_strip(w, x, sums),
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon | Isa::DotProd | Isa::I8mm => neon::sparse::add_strip(w, x, sums),
         _ => add_strip_plain(w, x, sums),
     }
 }

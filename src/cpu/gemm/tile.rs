@@ -100,6 +100,11 @@ impl Tile {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx512 => super::unpack512::floats(dtype, rows, n_cols, &mut self.floats),
+                    #[cfg(target_arch = "aarch64")]
+                    Isa::Neon | Isa::DotProd | Isa::I8mm => {
+                        let _ = dtype;
+                        super::neon::unpack::floats(read, rows, &mut self.floats[..n_cols]);
+                    }
                     _ => self.unpack_floats(read, rows),
                 }
             }
@@ -112,6 +117,8 @@ impl Tile {
                 match isa {
                     #[cfg(target_arch = "x86_64")]
                     Isa::Avx512 => super::unpack512::blocks(format, rows, n_cols, lines),
+                    #[cfg(target_arch = "aarch64")]
+                    Isa::Neon | Isa::DotProd | Isa::I8mm => super::neon::unpack::blocks(isa, format, rows, lines),
                     _ => unpack_blocks(format, rows, lines),
                 }
             }
