@@ -1,7 +1,7 @@
 //! The kernels of each instruction set.
 #![allow(unsafe_code, reason = "features that a kernel is compiled for are checked at run time")]
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use super::tiles;
 use super::{Lanes, Product, Running, Soften, fused};
 use crate::cpu::Isa;
@@ -39,6 +39,8 @@ impl Kernels {
             Isa::Avx2 | Isa::AvxVnni => &AVX2,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => &AVX512,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::DotProd | Isa::I8mm => &NEON,
             _ => &PLAIN,
         }
     }
@@ -58,9 +60,9 @@ static PLAIN: Kernels = Kernels {
 };
 
 /// Kernels compiled with these features.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! kernels {
-    ($features:literal, $add:path) => {{
+    ($features:literal, $add:path, $read_f16:expr) => {{
         #[target_feature(enable = $features)]
         fn add(of: &Product, out: &mut [Lanes]) {
             $add(of, out);
@@ -86,13 +88,17 @@ macro_rules! kernels {
             soften: |of, scores, running, out| unsafe { soften(of, scores, running, out) },
             // SAFETY: as above.
             weigh: |scale, cap, max, scores| unsafe { weigh(scale, cap, max, scores) },
-            // SAFETY: as above; all processors with AVX2 that are taken have F16C.
-            read_f16: |stored, out| unsafe { tiles::read_f16(stored, out) },
+            read_f16: $read_f16,
         }
     }};
 }
 
+/// SAFETY: `Kernels::of` gives it out where the processor has AVX2, and all that are taken then have F16C.
 #[cfg(target_arch = "x86_64")]
-static AVX2: Kernels = kernels!("avx2,fma", tiles::avx2);
+const READ_F16: Dequantize = |stored, out| unsafe { tiles::read_f16(stored, out) };
 #[cfg(target_arch = "x86_64")]
-static AVX512: Kernels = kernels!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", tiles::avx512);
+static AVX2: Kernels = kernels!("avx2,fma", tiles::avx2, READ_F16);
+#[cfg(target_arch = "x86_64")]
+static AVX512: Kernels = kernels!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", tiles::avx512, READ_F16);
+#[cfg(target_arch = "aarch64")]
+static NEON: Kernels = kernels!("neon", tiles::neon, convert::from_f16);

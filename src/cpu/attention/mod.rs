@@ -17,7 +17,7 @@ mod fused;
 mod kernels;
 #[cfg(test)]
 mod tests;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod tiles;
 
 pub use kernels::Kernels;

@@ -2,13 +2,18 @@
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
 use super::{LANES, Lanes, Product};
+#[cfg(target_arch = "x86_64")]
 use crate::quant::convert;
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::*;
+#[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
 /// Lanes of the shortest vectors.
 const NARROW: usize = 8;
 
 /// Reads floats of 16 bits.
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,f16c")]
 pub(super) fn read_f16(stored: &[u8], out: &mut [f32]) {
     let (vectors, rest) = out.as_chunks_mut::<NARROW>();
@@ -18,6 +23,14 @@ pub(super) fn read_f16(stored: &[u8], out: &mut [f32]) {
         unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(stored.as_ptr().cast()))) };
     }
     convert::from_f16(stored_rest, rest);
+}
+
+/// `a * b + c`.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+#[target_feature(enable = "neon")]
+fn fused(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+    vfmaq_f32(c, a, b)
 }
 
 /// `$name` adds products in tiles of up to 6 rows of `$most` vectors of `$lanes` lanes at the most; `$narrow` does the last
@@ -118,7 +131,9 @@ macro_rules! tiles {
     };
 }
 
+#[cfg(target_arch = "x86_64")]
 tiles!(avx2, tile256, tile256, "avx2,fma", 8, 2, _mm256_load_ps, _mm256_store_ps, _mm256_set1_ps, _mm256_fmadd_ps);
+#[cfg(target_arch = "x86_64")]
 tiles!(
     avx512,
     tile512,
@@ -131,3 +146,5 @@ tiles!(
     _mm512_set1_ps,
     _mm512_fmadd_ps
 );
+#[cfg(target_arch = "aarch64")]
+tiles!(neon, tile128, tile128, "neon", 4, 4, vld1q_f32, vst1q_f32, vdupq_n_f32, fused);

@@ -1,7 +1,7 @@
 //! The kernels of each instruction set.
 #![allow(unsafe_code, reason = "features that a kernel is compiled for are checked at run time")]
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use super::blocks;
 use super::{fused, plain};
 use crate::cpu::Isa;
@@ -72,6 +72,8 @@ impl Kernels {
             Isa::Avx2 | Isa::AvxVnni => &AVX2,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => &AVX512,
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon | Isa::DotProd | Isa::I8mm => &NEON,
             _ => &PLAIN,
         }
     }
@@ -85,7 +87,7 @@ static PLAIN: Kernels = Kernels {
 };
 
 /// Kernels compiled with these features, with so many columns at a time.
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 macro_rules! kernels {
     ($features:literal, $channels:literal, $block:path, $width:literal) => {{
         #[target_feature(enable = $features)]
@@ -121,3 +123,5 @@ macro_rules! kernels {
 static AVX2: Kernels = kernels!("avx2,fma", 32, blocks::avx2, 16);
 #[cfg(target_arch = "x86_64")]
 static AVX512: Kernels = kernels!("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma", 64, blocks::avx512, 32);
+#[cfg(target_arch = "aarch64")]
+static NEON: Kernels = kernels!("neon", 16, blocks::neon, 16);

@@ -12,7 +12,7 @@
 //!
 //! [`plain`] is that, token by token. [`Kernels`] do the same faster for a token, and [`chunk`] for many.
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod blocks;
 pub mod chunk;
 mod fused;
