@@ -29,22 +29,35 @@ pub fn agreement(rows: &[u8], row_bytes: usize, x: &[u64], out: &mut [f32]) {
         unsafe { agreement_popcnt(rows, row_bytes, x, out) };
         return;
     }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: all processors that are built for have NEON.
+    unsafe {
+        agreement_cnt(rows, row_bytes, x, out);
+    }
+    #[cfg(not(target_arch = "aarch64"))]
     agreement_plain(rows, row_bytes, x, out);
 }
 
+#[cfg(any(not(target_arch = "aarch64"), test))]
 #[inline(always)]
 fn agreement_plain(rows: &[u8], row_bytes: usize, x: &[u64], out: &mut [f32]) {
     let n = (row_bytes * 8) as f32;
     for (row, out) in rows.chunks_exact(row_bytes).zip(out) {
-        let (words, rest) = row.as_chunks::<8>();
-        let mut differ: u32 = words.iter().zip(x).map(|(w, x)| (u64::from_le_bytes(*w) ^ x).count_ones()).sum();
-        if !rest.is_empty() {
-            let mut last = [0; 8];
-            last[..rest.len()].copy_from_slice(rest);
-            differ += (u64::from_le_bytes(last) ^ x[words.len()]).count_ones();
-        }
-        *out = n - 2.0 * differ as f32;
+        *out = n - 2.0 * differences(row, x) as f32;
     }
+}
+
+/// How many signs of a row or of its end differ from those of `x`.
+#[inline(always)]
+fn differences(row: &[u8], x: &[u64]) -> u32 {
+    let (words, rest) = row.as_chunks::<8>();
+    let mut differ: u32 = words.iter().zip(x).map(|(w, x)| (u64::from_le_bytes(*w) ^ x).count_ones()).sum();
+    if !rest.is_empty() {
+        let mut last = [0; 8];
+        last[..rest.len()].copy_from_slice(rest);
+        differ += (u64::from_le_bytes(last) ^ x[words.len()]).count_ones();
+    }
+    differ
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -59,6 +72,32 @@ fn agreement_popcnt(rows: &[u8], row_bytes: usize, x: &[u64], out: &mut [f32]) {
     agreement_plain(rows, row_bytes, x, out);
 }
 
+/// Counts in bytes, and adds those up when they could overflow.
+#[cfg(target_arch = "aarch64")]
+#[target_feature(enable = "neon")]
+fn agreement_cnt(rows: &[u8], row_bytes: usize, x: &[u64], out: &mut [f32]) {
+    use std::arch::aarch64::*;
+    /// Vectors whose counts, up to 8 of each byte, fit in a byte.
+    const VECTORS: usize = u8::MAX as usize / 8;
+    let n = (row_bytes * 8) as f32;
+    let pairs = x.as_chunks::<2>().0;
+    for (row, out) in rows.chunks_exact(row_bytes).zip(out) {
+        let (vectors, rest) = row.as_chunks::<16>();
+        let mut sums = vdupq_n_u32(0);
+        for (vectors, x) in vectors.chunks(VECTORS).zip(pairs.chunks(VECTORS)) {
+            let mut counts = vdupq_n_u8(0);
+            for (signs, x) in vectors.iter().zip(x) {
+                // SAFETY: 16 bytes each.
+                let (signs, x) = unsafe { (vld1q_u8(signs.as_ptr()), vld1q_u64(x.as_ptr())) };
+                counts = vaddq_u8(counts, vcntq_u8(veorq_u8(signs, vreinterpretq_u8_u64(x))));
+            }
+            sums = vpadalq_u16(sums, vpaddlq_u8(counts));
+        }
+        let differ = vaddvq_u32(sums) + differences(rest, x.get(2 * vectors.len()..).unwrap_or_default());
+        *out = n - 2.0 * differ as f32;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,7 +105,7 @@ mod tests {
 
     #[test]
     fn agreement_is_that_of_a_count_element_by_element() {
-        for n in [8, 64, 72, 512, 4096] {
+        for n in [8, 64, 72, 200, 512, 4096, 8264] {
             let (x, w) = (noise(n, 3), noise(5 * n, 4));
             let bytes =
                 |w: &[f32]| w.chunks(8).map(|w| w.iter().rev().fold(0, |b, w| b << 1 | u8::from(*w < 0.0))).collect();
