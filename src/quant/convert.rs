@@ -5,6 +5,7 @@ use super::decoded::dequantize;
 use super::types::GgmlType;
 use super::{iq4, k_quantize, k_quants, legacy, mxfp4};
 use anyhow::{Result, bail};
+#[cfg(not(target_arch = "aarch64"))]
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
@@ -100,11 +101,20 @@ fn to_f32(x: &[f32], out: &mut [u8]) {
     }
 }
 
+#[cfg(not(target_arch = "aarch64"))]
 /// Elements converted at a time: `half` converts slices eight at a time if the processor can.
 const STEP: usize = 64;
 
 /// Reads a row of this type; see [`Dequantize`].
 pub fn from_f16(row: &[u8], out: &mut [f32]) {
+    #[cfg(target_arch = "aarch64")]
+    return super::halves::to_floats(row, out);
+    #[cfg(not(target_arch = "aarch64"))]
+    by_steps(row, out);
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+fn by_steps(row: &[u8], out: &mut [f32]) {
     let mut halves = [f16::ZERO; STEP];
     for (o, b) in out.chunks_mut(STEP).zip(row.chunks(2 * STEP)) {
         for (h, b) in halves.iter_mut().zip(b.chunks_exact(2)) {

@@ -9,6 +9,8 @@ pub mod k_quants;
 pub mod iq4;
 mod lanes;
 mod grid;
+#[cfg(target_arch = "aarch64")]
+mod halves;
 mod search;
 mod k_affine;
 mod k_symmetric;
