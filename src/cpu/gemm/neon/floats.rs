@@ -2,7 +2,7 @@
 
 use super::super::packed::TokenPiece;
 use super::super::tile::{Floats, TILE_ROWS};
-use super::vectors::{LANES, TOKENS, quad_of, read, read_words, vector, write};
+use super::vectors::{LANES, TOKENS, quad_of, read, read_words, write};
 use std::arch::aarch64::*;
 
 const VECTORS: usize = TILE_ROWS / LANES;
@@ -16,8 +16,8 @@ pub(super) fn times<const N: usize>(w: &[Floats], x: &TokenPiece, sums: &mut [[f
         let mut piece = [[vdupq_n_f32(0.0); VECTORS]; TOKENS];
         for (w, x) in w.iter().zip(x) {
             let x = vreinterpretq_f32_u32(read_words(quad_of(x, quad)));
-            for v in 0..VECTORS {
-                let w = read(vector(&w.0, v));
+            for (v, w) in w.0.as_chunks().0.iter().enumerate() {
+                let w = read(w);
                 piece[0][v] = vfmaq_laneq_f32::<0>(piece[0][v], w, x);
                 piece[1][v] = vfmaq_laneq_f32::<1>(piece[1][v], w, x);
                 piece[2][v] = vfmaq_laneq_f32::<2>(piece[2][v], w, x);
