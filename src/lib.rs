@@ -15,6 +15,12 @@
 #![warn(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic"))]
 
+// Elsewhere all of it would compile, and be wrong.
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("powerinfer needs a 64-bit target: a model is mapped into memory whole");
+#[cfg(not(target_endian = "little"))]
+compile_error!("powerinfer needs a little-endian target: weights are computed with as they lie in files");
+
 pub mod units;
 pub mod printable;
 pub mod progress;

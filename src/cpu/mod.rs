@@ -9,6 +9,7 @@ mod avx512;
 pub mod cores;
 mod exp;
 mod fetch;
+pub mod floor;
 pub mod gemm;
 pub mod isa;
 pub mod kernels;

@@ -54,6 +54,7 @@ mod plan_lacking;
 mod plan_rows;
 mod positions;
 mod predict;
+mod processors;
 mod profile;
 mod progress_json;
 mod pwri;

@@ -6,3 +6,4 @@ mod excerpts;
 #[cfg(target_os = "linux")]
 mod gpu_check;
 mod kernel_manifest;
+mod targets;

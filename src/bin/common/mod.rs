@@ -69,7 +69,7 @@ fn status<A: Parser>(run: fn(A) -> Result<()>) -> u8 {
         Ok(args) => args,
         Err(code) => return code,
     };
-    let Err(error) = run(args) else { return DONE };
+    let Err(error) = powerinfer::cpu::floor::check().and_then(|()| run(args)) else { return DONE };
     if error.is::<Interrupted>() {
         terminal::tell!("interrupted");
         return INTERRUPTED;
