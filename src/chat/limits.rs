@@ -23,6 +23,20 @@ pub(super) fn set(more: u64) {
 #[cfg(not(unix))]
 pub(super) fn set(_more: u64) {}
 
+/// Whether this process has had more than `most` bytes of memory, where the system itself sets no bound: as on macOS, which
+/// takes the limit of [`set`] and does not keep it.
+pub(super) fn exceeded(most: u64) -> bool {
+    #[cfg(target_os = "macos")]
+    {
+        crate::files::most_memory().is_some_and(|had| had > most)
+    }
+    #[cfg(not(target_os = "macos"))]
+    {
+        let _ = most;
+        false
+    }
+}
+
 /// The size of the address space; not known where there is no Linux.
 #[cfg(unix)]
 fn mapped_bytes() -> Option<u64> {

@@ -1,7 +1,11 @@
 //! Which cores are available for computing.
 #![allow(unsafe_code, reason = "the standard library cannot bind threads to cores")]
 
-use std::fs;
+#[cfg(any(target_os = "linux", test))]
+mod capacity;
+#[cfg(target_os = "macos")]
+mod macos;
+
 use std::num::NonZero;
 
 /// How many threads can run at once: the cores, less what affinity and quotas take away.
@@ -9,13 +13,28 @@ pub fn usable_cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// The performance cores that this thread may use, where the system has two kinds (Intel hybrids on Linux).
+/// The performance cores that this thread may use, where the system has several kinds (Intel hybrids and big.LITTLE on Linux,
+/// Apple silicon): the system's numbers of them, or on macOS as many numbers as there are such cores.
 pub fn performance_cores() -> Option<Vec<usize>> {
-    let cores = parse_cores(&fs::read_to_string("/sys/devices/cpu_core/cpus").ok()?)?;
-    Some(allowed(cores)).filter(|cores| !cores.is_empty())
+    #[cfg(target_os = "linux")]
+    {
+        let cores = match std::fs::read_to_string("/sys/devices/cpu_core/cpus") {
+            Ok(list) => parse_cores(&list)?,
+            Err(_) if cfg!(target_arch = "aarch64") => capacity::performance_cores("/sys/devices/system/cpu".as_ref())?,
+            Err(_) => return None,
+        };
+        Some(allowed(cores)).filter(|cores| !cores.is_empty())
+    }
+    #[cfg(target_os = "macos")]
+    {
+        macos::performance_cores()
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "macos")))]
+    None
 }
 
 /// Reads the kernel's lists of cores: `0-7,16`.
+#[cfg(any(target_os = "linux", test))]
 fn parse_cores(list: &str) -> Option<Vec<usize>> {
     let mut cores = Vec::new();
     for part in list.trim().split(',').filter(|part| !part.is_empty()) {
@@ -31,7 +50,7 @@ fn parse_cores(list: &str) -> Option<Vec<usize>> {
 
 #[cfg(target_os = "linux")]
 const MAX_CORES: usize = libc::CPU_SETSIZE as usize;
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(not(target_os = "linux"), test))]
 const MAX_CORES: usize = 1024;
 
 /// Those of `cores` that this thread may use.
@@ -43,18 +62,13 @@ fn allowed(mut cores: Vec<usize>) -> Vec<usize> {
     if unsafe { libc::sched_getaffinity(0, size_of_val(&set), &mut set) } != 0 {
         return Vec::new();
     }
-    // SAFETY: `parse_cores` keeps cores below CPU_SETSIZE, the number of bits in `set`.
-    cores.retain(|core| unsafe { libc::CPU_ISSET(*core, &set) });
+    // SAFETY: below CPU_SETSIZE, the number of bits in `set`.
+    cores.retain(|core| *core < MAX_CORES && unsafe { libc::CPU_ISSET(*core, &set) });
     cores
 }
 
-#[cfg(not(target_os = "linux"))]
-fn allowed(_: Vec<usize>) -> Vec<usize> {
-    Vec::new()
-}
-
-/// Keeps this thread to `cores`, as returned by `performance_cores`. Best effort: if the system refuses, nothing
-/// changes.
+/// Keeps this thread to `cores`, as returned by `performance_cores`; macOS is only told which kind it is for. Best effort: if
+/// the system refuses, nothing changes.
 #[cfg(target_os = "linux")]
 pub(super) fn keep_to(cores: &[usize]) {
     // SAFETY: cpu_set_t is an array of integers, for which zero is a value.
@@ -67,7 +81,12 @@ pub(super) fn keep_to(cores: &[usize]) {
     unsafe { libc::sched_setaffinity(0, size_of_val(&set), &set) };
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(target_os = "macos")]
+pub(super) fn keep_to(_: &[usize]) {
+    macos::prefer();
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
 pub(super) fn keep_to(_: &[usize]) {}
 
 #[cfg(test)]

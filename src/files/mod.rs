@@ -10,10 +10,14 @@ mod memory;
 pub mod signals;
 mod space;
 mod special;
+#[cfg(target_os = "macos")]
+pub(crate) mod sysctl;
 mod target;
 mod temporary;
 
 pub use atomic::{AtomicFile, check_new, check_writable, write_whole};
+#[cfg(unix)]
+pub use faults::most_memory;
 pub use faults::waits_for_pages;
 pub use input::{MOST_PROMPT, MOST_TEXT, open_regular, read_regular, read_standard_input, read_text, utf8};
 pub use kind::is_same;

@@ -9,6 +9,18 @@ pub fn prepare() {
     unix::prepare();
 }
 
+/// Whether `signal` is ignored, as it is of programs that nohup starts.
+#[cfg(unix)]
+pub fn is_ignored(signal: i32) -> bool {
+    // SAFETY: a null action only asks; an action of zeros is a valid place for the answer.
+    let handler = unsafe {
+        let mut now: libc::sigaction = std::mem::MaybeUninit::zeroed().assume_init();
+        libc::sigaction(signal, std::ptr::null(), &mut now);
+        now.sa_sigaction
+    };
+    handler == libc::SIG_IGN
+}
+
 /// Nothing to prepare.
 #[cfg(not(unix))]
 pub fn prepare() {}

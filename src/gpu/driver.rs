@@ -108,7 +108,12 @@ impl Library {
     fn load() -> Result<Self> {
         // SAFETY: loading runs the library's initialisers; it is the driver's, or what the user put in its place.
         let present = unsafe { sys::is_culib_present() };
-        ensure!(present, "no NVIDIA driver ({} not found)", if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" });
+        let missing = match () {
+            () if cfg!(windows) => "nvcuda.dll not found",
+            () if cfg!(target_os = "macos") => "there is none for macOS",
+            () => "libcuda.so.1 not found",
+        };
+        ensure!(present, "no NVIDIA driver ({missing})");
         Ok(Self)
     }
 

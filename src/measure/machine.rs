@@ -56,7 +56,20 @@ pub fn measure(
 pub fn cpu_name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':').map(|(_, n)| n.trim()));
-    shortened(name.unwrap_or(ARCHITECTURE))
+    shortened(name.map(str::to_owned).or_else(board).as_deref().unwrap_or(ARCHITECTURE))
+}
+
+/// The name of a Mac's processor, or of the board where Linux tells none of the processor, as on ARM.
+fn board() -> Option<String> {
+    #[cfg(target_os = "macos")]
+    {
+        crate::files::sysctl::text(c"machdep.cpu.brand_string")
+    }
+    #[cfg(not(target_os = "macos"))]
+    {
+        let model = std::fs::read_to_string("/sys/firmware/devicetree/base/model").ok()?;
+        Some(model.trim_matches(['\0', '\n', ' ']).to_owned()).filter(|model| !model.is_empty())
+    }
 }
 
 /// In place of a name where the system tells none.

@@ -36,9 +36,10 @@ pub fn while_waiting<T>(read: impl FnOnce() -> T) -> T {
 /// When the system refuses a handler.
 #[cfg(unix)]
 pub fn watch(stop: impl Fn() + Send + 'static) -> Result<()> {
+    use powerinfer::files::signals::is_ignored;
     use signal_hook::consts::{SIGHUP, SIGTERM};
     // Who started the program with nohup wants it to go on.
-    let heard: Vec<i32> = [SIGTERM, SIGHUP].into_iter().filter(|s| !unix::is_ignored(*s)).collect();
+    let heard: Vec<i32> = [SIGTERM, SIGHUP].into_iter().filter(|s| !is_ignored(*s)).collect();
     let mut signals = signal_hook::iterator::Signals::new(heard)?;
     unix::remember_terminal();
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
@@ -74,13 +75,6 @@ mod unix {
     const PATIENCE: Duration = Duration::from_millis(1500);
 
     static TERMINAL: OnceLock<Termios> = OnceLock::new();
-
-    /// Whether the program was started with `signal` ignored, where the system tells.
-    pub fn is_ignored(signal: i32) -> bool {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-        mask.and_then(|m| u64::from_str_radix(m.trim(), 16).ok()).is_some_and(|m| m >> (signal - 1) & 1 == 1)
-    }
 
     pub fn remember_terminal() {
         if let Ok(now) = tcgetattr(stdin()) {
