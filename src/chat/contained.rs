@@ -4,7 +4,7 @@
 //! The program starts itself again with [`ARGUMENT`] as its only argument, which leads it to [`serve`]. The child takes a
 //! [`Request`] from its standard input and writes a prompt or an error to its standard output. Before it reads anything
 //! it limits its memory and the size of core files (on systems that have `setrlimit`; bounds on memory hold on Linux, and on
-//! macOS it looks every [`INTERVAL`] how much it has), and it ends when it has used up its time. The parent waits longer than
+//! macOS it looks every few milliseconds how much it has), and it ends when it has used up its time. The parent waits longer than
 //! that, and kills it then. On systems without such limits, as on Windows, time alone is bounded.
 
 use super::errors::{Refused, Unusable};
