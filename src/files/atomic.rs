@@ -1,7 +1,8 @@
 //! Files that appear whole or not at all.
 
-#[cfg(unix)]
 use super::mapped;
+#[cfg(windows)]
+use super::replace::{is_fixed, is_in_use};
 use super::special::{self, Special};
 use super::target::{Target, find};
 use super::temporary::Temporary;
@@ -75,8 +76,7 @@ impl<'a> AtomicFile<'a> {
     /// When the disk is full; when `bytes` are of a mapped file that is no longer whole; [`Interrupted`].
     pub fn append(&mut self, bytes: &[u8]) -> Result<()> {
         self.writer.write_all(bytes).map_err(|error| {
-            #[cfg(unix)]
-            if error.raw_os_error() == Some(libc::EFAULT)
+            if is_of_memory(&error)
                 && let Some(name) = mapped::file_of(bytes)
             {
                 return anyhow!("{name}: {}", mapped::NOT_WHOLE);
@@ -98,6 +98,18 @@ impl<'a> AtomicFile<'a> {
     }
 }
 
+/// Whether what failed was to read the bytes that were to be written.
+fn is_of_memory(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    let codes = [libc::EFAULT];
+    #[cfg(windows)]
+    let codes = {
+        use windows_sys::Win32::Foundation::{ERROR_NOACCESS, ERROR_SWAPERROR};
+        [ERROR_NOACCESS, ERROR_SWAPERROR].map(|code| code as i32)
+    };
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
+}
+
 /// What failed to be written to the file that the user calls `shown`. No `io::Error` within: a reader that leaves standard
 /// output is no failure, and this is.
 fn cannot(shown: &str, error: &io::Error) -> anyhow::Error {
@@ -107,6 +119,12 @@ fn cannot(shown: &str, error: &io::Error) -> anyhow::Error {
     }
     // The operating system's words, without the temporary path that `tempfile` adds.
     let words = inner.and_then(|e| e.source()).map_or_else(|| error.to_string(), ToString::to_string);
+    #[cfg(windows)]
+    if is_in_use(error) {
+        return anyhow!(
+            "{shown}: cannot be written: {words}; it is read-only, or open in another program, which has to close it"
+        );
+    }
     anyhow!("{shown}: cannot be written: {words}")
 }
 
@@ -116,10 +134,19 @@ fn cannot(shown: &str, error: &io::Error) -> anyhow::Error {
 /// As [`AtomicFile::create`].
 pub fn check_writable(target: &Path) -> Result<()> {
     let tried = match find(target)? {
-        Target::File(path) => Temporary::create(&path).and_then(|mut file| file.link()),
+        Target::File(path) => check_file(&path),
         Target::Special(path) => special::check(&path),
     };
     tried.map_err(|e| cannot(&target.display().to_string(), &e))
+}
+
+/// The same for a file.
+fn check_file(path: &Path) -> io::Result<()> {
+    #[cfg(windows)]
+    if is_fixed(path) {
+        return Err(io::Error::from_raw_os_error(windows_sys::Win32::Foundation::ERROR_ACCESS_DENIED as i32));
+    }
+    Temporary::create(path).and_then(|mut file| file.link())
 }
 
 /// Holds that no file is at `target`: for what a user may have written by hand. Devices and pipes are none.

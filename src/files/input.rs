@@ -1,10 +1,12 @@
 //! What is read: regular files where they are mapped or read out of order, texts of limited size from anywhere.
 
-use super::kind::special;
+use super::kind::{special_at, special_open};
 use crate::progress::{self, Progress};
 use crate::units::Bytes;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use std::fs::{self, File};
+use std::fs::File;
+#[cfg(windows)]
+use std::io::IsTerminal;
 use std::io::{self, Read, Seek};
 use std::path::Path;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -36,11 +38,11 @@ const OTHER_MARKS: [(&[u8], &str); 4] =
 /// When it cannot be opened or is a folder, a FIFO, a device or a socket, which is not opened; without its path.
 pub fn open_regular(path: &Path) -> Result<File> {
     let refuse = |kind| anyhow!("is {kind}; give a regular file");
-    if let Some(kind) = special(&fs::metadata(path)?) {
+    if let Some(kind) = special_at(path)? {
         return Err(refuse(kind));
     }
     let file = File::open(path)?;
-    special(&file.metadata()?).map_or(Ok(file), |kind| Err(refuse(kind)))
+    special_open(&file)?.map_or(Ok(file), |kind| Err(refuse(kind)))
 }
 
 /// The text of a regular file of at most `most` bytes.
@@ -51,7 +53,7 @@ pub fn read_regular(path: &Path, most: Bytes) -> Result<String> {
     let file = open_regular(path)?;
     let len = Bytes(file.metadata()?.len());
     ensure!(len <= most, "has {len}; at most {most} are read");
-    utf8(read_at_most(file, most, len, FILE)?)
+    text(read_at_most(file, most, len, FILE)?)
 }
 
 /// The text at `path`, which may be a FIFO or a device: at most `most` of a file, and less of what does not say how long
@@ -60,14 +62,10 @@ pub fn read_regular(path: &Path, most: Bytes) -> Result<String> {
 /// # Errors
 /// One line, without its path: what is wrong with the file, or that it is no UTF-8.
 pub fn read_text(path: &Path, most: Bytes, progress: &dyn Progress) -> Result<String> {
-    let found = fs::metadata(path)?;
-    if found.is_file() {
-        return read_regular(path, most);
-    }
-    let kind = special(&found).unwrap_or_default();
-    ensure!(!found.is_dir() && !kind.contains("socket"), "is {kind}; give a text file");
+    let Some(kind) = special_at(path)? else { return read_regular(path, most) };
+    ensure!(!kind.contains("folder") && !kind.contains("socket"), "is {kind}; give a text file");
     let path = path.to_owned();
-    utf8(read_stream(move || File::open(path), kind, most, progress)?)
+    text(read_stream(move || File::open(path), kind, most, progress)?)
 }
 
 /// All of standard input as text, within the same limits.
@@ -77,15 +75,18 @@ pub fn read_text(path: &Path, most: Bytes, progress: &dyn Progress) -> Result<St
 pub fn read_standard_input(most: Bytes, progress: &dyn Progress) -> Result<String> {
     let read = || {
         let mut input = standard_input()?;
-        let found = input.metadata()?;
-        if found.is_file() {
-            let left = Bytes(found.len().saturating_sub(input.stream_position()?));
+        let Some(kind) = special_open(&input)? else {
+            let left = Bytes(input.metadata()?.len().saturating_sub(input.stream_position()?));
             ensure!(left <= most, "has {left}; at most {most} are read");
-            return utf8(read_at_most(input, most, left, FILE)?);
+            return text(read_at_most(input, most, left, FILE)?);
+        };
+        ensure!(!kind.contains("folder"), "is {kind}; give a text file");
+        // Of what is typed, only the standard library's own buffer is UTF-8.
+        #[cfg(windows)]
+        if io::stdin().is_terminal() {
+            return text(read_stream(|| Ok(io::stdin()), kind, most, progress)?);
         }
-        let kind = special(&found).unwrap_or_default();
-        ensure!(!found.is_dir(), "is {kind}; give a text file");
-        utf8(read_stream(move || Ok(input), kind, most, progress)?)
+        text(read_stream(move || Ok(input), kind, most, progress)?)
     };
     read().context("standard input")
 }
@@ -105,7 +106,7 @@ fn standard_input() -> io::Result<File> {
 }
 
 /// Reads to the end, which must come within `most` bytes; `expected` are likely. `from` says what such a thing is.
-fn read_at_most(file: File, most: Bytes, expected: Bytes, from: &str) -> Result<Vec<u8>> {
+fn read_at_most(file: impl Read, most: Bytes, expected: Bytes, from: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let room = usize::try_from(expected.0).ok().filter(|room| bytes.try_reserve_exact(*room).is_ok());
     ensure!(room.is_some(), "has {expected}, for which there is no memory");
@@ -115,8 +116,8 @@ fn read_at_most(file: File, most: Bytes, expected: Bytes, from: &str) -> Result<
 }
 
 /// The same of what may keep one waiting: another thread waits, and is left behind if the user wants to stop.
-fn read_stream(
-    open: impl FnOnce() -> io::Result<File> + Send + 'static,
+fn read_stream<R: Read>(
+    open: impl FnOnce() -> io::Result<R> + Send + 'static,
     kind: &'static str,
     most: Bytes,
     progress: &dyn Progress,
@@ -132,6 +133,18 @@ fn read_stream(
             Err(RecvTimeoutError::Disconnected) => bail!("cannot be read"),
         }
     }
+}
+
+/// [`utf8`], with lines that end as they do in C on this system: on Windows editors end them with CR and LF, and what C reads as
+/// text there has LF only.
+fn text(bytes: Vec<u8>) -> Result<String> {
+    let text = utf8(bytes)?;
+    Ok(if cfg!(windows) { with_plain_lines(text) } else { text })
+}
+
+/// The text with LF in the place of each CR LF.
+fn with_plain_lines(text: String) -> String {
+    if text.contains("\r\n") { text.replace("\r\n", "\n") } else { text }
 }
 
 /// The text that `bytes` are, without a byte order mark.
@@ -152,10 +165,12 @@ pub fn utf8(mut bytes: Vec<u8>) -> Result<String> {
 mod tests {
     use super::*;
     use crate::progress::Silent;
+    use std::fs;
 
     #[test]
     fn a_mark_is_left_out_and_other_encodings_are_named() {
         let text = |bytes: &[u8]| utf8(bytes.to_vec());
+        assert_eq!(text(b"a\r\nb\r\n").unwrap(), "a\r\nb\r\n");
         assert_eq!(text(b"\xef\xbb\xbfabc").unwrap(), "abc");
         assert_eq!(text(b"").unwrap(), "");
         assert_eq!(text("a\u{feff}b".as_bytes()).unwrap(), "a\u{feff}b");
@@ -182,6 +197,25 @@ mod tests {
             assert_eq!(error.unwrap_err().to_string(), "has 5 B; at most 4 B are read");
         }
         assert!(read_text(dir.path(), Bytes(4), &Silent).unwrap_err().to_string().contains("is a folder"));
+    }
+
+    #[test]
+    fn lines_end_as_in_c_on_this_system() {
+        assert_eq!(with_plain_lines("a\r\n\r\nb\rc\n".to_owned()), "a\n\nb\rc\n");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("text");
+        fs::write(&path, "a\r\nb").unwrap();
+        let wanted = if cfg!(windows) { "a\nb" } else { "a\r\nb" };
+        assert_eq!(read_text(&path, MOST_TEXT, &Silent).unwrap(), wanted);
+        assert_eq!(read_regular(&path, MOST_TEXT).unwrap(), wanted);
+    }
+
+    #[cfg(windows)]
+    #[test]
+    fn devices_are_known_by_their_names() {
+        assert_eq!(read_text(Path::new("NUL"), MOST_TEXT, &Silent).unwrap(), "");
+        let error = open_regular(Path::new("nul")).unwrap_err().to_string();
+        assert_eq!(error, "is a device; give a regular file");
     }
 
     #[cfg(unix)]

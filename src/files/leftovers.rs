@@ -2,7 +2,7 @@
 
 use super::target::{Target, find, folder_of};
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 /// Random characters in the name of a temporary file.
@@ -37,9 +37,9 @@ pub(super) fn temporary<R>(
 }
 
 /// Holds `file` as long as it is open: [`remove_leftovers`] then leaves it alone. Where the filesystem has no locks
-/// nothing is ever removed.
-pub(super) fn hold(file: &File) {
-    let _ = file.try_lock();
+/// nothing is ever removed. `false`: somebody is removing it now.
+pub(super) fn hold(file: &File) -> bool {
+    !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
 }
 
 /// Deletes temporary files that processes which were killed while they wrote `target` have left. Those of living ones are
@@ -82,7 +82,7 @@ mod tests {
             fs::write(dir.path().join(name), b"x").unwrap();
         }
         let held = File::create(dir.path().join(".out.binabcdef.partial")).unwrap();
-        hold(&held);
+        assert!(hold(&held));
         let names = || {
             let names = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
             names.filter(|name| !kept.contains(&&**name)).collect::<Vec<_>>()

@@ -1,6 +1,6 @@
 //! How much memory there is room for.
 
-#[cfg(any(not(target_os = "macos"), test))]
+#[cfg(any(not(any(windows, target_os = "macos")), test))]
 use std::{fs::read_to_string, path::Path};
 
 /// Bytes that this process may still take without anything being swapped out, where the system tells: what the machine has
@@ -12,19 +12,23 @@ pub fn free_memory() -> Option<u64> {
         let percent = super::sysctl::number(c"kern.memorystatus_level")?.min(100);
         Some(super::sysctl::number(c"hw.memsize")? / 100 * percent)
     }
-    #[cfg(not(target_os = "macos"))]
+    #[cfg(windows)]
+    {
+        super::windows::free_memory()
+    }
+    #[cfg(not(any(windows, target_os = "macos")))]
     free_memory_of(Path::new("/proc"), Path::new("/sys/fs/cgroup"))
 }
 
 /// The same with the folders where Linux tells it.
-#[cfg(any(not(target_os = "macos"), test))]
+#[cfg(any(not(any(windows, target_os = "macos")), test))]
 fn free_memory_of(proc: &Path, groups: &Path) -> Option<u64> {
     let available = field(&read_to_string(proc.join("meminfo")).ok()?, "MemAvailable:")?.checked_mul(1024)?;
     Some(left_to_group(proc, groups).map_or(available, |left| available.min(left)))
 }
 
 /// What the limits of this process's control group, and of those around it, leave.
-#[cfg(any(not(target_os = "macos"), test))]
+#[cfg(any(not(any(windows, target_os = "macos")), test))]
 fn left_to_group(proc: &Path, groups: &Path) -> Option<u64> {
     let own = read_to_string(proc.join("self/cgroup")).ok()?;
     let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
@@ -41,7 +45,7 @@ fn left_to_group(proc: &Path, groups: &Path) -> Option<u64> {
 }
 
 /// The number behind `name` at the beginning of a line.
-#[cfg(any(not(target_os = "macos"), test))]
+#[cfg(any(not(any(windows, target_os = "macos")), test))]
 fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
 }
@@ -50,6 +54,12 @@ fn field(text: &str, name: &str) -> Option<u64> {
 mod tests {
     use super::*;
     use std::fs::{create_dir_all, write};
+
+    #[cfg(any(windows, target_os = "linux"))]
+    #[test]
+    fn the_system_tells_how_much_is_free() {
+        assert!(free_memory().is_some_and(|free| free > 1 << 20));
+    }
 
     #[test]
     fn the_least_of_machine_and_groups_is_free() {

@@ -1,6 +1,9 @@
 //! Signals that files cause: what the system would end the program by becomes an error in one line.
 #![allow(unsafe_code, reason = "signal handlers are installed and written through libc")]
 
+#[cfg(windows)]
+mod windows;
+
 /// From now on a mapped file that is cut short ends the program with exit code 1 and a line on standard error, and a file
 /// that may not grow further is an error of whoever writes it. For programs, not for libraries: it is the process that has
 /// signal handlers.
@@ -21,9 +24,11 @@ pub fn is_ignored(signal: i32) -> bool {
     handler == libc::SIG_IGN
 }
 
-/// Nothing to prepare.
-#[cfg(not(unix))]
-pub fn prepare() {}
+/// The same where there are exceptions in the place of signals.
+#[cfg(windows)]
+pub fn prepare() {
+    windows::prepare();
+}
 
 #[cfg(unix)]
 mod unix {

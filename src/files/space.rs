@@ -9,15 +9,13 @@ pub fn free_space(folder: &Path) -> Option<u64> {
         let disk = rustix::fs::statvfs(folder).ok()?;
         disk.f_bavail.checked_mul(disk.f_frsize)
     }
-    #[cfg(not(unix))]
+    #[cfg(windows)]
     {
-        let _ = folder;
-        None
+        super::windows::free_space(folder)
     }
 }
 
 #[cfg(test)]
-#[cfg(unix)]
 mod tests {
     use super::*;
 

@@ -4,11 +4,9 @@ use crate::progress::{Interrupted, Progress};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
-#[cfg(unix)]
 use std::time::Duration;
 
 /// How long to wait before looking again whether the user wants to stop.
-#[cfg(unix)]
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// A device or a FIFO that is being written to.
@@ -21,7 +19,8 @@ pub(super) struct Special<'a> {
 pub(super) fn check(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     rustix::fs::access(path, rustix::fs::Access::WRITE_OK)?;
-    #[cfg(not(unix))]
+    // Of devices there nothing is known before they are opened.
+    #[cfg(windows)]
     let _ = path;
     Ok(())
 }
@@ -44,10 +43,19 @@ impl<'a> Special<'a> {
         }
     }
 
-    /// Opens `path`.
-    #[cfg(not(unix))]
+    /// Opens `path`; if it is a pipe whose ends are all taken, waits for one until the user wants to stop.
+    #[cfg(windows)]
     pub(super) fn open(path: &Path, progress: &'a dyn Progress) -> io::Result<Self> {
-        Ok(Self { file: File::options().write(true).open(path)?, progress })
+        use windows_sys::Win32::Foundation::ERROR_PIPE_BUSY;
+        loop {
+            match File::options().write(true).open(path) {
+                Err(error) if error.raw_os_error() == Some(ERROR_PIPE_BUSY as i32) => {
+                    heard(progress)?;
+                    std::thread::sleep(PAUSE);
+                }
+                file => return Ok(Self { file: file?, progress }),
+            }
+        }
     }
 }
 
@@ -86,7 +94,8 @@ impl Special<'_> {
         }
     }
 
-    #[cfg(not(unix))]
+    /// Writes wait by themselves.
+    #[cfg(windows)]
     fn wait(&self) -> io::Result<()> {
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! A file that is being written: without a name where the system has that, else under a temporary one.
 
+use super::kind::has_name;
 use super::leftovers::{hold, remove, temporary};
+use super::replace::replace;
 #[cfg(target_os = "linux")]
 use super::target::folder_of;
 use std::fs::{self, File};
@@ -25,7 +27,8 @@ impl Temporary {
         remove(target);
         #[cfg(target_os = "linux")]
         if let Some(file) = nameless(folder_of(target)) {
-            return Ok(Self::held(file, None, target));
+            hold(&file);
+            return Ok(Self::with_permissions(file, None, target));
         }
         Self::named(target)
     }
@@ -35,18 +38,16 @@ impl Temporary {
         for _ in 0..ATTEMPTS {
             let (file, name) =
                 temporary(target, |path| File::options().read(true).write(true).create_new(true).open(path))?;
-            let this = Self::held(file, Some(name), target);
-            if has_name(&this.file) {
-                return Ok(this);
+            if hold(&file) && has_name(&file, &name) {
+                return Ok(Self::with_permissions(file, Some(name), target));
             }
         }
         Err(io::Error::other("its temporary file is deleted each time"))
     }
 
-    fn held(file: File, name: Option<TempPath>, target: &Path) -> Self {
-        hold(&file);
+    fn with_permissions(file: File, name: Option<TempPath>, target: &Path) -> Self {
         // What only some may read stays so.
-        if let Ok(old) = fs::metadata(target) {
+        if let Some(old) = fs::metadata(target).ok().filter(|_| cfg!(unix)) {
             let _ = file.set_permissions(old.permissions());
         }
         Self { file, name, target: target.to_owned() }
@@ -59,6 +60,10 @@ impl Temporary {
             use std::os::unix::fs::PermissionsExt;
             self.file.set_permissions(fs::Permissions::from_mode(0o600))?;
         }
+        #[cfg(windows)]
+        if let Some(name) = &self.name {
+            super::windows::keep_private(name)?;
+        }
         Ok(())
     }
 
@@ -66,7 +71,11 @@ impl Temporary {
     pub(super) fn finish(mut self) -> io::Result<()> {
         self.file.sync_all()?;
         self.link()?;
-        self.name.take().map_or(Ok(()), |name| name.persist(&self.target).map_err(|e| e.error))
+        if let Some(mut name) = self.name.take() {
+            replace(&name, &self.target)?;
+            name.disable_cleanup(true);
+        }
+        Ok(())
     }
 
     /// Gives it a temporary name, if it has none: only what has one can replace another file.
@@ -105,20 +114,6 @@ fn nameless(folder: &Path) -> Option<File> {
 fn place(file: &File) -> PathBuf {
     use std::os::fd::AsRawFd;
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
-}
-
-/// Whether nobody took it for a leftover before it was held.
-fn has_name(file: &File) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        file.metadata().is_ok_and(|m| m.nlink() > 0)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = file;
-        true
-    }
 }
 
 #[cfg(test)]
@@ -182,6 +177,18 @@ mod tests {
             assert_eq!(n_files(folder), 1);
             drop(Temporary::create(&target).unwrap());
             assert_eq!(n_files(folder), 0);
+        });
+    }
+
+    #[test]
+    fn what_is_kept_private_can_be_written_and_read_by_its_owner() {
+        each(|folder, make| {
+            let target = folder.join("out");
+            let mut file = make(&target).unwrap();
+            file.keep_private().unwrap();
+            file.write_all(b"mine").unwrap();
+            file.finish().unwrap();
+            assert_eq!(fs::read(&target).unwrap(), b"mine");
         });
     }
 

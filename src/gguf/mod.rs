@@ -5,6 +5,8 @@ pub mod decode;
 mod filled;
 pub mod header;
 pub mod metadata;
+#[cfg(windows)]
+mod pages;
 pub mod parts;
 pub mod source;
 mod v1;

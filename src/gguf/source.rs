@@ -88,7 +88,8 @@ impl Source {
             // What the system does not take as a hint costs time only.
             map.advise_range(memmap2::Advice::WillNeed, range.start, range.len()).ok();
         }
-        #[cfg(not(unix))]
+        // The call that Windows has for it may wait for the disk.
+        #[cfg(windows)]
         let _ = range;
     }
 
@@ -105,6 +106,10 @@ impl Source {
         #[cfg(unix)]
         if let Backing::Map(map) | Backing::Pages(map) = &self.inner.bytes {
             map.lock().with_context(|| format!("{}: cannot be kept in memory", self.name()))?;
+        }
+        #[cfg(windows)]
+        if let Backing::Map(map) | Backing::Pages(map) = &self.inner.bytes {
+            super::pages::lock(map).with_context(|| format!("{}: cannot be kept in memory", self.name()))?;
         }
         Ok(())
     }
@@ -145,6 +150,7 @@ impl AsRef<[u8]> for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_os = "linux")]
     use crate::files::AtomicFile;
     use crate::progress::Silent;
 
@@ -156,6 +162,9 @@ mod tests {
         let (read, mapped) = (Source::read(&path, &Silent).unwrap(), Source::open(&path).unwrap());
         assert_eq!((read.is_copied(), mapped.is_copied()), (true, false));
         assert!(mapped.copied(&Silent).unwrap().is_copied());
+        mapped.will_need(100..4500);
+        // Windows does not let a file be cut that is mapped.
+        drop(mapped);
         std::fs::File::options().write(true).open(&path).unwrap().set_len(0).unwrap();
         assert_eq!(read[..], [7; 5000]);
         let error = Source::read(&path, &Silent).err().unwrap().to_string();

@@ -3,7 +3,7 @@
 use super::client::{Answer, Client, Head, refused};
 use super::fault::{Fault, Patience};
 use super::lock::Lock;
-use crate::files::free_space;
+use crate::files::{free_space, replace};
 use crate::progress::Progress;
 use crate::units::Bytes;
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -292,7 +292,7 @@ struct Partial {
     path: PathBuf,
     hash: Sha256,
     /// Deletes it at the end, where nothing shows to others that it is in use.
-    _own: Option<tempfile::TempPath>,
+    own: Option<tempfile::TempPath>,
 }
 
 /// Where huggingface_hub, too, keeps what there is of a file.
@@ -309,12 +309,12 @@ impl Partial {
         let shown = || format!("{}: cannot be written", path.display());
         if locked {
             let file = File::options().create(true).truncate(false).read(true).write(true).open(&path);
-            return Ok(Self { file: file.with_context(shown)?, path, hash: Sha256::new(), _own: None });
+            return Ok(Self { file: file.with_context(shown)?, path, hash: Sha256::new(), own: None });
         }
         let folder = blob.parent().with_context(shown)?;
         let (file, own) =
             tempfile::Builder::new().suffix(".incomplete").tempfile_in(folder).with_context(shown)?.into_parts();
-        Ok(Self { file, path: own.to_path_buf(), hash: Sha256::new(), _own: Some(own) })
+        Ok(Self { file, path: own.to_path_buf(), hash: Sha256::new(), own: Some(own) })
     }
 
     fn shown(&self) -> String {
@@ -372,11 +372,11 @@ impl Partial {
     fn commit(mut self, blob: &Path) -> Result<()> {
         ensure!(self.path.exists(), "{}: was deleted while it was being fetched", self.path.display());
         self.file.sync_all().with_context(|| self.shown())?;
-        match self._own.take() {
-            Some(own) => own.persist(blob).map_err(|e| e.error),
-            None => fs::rename(&self.path, blob),
+        replace(&self.path, blob).with_context(|| format!("{}: cannot be written", blob.display()))?;
+        if let Some(own) = &mut self.own {
+            own.disable_cleanup(true);
         }
-        .with_context(|| format!("{}: cannot be written", blob.display()))
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! One process fetches a file, others wait for it. The lock is the one that huggingface_hub takes.
 
 use super::fault::pause;
+use crate::files::has_name;
 use crate::progress::Progress;
 use anyhow::{Context, Result};
 use std::fs::{self, File, TryLockError};
@@ -31,7 +32,7 @@ impl Lock {
             let file = File::options().create(true).truncate(false).write(true).open(path).with_context(shown)?;
             match file.try_lock() {
                 // Some clear such files away: one without a name locks nobody out.
-                Ok(()) if has_name(&file) => return Ok(Self { file: Some(file) }),
+                Ok(()) if has_name(&file, path) => return Ok(Self { file: Some(file) }),
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     if let Some(wait) = wait.take() {
@@ -47,18 +48,5 @@ impl Lock {
     /// Whether others are locked out.
     pub fn is_held(&self) -> bool {
         self.file.is_some()
-    }
-}
-
-fn has_name(file: &File) -> bool {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        file.metadata().is_ok_and(|m| m.nlink() > 0)
-    }
-    #[cfg(not(unix))]
-    {
-        let _ = file;
-        true
     }
 }
