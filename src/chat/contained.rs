@@ -3,9 +3,9 @@
 //!
 //! The program starts itself again with [`ARGUMENT`] as its only argument, which leads it to [`serve`]. The child takes a
 //! [`Request`] from its standard input and writes a prompt or an error to its standard output. Before it reads anything
-//! it limits its memory and the size of core files (on systems that have `setrlimit`; bounds on memory hold on Linux, and on
-//! macOS it looks every few milliseconds how much it has), and it ends when it has used up its time. The parent waits longer than
-//! that, and kills it then. On systems without such limits, as on Windows, time alone is bounded.
+//! it limits its memory and the size of core files (with `setrlimit`, whose bounds on memory hold on Linux, or as a job of
+//! Windows; on macOS it looks every few milliseconds how much memory it has), and it ends when it has used up its time. The parent
+//! waits longer than that, and kills it then.
 
 use super::errors::{Refused, Unusable};
 use super::template::{MAX_OUTPUT_BYTES, check_size};
@@ -85,12 +85,11 @@ fn answer() -> Result<Answer> {
     let (send, receive) = channel();
     let render = move || drop(send.send(Answer::from(request.render())));
     let thread = thread::Builder::new().stack_size(STACK_BYTES).spawn(render)?;
-    let clock = limits::Clock::new();
     loop {
         match receive.recv_timeout(INTERVAL) {
             Ok(answer) => return Ok(answer),
             Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) if clock.used() > time => {
+            Err(RecvTimeoutError::Timeout) if limits::time_used() > time => {
                 return Ok(Answer::from(Err(Unusable::because(TOO_LONG))));
             }
             Err(RecvTimeoutError::Timeout) if limits::exceeded(MEMORY_BYTES + STACK_BYTES as u64) => {
@@ -115,8 +114,7 @@ pub fn render(program: &Path, request: &Request, progress: &dyn Progress) -> Res
     let mut command = Command::new(program);
     command.arg(ARGUMENT).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // More heaps would count as memory without being used; nobody reads a backtrace.
-    #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    apart_from_terminal(&mut command);
     command.env("MALLOC_ARENA_MAX", "1").env("RUST_BACKTRACE", "0");
     let child =
         command.spawn().with_context(|| format!("{}: cannot be started for the chat template", program.display()));
@@ -137,6 +135,17 @@ pub fn render(program: &Path, request: &Request, progress: &dyn Progress) -> Res
             Err(Unusable::because(TOO_MUCH))
         }
         Err(_) => Err(Unusable::because(format_args!("the process that renders it has ended ({status})"))),
+    }
+}
+
+/// Has Ctrl-C not reach what `command` starts: it is for this process, which ends the other.
+pub fn apart_from_terminal(command: &mut Command) {
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(command, 0);
+    #[cfg(windows)]
+    {
+        use windows_sys::Win32::System::Threading::DETACHED_PROCESS;
+        std::os::windows::process::CommandExt::creation_flags(command, DETACHED_PROCESS);
     }
 }
 

@@ -1,5 +1,8 @@
 //! What a process allows itself, and the time that it has used.
 
+#[cfg(windows)]
+mod windows;
+
 use std::time::Duration;
 
 /// Limits the memory of this process to what it has and `more` bytes, and forbids core files. What the system refuses is
@@ -20,8 +23,10 @@ pub(super) fn set(more: u64) {
     }
 }
 
-#[cfg(not(unix))]
-pub(super) fn set(_more: u64) {}
+#[cfg(windows)]
+pub(super) fn set(more: u64) {
+    windows::set(more);
+}
 
 /// Whether this process has had more than `most` bytes of memory, where the system itself sets no bound: as on macOS, which
 /// takes the limit of [`set`] and does not keep it.
@@ -46,28 +51,14 @@ fn mapped_bytes() -> Option<u64> {
     Some(kib << 10)
 }
 
-/// Time of the processor that this process has used; where that is not known, time on the clock.
-pub(super) struct Clock {
-    #[cfg(not(unix))]
-    begun: std::time::Instant,
+/// Time of the processor that this process has used.
+#[cfg(unix)]
+pub(super) fn time_used() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
-impl Clock {
-    pub(super) fn new() -> Self {
-        Self {
-            #[cfg(not(unix))]
-            begun: std::time::Instant::now(),
-        }
-    }
-
-    #[cfg(unix)]
-    pub(super) fn used(&self) -> Duration {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        Duration::try_from(time).unwrap_or_default()
-    }
-
-    #[cfg(not(unix))]
-    pub(super) fn used(&self) -> Duration {
-        self.begun.elapsed()
-    }
+#[cfg(windows)]
+pub(super) fn time_used() -> Duration {
+    windows::time_used()
 }

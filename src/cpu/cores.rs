@@ -5,16 +5,22 @@
 mod capacity;
 #[cfg(target_os = "macos")]
 mod macos;
+#[cfg(windows)]
+mod windows;
 
 use std::num::NonZero;
 
 /// How many threads can run at once: the cores, less what affinity and quotas take away.
 pub fn usable_cores() -> usize {
+    #[cfg(windows)]
+    if let Some(cores) = windows::usable_cores() {
+        return cores;
+    }
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// The performance cores that this thread may use, where the system has several kinds (Intel hybrids and big.LITTLE on Linux,
-/// Apple silicon): the system's numbers of them, or on macOS as many numbers as there are such cores.
+/// The performance cores that this thread may use, where the system has several kinds (Intel hybrids on Linux and Windows,
+/// big.LITTLE on Linux, Apple silicon): the system's numbers of them, or on macOS as many numbers as there are such cores.
 pub fn performance_cores() -> Option<Vec<usize>> {
     #[cfg(target_os = "linux")]
     {
@@ -29,7 +35,11 @@ pub fn performance_cores() -> Option<Vec<usize>> {
     {
         macos::performance_cores()
     }
-    #[cfg(not(any(target_os = "linux", target_os = "macos")))]
+    #[cfg(windows)]
+    {
+        windows::performance_cores()
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
     None
 }
 
@@ -86,7 +96,12 @@ pub(super) fn keep_to(_: &[usize]) {
     macos::prefer();
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+#[cfg(windows)]
+pub(super) fn keep_to(cores: &[usize]) {
+    windows::keep_to(cores);
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "macos", windows)))]
 pub(super) fn keep_to(_: &[usize]) {}
 
 #[cfg(test)]

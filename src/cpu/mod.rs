@@ -6,6 +6,7 @@ pub mod attention;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+pub mod brand;
 pub mod cores;
 mod exp;
 mod fetch;

@@ -1,5 +1,6 @@
 //! Measuring this machine in the planner's terms.
 
+use crate::cpu::brand::brand;
 use crate::cpu::{Isa, Pool};
 use crate::gpu::Device;
 use crate::gpu::meter::Effort;
@@ -56,7 +57,8 @@ pub fn measure(
 pub fn cpu_name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|l| l.strip_prefix("model name")?.split_once(':').map(|(_, n)| n.trim()));
-    shortened(name.map(str::to_owned).or_else(board).as_deref().unwrap_or(ARCHITECTURE))
+    let name = name.map(str::to_owned).or_else(brand).or_else(board);
+    shortened(name.as_deref().unwrap_or(ARCHITECTURE))
 }
 
 /// The name of a Mac's processor, or of the board where Linux tells none of the processor, as on ARM.

@@ -1,8 +1,12 @@
-//! SIGTERM and SIGHUP: the work is asked to stop, and if it does not, the program ends all the same, with the exit status
-//! that shells have for these signals.
+//! SIGTERM and SIGHUP, or on Windows that the console is closed: the work is asked to stop, and if it does not, the program ends
+//! all the same, with the exit status that shells have for these signals.
+
+#[cfg(windows)]
+mod windows;
 
 use anyhow::Result;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 static WANTED: AtomicBool = AtomicBool::new(false);
 /// Whether the program does nothing but wait for a line.
@@ -18,8 +22,8 @@ pub fn is_wanted() -> bool {
 pub fn leave(code: i32) -> ! {
     #[cfg(unix)]
     signal_hook::low_level::exit(code);
-    #[cfg(not(unix))]
-    std::process::exit(code)
+    #[cfg(windows)]
+    windows::leave(code)
 }
 
 /// Runs `read`, which waits for a line: a signal then need not wait for anything.
@@ -35,7 +39,7 @@ pub fn while_waiting<T>(read: impl FnOnce() -> T) -> T {
 /// # Errors
 /// When the system refuses a handler.
 #[cfg(unix)]
-pub fn watch(stop: impl Fn() + Send + 'static) -> Result<()> {
+pub fn watch(stop: fn()) -> Result<()> {
     use powerinfer::files::signals::is_ignored;
     use signal_hook::consts::{SIGHUP, SIGTERM};
     // Who started the program with nohup wants it to go on.
@@ -46,7 +50,7 @@ pub fn watch(stop: impl Fn() + Send + 'static) -> Result<()> {
         if let Some(signal) = signals.forever().next() {
             WANTED.store(true, Ordering::SeqCst);
             stop();
-            unix::wait(&WAITING);
+            wait();
             unix::restore_terminal();
             leave(128 + signal);
         }
@@ -54,13 +58,30 @@ pub fn watch(stop: impl Fn() + Send + 'static) -> Result<()> {
     Ok(())
 }
 
-/// Elsewhere Ctrl-C is all there is.
+/// From now on the end of the console, or of the session, calls `stop` and ends the program within [`PATIENCE`].
 ///
 /// # Errors
-/// None.
-#[cfg(not(unix))]
-pub fn watch(_stop: impl Fn() + Send + 'static) -> Result<()> {
-    Ok(())
+/// When the system refuses a handler.
+#[cfg(windows)]
+pub fn watch(stop: fn()) -> Result<()> {
+    windows::watch(stop)
+}
+
+/// Has the system open no window to say that this process has ended.
+#[cfg(windows)]
+pub fn without_windows() {
+    windows::without_windows();
+}
+
+/// How long the work may take to stop by itself.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Waits until the work has stopped by itself, which the program's end shows, or it only waits for a line.
+fn wait() {
+    let start = Instant::now();
+    while !WAITING.load(Ordering::SeqCst) && start.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[cfg(unix)]
@@ -68,24 +89,12 @@ mod unix {
     use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
     use std::io::{IsTerminal, Write, stderr, stdin, stdout};
     use std::sync::OnceLock;
-    use std::sync::atomic::{AtomicBool, Ordering};
-    use std::time::{Duration, Instant};
-
-    /// How long the work may take to stop by itself.
-    const PATIENCE: Duration = Duration::from_millis(1500);
 
     static TERMINAL: OnceLock<Termios> = OnceLock::new();
 
     pub fn remember_terminal() {
         if let Ok(now) = tcgetattr(stdin()) {
             TERMINAL.get_or_init(|| now);
-        }
-    }
-
-    pub fn wait(waiting: &AtomicBool) {
-        let start = Instant::now();
-        while !waiting.load(Ordering::SeqCst) && start.elapsed() < PATIENCE {
-            std::thread::sleep(Duration::from_millis(10));
         }
     }
 

@@ -5,6 +5,8 @@ pub mod args;
 pub mod batches;
 pub mod cache;
 pub mod card;
+#[cfg(windows)]
+pub mod console;
 pub mod devices;
 pub mod ending;
 pub mod escapes;
@@ -56,6 +58,8 @@ pub fn main<A: Parser>(run: fn(A) -> Result<()>) -> ExitCode {
         return self_test::serve(ordinal);
     }
     let code = status(run);
+    #[cfg(windows)]
+    console::restore();
     if powerinfer::gpu::waiting::hangs() {
         ending::leave(code.into());
     }
@@ -69,6 +73,8 @@ fn status<A: Parser>(run: fn(A) -> Result<()>) -> u8 {
         Ok(args) => args,
         Err(code) => return code,
     };
+    #[cfg(windows)]
+    console::prepare();
     let Err(error) = powerinfer::cpu::floor::check().and_then(|()| run(args)) else { return DONE };
     if error.is::<Interrupted>() {
         terminal::tell!("interrupted");

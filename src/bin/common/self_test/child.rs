@@ -5,6 +5,7 @@ use super::{Outcome, SLOW, Verdict, tell_of_compiling};
 use crate::common::own_program;
 use crate::common::terminal::Bar;
 use anyhow::{Context, Result};
+use powerinfer::chat::contained::apart_from_terminal;
 use powerinfer::gpu::memory::SHORT_OF_MEMORY;
 use powerinfer::gpu::self_test::{COMPILING, run};
 use powerinfer::gpu::{Device, Identity};
@@ -66,8 +67,11 @@ fn without_core_file() {
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
 
-#[cfg(not(unix))]
-fn without_core_file() {}
+/// Nor at the window in which the system says that it has ended.
+#[cfg(windows)]
+fn without_core_file() {
+    super::super::ending::without_windows();
+}
 
 /// Waits until the parent's end of the pipe is closed; then ends without anything that a driver has to do at an exit.
 fn end_with_parent() {
@@ -78,6 +82,9 @@ fn end_with_parent() {
         use rustix::process::{Signal, getpid, kill_process};
         let _ = kill_process(getpid(), Signal::KILL);
     }
+    #[cfg(windows)]
+    super::super::ending::leave(1);
+    #[cfg(unix)]
     std::process::abort();
 }
 
@@ -109,9 +116,7 @@ pub fn test(ordinal: u32) -> Result<Outcome> {
     let mut command = Command::new(&program);
     command.arg(ARGUMENT).arg(ordinal.to_string());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).env("RUST_BACKTRACE", "0");
-    // Ctrl-C is for this process, which ends the other.
-    #[cfg(unix)]
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    apart_from_terminal(&mut command);
     let child = command.spawn().with_context(|| format!("{}: cannot be started for the self-test", program.display()));
     let mut child = match child {
         Ok(child) => child,
