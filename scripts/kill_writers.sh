@@ -7,7 +7,8 @@
 #     scripts/kill_writers.sh 200 target/release
 #
 # BUILD is a folder with the four commands [default: target/release]. SEED=NUMBER repeats the choice of moments, as far as the
-# machine does. ONLY="profile plot" takes only those writers. Prints a line per writer; exits with 1 at the first wrong file.
+# machine does. ONLY="profile plot" takes only those writers. RUNNER=wine runs a build for Windows (scripts/wine_prefix.sh).
+# Prints a line per writer; exits with 1 at the first wrong file.
 set -euo pipefail
 
 if [[ $# -lt 1 || ! $1 =~ ^[0-9]+$ ]]; then
@@ -21,55 +22,12 @@ RANDOM=${SEED:-$$}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
-model=$repository/models/tiny-stories-f16.gguf
-for i in $(seq 60); do echo "The dog and the big girl ran to house number $i and were happy."; done > text
-
-profile=("$build/powerinfer-profile" -t 2) split=("$build/powerinfer-split" -t 2) bench=("$build/powerinfer-bench" -t 1)
-
-# Sets `command` to what writes $2.
-command_of() { # WRITER OUTPUT
-  case $1 in
-    profile) command=("${profile[@]}" -m "$model" -f text -c 64 --samples 400 --checkpoint-seconds 0 -o "$2") ;;
-    merged) command=("$build/powerinfer-profile" --merge reference.profile -o "$2") ;;
-    plot) command=("$build/powerinfer-profile" --show reference.profile --plot "$2") ;;
-    report) command=("$build/powerinfer-profile" --show reference.profile --report "$2") ;;
-    plan) command=("${split[@]}" --dry-run --shape mistral-7b --hardware "$repository/hardware/rtx-4090-ddr5.toml" --plot "$2") ;;
-    variant) command=("${split[@]}" -m "$model" --profile reference.profile --no-kl -o "$2") ;;
-    quantized) command=("${split[@]}" -m "$model" --type q8_0 --quantize-only -o "$2") ;;
-    packed) command=("${split[@]}" -m reference.variant --predictor reference.sign -o "$2") ;;
-    sign) command=("${profile[@]}" -m "$model" --predictor sign --samples-from reference.profile -o "$2") ;;
-    lowrank)
-      command=("${profile[@]}" -m "$model" --predictor lowrank --predictor-size 32 --samples-from reference.profile -o "$2")
-      ;;
-    # The cache is a folder, in which the file has a name of its own.
-    synthetic) command=("${bench[@]}" --synthetic test-4 --cache-dir "$(dirname "$2")" -p 1 -n 0 -r 1) ;;
-    session) command=("$build/powerinfer-run" -p "$(head -n 20 text)" -n 1 --temp 0 -t 2 --device cpu --prompt-cache "$2") ;;
-    # A conversation that is typed into a pipe; `exec` keeps its process the one to kill.
-    saved)
-      printf 'hi\nand more\n/save %s\n' "$2" > said
-      command=(bash -c 'exec "$0" "$@" < said' "$build/powerinfer-run" -cnv --chat-template chatml -n 4 --temp 0 -t 2 --device cpu)
-      ;;
-    hardware) command=("${bench[@]}" --measure-hardware "$2") ;;
-    *) die "$1: no such writer" ;;
-  esac
-}
-writers=${ONLY:-profile merged plot report plan variant quantized packed sign lowrank session saved synthetic hardware}
-
-die() { echo "kill_writers.sh: $*" >&2; exit 1; }
-# Runs the writer to its end.
-whole() { # WRITER OUTPUT
-  command_of "$1" "$2"
-  "${command[@]}" > whole.out 2> whole.err || { cat whole.err >&2; die "$1: failed without being killed"; }
-}
-temporary() { find "$1" -name '*.partial' | wc -l; }
+. "$repository/scripts/writers.sh"
 seconds() { date +%s.%N; }
 
 echo "what was there before" > before.file
 # `/save` writes over nothing else.
 echo '[{"role": "user", "content": "before"}]' > before.saved
-whole profile reference.profile
-whole variant reference.variant
-whole sign reference.sign
 
 all=0
 count=$(wc -w <<< "$writers")
@@ -79,8 +37,7 @@ for writer in $writers; do
   place=$((place + 1))
   wanted=$((n_kills * place / count - n_kills * (place - 1) / count))
   mkdir "$writer"
-  out=$writer/out
-  [[ $writer != synthetic ]] || out=$writer/synthetic-test-q4_0-d0.10-l4-s0-v1-variant.gguf
+  out=$(output_of "$writer")
   begun=$(seconds)
   whole "$writer" "$out"
   once=$(awk "BEGIN { print $(seconds) - $begun }")

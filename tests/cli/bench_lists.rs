@@ -123,7 +123,6 @@ fn killed(format: &str) -> String {
     text
 }
 
-#[cfg(unix)]
 #[test]
 fn a_run_that_is_killed_leaves_the_rows_so_far() {
     let jsonl = killed("jsonl");

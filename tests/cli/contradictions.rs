@@ -1,5 +1,4 @@
 //! Files that say one thing in their keys and another in their tensors are refused by name.
-#![cfg(unix)]
 
 use crate::support::{ModelFile, Outcome, Tensor, Value, refused_by, tool};
 use powerinfer::quant::GgmlType;

@@ -1,5 +1,4 @@
 //! Files with experts and recurrent layers that are not what they say, and figures that such models had wrong.
-#![cfg(unix)]
 
 use super::architectures::golden;
 use crate::support::real::repository;

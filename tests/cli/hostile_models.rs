@@ -1,10 +1,9 @@
 //! Bad models: each is refused in one line that says which file, what in it, and why, within 300 MB of memory.
-#![cfg(unix)]
 
 use crate::support::{ModelFile, Outcome, Raw, Value, patch_key, patch_tensor, refused_by, tool};
 use powerinfer::quant::GgmlType;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// All four commands take a model; `run` must refuse this one, with a line that holds the path and `wanted`.
@@ -165,12 +164,13 @@ fn vocabularies_of_a_million_empty_tokens_and_merges_are_refused_within_the_memo
         let mut raw = Raw::new(3, 0, 5);
         raw.text("general.architecture", "llama").text("tokenizer.ggml.model", "gpt2");
         raw.text("tokenizer.ggml.pre", "gpt-2").array("tokenizer.ggml.tokens", 8, n);
-        let file = File::create(&path).unwrap();
-        file.write_all_at(&raw.bytes, 0).unwrap();
+        let mut file = File::create(&path).unwrap();
+        file.write_all(&raw.bytes).unwrap();
         let rest = raw.bytes.len() as u64 + 8 * n;
         raw.bytes.clear();
         raw.array("tokenizer.ggml.merges", 8, n);
-        file.write_all_at(&raw.bytes, rest).unwrap();
+        file.seek(SeekFrom::Start(rest)).unwrap();
+        file.write_all(&raw.bytes).unwrap();
         file.set_len(rest + raw.bytes.len() as u64 + 8 * n).unwrap();
         refused_by("run", &[&"-m", &path, &"--tokenize", &"-p", &"x"], &["sparse.gguf", key]);
     }

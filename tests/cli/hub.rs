@@ -417,7 +417,6 @@ fn spawned(mut command: Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-#[cfg(unix)]
 #[test]
 fn of_two_processes_one_fetches_and_the_other_waits() {
     let setup = Setup::new();
@@ -433,7 +432,6 @@ fn of_two_processes_one_fetches_and_the_other_waits() {
     setup.check_whole();
 }
 
-#[cfg(unix)]
 #[test]
 fn a_process_that_is_killed_leaves_a_beginning_that_the_next_goes_on_with() {
     let setup = Setup::new();
@@ -489,17 +487,18 @@ fn a_beginning_that_is_not_that_of_the_file_is_thrown_away() {
     }
 }
 
-#[cfg(unix)]
 #[test]
 fn ctrl_c_ends_a_download_and_keeps_what_has_arrived() {
     let setup = Setup::new();
     setup.hub.fault(|_, good| Reply { stall: Some(1000), ..good });
     let mut run = command("run", setup.home.path(), &setup.hub.hub.url);
     run.args(["-hf", "owner/model", "-p", "once", "-n", "1"]);
-    let child = spawned(run);
+    let mut child = spawned(run);
     let partial = PathBuf::from(format!("{}.incomplete", setup.blob().display()));
     until("it has begun", || fs::metadata(&partial).is_ok_and(|m| m.len() == 1000));
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    if !crate::support::ctrl_c::press(&mut child) {
+        return;
+    }
     let outcome = Outcome::from(child.wait_with_output().unwrap());
     assert_eq!((outcome.code, outcome.stderr.lines().last()), (Some(130), Some("interrupted")), "{}", outcome.stderr);
     setup.fetched(&["-hf", "owner/model"]);

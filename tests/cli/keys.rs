@@ -1,5 +1,4 @@
 //! Keys of an architecture: those that change the model are computed or refused by name, and no other goes unnamed.
-#![cfg(unix)]
 
 use crate::support::{ModelFile, Outcome, Tensor, Value, refused_by, tool};
 use powerinfer::quant::GgmlType;

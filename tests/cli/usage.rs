@@ -130,7 +130,6 @@ fn a_full_disk_behind_stderr_does_not_stop_the_text() {
     assert!(outcome.stdout.starts_with("hello"), "{}", outcome.stdout);
 }
 
-#[cfg(unix)]
 #[test]
 fn a_reader_that_leaves_is_no_error() {
     let folder = tempfile::tempdir().unwrap();

@@ -106,6 +106,11 @@ pub fn launched(program: &str, computes: bool) -> Command {
         command.env("COMPUTES", if computes { "1" } else { "" });
         command.env("MAX_DATA", if cfg!(target_os = "linux") { MAX_DATA_KIB.to_string() } else { String::new() });
     }
+    super::ctrl_c::apart(&mut command);
+    // A shell that takes the arguments apart is lacking: no card is shown.
+    if cfg!(windows) {
+        command.env("CUDA_VISIBLE_DEVICES", "-1");
+    }
     // Stacks of threads count as memory; how many there are by default depends on the machine.
     command.env("RAYON_NUM_THREADS", "2").stdin(Stdio::null());
     command

@@ -4,6 +4,7 @@
 mod command;
 pub mod compare;
 pub mod convert;
+pub mod ctrl_c;
 pub mod emulator;
 pub mod groups;
 pub mod kind;
