@@ -41,25 +41,40 @@ pub static Q6_K: BlockFormat =
 
 #[inline(always)]
 pub(crate) fn decode_q2_k(block: &[u8], q: &mut [u8], scales: &mut [f32], mins: &mut [f32]) {
+    scales_of_q2_k(block, scales, mins);
+    pairs_of_bits(&block[16..80], q);
+}
+
+/// The scales and minima of the 16 sub-blocks of a `Q2_K` block.
+#[inline(always)]
+pub(crate) fn scales_of_q2_k(block: &[u8], scales: &mut [f32], mins: &mut [f32]) {
     let (d, d_min) = (f16_at(block, 80), f16_at(block, 82));
     for ((scale, min), b) in scales.iter_mut().zip(mins).zip(&block[..16]) {
         *scale = d * f32::from(b & 0x0f);
         *min = d_min * f32::from(b >> 4);
     }
-    pairs_of_bits(&block[16..80], q);
 }
 
 #[inline(always)]
 pub(crate) fn decode_q3_k(block: &[u8], q: &mut [u8], scales: &mut [f32], _: &mut [f32]) {
-    let d = f16_at(block, 108);
-    let packed = &block[96..108];
-    for (k, scale) in scales.iter_mut().enumerate() {
-        let low = packed[k % 8] >> (4 * (k / 8)) & 0x0f;
-        let high = packed[8 + k % 4] >> (2 * (k / 4)) & 3;
-        *scale = d * (f32::from(low | high << 4) - 32.0);
-    }
+    scales_of_q3_k(block, scales);
     pairs_of_bits(&block[32..96], q);
     add_bit_planes(&block[..32], q, 2);
+}
+
+/// The scales of the 16 sub-blocks of a `Q3_K` block.
+#[inline(always)]
+pub(crate) fn scales_of_q3_k(block: &[u8], scales: &mut [f32]) {
+    let d = f16_at(block, 108);
+    // Four at a time.
+    let word = |i: usize| u32::from_le_bytes([block[i], block[i + 1], block[i + 2], block[i + 3]]);
+    let (w0, w1, w2) = (word(96), word(100), word(104));
+    let low = [w0, w1, w0 >> 4, w1 >> 4].map(|w| w & 0x0f0f_0f0f);
+    let high = [w2, w2 >> 2, w2 >> 4, w2 >> 6].map(|w| (w & 0x0303_0303) << 4);
+    let packed: [[u8; 4]; 4] = std::array::from_fn(|i| (low[i] | high[i]).to_le_bytes());
+    for (scale, packed) in scales.iter_mut().zip(packed.as_flattened()) {
+        *scale = d * (f32::from(*packed) - 32.0);
+    }
 }
 
 #[inline(always)]
@@ -77,10 +92,7 @@ pub(crate) fn decode_q5_k(block: &[u8], q: &mut [u8], scales: &mut [f32], mins: 
 
 #[inline(always)]
 pub(crate) fn decode_q6_k(block: &[u8], q: &mut [u8], scales: &mut [f32], _: &mut [f32]) {
-    let d = f16_at(block, 208);
-    for (scale, b) in scales.iter_mut().zip(&block[192..208]) {
-        *scale = d * f32::from(*b as i8);
-    }
+    scales_of_q6_k(block, scales);
     let bits = block[..128].chunks_exact(64).zip(block[128..192].chunks_exact(32));
     for (q, (low, high)) in q.chunks_exact_mut(128).zip(bits) {
         for (part, q) in q.chunks_exact_mut(32).enumerate() {
@@ -89,6 +101,15 @@ pub(crate) fn decode_q6_k(block: &[u8], q: &mut [u8], scales: &mut [f32], _: &mu
                 *q = l >> (4 * (part / 2)) & 0x0f | (h >> (2 * part) & 3) << 4;
             }
         }
+    }
+}
+
+/// The scales of the 16 sub-blocks of a `Q6_K` block.
+#[inline(always)]
+pub(crate) fn scales_of_q6_k(block: &[u8], scales: &mut [f32]) {
+    let d = f16_at(block, 208);
+    for (scale, b) in scales.iter_mut().zip(&block[192..208]) {
+        *scale = d * f32::from(*b as i8);
     }
 }
 
@@ -105,8 +126,9 @@ pub fn scale_and_min(pairs: &[u8], k: usize) -> (u8, u8) {
     }
 }
 
+/// The scales and minima of the eight sub-blocks of a `Q4_K` or `Q5_K` block.
 #[inline(always)]
-fn scales_and_mins(block: &[u8], scales: &mut [f32], mins: &mut [f32]) {
+pub(crate) fn scales_and_mins(block: &[u8], scales: &mut [f32], mins: &mut [f32]) {
     let (d, d_min) = (f16_at(block, 0), f16_at(block, 2));
     // As `scale_and_min`, four at a time.
     let word = |i: usize| u32::from_le_bytes([block[i], block[i + 1], block[i + 2], block[i + 3]]);

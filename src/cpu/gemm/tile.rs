@@ -44,7 +44,7 @@ pub(super) type Bytes = Line<[u8; WORD * TILE_ROWS]>;
 pub(super) const NO_FLOATS: Floats = Line([0.0; TILE_ROWS]);
 pub(super) const NO_BYTES: Bytes = Line([0; WORD * TILE_ROWS]);
 
-/// See the head of the file. Missing rows are zeros.
+/// See the head of the file. What stands for missing rows is unspecified.
 pub(super) struct Tile {
     /// The form of what is in the tile now.
     pub form: Form,

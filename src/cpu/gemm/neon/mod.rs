@@ -12,7 +12,11 @@ mod matrices;
 mod rows;
 pub(super) mod sparse;
 mod subs;
+mod turn;
 pub(super) mod unpack;
+mod unpack_32;
+mod unpack_k;
+mod values;
 mod vectors;
 
 use super::packed::TokenPiece;
