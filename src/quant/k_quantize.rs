@@ -1,5 +1,5 @@
 //! Writes the super-blocks of Q2_K to Q6_K and IQ4_XS, and the blocks of IQ4_NL.
-#![allow(unsafe_code, reason = "functions compiled for AVX2 are called where the processor has it")]
+#![allow(unsafe_code, reason = "functions compiled for AVX2 or NEON are called where the processor has it")]
 
 use super::blocks::QK;
 use super::grid::{Integers, Levels};
@@ -8,14 +8,18 @@ use super::k_quants::{PAIRS_BYTES, QK_K};
 use super::k_symmetric::{lone_block, symmetric_block};
 #[cfg(target_arch = "x86_64")]
 use super::lanes::Avx2;
-use super::lanes::{Lanes, Plain, WIDTH};
+#[cfg(target_arch = "aarch64")]
+use super::lanes::Neon;
+#[cfg(not(target_arch = "aarch64"))]
+use super::lanes::Plain;
+use super::lanes::{Lanes, WIDTH};
 
 const Q2_K: AffineRange = AffineRange { q_max: 3.0, pair_max: 15.0 };
 const Q4_K: AffineRange = AffineRange { q_max: 15.0, pair_max: 63.0 };
 const Q5_K: AffineRange = AffineRange { q_max: 31.0, pair_max: 63.0 };
 
-/// `$name`, which writes whole blocks of `$len` elements and `$bytes` bytes with `$block`: compiled for AVX2, where the processor has
-/// it, and for all others. Both give the same bytes. `given` says how much each element counts.
+/// `$name`, which writes whole blocks of `$len` elements and `$bytes` bytes with `$block`: compiled for AVX2 or NEON,
+/// where the processor has it, and for all others. All give the same bytes. `given` says how much each element counts.
 macro_rules! quantizer {
     ($(#[$doc:meta])* $name:ident, $block:ident, $len:expr, $bytes:expr) => {
         $(#[$doc])*
@@ -41,6 +45,17 @@ macro_rules! quantizer {
                 // SAFETY: the processor has AVX2.
                 return unsafe { with_avx2(x, given, out) };
             }
+            #[cfg(target_arch = "aarch64")]
+            #[target_feature(enable = "neon")]
+            fn with_neon(x: &[f32], given: Option<&[f32]>, out: &mut [u8]) {
+                blocks::<Neon>(x, given, out);
+            }
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: all processors that are built for have NEON.
+            unsafe {
+                with_neon(x, given, out);
+            }
+            #[cfg(not(target_arch = "aarch64"))]
             blocks::<Plain>(x, given, out);
         }
     };

@@ -1,6 +1,9 @@
-//! Eight floats at a time, in plain Rust and with AVX2: the same bits with either, because each product and sum is rounded.
-#![allow(unsafe_code, reason = "intrinsics of AVX2")]
+//! Eight floats at a time, in plain Rust, with AVX2 and with NEON: the same bits with each, because each product and sum is
+//! rounded.
+#![allow(unsafe_code, reason = "intrinsics of AVX2 and NEON")]
 
+#[cfg(target_arch = "aarch64")]
+use std::arch::aarch64::*;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
@@ -51,9 +54,11 @@ pub trait Lanes: Copy {
 }
 
 /// The specification.
+#[cfg(any(not(target_arch = "aarch64"), test))]
 #[derive(Debug, Clone, Copy)]
 pub struct Plain([f32; WIDTH]);
 
+#[cfg(any(not(target_arch = "aarch64"), test))]
 impl Lanes for Plain {
     fn all(v: f32) -> Self {
         Self([v; WIDTH])
@@ -224,5 +229,115 @@ fn quarters(a: __m256d, b: __m256d) -> __m256 {
     unsafe {
         let (first, second) = (_mm256_unpacklo_pd(a, b), _mm256_unpackhi_pd(a, b));
         _mm256_add_ps(_mm256_castpd_ps(first), _mm256_castpd_ps(second))
+    }
+}
+
+/// For AArch64, all of whose processors have NEON: the first four and the others.
+#[cfg(target_arch = "aarch64")]
+#[derive(Debug, Clone, Copy)]
+pub struct Neon(float32x4_t, float32x4_t);
+
+#[cfg(target_arch = "aarch64")]
+impl Neon {
+    /// What `of` makes of both vectors.
+    #[inline(always)]
+    fn each(self, other: Self, of: impl Fn(float32x4_t, float32x4_t) -> float32x4_t) -> Self {
+        Self(of(self.0, other.0), of(self.1, other.1))
+    }
+
+    /// The sums of two, of which two lanes each are to be added.
+    #[inline(always)]
+    fn pair_sums(self, other: Self) -> float32x4_t {
+        // SAFETY: here and below, all processors that are built for have NEON.
+        unsafe {
+            let of = |v: Self| vreinterpretq_f64_f32(vaddq_f32(v.0, v.1));
+            let (a, b) = (of(self), of(other));
+            vaddq_f32(vreinterpretq_f32_f64(vzip1q_f64(a, b)), vreinterpretq_f32_f64(vzip2q_f64(a, b)))
+        }
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+impl Lanes for Neon {
+    #[inline(always)]
+    fn all(v: f32) -> Self {
+        let v = unsafe { vdupq_n_f32(v) };
+        Self(v, v)
+    }
+
+    #[inline(always)]
+    fn read(x: &[f32; WIDTH]) -> Self {
+        unsafe { Self(vld1q_f32(x.as_ptr()), vld1q_f32(x.as_ptr().add(WIDTH / 2))) }
+    }
+
+    #[inline(always)]
+    fn values(self) -> [f32; WIDTH] {
+        let mut values = [0.0; WIDTH];
+        unsafe {
+            vst1q_f32(values.as_mut_ptr(), self.0);
+            vst1q_f32(values.as_mut_ptr().add(WIDTH / 2), self.1);
+        }
+        values
+    }
+
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        self.each(other, |a, b| unsafe { vaddq_f32(a, b) })
+    }
+
+    #[inline(always)]
+    fn minus(self, other: Self) -> Self {
+        self.each(other, |a, b| unsafe { vsubq_f32(a, b) })
+    }
+
+    #[inline(always)]
+    fn times(self, other: Self) -> Self {
+        self.each(other, |a, b| unsafe { vmulq_f32(a, b) })
+    }
+
+    #[inline(always)]
+    fn clamp(self, low: Self, high: Self) -> Self {
+        self.max(low).min(high)
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        unsafe { Self(vabsq_f32(self.0), vabsq_f32(self.1)) }
+    }
+
+    #[inline(always)]
+    fn sums(of: &[Self; WIDTH]) -> Self {
+        let [a, b, c, d, e, f, g, h] = *of;
+        unsafe { Self(vpaddq_f32(a.pair_sums(b), c.pair_sums(d)), vpaddq_f32(e.pair_sums(f), g.pair_sums(h))) }
+    }
+
+    #[inline(always)]
+    fn over(self, other: Self) -> Self {
+        self.each(other, |a, b| unsafe { vdivq_f32(a, b) })
+    }
+
+    #[inline(always)]
+    fn if_negative(self, yes: Self, no: Self) -> Self {
+        let of = |v, yes, no| unsafe { vbslq_f32(vcltzq_f32(v), yes, no) };
+        Self(of(self.0, yes.0, no.0), of(self.1, yes.1, no.1))
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // As `f32::min`, the number where there is only one.
+        self.each(other, |a, b| unsafe { vminnmq_f32(a, b) })
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.each(other, |a, b| unsafe { vmaxnmq_f32(a, b) })
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        unsafe {
+            let four = vaddq_f32(self.0, self.1);
+            vpadds_f32(vadd_f32(vget_low_f32(four), vget_high_f32(four)))
+        }
     }
 }
