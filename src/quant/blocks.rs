@@ -21,9 +21,18 @@ pub fn scale(block: &[u8]) -> f32 {
 /// The F16 value whose bytes begin at `at`, converted without a call that checks for processor features.
 #[inline(always)]
 pub fn f16_at(block: &[u8], at: usize) -> f32 {
+    #[cfg(target_arch = "aarch64")]
+    return super::halves::one([block[at], block[at + 1]]);
+    #[cfg(not(target_arch = "aarch64"))]
+    from_half(u16::from_le_bytes([block[at], block[at + 1]]))
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+#[inline(always)]
+fn from_half(half: u16) -> f32 {
     /// 2^112: the difference between the exponent biases of F32 and F16.
     const REBIAS: f32 = f32::from_bits((127 + 112) << 23);
-    let half = u32::from(u16::from_le_bytes([block[at], block[at + 1]]));
+    let half = u32::from(half);
     let (sign, rest) = ((half & 0x8000) << 16, (half & 0x7fff) << 13);
     let not_finite = if half & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
     f32::from_bits((f32::from_bits(rest) * REBIAS).to_bits() | not_finite | sign)
