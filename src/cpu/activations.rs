@@ -1,6 +1,7 @@
 //! The other operand of a dot product: activations, in every form that a weight type needs.
 
 use super::pool::Pool;
+use super::rounding::round;
 use crate::quant::blocks::QK;
 use std::ops::{Deref, DerefMut};
 
@@ -345,15 +346,7 @@ fn quantize(x: &[f32; QK], q: &mut [i8; QK], neg_sums: &mut [i32; QK / SUM_LEN])
     let d = if largest >= INFINITE { f32::NAN } else { max / 127.0 };
     // Values too small to have a finite inverse count as zero.
     let inverse = Some(127.0 / max).filter(|i| i.is_finite()).unwrap_or(0.0);
-    for (q, x) in q.iter_mut().zip(x) {
-        // Adding 1.5 * 2^23 rounds to an integer, half to even, which the low bits then hold.
-        const ROUND: f32 = 12_582_912.0;
-        let rounded = x * inverse + ROUND;
-        *q = if rounded.is_nan() { 0 } else { rounded.to_bits() as i8 };
-    }
-    for (sum, q) in neg_sums.iter_mut().zip(q.as_chunks::<SUM_LEN>().0) {
-        *sum = -q.iter().map(|q| i32::from(*q)).sum::<i32>();
-    }
+    round(x, inverse, q, neg_sums);
     d
 }
 

@@ -21,6 +21,7 @@ pub mod plain;
 pub mod pool;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod row_group;
+mod rounding;
 pub mod rows;
 pub mod several;
 pub mod shared_scales;
