@@ -77,6 +77,27 @@ fn dots_agree_on_random_bytes_and_adverse_activations() {
 }
 
 #[test]
+fn dots_agree_on_the_largest_products_in_rows_of_any_number_of_blocks() {
+    // Bytes that scales may have, too: the lowest and highest values of all types, such as -128, and some between.
+    const BYTES: [u8; 9] = [0x80, 0x00, 0x0f, 0xf0, 0x3f, 0xbf, 0x77, 0x88, 0x5a];
+    for isa in fast() {
+        for dtype in types().filter(|t| t.block_len() > 1) {
+            for n_blocks in 1..=9 {
+                let n = n_blocks * dtype.block_len();
+                let rows: Vec<u8> = BYTES.iter().flat_map(|b| vec![*b; dtype.row_bytes(n).unwrap()]).collect();
+                let mut w = vec![0.0; BYTES.len() * n];
+                convert::dequantizer(dtype).unwrap()(&rows, &mut w);
+                assert!(w.iter().all(|w| w.is_finite()), "{dtype}");
+                let alternating: Vec<f32> = (0..n).map(|i| if i / n_blocks % 2 == 0 { -1.0 } else { 1.0 }).collect();
+                for x in [vec![1.0; n], vec![-1.0; n], alternating] {
+                    compare_dot(isa, dtype, &rows, &w, &x);
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn scaled_additions_agree_in_any_grouping_and_skip_what_has_not_fired() {
     for isa in fast().into_iter().chain([Isa::Plain]) {
         for dtype in types() {

@@ -132,10 +132,11 @@ static TABLES: [(Isa, &[Kernels]); 4] = [
     (Isa::Plain, &plain::TABLE),
 ];
 #[cfg(target_arch = "aarch64")]
-static TABLES: [(Isa, &[Kernels]); 4] = [
+static TABLES: [(Isa, &[Kernels]); 5] = [
     (Isa::I8mm, &neon::I8MM_TABLE),
     (Isa::DotProd, &neon::DOTPROD_TABLE),
     (Isa::Neon, &neon::TABLE),
+    (Isa::Neon, &neon::FLOATS),
     (Isa::Plain, &plain::TABLE),
 ];
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]

@@ -17,6 +17,8 @@ pub mod kernels;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 pub mod ordered;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod padded;
 pub mod plain;
 pub mod pool;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]

@@ -130,7 +130,7 @@ const REGISTRIES: [(&str, &[&str]); 5] = [
     ("model/arch", &["model/arch/"]),
     ("quant/decoded", &["quant/iq4", "quant/k_quants", "quant/legacy", "quant/mxfp4"]),
     ("cpu/ssm/kernels", &["cpu/ssm/fused", "cpu/ssm/plain"]),
-    ("cpu/kernels", &["cpu/plain", "cpu/avx2", "cpu/avx512"]),
+    ("cpu/kernels", &["cpu/plain", "cpu/avx2", "cpu/avx512", "cpu/neon"]),
     ("cpu/gemm/sparse", &["cpu/gemm/sparse256", "cpu/gemm/sparse512"]),
 ];
 

@@ -15,6 +15,7 @@ mod supers;
 pub(super) use shared_scales::add_shared_scales;
 
 use super::kernels::{Kernels, row_kernels};
+use super::padded::padded;
 use super::row_group::fetch;
 use crate::quant::blocks::{Q4_0_BYTES, QK};
 use crate::quant::iq4::LEVELS;
@@ -62,31 +63,6 @@ pub(super) static TABLE: [Kernels; 16] = [
     kernels!("avx2,fma,f16c", IQ4_XS, Q8, supers::avx2::iq4_xs, supers::add_iq4_xs),
     kernels!("avx2,fma,f16c", MXFP4, Q8, mxfp4::dot, mxfp4::add),
 ];
-
-/// A copy of fewer than `N` values, padded with zeros.
-#[inline]
-fn padded<T: Zero, const N: usize>(values: &[T]) -> [T; N] {
-    let mut all = [T::ZERO; N];
-    all[..values.len()].copy_from_slice(values);
-    all
-}
-
-/// What [`padded`] pads with.
-trait Zero: Copy {
-    const ZERO: Self;
-}
-
-impl Zero for u8 {
-    const ZERO: Self = 0;
-}
-
-impl Zero for f32 {
-    const ZERO: Self = 0.0;
-}
-
-impl<const N: usize> Zero for [u8; N] {
-    const ZERO: Self = [0; N];
-}
 
 /// The F16 numbers at byte `at` of eight blocks.
 #[inline]

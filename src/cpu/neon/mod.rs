@@ -1,10 +1,118 @@
 //! Kernels for AArch64: NEON, its 8-bit dot products (`dotprod`) and its 8-bit products of matrices (`i8mm`).
+//!
+//! The tables are reached through [`super::Isa::kernels`] only, which has asserted that the processor has these features.
+#![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
-use crate::cpu::Kernels;
+mod add;
+mod bits;
+mod blocks;
+mod dot;
+mod each;
+mod floats;
+mod multiply;
+mod supers;
+mod vectors;
 
+use super::kernels::{Kernels, row_kernels};
+use super::row_group::fetch;
+use blocks::*;
+use std::arch::aarch64::*;
+use supers::*;
+
+/// See [`row_kernels`]: of a type of floats.
+macro_rules! floats {
+    ($dtype:ident) => {
+        row_kernels!(
+            "neon",
+            "neon",
+            $dtype,
+            F32,
+            floats::dot::<floats::$dtype, _, _, _>,
+            floats::add::<floats::$dtype, _, _>
+        )
+    };
+}
+
+/// The same of a type of blocks or super-blocks, one row at a time.
+macro_rules! rows {
+    ($features:literal, $how:ident, $dtype:ident, $act:ident, blocks, $format:ident) => {
+        row_kernels!(
+            $features,
+            "neon",
+            $dtype,
+            $act,
+            dot::$how::row_of_blocks::<$format, _, _>,
+            add::blocks::<$format, _>
+        )
+    };
+    ($features:literal, $how:ident, $dtype:ident, $act:ident, supers, $format:ident) => {
+        row_kernels!(
+            $features,
+            "neon",
+            $dtype,
+            $act,
+            dot::$how::row_of_supers::<$format, _, _>,
+            add::supers::<$format, _>
+        )
+    };
+}
+
+/// The same, two rows at a time where there are several vectors.
+macro_rules! pairs {
+    ($features:literal, $how:ident, $dtype:ident, $act:ident, $kind:ident, $format:ident) => {
+        row_kernels!(
+            $features,
+            "neon",
+            $dtype,
+            $act,
+            pairs 4 dot::$how::$kind::<$format, _, _, _>,
+            add::$kind::<$format, _>
+        )
+    };
+}
+
+/// All types of blocks, which differ from table to table in how their bytes are multiplied.
+macro_rules! bytes {
+    ($kernels:ident, $features:literal, $how:ident) => {
+        [
+            $kernels!($features, $how, Q8_0, Q8, blocks, Q8_0),
+            $kernels!($features, $how, Q4_0, Q8, blocks, Q4_0),
+            $kernels!($features, $how, Q4_1, Q8, blocks, Q4_1),
+            $kernels!($features, $how, Q5_0, Q8, blocks, Q5_0),
+            $kernels!($features, $how, Q5_1, Q8, blocks, Q5_1),
+            $kernels!($features, $how, IQ4_NL, Q8, blocks, Iq4Nl),
+            $kernels!($features, $how, MXFP4, Q8, blocks, Mxfp4),
+            $kernels!($features, $how, Q2_K, Q8Supers, supers, Q2K),
+            $kernels!($features, $how, Q3_K, Q8, supers, Q3K),
+            $kernels!($features, $how, Q4_K, Q8, supers, Q4K),
+            $kernels!($features, $how, Q5_K, Q8, supers, Q5K),
+            $kernels!($features, $how, Q6_K, Q8, supers, Q6K),
+            $kernels!($features, $how, IQ4_XS, Q8, supers, Iq4Xs),
+        ]
+    };
+}
+
+/// What multiplies floats, on every such processor.
+pub(super) static FLOATS: [Kernels; 3] = [floats!(F32), floats!(F16), floats!(BF16)];
 /// NEON alone.
-pub static TABLE: [Kernels; 0] = [];
+pub(super) static TABLE: [Kernels; 13] = bytes!(rows, "neon", neon);
 /// With dot products.
-pub static DOTPROD_TABLE: [Kernels; 0] = [];
+pub(super) static DOTPROD_TABLE: [Kernels; 13] = bytes!(rows, "neon,dotprod", dotprod);
 /// With products of matrices.
-pub static I8MM_TABLE: [Kernels; 0] = [];
+pub(super) static I8MM_TABLE: [Kernels; 13] = bytes!(pairs, "neon,dotprod,i8mm", i8mm);
+
+/// Four floats.
+#[inline]
+#[target_feature(enable = "neon")]
+fn four(values: &[f32; 4]) -> float32x4_t {
+    // SAFETY: the array has four elements.
+    unsafe { vld1q_f32(values.as_ptr()) }
+}
+
+/// Stores four floats.
+#[inline]
+#[target_feature(enable = "neon")]
+fn store(to: &mut [f32; 4], v: float32x4_t) {
+    // SAFETY: the array has four elements.
+    unsafe { vst1q_f32(to.as_mut_ptr(), v) }
+}
