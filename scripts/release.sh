@@ -1,52 +1,166 @@
 #!/usr/bin/env bash
-# An archive of this machine's target for a release: the four commands, licences, README, manual pages and completions.
+# Archives for a release: the four commands, licences, README, manual pages and completions.
 #
-#   scripts/release.sh [--bin FOLDER] [OUT]     OUT/powerinfer-rs-VERSION-TARGET.tar.gz and its .sha256 [target/dist]
+#   scripts/release.sh [OUT]                        this machine's target
+#   scripts/release.sh --target T [--target T] [OUT]
+#   scripts/release.sh --all [OUT]                  the five usual targets
+#   scripts/release.sh --bin FOLDER [--target T] [OUT]   of commands that are built already
 #
-# Builds with --release --locked, unless --bin names a folder where that was done. Two archives of the same programs are the same, byte for
-# byte. What was packed is unpacked again, and tells a story, before anything appears in OUT.
+# Makes OUT/powerinfer-rs-VERSION-TARGET.tar.gz (.zip for Windows) and its .sha256 [target/dist]. Builds with --release --locked. Two archives
+# of the same programs are the same, byte for byte. Programs must need nothing but the system's own libraries. What was packed is unpacked
+# again and tells a story, before anything appears in OUT: itself, with qemu-aarch64 or Wine; what cannot run here is said.
+#
+# Targets that are named are built with cargo-zigbuild, so that any machine builds all of them, and Linux needs no newer glibc than that of
+# 2012 (`pip install cargo-zigbuild`). Windows is built with MinGW's gcc where that is installed. NATIVE=1 builds named targets with this
+# machine's own linker, as on a Mac. CARGO_TARGET_<T>_RUNNER runs what this machine cannot, as cargo has it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+ALL=(x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu x86_64-pc-windows-gnu aarch64-apple-darwin x86_64-apple-darwin)
+GLIBC=2.17
+export MACOSX_DEPLOYMENT_TARGET=${MACOSX_DEPLOYMENT_TARGET:-11.0}
+
 bin=
-if [ "${1:-}" = --bin ]; then
-  bin=${2:?--bin needs a folder}
-  shift 2
-fi
+targets=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --bin) bin=${2:?--bin needs a folder}; shift ;;
+    --target) targets+=("${2:?--target needs a name of rustc}"); shift ;;
+    --all) targets=("${ALL[@]}") ;;
+    -h | --help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit ;;
+    -*) echo "error: $1: is not known; scripts/release.sh --help lists what is" >&2; exit 2 ;;
+    *) break ;;
+  esac
+  shift
+done
+[ $# -le 1 ] || { echo "error: $2: one folder is enough" >&2; exit 2; }
 out=${1:-target/dist}
+[ -z "$bin" ] || [ ${#targets[@]} -le 1 ] || { echo "error: --bin holds the commands of one target" >&2; exit 2; }
 
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1)
-target=$(rustc -vV | sed -n 's/^host: //p')
-if [ -z "$bin" ]; then
-  cargo build --release --locked --bins
-  bin=${CARGO_TARGET_DIR:-target}/release
-fi
-
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-name=powerinfer-rs-$version-$target
-mkdir -p "$work/$name"
-for command in run profile split bench; do
-  install -m 755 "$bin/powerinfer-$command" "$work/$name/"
-done
-install -m 644 LICENSE-APACHE LICENSE-MIT README.md CHANGELOG.md "$work/$name/"
-if [ -e scripts/release_docs.sh ]; then
-  scripts/release_docs.sh --bin "$bin" "$work/$name"
-fi
-
+host=$(rustc -vV | sed -n 's/^host: //p')
+built=${CARGO_TARGET_DIR:-target}
 # The time of the last commit, so that the archive does not depend on when it is made.
 time=$(git log -1 --format=%ct 2>/dev/null || echo 0)
-tar --sort=name --mtime="@$time" --owner=0 --group=0 --numeric-owner -C "$work" -cf - "$name" | gzip -n9 >"$work/$name.tar.gz"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
 
-mkdir "$work/again"
-tar -xzf "$work/$name.tar.gz" -C "$work/again"
-for command in run profile split bench; do
-  "$work/again/$name/powerinfer-$command" --version >/dev/null
-done
-story=$(cd "$work/again" && "./$name/powerinfer-run" -p "Once upon a time" -n 16 --temp 0 --device cpu </dev/null 2>/dev/null)
-[ "${#story}" -gt 30 ] || { echo "the packed powerinfer-run tells no story: $story" >&2; exit 1; }
+has() { command -v "$1" >/dev/null; }
 
-mkdir -p "$out"
-(cd "$work" && sha256sum "$name.tar.gz" >"$name.tar.gz.sha256")
-mv "$work/$name.tar.gz" "$work/$name.tar.gz.sha256" "$out/"
-echo "$out/$name.tar.gz"
+# Builds the commands for the target $1; says in $bin where they are.
+build() {
+  local target=$1
+  # Paths of this machine are no part of a program.
+  local flags="--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo --remap-path-prefix=$PWD=/powerinfer-rs ${RUSTFLAGS:-}"
+  local tool=(build --target "$target")
+  case $target in
+    *-windows-gnu)
+      if [ -z "${NATIVE:-}" ] && ! has x86_64-w64-mingw32-gcc; then
+        tool=(zigbuild --target "$target")
+      elif has x86_64-w64-mingw32-gcc; then
+        export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc CC_x86_64_pc_windows_gnu=x86_64-w64-mingw32-gcc
+      fi
+      ;;
+    *-linux-gnu) [ -n "${NATIVE:-}" ] || tool=(zigbuild --target "$target.$GLIBC") ;;
+    *) [ -n "${NATIVE:-}" ] || tool=(zigbuild --target "$target") ;;
+  esac
+  if [ "${tool[0]}" = zigbuild ] && ! has cargo-zigbuild; then
+    echo "error: $target: needs cargo-zigbuild; pip install cargo-zigbuild, or NATIVE=1 with a linker of its own" >&2
+    exit 1
+  fi
+  RUSTFLAGS=$flags cargo "${tool[@]}" --release --locked --bins
+  bin=$built/$target/release
+}
+
+# How the target $1 is run on this machine, in $runner; fails where it cannot be.
+runs() {
+  local variable
+  variable=CARGO_TARGET_$(tr a-z- A-Z_ <<<"$1")_RUNNER
+  # env starts what follows it: the shell of a Mac has no empty lists.
+  runner=(env)
+  if [ -n "${!variable:-}" ]; then
+    read -ra runner <<<"env ${!variable}"
+  elif [ "$1" = "$host" ] || [ "$1" = x86_64-unknown-linux-musl ] && [ "$host" = x86_64-unknown-linux-gnu ]; then
+    return 0
+  elif [ "$1" = aarch64-unknown-linux-gnu ] && [ "${host##*-}" = gnu ] && has qemu-aarch64; then
+    runner=(env qemu-aarch64 -L /usr/aarch64-linux-gnu)
+  elif [ "$1" = x86_64-pc-windows-gnu ] && has wine; then
+    runner=(env wine)
+    export WINEDEBUG=-all
+  else
+    return 1
+  fi
+}
+
+# Pages and completions, from a build for this machine: they are the same for all.
+docs() {
+  [ ! -e "$work/docs" ] || return 0
+  local from=$1
+  if [ "$2" != "$host" ]; then
+    cargo build --release --locked --bins
+    from=$built/release
+  fi
+  scripts/release_docs.sh --bin "$from" "$work/docs"
+}
+
+# The time from a start to the version, the least of five, in milliseconds.
+start_up() {
+  python3 - "$@" --version <<'EOF'
+import subprocess, sys, time
+def once():
+    begin = time.perf_counter()
+    subprocess.run(sys.argv[1:], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - begin
+print(f"{1e3 * min(once() for _ in range(5)):.1f}")
+EOF
+}
+
+# Packs the commands in $bin for the target $1, and tries what was packed.
+pack() {
+  local target=$1 name=powerinfer-rs-$version-$1 exe="" ending=tar.gz command programs=() story
+  case $target in *-windows-*) exe=.exe ending=zip ;; esac
+  mkdir -p "$work/$name"
+  for command in run profile split bench; do
+    install -m 755 "$bin/powerinfer-$command$exe" "$work/$name/"
+    programs+=("$work/$name/powerinfer-$command$exe")
+  done
+  python3 scripts/release_needs.py "${programs[@]}"
+  install -m 644 LICENSE-APACHE LICENSE-MIT README.md CHANGELOG.md "$work/$name/"
+  python3 scripts/release_licences.py "$target" >"$work/$name/THIRD-PARTY.txt"
+  docs "$bin" "$target"
+  cp -R "$work/docs/." "$work/$name/"
+  python3 scripts/release_pack.py "$work/$name" "$work/$name.$ending" "$time"
+
+  if runs "$target"; then
+    mkdir "$work/again"
+    (cd "$work/again" && python3 -c 'import shutil, sys; shutil.unpack_archive(sys.argv[1])' "$work/$name.$ending")
+    # Python's unzip leaves out what may be executed.
+    chmod +x "$work/again/$name/"powerinfer-*
+    for command in profile split bench; do
+      "${runner[@]}" "$work/again/$name/powerinfer-$command$exe" --version >/dev/null
+    done
+    story=$(cd "$work/again" && "${runner[@]}" "./$name/powerinfer-run$exe" -p "Once upon a time" -n 16 --temp 0 --device cpu </dev/null 2>/dev/null)
+    [ "${#story}" -gt 30 ] || { echo "error: $name: the packed powerinfer-run tells no story: $story" >&2; exit 1; }
+    echo "$name: starts in $(start_up "${runner[@]}" "$work/again/$name/powerinfer-run$exe") ms${runner[1]:+ with ${runner[1]}}; tells: $story"
+    rm -rf "$work/again"
+  else
+    echo "$name: cannot be run on this machine, and was not"
+  fi
+  mkdir -p "$out"
+  mv "$work/$name.$ending" "$work/$name.$ending.sha256" "$out/"
+  rm -rf "${work:?}/$name"
+  echo "$out/$name.$ending: $(wc -c <"$out/$name.$ending") bytes, sha256 $(cut -d ' ' -f 1 "$out/$name.$ending.sha256")"
+}
+
+if [ -n "$bin" ]; then
+  pack "${targets[0]:-$host}"
+elif [ ${#targets[@]} = 0 ]; then
+  cargo build --release --locked --bins
+  bin=$built/release
+  pack "$host"
+else
+  for target in "${targets[@]}"; do
+    build "$target"
+    pack "$target"
+  done
+fi

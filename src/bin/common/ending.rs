@@ -26,6 +26,22 @@ pub fn leave(code: i32) -> ! {
     windows::leave(code)
 }
 
+/// From now on Ctrl-C calls `handler`, on a thread of its own.
+///
+/// # Errors
+/// When the system refuses a handler.
+pub fn interrupted(handler: impl Fn() + Send + 'static) -> Result<()> {
+    #[cfg(unix)]
+    {
+        let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT])?;
+        let listen = move || signals.forever().for_each(|_| handler());
+        std::thread::Builder::new().name("ctrl-c".to_owned()).spawn(listen)?;
+        Ok(())
+    }
+    #[cfg(windows)]
+    Ok(ctrlc::set_handler(handler)?)
+}
+
 /// Runs `read`, which waits for a line: a signal then need not wait for anything.
 pub fn while_waiting<T>(read: impl FnOnce() -> T) -> T {
     WAITING.store(true, Ordering::SeqCst);

@@ -151,7 +151,7 @@ pub fn catch_ctrl_c(again: Again) -> Result<()> {
         }
     };
     heed(|| STOP.load(Ordering::SeqCst));
-    ctrlc::set_handler(handler).context("Ctrl-C cannot be caught")?;
+    ending::interrupted(handler).context("Ctrl-C cannot be caught")?;
     ending::watch(|| STOP.store(true, Ordering::SeqCst)).context("SIGTERM cannot be caught")
 }
 
