@@ -78,13 +78,25 @@ fn dots_agree_on_random_bytes_and_adverse_activations() {
 
 #[test]
 fn dots_agree_on_the_largest_products_in_rows_of_any_number_of_blocks() {
-    // Bytes that scales may have, too: the lowest and highest values of all types, such as -128, and some between.
-    const BYTES: [u8; 9] = [0x80, 0x00, 0x0f, 0xf0, 0x3f, 0xbf, 0x77, 0x88, 0x5a];
+    // The lowest and highest values of all types, such as -128, and some between.
+    const BYTES: [u8; 9] = [0x00, 0xff, 0x80, 0x7f, 0x0f, 0xf0, 0x77, 0x88, 0x5a];
+    // Where a block has the upper bytes of its scales, or the exponent.
+    let uppers = |dtype| match dtype {
+        GgmlType::MXFP4 => vec![0],
+        GgmlType::Q4_1 | GgmlType::Q5_1 | GgmlType::Q4_K | GgmlType::Q5_K => vec![1, 3],
+        GgmlType::Q2_K => vec![81, 83],
+        GgmlType::Q3_K => vec![109],
+        GgmlType::Q6_K => vec![209],
+        _ => vec![1],
+    };
     for isa in fast() {
         for dtype in types().filter(|t| t.block_len() > 1) {
             for n_blocks in 1..=9 {
                 let n = n_blocks * dtype.block_len();
-                let rows: Vec<u8> = BYTES.iter().flat_map(|b| vec![*b; dtype.row_bytes(n).unwrap()]).collect();
+                let mut rows: Vec<u8> = BYTES.iter().flat_map(|b| vec![*b; dtype.row_bytes(n).unwrap()]).collect();
+                for block in rows.chunks_mut(dtype.block_bytes()) {
+                    uppers(dtype).into_iter().for_each(|at| block[at] = 0x3b);
+                }
                 let mut w = vec![0.0; BYTES.len() * n];
                 convert::dequantizer(dtype).unwrap()(&rows, &mut w);
                 assert!(w.iter().all(|w| w.is_finite()), "{dtype}");

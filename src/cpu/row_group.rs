@@ -9,7 +9,8 @@ pub(super) const AT_ONCE: usize = 4;
 /// Some consecutive rows of a list. At its end, missing ones are its last row with a factor of 0.
 pub(super) struct RowGroup<'a> {
     pub rows: [&'a [u8]; AT_ONCE],
-    ahead: [&'a [u8]; AT_ONCE],
+    /// Rows that are a little further on.
+    pub ahead: [&'a [u8]; AT_ONCE],
     pub a: [f32; AT_ONCE],
 }
 

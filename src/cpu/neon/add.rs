@@ -11,7 +11,7 @@ use super::blocks::Blocks;
 use super::each::each;
 use super::supers::Supers;
 use super::vectors::{f16x4, floats};
-use super::{four, store};
+use super::{fetch_all, four, store};
 use crate::quant::blocks::QK;
 use std::arch::aarch64::*;
 
@@ -85,9 +85,7 @@ pub fn blocks<F: Blocks<BYTES>, const BYTES: usize>(rows: Rows, a: &[f32], y: &m
             rest = of_rows.map(|(_, rest)| padded(rest));
         }
         for (i, y) in y.chunks_mut(SCALES).enumerate() {
-            for line in 0..(SCALES * BYTES).div_ceil(64) {
-                group.fetch(i * SCALES * BYTES + 64 * line);
-            }
+            fetch_all(group.ahead, i * SCALES * BYTES, SCALES * BYTES);
             let blocks = if i < n_steps { of_rows.map(|(steps, _)| &steps[i]) } else { rest.each_ref() };
             add_blocks::<F, BYTES>(&group, blocks, y);
         }
@@ -134,9 +132,7 @@ pub fn supers<F: Supers<BYTES>, const BYTES: usize>(rows: Rows, a: &[f32], y: &m
         let group = RowGroup::new(rows, a, start);
         let of_rows = group.rows.map(|row| &row.as_chunks::<BYTES>().0[..y.len()]);
         for (i, y) in y.iter_mut().enumerate() {
-            for line in 0..BYTES.div_ceil(64) {
-                group.fetch(i * BYTES + 64 * line);
-            }
+            fetch_all(group.ahead, i * BYTES, BYTES);
             let blocks = of_rows.map(|blocks| &blocks[i]);
             let (mut scales, mut minima) = ([[0.0; 16]; AT_ONCE], [[0.0; 16]; AT_ONCE]);
             for r in 0..AT_ONCE {

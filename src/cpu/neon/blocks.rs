@@ -13,6 +13,8 @@ pub trait Blocks<const BYTES: usize> {
     type Raw: Zip;
     /// By which power of 2 the unpacked values are too large.
     const FRACTION: u32 = 0;
+    /// Whether the unpacked values are in -32 to 31.
+    const SMALL: bool = false;
     /// Whether the value of `q = 0` stands behind the scale.
     const HAS_MIN: bool = false;
 
@@ -84,6 +86,7 @@ impl Blocks<Q4_0_BYTES> for Q4_0 {
 
 impl Blocks<20> for Q4_1 {
     type Raw = uint8x16_t;
+    const SMALL: bool = true;
     const HAS_MIN: bool = true;
 
     #[inline]
@@ -100,28 +103,30 @@ impl Blocks<20> for Q4_1 {
 }
 
 impl Blocks<22> for Q5_0 {
-    /// Half-bytes, then all ones wherever a fifth bit is not set.
-    type Raw = [uint8x16_t; 3];
+    /// Values: with their fifth bits, half-bytes would be more vectors.
+    type Raw = [uint8x16_t; 2];
+    const SMALL: bool = true;
 
     #[inline]
     #[target_feature(enable = "neon")]
     unsafe fn load(block: &[u8; 22]) -> Self::Raw {
         let [_, _, a, b, c, d, ..] = *block;
         let [low, high] = spread(!u32::from_le_bytes([a, b, c, d])).map(|bits| any_of(bits, masks()));
-        [load(block, 6), low, high]
+        // Less 16, a value without its fifth bit has all bits above the fourth.
+        with_upper_bits(load(block, 6), low, high)
     }
 
-    /// Less 16, a value without its fifth bit has all bits above the fourth.
     #[inline]
     #[target_feature(enable = "neon")]
-    unsafe fn unpack([halves, low, high]: Self::Raw) -> [int8x16_t; 2] {
-        [replaced(low, halves, vdupq_n_u8(15)), below::<4>(high, halves)].map(|v| vreinterpretq_s8_u8(v))
+    unsafe fn unpack(raw: Self::Raw) -> [int8x16_t; 2] {
+        raw.map(|v| vreinterpretq_s8_u8(v))
     }
 }
 
 impl Blocks<24> for Q5_1 {
-    /// Half-bytes, then the fifth bits in their places.
-    type Raw = [uint8x16_t; 3];
+    /// As above.
+    type Raw = [uint8x16_t; 2];
+    const SMALL: bool = true;
     const HAS_MIN: bool = true;
 
     #[inline]
@@ -131,13 +136,13 @@ impl Blocks<24> for Q5_1 {
         let [_, _, _, _, a, b, c, d, ..] = *block;
         let fifth = |bits| vshlq_u8(bits, signed(&SHIFTS, 0));
         let [low, high] = spread(u32::from_le_bytes([a, b, c, d])).map(|bits| fifth(vandq_u8(bits, masks())));
-        [load(block, 8), low, high]
+        with_upper_bits(load(block, 8), low, high)
     }
 
     #[inline]
     #[target_feature(enable = "neon")]
-    unsafe fn unpack([halves, low, high]: Self::Raw) -> [int8x16_t; 2] {
-        [replaced(low, halves, vdupq_n_u8(15)), below::<4>(high, halves)].map(|v| vreinterpretq_s8_u8(v))
+    unsafe fn unpack(raw: Self::Raw) -> [int8x16_t; 2] {
+        raw.map(|v| vreinterpretq_s8_u8(v))
     }
 }
 
@@ -159,6 +164,7 @@ impl Blocks<Q4_0_BYTES> for Iq4Nl {
 
 impl Blocks<{ mxfp4::BYTES }> for Mxfp4 {
     type Raw = uint8x16_t;
+    const SMALL: bool = true;
 
     /// What `mxfp4::scale` gives each.
     #[inline]
@@ -196,6 +202,13 @@ impl Blocks<{ mxfp4::BYTES }> for Mxfp4 {
 #[target_feature(enable = "neon")]
 pub fn halves(raw: uint8x16_t) -> [uint8x16_t; 2] {
     [vandq_u8(raw, vdupq_n_u8(15)), vshrq_n_u8::<4>(raw)]
+}
+
+/// The low and the high halves of `raw` with the upper four bits of each of these.
+#[inline]
+#[target_feature(enable = "neon")]
+fn with_upper_bits(raw: uint8x16_t, low: uint8x16_t, high: uint8x16_t) -> [uint8x16_t; 2] {
+    [replaced(low, raw, vdupq_n_u8(15)), below::<4>(high, raw)]
 }
 
 /// The levels of `IQ4_NL` and `IQ4_XS` that the halves of bytes name.

@@ -10,7 +10,7 @@ use super::blocks::Blocks;
 use super::multiply::{self, Four, Half, STEP};
 use super::supers::{Scales, Supers};
 use super::vectors::{f16x4, sums};
-use super::{fetch, four};
+use super::{fetch_all, four};
 use crate::quant::blocks::QK;
 use std::arch::aarch64::*;
 
@@ -47,16 +47,6 @@ impl<'a> Steps<'a> {
     #[inline(always)]
     fn get(self, i: usize) -> Step<'a> {
         Step { q: &self.q[i], d: &self.d[i], ds: &self.ds[i] }
-    }
-}
-
-/// Fetches `bytes` bytes from `offset` on of each row ahead.
-#[inline(always)]
-fn fetch_all<const R: usize>(ahead: [&[u8]; R], offset: usize, bytes: usize) {
-    for ahead in ahead {
-        for line in 0..bytes.div_ceil(64) {
-            fetch(ahead, offset + 64 * line);
-        }
     }
 }
 

@@ -17,6 +17,7 @@ use super::kernels::{Kernels, row_kernels};
 use super::row_group::fetch;
 use blocks::*;
 use std::arch::aarch64::*;
+use std::arch::asm;
 use supers::*;
 
 /// See [`row_kernels`]: of a type of floats.
@@ -100,6 +101,30 @@ pub(super) static TABLE: [Kernels; 13] = bytes!(rows, "neon", neon);
 pub(super) static DOTPROD_TABLE: [Kernels; 13] = bytes!(rows, "neon,dotprod", dotprod);
 /// With products of matrices.
 pub(super) static I8MM_TABLE: [Kernels; 13] = bytes!(pairs, "neon,dotprod,i8mm", i8mm);
+
+/// Fetches `bytes` bytes, at most 256, from `offset` on of each row ahead into the first cache.
+#[inline(always)]
+fn fetch_all<const R: usize>(ahead: [&[u8]; R], offset: usize, bytes: usize) {
+    macro_rules! line {
+        ($row:expr, $at:literal) => {
+            if bytes > $at {
+                // SAFETY: a prefetch may name any address: it never faults, and changes nothing but the caches.
+                unsafe {
+                    // One address serves all lines.
+                    asm!(concat!("prfm pldl1keep, [{}, #", $at, "]"), in(reg) $row, options(readonly, nostack, preserves_flags));
+                }
+            }
+        };
+    }
+    debug_assert!(bytes <= 256);
+    for row in ahead {
+        let row = row.as_ptr().wrapping_add(offset);
+        line!(row, 0);
+        line!(row, 64);
+        line!(row, 128);
+        line!(row, 192);
+    }
+}
 
 /// Four floats.
 #[inline]

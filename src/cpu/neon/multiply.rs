@@ -16,6 +16,8 @@ pub const STEP: usize = 128;
 pub trait Weights {
     /// As they are stored, vector by vector.
     type Raw: Zip;
+    /// Whether they are in -32 to 31, so that the sum of eight products fits in 16 bits.
+    const SMALL: bool;
 
     /// Their values, in -128 to 127.
     ///
@@ -29,6 +31,7 @@ pub struct Four<F, const BYTES: usize>(PhantomData<F>);
 
 impl<F: Blocks<BYTES>, const BYTES: usize> Weights for Four<F, BYTES> {
     type Raw = [F::Raw; 4];
+    const SMALL: bool = F::SMALL;
 
     #[inline]
     #[target_feature(enable = "neon")]
@@ -44,6 +47,7 @@ pub struct Half<F, const BYTES: usize, const HALF: usize>(PhantomData<F>);
 
 impl<F: Supers<BYTES>, const BYTES: usize, const HALF: usize> Weights for Half<F, BYTES, HALF> {
     type Raw = F::Raw;
+    const SMALL: bool = F::SMALL;
 
     #[inline]
     #[target_feature(enable = "neon")]
@@ -65,8 +69,34 @@ fn across([a, b, c, d]: [int32x4_t; 4]) -> int32x4_t {
 #[target_feature(enable = "neon")]
 fn long(sums: int32x4_t, w: int8x16_t, q: int8x16_t) -> int32x4_t {
     // Activations are never -128, so that two products fit in 16 bits.
-    let products = vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(q)), w, q);
-    vpadalq_s16(sums, products)
+    vpadalq_s16(sums, pairs(w, q))
+}
+
+/// Sums of two products each.
+#[inline]
+#[target_feature(enable = "neon")]
+fn pairs(w: int8x16_t, q: int8x16_t) -> int16x8_t {
+    vmlal_high_s8(vmull_s8(vget_low_s8(w), vget_low_s8(q)), w, q)
+}
+
+/// Sums for every 32 elements of small weights.
+#[inline]
+#[target_feature(enable = "neon")]
+fn short_by_32(w: &[int8x16_t; 8], q: &[i8; STEP]) -> int32x4_t {
+    let fours = [0, 2, 4, 6].map(|i| {
+        let (w, next, q) = (w[i + 1], signed(q, 16 * i + 16), pairs(w[i], signed(q, 16 * i)));
+        vmlal_high_s8(vmlal_s8(q, vget_low_s8(w), vget_low_s8(next)), w, next)
+    });
+    let [a, b] = [[fours[0], fours[1]], [fours[2], fours[3]]].map(|[a, b]| vpaddlq_s16(vpaddq_s16(a, b)));
+    vpaddq_s32(a, b)
+}
+
+/// Sums for every 16 of the 64 elements from this vector on of small weights.
+#[inline]
+#[target_feature(enable = "neon")]
+fn short_by_16(w: &[int8x16_t; 8], q: &[i8; STEP], first: usize) -> int32x4_t {
+    let [a, b, c, d] = [0, 1, 2, 3].map(|i| pairs(w[first + i], signed(q, 16 * (first + i))));
+    vpaddlq_s16(vpaddq_s16(vpaddq_s16(a, b), vpaddq_s16(c, d)))
 }
 
 #[inline]
@@ -93,9 +123,9 @@ fn smmla(mut sums: int32x4_t, w: int8x16_t, q: int8x16_t) -> int32x4_t {
     sums
 }
 
-/// Sums of the products of `R` rows with `N` vectors.
+/// Sums of the products of `R` rows with `N` vectors. With `short` there is a shorter way for small weights.
 macro_rules! row_by_row {
-    ($module:ident, $features:literal, $multiply:path) => {
+    ($module:ident, $features:literal, $multiply:path, short $short:literal) => {
         pub mod $module {
             use super::*;
 
@@ -112,12 +142,16 @@ macro_rules! row_by_row {
                     // SAFETY: this function has NEON too.
                     let w = unsafe { W::unpack(raw[r]) };
                     each!(N, v, {
-                        let mut sums = [none; 4];
-                        for i in 0..4 {
-                            let half = $multiply(none, w[2 * i], signed(q[v], 32 * i));
-                            sums[i] = $multiply(half, w[2 * i + 1], signed(q[v], 32 * i + 16));
-                        }
-                        all[r][v] = across(sums);
+                        all[r][v] = if $short && W::SMALL {
+                            short_by_32(&w, q[v])
+                        } else {
+                            let mut sums = [none; 4];
+                            for i in 0..4 {
+                                let half = $multiply(none, w[2 * i], signed(q[v], 32 * i));
+                                sums[i] = $multiply(half, w[2 * i + 1], signed(q[v], 32 * i + 16));
+                            }
+                            across(sums)
+                        };
                     });
                 });
                 all
@@ -137,11 +171,15 @@ macro_rules! row_by_row {
                     let w = unsafe { W::unpack(raw[r]) };
                     each!(N, v, {
                         for half in 0..2 {
-                            let mut sums = [none; 4];
-                            for i in 0..4 {
-                                sums[i] = $multiply(none, w[4 * half + i], signed(q[v], 64 * half + 16 * i));
-                            }
-                            all[r][v][half] = across(sums);
+                            all[r][v][half] = if $short && W::SMALL {
+                                short_by_16(&w, q[v], 4 * half)
+                            } else {
+                                let mut sums = [none; 4];
+                                for i in 0..4 {
+                                    sums[i] = $multiply(none, w[4 * half + i], signed(q[v], 64 * half + 16 * i));
+                                }
+                                across(sums)
+                            };
                         }
                     });
                 });
@@ -151,8 +189,8 @@ macro_rules! row_by_row {
     };
 }
 
-row_by_row!(neon, "neon", long);
-row_by_row!(dotprod, "neon,dotprod", sdot);
+row_by_row!(neon, "neon", long, short true);
+row_by_row!(dotprod, "neon,dotprod", sdot, short false);
 
 /// Two rows and two vectors at a time, where there are so many.
 pub mod i8mm {

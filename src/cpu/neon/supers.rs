@@ -13,6 +13,8 @@ pub trait Supers<const BYTES: usize> {
     type Raw: Zip;
     /// By which power of 2 the products of unpacked values and scales are too large.
     const FRACTION: u32 = 0;
+    /// Whether the unpacked values are in -32 to 31.
+    const SMALL: bool = false;
     /// Elements that have a scale of their own: 16 or 32.
     const PER_SCALE: usize;
     /// Whether there are minima.
@@ -85,6 +87,7 @@ fn scales_and_minima<const BYTES: usize>(block: &[u8; BYTES]) -> Scales {
 
 impl Supers<144> for Q4K {
     type Raw = [uint8x16_t; 4];
+    const SMALL: bool = true;
     const PER_SCALE: usize = 32;
     const HAS_MIN: bool = true;
 
@@ -111,6 +114,7 @@ impl Supers<144> for Q4K {
 impl Supers<176> for Q5K {
     /// Half-bytes, then the fifth bits of both halves.
     type Raw = [uint8x16_t; 6];
+    const SMALL: bool = true;
     const PER_SCALE: usize = 32;
     const HAS_MIN: bool = true;
 
@@ -243,6 +247,7 @@ impl Supers<84> for Q2K {
 impl Supers<110> for Q3K {
     /// Pairs of bits, then the third bits of both halves.
     type Raw = [uint8x16_t; 4];
+    const SMALL: bool = true;
     const PER_SCALE: usize = 16;
 
     #[inline]
