@@ -13,6 +13,9 @@ const QUAD: usize = 4;
 /// Most tokens in a group: the registers of AVX-512 can hold twice as many sums.
 pub(super) const MAX_WIDTH: usize = 3 * QUAD;
 
+/// Words of a token that lie side by side. Products of matrices on AArch64 take two.
+pub(super) const TOGETHER: usize = if cfg!(target_arch = "aarch64") { 2 } else { 1 };
+
 /// Activations of some tokens of a section. Where an array says `[width]` it holds one value per token.
 #[derive(Default)]
 pub(super) struct TokenGroup {
@@ -25,7 +28,7 @@ pub(super) struct TokenGroup {
     vectors: [u32; MAX_WIDTH],
     /// Of the weights that they meet.
     dtype: Option<GgmlType>,
-    /// `[n_cols][width]` floats, or `[n_cols / 4][width]` times four bytes.
+    /// `[n_cols][width]` floats, or `[n_cols / 4 / TOGETHER][width][TOGETHER]` times four bytes.
     words: Vec<u32>,
     /// `[n_cols / 32][width]` scales of the bytes.
     d: Vec<f32>,
@@ -201,15 +204,19 @@ impl TokenGroup {
         for (i, ((words, d), (start, ds))) in words.zip(sums).enumerate() {
             for (t, x) in rows[..width].iter().enumerate() {
                 let Some(x) = x else {
-                    words.chunks_exact_mut(width).for_each(|words| words[t] = 0);
+                    words
+                        .chunks_exact_mut(TOGETHER * width)
+                        .for_each(|words| words[t * TOGETHER..][..TOGETHER].fill(0));
                     d[t] = 0.0;
                     start.chunks_exact_mut(width).for_each(|start| start[t] = 0);
                     ds.chunks_exact_mut(width).for_each(|ds| ds[t] = 0.0);
                     continue;
                 };
                 let q = &x.q[i * QK..][..QK];
-                for (words, q) in words.chunks_exact_mut(width).zip(q.as_chunks::<SUM_LEN>().0) {
-                    words[t] = u32::from_ne_bytes(q.map(|q| q as u8));
+                let q = q.as_chunks::<SUM_LEN>().0.as_chunks::<TOGETHER>().0;
+                for (words, q) in words.chunks_exact_mut(TOGETHER * width).zip(q) {
+                    let q = q.map(|q| u32::from_ne_bytes(q.map(|q| q as u8)));
+                    words[t * TOGETHER..][..TOGETHER].copy_from_slice(&q);
                 }
                 d[t] = x.d[i];
                 let neg_sums = x.neg_sums[i * QK / SUM_LEN..][..QK / SUM_LEN].chunks_exact(sums_of_sub);

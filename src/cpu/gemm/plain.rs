@@ -1,6 +1,6 @@
 //! The inner loops in plain Rust: the specification of the faster ones.
 
-use super::packed::TokenPiece;
+use super::packed::{TOGETHER, TokenPiece};
 use super::tile::{Bytes, Floats, Form, TILE_ROWS, Tile, WORD};
 use crate::quant::blocks::QK;
 use crate::quant::decoded::BlockFormat;
@@ -51,8 +51,9 @@ fn blocks(format: &BlockFormat, tile: &Tile, x: &TokenPiece, sums: &mut [Sums]) 
 #[inline]
 fn integers(bytes: &[Bytes], x: &[u32], t: usize, width: usize, start: i32) -> [i32; TILE_ROWS] {
     let mut products = [start; TILE_ROWS];
-    for (bytes, x) in bytes.iter().zip(x.chunks_exact(width)) {
-        let x = x[t].to_ne_bytes().map(|x| i32::from(x as i8));
+    let x = x.chunks_exact(TOGETHER * width).flat_map(|x| &x[t * TOGETHER..][..TOGETHER]);
+    for (bytes, x) in bytes.iter().zip(x) {
+        let x = x.to_ne_bytes().map(|x| i32::from(x as i8));
         for (product, w) in products.iter_mut().zip(bytes.0.as_chunks::<WORD>().0) {
             *product += (0..WORD).map(|i| i32::from(w[i]) * x[i]).sum::<i32>();
         }

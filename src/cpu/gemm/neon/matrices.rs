@@ -4,7 +4,7 @@
 use super::super::packed::TokenPiece;
 use super::super::tile::{TILE_ROWS, Tile};
 use super::subs::Subs;
-use super::vectors::{HALF, LANES, TOKENS, quad_of, read, read_bytes, read_words, vector, write};
+use super::vectors::{HALF, LANES, TOKENS, quad_of, read, read_bytes, read_pairs, vector, write};
 use crate::quant::decoded::BlockFormat;
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -106,10 +106,8 @@ pub(super) fn times<const N: usize, const WORDS: usize, const MIN: bool, const S
                         products.iter_mut().for_each(|products| products[pair] = start);
                     }
                 }
-                let lines = subs.bytes[i].as_chunks::<2>().0.iter().zip(subs.words[i].as_chunks::<2>().0);
-                for (lines, words) in lines {
-                    let [even, odd] = [read_words(quad_of(&words[0], quad)), read_words(quad_of(&words[1], quad))];
-                    let x = [vzip1q_u32(even, odd), vzip2q_u32(even, odd)];
+                for (lines, words) in subs.bytes[i].as_chunks::<2>().0.iter().zip(subs.words(i)) {
+                    let x = read_pairs(words, quad);
                     for (products, w) in products.iter_mut().zip(lines[half].0.as_chunks().0) {
                         let w = read_bytes(w);
                         for pair in 0..TOKEN_PAIRS {

@@ -4,7 +4,7 @@
 use super::super::packed::TokenPiece;
 use super::super::tile::{Bytes, TILE_ROWS, Tile};
 use super::subs::Subs;
-use super::vectors::{HALF, LANES, TOKENS, quad_of, read, read_bytes, read_words, vector, write};
+use super::vectors::{HALF, LANES, TOKENS, quad_of, read, read_bytes, read_pairs, vector, write};
 use crate::quant::decoded::BlockFormat;
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -15,12 +15,24 @@ const VECTORS: usize = HALF / LANES;
 /// Of each token the products with 8 rows.
 type Products = [[int32x4_t; VECTORS]; TOKENS];
 
-/// The numbers of four tokens, each in a whole vector.
-macro_rules! by_token {
-    ($dup:ident, $of:expr) => {{
-        let of = $of;
-        [$dup::<0>(of), $dup::<1>(of), $dup::<2>(of), $dup::<3>(of)]
-    }};
+/// The even words of four tokens, each in a whole vector, and the odd ones.
+#[inline]
+#[target_feature(enable = "neon")]
+fn by_token([a, b]: [uint32x4_t; 2]) -> [[int8x16_t; TOKENS]; 2] {
+    [
+        [
+            vreinterpretq_s8_u32(vdupq_laneq_u32::<0>(a)),
+            vreinterpretq_s8_u32(vdupq_laneq_u32::<2>(a)),
+            vreinterpretq_s8_u32(vdupq_laneq_u32::<0>(b)),
+            vreinterpretq_s8_u32(vdupq_laneq_u32::<2>(b)),
+        ],
+        [
+            vreinterpretq_s8_u32(vdupq_laneq_u32::<1>(a)),
+            vreinterpretq_s8_u32(vdupq_laneq_u32::<3>(a)),
+            vreinterpretq_s8_u32(vdupq_laneq_u32::<1>(b)),
+            vreinterpretq_s8_u32(vdupq_laneq_u32::<3>(b)),
+        ],
+    ]
 }
 
 /// `$name` adds the products of a tile with `N` tokens to `sums`. `$products` gives the integers of a sub-block from the lines of
@@ -53,7 +65,7 @@ macro_rules! blocks {
                                 start[t] = vdupq_n_s32(numbers[t]);
                             }
                         }
-                        let products = $products::<N, WORDS>(&subs.bytes[i], &subs.words[i], (quad, half), start);
+                        let products = $products::<N, WORDS>(&subs.bytes[i], subs.words(i), (quad, half), start);
                         let d = read(quad_of(subs.d(i), quad));
                         for v in 0..VECTORS {
                             let scale = read(vector(&subs.scales[i].0, half * VECTORS + v));
@@ -129,18 +141,26 @@ fn add_dots<const LANE: usize>(mut sum: int32x4_t, w: int8x16_t, x: int8x16_t) -
 #[target_feature(enable = "neon,dotprod")]
 fn dot_products<const N: usize, const WORDS: usize>(
     bytes: &[Bytes; WORDS],
-    words: &[[u32; N]; WORDS],
+    words: &[[[u32; 2]; N]],
     (quad, half): (usize, usize),
     start: [int32x4_t; TOKENS],
 ) -> Products {
     let mut products = start.map(|start| [start; VECTORS]);
-    for (w, x) in bytes.iter().zip(words) {
-        let (w, x) = (of_half(w, half), vreinterpretq_s8_u32(read_words(quad_of(x, quad))));
+    for (w, x) in bytes.as_chunks::<2>().0.iter().zip(words) {
+        let [a, b] = read_pairs(x, quad);
+        let (a, b) = (vreinterpretq_s8_u32(a), vreinterpretq_s8_u32(b));
+        let w = [of_half(&w[0], half), of_half(&w[1], half)];
         for v in 0..VECTORS {
-            products[0][v] = add_dots::<0>(products[0][v], w[v], x);
-            products[1][v] = add_dots::<1>(products[1][v], w[v], x);
-            products[2][v] = add_dots::<2>(products[2][v], w[v], x);
-            products[3][v] = add_dots::<3>(products[3][v], w[v], x);
+            products[0][v] = add_dots::<0>(products[0][v], w[0][v], a);
+            products[1][v] = add_dots::<2>(products[1][v], w[0][v], a);
+            products[2][v] = add_dots::<0>(products[2][v], w[0][v], b);
+            products[3][v] = add_dots::<2>(products[3][v], w[0][v], b);
+        }
+        for v in 0..VECTORS {
+            products[0][v] = add_dots::<1>(products[0][v], w[1][v], a);
+            products[1][v] = add_dots::<3>(products[1][v], w[1][v], a);
+            products[2][v] = add_dots::<1>(products[2][v], w[1][v], b);
+            products[3][v] = add_dots::<3>(products[3][v], w[1][v], b);
         }
     }
     products
@@ -158,19 +178,19 @@ fn row_sums(first: int16x8_t, last: int16x8_t) -> int32x4_t {
 #[target_feature(enable = "neon")]
 fn small_products<const N: usize, const WORDS: usize>(
     bytes: &[Bytes; WORDS],
-    words: &[[u32; N]; WORDS],
+    words: &[[[u32; 2]; N]],
     (quad, half): (usize, usize),
     start: [int32x4_t; TOKENS],
 ) -> Products {
     let mut sums = [[vdupq_n_s16(0); 2 * VECTORS]; TOKENS];
-    for (w, x) in bytes.iter().zip(words) {
-        let w = of_half(w, half);
-        let x = by_token!(vdupq_laneq_u32, read_words(quad_of(x, quad)));
-        for t in 0..TOKENS {
-            let x = vreinterpretq_s8_u32(x[t]);
-            for v in 0..VECTORS {
-                sums[t][2 * v] = vmlal_s8(sums[t][2 * v], vget_low_s8(w[v]), vget_low_s8(x));
-                sums[t][2 * v + 1] = vmlal_high_s8(sums[t][2 * v + 1], w[v], x);
+    for (w, x) in bytes.as_chunks::<2>().0.iter().zip(words) {
+        for (w, x) in w.iter().zip(by_token(read_pairs(x, quad))) {
+            let w = of_half(w, half);
+            for t in 0..TOKENS {
+                for v in 0..VECTORS {
+                    sums[t][2 * v] = vmlal_s8(sums[t][2 * v], vget_low_s8(w[v]), vget_low_s8(x[t]));
+                    sums[t][2 * v + 1] = vmlal_high_s8(sums[t][2 * v + 1], w[v], x[t]);
+                }
             }
         }
     }
@@ -188,20 +208,16 @@ fn small_products<const N: usize, const WORDS: usize>(
 #[target_feature(enable = "neon")]
 fn large_products<const N: usize, const WORDS: usize>(
     bytes: &[Bytes; WORDS],
-    words: &[[u32; N]; WORDS],
+    words: &[[[u32; 2]; N]],
     (quad, half): (usize, usize),
     start: [int32x4_t; TOKENS],
 ) -> Products {
     let mut sums = [[vdupq_n_s32(0); 2 * VECTORS]; TOKENS];
-    let pairs = bytes.as_chunks::<2>().0.iter().zip(words.as_chunks::<2>().0);
-    for (w, x) in pairs {
+    for (w, x) in bytes.as_chunks::<2>().0.iter().zip(words) {
         let w = [of_half(&w[0], half), of_half(&w[1], half)];
-        let x = [
-            by_token!(vdupq_laneq_u32, read_words(quad_of(&x[0], quad))),
-            by_token!(vdupq_laneq_u32, read_words(quad_of(&x[1], quad))),
-        ];
+        let [even, odd] = by_token(read_pairs(x, quad));
         for t in 0..TOKENS {
-            let x = [vreinterpretq_s8_u32(x[0][t]), vreinterpretq_s8_u32(x[1][t])];
+            let x = [even[t], odd[t]];
             for v in 0..VECTORS {
                 let low = vmull_s8(vget_low_s8(w[0][v]), vget_low_s8(x[0]));
                 let low = vmlal_s8(low, vget_low_s8(w[1][v]), vget_low_s8(x[1]));

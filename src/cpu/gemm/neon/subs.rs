@@ -1,6 +1,6 @@
 //! The sub-blocks of a tile, with what meets them.
 
-use super::super::packed::TokenPiece;
+use super::super::packed::{TOGETHER, TokenPiece};
 use super::super::tile::{Bytes, Floats, Tile, WORD};
 use crate::quant::blocks::QK;
 use crate::quant::decoded::BlockFormat;
@@ -9,7 +9,8 @@ use crate::quant::decoded::BlockFormat;
 #[derive(Clone, Copy)]
 pub(super) struct Subs<'a, const N: usize, const WORDS: usize> {
     pub bytes: &'a [[Bytes; WORDS]],
-    pub words: &'a [[[u32; N]; WORDS]],
+    /// Each pair of words of `N` tokens.
+    words: &'a [[[u32; N]; WORDS]],
     pub scales: &'a [Floats],
     /// Fewer: see [`Subs::d`].
     d: &'a [[f32; N]],
@@ -46,6 +47,13 @@ impl<'a, const N: usize, const WORDS: usize> Subs<'a, N, WORDS> {
     #[inline(always)]
     pub fn len(&self) -> usize {
         self.scales.len()
+    }
+
+    /// The words that meet sub-block `i`, each pair of `N` tokens.
+    #[inline(always)]
+    pub fn words(&self, i: usize) -> &'a [[[u32; 2]; N]] {
+        const { assert!(TOGETHER == 2) };
+        self.words[i].as_flattened().as_chunks().0.as_chunks().0
     }
 
     /// The scales of the activations that meet sub-block `i`.

@@ -32,6 +32,14 @@ pub(super) fn read_words(words: &[u32; TOKENS]) -> uint32x4_t {
     unsafe { vld1q_u32(words.as_ptr()) }
 }
 
+/// Pairs of words of a quad of tokens, two tokens in each vector.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn read_pairs<const N: usize>(words: &[[u32; 2]; N], quad: usize) -> [uint32x4_t; 2] {
+    let words = quad_of(words, quad).as_flattened().as_chunks().0;
+    [read_words(&words[0]), read_words(&words[1])]
+}
+
 /// 16 signed bytes.
 #[inline]
 #[target_feature(enable = "neon")]
