@@ -119,6 +119,11 @@ mod tests {
                 |w: &[f32]| w.iter().zip(&x).map(|(w, x)| if (*w < 0.0) == (*x < 0.0) { 1.0 } else { -1.0 }).sum();
             let expected: Vec<f32> = w.chunks(n).map(same).collect();
             assert_eq!((got.to_vec(), plain.to_vec()), (expected.clone(), expected), "{n}");
+            // As many differences as there can be, and none.
+            let opposite: Vec<u8> = bits.iter().flat_map(|word| (!word).to_le_bytes()).take(sign_bytes(n)).collect();
+            let own: Vec<u8> = opposite.iter().map(|byte| !byte).collect();
+            agreement(&[opposite, own].concat(), sign_bytes(n), &bits, &mut got[..2]);
+            assert_eq!(got[..2], [-(n as f32), n as f32], "{n}");
         }
     }
 }
