@@ -181,7 +181,11 @@ def main(repository, build):
         talk = start("run", "-cnv", "--chat-template", "chatml", "-n", "4", "--temp", "0", "-t", "1", "--device", "cpu")
         talk.until("it asks", lambda: ">" in talk.said())
         talk.press("\x03")
-        talk.until("it says what leaves", lambda: "/exitleaves" in talk.said())
+        if os.environ.get("RUNNER"):
+            # Wine's console makes an event of it, where that of Windows gives a key to who edits a line.
+            time.sleep(1)
+        else:
+            talk.until("it says what leaves", lambda: "/exitleaves" in talk.said())
         talk.press("/exit\r")
         expect(talk, f"ends with {talk.ended()}", talk.code == 0)
         print(f"{talk.name}: Ctrl-C leaves it at its prompt")

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Has each command that writes files write to a disk that is too small, and looks at what is left: the command says in one line which
-# file cannot be written, ends with exit code 1, what was there before is there still, and no temporary file is.
+# file cannot be written, ends with exit code 1 where the file is what it was to do, what was there before is there still, and no
+# temporary file is.
 #
 #     scripts/full_disk.sh [BUILD]
 #
@@ -52,9 +53,10 @@ for writer in $writers; do
   code=0
   "${command[@]}" > full.out 2> full.err || code=$?
   line=$(grep -E 'cannot be written|disk' full.err | tail -n 1 | tr '\\' / || true)
-  [[ $line == *"$out"* ]] || { cat full.err >&2; die "$writer: does not say which file cannot be written"; }
-  # In a conversation it is no end.
-  [[ $code -eq 1 || $writer == saved ]] || die "$writer: ends with $code"
+  # Where the size is known it is refused before, by the name of the folder.
+  [[ $line == *"$out"* || $writer == synthetic && $line == *"$writer: "* ]] || { cat full.err >&2; die "$writer: does not say which file cannot be written"; }
+  # The text of a session is there all the same, and a conversation goes on.
+  [[ $code -eq 1 || $writer == session || $writer == saved ]] || die "$writer: ends with $code"
   if [[ $before ]]; then
     [[ $(cat "$out") == "$before" ]] || die "$writer: what was there before is gone"
   else

@@ -64,6 +64,8 @@ pub(super) struct Job<'a> {
     pub name: &'a str,
     /// Where the whole file is to be.
     pub blob: PathBuf,
+    /// Where it is instead, or a link to it, once it has its name.
+    pub place: PathBuf,
     pub progress: &'a dyn Progress,
     pub tell: &'a dyn Fn(&str),
 }
@@ -105,7 +107,8 @@ impl Job<'_> {
 
     /// Whether the file is there already.
     pub fn is_there(&self) -> bool {
-        fs::metadata(&self.blob).is_ok_and(|m| m.is_file() && m.len() == self.meta.size)
+        let is_whole = |path: &Path| fs::metadata(path).is_ok_and(|m| m.is_file() && m.len() == self.meta.size);
+        is_whole(&self.blob) || is_whole(&self.place)
     }
 
     /// Bytes that are still to be fetched.

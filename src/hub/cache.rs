@@ -71,13 +71,17 @@ impl Cache {
         choice::models(&found).into_iter().map(str::to_owned).collect()
     }
 
+    /// Where the file is of this commit.
+    pub(super) fn place(&self, repo: &Repo, commit: &str, file: &str) -> PathBuf {
+        within(&self.repo(repo).join("snapshots").join(commit), file)
+    }
+
     /// Puts the blob under its file's name into the snapshot, and says where.
     ///
     /// # Errors
     /// When that cannot be written.
     pub(super) fn link(&self, repo: &Repo, commit: &str, file: &str, etag: &str) -> Result<PathBuf> {
-        let (folder, blob) = (self.repo(repo).join("snapshots").join(commit), self.blob(repo, etag));
-        let path = within(&folder, file);
+        let (path, blob) = (self.place(repo, commit, file), self.blob(repo, etag));
         let shown = || format!("{}: cannot be written", path.display());
         let parent = path.parent().with_context(shown)?;
         fs::create_dir_all(parent).with_context(shown)?;

@@ -182,6 +182,7 @@ impl<'a> Hub<'a> {
             meta,
             name: file.rsplit('/').next().unwrap_or(file),
             blob: self.cache.blob(repo, &meta.etag),
+            place: self.cache.place(repo, commit, file),
             progress: self.progress,
             tell: self.tell,
         }

@@ -114,7 +114,7 @@ fn texts_to_feed_that_are_missing_or_empty_are_refused() {
         command.args(args.map(|a| a.as_ref())).arg("-m").arg(model).arg("--text").arg(text);
         command
     };
-    refused(&mut with(&model, Path::new("/no/such/text")), &["/no/such/text", "No such file"]);
+    refused(&mut with(&model, Path::new("/no/such/text")), &["/no/such/text", crate::support::NO_SUCH_FILE]);
     refused(&mut with(&model, &empty), &["empty.txt", "empty"]);
     tiny.remove("tokenizer.");
     let model = tiny.written(folder.path(), "none.gguf");
@@ -196,7 +196,7 @@ fn what_cannot_be_compared_is_refused_by_name() {
     let model = tiny.written(folder.path(), "tiny.gguf");
     let text = folder.path().join("text.txt");
     let refused = |wanted: &[&str]| refused_by("bench", &[&"-m", &model, &"--kl", &text, &"-c", &"32"], wanted);
-    refused(&["text.txt", "No such file"]);
+    refused(&["text.txt", crate::support::NO_SUCH_FILE]);
     std::fs::write(&text, "").unwrap();
     refused(&["text.txt", "-c"]);
     std::fs::write(&text, "too short").unwrap();

@@ -88,7 +88,7 @@ fn a_bad_conversation_leaves_the_old_one() {
         "{% for m in messages %}{% if m.content == 'bad' %}{{ raise_exception('never') }}{% endif %}[{{ m.content }}]{% endfor %}",
     );
     let files = [
-        ("none.json", None, "No such file"),
+        ("none.json", None, crate::support::NO_SUCH_FILE),
         ("words.json", Some("words"), "is no JSON"),
         ("role.json", Some(r#"[{"role": "tool", "content": "x"}]"#), "message 1: role \"tool\""),
         ("bad.json", Some(r#"[{"role": "user", "content": "bad"}]"#), "never"),
@@ -131,7 +131,7 @@ fn a_file_is_read_before_what_is_said_next() {
     let prompts = prompts(&outcome);
     assert_eq!(prompts[0], "'[user]first\\nsecond\\n\\nthird\\n\\nwhat?'", "{}", outcome.stderr);
     assert!(prompts[1].ends_with("[user]more'"), "{prompts:?}");
-    for wanted in ["none.txt: No such file", "empty.txt: is empty", "latin.txt: is not UTF-8"] {
+    for wanted in ["none.txt: ", crate::support::NO_SUCH_FILE, "empty.txt: is empty", "latin.txt: is not UTF-8"] {
         assert!(outcome.stderr.contains(wanted), "{wanted}: {}", outcome.stderr);
     }
     let dropped = talk.hears("-i", "/read @/b.txt\n/clear\nwhat?\n");

@@ -48,7 +48,7 @@ fn a_template_is_named_or_read_from_a_file() {
         &["--chat-template", "chatlm"],
         &["chatlm", "no template of that name", "chatml", "mistral-v1"],
     );
-    refused_with(&model, &["--chat-template", "none.jinja"], &["none.jinja", "No such file"]);
+    refused_with(&model, &["--chat-template", "none.jinja"], &["none.jinja", crate::support::NO_SUCH_FILE]);
     std::fs::write(&file, "{% for m in messages %}").unwrap();
     refused_with(&model, &["--chat-template", mine], &["mine.jinja", "cannot be read"]);
     std::fs::write(&file, b"\xff\xfe").unwrap();

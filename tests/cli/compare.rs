@@ -84,7 +84,7 @@ fn what_cannot_be_compared_is_said() {
         refused(tool("bench").arg("--compare").args([&path, &old]), &[name, wanted]);
         refused(tool("bench").arg("--compare").args([&old, &path]), &[name, wanted]);
     }
-    refused(tool("bench").arg("--compare").arg(folder.path().join("gone")), &["gone", "No such file"]);
+    refused(tool("bench").arg("--compare").arg(folder.path().join("gone")), &["gone", crate::support::NO_SUCH_FILE]);
     refused(tool("bench").args(["--fail-below", "0.9", "-p", "2", "-n", "0"]), &["--fail-below", "--compare"]);
     usage_error("bench", &["--compare"], "--compare");
     usage_error("bench", &["--compare", "a", "--fail-below", "0"], "0.95");
@@ -166,6 +166,9 @@ fn two_builds_measure_in_turns() {
         tool("bench").arg("--against").arg(&strange).args(args),
         &["strange: what it measured", "line 1 is no JSON"],
     );
-    refused(tool("bench").arg("--against").arg(folder.path().join("gone")).args(args), &["gone", "No such file"]);
+    refused(
+        tool("bench").arg("--against").arg(folder.path().join("gone")).args(args),
+        &["gone", crate::support::NO_SUCH_FILE],
+    );
     refused(tool("bench").arg("--against").arg(folder.path()).args(args), &["is no program"]);
 }

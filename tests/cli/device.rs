@@ -1,10 +1,12 @@
 //! `--device` on machines without a card, and what stands in its way.
 
-use crate::support::{ModelFile, Outcome, file, launched, refused, skipped, tool, usage_error};
+use crate::support::{ModelFile, Outcome, file, launched, refused, skipped, tool, usage_error, with_cache};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-const NO_DRIVER: &str = "no NVIDIA driver (libcuda.so.1 not found)";
+const NO_DRIVER: &str =
+    if cfg!(windows) { "no NVIDIA driver (nvcuda.dll not found)" } else { "no NVIDIA driver (libcuda.so.1 not found)" };
 
 /// `run` on a small model, and the folder that holds it.
 struct Run {
@@ -21,7 +23,8 @@ impl Run {
 /// `run` with these flags. None where this machine has a driver: then these are not its errors.
 fn run(args: &[&str]) -> Option<Run> {
     let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib/wsl/lib", "/usr/lib", "/usr/local/cuda/compat"];
-    if folders.iter().any(|f| std::path::Path::new(f).join("libcuda.so.1").exists()) {
+    let libraries = folders.iter().map(|folder| Path::new(folder).join("libcuda.so.1"));
+    if libraries.chain([PathBuf::from(r"C:\Windows\System32\nvcuda.dll")]).any(|library| library.exists()) {
         skipped("this machine has an NVIDIA driver");
         return None;
     }
@@ -30,9 +33,8 @@ fn run(args: &[&str]) -> Option<Run> {
     // As it is without flags.
     let mut command = Command::new(file("run"));
     // Elsewhere a stand-in may be found.
-    command
+    with_cache(&mut command, folder.path())
         .env_remove("LD_LIBRARY_PATH")
-        .env("XDG_CACHE_HOME", folder.path())
         .arg("-m")
         .arg(model)
         .args(["-p", "x", "-n", "2", "--temp", "0"])
@@ -60,14 +62,15 @@ fn that_there_is_no_driver_is_told_once() {
     assert_eq!([told(), told(), told()], [1, 0, 0]);
     // Where that cannot be remembered, it is told each time.
     let mut again = run(&[]).unwrap();
-    again.command.env("XDG_CACHE_HOME", "/dev/null/cache");
+    let no_folder = again._folder.path().join("tiny.gguf/cache");
+    with_cache(&mut again.command, &no_folder);
     let mut told = || notes(&Outcome::from(again.command.output().unwrap()).ok()).len();
     assert_eq!([told(), told()], [1, 1]);
     // Who reads no notes has not been told.
     let mut quiet = run(&["-q"]).unwrap();
     assert_eq!(notes(&Outcome::from(quiet.command.output().unwrap()).ok()).len(), 0);
     let mut loud = run(&[]).unwrap();
-    loud.command.env("XDG_CACHE_HOME", quiet._folder.path());
+    with_cache(&mut loud.command, quiet._folder.path());
     assert_eq!(notes(&Outcome::from(loud.command.output().unwrap()).ok()).len(), 1);
 }
 
@@ -98,6 +101,8 @@ fn ngl_is_the_cpu_or_points_to_the_budget() {
 }
 
 /// What the other tests rely on: a machine that has a card computes what one without computes.
+/// Elsewhere no shell takes the arguments apart.
+#[cfg(unix)]
 #[test]
 fn commands_in_tests_compute_on_the_cpu_unless_they_say_where() {
     let folder = tempfile::tempdir().unwrap();

@@ -62,7 +62,7 @@ fn every_command_refuses_what_is_no_model_file() {
         ("empty.gguf", "is empty"),
         ("text.gguf", "is not a GGUF file"),
         ("short.gguf", "is not a GGUF file"),
-        ("missing.gguf", "No such file"),
+        ("missing.gguf", crate::support::NO_SUCH_FILE),
         ("folder", "is a folder"),
     ] {
         let (model, text, out) = (at(name), at("story.txt"), at("out"));
@@ -351,7 +351,11 @@ fn weights_that_are_no_numbers_are_found_where_they_are() {
     std::fs::write(&text, "once upon a time").unwrap();
     let (out, garbage) = (folder.path().join("out"), folder.path().join("a.profile"));
     let good = ModelFile::tiny().written(folder.path(), "good.gguf");
-    refused_by("split", &[&"-m", &good, &"--profile", &garbage, &"-o", &out], &["a.profile", "No such file"]);
+    refused_by(
+        "split",
+        &[&"-m", &good, &"--profile", &garbage, &"-o", &out],
+        &["a.profile", crate::support::NO_SUCH_FILE],
+    );
     let made = tool("profile").arg("-m").arg(&good).arg("-f").arg(&text).arg("-o").arg(&garbage).output();
     Outcome::from(made.unwrap()).ok();
     for (value, shown) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf")] {

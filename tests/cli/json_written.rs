@@ -54,7 +54,7 @@ fn split_says_what_it_has_written() {
         (&Value::from("quantized"), &Value::Null, &Value::Null)
     );
     assert!(plain["weights_bytes"].as_u64() < plain["source_weights_bytes"].as_u64());
-    let nowhere = place.split(&["--type", "q8_0", "--quantize-only"], Path::new("/dev/null"));
+    let nowhere = place.split(&["--type", "q8_0", "--quantize-only"], Path::new(crate::support::NOWHERE));
     assert_eq!((&nowhere["file_bytes"], &nowhere["types"]), (&Value::Null, &Value::Null));
 }
 

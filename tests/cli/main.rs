@@ -42,6 +42,7 @@ mod memory;
 mod model_types;
 mod names;
 mod no_card;
+mod on_windows;
 mod outputs;
 mod page;
 mod papers;

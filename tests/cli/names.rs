@@ -71,7 +71,10 @@ impl Setup {
             .env("HF_ENDPOINT", &self.hub.hub.url)
             .env("HF_HOME", self.home.path().join("hf"))
             .env("HOME", self.home.path());
-        command.env("XDG_CONFIG_HOME", self.home.path().join("config")).args(args);
+        for name in ["XDG_CONFIG_HOME", "APPDATA"] {
+            command.env(name, self.home.path().join("config"));
+        }
+        command.args(args);
         command
     }
 
@@ -102,8 +105,8 @@ fn a_model_is_fetched_by_its_name() {
     refused(&mut setup.run(&["-m", "later-too"]), &["later-too", "\"elu\"", "not computed"]);
     refused(&mut setup.run(&["-m", "wrong"]), &["wrong", "../x", "owner/model"]);
     refused(&mut setup.run(&["-m", "nobody"]), &["nobody", "no such file", "--list-models"]);
-    refused(&mut setup.run(&["-m", "./nobody"]), &["./nobody: No such file"]);
-    refused(&mut setup.run(&["-m", "nobody.gguf"]), &["nobody.gguf: No such file"]);
+    refused(&mut setup.run(&["-m", "./nobody"]), &["./nobody: ", crate::support::NO_SUCH_FILE]);
+    refused(&mut setup.run(&["-m", "nobody.gguf"]), &["nobody.gguf: ", crate::support::NO_SUCH_FILE]);
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn texts_that_cannot_be_profiled_are_refused_and_leave_no_file() {
     refused(&mut place.profile(&text("empty.txt", b""), &out), &["empty.txt", "the text is empty"]);
     refused(&mut place.profile(&text("blank.txt", b" \n\n "), &out), &["blank.txt", "the text is empty"]);
     refused(&mut place.profile(&text("latin.txt", b"caf\xe9 au lait"), &out), &["latin.txt", "not UTF-8 (byte 3)"]);
-    refused(&mut place.profile(&place.at("none.txt"), &out), &["none.txt", "No such file"]);
+    refused(&mut place.profile(&place.at("none.txt"), &out), &["none.txt", crate::support::NO_SUCH_FILE]);
     refused(place.profile(&place.text, &out).args(["--tokens", "0"]), &["--tokens 0"]);
     for n_ctx in ["0", "1"] {
         refused(place.profile(&place.text, &out).args(["-c", n_ctx]), &[&format!("-c {n_ctx}")]);
@@ -223,8 +223,8 @@ fn an_output_that_cannot_be_written_is_refused_and_nothing_is_left() {
     let place = Place::new();
     let profile = place.profiled("tiny.profile");
     let missing = place.at("no/such/folder/out");
-    refused(&mut place.profile(&place.text, &missing), &["no/such/folder/out", "No such file"]);
-    refused(&mut place.split(&profile, &missing), &["no/such/folder/out", "No such file"]);
+    refused(&mut place.profile(&place.text, &missing), &["no/such/folder/out", crate::support::NO_SUCH_FILE]);
+    refused(&mut place.split(&profile, &missing), &["no/such/folder/out", crate::support::NO_SUCH_FILE]);
     let target = place.at("folder");
     std::fs::create_dir(&target).unwrap();
     refused(&mut place.profile(&place.text, &target), &["folder", "is a folder"]);

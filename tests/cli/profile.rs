@@ -203,8 +203,8 @@ fn profiles_are_compared_and_shown() {
     let mut command = tool("profile");
     command.arg("-m").arg(other).arg("-f").arg(place.at("a.txt")).arg("-o").arg(&c);
     Outcome::from(command.output().unwrap()).ok();
-    refused(tool("profile").arg("--compare").args([&a, &c]), &["/c: ", "a different model"]);
-    refused(tool("profile").arg("--compare").args([&a, &place.at("none")]), &["none", "No such file"]);
+    refused(tool("profile").arg("--compare").args([&a, &c]), &["c: is of a different model"]);
+    refused(tool("profile").arg("--compare").args([&a, &place.at("none")]), &["none", crate::support::NO_SUCH_FILE]);
     usage_error("profile", &["--compare", "a"], "--compare");
     usage_error("profile", &["--compare", "a", "b", "-o", "c"], "--compare");
 }

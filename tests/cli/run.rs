@@ -91,7 +91,10 @@ fn prompts_that_are_not_utf_8_are_refused() {
     let outcome = feed(&mut run(&model, &["-n", "1", "-i"]), b"a\n\xff\n");
     assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
     assert!(outcome.stderr.contains("error: standard input: "), "{}", outcome.stderr);
-    refused(run(&model, &[]).arg("-f").arg(folder.path().join("none.txt")), &["none.txt", "No such file"]);
+    refused(
+        run(&model, &[]).arg("-f").arg(folder.path().join("none.txt")),
+        &["none.txt", crate::support::NO_SUCH_FILE],
+    );
     refused(run(&model, &[]).arg("-f").arg(folder.path()), &["irectory"]);
 }
 

@@ -111,7 +111,7 @@ fn what_is_no_session_file_of_this_run_is_refused_in_a_line() {
     assert_eq!(std::fs::read(&session).unwrap(), b"what I wrote by hand");
     refused(&mut run(&["-p", STORY], folder.path()), &["is a folder"]);
     let missing = folder.path().join("none");
-    refused(&mut run(&["-p", STORY, "--prompt-cache-ro"], &missing), &["none", "No such file"]);
+    refused(&mut run(&["-p", STORY, "--prompt-cache-ro"], &missing), &["none", crate::support::NO_SUCH_FILE]);
     refused(&mut run(&["-p", STORY], &missing.join("deeper")), &["cannot be written"]);
     usage_error("run", &["--prompt-cache", "a", "--prompt-cache-ro", "--prompt-cache-all"], "--prompt-cache-ro");
     usage_error("run", &["-p", "a", "--prompt-cache-all"], "--prompt-cache <FILE>");

@@ -31,7 +31,9 @@ fn all_end(templates: &[(&str, String)], reasons: &[&str]) {
         let begun = Instant::now();
         let line = refused(&mut tokenize(&model, "hi"), &["chat.gguf: the model's chat template: "]);
         let taken = begun.elapsed();
-        assert!(reasons.iter().any(|reason| line.contains(reason)), "{name}: {line}");
+        // Wine has no limits of memory, and stacks that grow slowly.
+        let is_late = cfg!(windows) && line.contains("takes too long");
+        assert!(is_late || reasons.iter().any(|reason| line.contains(reason)), "{name}: {line}");
         assert!(taken < PATIENCE, "{name}: {taken:?}");
         assert!(line.len() < 500, "{name}: {line}");
     }
@@ -124,7 +126,8 @@ fn a_template_that_turns_hostile_ends_the_conversation() {
     let outcome = Outcome::from(command.output().unwrap());
     assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
     let errors: Vec<_> = outcome.stderr.lines().filter(|l| l.contains("error: ")).collect();
-    assert_eq!(errors, ["error: the model's chat template: takes too much memory"]);
+    let is_late = cfg!(windows) && errors == ["error: the model's chat template: takes too long"];
+    assert!(is_late || errors == ["error: the model's chat template: takes too much memory"], "{errors:?}");
 }
 
 const TEMPLATE: &str = "{{ bos_token }}{% for m in messages %}[{{ m.content.strip() }}]{{ eos_token }}{% endfor %}";

@@ -68,7 +68,9 @@ fn values_out_of_range_are_refused_and_name_the_flag() {
 fn a_context_that_does_not_fit_in_memory_is_refused_and_names_the_flag() {
     let folder = tempfile::tempdir().unwrap();
     let model = ModelFile::tiny().written(folder.path(), "tiny.gguf");
-    for n_ctx in ["10000000", "1000000000000", "18446744073709551615"] {
+    // The first is for processes whose memory is limited.
+    let n_ctxs = ["10000000", "1000000000000", "18446744073709551615"];
+    for n_ctx in &n_ctxs[usize::from(cfg!(windows))..] {
         let mut command = tool("run");
         command.arg("-m").arg(&model).args(["-p", "x", "-n", "1", "-t", "1", "-c", n_ctx]);
         refused(&mut command, &[&format!("-c {n_ctx}")]);

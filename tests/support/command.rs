@@ -37,6 +37,17 @@ unset MAX_DATA COMPUTES TEST
 exec "$program" "$@"
 "#;
 
+/// What the system says where there is no file; on Windows it says it of folders in other words.
+pub const NO_SUCH_FILE: &str = if cfg!(windows) { "(os error " } else { "No such file" };
+
+/// A device that nothing is left of.
+pub const NOWHERE: &str = if cfg!(windows) { "NUL" } else { "/dev/null" };
+
+/// Has `command` keep in `folder` what can be made again.
+pub fn with_cache<'a>(command: &'a mut Command, folder: &Path) -> &'a mut Command {
+    command.env("XDG_CACHE_HOME", folder).env("LOCALAPPDATA", folder)
+}
+
 /// What a command did.
 #[derive(Debug)]
 pub struct Outcome {

@@ -23,7 +23,10 @@ mod tiny;
 #[cfg(unix)]
 pub mod tmux;
 
-pub use command::{Outcome, file, launched, names_in, program, refused, refused_by, sh, tool, usage_error};
+pub use command::{
+    NO_SUCH_FILE, NOWHERE, Outcome, file, launched, names_in, program, refused, refused_by, sh, tool, usage_error,
+    with_cache,
+};
 pub use model_file::{ModelFile, Tensor, Value};
 pub use random::Random;
 pub use raw::{Raw, patch_key, patch_tensor};
