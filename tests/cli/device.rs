@@ -1,12 +1,15 @@
 //! `--device` on machines without a card, and what stands in its way.
 
-use crate::support::{ModelFile, Outcome, file, launched, refused, skipped, tool, usage_error, with_cache};
+use crate::support::{ModelFile, Outcome, file, refused, skipped, tool, usage_error, with_cache};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 
-const NO_DRIVER: &str =
-    if cfg!(windows) { "no NVIDIA driver (nvcuda.dll not found)" } else { "no NVIDIA driver (libcuda.so.1 not found)" };
+const NO_DRIVER: &str = match () {
+    () if cfg!(windows) => "no NVIDIA driver (nvcuda.dll not found)",
+    () if cfg!(target_os = "macos") => "no NVIDIA driver (there is none for macOS)",
+    () => "no NVIDIA driver (libcuda.so.1 not found)",
+};
 
 /// `run` on a small model, and the folder that holds it.
 struct Run {
@@ -127,7 +130,7 @@ fn commands_in_tests_compute_on_the_cpu_unless_they_say_where() {
 #[test]
 fn what_may_open_a_card_has_no_limit_of_memory_in_tests() {
     let limit = |args: &[&str]| {
-        let mut command = launched("sh", false);
+        let mut command = crate::support::launched("sh", false);
         command.args(["-c", "ulimit -d", "sh"]).args(args);
         Outcome::from(command.output().unwrap()).ok().stdout.trim().to_owned()
     };

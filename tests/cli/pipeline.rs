@@ -1,6 +1,6 @@
 //! profile, split, run: the whole way on a tiny model, and what is refused on it.
 
-use crate::support::{ModelFile, Outcome, Value, model_and_text, names_in, refused, sh, skipped, tool};
+use crate::support::{ModelFile, Outcome, Value, model_and_text, names_in, refused, tool};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -239,6 +239,7 @@ fn an_output_that_cannot_be_written_is_refused_and_nothing_is_left() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_one_line_and_leaves_no_file() {
+    use crate::support::{sh, skipped};
     let place = Place::new();
     let mut wide = ModelFile::sized(32, 4096);
     wide.set("general.name", Value::Str("wide".into()));

@@ -3,7 +3,7 @@
 
 use crate::support::{ModelFile, Outcome, emulator, program, refused, skipped};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A user's folders on a machine with an emulated card.
@@ -174,7 +174,8 @@ fn a_damaged_memory_of_tests_is_none() {
 }
 
 /// The process that tests, once there is one.
-fn child_of(parent: &mut Child) -> u32 {
+#[cfg(target_os = "linux")]
+fn child_of(parent: &mut std::process::Child) -> u32 {
     let path = format!("/proc/{0}/task/{0}/children", parent.id());
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(30) && parent.try_wait().unwrap().is_none() {
@@ -187,6 +188,7 @@ fn child_of(parent: &mut Child) -> u32 {
     panic!("no process that tests");
 }
 
+#[cfg(target_os = "linux")]
 fn is_there(process: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // A zombie has ended.
