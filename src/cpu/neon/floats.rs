@@ -1,10 +1,11 @@
 //! Kernels for rows of floats.
-#![allow(unsafe_code, reason = "vector loads take raw pointers")]
+#![allow(unsafe_code, reason = "what reads a type needs NEON")]
 
 use super::super::activations::ActRow;
 use super::super::padded::padded;
 use super::super::row_group::{AT_ONCE, RowGroup};
 use super::super::rows::Rows;
+use super::vectors::load;
 use super::{fetch, four, store};
 use std::arch::aarch64::*;
 
@@ -17,11 +18,11 @@ const STEP: usize = LANES * VECTORS;
 
 /// A type whose numbers have `BYTES` bytes, of which 16 have `OF_STEP`.
 pub trait Floats<const BYTES: usize, const OF_STEP: usize> {
-    /// As 32-bit floats.
+    /// The numbers as 32-bit floats, or zeros where `keep` is zero and not all ones.
     ///
     /// # Safety
     /// The processor must have NEON.
-    unsafe fn read(bytes: &[u8; OF_STEP]) -> [float32x4_t; VECTORS];
+    unsafe fn read(bytes: &[u8; OF_STEP], keep: uint8x16_t) -> [float32x4_t; VECTORS];
 }
 
 pub struct F32;
@@ -31,25 +32,23 @@ pub struct BF16;
 impl Floats<4, 64> for F32 {
     #[inline]
     #[target_feature(enable = "neon")]
-    unsafe fn read(bytes: &[u8; 64]) -> [float32x4_t; VECTORS] {
-        // SAFETY: 16 bytes from each of these on.
-        [0, 16, 32, 48].map(|at| unsafe { vreinterpretq_f32_u8(vld1q_u8(bytes.as_ptr().add(at))) })
+    unsafe fn read(bytes: &[u8; 64], keep: uint8x16_t) -> [float32x4_t; VECTORS] {
+        [0, 16, 32, 48].map(|at| vreinterpretq_f32_u8(vandq_u8(load(bytes, at), keep)))
     }
 }
 
 /// Two vectors of 16-bit numbers.
 #[inline]
 #[target_feature(enable = "neon")]
-fn halves(bytes: &[u8; 32]) -> [uint16x8_t; 2] {
-    // SAFETY: 16 bytes from each of these on.
-    [0, 16].map(|at| unsafe { vreinterpretq_u16_u8(vld1q_u8(bytes.as_ptr().add(at))) })
+fn halves(bytes: &[u8; 32], keep: uint8x16_t) -> [uint16x8_t; 2] {
+    [0, 16].map(|at| vreinterpretq_u16_u8(vandq_u8(load(bytes, at), keep)))
 }
 
 impl Floats<2, 32> for F16 {
     #[inline]
     #[target_feature(enable = "neon")]
-    unsafe fn read(bytes: &[u8; 32]) -> [float32x4_t; VECTORS] {
-        let [a, b] = halves(bytes).map(|v| vreinterpretq_f16_u16(v));
+    unsafe fn read(bytes: &[u8; 32], keep: uint8x16_t) -> [float32x4_t; VECTORS] {
+        let [a, b] = halves(bytes, keep).map(|v| vreinterpretq_f16_u16(v));
         [vcvt_f32_f16(vget_low_f16(a)), vcvt_high_f32_f16(a), vcvt_f32_f16(vget_low_f16(b)), vcvt_high_f32_f16(b)]
     }
 }
@@ -57,8 +56,8 @@ impl Floats<2, 32> for F16 {
 impl Floats<2, 32> for BF16 {
     #[inline]
     #[target_feature(enable = "neon")]
-    unsafe fn read(bytes: &[u8; 32]) -> [float32x4_t; VECTORS] {
-        let [a, b] = halves(bytes);
+    unsafe fn read(bytes: &[u8; 32], keep: uint8x16_t) -> [float32x4_t; VECTORS] {
+        let [a, b] = halves(bytes, keep);
         [
             vshll_n_u16::<16>(vget_low_u16(a)),
             vshll_high_n_u16::<16>(a),
@@ -111,7 +110,7 @@ fn step<F: Floats<BYTES, OF_STEP>, const BYTES: usize, const OF_STEP: usize, con
     x: [&[f32; STEP]; N],
 ) {
     // SAFETY: this function has NEON too.
-    let w = unsafe { F::read(row) };
+    let w = unsafe { F::read(row, vdupq_n_u8(u8::MAX)) };
     for v in 0..N {
         for (j, x) in x[v].as_chunks().0.iter().enumerate() {
             all[v][j] = vfmaq_f32(all[v][j], w[j], four(x));
@@ -157,11 +156,10 @@ fn add_step<F: Floats<BYTES, OF_STEP>, const BYTES: usize, const OF_STEP: usize>
     }
     for (row, a) in rows.into_iter().zip(group.a) {
         // 0 times anything is 0.
-        let none = vceqzq_f32(vdupq_n_f32(a));
+        let keep = vreinterpretq_u8_u32(vmvnq_u32(vceqzq_f32(vdupq_n_f32(a))));
         // SAFETY: this function has NEON too.
-        let w = unsafe { F::read(row) };
+        let w = unsafe { F::read(row, keep) };
         for (sum, w) in sums.iter_mut().zip(w) {
-            let w = vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(w), none));
             *sum = vfmaq_n_f32(*sum, w, a);
         }
     }
