@@ -4,8 +4,8 @@
 #   scripts/cross.sh [--all | --quick] [arm] [windows]      both, unless one is named
 #
 # For each processor: the library's unit tests, the golden tests and those that hold bits against each other (GOLDEN below); the
-# perplexity of the embedded model beside that on this machine. For Windows, which runs at full speed: unit tests, library, fuzz and
-# the tests of the commands. --all takes all tests of the library crate for AArch64, too (hours); --quick only units of kernels and types.
+# perplexity of the embedded model beside that on this machine. For Windows, which runs at full speed: unit tests, library, fuzz, the tests
+# of the commands, writers that are killed or run out of disk, Ctrl-C at a terminal. --all takes all tests of the library crate for AArch64, too (hours); --quick only units of kernels and types.
 # What is not installed is passed over and named; REQUIRE=1 makes that an error. From Debian: qemu-user, gcc-aarch64-linux-gnu,
 # gcc-mingw-w64-x86-64, wine64; from rustup: `rustup target add aarch64-unknown-linux-gnu x86_64-pc-windows-gnu`.
 set -euo pipefail
@@ -78,7 +78,14 @@ tests() { # LABEL COMMAND...
   esac
 }
 
-skips() { for name in "$@"; do printf ' --skip %s' "$name"; done; }
+# Runs one of the scripts beside this one.
+script() { # NAME ARGUMENT...
+  local name=$1 start=$SECONDS end=passed
+  shift
+  "scripts/$name" "$@" >"$work/log" 2>&1 || { end=failed failed=1; }
+  printf '%-34s %s, %d s\n' "wine: $name" "$end" $((SECONDS - start))
+  [ "$end" = passed ] || tail -n 5 "$work/log"
+}
 
 # The perplexity of the embedded model.
 perplexity() { # COMMAND...
@@ -90,7 +97,7 @@ arm() {
   have "AArch64" "$ARM" qemu-aarch64 aarch64-linux-gnu-gcc || return 0
   export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc
   export QEMU_LD_PREFIX=/usr/aarch64-linux-gnu
-  local here= start=$SECONDS units=() library=("${GOLDEN[@]}")
+  local here='' start=$SECONDS units=() library=("${GOLDEN[@]}")
   if [ "$how" != quick ]; then
     cargo build --locked --bin powerinfer-bench
     here=$(perplexity "${CARGO_TARGET_DIR:-target}/debug/powerinfer-bench")
@@ -102,8 +109,9 @@ arm() {
     export QEMU_CPU=$processor
     units=()
     [ "$how" != quick ] || units=(cpu:: quant::)
-    # shellcheck disable=SC2046
-    [ "$processor" = max ] || units+=($(skips "${TRAINING[@]}"))
+    if [ "$processor" != max ]; then
+      for name in "${TRAINING[@]}"; do units+=(--skip "$name"); done
+    fi
     tests "$processor: units" qemu-aarch64 "$(executable powerinfer)" "${units[@]}"
     [ "$how" != quick ] || continue
     [ "$how" != all ] || library=()
@@ -122,8 +130,9 @@ END
 windows() {
   have "Windows" "$WINDOWS" wine x86_64-w64-mingw32-gcc || return 0
   export CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER=x86_64-w64-mingw32-gcc CC_x86_64_pc_windows_gnu=x86_64-w64-mingw32-gcc
-  export WINEDEBUG=${WINEDEBUG:--all} WINEPREFIX=${WINEPREFIX:-$work/wine} start=$SECONDS
-  wine wineboot -i >"$work/log" 2>&1 || true
+  local start=$SECONDS build=${CARGO_TARGET_DIR:-target}/$WINDOWS/debug
+  export WINEDEBUG=-all WINEPREFIX=$work/wine
+  scripts/wine_prefix.sh "$WINEPREFIX" >"$work/log" 2>&1 || { tail -n 5 "$work/log"; failed=1; return; }
   local crates=(--lib --test library --test fuzz --test cli)
   [ "$how" != quick ] || crates=(--lib)
   built "$WINDOWS" "${crates[@]}"
@@ -131,6 +140,11 @@ windows() {
   tests "wine: units" wine "$(executable powerinfer)"
   [ "$how" != quick ] || return 0
   for crate in library fuzz cli; do tests "wine: $crate" wine "$(executable "$crate")"; done
+  export RUNNER=wine
+  script kill_writers.sh 20 "$build"
+  script full_disk.sh "$build"
+  script ctrl_c.py "$build"
+  wineserver -k || true
 }
 
 for target in "${targets[@]}"; do "$target"; done
