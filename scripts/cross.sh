@@ -7,7 +7,7 @@
 # perplexity of the embedded model beside that on this machine. For Windows, which runs at full speed: unit tests, library, fuzz, the tests
 # of the commands, writers that are killed or run out of disk, Ctrl-C at a terminal. --all takes all tests of the library crate for AArch64, too (hours); --quick only units of kernels and types.
 # What is not installed is passed over and named; REQUIRE=1 makes that an error. From Debian: qemu-user, gcc-aarch64-linux-gnu,
-# gcc-mingw-w64-x86-64, wine64; from rustup: `rustup target add aarch64-unknown-linux-gnu x86_64-pc-windows-gnu`.
+# gcc-mingw-w64-x86-64, wine, wine64; from rustup: `rustup target add aarch64-unknown-linux-gnu x86_64-pc-windows-gnu`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -32,7 +32,7 @@ done
 [ "${#targets[@]}" -gt 0 ] || targets=(arm windows)
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap '[ ! -d "$work/wine" ] || WINEPREFIX=$work/wine wineserver -k || true; rm -rf "$work"' EXIT
 failed=0
 
 # Says what is missing for a target; false if anything is.
@@ -119,6 +119,8 @@ arm() {
     there=$(perplexity qemu-aarch64 "${CARGO_TARGET_DIR:-target}/$ARM/debug/powerinfer-bench")
     python3 - "$here" "$there" "$processor" <<'END' || failed=1
 import sys
+if "none" in sys.argv[1:3]:
+    sys.exit(f"{sys.argv[3]}: no perplexity")
 here, there = map(float, sys.argv[1:3])
 off = abs(there / here - 1)
 print(f"{sys.argv[3] + ': perplexity':34} {there}, {off:.1e} from this machine's")
@@ -144,7 +146,6 @@ windows() {
   script kill_writers.sh 20 "$build"
   script full_disk.sh "$build"
   script ctrl_c.py "$build"
-  wineserver -k || true
 }
 
 for target in "${targets[@]}"; do "$target"; done

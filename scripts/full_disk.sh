@@ -22,16 +22,17 @@ build=$(cd "${1:-$repository/target/release}" && pwd)
 work=$(mktemp -d)
 leave() {
   [[ ! ${WINEPREFIX:-} ]] || wineserver -k || true
-  cd / && umount "$work"/*/ 2> /dev/null
+  cd /
+  umount "$work"/*/ 2> /dev/null || true
   rm -rf "$work"
 }
+trap leave EXIT
 if [[ ${RUNNER:-} == *wine* ]]; then
   "$repository/scripts/wine_prefix.sh" "$work/wine" 2> /dev/null
   export WINEPREFIX=$work/wine WINEDEBUG=-all
 else
   unset WINEPREFIX
 fi
-trap leave EXIT
 cd "$work"
 . "$repository/scripts/writers.sh"
 

@@ -4,7 +4,7 @@ those of its kernels beside them.
 
     scripts/instructions.py [--ggml FOLDER] [--types q4_0,q8_0]
 
-Needs qemu-aarch64 with plugins, gcc for the host and for aarch64-linux-gnu, and Rust's target of that name. Both are compiled as they
+Needs qemu-aarch64 with plugins of version 1 (QEMU 4.2 to 8.2), gcc for the host and for aarch64-linux-gnu, and Rust's target of that name. Both are compiled as they
 are released: ours by `cargo build --release`, ggml's with -O3 for the instruction set of the column (repacked weights, too, which
 llama.cpp uses where the processor allows it; nrc = 2 where it has that). Every count is the difference between two runs of one
 process with more and with fewer rows of 4,096 columns, so that what comes before and after does not count.
@@ -39,12 +39,17 @@ def run(command, **options):
 def executed(plugin, command):
     """Instructions of one run, or None where the program says (3) that it has no such kernel."""
     environment = dict(os.environ, QEMU_LD_PREFIX="/usr/aarch64-linux-gnu", QEMU_CPU="max")
-    done = subprocess.run(["qemu-aarch64", "-plugin", plugin, *map(str, command)], capture_output=True, text=True, env=environment)
+    line = ["qemu-aarch64", "-plugin", plugin, *map(str, command)]
+    try:
+        done = subprocess.run(line, capture_output=True, text=True, env=environment)
+    except FileNotFoundError:
+        sys.exit("error: qemu-aarch64 is needed and not there")
     if done.returncode == 3:
         return None
-    if done.returncode != 0:
-        sys.exit(f"error: {command}: {done.stderr.strip()}")
-    return int(done.stderr.rpartition("instructions: ")[2])
+    _, told, count = done.stderr.rpartition("instructions: ")
+    if done.returncode != 0 or not told:
+        sys.exit(f"error: {' '.join(map(str, command))}: {done.stderr.strip() or 'the plugin counts nothing'}")
+    return int(count)
 
 
 def per_block(plugin, program, what, vectors):

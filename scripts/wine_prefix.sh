@@ -6,7 +6,7 @@
 #     export WINEPREFIX=$PWD/FOLDER WINEDEBUG=-all
 #     wine target/x86_64-pc-windows-gnu/debug/powerinfer-run.exe -p "Once upon a time" -n 32
 #
-# Needs wine64 and x86_64-w64-mingw32-gcc; no display.
+# Needs wine, wine64 and x86_64-w64-mingw32-gcc; no display.
 set -euo pipefail
 
 if [[ $# -ne 1 || $1 == -* ]]; then

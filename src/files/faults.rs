@@ -12,8 +12,8 @@ pub fn waits_for_pages() -> u64 {
 }
 
 /// The most memory that this process has had at a time, in bytes.
-#[cfg(unix)]
-pub fn most_memory() -> Option<u64> {
+#[cfg(any(target_os = "macos", all(test, unix)))]
+pub(crate) fn most_memory() -> Option<u64> {
     let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
     usage().and_then(|usage| u64::try_from(usage.ru_maxrss).ok()?.checked_mul(unit))
 }

@@ -19,8 +19,8 @@ mod temporary;
 mod windows;
 
 pub use atomic::{AtomicFile, check_new, check_writable, write_whole};
-#[cfg(unix)]
-pub use faults::most_memory;
+#[cfg(target_os = "macos")]
+pub(crate) use faults::most_memory;
 pub use faults::waits_for_pages;
 pub use input::{MOST_PROMPT, MOST_TEXT, open_regular, read_regular, read_standard_input, read_text, utf8};
 pub(crate) use kind::has_name;

@@ -106,7 +106,12 @@ pub(super) fn keep_private(path: &Path) -> io::Result<()> {
 pub(super) fn free_space(folder: &Path) -> Option<u64> {
     // A path that ends in a name could be that of a disk's folder, and as it is given it may be too long.
     let folder = canonical(folder).ok()?;
-    let wide: Vec<u16> = folder.as_os_str().encode_wide().chain([0]).collect();
+    let mut wide: Vec<u16> = folder.as_os_str().encode_wide().collect();
+    // What another machine shares is to end like this.
+    if wide.last() != Some(&u16::from(b'\\')) {
+        wide.push(b'\\'.into());
+    }
+    wide.push(0);
     let mut free = 0;
     // SAFETY: the path ends in 0; the pointer is to a number, and others may be null.
     let told =

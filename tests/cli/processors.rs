@@ -12,7 +12,7 @@ fn story(cpu: &str) -> Option<Outcome> {
     match command.args(["-t", "2"]).stdin(Stdio::null()).output() {
         Ok(output) => Some(output.into()),
         Err(error) => {
-            assert!(std::env::var_os("REQUIRE_QEMU").is_none(), "{QEMU}: {error}");
+            assert!(std::env::var_os("REQUIRE_QEMU").is_none_or(|wanted| wanted.is_empty()), "{QEMU}: {error}");
             eprintln!("{QEMU} (qemu-user) is not installed; passed over");
             None
         }

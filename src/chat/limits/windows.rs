@@ -17,8 +17,7 @@ const MOST_TIME: Duration = Duration::from_secs(60);
 /// The system counts in these.
 const UNIT: Duration = Duration::from_nanos(100);
 
-/// What this process commits at most: `more` bytes beside what its program takes, which is little; and no window that
-/// says how it ended.
+/// What this process commits at most: `more` bytes, of which its program takes few; and no window that says how it ended.
 pub(super) fn set(more: u64) {
     let mut limits = JOBOBJECT_EXTENDED_LIMIT_INFORMATION::default();
     limits.BasicLimitInformation.LimitFlags =

@@ -5,20 +5,31 @@ use windows_sys::Win32::System::SystemInformation::{
     CpuSetInformation, GetSystemCpuSetInformation, SYSTEM_CPU_SET_INFORMATION,
 };
 use windows_sys::Win32::System::Threading::{
-    GetCurrentProcess, GetCurrentThread, GetProcessAffinityMask, SetThreadSelectedCpuSets,
+    GetCurrentProcess, GetCurrentThread, GetProcessAffinityMask, GetProcessGroupAffinity, SetThreadSelectedCpuSets,
 };
 
 /// The cores of this process's group of processors that it may use, where it is kept to some.
 pub(super) fn usable_cores() -> Option<usize> {
-    affinity().map(|mask| mask.count_ones() as usize)
+    affinity().map(|own| own.mask.count_ones() as usize)
 }
 
-/// As bits; none where the process runs in several groups of processors.
-fn affinity() -> Option<usize> {
-    let (mut own, mut all) = (0, 0);
-    // SAFETY: the pointers are to numbers.
-    let told = unsafe { GetProcessAffinityMask(GetCurrentProcess(), &mut own, &mut all) } != 0;
-    (told && own != 0).then_some(own)
+/// Cores of a group of processors.
+#[derive(Clone, Copy)]
+struct Affinity {
+    group: u16,
+    /// A bit for each.
+    mask: usize,
+}
+
+/// Those of this process; none where it runs in several groups.
+fn affinity() -> Option<Affinity> {
+    let (mut mask, mut all, mut group, mut n) = (0, 0, 0, 1);
+    // SAFETY: the pointers are to numbers, and there is room for one group.
+    let told = unsafe {
+        GetProcessAffinityMask(GetCurrentProcess(), &mut mask, &mut all) != 0
+            && GetProcessGroupAffinity(GetCurrentProcess(), &mut n, &mut group) != 0
+    };
+    (told && mask != 0).then_some(Affinity { group, mask })
 }
 
 /// A core as the scheduler has it.
@@ -38,12 +49,12 @@ pub(super) fn performance_cores() -> Option<Vec<usize>> {
     fastest(&cores()?, affinity())
 }
 
-fn fastest(cores: &[Core], affinity: Option<usize>) -> Option<Vec<usize>> {
+fn fastest(cores: &[Core], affinity: Option<Affinity>) -> Option<Vec<usize>> {
     let most = cores.iter().map(|core| core.class).max()?;
     if cores.iter().all(|core| core.class == most) {
         return None;
     }
-    let may = |core: &&Core| affinity.is_none_or(|mask| core.group != 0 || mask >> core.index & 1 == 1);
+    let may = |core: &&Core| affinity.is_none_or(|own| core.group != own.group || own.mask >> core.index & 1 == 1);
     let fast: Vec<usize> = cores.iter().filter(|c| c.class == most).filter(may).map(|c| c.id as usize).collect();
     Some(fast).filter(|fast| !fast.is_empty())
 }
@@ -90,13 +101,15 @@ mod tests {
 
     #[test]
     fn the_fastest_are_chosen_that_this_process_may_use() {
+        let of = |group, mask| Some(Affinity { group, mask });
         let core = |index: u8, class| Core { id: 256 + u32::from(index), group: 0, index, class };
         let alike: Vec<Core> = (0..4).map(|i| core(i, 1)).collect();
         assert_eq!(fastest(&alike, None), None);
         let mixed: Vec<Core> = (0..6).map(|i| core(i, u8::from(i < 4))).collect();
         assert_eq!(fastest(&mixed, None), Some(vec![256, 257, 258, 259]));
-        assert_eq!(fastest(&mixed, Some(0b11_1010)), Some(vec![257, 259]));
-        assert_eq!(fastest(&mixed, Some(0b11_0000)), None);
+        assert_eq!(fastest(&mixed, of(0, 0b11_1010)), Some(vec![257, 259]));
+        assert_eq!(fastest(&mixed, of(0, 0b11_0000)), None);
+        assert_eq!(fastest(&mixed, of(1, 0b1)), Some(vec![256, 257, 258, 259]));
         assert_eq!(fastest(&[], None), None);
     }
 
