@@ -18,6 +18,8 @@ WINDOWS=x86_64-pc-windows-gnu
 GOLDEN=(golden:: exact:: batches:: architectures:: architecture_experts:: architecture_hybrid:: recurrent:: short_prompts::)
 # Training is slow under an emulator, and the same on all processors: once is enough.
 TRAINING=(predictor::mlp:: predictor::lowrank:: predictor::calibrate::)
+# Holds that something takes seconds at the most.
+TIMED=(placement::tests::eighty_layers)
 
 how=some targets=()
 for argument in "$@"; do
@@ -109,6 +111,7 @@ arm() {
     export QEMU_CPU=$processor
     units=()
     [ "$how" != quick ] || units=(cpu:: quant::)
+    for name in "${TIMED[@]}"; do units+=(--skip "$name"); done
     if [ "$processor" != max ]; then
       for name in "${TRAINING[@]}"; do units+=(--skip "$name"); done
     fi
