@@ -3,9 +3,10 @@
 #
 #   scripts/cross.sh [--all | --quick] [arm] [windows]      both, unless one is named
 #
-# For each processor: the library's unit tests, the golden tests and those that hold bits against each other (GOLDEN below); the
-# perplexity of the embedded model beside that on this machine. For Windows, which runs at full speed: unit tests, library, fuzz, the tests
-# of the commands, writers that are killed or run out of disk, Ctrl-C at a terminal. --all takes all tests of the library crate for AArch64, too (hours); --quick only units of kernels and types.
+# For each processor: the library's unit tests and the golden tests; for the last, which has all instruction sets, those that hold bits
+# against each other, too, on every instruction set and for every type; the perplexity of the embedded model beside that on this machine.
+# For Windows, which runs at full speed: unit tests, library, fuzz, the tests of the commands, writers that are killed or run out of disk,
+# Ctrl-C at a terminal. --all takes all tests of the library crate for AArch64, too (hours); --quick only units of kernels and types.
 # What is not installed is passed over and named; REQUIRE=1 makes that an error. From Debian: qemu-user, gcc-aarch64-linux-gnu,
 # gcc-mingw-w64-x86-64, wine, wine64; from rustup: `rustup target add aarch64-unknown-linux-gnu x86_64-pc-windows-gnu`.
 set -euo pipefail
@@ -15,7 +16,8 @@ cd "$(dirname "$0")/.."
 PROCESSORS=(cortex-a72 neoverse-n1 max)
 ARM=aarch64-unknown-linux-gnu
 WINDOWS=x86_64-pc-windows-gnu
-GOLDEN=(golden:: exact:: batches:: architectures:: architecture_experts:: architecture_hybrid:: recurrent:: short_prompts::)
+GOLDEN=(golden:: architectures::)
+BITS=(exact::exact batches:: architecture_experts:: architecture_hybrid:: recurrent:: short_prompts::)
 # Training is slow under an emulator, and the same on all processors: once is enough.
 TRAINING=(predictor::mlp:: predictor::lowrank:: predictor::calibrate::)
 # Holds that something takes seconds at the most.
@@ -117,6 +119,7 @@ arm() {
     fi
     tests "$processor: units" qemu-aarch64 "$(executable powerinfer)" "${units[@]}"
     [ "$how" != quick ] || continue
+    [ "$processor" != max ] || library+=("${BITS[@]}")
     [ "$how" != all ] || library=()
     tests "$processor: library" qemu-aarch64 "$(executable library)" "${library[@]}"
     there=$(perplexity qemu-aarch64 "${CARGO_TARGET_DIR:-target}/$ARM/debug/powerinfer-bench")
