@@ -130,7 +130,8 @@ if "none" in sys.argv[1:3]:
 here, there = map(float, sys.argv[1:3])
 off = abs(there / here - 1)
 print(f"{sys.argv[3] + ': perplexity':34} {there}, {off:.1e} from this machine's")
-sys.exit(not off < 1e-4)
+# Instruction sets of one machine differ by as much.
+sys.exit(not off < 1e-3)
 END
   done
 }

@@ -98,14 +98,14 @@ fn quantized_neurons_are_copied_and_floats_are_converted() -> Result<()> {
         assert!(refused.contains("--down") && refused.contains("by neurons"), "{refused}");
     }
     let options = Options { recipe: Some(Recipe::Uniform(GgmlType::Q8_0)), down: None };
-    let theirs = real::open(&pwri()?.written_as_pwri(folder.path(), "pwri.gguf"))?;
+    let theirs = real::open(&pwri()?.written_as_pwri(folder.path(), "theirs.gguf"))?;
     in_order(&theirs, options, folder.path())?;
     let converted = std::fs::read(folder.path().join("variant.gguf"))?;
     in_order(real::source(), options, folder.path())?;
     assert_eq!(converted, std::fs::read(folder.path().join("variant.gguf"))?);
     // Predictors keep their type, whatever the rows of the second matrix are.
     let odd = |_| noise(real::source().config.n_embd, 7, real::source().config.n_ff[0]);
-    let source = real::open(&with_scores(odd)?.written_as_pwri(folder.path(), "pwri.gguf"))?;
+    let source = real::open(&with_scores(odd)?.written_as_pwri(folder.path(), "odd.gguf"))?;
     let draft = Draft::ordered(&source, &Order::AsStored, options)?;
     assert!(!draft.notes.iter().any(|note| note.contains("whole blocks")), "{:?}", draft.notes);
     in_order(&source, options, folder.path())?;
