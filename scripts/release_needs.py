@@ -15,7 +15,7 @@ from pathlib import Path
 LINUX = {"libc.so.6", "libm.so.6", "libgcc_s.so.1", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libutil.so.1",
          "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
 # Those of Windows 10 itself; msvcrt.dll is the system's own, not one that compilers bring.
-WINDOWS = re.compile(r"(api-ms-win-[a-z0-9-]+|kernel32|kernelbase|ntdll|advapi32|user32|userenv|ws2_32|bcrypt|bcryptprimitives|shell32|"
+WINDOWS = re.compile(r"(api-ms-win-[a-z0-9-]+|kernel32|kernelbase|ntdll|advapi32|user32|userenv|ws2_32|bcrypt|bcryptprimitives|shell32|gdi32|"
                      r"ole32|crypt32|secur32|dbghelp|synchronization|msvcrt|ucrtbase)\.dll")
 MACOS = "/usr/lib/", "/System/Library/"
 # Mach-O's commands.
