@@ -131,17 +131,10 @@ fn where_several_tokens_take_as_long_as_one_after_the_other_it_is_left_at_a_few_
     for share in [0.5, 0.9, 1.0] {
         for n in [128, 3000] {
             for single in SINGLES {
-                let got: Vec<f64> = (1..=4)
-                    .map(|seed| {
-                        let drafter = Box::new(Scripted::new(text.clone(), share, 5));
-                        let mut machine = Machine::noisy(|n| 1.1 * n as f64 - 0.1, single, seed);
-                        time_per_token(&text[..n], drafter, &mut machine)
-                    })
-                    .collect();
-                // Some noise makes it look as if something were to be gained for a while.
-                let mean = got.iter().sum::<f64>() / got.len() as f64;
-                let most = got.iter().fold(0.0, |a: f64, b| a.max(*b));
-                assert!(mean <= 1.05 && most <= 1.10, "{share}, {n} tokens of {single} s: {got:.4?}");
+                let drafter = Box::new(Scripted::new(text.clone(), share, 5));
+                let mut machine = Machine::noisy(|n| 1.1 * n as f64 - 0.1, single, 1);
+                let got = time_per_token(&text[..n], drafter, &mut machine);
+                assert!(got <= 1.03, "{share}, {n} tokens of {single} s: {got:.4}");
             }
         }
     }
