@@ -5,17 +5,20 @@ use std::time::Duration;
 
 /// A draft is made where it is expected to be this much faster than none.
 const GAIN: f64 = 1.04;
+/// What they gain counts from there on: noise looks like a gain, too.
+const CERTAIN: f64 = 1.05;
 /// Of all the time, what drafts that did not pay may take.
 const MOST_LOST: f64 = 0.02;
 /// Of gains, single tokens' times that may be lost again.
 const MOST_KEPT: f64 = 50.0;
-/// Tokens between trials of what is expensive to ask and has not paid, at the least and at the most: twice as many after each that
-/// did not pay.
-const PATIENCE: [usize; 2] = [32, 2048];
+/// Tokens between trials of what is not expected to pay, at the least and at the most: twice as many after each that did not.
+const PATIENCE: [usize; 2] = [128, 2048];
 /// Drafts one after the other until a single token is computed, to compare: at the least and at the most, twice as many each time
 /// that they have turned out to gain much.
 const UNCOMPARED: [usize; 2] = [4, 64];
-const MUCH: f64 = 1.1;
+const MUCH: f64 = 1.2;
+/// Single tokens of which an average is kept.
+const USUAL: usize = 32;
 
 /// What passes take, and an account of what drafts have gained and lost.
 #[derive(Debug, Clone)]
@@ -23,17 +26,33 @@ pub struct Economy {
     pace: Pace,
     /// Seconds of all passes.
     elapsed: f64,
-    /// Seconds that drafts have cost more than single tokens would have; below 0 where they have gained.
+    /// Seconds that drafts have cost more than single tokens would have, at the most; below 0 where they have gained for certain.
     lost: f64,
-    /// Seconds that drafts have gained in all; below 0 where they have lost.
+    /// Seconds that drafts are likely to have gained in all; below 0 where they have lost.
     saved: f64,
     /// Tokens since the last trial, and those to wait for the next one.
     since_trial: usize,
     patience: usize,
-    /// Drafts since the last single token: how many, their tokens that stayed, and their seconds.
-    run: (usize, usize, f64),
+    /// Drafts since the last single token.
+    run: Run,
+    /// Seconds of the last single token, and of single tokens on average.
+    single: f64,
+    usual: f64,
+    n_single: usize,
     /// Drafts until the next one.
     trust: usize,
+}
+
+/// Drafts one after the other.
+#[derive(Debug, Clone, Copy, Default)]
+struct Run {
+    n: usize,
+    /// Tokens of them that stayed.
+    n_tokens: usize,
+    seconds: f64,
+    /// Seconds that they seem to have gained, and those that some of them seem to have lost, before the next single token shows it.
+    gained: f64,
+    lost: f64,
 }
 
 impl Economy {
@@ -46,39 +65,63 @@ impl Economy {
             saved: 0.0,
             since_trial: 0,
             patience: PATIENCE[0],
-            run: (0, 0, 0.0),
+            run: Run::default(),
+            single: 0.0,
+            usual: 0.0,
+            n_single: 0,
             trust: UNCOMPARED[0],
         }
     }
 
     /// A pass of `n` tokens has taken so long: the computing, and the making of its draft. `n_taken` tokens stay of it.
     pub fn record(&mut self, n: usize, computing: Duration, drafting: Duration, n_taken: usize) {
-        let seconds = computing.as_secs_f64();
+        let (seconds, drafting) = (computing.as_secs_f64(), drafting.as_secs_f64());
         self.pace.record(n, seconds);
-        let spent = seconds + drafting.as_secs_f64();
-        self.elapsed += spent;
+        self.elapsed += seconds + drafting;
         self.since_trial += n_taken;
-        let single = self.seconds(1);
-        let gain = if n > 1 { single * n_taken as f64 - spent } else { -drafting.as_secs_f64() };
-        self.saved += gain;
-        self.lost = (self.lost - gain).max(-MOST_KEPT * single);
         if n > 1 {
-            self.run = (self.run.0 + 1, self.run.1 + n_taken, self.run.2 + spent);
-            if gain > 0.0 {
-                self.patience = PATIENCE[0];
-            }
+            let gain = self.seconds(1) * n_taken as f64 - seconds - drafting;
+            self.run.n += 1;
+            self.run.n_tokens += n_taken;
+            self.run.seconds += seconds + drafting;
+            self.run.gained += gain;
+            self.run.lost += (-gain).max(0.0);
         } else {
-            if self.must_compare() {
-                let gains_much = self.run.1 as f64 * single >= MUCH * self.run.2;
-                self.trust = if gains_much { (2 * self.trust).min(UNCOMPARED[1]) } else { UNCOMPARED[0] };
-            }
-            self.run = (0, 0, 0.0);
+            self.settle(self.seconds(1));
+            self.lost += drafting;
+            self.saved -= drafting;
+        }
+    }
+
+    /// Settles the account of the drafts since the last single token, now that there is another one, of so many seconds.
+    fn settle(&mut self, single: f64) {
+        let before = if self.single > 0.0 { self.single } else { single };
+        self.single = single;
+        self.n_single = (self.n_single + 1).min(USUAL);
+        self.usual += (single - self.usual) / self.n_single as f64;
+        let run = std::mem::take(&mut self.run);
+        if run.n == 0 {
+            return;
+        }
+        // How fast the machine was in between is not known: it may have changed, to either side.
+        let n_tokens = run.n_tokens as f64;
+        let likely = (before * single).sqrt();
+        self.saved += likely * n_tokens - run.seconds;
+        let alone = likely.min(self.usual) * n_tokens;
+        let gain = alone / CERTAIN - run.seconds;
+        self.lost = (self.lost - gain).max(-MOST_KEPT * single);
+        if gain > 0.0 {
+            self.patience = PATIENCE[0];
+        }
+        if run.n >= self.trust {
+            let gains_much = alone >= MUCH * run.seconds;
+            self.trust = if gains_much { (2 * self.trust).min(UNCOMPARED[1]) } else { UNCOMPARED[0] };
         }
     }
 
     /// Seconds that drafts have gained so far, as far as that is known.
     pub fn saved(&self) -> f64 {
-        self.saved
+        self.saved + self.run.gained
     }
 
     /// Whether it is known how long a single token takes.
@@ -88,7 +131,7 @@ impl Economy {
 
     /// Whether a single token is to be computed, since nothing else tells what drafts gain.
     pub fn must_compare(&self) -> bool {
-        self.run.0 >= self.trust
+        self.run.n >= self.trust
     }
 
     /// Seconds that a pass of `n` tokens is expected to take.
@@ -120,7 +163,7 @@ impl Economy {
     /// Whether there is room for losing all of a draft of `n` that takes `drafting` seconds.
     pub fn can_lose(&self, n: usize, drafting: f64) -> bool {
         let loss = self.seconds(n + 1) - self.seconds(1) + drafting;
-        self.lost + loss <= MOST_LOST * self.elapsed
+        self.lost + self.run.lost + loss <= MOST_LOST * self.elapsed
     }
 
     /// Whether the machine is as fast as it was a moment ago.
@@ -172,16 +215,45 @@ mod tests {
         assert!(n_drafts > 5 && (economy.saved() + f64::from(n_drafts * 20) / 1e3).abs() < 1e-3);
     }
 
+    /// Passes of four tokens of which so many stay, and single tokens between them where that is asked for.
+    fn drafted(economy: &mut Economy, n_passes: usize, n_taken: usize) {
+        for _ in 0..n_passes {
+            if economy.must_compare() {
+                economy.record(1, MS * 10, Duration::ZERO, 1);
+            }
+            economy.record(4, MS * 20, Duration::ZERO, n_taken);
+        }
+    }
+
     #[test]
     fn gains_allow_for_losses_but_not_for_ever() {
         let mut economy = measured(&[(1, 10); 10]);
-        (0..1000).for_each(|_| economy.record(4, MS * 20, Duration::ZERO, 4));
+        drafted(&mut economy, 1000, 4);
         assert!(economy.can_lose(25, 0.0));
         let lost = (0..2000).take_while(|_| {
-            economy.record(4, MS * 20, Duration::ZERO, 1);
+            drafted(&mut economy, 1, 1);
             economy.can_lose(3, 0.0)
         });
         assert!((50..110).contains(&lost.count()));
+    }
+
+    #[test]
+    fn gains_count_when_a_single_token_shows_them_and_losses_at_once() {
+        let mut economy = measured(&[(1, 10); 40]);
+        // The machine has become faster while drafts were computed: they seem to gain, and do not.
+        (0..3).for_each(|_| economy.record(4, MS * 36, Duration::ZERO, 4));
+        assert_eq!(economy.lost, 0.0);
+        economy.record(1, MS * 7, Duration::ZERO, 1);
+        assert!((0.005..0.02).contains(&economy.lost), "{}", economy.lost);
+        // They do gain, which is seen at once, but does not count.
+        let mut economy = measured(&[(1, 10); 40]);
+        (0..3).for_each(|_| economy.record(4, MS * 20, Duration::ZERO, 4));
+        assert!(economy.lost == 0.0 && economy.saved() > 0.05, "{} {}", economy.lost, economy.saved());
+        economy.record(1, MS * 10, Duration::ZERO, 1);
+        assert!((-0.06..-0.04).contains(&economy.lost), "{}", economy.lost);
+        let before = economy.can_lose(6, 0.0);
+        (0..2).for_each(|_| economy.record(4, MS * 45, Duration::ZERO, 1));
+        assert!(before && !economy.can_lose(6, 0.0), "{} {}", economy.lost, economy.run.lost);
     }
 
     #[test]

@@ -13,7 +13,7 @@ const OWN: f64 = 0.002;
 const SHARED: (f64, f64) = (0.01, 3.0);
 /// Variances that a pass adds: to the speed of the machine, to each multiple, and of what disturbs that pass alone.
 const WANDERS: f64 = 0.01;
-const AGES: f64 = 2e-5;
+const AGES: f64 = 5e-6;
 const DISTURBS: f64 = 0.0025;
 /// Standard deviations at the most that a pass counts as being away from what was expected.
 const MOST_AWAY: f64 = 2.5;

@@ -54,13 +54,14 @@ impl Speculation<'_> {
     }
 
     /// Whether a draft is made of what was offered.
-    fn accepts(&self, offer: &Offer) -> bool {
+    fn accepts(&mut self, offer: &Offer) -> bool {
         let n = offer.guesses.len();
         if self.lengths.least > 0 {
             return n >= self.lengths.least;
         }
         let is_tried = self.economy.is_steady() && self.economy.pays(offer.hope);
-        n > 0 && (self.economy.pays(offer.gain) || is_tried) && self.economy.can_lose(n, self.drafting.as_secs_f64())
+        let pays = self.economy.pays(offer.gain) || is_tried;
+        n > 0 && self.economy.can_lose(n, self.drafting.as_secs_f64()) && (pays || self.economy.tries())
     }
 
     /// Whether a source's guesses, which cost something, are likely to be better than a gain of `than`.

@@ -78,6 +78,12 @@ fn time_per_token<T: Fn(usize) -> f64>(text: &[u32], drafter: Box<dyn Drafter>, 
 /// Seconds of single tokens of small and large models.
 const SINGLES: [f64; 3] = [2e-4, 5e-3, 6e-2];
 
+/// Texts of so many tokens, with single tokens of so many seconds, and so many noises.
+fn cases(lengths: &[usize], n_noises: u64) -> impl Iterator<Item = (usize, f64, u64)> {
+    let with_times = lengths.iter().flat_map(|n| SINGLES.map(|single| (*n, single)));
+    with_times.flat_map(move |(n, single)| (1..=n_noises).map(move |seed| (n, single, seed)))
+}
+
 /// The least time per token of drafts of one length that come true with probability `share`.
 fn least(share: f64, time: impl Fn(usize) -> f64) -> f64 {
     let tokens = |n: usize| (0..=n as i32).map(|i| share.powi(i)).sum::<f64>();
@@ -91,16 +97,18 @@ fn drafts_bring_what_the_formula_says() {
         let time = |n: usize| 1.0 + further * (n - 1) as f64;
         for share in [0.3, 0.5, 0.7, 0.9] {
             let wanted = least(share, time);
-            let check = |mut machine: Machine<_>, most: f64| {
-                let single = machine.single;
-                let got = time_per_token(&text, Box::new(Scripted::new(text.clone(), share, 5)), &mut machine);
-                // Where it gains too little nothing is drafted.
-                let agrees = (0.92..=most).contains(&(got / wanted));
-                assert!(agrees, "{further}, {share}, {single}: {got:.3} and {wanted:.3}");
+            let measured = |mut machine: Machine<_>, seed: u64| {
+                let drafter = Scripted::new(text.clone(), share, seed);
+                time_per_token(&text, Box::new(drafter), &mut machine) / wanted
             };
-            check(Machine::quiet(time), 1.05);
+            // Where it gains too little nothing is drafted.
+            let got = measured(Machine::quiet(time), 5);
+            assert!((0.92..=1.05).contains(&got), "{further}, {share}: {got:.3}");
             for single in SINGLES {
-                (1..3).for_each(|seed| check(Machine::noisy(time, single, seed), 1.10));
+                let got: Vec<f64> = (1..6).map(|seed| measured(Machine::noisy(time, single, seed), 5 + seed)).collect();
+                let (mean, most) = (got.iter().sum::<f64>() / 5.0, got.iter().copied().fold(0.0, f64::max));
+                let agrees = (0.92..=1.10).contains(&mean) && most <= 1.25;
+                assert!(agrees, "{further}, {share}, {single}: {mean:.3} on average, {got:.3?}");
             }
         }
     }
@@ -113,13 +121,11 @@ fn drafts_that_never_come_true_cost_next_to_nothing_in_short_texts_too() {
     let wrong: Vec<u32> = text.iter().map(|token| token ^ 2).collect();
     for further in [0.1, 0.3, 1.2] {
         let time = |n: usize| 1.0 + further * (n - 1) as f64;
-        for n in [32, 128, 400, 2000] {
-            for single in SINGLES {
-                let drafter = Box::new(Scripted::new(wrong.clone(), 1.0, 5));
-                let got = time_per_token(&text[..n], drafter, &mut Machine::noisy(time, single, 1));
-                let most = if n < 128 { 1.0 + 2.1 / n as f64 } else { 1.025 };
-                assert!(got <= most, "{further}, {n} tokens of {single} s: {got:.4}");
-            }
+        for (n, single, seed) in cases(&[32, 128, 400, 2000], 10) {
+            let drafter = Box::new(Scripted::new(wrong.clone(), 1.0, 5));
+            let got = time_per_token(&text[..n], drafter, &mut Machine::noisy(time, single, seed));
+            let most = if n < 128 { 1.0 + 2.1 / n as f64 } else { 1.025 };
+            assert!(got <= most, "{further}, {n} tokens of {single} s, noise {seed}: {got:.4}");
         }
         assert_eq!(time_per_token(&text, Box::<Lookup>::default(), &mut Machine::quiet(time)), 1.0);
     }
@@ -129,14 +135,31 @@ fn drafts_that_never_come_true_cost_next_to_nothing_in_short_texts_too() {
 fn where_several_tokens_take_as_long_as_one_after_the_other_it_is_left_at_a_few_trials() {
     let text = text(3000);
     for share in [0.5, 0.9, 1.0] {
-        for n in [128, 3000] {
-            for single in SINGLES {
-                let drafter = Box::new(Scripted::new(text.clone(), share, 5));
-                let mut machine = Machine::noisy(|n| 1.1 * n as f64 - 0.1, single, 1);
-                let got = time_per_token(&text[..n], drafter, &mut machine);
-                assert!(got <= 1.03, "{share}, {n} tokens of {single} s: {got:.4}");
-            }
+        for (n, single, seed) in cases(&[128, 3000], 20) {
+            let drafter = Box::new(Scripted::new(text.clone(), share, 4 + seed));
+            let mut machine = Machine::noisy(|n| 1.1 * n as f64 - 0.1, single, seed);
+            let got = time_per_token(&text[..n], drafter, &mut machine);
+            assert!(got <= 1.03, "{share}, {n} tokens of {single} s, noise {seed}: {got:.4}");
         }
+    }
+}
+
+#[test]
+fn what_has_become_cheaper_is_found_out() {
+    let text = text(6000);
+    for (_, single, seed) in cases(&[6000], 5) {
+        // The first third of the time several tokens take as long as one after the other.
+        let passed = std::cell::Cell::new(0.0);
+        let time = |n: usize| {
+            let further = if passed.get() < 2000.0 { 1.1 } else { 0.2 };
+            let cost = 1.0 + further * (n - 1) as f64;
+            passed.set(passed.get() + cost);
+            cost
+        };
+        let drafter = Box::new(Scripted::new(text.clone(), 0.9, 4 + seed));
+        let got = time_per_token(&text, drafter, &mut Machine::noisy(time, single, seed));
+        let wanted = (2000.0 + 4000.0 * least(0.9, |n| 1.0 + 0.2 * (n - 1) as f64)) / 6000.0;
+        assert!(got <= 1.45 * wanted, "{single}, noise {seed}: {got:.3} and {wanted:.3}");
     }
 }
 
