@@ -24,8 +24,8 @@ fn main() -> Result<()> {
     let [n_vectors, n_rows, n_cols] = [vectors, rows, columns].map(|n| n.parse::<usize>());
     let (n_vectors, n_rows, n_cols) = (n_vectors?, n_rows?, n_cols?);
     let row_bytes = dtype.row_bytes(n_cols).filter(|bytes| *bytes > 0).context("COLUMNS are not whole blocks")?;
-    // Of all numbers these are as fast as any, and no scale of theirs is infinite.
-    let data = vec![0x11; n_rows * row_bytes];
+    // Zeros, which the system gives: what would write others would be counted with the kernel.
+    let data = vec![0; n_rows * row_bytes];
     let x: Vec<f32> = (0..n_vectors * n_cols).map(|i| (i as f32 * 0.37).sin()).collect();
     let rows = Rows::range(&data, row_bytes, 0, n_rows);
     let kernels = isa.kernels(dtype);

@@ -34,19 +34,11 @@ pub(super) fn first_of(bytes: &[u8]) {
 }
 
 /// Fetches the cache line at `offset` of `ahead`, into the first cache.
-#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) fn near(ahead: &[u8], offset: usize) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     let line = ahead.as_ptr().wrapping_add(offset);
-    #[cfg(target_arch = "x86_64")]
-    {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: as above.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
-    }
-    #[cfg(target_arch = "aarch64")]
     // SAFETY: as above.
-    unsafe {
-        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) line, options(readonly, nostack, preserves_flags));
-    }
+    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) };
 }

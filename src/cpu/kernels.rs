@@ -67,7 +67,7 @@ macro_rules! row_kernels {
                 let x = own.each_ref();
                 // With one vector, memory is what they wait for.
                 while N > 1 && next + 2 <= range.end {
-                    let both = $dot([next, next + 1].map(|i| rows.get(i)), [next, next + 1].map(|i| rows.ahead(i)), x);
+                    let both = $dot([rows.get(next), rows.get(next + 1)], [rows.ahead(next), rows.ahead(next + 1)], x);
                     for (i, products) in both.iter().enumerate() {
                         out[(next - start + i) * stride..][..N].copy_from_slice(products);
                     }

@@ -1,5 +1,6 @@
 //! Rows that are added together, so that the sums are loaded and stored less often.
 
+#[cfg(target_arch = "x86_64")]
 pub(super) use super::fetch::near as fetch;
 use super::rows::Rows;
 
@@ -26,6 +27,7 @@ impl<'a> RowGroup<'a> {
     }
 
     /// Fetches the cache line at `offset` of each row that is a little further on.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub fn fetch(&self, offset: usize) {
         for ahead in self.ahead {

@@ -5,8 +5,7 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 /// `from`, shifted right by `BY`, below the highest `BY` bits of `top`.
-#[inline]
-#[target_feature(enable = "neon")]
+#[inline(always)]
 pub fn below<const BY: u32>(mut top: uint8x16_t, from: uint8x16_t) -> uint8x16_t {
     // SAFETY: an instruction of NEON that only computes.
     unsafe {
@@ -17,8 +16,7 @@ pub fn below<const BY: u32>(mut top: uint8x16_t, from: uint8x16_t) -> uint8x16_t
 }
 
 /// The bits of `from` that `mask` has, and the others of `others`.
-#[inline]
-#[target_feature(enable = "neon")]
+#[inline(always)]
 pub fn replaced(mut others: uint8x16_t, from: uint8x16_t, mask: uint8x16_t) -> uint8x16_t {
     // SAFETY: as above.
     unsafe {
@@ -29,8 +27,7 @@ pub fn replaced(mut others: uint8x16_t, from: uint8x16_t, mask: uint8x16_t) -> u
 }
 
 /// All ones wherever a byte has bits of `mask`.
-#[inline]
-#[target_feature(enable = "neon")]
+#[inline(always)]
 pub fn any_of(bytes: uint8x16_t, mask: uint8x16_t) -> uint8x16_t {
     let any;
     // SAFETY: as above.

@@ -19,26 +19,16 @@ pub trait Blocks<const BYTES: usize> {
     const HAS_MIN: bool = false;
 
     /// The scales of four blocks.
-    ///
-    /// # Safety
-    /// The processor must have NEON.
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn scales(blocks: &[[u8; BYTES]; 4]) -> float32x4_t {
+    #[inline(always)]
+    fn scales(blocks: &[[u8; BYTES]; 4]) -> float32x4_t {
         f16x4(blocks, 0)
     }
 
     /// Loads a block's vectors.
-    ///
-    /// # Safety
-    /// The processor must have NEON.
-    unsafe fn load(block: &[u8; BYTES]) -> Self::Raw;
+    fn load(block: &[u8; BYTES]) -> Self::Raw;
 
     /// The block's values, signed.
-    ///
-    /// # Safety
-    /// The processor must have NEON.
-    unsafe fn unpack(raw: Self::Raw) -> [int8x16_t; 2];
+    fn unpack(raw: Self::Raw) -> [int8x16_t; 2];
 }
 
 pub struct Q8_0;
@@ -52,16 +42,15 @@ pub struct Mxfp4;
 impl Blocks<Q8_0_BYTES> for Q8_0 {
     type Raw = [uint8x16_t; 2];
 
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn load(block: &[u8; Q8_0_BYTES]) -> Self::Raw {
+    #[inline(always)]
+    fn load(block: &[u8; Q8_0_BYTES]) -> Self::Raw {
         [load(block, 2), load(block, 18)]
     }
 
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn unpack(raw: Self::Raw) -> [int8x16_t; 2] {
-        raw.map(|v| vreinterpretq_s8_u8(v))
+    #[inline(always)]
+    fn unpack(raw: Self::Raw) -> [int8x16_t; 2] {
+        // SAFETY: every AArch64 processor has NEON.
+        unsafe { raw.map(|v| vreinterpretq_s8_u8(v)) }
     }
 }
 
@@ -69,18 +58,19 @@ impl Blocks<Q4_0_BYTES> for Q4_0 {
     type Raw = uint8x16_t;
     const FRACTION: u32 = 4;
 
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn load(block: &[u8; Q4_0_BYTES]) -> Self::Raw {
+    #[inline(always)]
+    fn load(block: &[u8; Q4_0_BYTES]) -> Self::Raw {
         load(block, 2)
     }
 
     /// With the other highest bit, a half-byte offset by 8 is a signed one: it is left in the upper half of its byte.
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn unpack(raw: Self::Raw) -> [int8x16_t; 2] {
-        let signed = veorq_u8(raw, vdupq_n_u8(0x88));
-        [vshlq_n_u8::<4>(signed), vandq_u8(signed, vdupq_n_u8(0xf0))].map(|v| vreinterpretq_s8_u8(v))
+    #[inline(always)]
+    fn unpack(raw: Self::Raw) -> [int8x16_t; 2] {
+        // SAFETY: every AArch64 processor has NEON.
+        unsafe {
+            let signed = veorq_u8(raw, vdupq_n_u8(0x88));
+            [vshlq_n_u8::<4>(signed), vandq_u8(signed, vdupq_n_u8(0xf0))].map(|v| vreinterpretq_s8_u8(v))
+        }
     }
 }
 
@@ -89,16 +79,15 @@ impl Blocks<20> for Q4_1 {
     const SMALL: bool = true;
     const HAS_MIN: bool = true;
 
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn load(block: &[u8; 20]) -> Self::Raw {
+    #[inline(always)]
+    fn load(block: &[u8; 20]) -> Self::Raw {
         load(block, 4)
     }
 
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn unpack(raw: Self::Raw) -> [int8x16_t; 2] {
-        halves(raw).map(|v| vreinterpretq_s8_u8(v))
+    #[inline(always)]
+    fn unpack(raw: Self::Raw) -> [int8x16_t; 2] {
+        // SAFETY: every AArch64 processor has NEON.
+        unsafe { halves(raw).map(|v| vreinterpretq_s8_u8(v)) }
     }
 }
 
@@ -107,19 +96,18 @@ impl Blocks<22> for Q5_0 {
     type Raw = [uint8x16_t; 2];
     const SMALL: bool = true;
 
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn load(block: &[u8; 22]) -> Self::Raw {
+    #[inline(always)]
+    fn load(block: &[u8; 22]) -> Self::Raw {
         let [_, _, a, b, c, d, ..] = *block;
         let [low, high] = spread(!u32::from_le_bytes([a, b, c, d])).map(|bits| any_of(bits, masks()));
         // Less 16, a value without its fifth bit has all bits above the fourth.
         with_upper_bits(load(block, 6), low, high)
     }
 
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn unpack(raw: Self::Raw) -> [int8x16_t; 2] {
-        raw.map(|v| vreinterpretq_s8_u8(v))
+    #[inline(always)]
+    fn unpack(raw: Self::Raw) -> [int8x16_t; 2] {
+        // SAFETY: every AArch64 processor has NEON.
+        unsafe { raw.map(|v| vreinterpretq_s8_u8(v)) }
     }
 }
 
@@ -129,35 +117,35 @@ impl Blocks<24> for Q5_1 {
     const SMALL: bool = true;
     const HAS_MIN: bool = true;
 
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn load(block: &[u8; 24]) -> Self::Raw {
+    #[inline(always)]
+    fn load(block: &[u8; 24]) -> Self::Raw {
         const SHIFTS: [i8; 16] = [4, 3, 2, 1, 0, -1, -2, -3, 4, 3, 2, 1, 0, -1, -2, -3];
-        let [_, _, _, _, a, b, c, d, ..] = *block;
-        let fifth = |bits| vshlq_u8(bits, signed(&SHIFTS, 0));
-        let [low, high] = spread(u32::from_le_bytes([a, b, c, d])).map(|bits| fifth(vandq_u8(bits, masks())));
-        with_upper_bits(load(block, 8), low, high)
+        // SAFETY: every AArch64 processor has NEON.
+        unsafe {
+            let [_, _, _, _, a, b, c, d, ..] = *block;
+            let fifth = |bits| vshlq_u8(bits, signed(&SHIFTS, 0));
+            let [low, high] = spread(u32::from_le_bytes([a, b, c, d])).map(|bits| fifth(vandq_u8(bits, masks())));
+            with_upper_bits(load(block, 8), low, high)
+        }
     }
 
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn unpack(raw: Self::Raw) -> [int8x16_t; 2] {
-        raw.map(|v| vreinterpretq_s8_u8(v))
+    #[inline(always)]
+    fn unpack(raw: Self::Raw) -> [int8x16_t; 2] {
+        // SAFETY: every AArch64 processor has NEON.
+        unsafe { raw.map(|v| vreinterpretq_s8_u8(v)) }
     }
 }
 
 impl Blocks<Q4_0_BYTES> for Iq4Nl {
     type Raw = uint8x16_t;
 
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn load(block: &[u8; Q4_0_BYTES]) -> Self::Raw {
+    #[inline(always)]
+    fn load(block: &[u8; Q4_0_BYTES]) -> Self::Raw {
         load(block, 2)
     }
 
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn unpack(raw: Self::Raw) -> [int8x16_t; 2] {
+    #[inline(always)]
+    fn unpack(raw: Self::Raw) -> [int8x16_t; 2] {
         iq4_levels(raw)
     }
 }
@@ -167,57 +155,62 @@ impl Blocks<{ mxfp4::BYTES }> for Mxfp4 {
     const SMALL: bool = true;
 
     /// What `mxfp4::scale` gives each.
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn scales(blocks: &[[u8; mxfp4::BYTES]; 4]) -> float32x4_t {
-        let [a, b, c, d] = blocks.each_ref().map(|block| block[0]);
-        let exponents = vsetq_lane_u8::<0>(a, vdupq_n_u8(0));
-        let exponents = vsetq_lane_u8::<4>(b, exponents);
-        let exponents = vsetq_lane_u8::<8>(c, exponents);
-        let exponents = vreinterpretq_u32_u8(vsetq_lane_u8::<12>(d, exponents));
-        let normal = vqsubq_u32(vshlq_n_u32::<23>(exponents), vdupq_n_u32(1 << 23));
-        // Those of 0 and 1 lie below the smallest normal number.
-        let small = vreinterpretq_s32_u32(vminq_u32(exponents, vdupq_n_u32(1)));
-        let small = vshlq_u32(vdupq_n_u32(0x0020_0000), small);
-        vreinterpretq_f32_u32(vmaxq_u32(normal, small))
+    #[inline(always)]
+    fn scales(blocks: &[[u8; mxfp4::BYTES]; 4]) -> float32x4_t {
+        // SAFETY: every AArch64 processor has NEON.
+        unsafe {
+            let [a, b, c, d] = blocks.each_ref().map(|block| block[0]);
+            let exponents = vsetq_lane_u8::<0>(a, vdupq_n_u8(0));
+            let exponents = vsetq_lane_u8::<4>(b, exponents);
+            let exponents = vsetq_lane_u8::<8>(c, exponents);
+            let exponents = vreinterpretq_u32_u8(vsetq_lane_u8::<12>(d, exponents));
+            let normal = vqsubq_u32(vshlq_n_u32::<23>(exponents), vdupq_n_u32(1 << 23));
+            // Those of 0 and 1 lie below the smallest normal number.
+            let small = vreinterpretq_s32_u32(vminq_u32(exponents, vdupq_n_u32(1)));
+            let small = vshlq_u32(vdupq_n_u32(0x0020_0000), small);
+            vreinterpretq_f32_u32(vmaxq_u32(normal, small))
+        }
     }
 
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn load(block: &[u8; mxfp4::BYTES]) -> Self::Raw {
+    #[inline(always)]
+    fn load(block: &[u8; mxfp4::BYTES]) -> Self::Raw {
         load(block, 1)
     }
 
-    #[inline]
-    #[target_feature(enable = "neon")]
-    unsafe fn unpack(raw: Self::Raw) -> [int8x16_t; 2] {
+    #[inline(always)]
+    fn unpack(raw: Self::Raw) -> [int8x16_t; 2] {
         const LEVELS: [u8; 16] = levels(&mxfp4::LEVELS, mxfp4::OFFSET);
-        let levels = vreinterpretq_s8_u8(load(&LEVELS, 0));
-        halves(raw).map(|half| vqtbl1q_s8(levels, half))
+        // SAFETY: every AArch64 processor has NEON.
+        unsafe {
+            let levels = vreinterpretq_s8_u8(load(&LEVELS, 0));
+            halves(raw).map(|half| vqtbl1q_s8(levels, half))
+        }
     }
 }
 
 /// The low halves of bytes, then their high halves.
-#[inline]
-#[target_feature(enable = "neon")]
+#[inline(always)]
 pub fn halves(raw: uint8x16_t) -> [uint8x16_t; 2] {
-    [vandq_u8(raw, vdupq_n_u8(15)), vshrq_n_u8::<4>(raw)]
+    // SAFETY: every AArch64 processor has NEON.
+    unsafe { [vandq_u8(raw, vdupq_n_u8(15)), vshrq_n_u8::<4>(raw)] }
 }
 
 /// The low and the high halves of `raw` with the upper four bits of each of these.
-#[inline]
-#[target_feature(enable = "neon")]
+#[inline(always)]
 fn with_upper_bits(raw: uint8x16_t, low: uint8x16_t, high: uint8x16_t) -> [uint8x16_t; 2] {
-    [replaced(low, raw, vdupq_n_u8(15)), below::<4>(high, raw)]
+    // SAFETY: every AArch64 processor has NEON.
+    unsafe { [replaced(low, raw, vdupq_n_u8(15)), below::<4>(high, raw)] }
 }
 
 /// The levels of `IQ4_NL` and `IQ4_XS` that the halves of bytes name.
-#[inline]
-#[target_feature(enable = "neon")]
+#[inline(always)]
 pub fn iq4_levels(raw: uint8x16_t) -> [int8x16_t; 2] {
     const LEVELS: [u8; 16] = levels(&iq4::LEVELS, 128);
-    let levels = vreinterpretq_s8_u8(load(&LEVELS, 0));
-    halves(raw).map(|half| vqtbl1q_s8(levels, half))
+    // SAFETY: every AArch64 processor has NEON.
+    unsafe {
+        let levels = vreinterpretq_s8_u8(load(&LEVELS, 0));
+        halves(raw).map(|half| vqtbl1q_s8(levels, half))
+    }
 }
 
 /// Levels as signed bytes.
@@ -231,8 +224,7 @@ const fn levels(raised: &[u8; 16], by: u8) -> [u8; 16] {
 }
 
 /// For each of 32 bits, the byte in which it is; [`masks`] has it there.
-#[inline]
-#[target_feature(enable = "neon")]
+#[inline(always)]
 fn spread(bits: u32) -> [uint8x16_t; 2] {
     const BYTES: [u8; QK] = {
         let (mut bytes, mut i) = ([0; QK], 0);
@@ -242,13 +234,16 @@ fn spread(bits: u32) -> [uint8x16_t; 2] {
         }
         bytes
     };
-    let bits = vreinterpretq_u8_u32(vdupq_n_u32(bits));
-    [0, 16].map(|at| vqtbl1q_u8(bits, load(&BYTES, at)))
+    // SAFETY: every AArch64 processor has NEON.
+    unsafe {
+        let bits = vreinterpretq_u8_u32(vdupq_n_u32(bits));
+        [0, 16].map(|at| vqtbl1q_u8(bits, load(&BYTES, at)))
+    }
 }
 
 /// See [`spread`].
-#[inline]
-#[target_feature(enable = "neon")]
+#[inline(always)]
 fn masks() -> uint8x16_t {
-    vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201))
+    // SAFETY: every AArch64 processor has NEON.
+    unsafe { vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201)) }
 }

@@ -15,3 +15,11 @@ macro_rules! each {
     };
 }
 pub(super) use each;
+
+/// What each of some lists has at `i`.
+#[inline(always)]
+pub(super) fn of_each<'a, T, const N: usize>(lists: &[&'a [T]; N], i: usize) -> [&'a T; N] {
+    let mut all = [&lists[0][i]; N];
+    each!(N, n, { all[n] = &lists[n][i] });
+    all
+}

@@ -1,6 +1,9 @@
 //! Kernels for AArch64: NEON, its 8-bit dot products (`dotprod`) and its 8-bit products of matrices (`i8mm`).
 //!
 //! The tables are reached through [`super::Isa::kernels`] only, which has asserted that the processor has these features.
+//!
+//! Functions that the tables name have `#[target_feature]`. What they call has not, but `#[inline(always)]`, which does not go with
+//! it: the compiler would leave some of that out of line, and keep in memory what passes in and out.
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
 mod add;
@@ -10,11 +13,15 @@ mod dot;
 mod each;
 mod floats;
 mod multiply;
+mod steps;
 mod supers;
 mod vectors;
+mod weights;
+
+#[cfg(not(target_feature = "neon"))]
+compile_error!("powerinfer needs an AArch64 target with NEON: registers for floats");
 
 use super::kernels::{Kernels, row_kernels};
-use super::row_group::fetch;
 use blocks::*;
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -127,17 +134,15 @@ fn fetch_all<const R: usize>(ahead: [&[u8]; R], offset: usize, bytes: usize) {
 }
 
 /// Four floats.
-#[inline]
-#[target_feature(enable = "neon")]
+#[inline(always)]
 fn four(values: &[f32; 4]) -> float32x4_t {
-    // SAFETY: the array has four elements.
+    // SAFETY: the array has four elements, and every AArch64 processor has NEON.
     unsafe { vld1q_f32(values.as_ptr()) }
 }
 
 /// Stores four floats.
-#[inline]
-#[target_feature(enable = "neon")]
+#[inline(always)]
 fn store(to: &mut [f32; 4], v: float32x4_t) {
-    // SAFETY: the array has four elements.
+    // SAFETY: the array has four elements, and every AArch64 processor has NEON.
     unsafe { vst1q_f32(to.as_mut_ptr(), v) }
 }
