@@ -23,6 +23,7 @@ compile_error!("powerinfer needs an AArch64 target with NEON: registers for floa
 
 use super::kernels::{Kernels, row_kernels};
 use blocks::*;
+pub(super) use multiply::smmla;
 use std::arch::aarch64::*;
 use std::arch::asm;
 use supers::*;

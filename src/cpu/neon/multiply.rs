@@ -257,7 +257,7 @@ impl Pairs {
 /// # Safety
 /// The processor must have products of matrices (`FEAT_I8MM`).
 #[inline(always)]
-unsafe fn smmla(mut sums: int32x4_t, w: int8x16_t, q: int8x16_t) -> int32x4_t {
+pub unsafe fn smmla(mut sums: int32x4_t, w: int8x16_t, q: int8x16_t) -> int32x4_t {
     // SAFETY: an instruction that only computes, and the processor has it, as the caller has made sure.
     unsafe {
         asm!(".arch_extension i8mm", "smmla {0:v}.4s, {1:v}.16b, {2:v}.16b",

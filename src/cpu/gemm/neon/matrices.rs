@@ -1,13 +1,13 @@
 //! Products with blocks by 8-bit products of matrices: 8 rows and 4 tokens at a time, in squares of two rows and two tokens.
-#![allow(unsafe_code, reason = "vector loads take raw pointers; products of matrices have no function yet")]
+#![allow(unsafe_code, reason = "vector loads take raw pointers")]
 
 use super::super::packed::TokenPiece;
 use super::super::tile::{TILE_ROWS, Tile};
 use super::subs::Subs;
 use super::vectors::{HALF, LANES, TOKENS, quad_of, read, read_bytes, read_pairs, vector, write};
+use crate::cpu::neon::smmla;
 use crate::quant::decoded::BlockFormat;
 use std::arch::aarch64::*;
-use std::arch::asm;
 
 /// Pairs of rows and of tokens.
 const ROW_PAIRS: usize = HALF / 2;
@@ -15,21 +15,6 @@ const TOKEN_PAIRS: usize = TOKENS / 2;
 
 /// Of two rows and two tokens: the first row's numbers, then the second's.
 type Squares<T> = [[T; TOKEN_PAIRS]; ROW_PAIRS];
-
-/// Adds the products of two rows and two tokens of 8 bytes each.
-#[inline]
-#[target_feature(enable = "neon,i8mm")]
-fn add_square(mut sum: int32x4_t, w: int8x16_t, x: int8x16_t) -> int32x4_t {
-    // SAFETY: the processor has this instruction, which changes its first operand only.
-    unsafe {
-        asm!(
-            "smmla {sum:v}.4s, {w:v}.16b, {x:v}.16b",
-            sum = inout(vreg) sum, w = in(vreg) w, x = in(vreg) x,
-            options(pure, nomem, nostack, preserves_flags)
-        );
-    }
-    sum
-}
 
 /// Two numbers, twice.
 #[inline]
@@ -95,44 +80,64 @@ pub(super) fn times<const N: usize, const WORDS: usize, const MIN: bool, const S
     assert!(sums.len() == N);
     let subs = Subs::<N, WORDS>::of(format, tile, x);
     for (quad, sums) in sums.as_chunks_mut::<TOKENS>().0.iter_mut().enumerate() {
-        for half in 0..TILE_ROWS / HALF {
-            let mut all = load(sums, half);
-            for i in 0..subs.len() {
-                let mut products = [[vdupq_n_s32(0); TOKEN_PAIRS]; ROW_PAIRS];
-                if START {
-                    let start = quad_of(&subs.start[i], quad).as_chunks().0;
+        const { assert!(TILE_ROWS / HALF == 2) };
+        // SAFETY: this function has the feature.
+        unsafe {
+            of_half::<N, WORDS, 0, MIN, START>(subs, quad, sums);
+            of_half::<N, WORDS, 1, MIN, START>(subs, quad, sums);
+        }
+    }
+}
+
+/// The same for a half of the rows and four tokens. Its number is a constant: with a variable, the compiler would reckon most
+/// addresses anew in every step.
+///
+/// # Safety
+/// As for [`smmla`].
+#[inline(always)]
+unsafe fn of_half<const N: usize, const WORDS: usize, const PART: usize, const MIN: bool, const START: bool>(
+    subs: Subs<N, WORDS>,
+    quad: usize,
+    sums: &mut [[f32; TILE_ROWS]; TOKENS],
+) {
+    // SAFETY: every AArch64 processor has NEON, and of the rest the caller has made sure.
+    unsafe {
+        let mut all = load(sums, PART);
+        for i in 0..subs.len() {
+            let mut products = [[vdupq_n_s32(0); TOKEN_PAIRS]; ROW_PAIRS];
+            if START {
+                let start = quad_of(&subs.start[i], quad).as_chunks().0;
+                for pair in 0..TOKEN_PAIRS {
+                    let start = vreinterpretq_s32_s64(twice(&start[pair]));
+                    products.iter_mut().for_each(|products| products[pair] = start);
+                }
+            }
+            for (lines, words) in subs.bytes[i].as_chunks::<2>().0.iter().zip(subs.words(i)) {
+                let x = read_pairs(words, quad);
+                for (products, w) in products.iter_mut().zip(lines[PART].0.as_chunks().0) {
+                    let w = read_bytes(w);
                     for pair in 0..TOKEN_PAIRS {
-                        let start = vreinterpretq_s32_s64(twice(&start[pair]));
-                        products.iter_mut().for_each(|products| products[pair] = start);
-                    }
-                }
-                for (lines, words) in subs.bytes[i].as_chunks::<2>().0.iter().zip(subs.words(i)) {
-                    let x = read_pairs(words, quad);
-                    for (products, w) in products.iter_mut().zip(lines[half].0.as_chunks().0) {
-                        let w = read_bytes(w);
-                        for pair in 0..TOKEN_PAIRS {
-                            products[pair] = add_square(products[pair], w, vreinterpretq_s8_u32(x[pair]));
-                        }
-                    }
-                }
-                let (scales, d) = (of_rows(&subs.scales[i].0, half), of_tokens(quad_of(subs.d(i), quad)));
-                for row in 0..ROW_PAIRS {
-                    for pair in 0..TOKEN_PAIRS {
-                        let scale = vmulq_f32(scales[row], d[pair]);
-                        let products = vcvtq_f32_s32(products[row][pair]);
-                        all[row][pair] = vfmaq_f32(all[row][pair], products, scale);
-                    }
-                }
-                if MIN {
-                    let (mins, ds) = (of_rows(&subs.mins[i].0, half), of_tokens(quad_of(&subs.ds[i], quad)));
-                    for row in 0..ROW_PAIRS {
-                        for pair in 0..TOKEN_PAIRS {
-                            all[row][pair] = vfmsq_f32(all[row][pair], mins[row], ds[pair]);
-                        }
+                        products[pair] = smmla(products[pair], w, vreinterpretq_s8_u32(x[pair]));
                     }
                 }
             }
-            store(all, sums, half);
+            let (scales, d) = (of_rows(&subs.scales[i].0, PART), of_tokens(quad_of(subs.d(i), quad)));
+            for row in 0..ROW_PAIRS {
+                for pair in 0..TOKEN_PAIRS {
+                    let scale = vmulq_f32(scales[row], d[pair]);
+                    let products = vcvtq_f32_s32(products[row][pair]);
+                    all[row][pair] = vfmaq_f32(all[row][pair], products, scale);
+                }
+            }
+            if MIN {
+                let (mins, ds) = (of_rows(&subs.mins[i].0, PART), of_tokens(quad_of(&subs.ds[i], quad)));
+                for row in 0..ROW_PAIRS {
+                    for pair in 0..TOKEN_PAIRS {
+                        all[row][pair] = vfmsq_f32(all[row][pair], mins[row], ds[pair]);
+                    }
+                }
+            }
         }
+        store(all, sums, PART);
     }
 }

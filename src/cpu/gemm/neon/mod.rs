@@ -3,8 +3,8 @@
 //! Tiles of blocks hold signed bytes here: those that are offset by 128 without their offset, the others as they are.
 //! For products of matrices a line has 8 bytes of 8 rows instead of 4 bytes of 16 (see [`unpack`]).
 //!
-//! Every function below has `#[target_feature]`; [`super::rows_times`] and [`super::sparse::add_rows`], the only ways in,
-//! have asserted that the processor has these features.
+//! Every function below has `#[target_feature]`, or is inlined into one; [`super::rows_times`] and
+//! [`super::sparse::add_rows`], the only ways in, have asserted that the processor has these features.
 #![allow(unsafe_code, reason = "features are checked at run time")]
 
 mod floats;
