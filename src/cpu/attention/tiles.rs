@@ -2,6 +2,8 @@
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
 use super::{LANES, Lanes, Product};
+#[cfg(target_arch = "aarch64")]
+use crate::cpu::neon::fused;
 #[cfg(target_arch = "x86_64")]
 use crate::quant::convert;
 #[cfg(target_arch = "aarch64")]
@@ -23,14 +25,6 @@ pub(super) fn read_f16(stored: &[u8], out: &mut [f32]) {
         unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_cvtph_ps(_mm_loadu_si128(stored.as_ptr().cast()))) };
     }
     convert::from_f16(stored_rest, rest);
-}
-
-/// `a * b + c`.
-#[cfg(target_arch = "aarch64")]
-#[inline]
-#[target_feature(enable = "neon")]
-fn fused(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
-    vfmaq_f32(c, a, b)
 }
 
 /// `$name` adds products in tiles of up to 6 rows of `$most` vectors of `$lanes` lanes at the most; `$narrow` does the last

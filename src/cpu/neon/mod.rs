@@ -22,7 +22,8 @@ mod weights;
 compile_error!("powerinfer needs an AArch64 target with NEON: registers for floats");
 
 use super::kernels::{Kernels, row_kernels};
-use blocks::*;
+pub(super) use blocks::halves;
+use blocks::{Iq4Nl, Mxfp4, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0};
 pub(super) use multiply::smmla;
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -146,4 +147,11 @@ fn four(values: &[f32; 4]) -> float32x4_t {
 fn store(to: &mut [f32; 4], v: float32x4_t) {
     // SAFETY: the array has four elements, and every AArch64 processor has NEON.
     unsafe { vst1q_f32(to.as_mut_ptr(), v) }
+}
+
+/// `a * b + c`.
+#[inline(always)]
+pub(super) fn fused(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+    // SAFETY: every AArch64 processor has NEON.
+    unsafe { vfmaq_f32(c, a, b) }
 }

@@ -3,6 +3,8 @@
 
 use super::fused::ROWS;
 #[cfg(target_arch = "aarch64")]
+use crate::cpu::neon::fused;
+#[cfg(target_arch = "aarch64")]
 use std::arch::aarch64::*;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
@@ -62,11 +64,3 @@ block!(avx2, "avx2,fma", 8, 2, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps
 block!(avx512, "avx512f,avx2,fma", 16, 2, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps);
 #[cfg(target_arch = "aarch64")]
 block!(neon, "neon", 4, 4, vld1q_f32, vst1q_f32, vdupq_n_f32, fused);
-
-/// `a * b + c`.
-#[cfg(target_arch = "aarch64")]
-#[inline]
-#[target_feature(enable = "neon")]
-fn fused(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
-    vfmaq_f32(c, a, b)
-}

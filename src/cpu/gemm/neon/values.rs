@@ -3,6 +3,7 @@
 
 use super::turn::ROWS;
 use crate::cpu::Rows;
+pub(super) use crate::cpu::neon::halves;
 use std::arch::aarch64::*;
 
 /// The blocks of four rows from `first` on; for those that are missing, the last row's.
@@ -19,13 +20,6 @@ pub(super) fn load(bytes: &[u8]) -> uint8x16_t {
     let bytes = &bytes[..16];
     // SAFETY: 16 bytes.
     unsafe { vld1q_u8(bytes.as_ptr()) }
-}
-
-/// The low halves of bytes, then the high ones.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn halves(bytes: uint8x16_t) -> [uint8x16_t; 2] {
-    [vandq_u8(bytes, vdupq_n_u8(15)), vshrq_n_u8::<4>(bytes)]
 }
 
 /// What a table has for the low halves of bytes, then for the high ones.
