@@ -68,6 +68,9 @@ build() {
     echo "error: $target: needs cargo-zigbuild; pip install cargo-zigbuild, or NATIVE=1 with a linker of its own" >&2
     exit 1
   fi
+  # Names of functions are a fifth of a program; Apple's are left, since stripping them takes Apple's tools. Cargo forgets
+  # profile.release.strip of a package that has a profile of its own.
+  case $target in *-apple-*) ;; *) flags+=" -Cstrip=symbols" ;; esac
   RUSTFLAGS=$flags cargo "${tool[@]}" --release --locked --bins
   bin=$built/$target/release
 }

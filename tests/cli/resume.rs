@@ -61,6 +61,10 @@ impl Place {
         let done = child.try_wait().unwrap().is_some();
         child.kill().unwrap();
         child.wait().unwrap();
+        if cfg!(windows) {
+            // Wine calls a process ended while its last system call is still under way.
+            std::thread::sleep(Duration::from_millis(300));
+        }
         !done
     }
 
