@@ -2,7 +2,7 @@
 """Instructions that the kernels for AArch64 execute per 32 weights and vector, counted under QEMU; with a checkout of ggml,
 those of its kernels beside them.
 
-    scripts/instructions.py [--ggml FOLDER] [--types q4_0,q8_0]
+    scripts/instructions.py [--ggml FOLDER] [--types q4_0,q8_0] [--program PATH]
 
 Needs qemu-aarch64 with plugins of version 1 (QEMU 4.2 to 8.2), gcc for the host and for aarch64-linux-gnu, and Rust's target of that name. Both are compiled as they
 are released: ours by `cargo build --release`, ggml's with -O3 for the instruction set of the column (repacked weights, too, which
@@ -86,6 +86,8 @@ def main():
         run(["cc", "-O2", "-fPIC", "-shared", "-o", plugin, ROOT / "scripts/instructions/count.c"])
         ours = arguments.program
         if not ours:
+            os.environ.setdefault("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc")
+            os.environ.setdefault("CC_aarch64_unknown_linux_gnu", "aarch64-linux-gnu-gcc")
             run(["cargo", "build", "--release", "--locked", "--example", "row_products", "--target", TARGET], cwd=ROOT)
             ours = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / TARGET / "release/examples/row_products"
         theirs = {isa: compiled_ggml(arguments.ggml, march, work) for isa, march in ISAS.items()} if arguments.ggml else {}

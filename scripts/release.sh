@@ -12,7 +12,8 @@
 #
 # Targets that are named are built with cargo-zigbuild, so that any machine builds all of them, and Linux needs no newer glibc than that of
 # 2012 (`pip install cargo-zigbuild`). Windows is built with MinGW's gcc where that is installed. NATIVE=1 builds named targets with this
-# machine's own linker, as on a Mac. CARGO_TARGET_<T>_RUNNER runs what this machine cannot, as cargo has it.
+# machine's own linker, as on a Mac. But for macOS they hold no names of functions, and none of this machine's paths. CARGO_TARGET_<T>_RUNNER
+# runs what this machine cannot, as cargo has it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -68,8 +69,7 @@ build() {
     echo "error: $target: needs cargo-zigbuild; pip install cargo-zigbuild, or NATIVE=1 with a linker of its own" >&2
     exit 1
   fi
-  # Names of functions are a fifth of a program; Apple's are left, since stripping them takes Apple's tools. Cargo forgets
-  # profile.release.strip of a package that has a profile of its own.
+  # Names of functions are a fifth of a program. Cargo forgets profile.release.strip of a package that has a profile of its own.
   case $target in *-apple-*) ;; *) flags+=" -Cstrip=symbols" ;; esac
   RUSTFLAGS=$flags cargo "${tool[@]}" --release --locked --bins
   bin=$built/$target/release

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// A draft is made where it is expected to be this much faster than none.
 const GAIN: f64 = 1.04;
-/// What they gain counts from there on: noise looks like a gain, too.
+/// Gains count only beyond this factor: noise looks like a gain, too.
 const CERTAIN: f64 = 1.05;
 /// Of all the time, what drafts that did not pay may take.
 const MOST_LOST: f64 = 0.02;
@@ -35,7 +35,7 @@ pub struct Economy {
     patience: usize,
     /// Drafts since the last single token.
     run: Run,
-    /// Seconds of the last single token, and of single tokens on average.
+    /// Seconds that a single token took when the last one was computed, and on average.
     single: f64,
     usual: f64,
     n_single: usize,
@@ -95,11 +95,14 @@ impl Economy {
 
     /// Settles the account of the drafts since the last single token, now that there is another one, of so many seconds.
     fn settle(&mut self, single: f64) {
+        let run = std::mem::take(&mut self.run);
+        if !self.is_ready() {
+            return;
+        }
         let before = if self.single > 0.0 { self.single } else { single };
         self.single = single;
         self.n_single = (self.n_single + 1).min(USUAL);
         self.usual += (single - self.usual) / self.n_single as f64;
-        let run = std::mem::take(&mut self.run);
         if run.n == 0 {
             return;
         }
@@ -171,14 +174,15 @@ impl Economy {
         self.pace.is_steady()
     }
 
-    /// Whether it is time to try out again what is not expected to pay. The next time comes later, unless a draft pays.
-    pub fn tries(&mut self) -> bool {
-        let tries = self.since_trial >= self.patience;
-        if tries {
-            self.since_trial = 0;
-            self.patience = (2 * self.patience).min(PATIENCE[1]);
-        }
-        tries
+    /// Whether it is time to try out again what is not expected to pay.
+    pub fn is_due(&self) -> bool {
+        self.since_trial >= self.patience
+    }
+
+    /// That has been tried out. The next time comes later, unless drafts turn out to gain for certain.
+    pub fn tried(&mut self) {
+        self.since_trial = 0;
+        self.patience = (2 * self.patience).min(PATIENCE[1]);
     }
 }
 
@@ -277,7 +281,11 @@ mod tests {
         let mut economy = measured(&[(1, 10); 10]);
         let tried = (0..10_000).filter(|_| {
             economy.record(1, MS * 10, Duration::ZERO, 1);
-            economy.tries()
+            let is_due = economy.is_due();
+            if is_due {
+                economy.tried();
+            }
+            is_due
         });
         assert!((5..12).contains(&tried.count()));
     }

@@ -30,12 +30,20 @@ impl Speculation<'_> {
         if most == 0 || most < self.lengths.least || self.text.is_empty() {
             return Ok(());
         }
-        let compares = self.lengths.least == 0 && self.economy.must_compare();
-        let mut best = Offer::default();
+        let is_left_to_it = self.lengths.least == 0;
+        let compares = is_left_to_it && self.economy.must_compare();
+        // Right after a disturbance a trial would tell nothing.
+        let is_due = is_left_to_it && self.economy.is_steady() && self.economy.is_due();
+        let (mut best, mut is_tried) = (Offer::default(), false);
         for source in 0..self.sources.len() {
             let is_free = self.sources[source].drafter.is_free();
-            if !is_free && (compares || !self.is_worth_asking(source, most, best.hope)) {
-                continue;
+            if !is_free {
+                let gain = if compares { 0.0 } else { self.expected_gain(source, most) };
+                let pays = self.economy.pays(gain);
+                if gain <= best.hope || !pays && !is_due {
+                    continue;
+                }
+                is_tried |= !pays;
             }
             let offer = self.offer(source, most)?;
             if is_free {
@@ -45,33 +53,41 @@ impl Speculation<'_> {
                 (best, self.from) = (offer, source);
             }
         }
-        if !compares && self.accepts(&best) {
+        if !compares && self.accepts(&best, is_due) {
             let from = self.from;
             self.watched.retain(|(source, _)| *source != from);
+            is_tried |= is_due && !self.pays(&best);
             self.draft = best.guesses;
+        }
+        if is_tried {
+            self.economy.tried();
         }
         Ok(())
     }
 
     /// Whether a draft is made of what was offered.
-    fn accepts(&mut self, offer: &Offer) -> bool {
+    fn accepts(&self, offer: &Offer, is_due: bool) -> bool {
         let n = offer.guesses.len();
         if self.lengths.least > 0 {
             return n >= self.lengths.least;
         }
-        let is_tried = self.economy.is_steady() && self.economy.pays(offer.hope);
-        let pays = self.economy.pays(offer.gain) || is_tried;
-        n > 0 && self.economy.can_lose(n, self.drafting.as_secs_f64()) && (pays || self.economy.tries())
+        n > 0 && (self.pays(offer) || is_due) && self.economy.can_lose(n, self.drafting.as_secs_f64())
     }
 
-    /// Whether a source's guesses, which cost something, are likely to be better than a gain of `than`.
-    fn is_worth_asking(&mut self, source: usize, most: usize, than: f64) -> bool {
+    /// Whether what was offered is expected to pay, or can be hoped to.
+    fn pays(&self, offer: &Offer) -> bool {
+        self.economy.pays(offer.gain) || self.economy.is_steady() && self.economy.pays(offer.hope)
+    }
+
+    /// How many times as fast as single tokens the guesses of a source, which cost something, are likely to be at best; 0 where there
+    /// is no room to lose one.
+    fn expected_gain(&self, source: usize, most: usize) -> f64 {
         let known = &self.sources[source];
         if self.lengths.least > 0 {
-            return true;
+            return f64::INFINITY;
         }
         if !self.economy.is_ready() || !self.economy.can_lose(1, known.seconds(1)) {
-            return false;
+            return 0.0;
         }
         let share = known.share_of_all();
         let (mut tokens, mut reach, mut gain) = (1.0, 1.0, 0.0f64);
@@ -80,7 +96,7 @@ impl Speculation<'_> {
             tokens += reach;
             gain = gain.max(self.economy.gain(n, known.seconds(n), tokens));
         }
-        gain > than && (self.economy.pays(gain) || self.economy.tries())
+        gain
     }
 
     /// What a source would draft: as many tokens as are expected to give most tokens in a second.

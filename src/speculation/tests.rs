@@ -163,6 +163,45 @@ fn what_has_become_cheaper_is_found_out() {
     }
 }
 
+/// A drafter whose guesses cost something.
+struct Costly(Scripted);
+
+impl Drafter for Costly {
+    fn name(&self) -> &'static str {
+        "costly"
+    }
+
+    fn guess(&mut self, text: &[u32], draft: &[u32]) -> Result<Option<Guess>> {
+        self.0.guess(text, draft)
+    }
+
+    fn rewind(&mut self, n: usize) {
+        self.0.rewind(n);
+    }
+
+    fn is_free(&self) -> bool {
+        false
+    }
+
+    fn expected(&self, class: usize) -> f64 {
+        self.0.expected(class)
+    }
+}
+
+#[test]
+fn a_costly_drafter_that_was_wrong_for_long_is_asked_again() {
+    let text = text(6000);
+    let known: Vec<u32> = text.iter().enumerate().map(|(i, token)| if i < 1000 { token ^ 2 } else { *token }).collect();
+    let time = |n: usize| 1.0 + 0.2 * (n - 1) as f64;
+    let wanted = (1000.0 + 5000.0 * least(0.9, time)) / 6000.0;
+    // What it takes to guess is measured in earnest, and must not count beside a single token.
+    for seed in 1..11 {
+        let drafter = Box::new(Costly(Scripted::new(known.clone(), 0.9, 4 + seed)));
+        let got = time_per_token(&text, drafter, &mut Machine::noisy(time, 0.5, seed));
+        assert!(got <= 1.75 * wanted, "noise {seed}: {got:.3} and {wanted:.3}");
+    }
+}
+
 #[test]
 fn a_text_that_repeats_itself_is_looked_up() {
     let text: Vec<u32> = text(300).repeat(10);

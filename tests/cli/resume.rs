@@ -63,7 +63,12 @@ impl Place {
         child.wait().unwrap();
         if cfg!(windows) {
             // Wine calls a process ended while its last system call is still under way.
-            std::thread::sleep(Duration::from_millis(300));
+            let read = || std::fs::read(self.at(&format!("{name}.part"))).ok();
+            let mut before = None;
+            while before != Some(read()) {
+                before = Some(read());
+                std::thread::sleep(Duration::from_millis(50));
+            }
         }
         !done
     }

@@ -1,5 +1,5 @@
 //! The blocks of 32 elements, as vectors of bytes.
-#![allow(unsafe_code, reason = "features are checked at run time")]
+#![allow(unsafe_code, reason = "instructions of NEON")]
 
 use super::bits::{any_of, below, replaced};
 use super::vectors::{Zip, f16x4, load, signed};

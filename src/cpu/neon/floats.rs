@@ -84,7 +84,7 @@ pub fn dot<F: Floats<BYTES, OF_STEP>, const BYTES: usize, const OF_STEP: usize, 
     // SAFETY: every AArch64 processor has NEON.
     unsafe {
         let mut all = [[vdupq_n_f32(0.0); SUMS]; N];
-        #[expect(clippy::needless_range_loop, reason = "an iterator would be one more register to raise")]
+        #[expect(clippy::needless_range_loop, reason = "an iterator would be one more register to increment")]
         for i in 0..steps.len() {
             fetch_all([ahead], i * OF_STEP, OF_STEP);
             step::<F, BYTES, OF_STEP, N>(&mut all, &steps[i], of_each(&x_steps, i));

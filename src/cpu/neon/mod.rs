@@ -2,8 +2,8 @@
 //!
 //! The tables are reached through [`super::Isa::kernels`] only, which has asserted that the processor has these features.
 //!
-//! Functions that the tables name have `#[target_feature]`. What they call has not, but `#[inline(always)]`, which does not go with
-//! it: the compiler would leave some of that out of line, and keep in memory what passes in and out.
+//! Functions that `row_kernels!` makes, and those of `dot`, have `#[target_feature]`. What they call is `#[inline(always)]` instead, which
+//! cannot be combined with it: otherwise the compiler leaves some out of line and passes vectors through memory.
 #![allow(unsafe_code, reason = "vector loads take raw pointers, and features are checked at run time")]
 
 mod add;

@@ -80,7 +80,7 @@ pub(super) fn times<const N: usize, const WORDS: usize, const MIN: bool, const S
     assert!(sums.len() == N);
     let subs = Subs::<N, WORDS>::of(format, tile, x);
     for (quad, sums) in sums.as_chunks_mut::<TOKENS>().0.iter_mut().enumerate() {
-        const { assert!(TILE_ROWS / HALF == 2) };
+        const { assert!(TILE_ROWS == 2 * HALF) };
         // SAFETY: this function has the feature.
         unsafe {
             of_half::<N, WORDS, 0, MIN, START>(subs, quad, sums);
@@ -89,7 +89,7 @@ pub(super) fn times<const N: usize, const WORDS: usize, const MIN: bool, const S
     }
 }
 
-/// The same for a half of the rows and four tokens. Its number is a constant: with a variable, the compiler would reckon most
+/// The same for a half of the rows and four tokens. Its number is a constant: with a variable, the compiler would compute most
 /// addresses anew in every step.
 ///
 /// # Safety
