@@ -1,6 +1,8 @@
 //! `bench --compare` and `--against`: tables of two builds, and what their exit codes say.
 
-use crate::support::{Outcome, file, refused, tool, usage_error};
+#[cfg(unix)]
+use crate::support::file;
+use crate::support::{Outcome, refused, tool, usage_error};
 use serde_json::{Value, json};
 use std::fs;
 use std::path::{Path, PathBuf};

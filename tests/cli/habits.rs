@@ -1,6 +1,8 @@
 //! Command lines as users of llama.cpp type them: each flag means what it means there, or says that it does not.
 
-use crate::support::{ModelFile, Outcome, file, tool, usage_error};
+#[cfg(unix)]
+use crate::support::ModelFile;
+use crate::support::{Outcome, file, tool, usage_error};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -1,7 +1,9 @@
 //! Models of a hub: fetched, resumed, checked, found again. The hub is on this machine (`support::server`).
 
+#[cfg(unix)]
+use crate::support::file;
 use crate::support::server::{COMMIT, FakeHub, Reply, Server, files_below, sha256};
-use crate::support::{ModelFile, Outcome, file, refused, tool, usage_error};
+use crate::support::{ModelFile, Outcome, refused, tool, usage_error};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

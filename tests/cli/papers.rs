@@ -1,6 +1,8 @@
 //! What the commands say of themselves: help, version, completions, pages of the manual, and the page for users of llama.cpp.
 
-use crate::support::{Outcome, file, sh};
+#[cfg(unix)]
+use crate::support::sh;
+use crate::support::{Outcome, file};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
