@@ -105,6 +105,10 @@ fn drafts_bring_what_the_formula_says() {
             let got = measured(Machine::quiet(time), 5);
             assert!((0.92..=1.05).contains(&got), "{further}, {share}: {got:.3}");
             for single in SINGLES {
+                for seed in 1..3 {
+                    let got = measured(Machine::noisy(time, single, seed), 5);
+                    assert!((0.92..=1.10).contains(&got), "{further}, {share}, {single}, noise {seed}: {got:.3}");
+                }
                 let got: Vec<f64> = (1..6).map(|seed| measured(Machine::noisy(time, single, seed), 5 + seed)).collect();
                 let (mean, most) = (got.iter().sum::<f64>() / 5.0, got.iter().copied().fold(0.0, f64::max));
                 let agrees = (0.92..=1.10).contains(&mean) && most <= 1.25;
